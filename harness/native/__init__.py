@@ -1,0 +1,1 @@
+"""The only place that knows ctypes and llama_cpp."""

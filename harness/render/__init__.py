@@ -1,0 +1,1 @@
+"""Records in, text or figures out: never prints, never opens a file."""

@@ -1,0 +1,1 @@
+"""What follows from a GGUF header by reasoning alone: no clock, no file, no process, no environment."""

@@ -1,0 +1,70 @@
+"""Base units inside, scaled units only where a person reads them.
+
+Everything in the project is held in bytes, nanoseconds, tokens and tokens per second; these functions are the only place
+where a number gets a prefix, and the only place where text with a prefix becomes a number.
+"""
+
+from __future__ import annotations
+
+import re
+
+KIB, MIB, GIB = 1024, 1024**2, 1024**3
+NS_PER_S = 1_000_000_000
+
+_SIZE_FACTORS = {
+    "": 1, "b": 1,
+    "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9, "t": 10**12, "tb": 10**12,
+    "kib": KIB, "mib": MIB, "gib": GIB, "tib": 1024**4,
+}  # fmt: skip
+_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+
+
+def parse_size(text: str) -> int:
+    """Read a size such as ``8GB``, ``1.5 GiB`` or ``4096`` as bytes.
+
+    Raises
+    ------
+    ValueError : the text is not a number with a known unit (decimal GB or binary GiB).
+    """
+    match = _SIZE.fullmatch(text)
+    factor = _SIZE_FACTORS.get(match[2].lower()) if match else None
+    if match is None or factor is None:
+        raise ValueError(f"{text!r} is not a size; write it as 8GB, 1.5GiB or a number of bytes")
+    return round(float(match[1]) * factor)
+
+
+def format_mib(size_bytes: int) -> str:
+    """Show a size as llama-bench does: MiB below one GiB, else GiB, two decimals."""
+    if size_bytes < GIB:
+        return f"{size_bytes / MIB:.2f} MiB"
+    return f"{size_bytes / GIB:.2f} GiB"
+
+
+def format_gb(size_bytes: int) -> str:
+    """Show a size as download pages and Ollama do: decimal units, one decimal (``1.3 GB``)."""
+    for unit, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:.1f} {unit}"
+    return f"{size_bytes} B"
+
+
+def format_params(count: int) -> str:
+    """Show a number of parameters as llama-bench does: ``134.52 M``, ``8.03 B``."""
+    if count < 10**9:
+        return f"{count / 1e6:.2f} M"
+    return f"{count / 1e9:.2f} B"
+
+
+def format_duration(duration_ns: float) -> str:
+    """Show a duration with three significant digits and the unit that fits: ns, µs, ms, s, min, h."""
+    for unit, factor in (("ns", 1), ("µs", 10**3), ("ms", 10**6), ("s", 10**9)):
+        scaled = duration_ns / factor
+        if abs(scaled) < 999.5 and (unit != "s" or abs(scaled) < 119.5):
+            return f"{scaled:.3g} {unit}"
+    minutes = duration_ns / (60 * NS_PER_S)
+    return f"{minutes:.1f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def format_rate(rate_tok_per_s: float) -> str:
+    """Show tokens per second with two decimals, as every tool of this field does; small rates get four digits."""
+    return f"{rate_tok_per_s:.2f}" if rate_tok_per_s >= 10 else f"{rate_tok_per_s:.4g}"
