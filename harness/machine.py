@@ -1,0 +1,118 @@
+"""Facts about the host, and how busy it is."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import platform
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import psutil
+
+from harness.record import Caution, Machine
+
+
+def describe_machine() -> Machine:
+    """Collect what identifies the hardware; no host name, user name or path."""
+    return Machine(
+        cpu=_cpu_name(),
+        n_cores_physical=count_physical_cores(),
+        n_cores_logical=psutil.cpu_count() or 1,
+        memory_bytes=psutil.virtual_memory().total,
+        os=f"{platform.system()} {platform.release()}",
+        arch=platform.machine(),
+        python=platform.python_version(),
+    )
+
+
+def machine_slug(machine: Machine) -> str:
+    """A folder name for the machine: its CPU, cores and memory, in lower-case letters, digits and dashes."""
+    memory_gib = round(machine.memory_bytes / 1024**3)
+    text = f"{machine.cpu}-{machine.n_cores_physical}c-{memory_gib}g".lower()
+    text = re.sub(r"\((r|tm)\)|\bcpu\b|@.*?ghz|\bprocessor\b", " ", text)
+    return re.sub(r"[^a-z0-9]+", "-", text).strip("-")
+
+
+def count_physical_cores() -> int:
+    """Physical cores that this process may use; logical ones where the OS does not tell them apart."""
+    physical = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return max(min(physical, len(os.sched_getaffinity(0))), 1)
+    return physical
+
+
+def available_memory_bytes() -> int:
+    """Memory that can be taken without swapping, as the OS estimates it."""
+    return psutil.virtual_memory().available
+
+
+def _cpu_name() -> str:
+    try:
+        if sys.platform == "linux":
+            text = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+            match = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", text, re.MULTILINE)
+            return match[1].strip() if match else platform.machine()
+        if sys.platform == "darwin":
+            command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+            return subprocess.run(command, capture_output=True, text=True, timeout=5).stdout.strip() or "Apple"
+    except (OSError, subprocess.SubprocessError):
+        pass
+    return platform.processor() or platform.machine()
+
+
+def count_oom_kills() -> int | None:
+    """How often the kernel has killed for memory since boot; None where it does not tell. Source: proc(5), /proc/vmstat oom_kill."""
+    try:
+        text = pathlib.Path("/proc/vmstat").read_text(encoding="ascii")
+    except OSError:
+        return None
+    match = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
+    return int(match[1]) if match else None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReading:
+    """CPU seconds used so far: by everybody, by this process, and stolen by the hypervisor; and the wall clock they belong to."""
+
+    wall_s: float
+    busy_s: float
+    own_s: float
+    stolen_s: float
+
+
+def read_load(wall_s: float) -> LoadReading:
+    """Read the counters that `judge_load` compares; costs about 0.1 ms and belongs outside every timed region."""
+    everyone, own = psutil.cpu_times(), psutil.Process().cpu_times()
+    idle = everyone.idle + getattr(everyone, "iowait", 0.0)
+    stolen = getattr(everyone, "steal", 0.0)
+    # On Linux guest time is already in user time.
+    total = sum(everyone) - getattr(everyone, "guest", 0.0) - getattr(everyone, "guest_nice", 0.0)
+    return LoadReading(wall_s, total - idle - stolen, own.user + own.system, stolen)
+
+
+#: Busy CPUs beyond the machine's own that make a number suspect, and those that make it worthless.
+CROWDED_CPUS, HOPELESS_CPUS = 0.10, 0.50
+
+
+def judge_load(before: LoadReading, after: LoadReading, n_threads: int, n_cpus: int) -> tuple[Caution, ...]:
+    """Say whether other work competed for the CPUs between two readings.
+
+    Others do no harm while idle CPUs remain for them; what counts is by how many CPUs the demand exceeded the machine.
+    """
+    wall_s = after.wall_s - before.wall_s
+    if wall_s < 0.05:  # the counters tick in hundredths of a second
+        return ()
+    others = (after.busy_s - before.busy_s - (after.own_s - before.own_s)) / wall_s
+    stolen = (after.stolen_s - before.stolen_s) / wall_s
+    cautions = []
+    excess = others + n_threads - n_cpus
+    if others > 0 and excess > CROWDED_CPUS:
+        text = f"busy machine: other processes used {others:.1f} of {n_cpus} CPUs while {n_threads} threads ran here"
+        cautions.append(Caution("busy-machine", text, distrust=excess > HOPELESS_CPUS))
+    if stolen > CROWDED_CPUS * n_threads / n_cpus:
+        text = f"the hypervisor took {stolen:.1f} CPUs away while this was measured"
+        cautions.append(Caution("cpu-stolen", text, distrust=stolen > HOPELESS_CPUS))
+    return tuple(cautions)

@@ -1,0 +1,108 @@
+"""The C functions that llama_cpp does not declare, and the check that its structs are the ones that we know.
+
+Three tiers meet at the native edge: this file declares, `engine` owns what it gets, `worker` decides what to do when it fails.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import llama_cpp
+
+from harness.errors import NativeError
+
+#: Versions of the binding whose struct layouts and log lines were tried.
+KNOWN_VERSIONS = ("0.3.36",)
+
+#: Fields that are set or read by name, in the order of llama.h; a struct that differs would be filled wrongly without a word.
+_MODEL_FIELDS = (
+    "devices tensor_buft_overrides n_gpu_layers split_mode load_mode lazy_mode main_gpu tensor_split progress_callback "
+    "progress_callback_user_data kv_overrides vocab_only check_tensors use_extra_bufts no_host no_alloc load_mtp"
+)
+_CONTEXT_FIELDS = (
+    "n_ctx n_batch n_ubatch n_seq_max n_rs_seq n_outputs_max n_outputs_max_per_seq n_threads n_threads_batch ctx_type "
+    "rope_scaling_type pooling_type attention_type flash_attn_type rope_freq_base rope_freq_scale yarn_ext_factor "
+    "yarn_attn_factor yarn_beta_fast yarn_beta_slow yarn_orig_ctx defrag_thold cb_eval cb_eval_user_data type_k type_v "
+    "abort_callback abort_callback_data embeddings offload_kqv no_perf op_offload swa_full kv_unified samplers n_samplers "
+    "ctx_other"
+)
+
+#: enum ggml_type of ggml.h, for the cache types of `harness.spec`.
+GGML_TYPES = {
+    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30,
+}  # fmt: skip
+
+#: enum ggml_backend_dev_type of ggml-backend.h.
+DEVICE_KINDS = {0: "cpu", 1: "gpu", 2: "igpu", 3: "accel"}
+
+_MAX_THREADS = 512  # GGML_MAX_N_THREADS of ggml.h
+
+
+class ThreadpoolParams(ctypes.Structure):
+    """struct ggml_threadpool_params of ggml.h."""
+
+    _fields_ = (
+        ("cpumask", ctypes.c_bool * _MAX_THREADS),
+        ("n_threads", ctypes.c_int),
+        ("prio", ctypes.c_int),
+        ("poll", ctypes.c_uint32),
+        ("strict_cpu", ctypes.c_bool),
+        ("paused", ctypes.c_bool),
+    )
+
+
+def check_structs() -> None:
+    """Refuse a binding whose structs are not the known ones, before anything is written into them.
+
+    Raises
+    ------
+    NativeError : the version was never tried and its fields differ, or the library's defaults do not come out where they should.
+    """
+    for struct, expected in (
+        (llama_cpp.llama_model_params, _MODEL_FIELDS),
+        (llama_cpp.llama_context_params, _CONTEXT_FIELDS),
+    ):
+        if [item[0] for item in struct._fields_] != expected.split():
+            raise NativeError(
+                f"llama-cpp-python {llama_cpp.__version__} has another {struct.__name__} than harness knows; "
+                f"install llama-cpp-python {KNOWN_VERSIONS[-1]}."
+            )
+    defaults = llama_cpp.llama_context_default_params()
+    # Values from the middle and the end: a shifted layout puts something else there (llama_context_default_params).
+    if (defaults.n_batch, defaults.n_ubatch, defaults.type_k, defaults.type_v) != (2048, 512, 1, 1):
+        raise NativeError(
+            "The installed libllama does not fit its Python binding (defaults read wrongly); reinstall llama-cpp-python "
+            f"{KNOWN_VERSIONS[-1]}."
+        )
+
+
+def library() -> Any:
+    """The functions of ggml and llama that llama_cpp lacks, declared on the handle of the libllama that is already loaded.
+
+    A lookup through that handle also searches the libraries that libllama depends on, so it finds the very registry that libllama
+    uses. Opening ``libggml.so`` by name would load a second copy (the wheel ships copies, not links) with a second, empty registry.
+    """
+    lib = llama_cpp.llama_cpp._lib
+    pointer, text, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
+    for name, result, arguments in (
+        ("ggml_backend_dev_count", size, ()),
+        ("ggml_backend_dev_get", pointer, (size,)),
+        ("ggml_backend_dev_name", text, (pointer,)),
+        ("ggml_backend_dev_description", text, (pointer,)),
+        ("ggml_backend_dev_type", ctypes.c_int, (pointer,)),
+        ("ggml_backend_dev_memory", None, (pointer, ctypes.POINTER(size), ctypes.POINTER(size))),
+        ("ggml_backend_reg_count", size, ()),
+        ("ggml_backend_reg_get", pointer, (size,)),
+        ("ggml_backend_reg_name", text, (pointer,)),
+        ("ggml_backend_reg_dev_count", size, (pointer,)),
+        ("ggml_commit", text, ()),
+        ("ggml_version", text, ()),
+        ("ggml_threadpool_params_default", ThreadpoolParams, (ctypes.c_int,)),
+        ("ggml_threadpool_new", pointer, (ctypes.POINTER(ThreadpoolParams),)),
+        ("ggml_threadpool_free", None, (pointer,)),
+        ("llama_attach_threadpool", None, (pointer, pointer, pointer)),
+    ):
+        function = getattr(lib, name)
+        function.restype, function.argtypes = result, arguments
+    return lib

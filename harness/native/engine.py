@@ -1,0 +1,261 @@
+"""llama.cpp in this process: a runtime, a loaded model, and a session that `harness.measure` can time.
+
+Each class owns what it gets from C and frees it once; nothing here decides what a failure means for the run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import llama_cpp
+import psutil
+
+from harness.errors import NativeError
+from harness.native import bindings
+from harness.native.log import Tape, read_buffers, read_flash_attention, read_layers, read_load_mode
+from harness.record import Build, Device, Model, Resolved
+from harness.spec import RunSpec
+
+# enum llama_split_mode, llama_load_mode, llama_flash_attn_type of llama.h.
+_SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}
+_LOAD_MODES = {"auto": -1, "off": 0, "on": 1}
+_FLASH_MODES = {"auto": -1, "off": 0, "on": 1}
+
+#: llama-bench's default of --poll: how long idle threads spin, 0…100.
+THREAD_POLL = 50
+
+
+class Runtime:
+    """The library itself: initialised once a process, with its log on tape."""
+
+    def __init__(self, *, log_to_stderr: bool = True) -> None:
+        bindings.check_structs()
+        self.lib = bindings.library()
+        self.tape = Tape(to_stderr=log_to_stderr)
+        llama_cpp.llama_backend_init()
+
+    def describe(self) -> Build:
+        """Version, commit, compiled-in features and devices of what is loaded."""
+        lib = self.lib
+        return Build(
+            llama_cpp_python=llama_cpp.__version__,
+            ggml_version=lib.ggml_version().decode(),
+            ggml_commit=lib.ggml_commit().decode(),
+            system_info=llama_cpp.llama_print_system_info().decode().strip(" |"),
+            backends=tuple(self._backend_names()),
+            devices=tuple(self._device(lib.ggml_backend_dev_get(i)) for i in range(lib.ggml_backend_dev_count())),
+        )
+
+    def _backend_names(self) -> list[str]:
+        """Registered backends; RPC only where it has a device. Source: test::get_backend in llama-bench.cpp."""
+        lib = self.lib
+        registries = [lib.ggml_backend_reg_get(i) for i in range(lib.ggml_backend_reg_count())]
+        names = [(lib.ggml_backend_reg_name(reg).decode(), lib.ggml_backend_reg_dev_count(reg)) for reg in registries]
+        return [name for name, n_devices in names if not name.startswith("RPC") or n_devices]
+
+    def _device(self, pointer: int) -> Device:
+        lib, free, total = self.lib, ctypes.c_size_t(), ctypes.c_size_t()
+        lib.ggml_backend_dev_memory(pointer, ctypes.byref(free), ctypes.byref(total))
+        return Device(
+            name=lib.ggml_backend_dev_name(pointer).decode(),
+            description=lib.ggml_backend_dev_description(pointer).decode("utf-8", "replace"),
+            kind=bindings.DEVICE_KINDS.get(lib.ggml_backend_dev_type(pointer), "unknown"),
+            memory_free_bytes=free.value or None,
+            memory_total_bytes=total.value or None,
+        )
+
+    def load(self, spec: RunSpec) -> LoadedModel:
+        return LoadedModel(self, spec)
+
+
+class LoadedModel:
+    """A model with the load parameters of a spec.
+
+    Raises
+    ------
+    NativeError : llama.cpp refused the file, with the reason from its log.
+    """
+
+    def __init__(self, runtime: Runtime, spec: RunSpec) -> None:
+        self.runtime = runtime
+        self._file = spec.model
+        runtime.tape.rewind()
+        parameters = self._parameters(spec)
+        start = time.perf_counter_ns()
+        self._pointer = llama_cpp.llama_model_load_from_file(os.fsencode(spec.model), parameters)
+        self.load_duration_ns = time.perf_counter_ns() - start
+        if not self._pointer:
+            reason = runtime.tape.last_error() or "the log gives no reason"
+            raise NativeError(f"llama.cpp cannot load {os.path.basename(spec.model)}: {reason}.")
+        self.log = tuple(runtime.tape.lines)
+
+    def _parameters(self, spec: RunSpec) -> Any:
+        parameters = llama_cpp.llama_model_default_params()
+        parameters.n_gpu_layers = spec.n_gpu_layers
+        parameters.split_mode = _SPLIT_MODES[spec.split_mode]
+        parameters.main_gpu = spec.main_gpu
+        parameters.load_mode = _LOAD_MODES[spec.mmap]
+        parameters.use_extra_bufts = spec.repack
+        n_devices = llama_cpp.llama_max_devices()
+        if len(spec.tensor_split) > n_devices:
+            raise NativeError(f"-ts names {len(spec.tensor_split)} devices, llama.cpp takes {n_devices}; name fewer.")
+        self._split = (ctypes.c_float * n_devices)(*spec.tensor_split)
+        parameters.tensor_split = self._split
+        return parameters
+
+    def open(self, spec: RunSpec) -> Session:
+        return Session(self, spec)
+
+    @property
+    def pointer(self) -> Any:
+        return self._pointer
+
+    def describe(self) -> Model:
+        text = ctypes.create_string_buffer(256)
+        llama_cpp.llama_model_desc(self._pointer, text, 256)
+        return Model(
+            file_name=os.path.basename(self._file),
+            description=text.value.decode("utf-8", "replace"),
+            size_bytes=llama_cpp.llama_model_size(self._pointer),
+            n_params=llama_cpp.llama_model_n_params(self._pointer),
+            file_size_bytes=os.path.getsize(self._file),
+        )
+
+    def close(self) -> None:
+        if self._pointer:
+            llama_cpp.llama_model_free(self._pointer)
+            self._pointer = None
+
+
+class Session:
+    """A context with its thread pool: the Engine of `harness.measure`.
+
+    Raises
+    ------
+    NativeError : the context could not be made (memory, cache type, flash attention), with the reason from the log.
+    """
+
+    def __init__(self, model: LoadedModel, spec: RunSpec) -> None:
+        self._model, self._spec, self._lib = model, spec, model.runtime.lib
+        tape = model.runtime.tape
+        tape.rewind()
+        start = time.perf_counter_ns()
+        self._context = llama_cpp.llama_init_from_model(model.pointer, self._parameters(spec))
+        self.context_duration_ns = time.perf_counter_ns() - start
+        if not self._context:
+            reason = tape.last_error() or "the log gives no reason"
+            raise NativeError(f"llama.cpp cannot make a context of {spec.n_ctx} tokens: {reason}.")
+        self.log = tuple(tape.lines)
+        self._pool = self._attach_threads()
+        self._vocab = llama_cpp.llama_model_get_vocab(model.pointer)
+        self._n_vocab = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        self._random = random.Random(spec.seed)
+        self._decode, self._synchronize = llama_cpp.llama_decode, llama_cpp.llama_synchronize
+
+    @staticmethod
+    def _parameters(spec: RunSpec) -> Any:
+        """Source: to_llama_cparams in llama-bench.cpp."""
+        assert spec.n_threads is not None, "threads are filled in before a spec reaches the engine"
+        parameters = llama_cpp.llama_context_default_params()
+        parameters.n_ctx = spec.n_ctx
+        parameters.n_batch, parameters.n_ubatch = spec.n_batch, spec.n_ubatch
+        parameters.n_threads = parameters.n_threads_batch = spec.n_threads
+        parameters.type_k = bindings.GGML_TYPES[spec.type_k]
+        parameters.type_v = bindings.GGML_TYPES[spec.type_v]
+        parameters.offload_kqv = not spec.no_kv_offload
+        parameters.flash_attn_type = _FLASH_MODES[spec.flash_attn]
+        parameters.swa_full = False
+        return parameters
+
+    def _attach_threads(self) -> Any:
+        """Give the context one pool for its whole life; without it, ggml makes and joins threads at each decode."""
+        parameters = self._lib.ggml_threadpool_params_default(self._spec.n_threads)
+        parameters.poll = THREAD_POLL
+        pool = self._lib.ggml_threadpool_new(ctypes.byref(parameters))
+        if not pool:
+            self.close()
+            raise NativeError(f"llama.cpp cannot start {self._spec.n_threads} threads; ask for fewer with -t.")
+        self._lib.llama_attach_threadpool(self._context, pool, None)
+        return pool
+
+    # What harness.measure asks for.
+
+    def prompt_batches(self, n_tokens: int) -> Sequence[Any]:
+        tokens, size = self._random_tokens(n_tokens), self._spec.n_batch
+        return [self._batch(tokens, start, min(size, n_tokens - start)) for start in range(0, n_tokens, size)]
+
+    def token_batches(self, n_tokens: int) -> Sequence[Any]:
+        tokens = self._random_tokens(n_tokens)
+        return [self._batch(tokens, index, 1) for index in range(n_tokens)]
+
+    def decode(self, batch: Any) -> None:
+        if self._decode(self._context, batch) != 0:
+            reason = self._model.runtime.tape.last_error() or "the log gives no reason"
+            raise NativeError(f"llama.cpp refused to decode {batch.n_tokens} tokens: {reason}.")
+
+    def synchronize(self) -> None:
+        self._synchronize(self._context)
+
+    def clear(self) -> None:
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), False)
+
+    def save_state(self) -> Any:
+        size = llama_cpp.llama_state_seq_get_size(self._context, 0)
+        state = (ctypes.c_uint8 * size)()
+        llama_cpp.llama_state_seq_get_data(self._context, state, size, 0)
+        return state
+
+    def restore_state(self, state: Any) -> bool:
+        return bool(llama_cpp.llama_state_seq_set_data(self._context, state, len(state), 0))
+
+    def _random_tokens(self, n_tokens: int) -> Any:
+        """BOS where the model wants one, then random ids. Source: test_prompt and test_gen in llama-bench.cpp."""
+        tokens = (llama_cpp.llama_token * n_tokens)(*(self._random.choices(range(self._n_vocab), k=n_tokens)))
+        if llama_cpp.llama_vocab_get_add_bos(self._vocab):
+            tokens[0] = llama_cpp.llama_vocab_bos(self._vocab)
+        return tokens
+
+    @staticmethod
+    def _batch(tokens: Any, start: int, n_tokens: int) -> Any:
+        offset = start * ctypes.sizeof(llama_cpp.llama_token)
+        pointer = ctypes.cast(ctypes.byref(tokens, offset), ctypes.POINTER(llama_cpp.llama_token))
+        batch = llama_cpp.llama_batch_get_one(pointer, n_tokens)
+        batch.keep_alive = tokens  # the struct holds a bare pointer
+        return batch
+
+    # What the record asks for.
+
+    def describe(self) -> Resolved:
+        """What really runs, from the context and the log."""
+        context, lines = self._context, self._model.log + self.log
+        buffers = read_buffers(lines)
+        return Resolved(
+            n_ctx=llama_cpp.llama_n_ctx(context),
+            n_batch=llama_cpp.llama_n_batch(context),
+            n_ubatch=llama_cpp.llama_n_ubatch(context),
+            n_threads=llama_cpp.llama_n_threads(context),
+            flash_attn=read_flash_attention(self.log),
+            load_mode=read_load_mode(self._model.log),
+            layers_by_device=read_layers(self._model.log),
+            repacked_bytes=sum(item.size_bytes for item in buffers if item.buffer.endswith("_REPACK")),
+            buffers=buffers,
+        )
+
+    def close(self) -> None:
+        if self._context:
+            llama_cpp.llama_free(self._context)
+            self._context = None
+        pool = getattr(self, "_pool", None)
+        if pool:
+            self._lib.ggml_threadpool_free(pool)
+            self._pool = None
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process."""
+    return psutil.Process().memory_info().rss

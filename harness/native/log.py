@@ -1,0 +1,86 @@
+"""llama.cpp's log: kept, passed on to stderr for the post-mortem, and read for what only it tells.
+
+The wording is that of the llama.cpp in llama-cpp-python 0.3.36; `tests/test_log.py` holds lines recorded from it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+import llama_cpp
+
+from harness.record import Buffer
+from harness.units import MIB
+
+# enum ggml_log_level of ggml.h: NONE 0, DEBUG 1, INFO 2, WARN 3, ERROR 4, CONT 5.
+_INFO, _ERROR = 2, 4
+
+_BUFFER = re.compile(r"\s(\S+)\s+(model|KV|RS|compute|output) buffer size\s*=\s*([0-9.]+) MiB")
+_CAUSES = {"model": "model", "KV": "kv", "RS": "recurrent", "compute": "compute", "output": "output"}
+_LAYER = re.compile(r"load_tensors: layer\s+(\d+) assigned to device (\S+),")
+_FLASH = re.compile(r"Flash Attention (enabled|not supported)|flash_attn\s*=\s*(enabled|disabled)")
+_LOAD_MODE = re.compile(r"\(load_mode = ([a-z+]+)\)")
+_DEBUG_WORTH_KEEPING = "assigned to device"
+
+
+class Tape:
+    """Records the log from now on. Keep it alive as long as the library: a collected callback is a segmentation fault."""
+
+    def __init__(self, *, to_stderr: bool = True) -> None:
+        self.lines: list[str] = []
+        self.errors: list[str] = []
+        self._to_stderr = to_stderr
+        self._callback = llama_cpp.llama_log_callback(self._take)
+        llama_cpp.llama_log_set(self._callback, None)
+
+    def _take(self, level: int, text: bytes, _user_data: object) -> None:
+        if level < _INFO and _DEBUG_WORTH_KEEPING.encode() not in text:
+            return
+        line = text.decode("utf-8", "replace").rstrip("\n")
+        if not line.strip(" ."):
+            return  # the loader's progress dots
+        self.lines.append(line)
+        if level == _ERROR:
+            self.errors.append(line)
+        if self._to_stderr and level >= _INFO:
+            os.write(2, text if text.endswith(b"\n") else text + b"\n")
+
+    def rewind(self) -> None:
+        """Forget what was recorded so far."""
+        self.lines.clear()
+        self.errors.clear()
+
+    def last_error(self) -> str | None:
+        """The first error of the last failure: later ones only repeat that something failed."""
+        return re.sub(r"^\w+: (error: )?", "", self.errors[0]) if self.errors else None
+
+
+def read_buffers(lines: Iterable[str]) -> tuple[Buffer, ...]:
+    """Find every buffer that was allocated, in bytes to the 0.01 MiB that the log prints."""
+    found = (_BUFFER.search(line) for line in lines)
+    return tuple(Buffer(_CAUSES[match[2]], match[1], round(float(match[3]) * MIB)) for match in found if match)
+
+
+def read_layers(lines: Iterable[str]) -> dict[str, int]:
+    """Count the layers (with the output layer) that each device was assigned."""
+    found = (_LAYER.search(line) for line in lines)
+    return dict(Counter(match[2] for match in found if match))
+
+
+def read_flash_attention(lines: Iterable[str]) -> bool | None:
+    """Whether flash attention is on: what was asked, overruled by what `auto` was resolved to; None if the log is silent."""
+    answer = None
+    for line in lines:
+        match = _FLASH.search(line)
+        if match:
+            answer = "enabled" in (match[1], match[2])
+    return answer
+
+
+def read_load_mode(lines: Iterable[str]) -> str | None:
+    """How the file was read: mmap, none, mlock, …"""
+    found = (_LOAD_MODE.search(line) for line in lines)
+    return next((match[1] for match in found if match), None)

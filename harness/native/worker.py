@@ -1,0 +1,160 @@
+"""The child that measures: runs llama.cpp in-process, holds the hot loop, and may die without taking anybody along.
+
+It reads one command a line from stdin, ``{"measure": <RunSpec>}``, and writes events as JSON lines to the pipe that was its stdout:
+``hello``, ``phase``, ``sample``, ``done`` or ``refused``. Nothing is written inside a timed region. Everything else that is printed,
+llama.cpp's log first of all, goes to stderr, where the parent looks for last words.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from harness.errors import HarnessError
+from harness.machine import judge_load, read_load
+from harness.measure import measure, measure_dispatch
+from harness.record import Load, Sample
+from harness.spec import RunSpec
+
+Emit = Callable[[str, dict[str, Any]], None]
+
+
+class Bench:
+    """Measures one cell after the other and keeps the model between cells that can share it.
+
+    runtime is a `harness.native.engine.Runtime` or anything with its methods.
+    """
+
+    def __init__(self, runtime: Any) -> None:
+        self._runtime = runtime
+        self._model: Any = None
+        self._key: tuple[Any, ...] = ()
+        self._rss_before = self._rss_loaded = 0
+
+    def describe(self) -> dict[str, Any]:
+        return dataclasses.asdict(self._runtime.describe())
+
+    def run(self, spec: RunSpec, emit: Emit) -> None:
+        """Measure a spec; every finding leaves through `emit` as soon as it is whole.
+
+        Raises
+        ------
+        NativeError : llama.cpp refused the file, the context or a batch.
+        """
+        from harness.native.engine import resident_bytes
+
+        self._load(spec, emit)
+        emit("phase", {"phase": "context", "index": 0, "count": 1})
+        session = self._model.open(spec)
+        try:
+            emit("ready", {"model": dataclasses.asdict(self._model.describe())})
+            cautions = self._time(session, spec, emit)
+            load = Load(
+                load_duration_ns=self._model.load_duration_ns,
+                context_duration_ns=session.context_duration_ns,
+                rss_before_bytes=self._rss_before,
+                rss_loaded_bytes=self._rss_loaded,
+                rss_after_bytes=resident_bytes(),
+            )
+            done = {"resolved": session.describe(), "load": load}
+            emit(
+                "done",
+                {name: dataclasses.asdict(value) for name, value in done.items()}
+                | {
+                    "cautions": [dataclasses.asdict(caution) for caution in cautions],
+                    "dispatch_ns_per_token": measure_dispatch(time.perf_counter_ns) if spec.n_gen else None,
+                },
+            )
+        finally:
+            session.close()
+
+    def _load(self, spec: RunSpec, emit: Emit) -> None:
+        from harness.native.engine import resident_bytes
+
+        if self._model is not None and spec.load_key() == self._key:
+            return
+        self.close()
+        emit("phase", {"phase": "load", "index": 0, "count": 1})
+        self._rss_before = resident_bytes()
+        self._model, self._key = self._runtime.load(spec), spec.load_key()
+        self._rss_loaded = resident_bytes()
+
+    @staticmethod
+    def _time(session: Any, spec: RunSpec, emit: Emit) -> Any:
+        def report(sample: Sample) -> None:
+            emit("sample", dataclasses.asdict(sample))
+
+        def progress(phase: str, index: int, count: int) -> None:
+            emit("phase", {"phase": phase, "index": index, "count": count})
+
+        time.sleep(spec.delay_s)
+        # A collection in the timed loop would be a spike that is nobody's but Python's.
+        gc.collect()
+        gc.disable()
+        try:
+            before = read_load(time.monotonic())
+            measure(session, time.perf_counter_ns, spec, report, progress)
+            after = read_load(time.monotonic())
+        finally:
+            gc.enable()
+        return judge_load(before, after, spec.n_threads or 1, os.cpu_count() or 1)
+
+    def close(self) -> None:
+        if self._model is not None:
+            self._model.close()
+            self._model = None
+
+
+def serve(bench: Bench, commands: queue.SimpleQueue[dict[str, Any] | None], emit: Emit) -> None:
+    """Answer commands until there are no more."""
+    emit("hello", {"build": bench.describe()})
+    while (command := commands.get()) is not None:
+        try:
+            bench.run(RunSpec.from_dict(command["measure"]), emit)
+        except HarnessError as error:
+            emit("refused", {"message": str(error)})
+    bench.close()
+
+
+def _read_commands(stream: TextIO, commands: queue.SimpleQueue[dict[str, Any] | None]) -> None:
+    """Pass commands on; when the parent is gone there is nobody to measure for, whatever llama.cpp is doing."""
+    for line in stream:
+        command = json.loads(line)
+        commands.put(command or None)
+        if not command:
+            return  # an orderly goodbye
+    os._exit(0)
+
+
+def main(make_runtime: Callable[[], Any] | None = None) -> None:
+    """Run the worker on this process's stdin and stdout."""
+    # llama.cpp and its drivers may print: keep the pipe for events, and send everything else to stderr.
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def emit(event: str, body: dict[str, Any]) -> None:
+        events.write(json.dumps({"event": event, **body}) + "\n")
+        events.flush()
+
+    try:
+        if make_runtime is None:
+            from harness.native.engine import Runtime as make_runtime
+        bench = Bench(make_runtime())
+    except (HarnessError, ImportError, OSError) as error:
+        emit("refused", {"message": str(error)})
+        sys.exit(3)
+    commands: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+    threading.Thread(target=_read_commands, args=(sys.stdin, commands), daemon=True).start()
+    serve(bench, commands, emit)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""What was measured: raw samples, what was asked and what really ran, as one JSON object a line.
+
+Nothing here is derived: means, medians, rates and intervals are computed by `harness.stats` when a record is read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.spec import RunSpec
+
+#: History of the line format.
+#: 1 (2026-11): first.
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One run of a test. Durations in ns; token_ns holds one duration a generated token, prompt_ns is None where there is no prompt."""
+
+    duration_ns: int
+    prompt_ns: int | None
+    token_ns: tuple[int, ...]
+    is_warmup: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """One buffer of llama.cpp: cause is model, kv, compute, output or recurrent; buffer its name (CPU_Mapped, CPU_REPACK, CUDA0)."""
+
+    cause: str
+    buffer: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One device that ggml sees. kind is cpu, gpu, igpu or accel; memory in bytes, None where the backend does not say."""
+
+    name: str
+    description: str
+    kind: str
+    memory_free_bytes: int | None
+    memory_total_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """The engine that ran: version of llama-cpp-python, ggml and the commit it was built from, CPU features compiled in."""
+
+    llama_cpp_python: str
+    ggml_version: str
+    ggml_commit: str
+    system_info: str
+    backends: tuple[str, ...]
+    devices: tuple[Device, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The file that ran. size_bytes is what llama.cpp counts (tensors only), file_size_bytes what the disk holds."""
+
+    file_name: str
+    description: str
+    size_bytes: int
+    n_params: int
+    file_size_bytes: int
+    file_sha256: str | None = None
+    is_synthetic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The host, without names of people or paths."""
+
+    cpu: str
+    n_cores_physical: int
+    n_cores_logical: int
+    memory_bytes: int
+    os: str
+    arch: str
+    python: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What really ran, beside what was asked.
+
+    layers_by_device counts the layers (the output layer is one) that llama.cpp assigned to each device; offload itself is proved by
+    the model buffers. flash_attn and load_mode are None where the log did not say.
+    """
+
+    n_ctx: int
+    n_batch: int
+    n_ubatch: int
+    n_threads: int
+    flash_attn: bool | None
+    load_mode: str | None
+    layers_by_device: Mapping[str, int]
+    repacked_bytes: int
+    buffers: tuple[Buffer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What it took to get ready, in ns and in bytes of the worker's resident memory (None where the OS does not say)."""
+
+    load_duration_ns: int
+    context_duration_ns: int
+    rss_before_bytes: int | None
+    rss_loaded_bytes: int | None
+    rss_after_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a cell has no result: the phase it died in, one sentence, and the engine's last words."""
+
+    phase: str
+    message: str
+    cause: str  # refused, abort, segmentation fault, out of memory, killed, timeout, exit, interrupted
+    signal: int | None = None
+    exit_code: int | None = None
+    log: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Caution:
+    """A caution that travels with the number it qualifies; code is stable, text is for people."""
+
+    code: str
+    text: str
+    distrust: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One cell: asked, ran, measured, or failed. A failure may still have samples: those that were done before it."""
+
+    command: str
+    time_utc: str
+    asked: RunSpec
+    machine: Machine
+    harness_version: str
+    samples: tuple[Sample, ...] = ()
+    build: Build | None = None
+    model: Model | None = None
+    resolved: Resolved | None = None
+    load: Load | None = None
+    dispatch_ns_per_token: int | None = None
+    failure: Failure | None = None
+    warnings: tuple[Caution, ...] = ()
+    threads_source: str = "asked"
+    schema: int = field(default=SCHEMA)
+
+    @property
+    def timed(self) -> tuple[Sample, ...]:
+        """The samples that count: all but warm-ups."""
+        return tuple(sample for sample in self.samples if not sample.is_warmup)
+
+
+def to_json(record: Record) -> dict[str, Any]:
+    """Turn a record into plain JSON values; of the model's path only the file name is kept, since paths name people."""
+    values = dataclasses.asdict(record)
+    values["asked"]["model"] = pathlib.PurePath(record.asked.model).name
+    return {"schema": values.pop("schema"), "kind": "failure" if record.failure else "result", **values}
+
+
+def from_json(values: Mapping[str, Any]) -> Record:
+    """Read what `to_json` wrote, by this schema or a later one that only added fields.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError : the object is not a record.
+    """
+
+    def nested(key: str, build: Any) -> Any:
+        return None if values.get(key) is None else build(values[key])
+
+    return Record(
+        command=values["command"],
+        time_utc=values["time_utc"],
+        asked=RunSpec.from_dict(values["asked"]),
+        machine=read(Machine, values["machine"]),
+        harness_version=values["harness_version"],
+        samples=tuple(read(Sample, item, token_ns=tuple(item["token_ns"])) for item in values.get("samples", ())),
+        build=nested("build", build_from_json),
+        model=nested("model", lambda item: read(Model, item)),
+        resolved=nested("resolved", resolved_from_json),
+        load=nested("load", lambda item: read(Load, item)),
+        dispatch_ns_per_token=values.get("dispatch_ns_per_token"),
+        failure=nested("failure", lambda item: read(Failure, item, log=tuple(item.get("log", ())))),
+        warnings=tuple(read(Caution, item) for item in values.get("warnings", ())),
+        threads_source=values.get("threads_source", "asked"),
+        schema=int(values["schema"]),
+    )
+
+
+def read(kind: Any, values: Mapping[str, Any], **converted: Any) -> Any:
+    """Build a value of a dataclass from JSON, ignoring keys that it does not know."""
+    known = {key: values[key] for key in kind.__dataclass_fields__ if key in values}
+    return kind(**{**known, **converted})
+
+
+def build_from_json(values: Mapping[str, Any]) -> Build:
+    return read(
+        Build,
+        values,
+        backends=tuple(values["backends"]),
+        devices=tuple(read(Device, device) for device in values["devices"]),
+    )
+
+
+def resolved_from_json(values: Mapping[str, Any]) -> Resolved:
+    return read(Resolved, values, buffers=tuple(read(Buffer, buffer) for buffer in values["buffers"]))

@@ -1,0 +1,315 @@
+"""What to run: one cell (`RunSpec`), a grid of them (`Grid`), and all validation of both.
+
+Every measured parameter is one field of `RunSpec` with one `Parameter`. The command line makes its options from that table and the
+native engine reads the field, so that a new parameter touches this file and `harness/native/engine.py` and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from harness.errors import UsageError
+
+Scope = Literal["load", "context", "test", "run"]
+
+#: Cache types that llama.cpp's own tools accept (common/arg.cpp, kv_cache_types).
+CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+
+#: A range that expands to more cells than this is a slip of the keyboard, not a plan.
+MAX_VALUES = 4096
+
+_RANGE = re.compile(r"(-?\d+)(?:-(\d+)(?:([+*])(\d+))?)?")
+
+
+def parse_range(text: str) -> tuple[int, ...]:
+    """Expand llama-bench's lists and ranges: ``0,8,16`` · ``0-32+8`` · ``1-64*2`` · ``4-7``.
+
+    Raises
+    ------
+    ValueError : the text is neither a number, a list nor a range, or it does not end.
+
+    Source: parse_int_range in llama.cpp's tools/llama-bench/llama-bench.cpp.
+    """
+    values: list[int] = []
+    for part in text.split(","):
+        match = _RANGE.fullmatch(part.strip())
+        if match is None:
+            raise ValueError(f"{part.strip()!r} is not a number or a range such as 0-32+8 or 1-64*2")
+        first, last = int(match[1]), int(match[2] if match[2] is not None else match[1])
+        multiply, step = match[3] == "*", int(match[4] or 1)
+        if last < first:
+            raise ValueError(f"the range {part.strip()!r} runs backwards")
+        if step < 1 or (multiply and (step < 2 or first < 1)):
+            raise ValueError(f"the range {part.strip()!r} never ends")
+        value = first
+        while value <= last:
+            values.append(value)
+            value = value * step if multiply else value + step
+            if len(values) > MAX_VALUES:
+                raise ValueError(f"{text!r} gives more than {MAX_VALUES} values")
+    return tuple(values)
+
+
+def whole_numbers(minimum: int, maximum: int = 2**31 - 1, *, words: Mapping[str, int] | None = None) -> Parser:
+    """Make a parser of lists and ranges of whole numbers within bounds; `words` name single values (``all`` = -1)."""
+
+    def parse(text: str) -> tuple[int, ...]:
+        if words and text.strip().lower() in words:
+            return (words[text.strip().lower()],)
+        values = parse_range(text)
+        for value in values:
+            if not minimum <= value <= maximum:
+                raise ValueError(f"{value} is out of range; it must be {bounds}")
+        return values
+
+    bounds = f"at least {minimum}" if maximum == 2**31 - 1 else f"from {minimum} to {maximum}"
+    return parse
+
+
+def choices(*allowed: str, aliases: Mapping[str, str] | None = None) -> Parser:
+    """Make a parser of comma lists in which each word is one of `allowed` (or an alias of one)."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        words = [word.strip().lower() for word in text.split(",")]
+        words = [(aliases or {}).get(word, word) for word in words]
+        for word in words:
+            if word not in allowed:
+                raise ValueError(f"{word!r} is not one of {', '.join(allowed)}")
+        return tuple(words)
+
+    return parse
+
+
+_SWITCH = {"on": True, "1": True, "true": True, "yes": True, "off": False, "0": False, "false": False, "no": False}
+
+
+def parse_switch(text: str) -> tuple[bool, ...]:
+    """Read a comma list of on/off (or 1/0, as llama-bench writes them)."""
+    try:
+        return tuple(_SWITCH[word.strip().lower()] for word in text.split(","))
+    except KeyError as error:
+        raise ValueError(f"{error.args[0]!r} is neither on nor off") from None
+
+
+def parse_split(text: str) -> tuple[tuple[float, ...], ...]:
+    """Read llama-bench's tensor splits: proportions joined by ``/``, alternatives by ``,`` (``3/1,1/1``)."""
+    splits = []
+    for alternative in text.split(","):
+        try:
+            parts = tuple(float(part) for part in re.split(r"[/;]", alternative))
+        except ValueError:
+            raise ValueError(f"{alternative!r} is not a split; write proportions such as 3/1") from None
+        if not all(0 <= part < float("inf") for part in parts) or sum(parts) <= 0:
+            raise ValueError(f"the split {alternative!r} does not add up: proportions are positive numbers such as 3/1")
+        splits.append(parts)
+    return tuple(splits)
+
+
+Parser = Callable[[str], tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """How one field of `RunSpec` is asked for and shown.
+
+    scope says what changes with it: ``load`` the model must be loaded anew, ``context`` only the context, ``test`` only the work,
+    ``run`` how often and in what manner it is repeated.
+    """
+
+    flags: tuple[str, ...]
+    parse: Parser
+    scope: Scope
+    help: str
+    heading: str = ""
+    metavar: str = "N"
+    bare: str | None = None  # what the option means when it stands without a value
+
+
+def _field(default: Any, *flags: str, parse: Parser, scope: Scope, help: str, **extra: str) -> Any:
+    return field(default=default, metadata={"parameter": Parameter(flags, parse, scope, help, **extra)})
+
+
+_cache_type = choices(*CACHE_TYPES)
+_flash = choices("on", "off", "auto", aliases={"1": "on", "0": "off", "-1": "auto"})
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """One cell: everything that decides what is timed. Names are llama.cpp's, counts are tokens or layers unless said.
+
+    n_threads is None until somebody who knows the machine fills it in (`with_threads`).
+
+    Raises
+    ------
+    UsageError : the fields contradict each other.
+    """
+
+    model: str
+    n_gpu_layers: int = _field(
+        -1, "-ngl", "--n-gpu-layers", "--gpu-layers", parse=whole_numbers(-1, words={"all": -1}), scope="load",
+        help="Layers to put on the GPU; -1 or 'all' is every layer, 0 is CPU only.", heading="ngl",
+    )  # fmt: skip
+    split_mode: str = _field(
+        "layer", "-sm", "--split-mode", parse=choices("none", "layer", "row", "tensor"), scope="load",
+        help="How several GPUs share the model: none, layer, row or tensor.", heading="sm", metavar="MODE",
+    )  # fmt: skip
+    main_gpu: int = _field(
+        0, "-mg", "--main-gpu", parse=whole_numbers(0), scope="load",
+        help="The GPU that is used when the model is not split.", heading="mg",
+    )  # fmt: skip
+    tensor_split: tuple[float, ...] = _field(
+        (), "-ts", "--tensor-split", parse=parse_split, scope="load",
+        help="Share of each GPU, as 3/1; alternatives are separated by commas.", heading="ts", metavar="A/B",
+    )  # fmt: skip
+    mmap: str = _field(
+        "auto", "--mmap", parse=choices("on", "off", "auto", aliases={"1": "on", "0": "off"}), scope="load",
+        help="Map the file (on) or read it into memory (off).", heading="mmap", metavar="on|off",
+    )  # fmt: skip
+    repack: bool = _field(
+        True, "--repack", parse=parse_switch, scope="load",
+        help="Let llama.cpp keep a second copy of weights in the CPU's own layout.", heading="repack", metavar="on|off",
+    )  # fmt: skip
+    n_batch: int = _field(
+        2048, "-b", "--batch-size", parse=whole_numbers(1), scope="context",
+        help="Logical batch: tokens handed to one decode.", heading="n_batch",
+    )  # fmt: skip
+    n_ubatch: int = _field(
+        512, "-ub", "--ubatch-size", parse=whole_numbers(1), scope="context",
+        help="Physical batch: tokens computed at once.", heading="n_ubatch",
+    )  # fmt: skip
+    type_k: str = _field(
+        "f16", "-ctk", "--cache-type-k", parse=_cache_type, scope="context",
+        help="Type of the K cache: " + " ".join(CACHE_TYPES) + ".", heading="type_k", metavar="TYPE",
+    )  # fmt: skip
+    type_v: str = _field(
+        "f16", "-ctv", "--cache-type-v", parse=_cache_type, scope="context",
+        help="Type of the V cache; a quantized one needs flash attention.", heading="type_v", metavar="TYPE",
+    )  # fmt: skip
+    no_kv_offload: bool = _field(
+        False, "-nkvo", "--no-kv-offload", parse=parse_switch, scope="context",
+        help="Keep the KV cache in host memory.", heading="nkvo", metavar="[on|off]", bare="on",
+    )  # fmt: skip
+    flash_attn: str = _field(
+        "auto", "-fa", "--flash-attn", parse=_flash, scope="context",
+        help="Flash attention: on, off or auto.", heading="fa", metavar="on|off|auto", bare="on",
+    )  # fmt: skip
+    n_threads: int | None = _field(
+        None, "-t", "--threads", parse=whole_numbers(1, 512), scope="context",
+        help="CPU threads; default: the number of physical cores.", heading="threads",
+    )  # fmt: skip
+    n_depth: int = _field(
+        0, "-d", "--n-depth", parse=whole_numbers(0), scope="test",
+        help="Tokens that are in the cache before the clock starts.",
+    )  # fmt: skip
+    n_prompt: int = 0
+    n_gen: int = 0
+    repetitions: int = 10
+    warmup: bool = True
+    delay_s: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n_prompt + self.n_gen < 1:
+            raise UsageError("Nothing to measure: give -p (prompt tokens), -n (generated tokens) or -pg P,N above 0.")
+        if self.repetitions < 1:
+            raise UsageError(f"-r {self.repetitions} measures nothing; give at least 1 (6 for a 95 % interval).")
+        if self.flash_attn == "off" and self.type_v not in ("f32", "f16", "bf16"):
+            raise UsageError(f"A {self.type_v} V cache needs flash attention; leave out -fa off or use -ctv f16.")
+
+    @property
+    def n_ctx(self) -> int:
+        """Context to ask for, in tokens. Source: to_llama_cparams in llama-bench.cpp."""
+        return self.n_prompt + self.n_gen + self.n_depth
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that are timed in one repetition."""
+        return self.n_prompt + self.n_gen
+
+    @property
+    def test(self) -> str:
+        """llama-bench's name of the test: ``pp512``, ``tg128``, ``pp512+tg128``, ``tg128 @ d4096``."""
+        parts = [f"pp{self.n_prompt}"] * (self.n_prompt > 0) + [f"tg{self.n_gen}"] * (self.n_gen > 0)
+        return "+".join(parts) + (f" @ d{self.n_depth}" if self.n_depth else "")
+
+    def load_key(self) -> tuple[Any, ...]:
+        """Two specs with the same key can share one loaded model."""
+        return (self.model, *(getattr(self, name) for name in parameters("load")))
+
+    def with_threads(self, n_threads: int) -> RunSpec:
+        """Fill in the number of threads where the user left it open."""
+        return self if self.n_threads is not None else dataclasses.replace(self, n_threads=n_threads)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, by field name."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RunSpec:
+        """Read what `to_dict` wrote, ignoring fields of another version."""
+        known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
+        known["tensor_split"] = tuple(known.get("tensor_split") or ())
+        return cls(**known)
+
+
+def parameters(*scopes: Scope) -> dict[str, Parameter]:
+    """The measured parameters by field name, in the order in which a change costs most first; all scopes if none is named."""
+    table = {
+        item.name: item.metadata["parameter"] for item in dataclasses.fields(RunSpec) if "parameter" in item.metadata
+    }
+    return {name: parameter for name, parameter in table.items() if not scopes or parameter.scope in scopes}
+
+
+def defaults() -> dict[str, Any]:
+    """Each measured parameter's default, by field name."""
+    return {item.name: item.default for item in dataclasses.fields(RunSpec) if "parameter" in item.metadata}
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Every combination of what was asked, as cells in the order that reloads least.
+
+    axes maps a field of `RunSpec` to the values that it takes (a missing one keeps its default); n_prompt and n_gen are lengths of
+    separate tests, as in llama-bench, and n_pg pairs of (prompt, generation) that are timed together.
+    """
+
+    models: Sequence[str]
+    axes: Mapping[str, Sequence[Any]]
+    n_prompt: Sequence[int] = (512,)
+    n_gen: Sequence[int] = (128,)
+    n_pg: Sequence[tuple[int, int]] = ()
+    repetitions: int = 10
+    warmup: bool = True
+    delay_s: float = 0.0
+    seed: int = 0
+
+    def tests(self) -> list[tuple[int, int]]:
+        """(n_prompt, n_gen) of each test, without the empty ones. Source: get_cmd_params_instances in llama-bench.cpp."""
+        tests = [(n, 0) for n in self.n_prompt] + [(0, n) for n in self.n_gen] + list(self.n_pg)
+        return list(dict.fromkeys(test for test in tests if test != (0, 0)))
+
+    def cells(self) -> list[RunSpec]:
+        """List the cells: models outermost, then what needs a load, then what needs a context, tests innermost.
+
+        Raises
+        ------
+        UsageError : there is no test, or a combination contradicts itself.
+        """
+        if not self.tests():
+            raise UsageError("Nothing to measure: give -p (prompt tokens), -n (generated tokens) or -pg P,N above 0.")
+        return list(self._combinations())
+
+    def _combinations(self) -> Iterator[RunSpec]:
+        names = sorted(self.axes, key=list(parameters()).index)
+        values = [tuple(dict.fromkeys(self.axes[name])) for name in names]
+        for model, combination in itertools.product(dict.fromkeys(self.models), itertools.product(*values)):
+            for n_prompt, n_gen in self.tests():
+                yield RunSpec(
+                    model=model, n_prompt=n_prompt, n_gen=n_gen, repetitions=self.repetitions, warmup=self.warmup,
+                    delay_s=self.delay_s, seed=self.seed, **dict(zip(names, combination, strict=True)),
+                )  # fmt: skip

@@ -1,0 +1,99 @@
+"""Records on disk: one JSON object a line, safe as soon as its cell ends."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterable
+from types import TracebackType
+
+from harness.errors import StoreError
+from harness.record import Record, from_json, to_json
+
+
+class Journal:
+    """An append-only file of records, opened before anything is measured and removed again if nothing was.
+
+    Raises
+    ------
+    StoreError : the folder cannot be made or the file cannot be opened.
+    """
+
+    def __init__(self, folder: pathlib.Path, command: str) -> None:
+        stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+        self.path = folder / f"{stamp}-{command}.jsonl"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for attempt in range(2, 1000):
+                try:
+                    self._file = open(self.path, "x", encoding="utf-8")
+                    return
+                except FileExistsError:  # two runs in one second
+                    self.path = folder / f"{stamp}-{command}-{attempt}.jsonl"
+        except OSError as error:
+            raise StoreError(
+                f"Cannot write records into {folder} ({error.strerror}); choose another folder with --results or use --no-save."
+            ) from None
+        raise StoreError(f"Cannot find a free file name for records in {folder}; use another folder with --results.")
+
+    def append(self, record: Record) -> None:
+        """Write one record and have it on the disk before returning.
+
+        Raises
+        ------
+        StoreError : the disk is full or the file is gone; what was written before stays.
+        """
+        try:
+            self._file.write(json.dumps(to_json(record), ensure_ascii=False, separators=(",", ":")) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise StoreError(
+                f"Cannot write to {self.path} ({error.strerror}); results are still shown, but not kept: free some space "
+                "or use --results with another folder."
+            ) from None
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self._file.close()
+        except OSError:
+            pass  # said by append already
+        try:
+            if self.path.stat().st_size == 0:
+                self.path.unlink()
+        except OSError:
+            pass  # an empty file that cannot be removed harms nobody
+
+
+def read_records(paths: Iterable[pathlib.Path], warn: Callable[[str], None]) -> list[Record]:
+    """Read journals, skipping with a warning what is not a record (a line that a power cut left half written).
+
+    Raises
+    ------
+    StoreError : a file cannot be read at all.
+    """
+    records = []
+    for path in paths:
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise StoreError(f"Cannot read {path} ({error.strerror}).") from None
+        for number, line in enumerate(text.splitlines(), start=1):
+            if not line.strip():
+                continue
+            try:
+                records.append(from_json(json.loads(line)))
+            except Exception as error:  # a damaged line may be wrong in any way
+                warn(f"{path}:{number}: not a record ({type(error).__name__}); the line is skipped.")
+    return records
+
+
+def utc_now() -> str:
+    """The time in llama-bench's format, ``2026-11-24T10:59:57Z``."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,0 +1,225 @@
+"""Run cells one after the other: one worker as long as it lives, each record stored at once, a failed cell is a record too."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import harness
+from harness.child import Worker
+from harness.errors import HarnessError
+from harness.machine import count_physical_cores
+from harness.record import (
+    Build,
+    Caution,
+    Failure,
+    Load,
+    Machine,
+    Model,
+    Record,
+    Resolved,
+    Sample,
+    build_from_json,
+    read,
+    resolved_from_json,
+)
+from harness.spec import RunSpec
+from harness.store import utc_now
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where a run stands: cell `cell` of `n_cells` (from 0) is in `phase`, repetition `index` of `count`."""
+
+    cell: int
+    n_cells: int
+    spec: RunSpec
+    phase: str
+    index: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that a run needs beside its cells.
+
+    cell_timeout_s bounds one cell with its load; model_facts adds what the parent knows of the file (hash, synthetic or not);
+    worker_command replaces the worker in tests; isolate=False measures in this process, for debuggers and profilers.
+    """
+
+    command: str
+    machine: Machine
+    cell_timeout_s: float | None = None
+    model_facts: Callable[[RunSpec], dict[str, Any]] = lambda _spec: {}
+    worker_command: Sequence[str] | None = None
+    isolate: bool = True
+
+
+def run_cells(
+    cells: Sequence[RunSpec], plan: Plan, *, keep: Callable[[Record], None], watch: Callable[[Step], None]
+) -> Iterator[Record]:
+    """Measure every cell and yield its record once `keep` has it.
+
+    After Ctrl-C the samples of the unfinished cell are kept and yielded as an interrupted record, then KeyboardInterrupt goes on.
+    """
+    with contextlib.closing(_Bench(plan)) as bench:
+        for index, spec in enumerate(cells):
+            cell = _Cell(spec, plan)
+            interrupted = None
+            try:
+                for event in bench.run(cell.spec):
+                    cell.hear(event)
+                    if isinstance(event, dict) and event["event"] == "phase":
+                        watch(Step(index, len(cells), spec, event["phase"], event["index"], event["count"]))
+            except KeyboardInterrupt as interrupt:
+                interrupted = interrupt
+                bench.kill()
+                cell.interrupt()
+            if not interrupted or cell.timed:
+                record = cell.record(bench.build)
+                keep(record)
+                yield record
+            if interrupted:
+                raise interrupted
+
+
+class _Bench:
+    """Keeps a worker alive and replaces a dead one."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._worker: Worker | _InProcess | None = None
+        self.build: Build | None = None
+
+    def run(self, spec: RunSpec) -> Iterator[dict[str, Any] | Failure]:
+        if self._worker is not None and not self._worker.is_alive:
+            self._drop()
+        if self._worker is None:
+            self._worker = Worker(self._plan.worker_command) if self._plan.isolate else _InProcess()
+            greeting = self._worker.hello()
+            if isinstance(greeting, Failure):
+                self._drop()
+                yield greeting
+                return
+            self.build = build_from_json(greeting["build"])
+        self._worker.send({"measure": spec.to_dict()})
+        yield from self._worker.events(self._plan.cell_timeout_s)
+
+    def _drop(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+    def kill(self) -> None:
+        if self._worker is not None:
+            self._worker.kill()
+            self._drop()
+
+    close = _drop
+
+
+class _Cell:
+    """Collects what is heard of one cell until it can be filed."""
+
+    def __init__(self, spec: RunSpec, plan: Plan) -> None:
+        self.spec = spec.with_threads(count_physical_cores())
+        self._plan = plan
+        self._asked = spec
+        self._time_utc = utc_now()
+        self._samples: list[Sample] = []
+        self._cautions: list[Caution] = []
+        self._model: Model | None = None
+        self._resolved: Resolved | None = None
+        self._load: Load | None = None
+        self._dispatch_ns: int | None = None
+        self._failure: Failure | None = None
+
+    @property
+    def timed(self) -> int:
+        return sum(not sample.is_warmup for sample in self._samples)
+
+    def hear(self, event: dict[str, Any] | Failure) -> None:
+        if isinstance(event, Failure):
+            self._failure = event
+        elif event["event"] == "ready":
+            self._model = dataclasses.replace(read(Model, event["model"]), **self._plan.model_facts(self._asked))
+        elif event["event"] == "sample":
+            self._samples.append(read(Sample, event, token_ns=tuple(event["token_ns"])))
+        elif event["event"] == "done":
+            self._resolved = resolved_from_json(event["resolved"])
+            self._load = read(Load, event["load"])
+            self._dispatch_ns = event["dispatch_ns_per_token"]
+            self._cautions += [read(Caution, caution) for caution in event["cautions"]]
+
+    def interrupt(self) -> None:
+        done = f"interrupted after {self.timed} of {self.spec.repetitions} repetitions"
+        self._failure = Failure("repetition", done, "interrupted")
+        self._cautions.append(Caution("interrupted", done))
+
+    def record(self, build: Build | None) -> Record:
+        return Record(
+            command=self._plan.command,
+            time_utc=self._time_utc,
+            asked=self.spec,
+            machine=self._plan.machine,
+            harness_version=harness.__version__,
+            samples=tuple(self._samples),
+            build=build,
+            model=self._model,
+            resolved=self._resolved,
+            load=self._load,
+            dispatch_ns_per_token=self._dispatch_ns,
+            failure=self._failure,
+            warnings=(*self._cautions, *_placement_cautions(self.spec, self._resolved)),
+            threads_source="asked" if self._asked.n_threads is not None else "physical cores",
+        )
+
+
+def _placement_cautions(spec: RunSpec, resolved: Resolved | None) -> Iterator[Caution]:
+    """Say where llama.cpp did something else than was asked, by what it allocated rather than by what it claims."""
+    if resolved is None:
+        return
+    layers = resolved.layers_by_device
+    on_device = sum(count for device, count in layers.items() if device != "CPU")
+    n_layers = sum(layers.values())
+    if spec.n_gpu_layers > 0 and not on_device:
+        yield Caution("no-offload", "no GPU device: every layer ran on the CPU, whatever -ngl asked for")
+    elif spec.n_gpu_layers > n_layers > 0:
+        yield Caution("layers-clamped", f"the model has {n_layers} layers with the output layer; all were offloaded")
+
+
+@dataclass
+class _InProcess:
+    """The worker's code without the child: for debuggers and profilers, at the risk of the process."""
+
+    is_alive: bool = True
+    _bench: Any = None
+    _spec: RunSpec | None = None
+
+    def hello(self) -> dict[str, Any] | Failure:
+        from harness.native.engine import Runtime
+        from harness.native.worker import Bench
+
+        self._bench = Bench(Runtime(log_to_stderr=False))
+        return {"build": self._bench.describe()}
+
+    def send(self, command: dict[str, Any]) -> None:
+        self._spec = RunSpec.from_dict(command["measure"]) if command else None
+
+    def events(self, _timeout_s: float | None) -> Iterator[dict[str, Any] | Failure]:
+        heard: list[dict[str, Any] | Failure] = []
+        try:
+            self._bench.run(self._spec, lambda event, body: heard.append({"event": event, **body}))
+        except HarnessError as error:
+            heard.append(Failure("measure", str(error), "refused"))
+        yield from heard
+
+    def kill(self) -> None:
+        self.is_alive = False
+
+    def close(self) -> None:
+        if self._bench is not None:
+            self._bench.close()
