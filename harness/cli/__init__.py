@@ -1,0 +1,90 @@
+"""The command line: options in, one library call, text out. The only place that prints, and the only one that knows exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+import harness
+from harness.errors import EXIT_INTERRUPTED, HarnessError
+
+#: Every command: the module that holds it (as `command`), and its line in `harness --help`. Modules are imported only when used, so
+#: that help and completion stay as quick as click itself.
+COMMANDS = {
+    "pp-tg": ("harness.cli.pp_tg", "Measure prompt processing and text generation."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is called, and knows its help line without."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with:  harness pp-tg      Help on one command:  harness pp-tg --help",
+)
+@click.version_option(harness.__version__, prog_name="harness")
+def cli() -> None:
+    """Measure GGUF language models on this machine, in-process through llama.cpp.
+
+    How fast a prompt goes in, how fast tokens come out, and where memory and time go.
+    """
+
+
+def main() -> None:
+    """Run the command line and turn whatever happens into one sentence and an exit code."""
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.stdout.flush()
+    except (KeyboardInterrupt, click.Abort):
+        _complain("interrupted.")
+        code = EXIT_INTERRUPTED
+    except click.UsageError as error:
+        hint = f" Try '{error.ctx.command_path} --help'." if error.ctx else ""
+        _complain(error.format_message().rstrip(".") + "." + hint)
+        code = error.exit_code
+    except click.ClickException as error:
+        _complain(error.format_message())
+        code = error.exit_code
+    except HarnessError as error:
+        _complain(str(error))
+        code = error.exit_code
+    except BrokenPipeError:  # `harness … | head`
+        _forget_stdout()
+        code = 0
+    except Exception as error:
+        if os.environ.get("HARNESS_DEBUG"):
+            raise
+        _forget_stdout()
+        _complain(f"{type(error).__name__}: {error}. Set HARNESS_DEBUG=1 to see where, and please report it.")
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(sentence: str) -> None:
+    click.echo(f"harness: {sentence}", err=True)
+
+
+def _forget_stdout() -> None:
+    """Keep the interpreter from complaining a second time when it flushes at exit."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        pass

@@ -1,0 +1,90 @@
+"""Options that several commands share, made from the tables that define them, so that the same option is named the same everywhere."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from harness.errors import UsageError
+from harness.spec import Parser, Scope, defaults, parameters, whole_numbers
+
+
+class Values(click.ParamType):
+    """A comma list or range, read by a parser of `harness.spec`; one option may be given several times."""
+
+    def __init__(self, parse: Parser, metavar: str) -> None:
+        self.name = metavar
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return self._parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Pair(click.ParamType):
+    """llama-bench's -pg: a prompt and a generation that are timed together."""
+
+    name = "P,N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        try:
+            n_prompt, n_gen = (whole_numbers(0)(part)[0] for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a pair of token counts such as 512,128", param, ctx)
+        return n_prompt, n_gen
+
+
+def measured_options(*scopes: Scope) -> Callable[[Any], Any]:
+    """Add one option for each measured parameter of the given scopes."""
+    standard = defaults()
+
+    def decorate(function: Any) -> Any:
+        for name, parameter in reversed(parameters(*scopes).items()):
+            default = standard[name]
+            shown = "" if default is None or default == () or "default" in parameter.help else f" [{_spell(default)}]"
+            extra: dict[str, Any] = {"is_flag": False, "flag_value": parameter.bare} if parameter.bare else {}
+            option = click.option(
+                *parameter.flags, name, multiple=True, type=Values(parameter.parse, parameter.metavar),
+                metavar=parameter.metavar, help=parameter.help + shown, **extra,
+            )  # fmt: skip
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def _spell(value: Any) -> str:
+    return ("on" if value else "off") if isinstance(value, bool) else str(value)
+
+
+def axes(options: dict[str, Any]) -> dict[str, Sequence[Any]]:
+    """The grid's axes from the options that `measured_options` added: the given ones, lists joined."""
+    given = {name: options[name] for name in parameters() if options.get(name)}
+    return {name: flatten(values) for name, values in given.items()}
+
+
+def flatten(values: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
+    return tuple(item for group in values for item in group)
+
+
+model_option = click.option(
+    "-m", "--model", "--gguf", "models", multiple=True, metavar="FILE",
+    help="GGUF file to measure; several -m make a comparison. [the embedded SmolLM2-135M]",
+)  # fmt: skip
+
+results_option = click.option(
+    "--results", type=click.Path(path_type=pathlib.Path, file_okay=False), default=pathlib.Path("bench_results"),
+    metavar="DIR", envvar="HARNESS_RESULTS", help="Folder that records are kept in. [bench_results]",
+)  # fmt: skip
+
+
+def refuse_contradiction(condition: bool, sentence: str) -> None:
+    if condition:
+        raise UsageError(sentence)

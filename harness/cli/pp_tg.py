@@ -1,0 +1,180 @@
+"""`harness pp-tg`: prompt processing and text generation, the measurement that everything else stands on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from harness.cli.options import Pair, Values, axes, flatten, measured_options, model_option, results_option
+from harness.cli.progress import Progress
+from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError
+from harness.machine import available_memory_bytes, describe_machine, machine_slug
+from harness.model_file import default_model, hash_file, open_model
+from harness.record import Record
+from harness.render.formats import FORMATS
+from harness.spec import Grid, whole_numbers
+from harness.stats import summarize
+from harness.store import Journal
+from harness.sweep import Plan, run_cells
+from harness.units import format_gb
+
+_EXAMPLES = """
+\b
+Examples:
+  harness pp-tg                                       the embedded model, pp512 and tg128
+  harness pp-tg --gguf llama-3.2-1b-q4_0.gguf --gpu-layers 0
+  harness pp-tg -m a.gguf -m b.gguf -p 128,512 -n 64  two models, two prompts
+  harness pp-tg -t 1-8*2 -n 0                         pp512 on 1, 2, 4 and 8 threads
+  harness pp-tg -d 0,4096 -ctk q8_0 -ctv q8_0         with a quantized KV cache, empty and filled
+  harness pp-tg -pg 512,128 -r 20 -o md               as one test, as a Markdown table
+"""
+
+_tokens = Values(whole_numbers(0), "N")
+
+
+@click.command(
+    "pp-tg",
+    epilog=_EXAMPLES,
+    short_help="Measure prompt processing and text generation.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@model_option
+@click.option("-p", "--n-prompt", multiple=True, type=_tokens, metavar="N", help="Prompt tokens; 0 for none. [512]")
+@click.option("-n", "--n-gen", multiple=True, type=_tokens, metavar="N", help="Generated tokens; 0 for none. [128]")
+@click.option(
+    "-pg", "n_pg", multiple=True, type=Pair(), metavar="P,N", help="A prompt and a generation timed as one test."
+)
+@measured_options("test", "load", "context")
+@click.option("-r", "--repetitions", type=click.IntRange(1), default=10, metavar="N", help="Timed repetitions. [10]")
+@click.option("--delay", "delay_s", type=click.FloatRange(0), default=0.0, metavar="S", help="Rest before each test. [0]")
+@click.option("--warmup/--no-warmup", default=True, help="Run each test once before the clock starts. [on]")
+@click.option("--seed", type=int, default=0, metavar="N", help="Seed of the random tokens. [0]")
+@click.option("-o", "--output", type=click.Choice(list(FORMATS)), default="table", help="Format of the result. [table]")
+@click.option("-oe", "--output-err", type=click.Choice(list(FORMATS)), help="Another format, to stderr.")
+@click.option("--save/--no-save", default=True, help="Keep a record of every cell. [on]")
+@results_option
+@click.option(
+    "--cell-timeout", "cell_timeout_s", type=click.FloatRange(0, min_open=True), metavar="S",
+    help="End a cell that takes longer, with its load.",
+)  # fmt: skip
+@click.option("--isolate/--no-isolate", default=True, help="Measure in a child process, which may crash. [on]")
+def command(models: Sequence[str], **options: Any) -> None:
+    """Measure prompt processing (pp) and text generation (tg), as llama-bench does.
+
+    Values may be lists and ranges (0,8,16 · 0-32+8 · 1-64*2); every combination is measured. The result is the median of the
+    repetitions with its 95 % interval.
+    """
+    grid = Grid(
+        models=[str(open_model(pathlib.Path(model))) for model in models] or [str(default_model())],
+        axes=axes(options),
+        n_prompt=flatten(options["n_prompt"]) if options["n_prompt"] else (512,),
+        n_gen=flatten(options["n_gen"]) if options["n_gen"] else (128,),
+        n_pg=options["n_pg"],
+        **{name: options[name] for name in ("repetitions", "warmup", "delay_s", "seed")},
+    )
+    cells = grid.cells()
+    _warn_if_too_large(grid.models)
+    records: list[Record] = []
+    interrupted = False
+    with _Keeper(options) as keeper, Progress(cells) as progress:
+        plan = Plan(
+            command="pp-tg",
+            machine=keeper.machine,
+            cell_timeout_s=options["cell_timeout_s"],
+            model_facts=lambda spec: {"file_sha256": hash_file(pathlib.Path(spec.model))},
+            isolate=options["isolate"],
+        )
+        try:
+            for record in run_cells(cells, plan, keep=keeper.keep, watch=progress.show):
+                records.append(record)
+                progress.finish_cell()
+        except KeyboardInterrupt:
+            interrupted = True
+    if records:
+        _show(records, options)
+    keeper.say_where()
+    raise click.exceptions.Exit(_exit_code(records, keeper, interrupted))
+
+
+def _show(records: Sequence[Record], options: dict[str, Any]) -> None:
+    for record in records:
+        if record.failure is not None:
+            click.echo(f"harness: {record.asked.test}: {_tell(record)}", err=True)
+    click.echo(FORMATS[options["output"]](records), nl=False)
+    if options["output_err"]:
+        click.echo(FORMATS[options["output_err"]](records), nl=False, err=True)
+
+
+def _tell(record: Record) -> str:
+    """A failure in one sentence, with the engine's last line where it adds something."""
+    assert record.failure is not None
+    failure = record.failure
+    sentence = failure.message.rstrip(".") + "."
+    if failure.cause in ("refused", "interrupted") or not failure.log:
+        return sentence
+    return f"{sentence} Its last words: {failure.log[-1].strip()}"
+
+
+class _Keeper:
+    """Files records, and goes on without when the disk does not."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.machine = describe_machine()
+        self.trouble: StoreError | None = None
+        self._saved = 0
+        self._stack = contextlib.ExitStack()
+        folder = options["results"] / machine_slug(self.machine)
+        self._journal = self._stack.enter_context(Journal(folder, "pp-tg")) if options["save"] else None
+
+    def __enter__(self) -> _Keeper:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def keep(self, record: Record) -> None:
+        if self._journal is None or self.trouble:
+            return
+        try:
+            self._journal.append(record)
+            self._saved += 1
+        except StoreError as error:
+            self.trouble = error
+
+    def say_where(self) -> None:
+        if self.trouble:
+            click.echo(f"harness: {self.trouble}", err=True)
+        if self._saved and self._journal:
+            click.echo(f"kept in {self._journal.path}", err=True)
+
+
+def _exit_code(records: Sequence[Record], keeper: _Keeper, interrupted: bool) -> int:
+    """The gravest of what happened: interrupted, not stored, failed, not to be trusted."""
+    if interrupted:
+        return EXIT_INTERRUPTED
+    if keeper.trouble:
+        return StoreError.exit_code
+    if any(record.failure for record in records):
+        return NativeError.exit_code
+    if any(caution.distrust for record in records for caution in summarize(record).cautions):
+        return EXIT_NOT_TRUSTED
+    return 0
+
+
+def _warn_if_too_large(models: Sequence[str]) -> None:
+    available = available_memory_bytes()
+    for model in models:
+        size = os.path.getsize(model)
+        if size > available:
+            click.echo(
+                f"harness: warning: {pathlib.Path(model).name} has {format_gb(size)} and only {format_gb(available)} of memory "
+                "are free; it may be read from disk again and again, or be killed.",
+                err=True,
+            )
+
+

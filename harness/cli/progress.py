@@ -1,0 +1,54 @@
+"""A progress bar on stderr, for a terminal only."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from harness.spec import RunSpec
+from harness.sweep import Step
+
+
+class Progress:
+    """Says what is being measured and how much is left, counted in repetitions; redrawn only between timed regions."""
+
+    def __init__(self, cells: Sequence[RunSpec]) -> None:
+        self._ends = [0]
+        for cell in cells:
+            self._ends.append(self._ends[-1] + cell.repetitions + 1)
+        self._cell = 0
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            # No monitor thread and no redraw by time: nothing may run beside a timed region.
+            tqdm.monitor_interval = 0
+            form = "{desc} {bar} {n_fmt}/{total_fmt}  {elapsed} + {remaining}"
+            self._bar = tqdm(total=self._ends[-1], leave=False, file=sys.stderr, bar_format=form, dynamic_ncols=True)
+
+    def show(self, step: Step) -> None:
+        """Draw where the run stands."""
+        self._cell = step.cell
+        if self._bar is None:
+            return
+        where = f"{step.spec.test}: {step.phase}"
+        if step.phase == "repetition":
+            where += f" {step.index + 1}/{step.count}"
+        self._bar.set_description_str(where.ljust(28), refresh=False)
+        done = self._ends[step.cell] + (1 + step.index if step.phase in ("repetition", "depth") else 0)
+        self._bar.n = max(self._bar.n, done)
+        self._bar.refresh()
+
+    def finish_cell(self) -> None:
+        if self._bar is not None:
+            self._bar.n = self._ends[self._cell + 1]
+            self._bar.refresh()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.close()

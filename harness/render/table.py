@@ -1,0 +1,152 @@
+"""Tables for people: plain for a terminal of 80 columns, Markdown for an issue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from harness.record import Record
+from harness.spec import defaults, parameters
+from harness.stats import Summary, summarize
+from harness.units import format_duration, format_mib, format_params, format_rate
+
+
+def render_table(records: Sequence[Record]) -> str:
+    """A plain table under a heading that says once what all rows share."""
+    footnotes = _Footnotes()
+    columns = _columns(records, footnotes)
+    shared = {name: values[0] for name, values in columns.items() if name in _HOISTED and len(set(values)) == 1}
+    lines = [" · ".join(_HOISTED[name].format(value) for name, value in shared.items())]
+    lines += _preparation(records)
+    rest = {name: values for name, values in columns.items() if name not in shared}
+    body = tabulate(rest, headers="keys", tablefmt="simple", disable_numparse=True, colalign=_alignment(rest))
+    return "\n".join([*filter(None, lines), "", body, *footnotes.lines()]) + "\n"
+
+
+def render_markdown(records: Sequence[Record]) -> str:
+    """llama-bench's table with the median, its interval and the number of repetitions; pastes into an issue."""
+    footnotes = _Footnotes()
+    columns = _columns(records, footnotes)
+    body = tabulate(columns, headers="keys", tablefmt="github", disable_numparse=True, colalign=_alignment(columns))
+    notes = footnotes.lines(separator="  ")
+    return "\n".join([body, *notes, "", *_builds(records)]) + "\n"
+
+
+#: Columns that move into the heading where all rows agree, and how they read there.
+_HOISTED = {
+    "model": "{}",
+    "size": "{}",
+    "params": "{} params",
+    "backend": "{}",
+    "ngl": "-ngl {}",
+    "threads": "{} threads",
+}
+
+_LEFT = {"model", "backend", "test", "sm", "mmap"}
+
+
+def _alignment(columns: dict[str, list[str]]) -> list[str]:
+    return ["left" if name in _LEFT else "right" for name in columns]
+
+
+class _Footnotes:
+    """Numbers remarks in the order in which they appear; the same remark keeps its number."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def mark(self, texts: Sequence[str]) -> str:
+        numbers = [self._numbers.setdefault(text, len(self._numbers) + 1) for text in texts]
+        return "".join(f" [{number}]" for number in dict.fromkeys(numbers))
+
+    def lines(self, separator: str = " ") -> list[str]:
+        notes = [f"[{number}]{separator}{text}" for text, number in self._numbers.items()]
+        return ["", *notes] if notes else []
+
+
+def _columns(records: Sequence[Record], footnotes: _Footnotes) -> dict[str, list[str]]:
+    """Every column by its heading: model, what varies, test, result."""
+    shown = _varying(records)
+    table: dict[str, list[str]] = {}
+    for record in records:
+        row: dict[str, str] = {**_model_cells(record)}
+        row |= {parameters()[name].heading: _spell(getattr(record.asked, name)) for name in shown}
+        row |= {"test": record.asked.test, **_result_cells(record, footnotes)}
+        for heading, value in row.items():
+            table.setdefault(heading, []).append(value)
+    return table
+
+
+def _model_cells(record: Record) -> dict[str, str]:
+    model, build = record.model, record.build
+    backend = (",".join(name for name in build.backends if name != "CPU") or "CPU") if build else "?"
+    if model is None:
+        return {"model": record.asked.model.replace("\\", "/").rsplit("/", 1)[-1], "size": "?", "params": "?", "backend": backend}
+    description = model.description + (" (synthetic)" if model.is_synthetic else "")
+    return {
+        "model": description,
+        "size": format_mib(model.size_bytes),
+        "params": format_params(model.n_params),
+        "backend": backend,
+    }
+
+
+def _result_cells(record: Record, footnotes: _Footnotes) -> dict[str, str]:
+    failure = record.failure
+    if not record.timed or (failure is not None and failure.cause != "interrupted"):
+        remark = f"{failure.phase}: {failure.message}" if failure else "nothing was measured"
+        return {"t/s": "failed" + footnotes.mark([remark]), "95 % interval": "", "reps": ""}
+    summary = summarize(record)
+    rate = format_rate(summary.rate_tok_per_s) + footnotes.mark([caution.text for caution in summary.cautions])
+    return {"t/s": rate, "95 % interval": _interval(summary), "reps": str(summary.n_samples)}
+
+
+def _interval(summary: Summary) -> str:
+    if summary.rate_low is None or summary.rate_high is None:
+        return "—"
+    return f"{format_rate(summary.rate_low)} – {format_rate(summary.rate_high)}"
+
+
+def _varying(records: Sequence[Record]) -> list[str]:
+    """Parameters worth a column: those that differ from row to row or from the default, and threads or layers as llama-bench has it."""
+    on_cpu = all(record.build is None or set(record.build.backends) <= {"CPU", "BLAS"} for record in records)
+    always = {"n_threads"} if on_cpu else {"n_gpu_layers"}
+    standard = defaults()
+    shown = []
+    for name, parameter in parameters().items():
+        if parameter.scope == "test":
+            continue
+        values = {getattr(record.asked, name) for record in records}
+        default = values if name == "n_threads" else {standard[name]}
+        if name in always or len(values) > 1 or values != default:
+            shown.append(name)
+    return shown
+
+
+def _spell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return "/".join(f"{share:g}" for share in value) or "auto"
+    return str(value)
+
+
+def _preparation(records: Sequence[Record]) -> list[str]:
+    """How long it took to get ready, where the whole table shares one load."""
+    loads = [record.load for record in records if record.load]
+    if not loads or len({load.load_duration_ns for load in loads}) > 1:
+        return []
+    context_ns = max(load.context_duration_ns for load in loads)
+    return [f"loaded in {format_duration(loads[0].load_duration_ns)}, context in {format_duration(context_ns)}"]
+
+
+def _builds(records: Sequence[Record]) -> list[str]:
+    lines = [
+        f"build: {record.build.ggml_commit.split('-')[0]} (llama-cpp-python {record.build.llama_cpp_python}, "
+        f"harness {record.harness_version}), {record.machine.cpu}, {record.machine.os.split()[0]}"
+        for record in records
+        if record.build
+    ]
+    return list(dict.fromkeys(lines))
