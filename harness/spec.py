@@ -23,6 +23,10 @@ CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "
 #: A range that expands to more cells than this is a slip of the keyboard, not a plan.
 MAX_VALUES = 4096
 
+#: Ten million tokens, the longest context that any released model claims. llama.cpp's own bookkeeping for a context a few hundred times
+#: as long took all of 24 GB before it asked for the cache (seen with 2,000,000,000 tokens: the kernel killed the process).
+MAX_TOKENS = 10_000_000
+
 _RANGE = re.compile(r"(-?\d+)(?:-(\d+)(?:([+*])(\d+))?)?")
 
 
@@ -216,6 +220,10 @@ class RunSpec:
     def __post_init__(self) -> None:
         if self.n_prompt + self.n_gen < 1:
             raise UsageError("Nothing to measure: give -p (prompt tokens), -n (generated tokens) or -pg P,N above 0.")
+        if self.n_ctx > MAX_TOKENS:
+            raise UsageError(
+                f"A context of {self.n_ctx} tokens is beyond reason; -p, -n and -d together may be {MAX_TOKENS}."
+            )
         if self.repetitions < 1:
             raise UsageError(f"-r {self.repetitions} measures nothing; give at least 1 (6 for a 95 % interval).")
         if self.flash_attn == "off" and self.type_v not in ("f32", "f16", "bf16"):

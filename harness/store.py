@@ -59,7 +59,9 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             self._file.close()
         except OSError:
@@ -88,7 +90,9 @@ def read_records(paths: Iterable[pathlib.Path], warn: Callable[[str], None]) -> 
             if not line.strip():
                 continue
             try:
-                records.append(from_json(json.loads(line)))
+                values = json.loads(line)
+                if values["kind"] in ("result", "failure"):  # a parity run, say, is something else
+                    records.append(from_json(values))
             except Exception as error:  # a damaged line may be wrong in any way
                 warn(f"{path}:{number}: not a record ({type(error).__name__}); the line is skipped.")
     return records

@@ -144,7 +144,7 @@ class _Cell:
     def hear(self, event: dict[str, Any] | Failure) -> None:
         if isinstance(event, Failure):
             self._failure = event
-        elif event["event"] == "ready":
+        elif event["event"] == "loaded":
             self._model = dataclasses.replace(read(Model, event["model"]), **self._plan.model_facts(self._asked))
         elif event["event"] == "sample":
             self._samples.append(read(Sample, event, token_ns=tuple(event["token_ns"])))

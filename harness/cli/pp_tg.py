@@ -51,7 +51,9 @@ _tokens = Values(whole_numbers(0), "N")
 )
 @measured_options("test", "load", "context")
 @click.option("-r", "--repetitions", type=click.IntRange(1), default=10, metavar="N", help="Timed repetitions. [10]")
-@click.option("--delay", "delay_s", type=click.FloatRange(0), default=0.0, metavar="S", help="Rest before each test. [0]")
+@click.option(
+    "--delay", "delay_s", type=click.FloatRange(0), default=0.0, metavar="S", help="Rest before each test. [0]"
+)
 @click.option("--warmup/--no-warmup", default=True, help="Run each test once before the clock starts. [on]")
 @click.option("--seed", type=int, default=0, metavar="N", help="Seed of the random tokens. [0]")
 @click.option("-o", "--output", type=click.Choice(list(FORMATS)), default="table", help="Format of the result. [table]")
@@ -176,5 +178,3 @@ def _warn_if_too_large(models: Sequence[str]) -> None:
                 "are free; it may be read from disk again and again, or be killed.",
                 err=True,
             )
-
-

@@ -1,7 +1,7 @@
 """The child that measures: runs llama.cpp in-process, holds the hot loop, and may die without taking anybody along.
 
 It reads one command a line from stdin, ``{"measure": <RunSpec>}``, and writes events as JSON lines to the pipe that was its stdout:
-``hello``, ``phase``, ``sample``, ``done`` or ``refused``. Nothing is written inside a timed region. Everything else that is printed,
+``hello``, ``phase``, ``loaded``, ``sample``, ``done`` or ``refused``. Nothing is written inside a timed region. Everything else that is printed,
 llama.cpp's log first of all, goes to stderr, where the parent looks for last words.
 """
 
@@ -52,10 +52,10 @@ class Bench:
         from harness.native.engine import resident_bytes
 
         self._load(spec, emit)
+        emit("loaded", {"model": dataclasses.asdict(self._model.describe())})
         emit("phase", {"phase": "context", "index": 0, "count": 1})
         session = self._model.open(spec)
         try:
-            emit("ready", {"model": dataclasses.asdict(self._model.describe())})
             cautions = self._time(session, spec, emit)
             load = Load(
                 load_duration_ns=self._model.load_duration_ns,
@@ -134,6 +134,12 @@ def _read_commands(stream: TextIO, commands: queue.SimpleQueue[dict[str, Any] | 
     os._exit(0)
 
 
+def _load_llama() -> Any:
+    from harness.native.engine import Runtime
+
+    return Runtime()
+
+
 def main(make_runtime: Callable[[], Any] | None = None) -> None:
     """Run the worker on this process's stdin and stdout."""
     # llama.cpp and its drivers may print: keep the pipe for events, and send everything else to stderr.
@@ -145,9 +151,7 @@ def main(make_runtime: Callable[[], Any] | None = None) -> None:
         events.flush()
 
     try:
-        if make_runtime is None:
-            from harness.native.engine import Runtime as make_runtime
-        bench = Bench(make_runtime())
+        bench = Bench((make_runtime or _load_llama)())
     except (HarnessError, ImportError, OSError) as error:
         emit("refused", {"message": str(error)})
         sys.exit(3)

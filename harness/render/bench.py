@@ -121,7 +121,17 @@ def _object(record: Record) -> dict[str, Any]:
         "samples_token_ns": [list(sample.token_ns) for sample in timed],
         **{
             key: whole[key]
-            for key in ("schema", "harness_version", "threads_source", "asked", "resolved", "load", "machine", "build", "model")
+            for key in (
+                "schema",
+                "harness_version",
+                "threads_source",
+                "asked",
+                "resolved",
+                "load",
+                "machine",
+                "build",
+                "model",
+            )
         },
     }
 
@@ -172,7 +182,9 @@ def _sql_type(field: str) -> str:
 
 
 def _insert(table: str, row: dict[str, Any]) -> str:
-    values = ", ".join("NULL" if value is None else "'" + _as_text(value).replace("'", "''") + "'" for value in row.values())
+    values = ", ".join(
+        "NULL" if value is None else "'" + _as_text(value).replace("'", "''") + "'" for value in row.values()
+    )
     return f"INSERT INTO {table} ({', '.join(row)}) VALUES ({values});"
 
 

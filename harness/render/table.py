@@ -83,7 +83,12 @@ def _model_cells(record: Record) -> dict[str, str]:
     model, build = record.model, record.build
     backend = (",".join(name for name in build.backends if name != "CPU") or "CPU") if build else "?"
     if model is None:
-        return {"model": record.asked.model.replace("\\", "/").rsplit("/", 1)[-1], "size": "?", "params": "?", "backend": backend}
+        return {
+            "model": record.asked.model.replace("\\", "/").rsplit("/", 1)[-1],
+            "size": "?",
+            "params": "?",
+            "backend": backend,
+        }
     description = model.description + (" (synthetic)" if model.is_synthetic else "")
     return {
         "model": description,

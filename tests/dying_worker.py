@@ -1,0 +1,76 @@
+"""A worker that runs the real engine and really dies: `python -m tests.dying_worker abort|segfault|oom|hang|kill`.
+
+It dies in the timed region of the second repetition of any prompt of DEADLY_PROMPT tokens, and measures everything else.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pathlib
+import signal
+import sys
+import time
+from typing import Any
+
+import llama_cpp
+
+from harness.native import worker
+from harness.native.engine import LoadedModel, Runtime, Session
+
+DEADLY_PROMPT = 13
+
+
+def abort() -> None:
+    """The very function that a failed GGML_ASSERT calls."""
+    llama_cpp.llama_cpp._lib.ggml_abort(b"dying_worker.cpp", 1, b"GGML_ASSERT(%s) failed", b"it_lives")
+
+
+def segfault() -> None:
+    ctypes.memset(0, 1, 1)
+
+
+def run_out_of_memory() -> None:
+    """Move into the memory cgroup that the test made, and take more than it allows."""
+    pathlib.Path(os.environ["TEST_CGROUP"], "cgroup.procs").write_text(str(os.getpid()))
+    hoard = []
+    for _ in range(64):  # at most 1 GiB, should the limit not hold
+        hoard.append(bytearray(os.urandom(1 << 20)) * 16)
+
+
+DEATHS = {
+    "abort": abort,
+    "segfault": segfault,
+    "oom": run_out_of_memory,
+    "hang": lambda: time.sleep(600),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+}
+
+
+class DyingSession(Session):
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._prompts = 0
+
+    def prompt_batches(self, n_tokens: int) -> Any:
+        self._prompts += n_tokens == DEADLY_PROMPT
+        return super().prompt_batches(n_tokens)
+
+    def decode(self, batch: Any) -> None:
+        if self._prompts == 3:  # warm-up, first repetition, second
+            DEATHS[sys.argv[1]]()
+        super().decode(batch)
+
+
+class DyingModel(LoadedModel):
+    def open(self, spec: Any) -> Session:
+        return DyingSession(self, spec)
+
+
+class DyingRuntime(Runtime):
+    def load(self, spec: Any) -> LoadedModel:
+        return DyingModel(self, spec)
+
+
+if __name__ == "__main__":
+    worker.main(DyingRuntime)

@@ -1,0 +1,145 @@
+"""The rules of the house (docs/architecture.md), held by reading every import."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parent.parent / "harness"
+
+#: Floor of each room; a longer name wins. Imports point down, never sideways, siblings of one package aside.
+FLOORS = {
+    "harness": 0,
+    "harness.errors": 0,
+    "harness.units": 0,
+    "harness.spec": 1,
+    "harness.catalog": 1,
+    "harness.record": 2,
+    "harness.stats": 2,
+    "harness.theory": 2,
+    "harness.measure": 3,
+    "harness.machine": 3,
+    "harness.store": 3,
+    "harness.child": 4,
+    "harness.model_file": 3,
+    "harness.native": 4,
+    "harness.sweep": 5,
+    "harness.render": 5,
+    "harness.cli": 6,
+    "harness.__main__": 7,
+}
+
+#: Rooms in which one thing rests on another: (who, on whom), each with its reason in docs/architecture.md.
+ALLOWED_SIDEWAYS = {
+    ("harness.stats", "harness.record"),
+    ("harness.units", "harness.errors"),
+}
+
+#: Floors 0-2 and render know no clock, file, process or environment.
+PURE_FLOOR = 2
+IMPURE_MODULES = {
+    "os",
+    "time",
+    "subprocess",
+    "tempfile",
+    "threading",
+    "socket",
+    "psutil",
+    "shutil",
+    "datetime",
+    "sys",
+    "io",
+}
+RENDER_MAY = {"io"}  # StringIO
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    return next(name for n in range(len(parts), 0, -1) if (name := ".".join(parts[:n])) in FLOORS)
+
+
+def module_name(path: pathlib.Path) -> str:
+    name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def imports_of(source: str) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def offences(module: str, source: str) -> list[str]:
+    room, floor = room_of(module), FLOORS[room_of(module)]
+    wrong = []
+    for target in imports_of(source):
+        top = target.split(".")[0]
+        if top == "harness":
+            other = room_of(target)
+            if other in (room, "harness") or (room, other) in ALLOWED_SIDEWAYS:
+                continue
+            if FLOORS[other] >= floor:
+                wrong.append(f"{module} (floor {floor}) imports {target} (floor {FLOORS[other]})")
+        elif top in ("ctypes", "llama_cpp") and room != "harness.native":
+            wrong.append(f"{module} imports {target}, which only harness.native may")
+        elif top in IMPURE_MODULES and (floor <= PURE_FLOOR or room == "harness.render"):
+            if not (room == "harness.render" and top in RENDER_MAY):
+                wrong.append(f"{module} imports {target}, but its floor knows no clock, file, process or environment")
+    return wrong
+
+
+def calls_of(source: str, names: set[str]) -> list[int]:
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names
+    ]
+
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_imports_point_down(path):
+    assert offences(module_name(path), path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_only_the_command_line_prints(path):
+    room = room_of(module_name(path))
+    if room in ("harness.cli", "harness.__main__"):
+        pytest.skip("the command line may print")
+    source = path.read_text(encoding="utf-8")
+    assert calls_of(source, {"print"}) == []
+    if FLOORS[room] <= PURE_FLOOR or room == "harness.render":
+        assert calls_of(source, {"open"}) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("harness.spec", "import harness.record"),
+        ("harness.stats", "from harness import machine"),
+        ("harness.stats", "import time"),
+        ("harness.render.table", "from harness.sweep import run_cells"),
+        ("harness.render.table", "import os"),
+        ("harness.sweep", "import llama_cpp"),
+        ("harness.measure", "def f():\n    import ctypes"),
+        ("harness.store", "from harness.machine import describe_machine"),
+    ],
+)
+def test_a_planted_import_is_found(module, line):
+    assert offences(module, line) != []
+
+
+def test_importing_harness_loads_nothing_heavy():
+    code = "import sys, harness, harness.cli; print([m for m in ('llama_cpp', 'numpy', 'matplotlib', 'tabulate', 'psutil') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

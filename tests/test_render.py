@@ -1,0 +1,108 @@
+"""Golden outputs of a recorded run. After a wanted change: UPDATE_GOLDEN=1 scripts/test tests/test_render.py, then read the diff."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import sqlite3
+
+import pytest
+
+from harness.record import Caution, Failure, Sample
+from harness.render.bench import bench_fields
+from harness.render.formats import FORMATS
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+
+#: llama-bench's own output for the same model and tests, recorded from the llama-bench of the same source.
+THEIRS = json.loads((GOLDEN / "llama-bench.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_output_is_the_golden_one(name, recorded):
+    text = FORMATS[name](recorded)
+    path = GOLDEN / f"pp-tg.{name}"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["table", "md"])
+def test_a_failed_cell_is_a_row_with_its_reason(name, recorded):
+    text = FORMATS[name](recorded)
+    assert "failed [" in text
+    assert recorded[-1].failure.message in text
+
+
+def test_the_plain_table_fits_eighty_columns(recorded):
+    text = FORMATS["table"](recorded[:2])
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_fields_are_llama_benchs_in_order_and_type(recorded):
+    ours = json.loads(FORMATS["json"](recorded))[0]
+    theirs = THEIRS[0]
+    assert list(ours)[: len(theirs)] == list(theirs)
+    assert {key: type(ours[key]) for key in theirs} == {key: type(value) for key, value in theirs.items()}
+
+
+def test_rows_of_both_tools_pair(recorded):
+    """All of llama-bench's 28 key properties are equal for the same question, but for the file's place."""
+    ours, theirs = bench_fields(recorded[0]), THEIRS[0]
+    own = {"model_filename", "build_number", "test_time", "avg_ns", "stddev_ns", "avg_ts", "stddev_ts", "n_prompt"}
+    assert {key: ours[key] for key in ours if key not in own} == {key: theirs[key] for key in ours if key not in own}
+
+
+def test_sql_fills_a_database_that_llama_bench_began(recorded):
+    database = sqlite3.connect(":memory:")
+    database.executescript((GOLDEN / "llama-bench.sql").read_text(encoding="utf-8"))
+    database.executescript(FORMATS["sql"](recorded))
+    rows = database.execute("SELECT n_prompt, n_gen, typeof(avg_ts), typeof(model_size) FROM llama_bench").fetchall()
+    assert [row[:2] for row in rows] == [(16, 0), (0, 4), (64, 0), (0, 16)]
+    assert {row[2:] for row in rows} == {("real", "integer")}
+    assert database.execute("SELECT count(*) FROM harness_bench WHERE median_ts > 0").fetchone() == (2,)
+
+
+def test_hostile_names_stay_text(recorded):
+    model = dataclasses.replace(recorded[0].model, description='a\'); DROP TABLE llama_bench;-- "<b>"\n')
+    record = dataclasses.replace(recorded[0], model=model)
+    database = sqlite3.connect(":memory:")
+    database.executescript(FORMATS["sql"]([record]))
+    assert database.execute("SELECT model_type FROM llama_bench").fetchone() == (model.description,)
+    assert json.loads(FORMATS["json"]([record]))[0]["model_type"] == model.description
+
+
+def test_few_samples_and_cautions_become_numbered_footnotes(recorded):
+    few = dataclasses.replace(
+        recorded[0], samples=recorded[0].samples[:4], warnings=(Caution("busy-machine", "busy machine: somebody"),)
+    )
+    text = FORMATS["table"]([few, few])
+    assert "[1] busy machine: somebody\n[2] need >= 6 samples for a 95 % interval" in text
+    assert text.count("[1] [2]") == 2
+    assert "—" in text
+
+
+def test_an_interrupted_cell_shows_what_it_has(recorded):
+    cut = dataclasses.replace(
+        recorded[0],
+        failure=Failure("repetition", "interrupted after 6 of 10 repetitions", "interrupted"),
+        warnings=(Caution("interrupted", "interrupted after 6 of 10 repetitions"),),
+    )
+    text = FORMATS["table"]([cut])
+    assert "failed" not in text
+    assert "[1] interrupted after 6 of 10 repetitions" in text
+
+
+def test_what_varies_gets_a_column_and_what_does_not_none(recorded):
+    other = dataclasses.replace(recorded[0], asked=dataclasses.replace(recorded[0].asked, n_ubatch=64))
+    text = FORMATS["md"]([recorded[0], other])
+    assert " n_ubatch |" in text.splitlines()[0]
+    assert "type_k" not in text
+    assert " n_ubatch |" not in FORMATS["md"]([recorded[0]])
+
+
+def test_the_median_is_not_the_mean(recorded):
+    samples = tuple(Sample(ns, ns, (), False) for ns in (100, 100, 100, 100, 100, 1000))
+    row = json.loads(FORMATS["json"]([dataclasses.replace(recorded[0], samples=samples)]))[0]
+    assert row["median_ns"] == 100
+    assert row["avg_ns"] == 250
