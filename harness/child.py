@@ -37,7 +37,7 @@ class Worker:
     """
 
     def __init__(self, command: Sequence[str] | None = None) -> None:
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child, closed in `close`
+        self._words = tempfile.TemporaryFile()
         self._oom_kills = count_oom_kills()
         try:
             self._process = subprocess.Popen(

@@ -1,8 +1,8 @@
 """The child that measures: runs llama.cpp in-process, holds the hot loop, and may die without taking anybody along.
 
-It reads one command a line from stdin, ``{"measure": <RunSpec>}``, and writes events as JSON lines to the pipe that was its stdout:
-``hello``, ``phase``, ``loaded``, ``sample``, ``done`` or ``refused``. Nothing is written inside a timed region. Everything else that is printed,
-llama.cpp's log first of all, goes to stderr, where the parent looks for last words.
+It reads one command a line from stdin, ``{"measure": <RunSpec>}``, and writes events as JSON lines to the pipe that was its
+stdout: ``hello``, ``phase``, ``loaded``, ``sample``, ``done`` or ``refused``. Nothing is written inside a timed region.
+Everything else that is printed, llama.cpp's log first of all, goes to stderr, where the parent looks for last words.
 """
 
 from __future__ import annotations

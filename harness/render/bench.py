@@ -21,17 +21,18 @@ _LOAD_MODES = {"auto": "auto", "on": "mmap", "off": "none"}
 _FLASH_MODES = {"auto": -1, "off": 0, "on": 1}
 
 #: SQL types that differ from INTEGER.
-_TEXT = set(
-    "build_commit cpu_info gpu_info backends model_filename model_type cpu_mask type_k type_v split_mode devices tensor_split "
-    "tensor_buft_overrides load_mode lazy_mode test_time".split()
-)
+_TEXT = {
+    "build_commit", "cpu_info", "gpu_info", "backends", "model_filename", "model_type", "cpu_mask", "type_k", "type_v",
+    "split_mode", "devices", "tensor_split", "tensor_buft_overrides", "load_mode", "lazy_mode", "test_time",
+}  # fmt: skip
 _REAL = {"avg_ts", "stddev_ts"}
 
 
 def bench_fields(record: Record) -> dict[str, Any]:
     """llama-bench's 42 fields of a measured record, in its order and with its types."""
     spec, build, model = record.asked, record.build, record.model
-    assert build is not None and model is not None, "a measured record knows its build and its model"
+    assert build is not None, "a measured record knows its build"
+    assert model is not None, "a measured record knows its model"
     durations = [sample.duration_ns for sample in record.timed]
     rates = [spec.n_tokens * NS_PER_S / duration for duration in durations]
     of_kind = {
