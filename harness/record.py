@@ -36,6 +36,11 @@ class Buffer:
     buffer: str
     size_bytes: int
 
+    @property
+    def is_host(self) -> bool:
+        """Whether it lies in host memory: the CPU's own kinds and the pinned ones that GPU backends call ``CUDA_Host`` and the like."""
+        return self.buffer.startswith(("CPU", "AMX")) or self.buffer.endswith("_Host")
+
 
 @dataclass(frozen=True, slots=True)
 class Device:

@@ -182,10 +182,9 @@ def _placement_cautions(spec: RunSpec, resolved: Resolved | None) -> Iterator[Ca
     """Say where llama.cpp did something else than was asked, by what it allocated rather than by what it claims."""
     if resolved is None:
         return
-    layers = resolved.layers_by_device
-    on_device = sum(count for device, count in layers.items() if device != "CPU")
-    n_layers = sum(layers.values())
-    if spec.n_gpu_layers > 0 and not on_device:
+    n_layers = sum(resolved.layers_by_device.values())
+    offloaded = any(buffer.cause == "model" and not buffer.is_host for buffer in resolved.buffers)
+    if spec.n_gpu_layers > 0 and not offloaded:
         yield Caution("no-offload", "no GPU device: every layer ran on the CPU, whatever -ngl asked for")
     elif spec.n_gpu_layers > n_layers > 0:
         yield Caution("layers-clamped", f"the model has {n_layers} layers with the output layer; all were offloaded")

@@ -55,3 +55,14 @@ def test_flash_attention_is_what_auto_became():
 def test_load_mode():
     assert read_load_mode(CPU) == "mmap"
     assert read_load_mode([]) is None
+
+
+def test_host_memory_is_told_from_a_device():
+    named = {
+        name: Buffer("model", name, 1).is_host
+        for name in ("CPU_Mapped", "CPU_REPACK", "CPU", "CUDA_Host", "CUDA0", "Metal")
+    }
+    assert named == {
+        "CPU_Mapped": True, "CPU_REPACK": True, "CPU": True, "CUDA_Host": True, "CUDA0": False, "Metal": False,
+    }  # fmt: skip
+    assert not any(buffer.is_host for buffer in read_buffers(RPC))
