@@ -1,6 +1,6 @@
 """Which tensors a model of a given shape has, and in which types llama.cpp's quantizer stores them.
 
-Pure arithmetic over `Shape`: no weights, no file. The rules are those of llama.cpp 0c1e570 (the version in llama-cpp-python
+Pure arithmetic over `Shape`: no weights, no file. The rules are those of llama.cpp 0c1e570 (in llama-cpp-python
 0.3.36), without an importance matrix; `tests/test_layout.py` holds them against the quantizer itself.
 """
 
