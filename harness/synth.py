@@ -1,9 +1,9 @@
-"""GGUF files with a real model's shape, tensor types and layout, and random weights: to time a model without downloading it.
+"""GGUF files with a real model's shape, tensor types and layout, and random weights: to time a model nobody downloaded.
 
-The speed of inference does not depend on the weights' values: every kernel of ggml does the same multiplications for any
-finite numbers, and none looks for zeros. What does matter is kept: dimensions, types, the order of tensors in the file, and
-finite scales of a usual size, so that nothing overflows to Inf or NaN. Two values could tell: all-zero blocks, which a file
-system or memory compressor would shrink, and a mixture of experts whose router prefers some; random blocks avoid both.
+The speed of inference does not depend on the weights' values: every kernel of ggml does the same multiplications for
+any finite numbers, and none looks for zeros. What does matter is kept: dimensions, types, the order of tensors in the
+which a file system or memory compressor would shrink, and an expert router with favourites; random blocks avoid both.
+which a file system or memory compressor would shrink, and an expert router that prefers some; random blocks avoid both.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class SyntheticFile:
 
 
 def default_cache_dir() -> Path:
-    """Return where synthetic files are kept: $HARNESS_CACHE_DIR, else the platform's cache directory, then ``synth``."""
+    """Return where synthetic files are kept: ``synth`` in $HARNESS_CACHE_DIR, else in the user's cache directory."""
     if configured := os.environ.get("HARNESS_CACHE_DIR"):
         return Path(configured).expanduser() / "synth"
     if sys.platform == "win32":
@@ -128,9 +128,9 @@ def write_synthetic(
 ) -> Path:
     """Write a GGUF of this shape and quantization with random weights, and return its path.
 
-    The file appears under its name only when it is complete and on disk (so that no writing back disturbs what is timed
-    next); an interrupted one leaves nothing. Memory stays below 300 MiB: weights are slices of one pool per type. The same
-    arguments give the same bytes.
+    The file appears under its name only when it is complete and on disk (so that no writing back disturbs what is
+    timed next); an interrupted one leaves nothing. Memory stays below 300 MiB: weights are slices of one pool per type.
+    The same arguments give the same bytes.
 
     Parameters
     ----------
@@ -296,8 +296,8 @@ class _Vocabulary:
 def _make_vocabulary(shape: Shape) -> _Vocabulary:
     """Choose the special tokens by the vocabulary's size: as the real model has them where it is known.
 
-    Llama 3's ids and its leading BOS, Qwen 2's and SmolLM2's without one; any other gets two at its end. Gemma and Mixtral,
-    whose real vocabularies are SentencePiece, get BPE too: the tokenizer is not part of what is timed.
+    Llama 3's ids and its leading BOS, Qwen 2's and SmolLM2's without one; any other gets two at its end. Gemma and
+    Mixtral, whose real vocabularies are SentencePiece, get BPE too: the tokenizer is not part of what is timed.
     Source: the models' published tokenizer configurations; llama-vocab.cpp for what each pre-tokenizer implies.
     """
     size = shape.vocab_size
@@ -364,8 +364,8 @@ _BLOCK_FIELDS: dict[str, list[tuple[str, str, int]]] = {
     "IQ4_XS": [("d", "<f2", 1), ("scales_h", "u1", 2), ("scales_l", "u1", 4), ("qs", "u1", 128)],
 }
 
-#: For each type: the standard deviation of (weight / d) over random bits, and the block's minimum as a multiple of d that
-#: centres the weights on 0. Checked by dequantizing in tests/test_synth.py.
+#: For each type: the standard deviation of (weight / d) over random bits, and the block's minimum as a multiple of d
+#: that centres the weights on 0. Checked by dequantizing in tests/test_synth.py.
 _SPREAD: dict[str, tuple[float, float]] = {
     "Q4_0": (4.6, 0), "Q4_1": (4.6, -7.5), "Q5_0": (9.2, 0), "Q5_1": (9.2, -15.5), "Q8_0": (74, 0), "IQ4_NL": (72, 0),
     "Q2_K": (14, 1.5), "Q3_K": (42, 0), "Q4_K": (255, 7.5), "Q5_K": (524, 15.5), "Q6_K": (1370, 0), "IQ4_XS": (1330, 0),
@@ -373,7 +373,7 @@ _SPREAD: dict[str, tuple[float, float]] = {
 
 
 def _append_weights(path: Path, tensors: Sequence[TensorSpec], seed: int, progress: Progress | None) -> None:
-    """Stream all tensors' data behind the header, each a slice of its pool from another place on, and flush to the disk."""
+    """Stream all tensors' data behind the header, each from another place of its pool on, and flush to the disk."""
     total = path.stat().st_size + sum(_padded(t.size_bytes) for t in tensors)
     random = np.random.default_rng(seed)
     pools: dict[str, memoryview] = {}
@@ -430,7 +430,7 @@ def _make_pool(kind: str, random: np.random.Generator) -> bytes:
 
 
 def _make_blocks(type_name: str, n_blocks: int, random: np.random.Generator) -> bytes:
-    """Make quantized blocks: random bits, and finite scales such that weights spread like a trained model's (about 0.02)."""
+    """Make quantized blocks: random bits, and finite scales that spread the weights like a trained model's (0.02)."""
     layout = np.dtype([(field, kind, (n,)) if n > 1 else (field, kind) for field, kind, n in _BLOCK_FIELDS[type_name]])
     blocks = np.frombuffer(bytearray(random.bytes(n_blocks * layout.itemsize)), dtype=layout)
     spread, minimum = _SPREAD[type_name]
