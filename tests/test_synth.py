@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import io
 import json
 import os
 import shutil
@@ -116,11 +117,20 @@ def test_blocks_hold_weights_like_a_trained_models(type_name):
 
 
 def test_rows_of_a_matrix_do_not_repeat(tmp_path):
-    shape = dataclasses.replace(TINY, block_count=1, vocab_size=60_000)  # 60,000 rows of 8 blocks: more than a pool
-    path = write_synthetic(shape, "Q8_0", tmp_path / "tiny.gguf", name="tiny")
+    shape = dataclasses.replace(TINY, block_count=1, vocab_size=20_000)  # 20,000 rows of 512 bytes: more than a pool
+    path = write_synthetic(shape, "F16", tmp_path / "tiny.gguf", name="tiny")
     table = next(t for t in gguf.GGUFReader(path).tensors if t.name == "token_embd.weight").data
     assert table.nbytes > synth._POOL_BYTES
     assert len(np.unique(table, axis=0)) == len(table)
+
+
+@pytest.mark.parametrize(
+    ("start", "size", "written"), [(0, 3, b"abc"), (3, 2, b"de"), (3, 9, b"deabcdeab"), (1, 0, b"")]
+)
+def test_a_pool_is_gone_round(start, size, written):
+    file = io.BytesIO()
+    assert [*synth._write_from_pool(file, memoryview(b"abcde"), start, size)][-1:] == ([size] if size else [])
+    assert file.getvalue() == written
 
 
 def test_norms_are_near_one_and_rope_factors_are_one(tmp_path):
