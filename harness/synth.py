@@ -1,9 +1,10 @@
 """GGUF files with a real model's shape, tensor types and layout, and random weights: to time a model nobody downloaded.
 
-The speed of inference does not depend on the weights' values: every kernel of ggml does the same multiplications for
-any finite numbers, and none looks for zeros. What does matter is kept: dimensions, types, the order of tensors in the
-which a file system or memory compressor would shrink, and an expert router with favourites; random blocks avoid both.
-which a file system or memory compressor would shrink, and an expert router that prefers some; random blocks avoid both.
+Speed should not depend on weights: ggml's CPU matrix products (quants.c, vec.cpp, repack.cpp, sgemm.cpp) have
+no branch on them. Attention has one on scores (ops.cpp, flash attention rescales at each new maximum), a small share of
+the work. What does matter is kept: dimensions, types, the order of tensors in the file, and finite scales of a usual
+size, so that nothing overflows to Inf or NaN. Blocks are random and not zero, because a file system or memory compressor
+would shrink zeros, and because an expert router of zeros would choose the same experts for every token.
 """
 
 from __future__ import annotations

@@ -50,8 +50,7 @@ def split_reference(text: str) -> tuple[str, str]:
 def synth(model: str, output: Path | None, seed: int) -> None:
     """Write a GGUF with the shape, tensor types and layout of the catalog model NAME and random weights.
 
-    llama.cpp loads it and is as fast with it as with the real model, since speed does not depend on the weights'
-    values. It cannot say anything sensible. QUANT is Q4_0 unless given. A complete file in the cache is used again.
+    llama.cpp loads it and does the same work with it as with the real model. It cannot say anything sensible. QUANT is Q4_0 unless given. A complete file in the cache is used again.
 
     \b
     Examples:
@@ -59,7 +58,7 @@ def synth(model: str, output: Path | None, seed: int) -> None:
       harness synth llama3.1:8b:q4_k_m
       harness synth qwen2.5:0.5b:q8_0 -o model.gguf
     """
-    # Imported here, because numpy and gguf take half a second that other commands need not wait for.
+    # Imported here, because other commands need not wait for numpy and gguf.
     from tqdm import tqdm
 
     from harness.synth import default_cache_dir, ensure_synthetic, write_synthetic
