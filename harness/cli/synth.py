@@ -50,7 +50,8 @@ def split_reference(text: str) -> tuple[str, str]:
 def synth(model: str, output: Path | None, seed: int) -> None:
     """Write a GGUF with the shape, tensor types and layout of the catalog model NAME and random weights.
 
-    llama.cpp loads it and does the same work with it as with the real model. It cannot say anything sensible. QUANT is Q4_0 unless given. A complete file in the cache is used again.
+    llama.cpp loads it and does the same work with it as with the real model. It cannot say anything sensible.
+    QUANT is Q4_0 unless given. A complete file in the cache is used again.
 
     \b
     Examples:
