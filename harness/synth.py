@@ -3,7 +3,7 @@
 Speed should not depend on weights: ggml's CPU matrix products (quants.c, vec.cpp, repack.cpp, sgemm.cpp) have
 no branch on them. Attention has one on scores (ops.cpp, flash attention rescales at each new maximum), a small share of
 the work. What does matter is kept: dimensions, types, the order of tensors in the file, and finite scales of a usual
-size, so that nothing overflows to Inf or NaN. Blocks are random and not zero, because a file system or memory compressor
+size, so that nothing overflows to Inf or NaN. Blocks are random and not zero, because a compressing file system or swap
 would shrink zeros, and because an expert router of zeros would choose the same experts for every token.
 """
 
