@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +41,153 @@ class Shape:
     expert_count: int = 0
     expert_used_count: int = 0
     sliding_window: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """One quantization on Hugging Face: its parts in order. verified says whether the hub itself confirmed them."""
+
+    quantization: str
+    repository: str
+    files: tuple[str, ...]
+    size_bytes: int | None = None
+    verified: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One model of the catalog.
+
+    embedded is the quantization that comes with an installed package; ollama_2024 what Ollama's bare name stood for in autumn 2024;
+    refused the sentence that says why it cannot be run, where it cannot.
+    """
+
+    name: str
+    shape: Shape
+    files: tuple[Files, ...] = ()
+    parameters: int | None = None
+    ollama_2024: str | None = None
+    embedded: str | None = None
+    refused: str | None = None
+
+    def find_files(self, quantization: str | None) -> Files:
+        """The files of a quantization; of Ollama's, else of the first one, where none is named.
+
+        Raises
+        ------
+        UsageError : the catalog has no such quantization of this model.
+        """
+        wanted = (quantization or self.ollama_2024 or "").upper()
+        for files in self.files:
+            if files.quantization == wanted:
+                return files
+        if quantization is None and self.files:
+            return self.files[0]
+        known = ", ".join(files.quantization for files in self.files) or "none"
+        raise UsageError(f"The catalog has no {wanted or 'file'} of {self.name}; it has {known}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Entries by name."""
+
+    entries: Mapping[str, Entry]
+
+    def merged(self, other: Catalog) -> Catalog:
+        """This catalog with another laid over it."""
+        return Catalog({**self.entries, **other.entries})
+
+    def find(self, name: str) -> Entry:
+        """Look a model up.
+
+        Raises
+        ------
+        UsageError : there is none, with the nearest names.
+        """
+        entry = self.entries.get(name.lower())
+        if entry is None:
+            near = difflib.get_close_matches(name.lower(), self.entries, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(self.entries)}."
+            raise UsageError(f"{name!r} is neither a file nor a model of the catalog; {hint}")
+        return entry
+
+    def split(self, text: str) -> tuple[Entry, str | None]:
+        """Read ``llama3.2:1b`` or ``llama3.2:1b:q4_0`` as an entry and a quantization.
+
+        Raises
+        ------
+        UsageError : as `find`.
+        """
+        name, _, last = text.rpartition(":")
+        if name.lower() in self.entries:
+            return self.entries[name.lower()], last.upper()
+        return self.find(text), None
+
+
+def parse_catalog(text: str, origin: str) -> Catalog:
+    """Read a catalog; origin names it in errors.
+
+    Raises
+    ------
+    UsageError : it is not TOML, or an entry lacks or misspells something, with the entry and the key.
+    """
+    try:
+        models = tomllib.loads(text).get("models", {})
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{origin} is not valid TOML ({error}); correct it there.") from None
+    if not isinstance(models, dict):
+        raise UsageError(f'In {origin}, models is not a table; entries begin with [models."name"].')
+    return Catalog({name.lower(): _parse_entry(name.lower(), values, origin) for name, values in models.items()})
+
+
+def _parse_entry(name: str, values: Any, origin: str) -> Entry:
+    where = f"In {origin}, {name}"
+    if not isinstance(values, dict) or not isinstance(values.get("shape"), dict):
+        raise UsageError(f'{where} has no shape; give it a table [models."{name}".shape].')
+    shape = {key: value for key, value in values["shape"].items() if key != "source"}
+    files = values.get("files", [])
+    if not isinstance(files, list):
+        raise UsageError(f'{where}: files is not a list; begin each with [[models."{name}".files]].')
+    rest = {key: value for key, value in values.items() if key not in ("shape", "files")}
+    return _build(
+        Entry,
+        {
+            **rest,
+            "name": name,
+            "shape": _build(Shape, shape, f"{where}, shape"),
+            "files": tuple(_parse_files(item, f"{where}, files") for item in files),
+        },
+        where,
+    )
+
+
+def _parse_files(values: Any, where: str) -> Files:
+    if not isinstance(values, dict) or not isinstance(values.get("files"), list):
+        raise UsageError(f"{where} has no list of file names.")
+    return _build(
+        Files,
+        {**values, "files": tuple(values["files"]), "quantization": str(values.get("quantization", "")).upper()},
+        where,
+    )
+
+
+_TOML_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
+
+
+def _build(kind: Any, values: Mapping[str, Any], where: str) -> Any:
+    """Make a value of a dataclass out of TOML, with every key known, present and of its type."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for key in values:
+        if key not in fields:
+            raise UsageError(f"{where} has an unknown key {key}; the known ones are {', '.join(fields)}.")
+    for key, field in fields.items():
+        if key not in values:
+            if field.default is dataclasses.MISSING:
+                raise UsageError(f"{where} lacks {key}.")
+            continue
+        written = str(field.type).split(" ")[0]  # "int | None" asks for an int
+        expected = _TOML_TYPES.get(written)
+        value = values[key]
+        if expected and (not isinstance(value, expected) or isinstance(value, bool) != (written == "bool")):
+            raise UsageError(f"{where}: {key} = {value!r} is not of type {written}.")
+    return kind(**values)

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import pathlib
 import re
+import struct
 
 from harness.errors import UsageError
 
@@ -18,6 +19,9 @@ _MISTAKEN = {
     b"<htm": "a web page, not a model; download the file itself",
     b"PK\x03\x04": "a zip archive (a PyTorch checkpoint?); convert it with llama.cpp's convert_hf_to_gguf.py",
 }
+
+#: A GGUF bool of value true: the key's length and text, type 7 (GGUF_METADATA_VALUE_TYPE_BOOL), 1.
+_SYNTHETIC_KEY = struct.pack("<Q", len("harness.synthetic")) + b"harness.synthetic" + struct.pack("<IB", 7, 1)
 
 #: Files beyond this size are identified by name and size only: hashing them would take longer than measuring.
 HASH_LIMIT_BYTES = 4 * 1024**3
@@ -61,6 +65,15 @@ def open_model(path: pathlib.Path) -> pathlib.Path:
         mistaken = next((text for magic, text in _MISTAKEN.items() if start.startswith(magic)), None)
         raise UsageError(f"{path} is {mistaken or 'not a GGUF file (it does not begin with GGUF); name another file'}.")
     return path
+
+
+def is_synthetic(path: pathlib.Path) -> bool:
+    """Whether a file's own metadata says that its weights were made up (`harness.synth` puts that key first)."""
+    try:
+        with open(path, "rb") as file:
+            return _SYNTHETIC_KEY in file.read(4096)
+    except OSError:
+        return False
 
 
 def hash_file(path: pathlib.Path) -> str | None:

@@ -202,6 +202,8 @@ def running(results):
     process = subprocess.Popen(
         [sys.executable, "-m", "harness", "pp-tg", "-p", "8,256", "-n", "0", "-r", "40"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
+        # A shell that runs the tests in the background has Ctrl-C ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline and not any(path.stat().st_size for path in results.rglob("*.jsonl")):

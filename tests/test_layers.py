@@ -26,6 +26,8 @@ FLOORS = {
     "harness.store": 3,
     "harness.child": 4,
     "harness.model_file": 3,
+    "harness.synth": 3,
+    "harness.references": 4,
     "harness.native": 4,
     "harness.sweep": 5,
     "harness.render": 5,

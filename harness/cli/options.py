@@ -75,8 +75,8 @@ def flatten(values: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
 
 
 model_option = click.option(
-    "-m", "--model", "--gguf", "models", multiple=True, metavar="FILE",
-    help="GGUF file to measure; several -m make a comparison. [the embedded SmolLM2-135M]",
+    "-m", "--model", "--gguf", "models", multiple=True, metavar="REF",
+    help="GGUF file, catalog name (llama3.2:1b:q4_0) or synth:NAME; several -m make a comparison. [smollm2:135m]",
 )  # fmt: skip
 
 results_option = click.option(

@@ -11,13 +11,14 @@ from typing import Any
 import click
 
 from harness.cli.options import Pair, Values, axes, flatten, measured_options, model_option, results_option
-from harness.cli.progress import Progress
+from harness.cli.progress import Progress, byte_bar
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError
 from harness.machine import available_memory_bytes, describe_machine, machine_slug
-from harness.model_file import default_model, hash_file, open_model
+from harness.model_file import default_model, hash_file, is_synthetic
 from harness.record import Record
+from harness.references import resolve
 from harness.render.formats import FORMATS
-from harness.spec import Grid, whole_numbers
+from harness.spec import Grid, RunSpec, whole_numbers
 from harness.stats import summarize
 from harness.store import Journal
 from harness.sweep import Plan, run_cells
@@ -28,6 +29,7 @@ _EXAMPLES = """
 Examples:
   harness pp-tg                                       the embedded model, pp512 and tg128
   harness pp-tg --gguf llama-3.2-1b-q4_0.gguf --gpu-layers 0
+  harness pp-tg -m synth:llama3.2:1b:q4_0             a catalog shape with random weights
   harness pp-tg -m a.gguf -m b.gguf -p 128,512 -n 64  two models, two prompts
   harness pp-tg -t 1-8*2 -n 0                         pp512 on 1, 2, 4 and 8 threads
   harness pp-tg -d 0,4096 -ctk q8_0 -ctv q8_0         with a quantized KV cache, empty and filled
@@ -72,7 +74,7 @@ def command(models: Sequence[str], **options: Any) -> None:
     repetitions with its 95 % interval.
     """
     grid = Grid(
-        models=[str(open_model(pathlib.Path(model))) for model in models] or [str(default_model())],
+        models=[_find(model) for model in models] or [str(default_model())],
         axes=axes(options),
         n_prompt=flatten(options["n_prompt"]) if options["n_prompt"] else (512,),
         n_gen=flatten(options["n_gen"]) if options["n_gen"] else (128,),
@@ -88,7 +90,7 @@ def command(models: Sequence[str], **options: Any) -> None:
             command="pp-tg",
             machine=keeper.machine,
             cell_timeout_s=options["cell_timeout_s"],
-            model_facts=lambda spec: {"file_sha256": hash_file(pathlib.Path(spec.model))},
+            model_facts=_describe_file,
             isolate=options["isolate"],
         )
         try:
@@ -101,6 +103,18 @@ def command(models: Sequence[str], **options: Any) -> None:
         _show(records, options)
     keeper.say_where()
     raise click.exceptions.Exit(_exit_code(records, keeper, interrupted))
+
+
+def _find(reference: str) -> str:
+    """The path that a reference means; a synthetic file may have to be written first."""
+    with byte_bar(reference) as show:
+        return str(resolve(reference, show))
+
+
+def _describe_file(spec: RunSpec) -> dict[str, Any]:
+    """What the parent knows of a model's file, beside what llama.cpp says of it."""
+    path = pathlib.Path(spec.model)
+    return {"file_sha256": hash_file(path), "is_synthetic": is_synthetic(path)}
 
 
 def _show(records: Sequence[Record], options: dict[str, Any]) -> None:

@@ -1,9 +1,10 @@
-"""A progress bar on stderr, for a terminal only."""
+"""Progress bars on stderr, for a terminal only."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -54,3 +55,17 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+@contextlib.contextmanager
+def byte_bar(description: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for bytes: gives a function to call with (bytes done, bytes in all)."""
+    from tqdm import tqdm
+
+    with tqdm(unit="B", unit_scale=True, disable=None, leave=False, desc=description) as bar:
+
+        def show(done_bytes: int, total_bytes: int) -> None:
+            bar.total = total_bytes
+            bar.update(done_bytes - bar.n)
+
+        yield show

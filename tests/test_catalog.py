@@ -1,0 +1,94 @@
+import pathlib
+
+import pytest
+
+from harness.catalog import parse_catalog
+from harness.errors import UsageError
+from harness.theory.layout import count_parameters, tensor_table
+
+OURS = parse_catalog((pathlib.Path(__file__).parent.parent / "models.toml").read_text(encoding="utf-8"), "models.toml")
+
+#: Published parameter counts in millions.
+PUBLISHED = {
+    "qwen2.5:0.5b": 494, "llama3.2:1b": 1236, "llama3.2:3b": 3213, "llama3.1:8b": 8030, "llama3.1:70b": 70554,
+    "llama3.1:405b": 405853, "smollm2:135m": 135,
+}  # fmt: skip
+
+GOOD = """
+[models."mine:1b"]
+[models."mine:1b".shape]
+architecture = "llama"
+block_count = 2
+embedding_length = 64
+feed_forward_length = 128
+head_count = 4
+head_count_kv = 2
+head_dim = 16
+vocab_size = 300
+context_length = 512
+tied_embeddings = true
+rope_freq_base = 10000
+"""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_shapes_give_the_published_counts(name):
+    entry = OURS.find(name)
+    counted = count_parameters(tensor_table(entry.shape, "F16"))
+    # rope_freqs is a tensor but no parameter of the published model
+    assert entry.parameters == pytest.approx(counted, abs=200)
+    assert round(entry.parameters / 1e6) == PUBLISHED[name]
+
+
+def test_every_model_of_the_article_is_there():
+    assert set(PUBLISHED) | {"llama3.2-vision:11b"} == set(OURS.entries)
+    assert OURS.find("llama3.2:1b").find_files(None).quantization == "Q8_0", "what Ollama's name stood for"
+    assert "mllama" in OURS.find("llama3.2-vision:11b").refused
+
+
+def test_nothing_claims_to_be_verified():
+    assert not any(files.verified for entry in OURS.entries.values() for files in entry.files)
+
+
+def test_names_with_and_without_quantization():
+    assert OURS.split("llama3.2:1b") == (OURS.find("llama3.2:1b"), None)
+    assert OURS.split("Llama3.2:1B:q4_0") == (OURS.find("llama3.2:1b"), "Q4_0")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("llama3.2:2b", "llama3.2:3b"), ("lama3.1:8b", "llama3.1:8b"), ("qwen", "qwen2.5:0.5b"), ("xyz", "there are")],
+)
+def test_a_wrong_name_suggests_the_nearest(wrong, right):
+    with pytest.raises(UsageError, match=right):
+        OURS.split(wrong)
+
+
+def test_an_unknown_quantization_lists_the_known_ones():
+    with pytest.raises(UsageError, match=r"no Q2_K of llama3.2:1b; it has Q4_0, Q4_K_M, Q8_0"):
+        OURS.find("llama3.2:1b").find_files("Q2_K")
+
+
+def test_the_users_entry_wins():
+    mine = parse_catalog(GOOD.replace("mine:1b", "llama3.2:1b"), "mine")
+    assert OURS.merged(mine).find("llama3.2:1b").shape.block_count == 2
+    assert "mine:1b" in OURS.merged(parse_catalog(GOOD, "mine")).entries
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[models", "not valid TOML"),
+        ("models = 1", "models is not a table"),
+        ('[models."a"]\nparameters = 1', "has no shape"),
+        (GOOD.replace("block_count = 2", ""), "shape lacks block_count"),
+        (GOOD.replace("block_count", "blok_count"), "unknown key blok_count"),
+        (GOOD.replace("block_count = 2", 'block_count = "2"'), "block_count = '2' is not of type int"),
+        (GOOD.replace("block_count = 2", "block_count = true"), "block_count = True is not of type int"),
+        (GOOD.replace("= true", "= 1"), "tied_embeddings = 1 is not of type bool"),
+        (GOOD + '[[models."mine:1b".files]]\nquantization = "Q4_0"', "no list of file names"),
+    ],
+)
+def test_a_wrong_catalog_names_file_entry_and_key(text, words):
+    with pytest.raises(UsageError, match=words):
+        parse_catalog(text, "mine.toml")
