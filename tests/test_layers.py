@@ -53,7 +53,6 @@ IMPURE_MODULES = {
     "psutil",
     "shutil",
     "datetime",
-    "sys",
     "io",
 }
 RENDER_MAY = {"io"}  # StringIO
