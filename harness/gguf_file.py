@@ -34,7 +34,7 @@ class FileSource:
             if not self.path.is_file():
                 self._refuse()
             # Unbuffered: the reader asks for large pieces, and no more than it needs should be read.
-            self._file: BinaryIO = self.path.open("rb", buffering=0)  # type: ignore[assignment]
+            self._file: BinaryIO = self.path.open("rb", buffering=0)
             self._size_bytes = os.fstat(self._file.fileno()).st_size
         except (OSError, ValueError) as error:
             number = getattr(error, "errno", None)

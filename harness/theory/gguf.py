@@ -166,8 +166,8 @@ class Tensor:
     """One row of the tensor table.
 
     shape is in GGUF's own order (ne[0], the contiguous dimension, first); type_name is llama.cpp's, in capitals
-    (``Q4_0``); offset is in bytes from `Header.data_offset`; size_bytes follows from shape and type. part is the file of a
-    split model that holds the tensor (0 where there is one file); the offset then counts from that part's data_offset.
+    (``Q4_0``); offset is in bytes from `Header.data_offset`; size_bytes follows from shape and type. part is the file of
+    a split model that holds the tensor (0 where there is one file); the offset then counts from that part's data_offset.
     """
 
     name: str
@@ -373,7 +373,7 @@ class _Cursor:
         return _decode(self.take(size, what), self.name, start + 8, what)
 
     def read_count(self, what: str, limit: int, item_bytes: int) -> int:
-        """Read how many keys or tensors follow; a number that cannot be true is refused before anything is made for it."""
+        """Read how many keys or tensors follow; a number that cannot be true is refused before anything is made."""
         start = self.at
         count: int = self.take_number(10, f"the number of {what}")
         if count > limit:
