@@ -166,8 +166,8 @@ class Tensor:
     """One row of the tensor table.
 
     shape is in GGUF's own order (ne[0], the contiguous dimension, first); type_name is llama.cpp's, in capitals
-    (``Q4_0``); offset is in bytes from `Header.data_offset`; size_bytes follows from shape and type. part is the file of
-    a split model that holds the tensor (0 where there is one file); the offset then counts from that part's data_offset.
+    (``Q4_0``); offset is in bytes from `Header.data_offset`; size_bytes follows from shape and type. part is the file
+    of a split model that holds the tensor (0 where there is one file); the offset counts from that part's data_offset.
     """
 
     name: str

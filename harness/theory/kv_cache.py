@@ -15,29 +15,34 @@ CACHE_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "IQ4_NL", "Q5_0", "
 #: Source: src/llama-hparams.h LLAMA_MAX_LAYERS.
 MAX_LAYERS = 512
 
+
+def name_set(text: str) -> frozenset[str]:
+    """Make a set of the names in a text that separates them by spaces."""
+    return frozenset(text.split())
+
+
 #: Source: src/llama-arch.cpp llm_arch_is_recurrent.
 _RECURRENT = frozenset({"mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"})
 #: Source: src/llama-arch.cpp llm_arch_is_hybrid.
-_HYBRID = frozenset(
-    "jamba falcon-h1 plamo2 granitehybrid lfm2 lfm2moe nemotron_h nemotron_h_moe qwen3next kimi-linear bailingmoe3 kimi-k3 "
-    "glm5-next qwen35 qwen35moe qwen4exp deepseek4 minimax-01".split()
+_HYBRID = name_set(
+    "jamba falcon-h1 plamo2 granitehybrid lfm2 lfm2moe nemotron_h nemotron_h_moe qwen3next kimi-linear "
+    "bailingmoe3 kimi-k3 glm5-next qwen35 qwen35moe qwen4exp deepseek4 minimax-01"
 )
 #: Source: src/llama-model.cpp llama_model::create_memory, the cases that make no cache; vision and sound encoders.
-_WITHOUT_CACHE = frozenset(
+_WITHOUT_CACHE = name_set(
     "bert jina-bert-v2 jina-bert-v3 nomic-bert nomic-bert-moe neo-bert eurobert wavtokenizer-dec modern-bert "
-    "gemma-embedding dream llada llada-moe rnd1 clip t5encoder".split()
+    "gemma-embedding dream llada llada-moe rnd1 clip t5encoder"
 )
 #: Architectures with caches of their own kind or a layer count that is not block_count.
 #: Source: create_memory; src/models/granite-switch.cpp, nanbeige.cpp, t5.cpp, eagle3.cpp, dflash.cpp.
-_OWN_CACHE = frozenset(
-    "minimax-m3 glm-dsa deepseek32 hy_v4 dots3note dflash gemma4-assistant eagle3 graniteswitch t5 qwen3tts "
-    "pockettts".split()
+_OWN_CACHE = name_set(
+    "minimax-m3 glm-dsa deepseek32 hy_v4 dots3note dflash gemma4-assistant eagle3 graniteswitch t5 qwen3tts pockettts"
 )
 #: Architectures whose window llama.cpp applies (others may state one that it ignores, like phi3).
 #: Source: src/models/*.cpp, the ones that set hparams.swa_type.
-_SLIDING_WINDOW = frozenset(
-    "llama4 exaone4 exaone-moe gemma2 gemma3 gemma3n gemma4 olmo2 plamo3 step35 muse-glimmer gpt-oss spark2_5 cohere2 "
-    "cohere2moe afmoe laguna granite_swa mellum mimo2 smallthinker maple".split()
+_SLIDING_WINDOW = name_set(
+    "llama4 exaone4 exaone-moe gemma2 gemma3 gemma3n gemma4 olmo2 plamo3 step35 muse-glimmer gpt-oss spark2_5 "
+    "cohere2 cohere2moe afmoe laguna granite_swa mellum mimo2 smallthinker maple"
 )
 
 
@@ -170,6 +175,8 @@ def _find_window(header: Header) -> int | None:
     if header.architecture not in _SLIDING_WINDOW:
         return None
     window = header.hparam("attention.sliding_window")
+    if header.architecture == "llama4":
+        return None if window == 0 else 8192  # src/models/llama4.cpp: the size of its attention chunks
     return window if isinstance(window, int) and window > 0 else None
 
 
