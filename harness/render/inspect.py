@@ -8,10 +8,11 @@ from typing import Any
 
 from tabulate import tabulate
 
-from harness.theory.anatomy import PARTS, Anatomy, LayerSize, Share
+from harness.theory.anatomy import Anatomy, LayerSize, Share
 from harness.units import format_gb, format_mib, format_params
 
 _WIDTH = 80
+_LAYER_PARTS = ("attention", "ffn", "experts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,17 +140,19 @@ def _percent(share: Share, total_bytes: int) -> str:
 
 
 def _show_layers(layers: Sequence[LayerSize]) -> str:
-    """Show one row for all layers that are of the same size in every part."""
-    alike: dict[tuple[tuple[str, int], ...], list[LayerSize]] = {}
+    """Show one row for all layers that are of the same size in every part; small parts are drawn together."""
+    alike: dict[tuple[int, ...], list[int]] = {}
     for layer in layers:
-        alike.setdefault(tuple(layer.by_part.items()), []).append(layer)
-    columns = [part for part in PARTS if any(part in layer.by_part for layer in layers)]
-    rows = []
-    for group in alike.values():
-        sizes = [format_mib(group[0].by_part[part]) if part in group[0].by_part else "" for part in columns]
-        numbers = _cut_right(_show_numbers([layer.layer for layer in group]), 16)
-        rows.append((numbers, *sizes, format_mib(group[0].size_bytes)))
-    return _show_table("size of each layer", ("layers", *columns, "together"), rows)
+        large = tuple(layer.by_part.get(part, 0) for part in _LAYER_PARTS)
+        sizes = (*large, layer.size_bytes - sum(large), layer.size_bytes)
+        alike.setdefault(sizes, []).append(layer.layer)
+    headers = (*_LAYER_PARTS, "norms, other", "together")
+    shown = [column for column in range(len(headers)) if any(sizes[column] for sizes in alike)]
+    rows = [
+        (_cut_right(_show_numbers(numbers), 16), *(format_mib(sizes[column]) for column in shown))
+        for sizes, numbers in alike.items()
+    ]
+    return _show_table("size of each layer", ("layers", *(headers[column] for column in shown)), rows)
 
 
 def _show_numbers(numbers: Sequence[int]) -> str:
@@ -191,7 +194,7 @@ def _show_table(title: str, headers: Sequence[str], rows: Iterable[Sequence[obje
         return ""
     aligns = ("left", *("right" for _ in headers[1:]))
     body = tabulate(
-        rows, headers=headers, tablefmt="plain", colalign=aligns, headersglobalalign="same", disable_numparse=True
+        rows, headers=headers, tablefmt="plain", colalign=aligns, headersalign=aligns, disable_numparse=True
     )
     return f"{title}\n" + "\n".join(line.rstrip() for line in body.splitlines())
 
