@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from harness.errors import HarnessError
-from harness.theory.gguf import KEPT_ARRAY_BYTES, MAX_AHEAD_BYTES, ArrayValue, BytesSource, check_complete, read_header
+from harness.theory.gguf import KEPT_ARRAY_BYTES, MAX_AHEAD_BYTES, MAX_HEADER_BYTES, ArrayValue, BytesSource, check_complete, read_header
 from harness.units import MIB
 from tests.gguf_bytes import HeaderBytes, examine, llama_like, mutate, shorten_vocabulary
 
@@ -119,7 +119,7 @@ def llama3_like() -> bytes:
     """A header as large as llama3's: 128256 tokens, their types, 280147 merges; about 8 MB."""
     rng = random.Random(3)
     tokens = [b"x" * max(1, min(60, round(rng.gauss(5 + i / 50000, 2)))) for i in range(128256)]
-    merges = [b"y" * max(3, min(90, round(rng.gauss(8 + i / 60000, 3)))) for i in range(280147)]
+    merges = [b"y" * max(3, min(90, round(rng.gauss(10 + i / 60000, 3)))) for i in range(280147)]
     made = llama_like(layers=32)
     made.add_array("t.tokens", "str", tokens).add_array("t.types", "i32", [1] * 128256).add_array("t.merges", "str", merges)
     return made.add("tokenizer.last", "str", "x" * 500).build()
@@ -128,11 +128,11 @@ def llama3_like() -> bytes:
 @pytest.mark.parametrize("size_known", [True, False])
 def test_a_large_vocabulary_takes_few_reads_and_little_more_than_the_header(size_known):
     data = llama3_like()
-    assert 7.5e6 < len(data) < 8.5e6
+    assert 7.8e6 < len(data) < 8.5e6
     source = BytesSource(data + bytes(8 * MIB), size_known)
     header = read_header(source)
     assert header.data_offset == len(data)
-    assert len(source.reads) <= 5
+    assert len(source.reads) <= 4
     assert sum(size for _, size in source.reads) <= header.data_offset + MIB
     assert source.reads == sorted(source.reads), "reads go forwards"
 
@@ -258,7 +258,6 @@ BAD = {
     "duplicate key": (tiny().add("a", "u8", 1).add("a", "u8", 1), "byte 38, key 'a' is there twice"),
     "key not UTF-8": (tiny().add(b"a\xff", "u8", 1), "byte 33, key 0 is not UTF-8"),
     "value not UTF-8": (tiny().add("a", "str", b"ok\xc3"), "byte 47, the value of 'a' is not UTF-8"),
-    "key of 2^63 bytes": (tiny().add_raw("a", b""), "byte"),
     "long key": (tiny().add("k" * 65536, "u8", 1), "byte 24, the length of key 0 is 65536, above"),
     "value type 13": (tiny().add_raw("a", struct.pack("<II", 13, 0)), "byte 33, 'a' has value type 13"),
     "value type 2^32-1": (tiny().add_raw("a", struct.pack("<II", 2**32 - 1, 0)), "byte 33, 'a' has value type 4294967295"),
@@ -291,7 +290,6 @@ BAD = {
     "duplicate tensor": (tiny().add_tensor("a", "F32", 64).add_tensor("a", "F32", 64), "byte 57, tensor 'a' is there twice"),
     "long tensor name": (tiny().add_tensor("n" * 64, "F32", 64), "byte 24, the length of the name of tensor 0 is 64, above"),
 }  # fmt: skip
-BAD["key of 2^63 bytes"] = (tiny(key_count=1).add_raw("", b""), "byte")
 
 
 @pytest.mark.parametrize("size_known", [True, False])
@@ -300,10 +298,10 @@ BAD["key of 2^63 bytes"] = (tiny(key_count=1).add_raw("", b""), "byte")
 def test_refuses_what_cannot_be_true(case, chunk_bytes, size_known):
     made, said = BAD[case]
     data = made.build()
-    if not size_known and "bytes" in said:
-        said = "byte "
-    with pytest.raises(HarnessError, match=said) as caught:
-        read_header(BytesSource(data.rstrip(b"\0") if "takes" in said else data, size_known), chunk_bytes=chunk_bytes)
+    # Without a size, what reaches beyond the end is noticed only when something there is wanted.
+    late = not size_known and (" takes" in said or "a string of" in said or " with " in said)
+    with pytest.raises(HarnessError, match="at byte [0-9]+, " if late else said) as caught:
+        read_header(BytesSource(data, size_known), chunk_bytes=chunk_bytes)
     assert "\n" not in str(caught.value)
 
 
@@ -351,7 +349,7 @@ class Sparse:
     "claim",
     [
         struct.pack("<IIQ", 9, 8, 2**30),  # so many strings
-        struct.pack("<IIQ", 9, 8, 2**24 - 100),  # as many as a header may have, all empty
+        struct.pack("<IIQ", 9, 8, 2**22) + bytes(8 * 2**20),  # many empty ones, more than the source's bytes
         struct.pack("<IIQ", 9, 0, 2**30),
         struct.pack("<IQ", 8, 2**30),
         struct.pack("<IIQQ", 9, 8, 2, 2**35),
@@ -359,15 +357,10 @@ class Sparse:
 )
 def test_a_vast_file_that_claims_much_costs_little(claim, size_bytes):
     source = Sparse(b"GGUF" + struct.pack("<IQQ", 3, 100, 1) + U64(1) + b"a" + claim, size_bytes)
-    tracemalloc.start()
-    try:
-        with pytest.raises(HarnessError, match="at byte "):
-            read_header(source)
-        _, peak_bytes = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+    with pytest.raises(HarnessError, match="at byte "):
+        read_header(source)
     assert source.largest <= MAX_AHEAD_BYTES + 2 * MIB
-    assert peak_bytes < 64 * MIB
+    assert source.total <= 2 * MAX_HEADER_BYTES
 
 
 def test_a_source_that_shrinks_after_its_header_was_read():

@@ -236,8 +236,8 @@ def read_header(source: ByteSource, *, name: str = "the file", chunk_bytes: int 
     Parameters
     ----------
     name        : what errors call the source
-    chunk_bytes : how far a read may go beyond what the header is known to need; all reads together fetch at most the
-                  header and this (llama3's 8 MB take four reads at 1 MiB)
+    chunk_bytes : how far a read may go beyond what the header needs by its own counts; all reads together fetch at most
+                  the header and this (llama3's 8 MB take four reads at 1 MiB)
 
     Raises
     ------
@@ -254,6 +254,7 @@ def read_header(source: ByteSource, *, name: str = "the file", chunk_bytes: int 
     metadata, types = _read_metadata(cursor, key_count, tensor_count * _MIN_TENSOR_BYTES)
     alignment = _find_alignment(cursor, metadata, types)
     tensors = _read_tensors(cursor, tensor_count, alignment)
+    cursor.confirm()
     return Header(
         version=version,
         byte_order=byte_order,
@@ -298,8 +299,7 @@ def _decode(data: bytes, name: str, offset: int, what: str) -> str:
 class _Cursor:
     """A position in a source, with the bytes around it in memory and a plan for the next read.
 
-    `ahead_bytes` is what the header is known to hold beyond the item at hand; reads take it along. It never exceeds the
-    truth for a valid file, so the fetched bytes never exceed the header by more than `chunk_bytes`.
+    `ahead_bytes` is what the header must at least hold beyond the item at hand; reads take it along, and `chunk_bytes`.
     """
 
     def __init__(self, source: ByteSource, name: str, chunk_bytes: int) -> None:
@@ -345,6 +345,7 @@ class _Cursor:
         self._buffer = kept + piece
         self._base = first
         if len(self._buffer) < self.at - first + size:
+            # The source ends here, whatever its size was said to be.
             self._end, self._end_is_limit = start + len(piece), False
             self._fail_beyond(self.at, size, what)
 
@@ -403,16 +404,22 @@ class _Cursor:
             return None
         return self._buffer[first : first + size]
 
+    def confirm(self) -> None:
+        """Make sure that what was skipped last exists, in a source whose size is not known."""
+        if self.at > self._base + len(self._buffer):
+            self.at -= 1
+            self.take(1, "the last array")
+
     def recall_opening(self, size: int) -> bytes:
         """Return the file's first bytes, as far as the first read brought them."""
-        return self._buffer[:size]
+        return self._buffer[:size] if self._base == 0 else b""
 
     def skip_strings(self, count: int, what: str) -> None:
         """Go past `count` strings by their lengths alone; no object is kept per string."""
         self.check_room(self.at, 8 * count, what)
-        beyond = self.ahead_bytes
+        beyond, total, start = self.ahead_bytes, count, self.at
         while count:
-            self.ahead_bytes = beyond + 8 * (count - 1)
+            self.ahead_bytes = beyond + (count - 1) * _expect_string_bytes(total - count, self.at - start)
             self.require(8, what)
             passed, last, position = _walk_strings(self._buffer, self.at - self._base, count, self.unpack_length)
             count -= passed
@@ -420,6 +427,15 @@ class _Cursor:
             if self.at > self._end:
                 self._fail_beyond(last_at, self.at - last_at, f"a string of {what}")
         self.ahead_bytes = beyond
+
+
+def _expect_string_bytes(n_passed: int, size_bytes: int) -> int:
+    """Estimate from below what one more string takes, by those passed: its length field and half of their mean text.
+
+    Vocabularies and merges are sorted by rank, so later strings are longer; half is far on the safe side, and a file that
+    is otherwise only makes a read too long, by no more than `MAX_AHEAD_BYTES`.
+    """
+    return 8 + (size_bytes // n_passed - 8) // 2 if n_passed >= 1000 else 8
 
 
 def _walk_strings(
