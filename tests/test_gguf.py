@@ -18,7 +18,15 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from harness.errors import HarnessError
-from harness.theory.gguf import KEPT_ARRAY_BYTES, MAX_AHEAD_BYTES, MAX_HEADER_BYTES, ArrayValue, BytesSource, check_complete, read_header
+from harness.theory.gguf import (
+    KEPT_ARRAY_BYTES,
+    MAX_AHEAD_BYTES,
+    MAX_HEADER_BYTES,
+    ArrayValue,
+    BytesSource,
+    check_complete,
+    read_header,
+)
 from harness.units import MIB
 from tests.gguf_bytes import HeaderBytes, examine, llama_like, mutate, shorten_vocabulary
 
@@ -47,7 +55,11 @@ def plain(value, source):
 @pytest.mark.parametrize("chunk_bytes", [1, 100, MIB])
 def test_reads_every_type_in_both_byte_orders(endian, version, chunk_bytes):
     header = parse(llama_like(endian, version).build(data=True), chunk_bytes=chunk_bytes)
-    assert (header.version, header.byte_order, header.architecture) == (version, {"<": "little", ">": "big"}[endian], "llama")
+    assert (header.version, header.byte_order, header.architecture) == (
+        version,
+        {"<": "little", ">": "big"}[endian],
+        "llama",
+    )
     assert header.metadata["general.name"] == "Tiny ü"
     assert header.hparam("block_count") == 2
     assert header.hparam("absent", "fallback") == "fallback"
@@ -70,14 +82,21 @@ def test_says_how_long_the_file_must_be():
     data = llama_like().build(data=True)
     header = parse(data)
     assert header.data_offset % 32 == 0
-    assert header.size_bytes == header.data_offset + header.tensors[-1].offset + header.tensors[-1].size_bytes == len(data)
+    assert (
+        header.size_bytes == header.data_offset + header.tensors[-1].offset + header.tensors[-1].size_bytes == len(data)
+    )
     check_complete(header, len(data))
     with pytest.raises(HarnessError, match=f"cut off.*{len(data)} bytes and it has {len(data) - 1} "):
         check_complete(header, len(data) - 1)
 
 
 def test_honours_the_alignment():
-    made = HeaderBytes(alignment=128).add("general.alignment", "u32", 128).add_tensor("a", "F32", 3).add_tensor("b", "F32", 3)
+    made = (
+        HeaderBytes(alignment=128)
+        .add("general.alignment", "u32", 128)
+        .add_tensor("a", "F32", 3)
+        .add_tensor("b", "F32", 3)
+    )
     header = parse(made.build())
     assert (header.alignment, header.data_offset % 128, header.tensors[1].offset) == (128, 0, 128)
 
@@ -121,7 +140,9 @@ def llama3_like() -> bytes:
     tokens = [b"x" * max(1, min(60, round(rng.gauss(5 + i / 50000, 2)))) for i in range(128256)]
     merges = [b"y" * max(3, min(90, round(rng.gauss(10 + i / 60000, 3)))) for i in range(280147)]
     made = llama_like(layers=32)
-    made.add_array("t.tokens", "str", tokens).add_array("t.types", "i32", [1] * 128256).add_array("t.merges", "str", merges)
+    made.add_array("t.tokens", "str", tokens).add_array("t.types", "i32", [1] * 128256).add_array(
+        "t.merges", "str", merges
+    )
     return made.add("tokenizer.last", "str", "x" * 500).build()
 
 

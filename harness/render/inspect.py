@@ -146,7 +146,7 @@ def _show_layers(layers: Sequence[LayerSize]) -> str:
         large = tuple(layer.by_part.get(part, 0) for part in _LAYER_PARTS)
         sizes = (*large, layer.size_bytes - sum(large), layer.size_bytes)
         alike.setdefault(sizes, []).append(layer.layer)
-    headers = (*_LAYER_PARTS, "norms, other", "together")
+    headers = (*_LAYER_PARTS, "rest", "together")
     shown = [column for column in range(len(headers)) if any(sizes[column] for sizes in alike)]
     rows = [
         (_cut_right(_show_numbers(numbers), 16), *(format_mib(sizes[column]) for column in shown))
@@ -196,7 +196,8 @@ def _show_table(title: str, headers: Sequence[str], rows: Iterable[Sequence[obje
     body = tabulate(
         rows, headers=headers, tablefmt="plain", colalign=aligns, headersalign=aligns, disable_numparse=True
     )
-    return f"{title}\n" + "\n".join(line.rstrip() for line in body.splitlines())
+    # Only a file that lies about its sizes has numbers too wide for the page.
+    return "\n".join([title, *(_cut_right(line.rstrip(), _WIDTH) for line in body.splitlines())])
 
 
 def _cut_left(text: str, width: int) -> str:

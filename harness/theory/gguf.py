@@ -432,8 +432,8 @@ class _Cursor:
 def _expect_string_bytes(n_passed: int, size_bytes: int) -> int:
     """Estimate from below what one more string takes, by those passed: its length field and half of their mean text.
 
-    Vocabularies and merges are sorted by rank, so later strings are longer; half is far on the safe side, and a file that
-    is otherwise only makes a read too long, by no more than `MAX_AHEAD_BYTES`.
+    Vocabularies and merges are sorted by rank, so later strings are longer; half is far on the safe side, and a file
+    that is otherwise only makes a read too long, by no more than `MAX_AHEAD_BYTES`.
     """
     return 8 + (size_bytes // n_passed - 8) // 2 if n_passed >= 1000 else 8
 
