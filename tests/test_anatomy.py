@@ -213,6 +213,9 @@ def test_a_type_whose_blocks_do_not_divide_a_head_is_refused():
     kv = describe_kv_cache(header_of("phi2", block_count=2, embedding_length=160, attention__head_count=2))
     assert kv.bytes_per_token("f16") == 2 * 2 * 160 * 2
     assert kv.bytes_per_token("q8_0") is None, "a head of 80 is no whole number of 32"
+    kv = describe_kv_cache(header_of("llama", **LLAMA, attention__key_length=80, attention__value_length=64))
+    assert kv.bytes_per_token("f16", "q8_0") == 4 * 2 * (80 * 2 + 64 // 32 * 34)
+    assert kv.bytes_per_token("q8_0", "f16") is None
 
 
 def test_latent_attention_keeps_keys_only():
