@@ -1,0 +1,113 @@
+"""GGUF files on disk: their headers, by positioned reads that touch nothing else."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from harness.errors import HarnessError
+from harness.theory.gguf import Header, check_complete, read_header
+from harness.theory.split import join_parts, part_names, split_count
+
+_REASONS = {
+    errno.ENOENT: "does not exist; check the name",
+    errno.EACCES: "may not be read by you; change its permissions",
+    errno.EPERM: "may not be read by you; change its permissions",
+    errno.ENAMETOOLONG: "is too long a name for a file; check it",
+}
+
+
+class FileSource:
+    """A local file as a byte source; a context manager that opens it on construction.
+
+    Raises
+    ------
+    HarnessError : the file is missing, a directory, empty, not readable, or not a regular file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        try:
+            if not self.path.is_file():
+                self._refuse()
+            # Unbuffered: the reader asks for large pieces, and no more than it needs should be read.
+            self._file: BinaryIO = self.path.open("rb", buffering=0)
+            self._size_bytes = os.fstat(self._file.fileno()).st_size
+        except (OSError, ValueError) as error:
+            number = getattr(error, "errno", None)
+            reason = _REASONS.get(number or 0, f"cannot be opened ({error}); check the name")
+            raise HarnessError(f"{self.path} {reason}") from error
+        if self._size_bytes == 0:
+            self.close()
+            raise HarnessError(f"{self.path} is empty; download it again")
+
+    def _refuse(self) -> None:
+        if self.path.is_dir():
+            raise HarnessError(f"{self.path} is a directory; name a .gguf file in it")
+        if self.path.exists():
+            raise HarnessError(f"{self.path} is not a regular file; name a .gguf file")
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
+
+    @property
+    def size_bytes(self) -> int:
+        return self._size_bytes
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return up to `size` bytes from `offset`; fewer only where the file ends.
+
+        Raises
+        ------
+        HarnessError : the disk failed.
+        """
+        pieces = []
+        try:
+            self._file.seek(offset)
+            while size > 0 and (piece := self._file.read(size)):
+                pieces.append(piece)
+                size -= len(piece)
+        except OSError as error:
+            raise HarnessError(f"{self.path} cannot be read at byte {offset} ({error}); check the disk") from error
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> FileSource:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_file_header(path: str | os.PathLike[str], *, check_size: bool = True) -> Header:
+    """Read the header of a model on disk, all parts of a split one from its first.
+
+    Parameters
+    ----------
+    check_size : also demand that each file is as long as its header says
+
+    Raises
+    ------
+    HarnessError : a file is missing, cut off or not GGUF, or the parts do not belong together.
+    """
+    first = Path(path)
+    header = _read_one(first, check_size)
+    count = split_count(header, str(first))
+    if count == 1:
+        return header
+    names = part_names(str(first), count)
+    headers = [header, *(_read_one(Path(name), check_size) for name in names[1:])]
+    return join_parts(headers, [Path(name).name for name in names])
+
+
+def _read_one(path: Path, check_size: bool) -> Header:
+    with FileSource(path) as source:
+        header = read_header(source, name=str(path))
+        if check_size:
+            check_complete(header, source.size_bytes, str(path))
+        return header
