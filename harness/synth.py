@@ -30,7 +30,8 @@ import psutil
 from harness.catalog import Shape
 from harness.errors import HarnessError, UsageError
 from harness.theory.gguf import Header
-from harness.theory.layout import BLOCK_TYPES, QUANTIZATIONS, TensorSpec, find_quantization, tensor_table
+from harness.theory.layout import QUANTIZATIONS, TensorSpec, find_quantization, tensor_table
+from harness.theory.tensor_types import tensor_type
 from harness.units import MIB, format_gb
 
 #: Raised whenever the bytes of a file for the same shape change, so that a cached one is written anew.
@@ -213,7 +214,7 @@ def _write_header(
     _add_hparams(writer, shape, quantization)
     _add_vocabulary(writer, vocabulary)
     for tensor in tensors:
-        kind = gguf.GGMLQuantizationType(BLOCK_TYPES[tensor.type_name].type_id)
+        kind = gguf.GGMLQuantizationType(tensor_type(tensor.type_name).type_id)
         # The dtype is only a stand-in: raw_dtype decides, and the library turns shapes round to ne[0] first.
         writer.add_tensor_info(
             tensor.name, tuple(reversed(tensor.shape)), np.dtype(np.float32), tensor.size_bytes, raw_dtype=kind
@@ -385,7 +386,7 @@ def _append_weights(path: Path, tensors: Sequence[TensorSpec], seed: int, progre
             if kind not in pools:
                 # One generator per pool, so that its bytes do not depend on which tensor came first.
                 pools[kind] = memoryview(_make_pool(kind, np.random.default_rng([seed, *kind.encode()])))
-            unit_bytes = BLOCK_TYPES[tensor.type_name].size_bytes
+            unit_bytes = tensor_type(tensor.type_name).block_bytes
             start = int(random.integers(len(pools[kind]) // unit_bytes)) * unit_bytes
             for _ in _write_from_pool(file, pools[kind], start, tensor.size_bytes):
                 if progress is not None:
@@ -422,7 +423,7 @@ def _make_pool(kind: str, random: np.random.Generator) -> bytes:
         return np.ones(4096, dtype="<f4").tobytes()
     if kind == "norm":
         return (1 + 0.1 * random.standard_normal(65537, dtype=np.float32)).astype("<f4").tobytes()
-    n_blocks = _POOL_BYTES // BLOCK_TYPES[kind].size_bytes | 1
+    n_blocks = _POOL_BYTES // tensor_type(kind).block_bytes | 1
     if kind in ("F32", "F16", "BF16"):
         values = _WEIGHT_STD * random.standard_normal(n_blocks, dtype=np.float32)
         if kind == "BF16":  # the upper half of a float

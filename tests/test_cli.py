@@ -262,6 +262,7 @@ def test_every_command_has_help_with_examples(name):
     assert result.exit_code == 0
     assert "Examples:" in result.output
     assert f"harness {name}" in result.output.split("Examples:")[1]
+    assert max(map(len, result.output.splitlines())) <= 80
 
 
 def test_help_names_every_command():

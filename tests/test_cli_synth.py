@@ -1,44 +1,49 @@
-"""`harness synth` as a user types it, with the catalog stubbed."""
+"""`harness synth` as a user types it, with an entry of the user's own."""
 
 from __future__ import annotations
 
-import click
 import pytest
 from click.testing import CliRunner
 
-from harness.catalog import Shape
-from harness.cli import synth as command
+from harness.cli.synth import command
 from harness.errors import UsageError
+from harness.references import user_catalog_path
 from harness.synth import read_mark
 
-TINY = Shape("llama", 2, 256, 512, 4, 2, 64, 320, 512, False, 1e4)
+TINY = """
+[models."tiny:1m".shape]
+architecture = "llama"
+block_count = 2
+embedding_length = 256
+feed_forward_length = 512
+head_count = 4
+head_count_kv = 2
+head_dim = 64
+vocab_size = 320
+context_length = 512
+tied_embeddings = false
+rope_freq_base = 10000
+"""
 
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    def find_shape(name):
-        if name != "tiny:1m":
-            raise UsageError(f"{name!r} is not in the catalog")
-        return TINY
-
-    monkeypatch.setattr(command, "find_shape", find_shape)
     monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
-    return lambda *arguments: CliRunner().invoke(command.synth, arguments)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("APPDATA", str(tmp_path / "config"))
+    user_catalog_path().parent.mkdir(parents=True)
+    user_catalog_path().write_text(TINY, encoding="utf-8")
+    return lambda *arguments: CliRunner().invoke(command, arguments)
 
 
 @pytest.mark.parametrize(
-    ("text", "parts"),
-    [
-        ("llama3.2:1b:q4_k", ("llama3.2:1b", "Q4_K_M")),
-        ("llama3.2:1b", ("llama3.2:1b", "Q4_0")),
-        ("tiny:Q8_0", ("tiny", "Q8_0")),
-        ("tiny", ("tiny", "Q4_0")),
-        ("q8_0", ("q8_0", "Q4_0")),
-        (":q8_0", (":q8_0", "Q4_0")),
-    ],
+    ("text", "quantization"),
+    [("tiny:1m:q4_k", "Q4_K_M"), ("tiny:1m", "Q4_0"), ("Tiny:1M:Q8_0", "Q8_0")],
 )
-def test_a_last_part_that_is_a_quantization_is_one(text, parts):
-    assert command.split_reference(text) == parts
+def test_a_last_part_that_is_a_quantization_is_one(run, tmp_path, text, quantization):
+    assert run(text).exit_code == 0
+    (path,) = (tmp_path / "cache" / "synth").iterdir()
+    assert read_mark(path).quantization == quantization
 
 
 def test_it_writes_into_the_cache_and_says_where(run, tmp_path):
@@ -73,4 +78,3 @@ def test_help_has_examples(run):
     output = run("--help").output
     assert "harness synth llama3.1:8b:q4_k_m" in output
     assert all(len(line) <= 80 for line in output.splitlines())
-    assert isinstance(command.synth, click.Command)

@@ -26,6 +26,7 @@ FLOORS = {
     "harness.store": 3,
     "harness.child": 4,
     "harness.model_file": 3,
+    "harness.gguf_file": 3,
     "harness.synth": 3,
     "harness.references": 4,
     "harness.native": 4,

@@ -17,7 +17,6 @@ import pytest
 from harness.catalog import Shape
 from harness.errors import UsageError
 from harness.theory.layout import (
-    BLOCK_TYPES,
     QUANTIZATIONS,
     count_parameters,
     find_quantization,
@@ -125,12 +124,6 @@ def test_an_importance_matrix_explains_the_one_file_that_differs():
     left = 352_972_320 - size_of(tensor_table(SHAPES["qwen2.5:0.5b"], "Q4_0"))
     q4_1_instead = 3 * 4864 * 896 // 32 * (20 - 18)
     assert left - q4_1_instead == pytest.approx(5.95e6, abs=10_000)
-
-
-def test_block_types_are_the_librarys():
-    for name, block in BLOCK_TYPES.items():
-        kind = gguf.GGMLQuantizationType[name]
-        assert (block.type_id, (block.elements, block.size_bytes)) == (kind.value, gguf.GGML_QUANT_SIZES[kind])
 
 
 def test_file_types_are_the_librarys():

@@ -29,7 +29,9 @@ def find_header(reference: str) -> Found:
     ------
     HarnessError : there is no such model, or its header cannot be read.
     """
-    return Found(read_file_header(reference))
+    from harness.references import resolve
+
+    return Found(read_file_header(resolve(reference)))
 
 
 def find_repacked(header: Header) -> tuple[Repacked, ...] | None:
@@ -37,22 +39,24 @@ def find_repacked(header: Header) -> tuple[Repacked, ...] | None:
     return None
 
 
-@click.command("inspect")
+_EXAMPLES = """
+\b
+Examples:
+  harness inspect model.gguf
+  harness inspect smollm2:135m
+  harness inspect -m model-00001-of-00003.gguf
+  harness inspect model.gguf -o json
+"""
+
+
+@click.command("inspect", epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("reference", metavar="[MODEL]", required=False)
-@click.option("-m", "--model", "--gguf", "option", metavar="MODEL", help="The same as the argument.")
-@click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="How to print it."
-)
+@click.option("-m", "--model", "--gguf", "option", metavar="REF", help="The same as the argument.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Format. [table]")
 def command(reference: str | None, option: str | None, output: str) -> None:
     """Show what MODEL is made of: size by type and by part, cache per token, context, tokenizer.
 
     Only the header is read, of all files where the model is split (name the first one).
-
-    \b
-    Examples:
-      harness inspect model.gguf
-      harness inspect -m model-00001-of-00003.gguf
-      harness inspect model.gguf -o json
     """
     if (reference is None) == (option is None):
         raise UsageError("name one model, such as `harness inspect model.gguf`")

@@ -27,13 +27,13 @@ from harness.units import format_gb
 _EXAMPLES = """
 \b
 Examples:
-  harness pp-tg                                       the embedded model, pp512 and tg128
+  harness pp-tg                                 smollm2:135m, pp512, tg128
   harness pp-tg --gguf llama-3.2-1b-q4_0.gguf --gpu-layers 0
-  harness pp-tg -m synth:llama3.2:1b:q4_0             a catalog shape with random weights
-  harness pp-tg -m a.gguf -m b.gguf -p 128,512 -n 64  two models, two prompts
-  harness pp-tg -t 1-8*2 -n 0                         pp512 on 1, 2, 4 and 8 threads
-  harness pp-tg -d 0,4096 -ctk q8_0 -ctv q8_0         with a quantized KV cache, empty and filled
-  harness pp-tg -pg 512,128 -r 20 -o md               as one test, as a Markdown table
+  harness pp-tg -m synth:llama3.2:1b:q4_0       a shape, random weights
+  harness pp-tg -m a.gguf -m b.gguf -p 128,512  two models, two prompts
+  harness pp-tg -t 1-8*2 -n 0                   on 1, 2, 4 and 8 threads
+  harness pp-tg -d 0,4096 -ctk q8_0 -ctv q8_0   a quantized KV cache
+  harness pp-tg -pg 512,128 -r 20 -o md         one test, as Markdown
 """
 
 _tokens = Values(whole_numbers(0), "N")

@@ -15,7 +15,7 @@ Examples:
   harness synth llama3.2:1b                     into the cache, Q4_0
   harness synth llama3.1:8b:q4_k_m
   harness synth qwen2.5:0.5b:q8_0 -o model.gguf
-  harness pp-tg -m synth:llama3.2:1b:q4_0       writes it if need be, and measures it
+  harness pp-tg -m synth:llama3.2:1b:q4_0       measures one
 """
 
 

@@ -12,27 +12,7 @@ from math import prod
 
 from harness.catalog import Shape
 from harness.errors import UsageError
-
-
-@dataclass(frozen=True, slots=True)
-class BlockType:
-    """How ggml stores one tensor type: its number in a file, and the elements and bytes of one block.
-
-    Source: ggml.h enum ggml_type; ggml-common.h block structs.
-    """
-
-    type_id: int
-    elements: int
-    size_bytes: int
-
-
-BLOCK_TYPES = {
-    "F32": BlockType(0, 1, 4), "F16": BlockType(1, 1, 2), "BF16": BlockType(30, 1, 2),
-    "Q4_0": BlockType(2, 32, 18), "Q4_1": BlockType(3, 32, 20), "Q5_0": BlockType(6, 32, 22),
-    "Q5_1": BlockType(7, 32, 24), "Q8_0": BlockType(8, 32, 34), "IQ4_NL": BlockType(20, 32, 18),
-    "Q2_K": BlockType(10, 256, 84), "Q3_K": BlockType(11, 256, 110), "Q4_K": BlockType(12, 256, 144),
-    "Q5_K": BlockType(13, 256, 176), "Q6_K": BlockType(14, 256, 210), "IQ4_XS": BlockType(23, 256, 136),
-}  # fmt: skip
+from harness.theory.tensor_types import tensor_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +64,8 @@ class TensorSpec:
     @property
     def size_bytes(self) -> int:
         """Bytes of the data, without padding. Source: ggml.c ggml_nbytes, ggml_row_size."""
-        block = BLOCK_TYPES[self.type_name]
-        return self.n_elements // block.elements * block.size_bytes
+        block = tensor_type(self.type_name)
+        return self.n_elements // block.block_elements * block.block_bytes
 
 
 def find_quantization(text: str) -> str:
@@ -210,7 +190,7 @@ def _tensor_type(shape: Shape, quantization: str, block: int, name: str, ne: tup
     default = QUANTIZATIONS[quantization].default_type
     if not _allows_quantization(name, ne):
         return "F32"
-    if BLOCK_TYPES[default].elements == 1:
+    if tensor_type(default).block_elements == 1:
         return default
     return _fit_rows(_mixture_type(shape, quantization, block, name, ne), ne[0])
 
@@ -226,17 +206,17 @@ def _fit_rows(type_name: str, row_elements: int) -> str:
 
     Source: llama-quant.cpp tensor_type_fallback.
     """
-    if row_elements % BLOCK_TYPES[type_name].elements == 0:
+    if row_elements % tensor_type(type_name).block_elements == 0:
         return type_name
     type_name = _FALLBACK.get(type_name, type_name)
-    return type_name if row_elements % BLOCK_TYPES[type_name].elements == 0 else "F16"
+    return type_name if row_elements % tensor_type(type_name).block_elements == 0 else "F16"
 
 
 def _mixture_type(shape: Shape, quantization: str, block: int, name: str, ne: tuple[int, ...]) -> str:
     """Choose the type that the mixture gives this tensor. Source: llama-quant.cpp llama_tensor_get_type_impl."""
     default = QUANTIZATIONS[quantization].default_type
     if name == "output.weight" or (name == "token_embd.weight" and shape.tied_embeddings):
-        return "Q8_0" if default == "Q8_0" or ne[0] % BLOCK_TYPES[default].elements else "Q6_K"
+        return "Q8_0" if default == "Q8_0" or ne[0] % tensor_type(default).block_elements else "Q6_K"
     kind = name.rsplit(".", 2)[-2]
     if kind == "attn_v":
         return _attn_v_type(shape, quantization, block)
