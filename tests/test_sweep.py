@@ -64,7 +64,7 @@ def test_a_segmentation_fault_is_a_failure_record(model):
 
 
 def test_a_hang_is_ended_by_the_cell_timeout(model):
-    failure = check_survival(run(deadly_cells(model), worker_command=dying("hang"), cell_timeout_s=8), "timeout")
+    failure = check_survival(run(deadly_cells(model), worker_command=dying("hang"), cell_timeout_s=15), "timeout")
     assert "--cell-timeout" in failure.message
 
 
