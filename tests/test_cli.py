@@ -223,7 +223,7 @@ def children_of(pid):
 def test_ctrl_c_shows_what_is_measured_and_exits_130(running, results):
     time.sleep(1)
     (worker,) = children_of(running.pid)
-    running.send_signal(signal.SIGINT)
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does it: to everybody in the foreground
     out, err = running.communicate(timeout=60)
     assert running.returncode == 130
     assert "pp8" in out

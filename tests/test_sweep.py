@@ -5,8 +5,10 @@ import dataclasses
 import itertools
 import os
 import pathlib
+import subprocess
 import sys
 
+import psutil
 import pytest
 
 from harness.machine import describe_machine
@@ -66,6 +68,22 @@ def test_a_segmentation_fault_is_a_failure_record(model):
 def test_a_hang_is_ended_by_the_cell_timeout(model):
     failure = check_survival(run(deadly_cells(model), worker_command=dying("hang"), cell_timeout_s=15), "timeout")
     assert "--cell-timeout" in failure.message
+
+
+def test_a_worker_whose_parent_dies_ends_whatever_it_is_doing(model):
+    """It hangs for ten minutes without writing anything, so only the end of its stdin can tell it."""
+    program = (
+        "import sys; from tests.test_sweep import *\n"
+        "tell = lambda step: print(step.index if step.phase == 'repetition' else '', flush=True)\n"
+        "plan = Plan('test', describe_machine(), worker_command=dying('hang'))\n"
+        "list(run_cells([deadly_cells(sys.argv[1])[1]], plan, keep=print, watch=tell))"
+    )
+    command = [sys.executable, "-c", program, model]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert any(line.strip() == "1" for line in parent.stdout), "the deadly repetition has begun"
+        (worker,) = psutil.Process(parent.pid).children()
+        parent.kill()
+    worker.wait(timeout=60)
 
 
 def test_a_kill_from_outside_is_told_from_a_lack_of_memory(model):

@@ -24,6 +24,9 @@ from harness.measure import measure, measure_dispatch
 from harness.record import Load, Sample
 from harness.spec import RunSpec
 
+#: The parent wakes up to hear an event; on a machine whose every core is about to be timed it is given the time to fall asleep again.
+SETTLE_S = 0.01
+
 Emit = Callable[[str, dict[str, Any]], None]
 
 
@@ -94,6 +97,7 @@ class Bench:
 
         def progress(phase: str, index: int, count: int) -> None:
             emit("phase", {"phase": phase, "index": index, "count": count})
+            time.sleep(SETTLE_S)
 
         time.sleep(spec.delay_s)
         # A collection in the timed loop would be a spike that is nobody's but Python's.
