@@ -112,6 +112,13 @@ class Worker:
         """Wait for the worker's greeting, which describes the engine."""
         return next(iter(self.events(HELLO_TIMEOUT_S)))
 
+    def ask(
+        self, job: str, request: dict[str, Any], timeout_s: float | None = None
+    ) -> Iterator[dict[str, Any] | Failure]:
+        """Have one of the worker's jobs done and yield its events; the last one is ``done`` or a Failure."""
+        self.send({job: request})
+        yield from self.events(timeout_s, job)
+
     def _post_mortem(self, phase: str) -> Failure:
         """Name the cause of death from the exit status, and from the kernel's own count of memory kills."""
         code = self._process.wait()

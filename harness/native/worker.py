@@ -1,7 +1,8 @@
 """The child that measures: runs llama.cpp in-process, holds the hot loop, and may die without taking anybody along.
 
-It reads one command a line from stdin, ``{"measure": <RunSpec>}``, and writes events as JSON lines to the pipe that was its
-stdout: ``hello``, ``phase``, ``loaded``, ``sample``, ``done`` or ``refused``. Nothing is written inside a timed region.
+It reads one command a line from stdin, ``{"measure": <RunSpec>}`` or another of `JOBS`, and writes events as JSON lines to the pipe
+that was its stdout: ``hello``, ``phase``, ``loaded``, ``sample``, … and ``done`` or ``refused`` last. Nothing is written inside a
+timed region.
 Everything else that is printed, llama.cpp's log first of all, goes to stderr, where the parent looks for last words.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import importlib
 import json
 import os
 import queue
@@ -29,6 +31,10 @@ SETTLE_S = 0.01
 
 Emit = Callable[[str, dict[str, Any]], None]
 
+#: What the worker can do beside measuring: command → module with ``run(runtime, request, emit)``, imported when it is asked for.
+#: `runtime` is the engine's `Runtime`, `request` the command's JSON object; the last event that `run` emits is ``done``.
+JOBS: dict[str, str] = {}
+
 
 class Bench:
     """Measures one cell after the other and keeps the model between cells that can share it.
@@ -37,13 +43,13 @@ class Bench:
     """
 
     def __init__(self, runtime: Any) -> None:
-        self._runtime = runtime
+        self.runtime = runtime
         self._model: Any = None
         self._key: tuple[Any, ...] = ()
         self._rss_before = self._rss_loaded = 0
 
     def describe(self) -> dict[str, Any]:
-        return dataclasses.asdict(self._runtime.describe())
+        return dataclasses.asdict(self.runtime.describe())
 
     def run(self, spec: RunSpec, emit: Emit) -> None:
         """Measure a spec; every finding leaves through `emit` as soon as it is whole.
@@ -87,7 +93,7 @@ class Bench:
         self.close()
         emit("phase", {"phase": "load", "index": 0, "count": 1})
         self._rss_before = resident_bytes()
-        self._model, self._key = self._runtime.load(spec), spec.load_key()
+        self._model, self._key = self.runtime.load(spec), spec.load_key()
         self._rss_loaded = resident_bytes()
 
     @staticmethod
@@ -122,10 +128,19 @@ def serve(bench: Bench, commands: queue.SimpleQueue[dict[str, Any] | None], emit
     emit("hello", {"build": bench.describe()})
     while (command := commands.get()) is not None:
         try:
-            bench.run(RunSpec.from_dict(command["measure"]), emit)
+            _answer(bench, command, emit)
         except HarnessError as error:
             emit("refused", {"message": str(error)})
     bench.close()
+
+
+def _answer(bench: Bench, command: dict[str, Any], emit: Emit) -> None:
+    [(job, request)] = command.items()
+    if job == "measure":
+        bench.run(RunSpec.from_dict(request), emit)
+        return
+    bench.close()  # a job starts from a process that holds no model
+    importlib.import_module(JOBS[job]).run(bench.runtime, request, emit)
 
 
 def _read_commands(stream: TextIO, commands: queue.SimpleQueue[dict[str, Any] | None]) -> None:
