@@ -7,11 +7,14 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
+from typing import Any, TypeVar
 
 from harness.errors import StoreError
 from harness.record import Record, from_json, to_json
+
+Line = TypeVar("Line")
 
 
 class Journal:
@@ -44,10 +47,19 @@ class Journal:
 
         Raises
         ------
+        StoreError : as `write`.
+        """
+        self.write(to_json(record))
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Write one line of any kind (its ``kind`` and ``schema`` say which) and have it on the disk before returning.
+
+        Raises
+        ------
         StoreError : the disk is full or the file is gone; what was written before stays.
         """
         try:
-            self._file.write(json.dumps(to_json(record), ensure_ascii=False, separators=(",", ":")) + "\n")
+            self._file.write(json.dumps(values, ensure_ascii=False, separators=(",", ":")) + "\n")
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -74,13 +86,25 @@ class Journal:
 
 
 def read_records(paths: Iterable[pathlib.Path], warn: Callable[[str], None]) -> list[Record]:
-    """Read journals, skipping with a warning what is not a record (a line that a power cut left half written).
+    """Read the measured cells of journals, skipping with a warning what is damaged (a line that a power cut left half written).
 
     Raises
     ------
     StoreError : a file cannot be read at all.
     """
-    records = []
+    return read_lines(paths, warn, ("result", "failure"), from_json)
+
+
+def read_lines(
+    paths: Iterable[pathlib.Path], warn: Callable[[str], None], kinds: Sequence[str], build: Callable[[Any], Line]
+) -> list[Line]:
+    """Read the lines of some kinds, each turned into a value by `build`; a line that `build` refuses is skipped with a warning.
+
+    Raises
+    ------
+    StoreError : a file cannot be read at all.
+    """
+    found = []
     for path in paths:
         try:
             text = path.read_text(encoding="utf-8", errors="replace")
@@ -91,11 +115,11 @@ def read_records(paths: Iterable[pathlib.Path], warn: Callable[[str], None]) -> 
                 continue
             try:
                 values = json.loads(line)
-                if values["kind"] in ("result", "failure"):  # a parity run, say, is something else
-                    records.append(from_json(values))
+                if values["kind"] in kinds:
+                    found.append(build(values))
             except Exception as error:  # a damaged line may be wrong in any way
                 warn(f"{path}:{number}: not a record ({type(error).__name__}); the line is skipped.")
-    return records
+    return found
 
 
 def utc_now() -> str:

@@ -32,8 +32,8 @@ FLOORS = {
     "harness.native": 4,
     "harness.sweep": 5,
     "harness.render": 5,
-    "harness.cli": 6,
-    "harness.__main__": 7,
+    "harness.cli": 8,
+    "harness.__main__": 9,
 }
 
 #: Rooms in which one thing rests on another: (who, on whom), each with its reason in docs/architecture.md.

@@ -84,6 +84,8 @@ results_option = click.option(
     metavar="DIR", envvar="HARNESS_RESULTS", help="Folder that records are kept in. [bench_results]",
 )  # fmt: skip
 
+save_option = click.option("--save/--no-save", default=True, help="Keep a record of what was measured. [on]")
+
 
 def refuse_contradiction(condition: bool, sentence: str) -> None:
     if condition:

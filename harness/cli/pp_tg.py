@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pathlib
 from collections.abc import Sequence
@@ -10,17 +9,26 @@ from typing import Any
 
 import click
 
-from harness.cli.options import Pair, Values, axes, flatten, measured_options, model_option, results_option
+from harness.cli.keeper import Keeper
+from harness.cli.options import (
+    Pair,
+    Values,
+    axes,
+    flatten,
+    measured_options,
+    model_option,
+    results_option,
+    save_option,
+)
 from harness.cli.progress import Progress, byte_bar
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError
-from harness.machine import available_memory_bytes, describe_machine, machine_slug
+from harness.machine import available_memory_bytes
 from harness.model_file import default_model, hash_file, is_synthetic
 from harness.record import Record
 from harness.references import resolve
 from harness.render.formats import FORMATS
 from harness.spec import Grid, RunSpec, whole_numbers
 from harness.stats import summarize
-from harness.store import Journal
 from harness.sweep import Plan, run_cells
 from harness.units import format_gb
 
@@ -60,7 +68,7 @@ _tokens = Values(whole_numbers(0), "N")
 @click.option("--seed", type=int, default=0, metavar="N", help="Seed of the random tokens. [0]")
 @click.option("-o", "--output", type=click.Choice(list(FORMATS)), default="table", help="Format of the result. [table]")
 @click.option("-oe", "--output-err", type=click.Choice(list(FORMATS)), help="Another format, to stderr.")
-@click.option("--save/--no-save", default=True, help="Keep a record of every cell. [on]")
+@save_option
 @results_option
 @click.option(
     "--cell-timeout", "cell_timeout_s", type=click.FloatRange(0, min_open=True), metavar="S",
@@ -85,7 +93,7 @@ def command(models: Sequence[str], **options: Any) -> None:
     _warn_if_too_large(grid.models)
     records: list[Record] = []
     interrupted = False
-    with _Keeper(options) as keeper, Progress(cells) as progress:
+    with Keeper("pp-tg", options["results"], save=options["save"]) as keeper, Progress(cells) as progress:
         plan = Plan(
             command="pp-tg",
             machine=keeper.machine,
@@ -136,40 +144,7 @@ def _tell(record: Record) -> str:
     return f"{sentence} Its last words: {failure.log[-1].strip()}"
 
 
-class _Keeper:
-    """Files records, and goes on without when the disk does not."""
-
-    def __init__(self, options: dict[str, Any]) -> None:
-        self.machine = describe_machine()
-        self.trouble: StoreError | None = None
-        self._saved = 0
-        self._stack = contextlib.ExitStack()
-        folder = options["results"] / machine_slug(self.machine)
-        self._journal = self._stack.enter_context(Journal(folder, "pp-tg")) if options["save"] else None
-
-    def __enter__(self) -> _Keeper:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.close()
-
-    def keep(self, record: Record) -> None:
-        if self._journal is None or self.trouble:
-            return
-        try:
-            self._journal.append(record)
-            self._saved += 1
-        except StoreError as error:
-            self.trouble = error
-
-    def say_where(self) -> None:
-        if self.trouble:
-            click.echo(f"harness: {self.trouble}", err=True)
-        if self._saved and self._journal:
-            click.echo(f"kept in {self._journal.path}", err=True)
-
-
-def _exit_code(records: Sequence[Record], keeper: _Keeper, interrupted: bool) -> int:
+def _exit_code(records: Sequence[Record], keeper: Keeper, interrupted: bool) -> int:
     """The gravest of what happened: interrupted, not stored, failed, not to be trusted."""
     if interrupted:
         return EXIT_INTERRUPTED
