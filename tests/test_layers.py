@@ -21,7 +21,13 @@ FLOORS = {
     "harness.record": 2,
     "harness.stats": 2,
     "harness.theory": 2,
+    "harness.text_run": 2,
     "harness.measure": 3,
+    "harness.generation": 3,
+    "harness.ollama_server": 3,
+    "harness.ollama_store": 3,
+    "harness.generator": 5,
+    "harness.side_by_side": 6,
     "harness.machine": 3,
     "harness.store": 3,
     "harness.child": 4,
@@ -40,6 +46,7 @@ FLOORS = {
 ALLOWED_SIDEWAYS = {
     ("harness.stats", "harness.record"),
     ("harness.units", "harness.errors"),
+    ("harness.text_run", "harness.record"),
 }
 
 #: Floors 0-2 and render know no clock, file, process or environment.

@@ -15,6 +15,8 @@ from harness.errors import EXIT_INTERRUPTED, HarnessError
 #: that help and completion stay as quick as click itself.
 COMMANDS = {
     "pp-tg": ("harness.cli.pp_tg", "Measure prompt processing and text generation."),
+    "run": ("harness.cli.run", "Have a model write a text, with Ollama's figures of it."),
+    "reference": ("harness.cli.reference", "Run the article's task over the catalog models that are here."),
     "inspect": ("harness.cli.inspect", "Show what a model is made of, from its header alone."),
     "models": ("harness.cli.models", "List the catalog: names, sizes, what is on disk, what fits."),
     "synth": ("harness.cli.synth", "Write a model of a catalog shape with random weights."),
