@@ -63,6 +63,7 @@ class TextRequest:
     seed: int = 0
     max_tokens: int | None = None
     ignore_eog: bool = False
+    warmup: bool = False
 
     def __post_init__(self) -> None:
         if not self.prompt.strip():

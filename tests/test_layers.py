@@ -26,6 +26,7 @@ FLOORS = {
     "harness.generation": 3,
     "harness.ollama_server": 3,
     "harness.ollama_store": 3,
+    "harness.comparison": 4,
     "harness.generator": 5,
     "harness.side_by_side": 6,
     "harness.machine": 3,

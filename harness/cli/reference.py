@@ -20,7 +20,7 @@ from harness.units import format_gb
 _EXAMPLES = f"""
 \b
 Examples:
-  harness reference                     every model of the catalog that is here
+  harness reference                     every catalog model that is here
   harness reference --gpu-layers 0      on the CPU, as the article does it
   harness reference -m llama3.2:1b -m llama3.1:8b
   harness reference --max-tokens 100 -o json

@@ -15,14 +15,21 @@ from harness.spec import MAX_TOKENS, parameters
 from harness.text_run import DEFAULT_N_CTX
 
 
+def one_value(name: str, *, default: int | None) -> Any:
+    """An option of `harness pp-tg` that takes one whole number here instead of a list."""
+    parameter = parameters()[name]
+    shown = "" if default is None else f" [{default}]"
+    return click.option(
+        *parameter.flags, name, type=_One(parameter.parse), default=default, metavar="N", help=parameter.help + shown
+    )
+
+
 def writing_options(function: Any) -> Any:
     """Add the options of the sampler, the context and the placement; the latter are those of `harness pp-tg`, with one value each."""
-    table = parameters()
-    layers, threads = table["n_gpu_layers"], table["n_threads"]
     for option in reversed(
         (
-            click.option(*layers.flags, "n_gpu_layers", type=_One(layers.parse), default=-1, metavar="N", help=layers.help + " [-1]"),
-            click.option(*threads.flags, "n_threads", type=_One(threads.parse), metavar="N", help=threads.help),
+            one_value("n_gpu_layers", default=-1),
+            one_value("n_threads", default=None),
             click.option(
                 "-c", "--ctx", "--ctx-size", "n_ctx", type=click.IntRange(2, MAX_TOKENS), metavar="N",
                 help=f"Context for prompt and text. [{DEFAULT_N_CTX}, or the model's if that is less]",

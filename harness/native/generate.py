@@ -84,6 +84,9 @@ def _write(session: TextSession, asked: TextRequest, n_ctx: int, ready_ns: int, 
     def report(piece: str, progress: Progress) -> None:
         emit("text", {"text": piece, **_short(progress)})
 
+    if asked.warmup:
+        session.warm_up(tokens)
+        ready_ns = time.perf_counter_ns()
     before = read_load(time.monotonic())
     done = generate(
         session,
@@ -178,6 +181,12 @@ class TextSession(Session):
         if count < 0:
             raise NativeError(f"llama.cpp cannot tokenize the prompt (llama_tokenize gave {count}); check its text.")
         return list(tokens[:count])
+
+    def warm_up(self, tokens: Sequence[int]) -> None:
+        """Decode one token and forget it: weights are read, threads and kernels started."""
+        self.decode(self.batches(tokens[:1])[0])
+        self.synchronize()
+        self.clear()
 
     # What harness.generation asks for.
 
