@@ -18,6 +18,7 @@ COMMANDS = {
     "run": ("harness.cli.run", "Have a model write a text, with Ollama's figures of it."),
     "reference": ("harness.cli.reference", "Run the article's task over the catalog models that are here."),
     "ollama": ("harness.cli.ollama", "Measure a model of Ollama's through its server and directly."),
+    "report": ("harness.cli.report", "Put everything that was kept into one HTML page."),
     "inspect": ("harness.cli.inspect", "Show what a model is made of, from its header alone."),
     "models": ("harness.cli.models", "List the catalog: names, sizes, what is on disk, what fits."),
     "synth": ("harness.cli.synth", "Write a model of a catalog shape with random weights."),
