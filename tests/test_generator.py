@@ -99,13 +99,15 @@ def test_a_context_beyond_the_training_is_remarked(generator, model):
 def rewritten(model, tmp_path):
     """Makes a copy of the model in which bytes are replaced by as many others."""
 
-    def rewrite(old: bytes, new: bytes) -> str:
-        assert len(old) == len(new)
+    def rewrite(*changes: tuple[bytes, bytes]) -> str:
         with open(model, "rb") as file:
             data = file.read()
-        assert data.count(old) == 1
+        for old, new in changes:
+            assert len(old) == len(new)
+            assert data.count(old) == 1
+            data = data.replace(old, new)
         path = tmp_path / "rewritten.gguf"
-        path.write_bytes(data.replace(old, new))
+        path.write_bytes(data)
         return str(path)
 
     yield rewrite
@@ -113,7 +115,7 @@ def rewritten(model, tmp_path):
 
 
 def test_a_model_without_a_template_gets_the_prompt_raw_and_says_so(generator, rewritten):
-    path = rewritten(b"tokenizer.chat_template", b"tokenizer.chat_template"[::-1])
+    path = rewritten((b"tokenizer.chat_template", b"tokenizer.chat_template"[::-1]))
     run, _, remarks, _ = write(generator, path)
     assert run.template == "missing"
     assert remarks == ["the model has no chat template; the prompt is used raw"]
@@ -121,22 +123,40 @@ def test_a_model_without_a_template_gets_the_prompt_raw_and_says_so(generator, r
 
 
 def test_a_template_that_jinja_refuses_is_given_to_llama_cpps_function(generator, rewritten, model):
-    path = rewritten(b"{% for message in messages %}", b"{% for message on messages %}")
+    path = rewritten((b"{% for message in messages %}", b"{% for message on messages %}"))
     run, text, remarks, _ = write(generator, path)
     assert run.template == "llama.cpp"
     assert remarks == []
     assert len(text) > 10
 
 
-def test_a_template_that_nobody_understands_is_said(generator, rewritten):
+@pytest.fixture(scope="module")
+def template(model):
+    """The model's own chat template."""
     from gguf import GGUFReader
 
-    from harness.model_file import default_model
+    return GGUFReader(model).fields["tokenizer.chat_template"].contents().encode()
 
-    template = GGUFReader(default_model()).fields["tokenizer.chat_template"].contents().encode()
-    run, _, remarks, _ = write(generator, rewritten(template, b"{% nonsense ".ljust(len(template), b"x")))
+
+def test_a_template_that_nobody_understands_is_said(generator, rewritten, template):
+    run, _, remarks, _ = write(generator, rewritten((template, b"{% nonsense ".ljust(len(template), b"x"))))
     assert run.template == "failed"
     assert "cannot be applied (TemplateSyntaxError" in remarks[0]
+
+
+def test_a_bos_that_the_template_writes_is_not_doubled(generator, rewritten, template):
+    """Where the tokenizer adds BOS, a template with one and a template without come to the same tokens."""
+    adds_bos = b"tokenizer.ggml.add_bos_token" + bytes([7, 0, 0, 0])
+    counts = []
+    for bos in (b"{{ bos_token }}", b""):
+        own = bos + b"{{ messages[-1]['content'] }}{#"
+        own = own.ljust(len(template) - 2, b" ") + b"#}"
+        run, _, _, _ = write(
+            generator, rewritten((template, own), (adds_bos + b"\0", adds_bos + b"\1")), "one two three"
+        )
+        assert run.template == "jinja"
+        counts.append(run.figures.prompt_eval_count)
+    assert counts == [4, 4]
 
 
 def test_a_file_that_llama_cpp_refuses_is_a_failure(generator, tmp_path):
