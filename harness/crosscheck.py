@@ -164,7 +164,8 @@ _REASONS: dict[str, str] = {
     "i7-13700T": "89.6 GB/s is DDR5's; with DDR4 it would be 51.2, as its speeds suggest",
     "RTX A6000 Ada": "an ambiguous card: 1b and 70b are too fast for an RTX A6000, 8b too slow for an RTX 6000 Ada",
     "Ryzen AI 9 HX 370": "120 GB/s is for LPDDR5X-7500; with DDR5-5600 it would be 89.6",
-    "X Elite X1E78100": "another architecture (Arm) and soldered memory, whose bandwidth eight others of its kind do not foretell",
+    "X Elite X1E78100": "another architecture (Arm) and soldered memory",
+    "RTX 4050 Laptop": "only its bandwidth is known, and two old cards pull down what is expected of one",
 }
 
 _CELL_REASONS: dict[tuple[str, str], str] = {
@@ -214,8 +215,12 @@ def _verdict(estimate: Estimate, said: float, roof: float | None = None) -> str:
         return f"not possible: reading alone allows {roof:.1f} t/s"
     error = estimate.rate_tok_per_s / said - 1
     if not estimate.low_tok_per_s <= said <= estimate.high_tok_per_s:
-        return f"outside the interval ({error:+.0%})"
-    return "agrees" if abs(error) <= 0.15 else f"inside a wide interval ({error:+.0%})"
+        return f"outside the interval; what comes out is {_compare(error)}"
+    return "agrees" if abs(error) <= 0.15 else f"inside a wide interval; what comes out is {_compare(error)}"
+
+
+def _compare(error: float) -> str:
+    return f"{abs(error):.0%} {'more' if error > 0 else 'less'}"
 
 
 def _without(machines: Sequence[Machine], family: str) -> list[Machine]:
@@ -295,7 +300,7 @@ def _claim_48_gb(catalog: Catalog, machines: Sequence[Machine]) -> Claim:
 def _claim_405b(catalog: Catalog, machines: Sequence[Machine]) -> Claim:
     size = sum(tensor.size_bytes for tensor in tensor_table(catalog.find("llama3.1:405b").shape, "Q4_0"))
     return Claim(
-        "llama3.1:405b in Q4_0", "some 200 GB", format_gb(size), f"{size / 200e9 - 1:+.0%}; too large for 128 GB all the same",
+        "llama3.1:405b in Q4_0", "some 200 GB", format_gb(size), f"{size / 200e9 - 1:.0%} more; too large for 128 GB all the same",
         "harness predict -m llama3.1:405b:q4_0 --machine 'M4 Max 40' --memory 128GiB",
     )  # fmt: skip
 
@@ -305,7 +310,9 @@ def _claim_vision(catalog: Catalog, machines: Sequence[Machine]) -> Claim:
     card = find_machine(machines, "RTX 3070 Ti")[0]
     room = predict_for(card, Question(cost, n_ctx=ARTICLE_CTX), machines).rooms[0]
     verdict = (
-        f"fits, {format_gb(room.left_bytes)} left" if room.fits else f"does not fit by {format_gb(-room.left_bytes)}"
+        f"fits, {format_gb(room.left_bytes)} left"
+        if room.fits
+        else f"does not quite fit ({format_gb(-room.left_bytes)} too much, by this estimate)"
     )
     return Claim(
         "llama3.2-vision:11b in 8 GB of VRAM", "will probably be used",

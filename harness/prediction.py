@@ -15,7 +15,7 @@ from harness.catalog import Catalog, Entry
 from harness.errors import UsageError
 from harness.rates import Measured
 from harness.theory.predict import (
-    Belief,
+    Device,
     Estimate,
     Hardware,
     Point,
@@ -73,7 +73,8 @@ def _article_machines(catalog: Catalog) -> list[Machine]:
     machines = []
     for row in published.load_machines():
         peak = published.load_bandwidths()[row.name]
-        held, spilled = [], []
+        held: list[Point] = []
+        spilled: list[Point] = []
         for name, rate in row.rates_tok_per_s.items():
             if rate is None:
                 continue
@@ -212,7 +213,8 @@ def predict_for(machine: Machine, question: Question, machines: Sequence[Machine
     known = tuple(point for point in hardware.points if not _is_same(point.cost, cost))
     belief = fit(dataclasses.replace(hardware, points=known), population)
     vram = question.vram_bytes or machine.vram_bytes
-    rooms, shares, notes = _place(hardware, belief, question, vram, machines)
+    device = (hardware.bandwidth_bytes_per_s, belief, population.width(len(known)))
+    rooms, shares, notes = _place(hardware.kind, device, question, vram, machines)
     bandwidth = hardware.bandwidth_bytes_per_s
     whole = len(shares) == 1 and shares[0].bandwidth_bytes_per_s == bandwidth
     pp, pp_basis = predict_prompt(question, machine.prompt_flops_per_s, "prompts timed on it")
@@ -224,7 +226,7 @@ def predict_for(machine: Machine, question: Question, machines: Sequence[Machine
         cost=cost,
         n_ctx=question.n_ctx,
         n_depth=question.n_depth,
-        tg=estimate(shares, population.noise, population.width(len(known))),
+        tg=estimate(shares, population.noise),
         tg_roof_tok_per_s=roof_tok_per_s(cost, bandwidth, question.n_depth) if whole else None,
         pp=pp if whole else None,
         pp_basis=pp_basis if whole else "not worked out for a model on two devices",
@@ -246,15 +248,15 @@ def _tell_basis(known: Sequence[Point], population: Population) -> str:
 
 
 def _place(
-    hardware: Hardware, belief: Belief, question: Question, vram_bytes: int | None, machines: Sequence[Machine]
+    kind: str, device: Device, question: Question, vram_bytes: int | None, machines: Sequence[Machine]
 ) -> tuple[tuple[Room, ...], list[Share], tuple[str, ...]]:
     """Where the layers go, what is left there, and the shares of a token's time."""
     cost, depth = question.cost, question.n_depth
-    whole = [Share(cost.n_layers, cost.bytes_per_token(depth), hardware.bandwidth_bytes_per_s, belief)]
+    whole = [Share(cost.n_layers, cost.bytes_per_token(depth), *device)]
     rooms, notes = [], []
     if question.memory_bytes:
-        rooms.append(_room_in_memory(cost, question.n_ctx, question.memory_bytes, hardware.kind))
-    if vram_bytes is None or hardware.kind != "gpu":
+        rooms.append(_room_in_memory(cost, question.n_ctx, question.memory_bytes, kind))
+    if vram_bytes is None or kind != "gpu":
         return tuple(rooms), whole, ()
     n_layers = count_layers_that_fit(cost, question.n_ctx, vram_bytes)
     need = work_out_need(cost, question.n_ctx, on_gpu=True)
@@ -263,8 +265,7 @@ def _place(
         return tuple(rooms), whole, ()
     cpu, name = _find_host(question.host, machines)
     notes.append(f"{n_layers} of {cost.n_layers} layers on the card, the rest on {name}")
-    card = (hardware.bandwidth_bytes_per_s, belief)
-    return tuple(rooms), split_shares(cost, n_layers, depth, card, cpu), tuple(notes)
+    return tuple(rooms), split_shares(cost, n_layers, depth, device, cpu), tuple(notes)
 
 
 def _room_in_memory(cost: Cost, n_ctx: int, memory_bytes: int, kind: str) -> Room:
@@ -275,14 +276,17 @@ def _room_in_memory(cost: Cost, n_ctx: int, memory_bytes: int, kind: str) -> Roo
     return Room(need, metal_limit_bytes(memory_bytes), f"{share} of the memory, Metal's default")
 
 
-def _find_host(name: str | None, machines: Sequence[Machine]) -> tuple[tuple[float, Belief], str]:
+def _find_host(name: str | None, machines: Sequence[Machine]) -> tuple[Device, str]:
     """The processor that takes what a card cannot: a named one, or an average of the published ones."""
     population = populate(machines, "cpu")
     if name is not None:
         host = find_machine(machines, name)[0].hardware
-        return (host.bandwidth_bytes_per_s, fit(host, population)), host.name
+        return (host.bandwidth_bytes_per_s, fit(host, population), population.width(len(host.points))), host.name
     processors = [machine.hardware for machine in machines if machine.hardware.kind == "cpu"]
-    return average_machine(processors, population), "an average published CPU (name one with --host)"
+    return (
+        *average_machine(processors, population),
+        population.width(0),
+    ), "an average published CPU (name one with --host)"
 
 
 def predict_prompt(question: Question, flops_per_s: float | None, basis: str) -> tuple[Estimate | None, str]:
@@ -339,7 +343,8 @@ def predict_own(own: OwnMachine, question: Question, machines: Sequence[Machine]
     prior = dataclasses.replace(population, belief=measured_belief(population))
     hardware = Hardware(own.name, own.kind, bandwidth, tuple(points))
     belief = fit(hardware, prior)
-    rooms, shares, notes = _place(hardware, belief, question, question.vram_bytes, machines)
+    device = (bandwidth, belief, prior.width(len(points)))
+    rooms, shares, notes = _place(own.kind, device, question, question.vram_bytes, machines)
     names = ", ".join(dict.fromkeys(f"{point.cost.name} {point.cost.quantization}" for point in points))
     said = (
         [f"the bandwidth that harness roofline measured ({bandwidth / 1e9:.1f} GB/s)"]
@@ -350,7 +355,7 @@ def predict_own(own: OwnMachine, question: Question, machines: Sequence[Machine]
     pp, pp_basis = _own_prompt(own, question)
     return Answer(
         own.name, own.kind, own.bandwidth_bytes_per_s, " and ".join(said), question.cost, question.n_ctx, question.n_depth,
-        estimate(shares, prior.noise, prior.width(len(points))),
+        estimate(shares, prior.noise),
         roof_tok_per_s(question.cost, bandwidth, question.n_depth) if own.bandwidth_bytes_per_s else None,
         pp, pp_basis, rooms, notes,
     )  # fmt: skip

@@ -43,12 +43,21 @@ ARTICLE_MODELS = ("qwen2.5:0.5b", "llama3.2:1b", "llama3.2:3b", "llama3.1:8b", "
 CAUTIONS: Mapping[str, str] = MappingProxyType(
     {
         "RTX A6000 Ada": "no card has this name; read as RTX 6000 Ada (960 GB/s), though its 8b looks like an RTX A6000",
-        "GTX 960": "sold with 2 and 4 GB; the 8b file fits neither, so some of its layers ran on an unnamed CPU",
-        "M1000M": "sold with 2 and 4 GB; the 8b file fits neither, so some of its layers ran on an unnamed CPU",
-        "RTX 3060 Ti": "8 GB: most layers of 70b ran on an unnamed CPU",
-        "RTX 3070 Ti": "8 GB: most layers of 70b ran on an unnamed CPU",
         "i7-13700T": "takes DDR5-5600 (89.6 GB/s, used here) or DDR4-3200 (51.2); which it had is not known",
         "E5-2696 v3": "68 GB/s with four channels filled; its 70b is far below its other figures (NUMA? memory?)",
+    }
+)
+
+_SPILLED_8B = "sold with 2 and 4 GB: 8b fits neither, so some of its layers ran on an unnamed CPU"
+_SPILLED_70B = "8 GB: most layers of 70b ran on an unnamed CPU"
+
+#: Cautions that belong to one figure.
+FIGURE_CAUTIONS: Mapping[tuple[str, str], str] = MappingProxyType(
+    {
+        ("M1000M", "llama3.1:8b"): _SPILLED_8B,
+        ("GTX 960", "llama3.1:8b"): _SPILLED_8B,
+        ("RTX 3060 Ti", "llama3.1:70b"): _SPILLED_70B,
+        ("RTX 3070 Ti", "llama3.1:70b"): _SPILLED_70B,
     }
 )
 
@@ -103,7 +112,7 @@ class Accuracy:
 
 
 def _rows(name: str) -> list[dict[str, str]]:
-    text = resources.files("harness").joinpath("data", name).read_text(encoding="utf-8")
+    text = (resources.files("harness") / "data" / name).read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines()))
 
 

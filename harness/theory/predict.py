@@ -91,12 +91,16 @@ class Population:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A part of a model's layers and bytes (a token's) on one device, of which something is believed."""
+    """A part of a model's layers and bytes (a token's) on one device, of which something is believed.
+
+    width is how many standard deviations of that belief the interval is to hold.
+    """
 
     n_layers: float
     n_bytes: float
     bandwidth_bytes_per_s: float
     belief: Belief
+    width: float = _Z
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +163,7 @@ def _quantile(values: list[float]) -> float:
 
 def _standardize(machine: Hardware, point: Point, belief: Belief, noise: float) -> float:
     cost = point.cost
-    share = Share(cost.n_layers, cost.bytes_per_token(point.depth), machine.bandwidth_bytes_per_s, belief)
+    share = Share(cost.n_layers, cost.bytes_per_token(point.depth), machine.bandwidth_bytes_per_s, belief, width=1.0)
     total, variance = _add_up([share], noise)
     return abs(math.log(point.token_s / total)) / math.sqrt(variance)
 
@@ -238,8 +242,8 @@ def average_machine(machines: Sequence[Hardware], population: Population) -> tup
     return math.exp(mean), Belief(population.belief.log_a, 0.0, population.belief.var_a, variance)
 
 
-def estimate(shares: Sequence[Share], noise: float, width: float = _Z) -> Estimate:
-    """Add up the time of a token over the devices that it passes, and what is not known of it; width is in standard deviations.
+def estimate(shares: Sequence[Share], noise: float) -> Estimate:
+    """Add up the time of a token over the devices that it passes, and what is not known of it.
 
     Raises
     ------
@@ -248,36 +252,38 @@ def estimate(shares: Sequence[Share], noise: float, width: float = _Z) -> Estima
     if not shares:
         raise ValueError("a token passes at least one device")
     total, variance = _add_up(shares, noise)
-    factor = math.exp(width * math.sqrt(variance))
+    factor = math.exp(math.sqrt(variance))
     return Estimate(1 / total, 1 / (total * factor), factor / total)
 
 
 def _add_up(shares: Sequence[Share], noise: float) -> tuple[float, float]:
-    """(seconds a token, variance of their logarithm), by the first order of the error's propagation."""
-    total, parts = 0.0, []
+    """(seconds a token, variance of their logarithm in units of the widths), by the first order of the error's propagation."""
+    parts = []
     for share in shares:
         fixed = math.exp(share.belief.log_a) * share.n_layers
         reading = share.n_bytes / (math.exp(share.belief.log_e) * share.bandwidth_bytes_per_s)
-        total += fixed + reading
-        parts.append((fixed, reading, share.belief))
-    variance = noise**2
-    for fixed, reading, belief in parts:
-        j1, j2 = fixed / total, -reading / total
-        variance += j1 * j1 * belief.var_a + j2 * j2 * belief.var_e + 2 * j1 * j2 * belief.cov
+        parts.append((fixed, reading, share))
+    total = sum(fixed + reading for fixed, reading, _ in parts)
+    variance = 0.0
+    for fixed, reading, share in parts:
+        j1, j2, belief = fixed / total, -reading / total, share.belief
+        own = j1 * j1 * belief.var_a + j2 * j2 * belief.var_e + 2 * j1 * j2 * belief.cov
+        variance += share.width**2 * (own + (j1 - j2) * noise**2)
     return total, variance
 
 
-def split_shares(
-    cost: Cost, n_layers_gpu: int, depth: float, gpu: tuple[float, Belief], cpu: tuple[float, Belief]
-) -> list[Share]:
-    """Deal a model's layers out to a card and the processor beside it; each device is (bandwidth, belief).
+#: A device as a share of a token's time takes it: bandwidth, belief, width.
+Device = tuple[float, Belief, float]
+
+
+def split_shares(cost: Cost, n_layers_gpu: int, depth: float, gpu: Device, cpu: Device) -> list[Share]:
+    """Deal a model's layers out to a card and the processor beside it.
 
     n_layers_gpu counts the output matrix as one more, as llama.cpp does.
     """
-    on_gpu = min(n_layers_gpu, cost.n_layers)
-    per_layer = cost.block_bytes + depth * (cost.kv_bytes_per_token or 0) / cost.n_layers
-    gpu_bytes = on_gpu * per_layer
     if n_layers_gpu > cost.n_layers:
         return [Share(cost.n_layers, cost.bytes_per_token(depth), *gpu)]
-    rest = Share(cost.n_layers - on_gpu, cost.bytes_per_token(depth) - gpu_bytes, *cpu)
-    return [Share(on_gpu, gpu_bytes, *gpu), rest] if on_gpu else [rest]
+    per_layer = cost.block_bytes + depth * (cost.kv_bytes_per_token or 0) / cost.n_layers
+    gpu_bytes = n_layers_gpu * per_layer
+    rest = Share(cost.n_layers - n_layers_gpu, cost.bytes_per_token(depth) - gpu_bytes, *cpu)
+    return [Share(n_layers_gpu, gpu_bytes, *gpu), rest] if n_layers_gpu else [rest]
