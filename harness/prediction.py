@@ -217,6 +217,7 @@ def predict_for(machine: Machine, question: Question, machines: Sequence[Machine
     rooms, shares, notes = _place(hardware.kind, device, question, vram, machines)
     bandwidth = hardware.bandwidth_bytes_per_s
     whole = len(shares) == 1 and shares[0].bandwidth_bytes_per_s == bandwidth
+    roof = roof_tok_per_s(cost, bandwidth, question.n_depth) if whole else None
     pp, pp_basis = predict_prompt(question, machine.prompt_flops_per_s, "prompts timed on it")
     return Answer(
         machine=hardware.name,
@@ -226,13 +227,20 @@ def predict_for(machine: Machine, question: Question, machines: Sequence[Machine
         cost=cost,
         n_ctx=question.n_ctx,
         n_depth=question.n_depth,
-        tg=estimate(shares, population.noise),
-        tg_roof_tok_per_s=roof_tok_per_s(cost, bandwidth, question.n_depth) if whole else None,
+        tg=_cap(estimate(shares, population.noise), roof),
+        tg_roof_tok_per_s=roof,
         pp=pp if whole else None,
         pp_basis=pp_basis if whole else "not worked out for a model on two devices",
         rooms=rooms,
         notes=(*machine.cautions, *notes),
     )
+
+
+def _cap(found: Estimate, roof: float | None) -> Estimate:
+    """Nothing is quicker than reading at the stated bandwidth."""
+    if roof is None or found.high_tok_per_s <= roof:
+        return found
+    return Estimate(min(found.rate_tok_per_s, roof), found.low_tok_per_s, roof)
 
 
 def _is_same(known: Cost, asked: Cost) -> bool:
@@ -314,12 +322,16 @@ def predict_by_bandwidth(
 
 @dataclass(frozen=True, slots=True)
 class OwnMachine:
-    """What this machine's records say of it. bandwidth is None where `harness roofline` never ran."""
+    """What this machine's records say of it. bandwidth is None where `harness roofline` never ran.
+
+    bandwidth is the quickest reading of all, type_bandwidth that of the asked model's type.
+    """
 
     name: str
     kind: str
     measured: Sequence[Measured]
     bandwidth_bytes_per_s: float | None = None
+    type_bandwidth_bytes_per_s: float | None = None
     flops_per_s: float | None = None
 
 
@@ -331,7 +343,7 @@ def predict_own(own: OwnMachine, question: Question, machines: Sequence[Machine]
     UsageError : neither is there.
     """
     points = own_points(own.measured)
-    bandwidth = own.bandwidth_bytes_per_s
+    bandwidth = own.type_bandwidth_bytes_per_s or own.bandwidth_bytes_per_s
     if bandwidth is None and not points:
         raise UsageError(
             "Nothing is known of this machine yet: run `harness roofline` or `harness pp-tg` first, or name a --machine or "
@@ -347,16 +359,14 @@ def predict_own(own: OwnMachine, question: Question, machines: Sequence[Machine]
     rooms, shares, notes = _place(own.kind, device, question, question.vram_bytes, machines)
     names = ", ".join(dict.fromkeys(f"{point.cost.name} {point.cost.quantization}" for point in points))
     said = (
-        [f"the bandwidth that harness roofline measured ({bandwidth / 1e9:.1f} GB/s)"]
-        if own.bandwidth_bytes_per_s
-        else []
+        [f"what harness roofline read of this type ({bandwidth / 1e9:.1f} GB/s)"] if own.bandwidth_bytes_per_s else []
     )
     said += [f"its own records of {names}"] if names else []
     pp, pp_basis = _own_prompt(own, question)
     return Answer(
         own.name, own.kind, own.bandwidth_bytes_per_s, " and ".join(said), question.cost, question.n_ctx, question.n_depth,
         estimate(shares, prior.noise),
-        roof_tok_per_s(question.cost, bandwidth, question.n_depth) if own.bandwidth_bytes_per_s else None,
+        roof_tok_per_s(question.cost, own.bandwidth_bytes_per_s, question.n_depth) if own.bandwidth_bytes_per_s else None,
         pp, pp_basis, rooms, notes,
     )  # fmt: skip
 

@@ -84,6 +84,18 @@ class Roof:
         return max(found, key=lambda test: test.rate_per_s, default=None)
 
 
+def reading_for(roof: Roof, device: str, quantization: str) -> RoofTest | None:
+    """The quickest reading of the type that is nearest to a quantization: unpacking small types costs a CPU more than reading them
+    does.
+
+    4 bits and fewer are Q4_0's kind, 5 to 8 bits Q8_0's; else the quickest of all.
+    """
+    bits = next((int(letter) for letter in quantization if letter.isdigit()), 0) if "Q" in quantization else 0
+    name = ("Q4_0" if bits <= 4 else "Q8_0") if bits else quantization
+    found = [t for t in roof.tests if (t.work, t.device, t.type_name) == (READING, device, name)]
+    return max(found, key=lambda test: test.rate_per_s, default=roof.best(READING, device))
+
+
 def to_json(roof: Roof) -> dict[str, Any]:
     """Plain JSON values, one line of kind ``roofline``."""
     values = dataclasses.asdict(roof)

@@ -151,7 +151,7 @@ def _answer_here(catalog: Any, question: Question, results: pathlib.Path, machin
     from harness.machine import available_memory_bytes, describe_machine
     from harness.prediction import OwnMachine, predict_own
     from harness.rates import name_host
-    from harness.roof import ARITHMETIC, READING, latest
+    from harness.roof import ARITHMETIC, READING, latest, reading_for
 
     journals = own_journals(results)
     measured, roof = read_measured(journals, catalog), latest(read_roofs(journals))
@@ -164,13 +164,15 @@ def _answer_here(catalog: Any, question: Question, results: pathlib.Path, machin
     for label, kind in (labels or {host: "cpu"}).items():
         device = _find_device(roof, label, kind)
         reading = roof.best(READING, device) if roof and device else None
+        typed = reading_for(roof, device, question.cost.quantization) if roof and device else None
         product = roof.best(ARITHMETIC, device) if roof and device else None
         own = OwnMachine(
             label,
             kind,
             [item for item in measured if item.machine_label == label],
-            reading and reading.rate_per_s,
-            product and product.rate_per_s,
+            reading.rate_per_s if reading else None,
+            typed.rate_per_s if typed else None,
+            product.rate_per_s if product else None,
         )
         answers.append(predict_own(own, question, machines))
     return answers

@@ -181,7 +181,7 @@ class _Product:
         self._graph = lib.ggml_new_graph(rest)
         lib.ggml_build_forward_expand(self._graph, self._result)
         standard = lib.ggml_backend_dev_buffer_type(self._device.pointer)
-        kind = self._find_repacking() if work.name == ARITHMETIC else None
+        kind = self._find_repacking()
         self.is_repacked = kind is not None
         for context, buffer_type in ((weights, kind or standard), (rest, standard)):
             buffer = lib.ggml_backend_alloc_ctx_tensors_from_buft(context, buffer_type)
