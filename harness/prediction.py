@@ -64,8 +64,18 @@ def article_cost(catalog: Catalog, name: str) -> Cost:
 
 
 def known_machines(catalog: Catalog) -> list[Machine]:
-    """Every published machine: the article's fifteen, and Apple's line."""
-    return [*_article_machines(catalog), *_apple_machines()]
+    """Every published machine: the article's fifteen, other readings of two of them, and Apple's line."""
+    return [*_article_machines(catalog), *_other_readings(), *_apple_machines()]
+
+
+def _other_readings() -> list[Machine]:
+    """Machines of which only a bandwidth is known: what an ambiguous name of the article's may mean instead."""
+    named = {machine.name for machine in published.load_machines()}
+    return [
+        Machine(Hardware(name, peak.kind, peak.bandwidth_bytes_per_s), name.split(" (")[0], peak.vram_bytes)
+        for name, peak in published.load_bandwidths().items()
+        if name not in named and peak.kind != "apple"
+    ]
 
 
 def _article_machines(catalog: Catalog) -> list[Machine]:
@@ -139,7 +149,9 @@ def find_machine(machines: Sequence[Machine], name: str) -> list[Machine]:
         found = [machine for machine in machines if _squeeze(by(machine)) == wanted]
         if found:
             return found
-    found = [machine for machine in machines if wanted and wanted in _squeeze(machine.hardware.name)]
+    # "M4 Max 40" is enough of "M4 Max 40-core GPU"; but an RTX 3070 is no RTX 3070 Ti.
+    apple = [machine for machine in machines if machine.hardware.kind == "apple"]
+    found = [machine for machine in apple if wanted and _squeeze(machine.hardware.name).startswith(wanted)]
     if len({machine.family for machine in found}) == 1:
         return found
     names = {_squeeze(machine.family): machine.family for machine in machines}

@@ -43,7 +43,7 @@ ARTICLE_MODELS = ("qwen2.5:0.5b", "llama3.2:1b", "llama3.2:3b", "llama3.1:8b", "
 CAUTIONS: Mapping[str, str] = MappingProxyType(
     {
         "RTX A6000 Ada": "no card has this name; read as RTX 6000 Ada (960 GB/s), though its 8b looks like an RTX A6000",
-        "i7-13700T": "takes DDR5-5600 (89.6 GB/s, used here) or DDR4-3200 (51.2); which it had is not known",
+        "i7-13700T": "takes DDR5-5600 (89.6 GB/s, taken for predictions) or DDR4-3200 (51.2); which it had is not known",
         "E5-2696 v3": "68 GB/s with four channels filled; its 70b is far below its other figures (NUMA? memory?)",
     }
 )

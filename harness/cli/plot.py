@@ -58,7 +58,8 @@ def _draw_size(material: Material, theme: str) -> Any:
     from harness.render.plots import draw_sizes
     from harness.theory.roofline import cost_of_shape
 
-    rows, sizes = _rows(material), {}
+    rows = _rows(material)
+    sizes: dict[tuple[str, str | None], int] = {}
     for model, quantization in {(name, cell.quantization) for row in rows for name, cell in row.cells.items()}:
         entry = material.catalog.entries.get(model)
         if entry is not None and quantization is not None:

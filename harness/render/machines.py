@@ -103,8 +103,9 @@ def sort_rows(rows: Sequence[Row], by: str = "speed") -> list[Row]:
     middle = {model: median(values) for model, values in rates.items()}
 
     def score(row: Row) -> float:
-        logs = [log(cell.rate_tok_per_s / middle[model]) for model, cell in row.cells.items()]
-        return -sum(logs) / len(logs) if logs else 0.0
+        shared = [(model, cell) for model, cell in row.cells.items() if len(rates[model]) > 1]
+        logs = [log(cell.rate_tok_per_s / middle[model]) for model, cell in shared]
+        return -sum(logs) / len(logs) if logs else float("-inf")  # nothing to compare it by: it comes first
 
     return sorted(rows, key=score)
 
@@ -202,17 +203,19 @@ def _show_cell(cell: Cell | None, notes: _Notes) -> str:
     if cell is None:
         return "—"
     rate = cell.rate_tok_per_s
-    digits = 2 if rate < 2 else 1
-    return f"{rate:.{digits}f}" + ("*" if cell.is_synthetic else "") + notes.mark(cell.remarks)
+    # A published figure keeps the digits that it has.
+    text = f"{rate:g}" if cell.time_utc is None else f"{rate:.{2 if rate < 2 else 1}f}"
+    return text + ("*" if cell.is_synthetic else "") + notes.mark(cell.remarks)
 
 
 def _remarks(rows: Sequence[Row], test_kind: str) -> list[str]:
     """What the figures are: what was generated, in which quantization, what is marked."""
     remarks = []
     quantizations: dict[bool, dict[str, dict[str, None]]] = {True: {}, False: {}}
-    for row in rows:
-        for model, cell in row.cells.items():
-            quantizations[row.is_published].setdefault(model, {})[cell.quantization or "?"] = None
+    for model in list_models(rows):
+        for row in rows:
+            if cell := row.cells.get(model):
+                quantizations[row.is_published].setdefault(model, {})[cell.quantization or "?"] = None
     what = "generated" if test_kind == "tg" else "prompt"
     if quantizations[True]:
         remarks.append(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import UsageError
-from harness.published import Accuracy, AppleChip
+from harness.published import FIGURE_CAUTIONS, Accuracy, AppleChip
 from harness.rates import Measured
 from harness.render.figure import PALETTE, THEMES, new_figure
 from harness.render.machines import Row, list_models
@@ -22,14 +21,14 @@ def set_title(axis: Any, text: str, theme: str) -> None:
     axis.set_title(text, loc="left", fontsize=12, color=THEMES[theme].ink)
 
 
-def set_log(axis: Any, *names: str) -> None:
-    """Make axes logarithmic with plain numbers at 1, 2, 5, 10, …; fewer where many decades are shown."""
+def set_log(axis: Any, *names: str, subs: tuple[float, ...] = (1.0, 2.0, 5.0)) -> None:
+    """Make axes logarithmic with plain numbers at these multiples of each power of ten."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     for name in names:
         getattr(axis, f"set_{name}scale")("log")
         ticks = getattr(axis, f"{name}axis")
-        ticks.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ticks.set_major_locator(LogLocator(subs=subs))
         ticks.set_major_formatter(lambda value, _: f"{value:,.10g}".replace(",", " "))
         ticks.set_minor_formatter(NullFormatter())
         ticks.set_tick_params(which="minor", length=0)
@@ -97,6 +96,8 @@ def _shorten(text: str, width: int) -> str:
 def draw_sizes(rows: Sequence[Row], sizes: Mapping[tuple[str, str | None], int], theme: str = "light") -> Any:
     """Speed against size, both logarithmic; a straight line fitted for each machine of which several models are known.
 
+    Figures of models that a card could not hold are hollow and not fitted.
+
     sizes gives the bytes of a model in a quantization; a cell without one is left out.
     """
     import numpy as np
@@ -107,18 +108,20 @@ def draw_sizes(rows: Sequence[Row], sizes: Mapping[tuple[str, str | None], int],
     shown = 0
     for row in ordered:
         points = sorted(
-            (sizes[model, cell.quantization] / 1e9, cell.rate_tok_per_s)
+            (sizes[model, cell.quantization] / 1e9, cell.rate_tok_per_s, (row.machine, model) in FIGURE_CAUTIONS)
             for model, cell in row.cells.items()
             if (model, cell.quantization) in sizes
         )
         if not points:
             continue
-        size, rate = np.array(points).T
+        held = np.array([(size, rate) for size, rate, spilled in points if not spilled])
+        spilled = [(size, rate) for size, rate, spilled in points if spilled]
+        size, rate = held.T
         own = not row.is_published
         colour = THEMES[theme].ink if own else PALETTE[shown % len(PALETTE)]
         line = "-" if shown < len(PALETTE) or own else "--"
         mark = "*" if own else MARKS[(shown // len(PALETTE)) * 2 + shown % 2]
-        if len(points) > 1:
+        if len(size) > 1:
             slope, height = np.polyfit(np.log(size), np.log(rate), 1)
             ends = np.array([size[0], size[-1]])
             axis.plot(ends, np.exp(height) * ends**slope, line, color=colour, linewidth=2.6 if own else 1.4)
@@ -126,10 +129,12 @@ def draw_sizes(rows: Sequence[Row], sizes: Mapping[tuple[str, str | None], int],
             size, rate, mark, color=colour, markersize=13 if own else 6, label=("» " if own else "") + row.machine,
             zorder=4 if own else 3,
         )  # fmt: skip
+        for at in spilled:  # not in the fit: a part of it ran elsewhere
+            axis.plot(*at, mark, color=colour, markersize=7, fillstyle="none", zorder=3)
         shown += not own
     axis.set_xlabel("size of the weights in GB (10⁹ bytes)")
     axis.set_ylabel("generated tokens a second")
-    set_title(axis, "Speed against size: lines fitted for each machine", theme)
+    set_title(axis, "Speed against size; hollow: partly on a CPU, not in the fit", theme)
     _legend_below(figure, axis, theme, columns=4)
     return figure
 
@@ -152,29 +157,24 @@ def draw_bandwidth(
     for axis in axes:
         set_log(axis, "x", "y")
         axis.set_xlabel("memory bandwidth in GB/s")
-    for number, kind in enumerate(("Q4_0", "Q8_0", "F16")):
+    # The quantizations' prompts are nearly equally quick: large hollow marks behind small full ones.
+    for number, (kind, size, fill) in enumerate((("F16", 10, "none"), ("Q8_0", 7, "none"), ("Q4_0", 4, "full"))):
         for axis, name in ((prompts, "pp_tok_per_s"), (tokens, "tg_tok_per_s")):
             pairs = [(chip.bandwidth_bytes_per_s / 1e9, rate) for chip in chips if (rate := getattr(chip, name)[kind])]
             axis.plot(
-                *zip(*pairs, strict=True), MARKS[number], color=PALETTE[number], markersize=6,
-                label=f"Apple, LLaMA 7B {kind}",
+                *zip(*pairs, strict=True), MARKS[2 - number], color=PALETTE[2 - number], markersize=size, fillstyle=fill,
+                markeredgewidth=1.5, label=f"Apple, LLaMA 7B {kind}",
             )  # fmt: skip
-        ends = [60e9, 850e9]
-        axis_label = "reading alone (roof)" if kind == "Q4_0" else "_"
+        ends = [60e9, 1000e9]
         tokens.plot(
             [end / 1e9 for end in ends], [end / costs[kind].read_bytes for end in ends], ":",
-            color=PALETTE[number], linewidth=1.4, label=axis_label,
+            color=PALETTE[2 - number], linewidth=1.4, label=f"reading {kind} alone (roof)",
         )  # fmt: skip
-    if others:
+    for number, mark in enumerate(others):
         tokens.plot(
-            [mark.bandwidth_bytes_per_s / 1e9 for mark in others], [mark.rate_tok_per_s for mark in others], "X",
-            color=PALETTE[3], markersize=8, label="other GPUs, llama3.1:8b Q4_0",
+            mark.bandwidth_bytes_per_s / 1e9, mark.rate_tok_per_s, "Xv^P*<>p"[number % 8], color=PALETTE[3], markersize=8,
+            linestyle="none", label=f"{mark.name}, llama3.1:8b Q4_0",
         )  # fmt: skip
-        for mark in others:
-            tokens.annotate(
-                mark.name, (mark.bandwidth_bytes_per_s / 1e9, mark.rate_tok_per_s), xytext=(6, -9),
-                textcoords="offset points", fontsize=8, color=THEMES[theme].ink,
-            )  # fmt: skip
     prompts.set_ylabel("tokens a second")
     set_title(prompts, "Prompts of 512 tokens: arithmetic decides", theme)
     set_title(tokens, "Generation: bandwidth decides", theme)
@@ -226,9 +226,7 @@ def draw_depth(measured: Sequence[Measured], theme: str = "light") -> Any:
     for item in sorted(measured, key=lambda item: item.record.time_utc):
         if item.test_kind == "pp+tg":
             continue
-        kind = f"{item.record.asked.type_k}/{item.record.asked.type_v}"
-        cache = "" if kind == "f16/f16" else f", cache {kind}"
-        name = f"{_name(item)}{cache}, {item.machine_label}"
+        name = f"{_name(item)}{_cache(item)}, {item.machine_label}"
         series.setdefault((item.test_kind, name), {})[item.record.asked.n_depth] = item
     series = {key: depths for key, depths in series.items() if len(depths) > 1}
     if not series:
@@ -243,10 +241,15 @@ def draw_depth(measured: Sequence[Measured], theme: str = "light") -> Any:
             if found == kind:
                 _plot_intervals(axis, sorted(depths.items()), name, names.index(name))
         axis.set_xlabel("tokens already in the cache")
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, axis.get_ylim()[1] * 1.04)
         set_title(axis, "Prompts, tokens a second" if kind == "pp" else "Generation, tokens a second", theme)
     _legend_below(figure, axes[0][0], theme, columns=1)
     return figure
+
+
+def _cache(item: Measured) -> str:
+    kind = f"{item.record.asked.type_k}/{item.record.asked.type_v}"
+    return "" if kind == "f16/f16" else f", cache {kind}"
 
 
 def _name(item: Measured) -> str:
@@ -275,7 +278,7 @@ def draw_history(measured: Sequence[Measured], theme: str = "light") -> Any:
     for item in measured:
         if item.record.asked.n_depth == 0 and item.test_kind != "pp+tg":
             threads = item.record.asked.n_threads
-            name = f"{_name(item)} {item.record.asked.test}, {threads} threads, {item.machine_label}"
+            name = f"{_name(item)} {item.record.asked.test}, {threads} threads{_cache(item)}, {item.machine_label}"
             series.setdefault((item.test_kind, name), []).append(item)
     series = {key: found for key, found in series.items() if len(found) > 1}
     if not series:
@@ -288,11 +291,11 @@ def draw_history(measured: Sequence[Measured], theme: str = "light") -> Any:
             if key[0] == kind:
                 points = [(_time(item), item) for item in sorted(series[key], key=lambda i: i.record.time_utc)]
                 _plot_intervals(axis, points, key[1], number)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, axis.get_ylim()[1] * 1.04)
         set_title(axis, "Prompts, tokens a second" if kind == "pp" else "Generation, tokens a second", theme)
     handles = [pair for (axis,) in axes for pair in zip(*axis.get_legend_handles_labels(), strict=True)]
     _legend(figure, handles, theme)
-    _format_times(axes[-1][0])
+    _format_times(axes[-1][0], theme)
     return figure
 
 
@@ -304,14 +307,17 @@ def _legend(figure: Any, pairs: Sequence[tuple[Any, str]], theme: str) -> None:
     _plain(legend)
 
 
-def _time(item: Measured) -> datetime.datetime:
-    return datetime.datetime.fromisoformat(item.record.time_utc.replace("Z", "+00:00"))
+def _time(item: Measured) -> Any:
+    import numpy as np
+
+    return np.datetime64(item.record.time_utc.removesuffix("Z"))
 
 
-def _format_times(axis: Any) -> None:
+def _format_times(axis: Any, theme: str) -> None:
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
     locator = AutoDateLocator(minticks=2, maxticks=7)
     axis.xaxis.set_major_locator(locator)
     axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axis.xaxis.get_offset_text().set_color(THEMES[theme].ink)
     axis.set_xlabel("time (UTC)")

@@ -59,13 +59,16 @@ def hold_against(measured: Sequence[Measured], roof: Roof) -> list[UnderRoof]:
         )
         resolved = item.record.resolved
         threads = resolved.n_threads if resolved and item.kind == "cpu" else None
-        key = (item.model, item.quantization, item.machine_label, item.record.asked.test, threads)
+        asked = item.record.asked
+        cache = "" if (asked.type_k, asked.type_v) == ("f16", "f16") else f" with {asked.type_k}/{asked.type_v}"
+        test = asked.test + cache
+        key = (item.model, item.quantization, item.machine_label, test, threads)
         found[key] = UnderRoof(
             model=item.model,
             quantization=item.quantization or "?",
             is_synthetic=item.is_synthetic,
             machine=item.machine_label,
-            test=item.record.asked.test,
+            test=test,
             n_threads=threads,
             rate_tok_per_s=item.summary.rate_tok_per_s,
             bytes_per_token=cost.bytes_per_token(depth),
@@ -97,9 +100,7 @@ def render_roofline(roof: Roof, under: Sequence[UnderRoof]) -> str:
         parts += ["Measured here, against the quickest of them:", _under(under), ""]
         if any(item.is_synthetic for item in under):
             parts += ["* random weights in this model's shape"]
-        parts += [
-            _fill("of the roof: t/s against bandwidth / bytes a token (tg), and FLOP/s / operations a token (pp)")
-        ]
+        parts += [_fill("of roof: t/s against bandwidth / bytes a token (tg), and FLOP/s / operations a token (pp)")]
     else:
         parts += ["No records of known models here yet; `harness pp-tg` makes some."]
     parts += [
@@ -159,14 +160,14 @@ def _under(under: Sequence[UnderRoof]) -> str:
         rows.append(
             {
                 "model": f"{item.model} {item.quantization}{'*' if item.is_synthetic else ''}"[:26],
-                "test": item.test,
-                "threads": "—" if item.n_threads is None else str(item.n_threads),
+                "test": item.test.replace(" with ", "\nwith "),
+                "thr.": "—" if item.n_threads is None else str(item.n_threads),
                 "t/s": format_rate(item.rate_tok_per_s),
                 "a token": format_gb(round(item.bytes_per_token))
                 if is_tg
                 else f"{item.flops_per_token / 1e9:.2f} GFLOP",
-                "a second": f"{used / 1e9:.1f} {'GB' if is_tg else 'GFLOP'}",
-                "of the roof": f"{item.share:.0%}",
+                "used a s": f"{used / 1e9:.1f} {'GB' if is_tg else 'GFLOP'}",
+                "of roof": f"{item.share:.0%}",
             }
         )
     align = ["left", "left", *["right"] * 5]
@@ -186,7 +187,8 @@ def render_roofline_json(roof: Roof, under: Sequence[UnderRoof]) -> str:
 def draw_roofline(roof: Roof, under: Sequence[UnderRoof], theme: str = "light") -> Any:
     """The roofline itself: operations a second against operations a byte, each device's two roofs, and every record under them."""
     figure, axis = new_figure(8.0, 4.8, theme=theme)
-    set_log(axis, "x", "y")
+    set_log(axis, "x", subs=(1.0,))
+    set_log(axis, "y")
     lows = [item.flops_per_token / item.bytes_per_token for item in under if not item.test.startswith("pp")]
     x_low = min([*lows, 1.0]) / 3
     ends = []

@@ -17,8 +17,10 @@ DEVICE_BYTES = 457 * MIB
 #: llama.cpp's default micro-batch: so many rows of logits and activations are worked on at once.
 N_UBATCH = 512
 
-#: The share of a Mac's memory that its GPU may hold unless told otherwise: Metal's recommendedMaxWorkingSetSize, as llama.cpp logs it
-#: (51539.61 MB of 64 GiB; 21845.34 MB of 32 GiB).
+#: The share of a Mac's memory that its GPU may hold unless told otherwise: Metal's recommendedMaxWorkingSetSize in llama.cpp's log,
+#: 38654.71 MB of 48 GiB and 49152.00 MiB of 64 GiB, but 21845.34 MiB of 32 GiB and 10922.67 MiB of 16 GiB.
+#: Source: logs in llama.cpp's issue 1870, ollama's issue 434, llama-cpp-python's issue 687. Where between 32 and 48 it changes was
+#: not seen.
 METAL_SHARE_LARGE, METAL_SHARE_SMALL = 3 / 4, 2 / 3
 METAL_LARGE_BYTES = 36 * 1024 * MIB
 
