@@ -273,11 +273,14 @@ def _place(
     """Where the layers go, what is left there, and the shares of a token's time."""
     cost, depth = question.cost, question.n_depth
     whole = [Share(cost.n_layers, cost.bytes_per_token(depth), *device)]
-    rooms, notes = [], []
+    rooms: list[Room] = []
+    notes: list[str] = []
     if question.memory_bytes:
         rooms.append(_room_in_memory(cost, question.n_ctx, question.memory_bytes, kind))
+        if not rooms[0].fits:
+            notes.append("it does not fit; the rates are what it would do if it did")
     if vram_bytes is None or kind != "gpu":
-        return tuple(rooms), whole, ()
+        return tuple(rooms), whole, tuple(notes)
     n_layers = count_layers_that_fit(cost, question.n_ctx, vram_bytes)
     need = work_out_need(cost, question.n_ctx, on_gpu=True)
     rooms.insert(0, Room(need, vram_bytes, "VRAM", n_layers))
@@ -371,7 +374,9 @@ def predict_own(own: OwnMachine, question: Question, machines: Sequence[Machine]
     rooms, shares, notes = _place(own.kind, device, question, question.vram_bytes, machines)
     names = ", ".join(dict.fromkeys(f"{point.cost.name} {point.cost.quantization}" for point in points))
     said = (
-        [f"what harness roofline read of this type ({bandwidth / 1e9:.1f} GB/s)"] if own.bandwidth_bytes_per_s else []
+        [f"what harness roofline read of the nearest type ({bandwidth / 1e9:.1f} GB/s)"]
+        if own.bandwidth_bytes_per_s
+        else []
     )
     said += [f"its own records of {names}"] if names else []
     pp, pp_basis = _own_prompt(own, question)

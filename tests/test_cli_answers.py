@@ -91,7 +91,7 @@ def test_predict_checks_itself():
     result = run("predict", "--check")
     assert result.exit_code == 0
     assert "All bounds are met." in result.output
-    assert max(map(len, result.output.splitlines())) <= 84
+    assert max(map(len, result.output.splitlines())) <= 80
     values = json.loads(run("predict", "--check", "-o", "json").output)
     assert [bound["is_met"] for bound in values["bounds"]] == [True, True, True, None]
     assert len(values["claims"]) == 9

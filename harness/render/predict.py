@@ -118,11 +118,11 @@ def render_check(check: Check) -> str:
     parts += ["The article's own predictions:", ""]
     for claim in check.claims:
         parts += [_fill(f"{claim.subject}: {claim.said}")]
-        parts += [_fill(f"  → {claim.found}: {claim.verdict}."), f"    $ {claim.command}"]
+        parts += [_fill(f"  → {claim.found}: {claim.verdict}."), f"  $ {claim.command}"]
     parts += ["", "The worst misses, one a machine and model, and why:", ""]
     for miss in check.misses:
         trial = miss.trial
-        known = f"{trial.n_known} other models known" if trial.n_known else "bandwidth alone"
+        known = f"{trial.n_known} others known" if trial.n_known else "bandwidth alone"
         rates = f"{format_rate(trial.predicted.rate_tok_per_s)} for {format_rate(trial.measured_tok_per_s)} t/s"
         head = f"{trial.error:+5.0%}  {trial.machine}, {trial.model} {trial.quantization}: {rates} ({known})"
         parts += [head, textwrap.fill(miss.reason, WIDTH, initial_indent=" " * 7, subsequent_indent=" " * 7)]
@@ -141,7 +141,7 @@ def _bounds(bounds: Sequence[Bound]) -> str:
         }
         for bound in bounds
     ]
-    rows = [{**row, "what": "\n".join(textwrap.wrap(row["what"], 32))} for row in rows]
+    rows = [{**row, "what": "\n".join(textwrap.wrap(row["what"], 29))} for row in rows]
     align = ["left", *["right"] * 4]
     table = tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True, colalign=align)
     return f"{table}\n\nin interval: how many lay in their {LEVEL:.0%} interval"
