@@ -348,6 +348,7 @@ class OwnMachine:
     bandwidth_bytes_per_s: float | None = None
     type_bandwidth_bytes_per_s: float | None = None
     flops_per_s: float | None = None
+    cautions: tuple[str, ...] = ()
 
 
 def predict_own(own: OwnMachine, question: Question, machines: Sequence[Machine]) -> Answer:
@@ -384,7 +385,7 @@ def predict_own(own: OwnMachine, question: Question, machines: Sequence[Machine]
         own.name, own.kind, own.bandwidth_bytes_per_s, " and ".join(said), question.cost, question.n_ctx, question.n_depth,
         estimate(shares, prior.noise),
         roof_tok_per_s(question.cost, own.bandwidth_bytes_per_s, question.n_depth) if own.bandwidth_bytes_per_s else None,
-        pp, pp_basis, rooms, notes,
+        pp, pp_basis, rooms, (*own.cautions, *notes),
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from harness.references import load_catalog
 from harness.render import plots
 from harness.render.figure import THEMES, to_bytes
 from harness.render.machines import measured_rows, published_rows
-from harness.render.roofline import draw_roofline, hold_against
+from harness.render.roofline import draw_roofline, hold_against, render_roofline
 from harness.roof import Roof
 from harness.theory.roofline import cost_of_shape
 
@@ -117,3 +117,9 @@ def test_records_are_held_against_the_roof_of_their_device(measured, recorded):
     assert one.share == pytest.approx(one.rate_tok_per_s * one.bytes_per_token / 1e9)
     deep = next(item for item in under if item.test == "tg16 @ d1024")
     assert deep.bytes_per_token - one.bytes_per_token == 1024 * 23040  # K and V in F16: 30 layers, 3 heads of 64
+
+
+def test_a_share_above_the_roof_blames_the_roof(measured, recorded):
+    low = dataclasses.replace(roof(recorded), tests=(made(duration=10**9), made(work="multiply")))
+    assert "more than the roof" in render_roofline(low, hold_against(measured, low))
+    assert "more than the roof" not in render_roofline(low, [])

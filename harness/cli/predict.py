@@ -173,6 +173,7 @@ def _answer_here(catalog: Any, question: Question, results: pathlib.Path, machin
             reading.rate_per_s if reading else None,
             typed.rate_per_s if typed else None,
             product.rate_per_s if product else None,
+            tuple(f"while harness roofline ran: {caution.text}" for caution in roof.warnings) if roof else (),
         )
         answers.append(predict_own(own, question, machines))
     return answers

@@ -25,7 +25,7 @@ _EXAMPLES = """
 Examples:
   harness roofline                      bandwidth and FLOP/s, then the records
   harness roofline -t 1-16*2 --size 2GB
-  harness roofline --saved              the last one again, nothing is measured
+  harness roofline --saved              the last one again
   harness roofline --plot roofline.png
 """
 

@@ -17,6 +17,9 @@ from harness.roof import ARITHMETIC, READING, SECOND_METHOD, Roof, RoofTest
 from harness.theory.roofline import prompt_roof_tok_per_s, roof_tok_per_s
 from harness.units import format_gb, format_mib, format_rate
 
+#: Above this share of the roof it is the roof that is wrong.
+TOO_MUCH = 1.05
+
 _TITLES = {READING: "reading (ggml, matrix × vector)", ARITHMETIC: "multiplying (ggml, matrix × matrix)"}
 
 
@@ -100,6 +103,9 @@ def render_roofline(roof: Roof, under: Sequence[UnderRoof]) -> str:
         parts += ["Measured here, against the quickest of them:", _under(under), ""]
         if any(item.is_synthetic for item in under):
             parts += ["* random weights in this model's shape"]
+        if any(item.share > TOO_MUCH for item in under):
+            text = "! more than the roof: it was measured while the machine was busier; run `harness roofline` again"
+            parts += [_fill(text)]
         parts += [_fill("of roof: t/s against bandwidth / bytes a token (tg), and FLOP/s / operations a token (pp)")]
     else:
         parts += ["No records of known models here yet; `harness pp-tg` makes some."]
