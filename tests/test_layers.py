@@ -35,6 +35,11 @@ FLOORS = {
     "harness.model_file": 3,
     "harness.gguf_file": 3,
     "harness.synth": 3,
+    "harness.published": 3,
+    "harness.rates": 3,
+    "harness.roof": 2,
+    "harness.prediction": 4,
+    "harness.crosscheck": 4,
     "harness.references": 4,
     "harness.native": 4,
     "harness.sweep": 5,
@@ -48,6 +53,9 @@ ALLOWED_SIDEWAYS = {
     ("harness.stats", "harness.record"),
     ("harness.units", "harness.errors"),
     ("harness.text_run", "harness.record"),
+    ("harness.roof", "harness.record"),
+    ("harness.roof", "harness.stats"),
+    ("harness.crosscheck", "harness.prediction"),
 }
 
 #: Floors 0-2 and render know no clock, file, process or environment.

@@ -21,6 +21,10 @@ COMMANDS = {
     "report": ("harness.cli.report", "Put everything that was kept into one HTML page."),
     "inspect": ("harness.cli.inspect", "Show what a model is made of, from its header alone."),
     "models": ("harness.cli.models", "List the catalog: names, sizes, what is on disk, what fits."),
+    "table": ("harness.cli.table", "Set this machine's speeds beside published ones."),
+    "roofline": ("harness.cli.roofline", "Measure bandwidth and arithmetic, and hold speeds against them."),
+    "predict": ("harness.cli.predict", "Say how fast a model would be, and whether it fits."),
+    "plot": ("harness.cli.plot", "Draw speeds, sizes, bandwidths, accuracy."),
     "synth": ("harness.cli.synth", "Write a model of a catalog shape with random weights."),
 }
 

@@ -35,6 +35,7 @@ Emit = Callable[[str, dict[str, Any]], None]
 #: `runtime` is the engine's `Runtime`, `request` the command's JSON object; the last event that `run` emits is ``done``.
 JOBS: dict[str, str] = {
     "generate": "harness.native.generate",
+    "roofline": "harness.native.bandwidth",
 }
 
 
