@@ -14,15 +14,22 @@ from html.parser import HTMLParser
 
 import pytest
 
+from harness.prediction import Question, cost_of_entry, known_machines, predict_by_bandwidth
+from harness.published import load_machines
+from harness.rates import collect
 from harness.record import Caution, Failure, to_json
+from harness.references import load_catalog
 from harness.render.report import Material, read_line, render_report
 from harness.render.report.page import render_page
 from harness.render.report.parts import Cell, Chart, Prose, Section, Table
 from harness.render.report.picture import plain, to_svg
 from harness.render.report.sections import SECTIONS
+from harness.roof import Roof
+from harness.roof import to_json as roof_to_json
 from harness.store import read_lines
 from harness.text_run import Figures, TextRun, text_run_to_json
 
+from .test_bandwidth import made
 from .test_cli import harness, one_sentence
 
 EVIL = """<script>document.title = "broken into"</script>"'&amp;--><b>$x_2$"""
@@ -223,6 +230,58 @@ def test_a_picture_that_is_more_than_a_drawing_is_refused():
     assert plain("$a$") == r"\$a\$"
 
 
+# --- what stands beside the records -----------------------------------------------------------------------------------
+
+
+def beside(measured, lines=(), **extra):
+    """Material with the models of the catalog recognised."""
+    found = material([*map(to_json, measured), *lines])
+    return dataclasses.replace(found, measured=collect(measured, load_catalog()), **extra)
+
+
+def test_records_stand_under_the_latest_roof(measured):
+    old = Roof(
+        "2026-01-01T00:00:00Z",
+        measured[0].machine,
+        "0.1",
+        measured[0].build,
+        (made(duration=10**9), made(work="multiply")),
+    )
+    new = dataclasses.replace(
+        old,
+        time_utc="2026-02-01T00:00:00Z",
+        tests=(made(), made(work="multiply")),
+        warnings=(Caution("busy-machine", "busy roof"),),
+    )
+    page = Text(render_report(beside(measured, [roof_to_json(new), roof_to_json(old)])))
+    best = new.best("read", "CPU")
+    assert f"{best.rate_per_s / 1e9:.1f} GB/s" in page.text
+    assert f"{old.best('read', 'CPU').rate_per_s / 1e9:.1f} GB/s" not in page.text
+    assert "operations for each byte" in page.text, "the picture"
+    assert "busy roof" in page.text
+    above = Text(render_report(beside(measured, [roof_to_json(old)])))
+    assert "above the roof" in above.text
+
+
+def test_measured_machines_stand_among_published_ones(measured):
+    page = Text(render_report(beside(measured, published=load_machines(), ollama_2024={"llama3.1:8b": "Q4_0"})))
+    assert "Among published machines" in page.text
+    assert "RTX 3060 Ti" in page.text
+    assert f"» {measured[0].machine.cpu}" in page.text
+    without = Text(render_report(beside(measured)))
+    assert "Among published machines" not in without.text
+
+
+def test_predictions_are_marked_as_such(measured):
+    catalog = load_catalog()
+    cost, _ = cost_of_entry(catalog.find("llama3.1:8b"), "Q4_0")
+    answer = predict_by_bandwidth("apple", 273e9, Question(cost, memory_bytes=48 * 10**9), known_machines(catalog))
+    page = Text(render_report(beside(measured, answers=[answer])))
+    assert "Nothing here was measured." in page.text
+    assert f"{answer.tg.rate_tok_per_s:.3g}" in page.text
+    assert "llama3.1:8b Q4_0" in page.text
+
+
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
@@ -266,7 +325,7 @@ def test_only_such_records_are_exit_2(results, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["nowhere"], 2, "There is no nowhere"),
+        (["nowhere"], 2, "There is no file or folder nowhere"),
         (["-o", "no/such/folder/r.html"], 2, "There is no folder"),
         (["-o", "."], 2, "is a directory"),
     ],

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.errors import StoreError
+from harness.prediction import Answer
+from harness.published import PublishedMachine
+from harness.rates import Measured
 from harness.record import Machine, Record, from_json, read
 from harness.text_run import KIND as TEXT_KIND
 from harness.text_run import TextRun, text_run_from_json
@@ -43,13 +46,21 @@ def read_line(values: Mapping[str, Any]) -> Line:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """All lines of a report; troubles are sentences about lines that could not be read; made_utc is when the page was made."""
+    """All lines of a report; troubles are sentences about lines that could not be read; made_utc is when the page was made.
+
+    The rest comes from elsewhere and may be missing: measured is what the records say of models of the catalog, published the article's
+    figures, ollama_2024 the quantization that each bare name stood for, answers are predictions for the machine that makes the page.
+    """
 
     lines: Sequence[Line]
     troubles: Sequence[str]
     files: Sequence[str]
     made_utc: str
     harness_version: str
+    measured: Sequence[Measured] = ()
+    published: Sequence[PublishedMachine] = ()
+    ollama_2024: Mapping[str, str] = field(default_factory=dict)
+    answers: Sequence[Answer] = ()
 
     @property
     def records(self) -> list[Record]:

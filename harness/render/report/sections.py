@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.record import Machine, Record
 from harness.render.figure import PALETTE, new_figure
+from harness.render.report.answers import show_predictions, show_published, show_roofline
 from harness.render.report.material import Material, machine_key
 from harness.render.report.parts import Cell, Chart, Facts, Footnotes, Part, Points, Prose, Table
 from harness.render.report.picture import plain
@@ -488,9 +489,12 @@ SECTIONS: dict[str, tuple[Callable[[Material], Sequence[Part]], tuple[str, ...]]
     "Machine": (describe_machines, ()),
     "Speeds": (show_speeds, ("result",)),
     "Layers on the GPU": (show_layers, ("result",)),
+    "Under the roof": (show_roofline, ("roofline",)),
     "Texts": (show_texts, ("run",)),
     "Beside Ollama": (show_ollama, ("ollama-comparison",)),
     "Beside llama-bench": (show_parity, ("parity",)),
+    "Among published machines": (show_published, ()),
+    "Predictions": (show_predictions, ()),
     "Failures": (list_failures, ("failure",)),
     "Warnings": (list_warnings, ()),
     "How it was measured": (tell_method, ()),
