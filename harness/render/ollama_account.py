@@ -154,8 +154,8 @@ def _explain(account: Account, file_bytes: int | None) -> Iterator[str]:
     if chosen.library != "cpu":
         yield (
             f"Caution: if {chosen.size} that somebody reports was read off a GPU monitor and not off `ollama ps`, the agreement is "
-            "partly a coincidence. A monitor shows what is allocated: not the buffer layer, the real context instead of the flat figure, and "
-            "everything else that uses the card."
+            "partly a coincidence. A monitor shows what is allocated: not the buffer layer, the real context instead of the flat "
+            "figure, and everything else that uses the card."
         )
     yield from _warn(account)
 
