@@ -102,6 +102,7 @@ def library() -> Any:
         ("ggml_threadpool_new", pointer, (ctypes.POINTER(ThreadpoolParams),)),
         ("ggml_threadpool_free", None, (pointer,)),
         ("llama_attach_threadpool", None, (pointer, pointer, pointer)),
+        ("llama_detach_threadpool", None, (pointer,)),
     ):
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
