@@ -17,6 +17,7 @@ COMMANDS = {
     "pp-tg": ("harness.cli.pp_tg", "Measure prompt processing and text generation."),
     "inspect": ("harness.cli.inspect", "Show what a model is made of, from its header alone."),
     "models": ("harness.cli.models", "List the catalog: names, sizes, what is on disk, what fits."),
+    "overhead-time": ("harness.cli.time_ledger", "Show where a generated token's time goes."),
     "synth": ("harness.cli.synth", "Write a model of a catalog shape with random weights."),
 }
 

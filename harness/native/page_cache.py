@@ -50,4 +50,4 @@ def resident_share(path: pathlib.Path) -> float | None:
         del view
     if failed:
         return None
-    return float((numpy.frombuffer(states, dtype=numpy.uint8) & 1).mean())
+    return float((numpy.frombuffer(bytes(states), dtype=numpy.uint8) & 1).mean())

@@ -38,6 +38,8 @@ ROLES = (
     "other matrices", "norms", "rope", "rest",
 )  # fmt: skip
 SETUP = "set-up"
+#: Roles that read so few bytes from memory that a bandwidth would say nothing.
+_WITHOUT_BYTES = frozenset({"norms", "rope", "rest", "cache write"})
 
 CONFIDENCE = 0.95
 
@@ -113,14 +115,14 @@ def classify_tensor(name: str) -> str | None:
         return "output head"
     if "norm" in inner:
         return "norms"
+    if match and match[2] == "bias":
+        return "rest"
     if name.startswith(("token_embd", "per_layer_token_embd", "position_embd", "token_types")):
         return None
     for pattern, role in _MATRICES:
         if pattern.match(inner):
             return role
-    if inner.startswith("rope"):
-        return "rope"
-    return "other matrices" if match and match[2] == "weight" else "rest"
+    return "rope" if inner.startswith("rope") else "other matrices"
 
 
 def classify_node(name: str) -> str:
@@ -135,9 +137,16 @@ def classify_node(name: str) -> str:
         return "cache write"
     if op in _PRODUCT_OPS:
         return _classify_product(base, source)
-    if op in _NORM_OPS or "norm" in base or (op in ("MUL", "ADD") and "norm" in second):
-        return "norms"
-    return "rest"
+    return "norms" if op in _NORM_OPS or _scales_norm(op, base, second) else "rest"
+
+
+def _scales_norm(op: str, base: str, second: str) -> bool:
+    """Tell a norm's own factor or bias from the weights of experts, which are normed too."""
+    if op not in ("MUL", "ADD"):
+        return False
+    if second:
+        return "norm" in second and second.endswith((".weight", ".bias"))
+    return base.endswith("norm") and "moe" not in base
 
 
 def _classify_product(base: str, source: str) -> str:
@@ -153,7 +162,7 @@ def _classify_product(base: str, source: str) -> str:
 
 
 def weights_by_role(header: Header) -> dict[str, int]:
-    """Bytes of weights that one token reads, by role: of experts only those that it visits; a tied output reads the embeddings."""
+    """Bytes of matrices that one token reads, by role: of experts only those that it visits; a tied output reads the embeddings."""
     n_experts, n_used = read_count(header, "expert_count") or 0, read_count(header, "expert_used_count") or 0
     found: dict[str, int] = defaultdict(int)
     names = {tensor.name for tensor in header.tensors}
@@ -161,7 +170,7 @@ def weights_by_role(header: Header) -> dict[str, int]:
         role = classify_tensor(tensor.name)
         if tensor.name == "token_embd.weight" and "output.weight" not in names:
             role = "output head"
-        if role is None:
+        if role is None or role in _WITHOUT_BYTES:
             continue
         share = (n_used, n_experts) if "_exps" in tensor.name and 0 < n_used < n_experts else (1, 1)
         found[role] += tensor.size_bytes * share[0] // share[1]
@@ -516,7 +525,13 @@ def _take_apart(
 
 
 def _weigh(
-    role: str, duration_ns: float, token_ns: float, observed_ns: float, n_nodes: int, size: int | None, roof: float | None
+    role: str,
+    duration_ns: float,
+    token_ns: float,
+    observed_ns: float,
+    n_nodes: int,
+    size: int | None,
+    roof: float | None,
 ) -> Operation:
     """Put bytes and time together."""
     bandwidth = size / duration_ns * 1e9 if size and duration_ns > 0 else None
@@ -587,7 +602,9 @@ def _measure_text(blocks: Sequence[Mapping[str, Any]]) -> tuple[float | None, fl
     longest = max(len(block["token_ns"]) for block in blocks)
     long = [block for block in blocks if len(block["token_ns"]) == longest]
     quarter = (longest - WARMUP_TOKENS) // 4
-    calls = statistics.median(block["calls"].get("text", 0) / max(block["calls"].get("sampling", 1), 1) for block in long)
+    calls = statistics.median(
+        block["calls"].get("text", 0) / max(block["calls"].get("sampling", 1), 1) for block in long
+    )
     if quarter < 1:
         return None, None, calls
     first = [ns for block in long for ns in block["parts_ns"]["text"][WARMUP_TOKENS : WARMUP_TOKENS + quarter]]
