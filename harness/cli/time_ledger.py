@@ -15,7 +15,15 @@ import harness
 from harness.child import Worker
 from harness.cli.keeper import Keeper
 from harness.cli.ollama_options import SizeType
-from harness.cli.options import Values, flatten, measured_options, model_option, results_option, save_option
+from harness.cli.options import (
+    Values,
+    flatten,
+    measured_options,
+    model_option,
+    refuse_contradiction,
+    results_option,
+    save_option,
+)  # fmt: skip
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
 from harness.cli.progress import byte_bar
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, HarnessError, NativeError, StoreError, UsageError
@@ -42,7 +50,7 @@ _LISTS = {"block": "blocks", "load": "loads", "application": "applications"}
 _EXAMPLES = """
 \b
 Examples:
-  harness overhead-time                          smollm2:135m, depths 0 to 8192
+  harness overhead-time                      smollm2:135m, all depths
   harness overhead-time -m model.gguf -d 0,4096
   harness overhead-time --no-load --no-app --plot token.png
   harness overhead-time --roof 38GB -o json
@@ -52,17 +60,17 @@ Examples:
 def time_options(function: Any) -> Any:
     """Add the options of the time ledger to a command, but those of `measured_options("load", "context")`."""
     for option in (
-        click.option("-d", "--depth", multiple=True, type=Values(whole_numbers(0), "N"), metavar="N",
-                     help="Tokens already in the cache. [0,512,2048,8192]"),
-        click.option("--tokens", type=click.IntRange(1), default=8, metavar="N", help="Tokens timed in one block. [8]"),
-        click.option("--rounds", type=click.IntRange(1), default=7, metavar="N",
-                     help="Blocks of each kind; an interval needs 6. [7]"),
-        click.option("--caches", type=Values(_read_caches, "TYPES"), metavar="TYPES",
-                     help="Cache types; the first is taken apart. [f16,q8_0]"),
-        click.option("--load/--no-load", "with_load", default=True, help="Time loading, cold and warm. [on]"),
-        click.option("--app/--no-app", "with_app", default=True, help="Time an application's loop beside. [on]"),
         click.option("--roof", "roof_bytes_per_s", type=SizeType(), metavar="SIZE",
                      help="Memory bandwidth a second, such as 38GB, to compare with."),
+        click.option("--app/--no-app", "with_app", default=True, help="Time an application's loop beside. [on]"),
+        click.option("--load/--no-load", "with_load", default=True, help="Time loading, cold and warm. [on]"),
+        click.option("--caches", type=Values(_read_caches, "TYPES"), metavar="TYPES",
+                     help="Cache types; the first is taken apart. [f16,q8_0]"),
+        click.option("--rounds", type=click.IntRange(1), default=7, metavar="N",
+                     help="Blocks of each kind; an interval needs 6. [7]"),
+        click.option("--tokens", type=click.IntRange(1), default=8, metavar="N", help="Tokens timed in one block. [8]"),
+        click.option("-d", "--depth", multiple=True, type=Values(whole_numbers(0), "N"), metavar="N",
+                     help="Tokens already in the cache. [0,512,2048,8192]"),
     ):  # fmt: skip
         function = option(function)
     return function
@@ -144,9 +152,14 @@ def make_plan(path: pathlib.Path, header: Header, options: dict[str, Any]) -> tu
     """
     values = _read_parameters(options)
     caches = flatten([options["caches"]]) if options["caches"] else ()
-    if not caches:
+    if caches:
+        refuse_contradiction("type_k" in values or "type_v" in values, "--caches says it all; leave out -ctk and -ctv.")
+    else:
         own = values.get("type_k", defaults()["type_k"])
         caches = tuple(dict.fromkeys((own, "q8_0"))) if values.get("flash_attn") != "off" else (own,)
+        refuse_contradiction(
+            values.get("type_v", own) != own, "The time ledger takes one type for K and V; give -ctk and -ctv the same."
+        )
     n_tokens, rounds = options["tokens"], options["rounds"]
     asked = sorted(set(flatten(options["depth"]) or DEPTHS))
     depths, remarks = choose_depths(asked, n_tokens, caches, header, available_memory_bytes() - header.size_bytes)
@@ -206,12 +219,12 @@ def choose_depths(
 
 
 def collect(
-    plan: TimePlan, keeper: Keeper, start: Callable[[], Worker] = Worker
+    plan: TimePlan, keeper: Keeper, start: Callable[[], Worker] | None = None
 ) -> tuple[dict[str, Any], str | None, bool]:
     """Have the worker do it: the record, the sentence of a failure, and whether Ctrl-C ended it. Nothing measured is lost."""
     raw = _blank_record(plan, keeper)
     failure, interrupted = None, False
-    worker = start()
+    worker = (start or Worker)()
     try:
         greeting = worker.hello()
         if isinstance(greeting, Failure):
@@ -336,7 +349,8 @@ def _draw(ledger: Any, label: str, options: dict[str, Any]) -> None:
 
 def _state_facts(raw: dict[str, Any]) -> list[str]:
     """What the numbers hold for, in short phrases."""
-    facts = [f"{raw['asked']['spec']['n_threads']} threads"]
+    n_threads = raw["asked"]["spec"]["n_threads"]
+    facts = [f"{n_threads} thread{'s' if n_threads > 1 else ''}"]
     resolved = raw.get("resolved")
     if resolved:
         flash = resolved["flash_attn"]

@@ -128,13 +128,19 @@ def _show_whole(ledger: TimeLedger) -> str:
     rows.append(["its rate, tok/s", *(_rate(_total(column, "chain")) for column in columns)])
     rows.append(["sampling, if greedy", *(_duration(_part(column, "greedy", "sampling")) for column in columns)])
     rows.append(["the bench's token", *(_duration(depth.bare.median_ns) for depth in ledger.depths)])
-    rows.append(["  its interval", *(_interval(depth.bare) for depth in ledger.depths)])
+    rows.append(["  its interval, ms", *(_interval(depth.bare) for depth in ledger.depths)])
     bare = ledger.depths[0].bare
     note = (
         f"Medians of {bare.n_blocks} blocks ({bare.n_tokens} tokens). Sampling is top-k 40, top-p 0.95, temperature 0.8. The bench's "
         "token (tg) is decode and waiting alone, timed for itself."
     )
-    return _table("a generated token, by depth", ["", *(f"d{depth.depth}" for depth in ledger.depths)], rows, [note])
+    notes = [note]
+    if ledger.call_ns is not None and ledger.dispatch_ns is not None:
+        notes.append(
+            f"Python between is the loop and its clock; each call into C costs at least {_duration(ledger.call_ns)} more, inside the "
+            f"parts, and the bench's own loop {_duration(ledger.dispatch_ns)} a token."
+        )
+    return _table("a generated token, by depth", ["", *(f"d{depth.depth}" for depth in ledger.depths)], rows, notes)
 
 
 def _part(column: Mapping[str, WholeToken], sampler: str, part: str) -> float | None:
