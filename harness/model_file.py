@@ -79,12 +79,12 @@ def is_synthetic(path: pathlib.Path) -> bool:
 def hash_file(path: pathlib.Path) -> str | None:
     """SHA-256 of a file in hex; None where it is too large or cannot be read.
 
-    A file in Hugging Face's cache is named by its hash, so that one costs nothing (huggingface_hub keeps LFS blobs by SHA-256).
+    A file in Hugging Face's cache or in Ollama's store is named by its hash, so that one costs nothing.
     """
     try:
         blob = path.resolve()
-        if blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name):
-            return blob.name
+        if blob.parent.name == "blobs" and (named := re.fullmatch(r"(?:sha256-)?([0-9a-f]{64})", blob.name)):
+            return named[1]
         if path.stat().st_size > HASH_LIMIT_BYTES:
             return None
         digest = hashlib.sha256()

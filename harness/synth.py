@@ -30,7 +30,7 @@ import psutil
 from harness.catalog import Shape
 from harness.errors import HarnessError, UsageError
 from harness.theory.gguf import Header
-from harness.theory.layout import QUANTIZATIONS, TensorSpec, find_quantization, tensor_table
+from harness.theory.layout import ARCHITECTURES, QUANTIZATIONS, TensorSpec, find_quantization, tensor_table
 from harness.theory.tensor_types import tensor_type
 from harness.units import MIB, format_gb
 
@@ -146,6 +146,9 @@ def write_synthetic(
     HarnessError : the disk lacks the space, or the file cannot be written.
     """
     quantization = find_quantization(quantization)
+    if shape.architecture not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise UsageError(f"llama.cpp could not run a file of architecture {shape.architecture!r}; synth writes {known}.")
     tensors = tensor_table(shape, quantization)
     vocabulary = _make_vocabulary(shape)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")

@@ -34,7 +34,7 @@ def test_the_embedded_model_has_its_name():
 
 
 def test_what_is_not_here_says_how_to_get_it():
-    with pytest.raises(UsageError, match=r"hf download \S+ \S+\.gguf.*synth:llama3\.2:1b:q8_0"):
+    with pytest.raises(UsageError, match=r"`harness pull llama3\.2:1b:q8_0`.*synth:llama3\.2:1b:q8_0"):
         resolve("llama3.2:1b")
     with pytest.raises(UsageError, match="mllama"):
         resolve("llama3.2-vision:11b")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -74,10 +75,42 @@ def flatten(values: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
     return tuple(item for group in values for item in group)
 
 
-model_option = click.option(
-    "-m", "--model", "--gguf", "models", multiple=True, metavar="REF",
-    help="GGUF file, catalog name (llama3.2:1b:q4_0) or synth:NAME; several -m make a comparison. [smollm2:135m]",
-)  # fmt: skip
+_MODEL_HELP = (
+    "GGUF file, catalog name (llama3.2:1b:q4_0), hf:OWNER/REPO:Q4_0, https://…/x.gguf, ollama:NAME or synth:NAME; "
+    "several -m make a comparison. [smollm2:135m]"
+)
+
+
+def model_option(function: Any) -> Any:
+    """Add what names models: -m, llama.cpp's -hf and --quant. The command gets ``models``, references for `harness.references`."""
+
+    @functools.wraps(function)
+    def merged(*args: Any, models: Sequence[str], hub: Sequence[str], quantization: str | None, **rest: Any) -> Any:
+        return function(*args, models=join_references(models, hub, quantization), **rest)
+
+    add = (
+        click.option("-m", "--model", "--gguf", "models", multiple=True, metavar="REF", help=_MODEL_HELP),
+        click.option(
+            "-hf",
+            "--hf-repo",
+            "hub",
+            multiple=True,
+            metavar="OWNER/REPO[:QUANT]",
+            help="The same as -m hf:OWNER/REPO[:QUANT].",
+        ),
+        click.option("--quant", "quantization", metavar="QUANT", help="Quantization of names that state none."),
+    )
+    for option in reversed(add):
+        merged = option(merged)
+    return merged
+
+
+def join_references(models: Sequence[str], hub: Sequence[str], quantization: str | None) -> tuple[str, ...]:
+    """Write -hf and --quant into references."""
+    from harness.references import HUB_PREFIX, with_quantization
+
+    return tuple(with_quantization(text, quantization) for text in (*models, *(f"{HUB_PREFIX}{text}" for text in hub)))
+
 
 results_option = click.option(
     "--results", type=click.Path(path_type=pathlib.Path, file_okay=False), default=pathlib.Path("bench_results"),

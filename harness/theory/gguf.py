@@ -67,10 +67,18 @@ class ByteSource(Protocol):
 
     @property
     def size_bytes(self) -> int | None:
-        """Total size, or None where it is not known."""
+        """Total size, or None where it is not known (a remote file may know it only after its first answer)."""
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes from `offset`; fewer only where the source ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What reading a remote header cost: bytes of content, and requests with their redirections."""
+
+    size_bytes: int
+    n_requests: int
 
 
 @dataclass(slots=True)
@@ -308,13 +316,17 @@ class _Cursor:
         self._chunk_bytes = max(chunk_bytes, 1)
         self._buffer = b""
         self._base = 0
-        size_bytes = source.size_bytes
-        self._end = MAX_HEADER_BYTES if size_bytes is None else min(size_bytes, MAX_HEADER_BYTES)
-        self._end_is_limit = size_bytes is None or size_bytes > MAX_HEADER_BYTES
+        self._learn_size()
         self._held_from: int | None = None
         self.at = 0
         self.ahead_bytes = 0
         self.use_byte_order("little")
+
+    def _learn_size(self) -> None:
+        size_bytes = self._source.size_bytes
+        self._size_known = size_bytes is not None
+        self._end = MAX_HEADER_BYTES if size_bytes is None else min(size_bytes, MAX_HEADER_BYTES)
+        self._end_is_limit = size_bytes is None or size_bytes > MAX_HEADER_BYTES
 
     def use_byte_order(self, byte_order: str) -> None:
         self.byte_order = byte_order
@@ -344,6 +356,8 @@ class _Cursor:
         piece = bytes(self._source.read_at(start, stop - start))[: stop - start]
         self._buffer = kept + piece
         self._base = first
+        if not self._size_known:
+            self._learn_size()
         if len(self._buffer) < self.at - first + size:
             # The source ends here, whatever its size was said to be.
             self._end, self._end_is_limit = start + len(piece), False
