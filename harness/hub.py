@@ -19,6 +19,7 @@ from typing import Any
 
 from harness.errors import HarnessError, UsageError
 from harness.remote import (
+    TIMEOUT_S,
     Address,
     NotThereError,
     Progress,
@@ -171,18 +172,26 @@ def _guess_quantization(name: str) -> str | None:
 
 
 def list_files(repository: str, revision: str = "main") -> list[HubFacts]:
-    """List a repository's GGUF files.
+    """List a repository's GGUF files, by one request.
 
     Raises
     ------
     RemoteError : the hub cannot be reached or does not show the repository.
     """
     session()  # gives the client its time limit
-    entries = ask(repository, lambda: list(_api().list_repo_tree(repository, recursive=True, revision=revision)))
+    # Not list_repo_tree: its own retries wait half a minute, or as long as the server likes.
+    info = ask(
+        repository, lambda: _api().model_info(repository, revision=revision, files_metadata=True, timeout=TIMEOUT_S)
+    )
     return [
-        _read_entry(entry, repository, revision)
-        for entry in sorted(entries, key=lambda entry: str(entry.path))
-        if str(entry.path).lower().endswith(".gguf") and hasattr(entry, "size")
+        HubFacts(
+            HubFile(repository, item.rfilename, revision),
+            item.size,
+            item.lfs.sha256 if item.lfs else item.blob_id,
+            info.sha,
+        )
+        for item in sorted(info.siblings or [], key=lambda item: str(item.rfilename))
+        if str(item.rfilename).lower().endswith(".gguf") and item.size is not None
     ]
 
 
@@ -200,7 +209,13 @@ def describe_files(files: Sequence[HubFile]) -> dict[str, HubFacts]:
         lambda: _api().get_paths_info(first.repository, [file.name for file in files], revision=first.revision),
     )
     return {
-        entry.path: _read_entry(entry, first.repository, first.revision) for entry in entries if hasattr(entry, "size")
+        entry.path: HubFacts(
+            HubFile(first.repository, entry.path, first.revision),
+            entry.size,
+            entry.lfs.sha256 if entry.lfs else entry.blob_id,
+        )
+        for entry in entries
+        if hasattr(entry, "size")  # folders have none
     }
 
 
@@ -226,11 +241,6 @@ def _api() -> Any:
     from huggingface_hub import HfApi, constants
 
     return HfApi(endpoint=constants.ENDPOINT)
-
-
-def _read_entry(entry: Any, repository: str, revision: str) -> HubFacts:
-    digest = entry.lfs.sha256 if entry.lfs else entry.blob_id
-    return HubFacts(HubFile(repository, entry.path, revision), entry.size, digest)
 
 
 def _address(file: HubFile, revision: str) -> Address:

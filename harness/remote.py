@@ -63,7 +63,10 @@ def hide_secrets(url: str) -> str:
 def session() -> Any:
     """huggingface_hub's HTTP client, kept alive between requests; it waits `TIMEOUT_S` where its own default is for ever."""
     from huggingface_hub import get_session
+    from huggingface_hub.utils import logging
 
+    if not os.environ.get("HF_HUB_VERBOSITY"):
+        logging.set_verbosity_error()  # its warnings name whole addresses, signatures included
     client = get_session()
     client.timeout = TIMEOUT_S
     return client
@@ -180,6 +183,10 @@ def ask(name: str, act: Callable[[], _T]) -> _T:
             if wait_s is None:
                 raise explain(error, name) from None
             _sleep(wait_s)
+        except (ValueError, KeyError, TypeError) as error:
+            raise RemoteError(
+                f"What answers for {name} does not speak as a Hugging Face hub does ({type(error).__name__}); check HF_ENDPOINT."
+            ) from None
 
 
 # --- ranges -----------------------------------------------------------------------------------------------------------
@@ -231,7 +238,7 @@ class RemoteSource:
                 self._n_requests += response is None
             attempt += 1
             wait_s = _wait_before_retry(error, None if error else response, attempt) if attempt <= 2 else None
-            if wait_s is None:
+            if wait_s is None or type(error).__name__ in ("ConnectError", "ConnectTimeout"):
                 raise (explain(error, self._name) if error else explain_status(response, self._name)) from None
             _sleep(wait_s)
 

@@ -148,7 +148,9 @@ def write_synthetic(
     quantization = find_quantization(quantization)
     if shape.architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
-        raise UsageError(f"llama.cpp could not run a file of architecture {shape.architecture!r}; synth writes {known}.")
+        raise UsageError(
+            f"llama.cpp could not run a file of architecture {shape.architecture!r}; synth writes {known}."
+        )
     tensors = tensor_table(shape, quantization)
     vocabulary = _make_vocabulary(shape)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
