@@ -244,11 +244,12 @@ def _api() -> Any:
 
 
 def _address(file: HubFile, revision: str) -> Address:
-    from huggingface_hub import constants, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub import constants, get_token, hf_hub_url
 
     url = hf_hub_url(file.repository, file.name, revision=revision, endpoint=constants.ENDPOINT)
-    return Address(url, str(file), build_hf_headers())
+    # Not build_hf_headers: once a day it asks the hub which programs it should name as the caller.
+    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+    return Address(url, str(file), {"authorization": f"Bearer {token}"} if token else {})
 
 
 def open_remote(file: HubFile) -> RemoteSource:

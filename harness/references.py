@@ -250,6 +250,17 @@ def find_on_disk(entry: Entry, quantization: str | None) -> pathlib.Path | None:
 
     Raises
     ------
+    UsageError : the model cannot be run, or has no such quantization, or what is there is no GGUF file.
+    """
+    found = find_files(entry, quantization)
+    return open_model(found[0]) if found else None
+
+
+def find_files(entry: Entry, quantization: str | None) -> list[pathlib.Path] | None:
+    """All files of a catalog model that is embedded or in Hugging Face's cache; None where one is missing.
+
+    Raises
+    ------
     UsageError : the model cannot be run, or has no such quantization.
     """
     from harness.hub import find_cached
@@ -257,9 +268,8 @@ def find_on_disk(entry: Entry, quantization: str | None) -> pathlib.Path | None:
     if entry.refused:
         raise UsageError(entry.refused + ".")
     if entry.embedded and quantization in (None, entry.embedded):
-        return default_model()
-    found = find_cached(list_catalog_files(entry.find_files(quantization)))
-    return open_model(found[0]) if found else None
+        return [default_model()]
+    return find_cached(list_catalog_files(entry.find_files(quantization)))
 
 
 def _find_in_cache(reference: HubReference) -> pathlib.Path | None:

@@ -30,7 +30,6 @@ TIMEOUT_S = 20.0
 RETRY_WAITS_S = (1.0, 2.0, 4.0, 8.0)
 #: A rate limit is waited for if it ends this soon; a longer one is told.
 LONGEST_WAIT_S = 10.0
-_CHUNK_BYTES = MIB
 
 _sleep = time.sleep
 
@@ -264,7 +263,7 @@ class RemoteSource:
         for piece in response.iter_raw():
             pieces += piece
             self._fetched_bytes += len(piece)
-            if len(pieces) >= size:  # a server that sends more than was asked is not listened to
+            if len(pieces) > size:  # a server that sends more than was asked is not listened to
                 break
         expected = size if total is None else min(size, total - offset)
         if len(pieces) < expected:
@@ -406,12 +405,13 @@ def _append(part: Path, response: Any, name: str, size_bytes: int | None, progre
         raise RemoteError(f"The server of {name} sent other bytes than those asked for; run the same command again.")
     if size_bytes is not None and total is not None and total != size_bytes:
         raise RemoteError(
-            f"{name} should have {size_bytes} bytes and its server offers {total}; nothing was kept of it. Try again later."
+            f"{name} should have {size_bytes} bytes and its server offers {total}; nothing was taken. Try again later."
         )
     expected = total if size_bytes is None else size_bytes
     with _open_part(part, have) as file:
         progress(have, expected or have)
-        for piece in response.iter_raw(_CHUNK_BYTES):
+        # Without a size: pieces as they come. A chunk that is being filled would be lost when the connection is cut.
+        for piece in response.iter_raw():
             have += len(piece)
             if expected is not None and have > expected:
                 break

@@ -34,6 +34,7 @@ FLOORS = {
     "harness.ollama_store": 3,
     "harness.references": 4,
     "harness.headers": 4,
+    "harness.catalog_check": 4,
     "harness.native": 4,
     "harness.sweep": 5,
     "harness.render": 5,
@@ -45,9 +46,11 @@ FLOORS = {
 ALLOWED_SIDEWAYS = {
     ("harness.stats", "harness.record"),
     ("harness.units", "harness.errors"),
+    ("harness.model_file", "harness.gguf_file"),
     ("harness.hub", "harness.remote"),
     ("harness.downloads", "harness.remote"),
     ("harness.headers", "harness.references"),
+    ("harness.catalog_check", "harness.references"),
 }
 
 #: Floors 0-2 and render know no clock, file, process or environment.

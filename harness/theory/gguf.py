@@ -25,6 +25,9 @@ DEFAULT_ALIGNMENT = 32
 MAX_DIMS = 4
 MAX_TENSOR_NAME_BYTES = 63
 
+#: The key, with the value true, by which a file says that its weights were made up (`harness synth`).
+SYNTHETIC_KEY = "harness.synthetic"
+
 #: GGUF's own bound on a key (ggml/docs/gguf.md: at most 2^16 - 1 bytes).
 MAX_KEY_BYTES = 2**16 - 1
 #: Bounds of ours, an order of magnitude above the largest header known to exist (about 25 MB, 2000 tensors).
@@ -225,6 +228,10 @@ class Header:
     @property
     def architecture(self) -> str:
         return str(self.metadata.get("general.architecture", "unknown"))
+
+    @property
+    def is_synthetic(self) -> bool:
+        return self.metadata.get(SYNTHETIC_KEY) is True
 
     @property
     def size_bytes(self) -> int:
@@ -475,7 +482,7 @@ def _read_preamble(cursor: _Cursor) -> tuple[int, str]:
     """Check magic and version; the version's own bytes tell the byte order, as in gguf_init_from_reader."""
     opening = cursor.take(4, "the magic number")
     if opening != MAGIC:
-        raise HarnessError(_describe_stranger(cursor.name, cursor.recall_opening(64)))
+        raise HarnessError(describe_stranger(cursor.name, cursor.recall_opening(64)))
     version = cursor.take_number(4, "the version")
     byte_order = "little"
     if version & 0xFFFF == 0 and version:
@@ -502,7 +509,7 @@ _STRANGERS: tuple[tuple[bytes, str], ...] = (
 )
 
 
-def _describe_stranger(name: str, opening: bytes) -> str:
+def describe_stranger(name: str, opening: bytes) -> str:
     """Say what a file is that is not GGUF, from its first bytes."""
     text = opening.lstrip()[:16].lower()
     said = next((what for magic, what in _STRANGERS if opening.startswith(magic)), None)

@@ -194,7 +194,12 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.body = self.rfile.read(length).decode() if length else ""
         self.asked = Asked(
-            self.name, self.command, self.path, self.headers.get("Range"), self.headers.get("Authorization"), self.client_address[1]
+            self.name,
+            self.command,
+            self.path,
+            self.headers.get("Range"),
+            self.headers.get("Authorization"),
+            self.client_address[1],
         )
         self.hub.note(self.asked)
         self.fault = self.hub.find_fault(self.command, self.path)
@@ -205,6 +210,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(parts.path)
         if self.name == "store":
             self._serve_store(path, parse_qs(parts.query))
+        elif path == "/api/agent-harnesses":
+            self._say(200, {"standardEnvVars": [], "harnesses": {}})  # asked once a day, for the user agent
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/(revision|tree|paths-info)/([^/]+)", path):
             self._serve_api(*match.groups())
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
@@ -220,7 +227,9 @@ class _Handler(BaseHTTPRequestHandler):
         hub = self.hub
         if repository not in hub.repos:
             # The real hub does not tell strangers whether a repository exists.
-            self._say(401, {"error": "Invalid username or password."}, {"X-Error-Message": "Invalid username or password."})
+            self._say(
+                401, {"error": "Invalid username or password."}, {"X-Error-Message": "Invalid username or password."}
+            )
             return True
         given = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         if given and given not in hub.tokens.values():
@@ -228,7 +237,9 @@ class _Handler(BaseHTTPRequestHandler):
             return True
         if repository in hub.gated and given != hub.tokens.get(repository):
             status = 403 if given else 401
-            self._say(status, {}, {"X-Error-Code": "GatedRepo", "X-Error-Message": f"Access to {repository} is restricted."})
+            self._say(
+                status, {}, {"X-Error-Code": "GatedRepo", "X-Error-Message": f"Access to {repository} is restricted."}
+            )
             return True
         if revision not in ("main", hub.commit(repository)):
             self._say(404, {}, {"X-Error-Code": "RevisionNotFound", "X-Error-Message": f"Invalid rev id: {revision}"})
@@ -245,7 +256,9 @@ class _Handler(BaseHTTPRequestHandler):
             for name in names:
                 lfs = {"sha256": hub.digests[repository, name], "size": hub.size(repository, name), "pointerSize": 134}
                 siblings.append({"rfilename": name, "size": lfs["size"], "blobId": "0" * 40, "lfs": lfs})
-            self._say(200, {"id": repository, "modelId": repository, "sha": hub.commit(repository), "siblings": siblings})
+            self._say(
+                200, {"id": repository, "modelId": repository, "sha": hub.commit(repository), "siblings": siblings}
+            )
             return
         wanted = parse_qs(self.body).get("paths", []) if what == "paths-info" else names
         entries = []
@@ -270,7 +283,9 @@ class _Handler(BaseHTTPRequestHandler):
             {
                 **commit,
                 "X-Linked-Etag": f'"{hub.digests[repository, name]}"',
-                "X-Linked-Size": str(hub.size(repository, name) + (self.fault.announce if self.command == "HEAD" else 0)),
+                "X-Linked-Size": str(
+                    hub.size(repository, name) + (self.fault.announce if self.command == "HEAD" else 0)
+                ),
                 "ETag": '"0"',
                 "Location": f"{hub.store_url}/store/{quote(repository)}/{quote(name)}?{SIGNATURE}",
             },
@@ -344,7 +359,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _say(self, status: int, data: object, headers: dict[str, str] | None = None) -> None:
         body = json.dumps(data).encode()
-        self._send_head(status, {"Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})})
+        self._send_head(
+            status, {"Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}
+        )
         if self.command != "HEAD":
             with contextlib.suppress(OSError):
                 self.wfile.write(body)
