@@ -90,8 +90,13 @@ class Entry:
                 return files
         if quantization is None and self.files:
             return self.files[0]
-        known = ", ".join(files.quantization for files in self.files) or "none"
-        raise UsageError(f"The catalog has no {wanted or 'file'} of {self.name}; it has {known}.")
+        if not self.files:
+            raise UsageError(
+                f"The catalog names no file of {self.name}; give one as hf:OWNER/REPO:QUANT, or time its shape with "
+                f"-m synth:{self.name}."
+            )
+        known = ", ".join(files.quantization for files in self.files)
+        raise UsageError(f"The catalog has no {wanted} of {self.name}; it has {known}.")
 
 
 @dataclass(frozen=True, slots=True)

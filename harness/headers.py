@@ -23,7 +23,7 @@ from harness.references import (
     name_reference,
     parse_reference,
 )
-from harness.remote import RemoteError, RemoteSource
+from harness.remote import NoSuchFileError, RemoteError, RemoteSource
 from harness.theory.computed import compute_header
 from harness.theory.gguf import Fetched, Header, check_complete, read_header
 from harness.theory.layout import find_quantization
@@ -121,10 +121,14 @@ def _compute(entry: Entry, quantization: str | None, reason: str) -> Found:
 def _read_hub_header(reference: HubReference) -> Found:
     from dataclasses import replace
 
-    from harness.hub import list_parts, open_remote
+    from harness.hub import list_parts, open_remote, suggest_names
 
-    by_name = {str(file): file for file in list_parts(find_hub_file(reference))}
-    found = _read_remote_header(list(by_name), list(by_name), lambda name: open_remote(by_name[name]))
+    files = list_parts(find_hub_file(reference))
+    by_name = {str(file): file for file in files}
+    try:
+        found = _read_remote_header(list(by_name), list(by_name), lambda name: open_remote(by_name[name]))
+    except NoSuchFileError:
+        raise suggest_names(files[0]) from None
     if reference.file is None and found.fetched is not None:  # the repository was listed first
         found = replace(found, fetched=Fetched(found.fetched.size_bytes, found.fetched.n_requests + 1))
     return found

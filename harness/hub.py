@@ -9,6 +9,7 @@ that every program around huggingface_hub reads.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import re
@@ -21,6 +22,7 @@ from harness.errors import HarnessError, UsageError
 from harness.remote import (
     TIMEOUT_S,
     Address,
+    NoSuchFileError,
     NotThereError,
     Progress,
     RemoteError,
@@ -230,11 +232,22 @@ def describe_file(file: HubFile) -> HubFacts:
 
     url = hf_hub_url(file.repository, file.name, revision=file.revision, endpoint=constants.ENDPOINT)
     session()
-    metadata = ask(str(file), lambda: get_hf_file_metadata(url, endpoint=constants.ENDPOINT))
+    try:
+        metadata = ask(str(file), lambda: get_hf_file_metadata(url, endpoint=constants.ENDPOINT))
+    except NoSuchFileError:
+        raise suggest_names(file) from None
     digest = metadata.etag or ""
     if not re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{40}", digest) or metadata.size is None or not metadata.commit_hash:
         raise RemoteError(f"What answers for {file} does not say its size and SHA-256; check HF_ENDPOINT and proxies.")
     return HubFacts(file, metadata.size, digest, metadata.commit_hash)
+
+
+def suggest_names(file: HubFile) -> NotThereError:
+    """Say that a repository has no such file, and which ones it has, at one request more."""
+    names = [facts.file.name for facts in list_files(file.repository, file.revision)]
+    near = difflib.get_close_matches(file.name, names, n=3, cutoff=0.4) or names[:3]
+    hint = f"did you mean {' or '.join(near)}?" if near else "it has no GGUF file at all."
+    return NoSuchFileError(f"{file.repository} has no file {file.name}; {hint}")
 
 
 def _api() -> Any:

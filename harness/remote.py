@@ -44,6 +44,10 @@ class NotThereError(RemoteError):
     exit_code = 2
 
 
+class NoSuchFileError(NotThereError):
+    """The hub has the repository and not the file."""
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where bytes are: name is what messages call them, for the URL may hold a signature; headers may hold a token."""
@@ -111,7 +115,7 @@ def explain_status(response: Any, name: str) -> RemoteError:
             f"{name} is gated: accept its terms on its page at {host}, then set HF_TOKEN or run `hf auth login`, and pull again."
         )
     if code == "EntryNotFound":
-        return NotThereError(f"{name} does not exist: the repository is there, this file is not; check its name.")
+        return NoSuchFileError(f"{name} does not exist: the repository is there, this file is not; check its name.")
     if code == "RevisionNotFound":
         return NotThereError(f"{name} does not exist at this revision; leave the revision out for the newest.")
     if "credentials" in response.headers.get("X-Error-Message", "").lower():

@@ -281,8 +281,9 @@ def test_a_trouble_that_passes_is_waited_for(filled, monkeypatch, status, header
 
 
 def test_what_is_not_there_is_told_from_what_may_not_be_seen(filled, monkeypatch):
-    with pytest.raises(NotThereError, match="does not exist: the repository is there"):
-        pull(f"hf:{REPO}/other.gguf")
+    for act in (pull, find_header):
+        with pytest.raises(NotThereError, match=rf"has no file tiny-q40\.gguf; did you mean {NAME}\?"):
+            act(f"hf:{REPO}/tiny-q40.gguf")
     with pytest.raises(NotThereError, match="shows no repository for owner/none"):
         pull("hf:owner/none:q4_0")
     with pytest.raises(NotThereError, match="no GGUF file of Q5_0; it has Q4_0"):
@@ -479,7 +480,7 @@ def llama3_like_header() -> HeaderBytes:
     return made
 
 
-def test_the_header_of_a_remote_4_7_gb_file_costs_little(hub, tmp_path):  # noqa: F811
+def test_the_header_of_a_remote_4_7_gb_file_costs_little(hub, tmp_path, monkeypatch):  # noqa: F811
     made = llama3_like_header()
     head = made.build()
     assert 7e6 < len(head) < 10e6
@@ -488,6 +489,9 @@ def test_the_header_of_a_remote_4_7_gb_file_costs_little(hub, tmp_path):  # noqa
     os.truncate(path, len(head) + made.offset)
     assert 4.5e9 < path.stat().st_size < 5e9
     hub.add(REPO, NAME, path, digest="a" * 64)
+    hub.gated.add(REPO)
+    hub.tokens[REPO] = TOKEN
+    monkeypatch.setenv("HF_TOKEN", TOKEN)  # the store answers 400 to whoever shows it one
     for text in (REFERENCE, f"{hub.url}/plain/{REPO}/{NAME}"):
         hub.forget()
         found = find_header(text)
@@ -591,6 +595,21 @@ def test_a_file_at_an_address_goes_on_unless_it_changed(filled, tmp_path):
         references.resolve(url)
     filled.faults.clear()
     other = MODEL[:-100] + bytes(100)
+    filled.add(REPO, NAME, other)
+    assert references.resolve(url).read_bytes() == other
+
+
+def test_a_beginning_that_nothing_vouches_for_is_not_gone_on_with(filled):
+    url = f"{filled.url}/plain/{REPO}/{NAME}"
+    filled.faults[:] = [
+        Fault("/plain/", times=1, no_etag=True),
+        Fault("/plain/", cut_at=1_000_000, times=1),
+        Fault("/plain/", cut_at=0),
+    ]
+    with pytest.raises(RemoteError, match="kept"):
+        references.resolve(url)
+    filled.faults[:] = [Fault("/plain/", no_etag=True)]
+    other = MODEL[:200] + bytes(len(MODEL) - 200)
     filled.add(REPO, NAME, other)
     assert references.resolve(url).read_bytes() == other
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from harness.cli.options import model_option
+from harness.cli.options import reference_options
 from harness.errors import UsageError
 from harness.headers import find_header
 from harness.references import name_reference
@@ -37,7 +37,7 @@ Examples:
 
 @click.command("inspect", epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("reference", metavar="[MODEL]", required=False)
-@model_option
+@reference_options("The same as the argument.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Format. [table]")
 def command(reference: str | None, models: Sequence[str], output: str) -> None:
     """Show what MODEL is made of: size by type and by part, cache per token, context, tokenizer.

@@ -75,21 +75,10 @@ def flatten(values: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
     return tuple(item for group in values for item in group)
 
 
-_MODEL_HELP = (
-    "GGUF file, catalog name (llama3.2:1b:q4_0), hf:OWNER/REPO:Q4_0, https://…/x.gguf, ollama:NAME or synth:NAME; "
-    "several -m make a comparison. [smollm2:135m]"
-)
-
-
-def model_option(function: Any) -> Any:
+def reference_options(help_text: str) -> Callable[[Any], Any]:
     """Add what names models: -m, llama.cpp's -hf and --quant. The command gets ``models``, references for `harness.references`."""
-
-    @functools.wraps(function)
-    def merged(*args: Any, models: Sequence[str], hub: Sequence[str], quantization: str | None, **rest: Any) -> Any:
-        return function(*args, models=join_references(models, hub, quantization), **rest)
-
     add = (
-        click.option("-m", "--model", "--gguf", "models", multiple=True, metavar="REF", help=_MODEL_HELP),
+        click.option("-m", "--model", "--gguf", "models", multiple=True, metavar="REF", help=help_text),
         click.option(
             "-hf",
             "--hf-repo",
@@ -100,9 +89,23 @@ def model_option(function: Any) -> Any:
         ),
         click.option("--quant", "quantization", metavar="QUANT", help="Quantization of names that state none."),
     )
-    for option in reversed(add):
-        merged = option(merged)
-    return merged
+
+    def decorate(function: Any) -> Any:
+        @functools.wraps(function)
+        def merged(*args: Any, models: Sequence[str], hub: Sequence[str], quantization: str | None, **rest: Any) -> Any:
+            return function(*args, models=join_references(models, hub, quantization), **rest)
+
+        for option in reversed(add):
+            merged = option(merged)
+        return merged
+
+    return decorate
+
+
+model_option = reference_options(
+    "GGUF file, catalog name (llama3.2:1b:q4_0), hf:OWNER/REPO:Q4_0, https://…/x.gguf, ollama:NAME or synth:NAME; "
+    "several -m make a comparison. [smollm2:135m]"
+)
 
 
 def join_references(models: Sequence[str], hub: Sequence[str], quantization: str | None) -> tuple[str, ...]:

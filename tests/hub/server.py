@@ -35,7 +35,7 @@ class Fault:
 
     status answers with an error code and headers; cut_at ends the connection after so many bytes of the body; flip_at changes one byte
     of the file; announce adds to the length that is told, extra sends more than was told; slow_s rests before each 64 KiB;
-    no_ranges ignores ranges; gate is waited for after cut_at bytes instead of cutting.
+    no_ranges ignores ranges; no_etag tells none; gate is waited for after cut_at bytes instead of cutting.
     """
 
     where: str
@@ -50,6 +50,7 @@ class Fault:
     slow_s: float = 0.0
     no_ranges: bool = False
     wrong_range: bool = False
+    no_etag: bool = False
     gate: threading.Event | None = None
 
 
@@ -315,7 +316,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(416, {}, {"Content-Range": f"bytes */{size}"})
             return
         total = size + fault.announce
-        headers = {"ETag": etag, "Accept-Ranges": "none" if fault.no_ranges else "bytes"}
+        headers = {"Accept-Ranges": "none" if fault.no_ranges else "bytes"}
+        if not fault.no_etag:
+            headers["ETag"] = etag
         if match:
             told = start + (1 if fault.wrong_range else 0)
             headers["Content-Range"] = f"bytes {told}-{stop - 1}/{total}"
