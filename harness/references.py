@@ -84,7 +84,7 @@ Reference: TypeAlias = (
 
 
 def load_catalog(extra: pathlib.Path | None = None) -> Catalog:
-    """Read models.toml, with the user's own entries and then those of `extra` laid over it.
+    """Read models.toml, with the user's own entries, those of $HARNESS_CATALOG and then those of `extra` laid over it.
 
     Raises
     ------
@@ -94,8 +94,10 @@ def load_catalog(extra: pathlib.Path | None = None) -> Catalog:
     # The wheel carries the file inside the package, a checkout has it at the top.
     own = next(path for path in (package / "models.toml", package.parent / "models.toml") if path.exists())
     catalog = parse_catalog(own.read_text(encoding="utf-8"), own.name)
-    for path in (user_catalog_path(), extra):
-        if path is not None and (path == extra or path.exists()):
+    configured = os.environ.get("HARNESS_CATALOG")
+    named = [pathlib.Path(configured).expanduser() if configured else None, extra]
+    for path in (user_catalog_path(), *named):
+        if path is not None and (path in named or path.exists()):
             try:
                 text = path.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:

@@ -62,6 +62,15 @@ def test_the_users_own_entries_are_found():
     assert load_catalog().find("mine:1b").shape.block_count == 2
 
 
+def test_an_own_catalog_can_be_named_by_the_environment(tmp_path, monkeypatch):
+    path = tmp_path / "more.toml"
+    monkeypatch.setenv("HARNESS_CATALOG", str(path))
+    with pytest.raises(UsageError, match=r"more\.toml cannot be read"):
+        load_catalog()
+    path.write_text(GOOD, encoding="utf-8")
+    assert parse_reference("mine:1b").entry.shape.block_count == 2
+
+
 def test_a_synthetic_model_is_written_once_and_marked():
     path = user_catalog_path()
     path.parent.mkdir(parents=True)
@@ -196,6 +205,13 @@ def test_what_cannot_be_pulled_says_what_to_do_instead():
         with pytest.raises(UsageError, match=said):
             pull(text, lambda done, total: None)
     assert pull("smollm2:135m", lambda done, total: None) == [default_model()]
+
+
+def test_inspect_takes_a_quantization_from_its_option():
+    code, out, _ = harness("inspect", "synth:smollm2:135m", "--quant", "q8_0", "-o", "json")
+    assert code == 0
+    data = json.loads(out)
+    assert (data["file_type"], data["computed"], data["has_chat_template"]) == ("Q8_0", True, None)
 
 
 def test_pull_wants_a_name():

@@ -16,7 +16,7 @@ from harness.errors import EXIT_INTERRUPTED, HarnessError
 COMMANDS = {
     "pp-tg": ("harness.cli.pp_tg", "Measure prompt processing and text generation."),
     "inspect": ("harness.cli.inspect", "Show what a model is made of, from its header alone."),
-    "pull": ("harness.cli.pull", "Download models into Hugging Face's cache, going on where it stopped."),
+    "pull": ("harness.cli.pull", "Download models, going on where it stopped."),
     "models": ("harness.cli.models", "List the catalog: names, sizes, what is on disk, what fits."),
     "synth": ("harness.cli.synth", "Write a model of a catalog shape with random weights."),
 }

@@ -37,19 +37,18 @@ Examples:
 
 @click.command("inspect", epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("reference", metavar="[MODEL]", required=False)
-@reference_options("The same as the argument.")
+@reference_options("The same as the argument.", argument="reference")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Format. [table]")
-def command(reference: str | None, models: Sequence[str], output: str) -> None:
+def command(models: Sequence[str], output: str) -> None:
     """Show what MODEL is made of: size by type and by part, cache per token, context, tokenizer.
 
     Only the header is read, of all files where the model is split (name the first one); from a server, by a few ranges. A catalog
     model that is neither here nor at the hub is computed from its shape.
     """
-    named = [*([reference] if reference is not None else []), *models]
-    if len(named) != 1:
+    if len(models) != 1:
         raise UsageError("name one model, such as `harness inspect model.gguf`")
-    found = find_header(named[0])
-    label = name_reference(named[0])
+    found = find_header(models[0])
+    label = name_reference(models[0])
     anatomy = describe_model(found.header)
     repacked = find_repacked(found.header)
     facts: dict[str, Any] = {"fetched": found.fetched, "repacked": repacked, "is_computed": found.is_computed}

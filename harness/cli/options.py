@@ -75,8 +75,11 @@ def flatten(values: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
     return tuple(item for group in values for item in group)
 
 
-def reference_options(help_text: str) -> Callable[[Any], Any]:
-    """Add what names models: -m, llama.cpp's -hf and --quant. The command gets ``models``, references for `harness.references`."""
+def reference_options(help_text: str, *, argument: str | None = None) -> Callable[[Any], Any]:
+    """Add what names models: -m, llama.cpp's -hf and --quant. The command gets ``models``, references for `harness.references`.
+
+    argument names a click argument that is a reference too, or several; it goes into ``models`` first.
+    """
     add = (
         click.option("-m", "--model", "--gguf", "models", multiple=True, metavar="REF", help=help_text),
         click.option(
@@ -93,7 +96,9 @@ def reference_options(help_text: str) -> Callable[[Any], Any]:
     def decorate(function: Any) -> Any:
         @functools.wraps(function)
         def merged(*args: Any, models: Sequence[str], hub: Sequence[str], quantization: str | None, **rest: Any) -> Any:
-            return function(*args, models=join_references(models, hub, quantization), **rest)
+            named = rest.pop(argument) or () if argument else ()
+            first = (named,) if isinstance(named, str) else named
+            return function(*args, models=join_references((*first, *models), hub, quantization), **rest)
 
         for option in reversed(add):
             merged = option(merged)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from harness.cli.options import join_references
+from harness.cli.options import reference_options
 from harness.cli.progress import byte_bar
 from harness.errors import UsageError
 from harness.units import format_gb
@@ -24,11 +24,8 @@ Examples:
 
 @click.command("pull", epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("names", metavar="NAME...", nargs=-1)
-@click.option(
-    "-hf", "--hf-repo", "hub", multiple=True, metavar="OWNER/REPO[:QUANT]", help="The same as hf:OWNER/REPO[:QUANT]."
-)
-@click.option("--quant", "quantization", metavar="QUANT", help="Quantization of names that state none.")
-def command(names: Sequence[str], hub: Sequence[str], quantization: str | None) -> None:
+@reference_options("The same as NAME.", argument="names")
+def command(models: Sequence[str]) -> None:
     """Download models: names of the catalog, hf:OWNER/REPO[:QUANT], hf:OWNER/REPO/FILE or addresses; all files of split ones.
 
     They go into Hugging Face's own cache (HF_HOME), where other programs find them. What stopped half-way goes on when the same
@@ -36,10 +33,9 @@ def command(names: Sequence[str], hub: Sequence[str], quantization: str | None) 
     """
     from harness.references import name_reference, pull
 
-    references = join_references(names, hub, quantization)
-    if not references:
+    if not models:
         raise UsageError("name a model to pull, such as `harness pull llama3.2:1b`; `harness models` lists them")
-    for text in references:
+    for text in models:
         with byte_bar(name_reference(text)) as show:
             paths = pull(text, show)
         size_bytes = sum(path.stat().st_size for path in paths)
