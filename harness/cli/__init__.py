@@ -16,6 +16,7 @@ from harness.errors import EXIT_INTERRUPTED, HarnessError
 COMMANDS = {
     "pp-tg": ("harness.cli.pp_tg", "Measure prompt processing and text generation."),
     "inspect": ("harness.cli.inspect", "Show what a model is made of, from its header alone."),
+    "pull": ("harness.cli.pull", "Download models, going on where it stopped."),
     "models": ("harness.cli.models", "List the catalog: names, sizes, what is on disk, what fits."),
     "table": ("harness.cli.table", "Set this machine's speeds beside published ones."),
     "roofline": ("harness.cli.roofline", "Measure bandwidth and arithmetic, and hold speeds against them."),
