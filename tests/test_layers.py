@@ -28,7 +28,18 @@ FLOORS = {
     "harness.model_file": 3,
     "harness.gguf_file": 3,
     "harness.synth": 3,
+    "harness.published": 3,
+    "harness.rates": 3,
+    "harness.roof": 2,
+    "harness.prediction": 4,
+    "harness.crosscheck": 4,
+    "harness.remote": 3,
+    "harness.hub": 3,
+    "harness.downloads": 3,
+    "harness.ollama_store": 3,
     "harness.references": 4,
+    "harness.headers": 4,
+    "harness.catalog_check": 4,
     "harness.native": 4,
     "harness.sweep": 5,
     "harness.render": 5,
@@ -40,6 +51,14 @@ FLOORS = {
 ALLOWED_SIDEWAYS = {
     ("harness.stats", "harness.record"),
     ("harness.units", "harness.errors"),
+    ("harness.roof", "harness.record"),
+    ("harness.roof", "harness.stats"),
+    ("harness.crosscheck", "harness.prediction"),
+    ("harness.model_file", "harness.gguf_file"),
+    ("harness.hub", "harness.remote"),
+    ("harness.downloads", "harness.remote"),
+    ("harness.headers", "harness.references"),
+    ("harness.catalog_check", "harness.references"),
 }
 
 #: Floors 0-2 and render know no clock, file, process or environment.

@@ -376,3 +376,4 @@ def test_without_the_flag_nothing_is_said_and_its_companions_are_refused():
 def test_a_size_that_is_none_is_refused():
     found = CliRunner().invoke(probe, ["--ollama-2024", "--free-vram", "lots"])
     assert found.exit_code == 2
+    assert "7.6GiB" in found.stderr

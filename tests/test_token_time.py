@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -15,8 +16,9 @@ from click.testing import CliRunner
 from harness.child import Worker
 from harness.cli import cli, time_ledger
 from harness.cli.keeper import Keeper
-from harness.cli.time_ledger import choose_depths, collect
+from harness.cli.time_ledger import choose_depths, collect, find_roof
 from harness.errors import UsageError
+from harness.machine import describe_machine, machine_slug
 from harness.native import load_time
 from harness.native.page_cache import drop_from_memory, read_into_memory, resident_share
 from harness.spec import RunSpec
@@ -257,3 +259,26 @@ def test_a_load_that_is_not_cold_is_not_called_so(monkeypatch, model, shares, n_
     remarks = [event["text"] for event in heard if event["event"] == "remark"]
     assert (words is None) == (remarks == [])
     assert words is None or words in remarks[0]
+
+
+def test_the_roof_is_the_one_that_was_measured_here(tmp_path):
+    reading = {
+        "work": "read", "device": "CPU", "description": "a CPU", "kind": "cpu", "type_name": "Q8_0", "n_threads": 1, "n_bytes": 1000,
+        "n_flops": 0, "durations_ns": [100] * 6, "max_error": 0.0, "tolerance": 1.0,
+    }  # fmt: skip
+    build = {
+        "llama_cpp_python": "1", "ggml_version": "1", "ggml_commit": "1", "system_info": "", "backends": [], "devices": [],
+    }  # fmt: skip
+    machine = describe_machine()
+    line = {
+        "schema": 1, "kind": "roofline", "time_utc": "2026-11-24T00:00:00Z", "machine": dataclasses.asdict(machine),
+        "harness_version": "0", "build": build, "tests": [reading],
+    }  # fmt: skip
+    folder = tmp_path / machine_slug(machine)
+    folder.mkdir()
+    (folder / "roof.jsonl").write_text(json.dumps(line))
+    assert find_roof({"layers_by_device": {"CPU": 31}}, tmp_path) == 1000 / 100e-9
+    assert find_roof({"layers_by_device": {"CUDA0": 31}}, tmp_path) is None
+    assert find_roof({"layers_by_device": {"CPU": 20, "CUDA0": 11}}, tmp_path) is None, "two devices have two roofs"
+    assert find_roof(None, tmp_path) is None
+    assert find_roof({"layers_by_device": {"CPU": 31}}, tmp_path / "nothing") is None

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from harness.cli.predict import Amount
 from harness.errors import UsageError
 from harness.render.ollama_account import export_account, show_account
 from harness.theory.gguf import Header
@@ -19,22 +20,6 @@ from harness.theory.ollama import (
     give_account,
     read_figures,
 )
-from harness.units import parse_size
-
-
-class SizeType(click.ParamType):
-    """A size such as 8GB, 1.5GiB or a number of bytes, as bytes."""
-
-    name = "SIZE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            return parse_size(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
 
 #: The options that mean something only beside --ollama-2024.
 _COMPANIONS = {
@@ -57,7 +42,7 @@ def ollama_options(function: Any) -> Any:
         ),
         click.option("--num-ctx", type=click.IntRange(1), metavar="N", help=f"Ollama's num_ctx, tokens a slot. [{DEFAULT_NUM_CTX}]"),
         click.option("--parallel", type=click.IntRange(1), metavar="N", help="OLLAMA_NUM_PARALLEL, slots. [4, or 1 if 4 do not fit]"),
-        click.option("--free-vram", type=SizeType(), metavar="SIZE", help="Free memory of the card, such as 7.6GiB. [enough]"),
+        click.option("--free-vram", type=Amount("7.6GiB"), metavar="SIZE", help="Free memory of the card, such as 7.6GiB. [enough]"),
         click.option("--ollama-2024", is_flag=True, help="Show what `ollama ps` of October 2024 said, and why."),
     ):  # fmt: skip
         function = option(function)

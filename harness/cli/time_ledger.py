@@ -14,7 +14,6 @@ import click
 import harness
 from harness.child import Worker
 from harness.cli.keeper import Keeper
-from harness.cli.ollama_options import SizeType
 from harness.cli.options import (
     Values,
     flatten,
@@ -25,13 +24,14 @@ from harness.cli.options import (
     save_option,
 )  # fmt: skip
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
+from harness.cli.predict import Amount
 from harness.cli.progress import byte_bar
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, HarnessError, NativeError, StoreError, UsageError
 from harness.gguf_file import read_file_header
 from harness.machine import available_memory_bytes, count_physical_cores
 from harness.model_file import default_model, hash_file, is_synthetic
 from harness.record import Failure
-from harness.references import resolve
+from harness.references import name_reference, resolve
 from harness.render.time_ledger import export_ledger, show_ledger
 from harness.spec import RunSpec, defaults, parameters, whole_numbers
 from harness.store import utc_now
@@ -53,15 +53,15 @@ Examples:
   harness overhead-time                      smollm2:135m, all depths
   harness overhead-time -m model.gguf -d 0,4096
   harness overhead-time --no-load --no-app --plot token.png
-  harness overhead-time --roof 38GB -o json
+  harness overhead-time --roof 38GB/s -o json
 """
 
 
 def time_options(function: Any) -> Any:
     """Add the options of the time ledger to a command, but those of `measured_options("load", "context")`."""
     for option in (
-        click.option("--roof", "roof_bytes_per_s", type=SizeType(), metavar="SIZE",
-                     help="Memory bandwidth a second, such as 38GB, to compare with."),
+        click.option("--roof", "roof_bytes_per_s", type=Amount("38GB/s", "/s|ps"), metavar="RATE",
+                     help="Memory bandwidth to compare with. [what `harness roofline` measured here]"),
         click.option("--app/--no-app", "with_app", default=True, help="Time an application's loop beside. [on]"),
         click.option("--load/--no-load", "with_load", default=True, help="Time loading, cold and warm. [on]"),
         click.option("--caches", type=Values(_read_caches, "TYPES"), metavar="TYPES",
@@ -140,7 +140,8 @@ def _find_model(references: Sequence[str]) -> tuple[str, pathlib.Path]:
     with byte_bar(references[0]) as show:
         path = resolve(references[0], show)
     # A picture or a page should not tell where on somebody's disk a file lies.
-    return (path.name if pathlib.Path(references[0]).name == path.name else references[0]), path
+    label = name_reference(references[0])
+    return (path.name if pathlib.PurePath(label).name == path.name else label), path
 
 
 def make_plan(path: pathlib.Path, header: Header, options: dict[str, Any]) -> tuple[TimePlan, list[str]]:
@@ -319,7 +320,8 @@ class _Bar:
 
 
 def _show(raw: dict[str, Any], header: Header, label: str, options: dict[str, Any]) -> None:
-    ledger = build_ledger(raw, header, options["roof_bytes_per_s"])
+    roof = options["roof_bytes_per_s"] or find_roof(raw.get("resolved"), options["results"])
+    ledger = build_ledger(raw, header, roof)
     cautions = [caution["text"] for caution in raw["cautions"]]
     if options["output"] == "json":
         data = {
@@ -337,6 +339,17 @@ def _show(raw: dict[str, Any], header: Header, label: str, options: dict[str, An
         click.echo(show_ledger(ledger, label, _state_facts(raw), [*raw["remarks"], *cautions]), nl=False)
     if options["plot"] is not None:
         _draw(ledger, label, options)
+
+
+def find_roof(resolved: dict[str, Any] | None, results: pathlib.Path) -> float | None:
+    """The quickest reading that `harness roofline` has found on the one device that ran the model; None where there is none."""
+    from harness.cli.journals import own_journals, read_roofs
+    from harness.roof import READING, latest
+
+    devices = [] if resolved is None else list(resolved["layers_by_device"])
+    roof = latest(read_roofs(own_journals(results)))
+    best = roof.best(READING, devices[0]) if roof is not None and len(devices) == 1 else None
+    return None if best is None else best.rate_per_s
 
 
 def _draw(ledger: Any, label: str, options: dict[str, Any]) -> None:
