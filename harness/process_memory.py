@@ -8,17 +8,36 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from harness.theory.resident import MemoryMap, MemoryReading
+from harness.theory.resident import MapShare, MemoryReading
 
 
-def read_memory(step: str) -> MemoryReading:
-    """Read this process's memory; what the OS does not tell is None.
+@dataclass(frozen=True, slots=True)
+class MemoryMap:
+    """One mapping of this address space and what of it is in memory, in bytes. path is empty for memory of no file."""
+
+    start: int
+    stop: int
+    path: str
+    rss_bytes: int
+    pss_bytes: int
+    private_bytes: int
+    anonymous_bytes: int
+    swap_bytes: int = 0
+
+
+def read_memory(step: str, maps: Sequence[MemoryMap] | None) -> MemoryReading:
+    """Sum up this process's memory; what the OS does not tell is None.
+
+    Parameters
+    ----------
+    maps : from `read_maps` a moment ago
 
     Source: proc(5), /proc/pid/smaps; psutil memory_full_info.
     """
-    maps = read_maps()
     if maps is None:
         return _read_by_psutil(step)
     rss = sum(item.rss_bytes for item in maps)
@@ -31,14 +50,23 @@ def read_memory(step: str) -> MemoryReading:
         swap_bytes=sum(item.swap_bytes for item in maps),
         anonymous_bytes=anonymous,
         file_bytes=rss - anonymous,
-        maps=maps,
+        maps=_group(maps),
     )
+
+
+def _group(maps: Sequence[MemoryMap]) -> tuple[MapShare, ...]:
+    sizes: dict[str, tuple[int, int]] = {}
+    for item in maps:
+        rss, anonymous = sizes.get(item.path, (0, 0))
+        sizes[item.path] = (rss + item.rss_bytes, anonymous + item.anonymous_bytes)
+    return tuple(MapShare(path, *both) for path, both in sizes.items())
 
 
 def _read_by_psutil(step: str) -> MemoryReading:
     import psutil
 
     process = psutil.Process()
+    info: Any
     try:
         info = process.memory_full_info()
     except (psutil.Error, OSError):  # macOS asks for rights that not everybody has

@@ -28,10 +28,13 @@ FLOORS = {
     "harness.model_file": 3,
     "harness.gguf_file": 3,
     "harness.synth": 3,
+    "harness.process_memory": 3,
+    "harness.sparse_model": 3,
     "harness.references": 4,
     "harness.native": 4,
     "harness.sweep": 5,
     "harness.render": 5,
+    "harness.overhead": 6,
     "harness.cli": 8,
     "harness.__main__": 9,
 }

@@ -11,8 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 
-from harness.process_memory import count_resident_bytes
-from harness.theory.resident import MemoryMap
+from harness.process_memory import MemoryMap, count_resident_bytes
 
 #: Bytes of a chunk's header, where they may begin in its first page (posix_memalign aligns what follows to 64), and the bit that
 #: marks a chunk with a mapping of its own. Source: glibc malloc/malloc.c, struct malloc_chunk, IS_MMAPPED, _int_memalign.
@@ -23,17 +22,15 @@ _IS_MMAPPED, _FLAGS = 0x2, 0x7
 _SLACK_BYTES = 2 * mmap.PAGESIZE + 5243
 
 
-def heap_bytes(maps: Sequence[MemoryMap], buffers: Sequence[int]) -> int | None:
+def heap_bytes(maps: Sequence[MemoryMap], buffers: Sequence[int]) -> int:
     """Resident bytes of malloc without llama.cpp's buffers: the heap, and blocks with mappings of their own by their headers.
 
     Parameters
     ----------
     buffers : sizes of the buffers that llama.cpp had from malloc, in bytes to the 0.01 MiB of its log
 
-    None where single mappings cannot be read. Where the C library is not glibc, only what the kernel calls the heap is found.
+    Where the C library is not glibc, only what the kernel calls the heap is found.
     """
-    if not maps:
-        return None
     total = sum(item.rss_bytes for item in maps if item.path == "[heap]")
     wanted = sorted(buffers)
     for start, size in (chunk for item in maps if not item.path for chunk in find_blocks(item)):

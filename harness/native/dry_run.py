@@ -7,12 +7,14 @@ the cache and of a recurrent state, which architectures that `harness.theory` ca
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.errors import NativeError
 from harness.native.engine import LoadedModel, Session
 from harness.native.log import read_buffers, read_cache_bytes, read_flash_attention, read_layers
-from harness.native.memory_steps import early_readings, take_reading
+from harness.native.memory_steps import early_readings, list_malloced, take_reading
+from harness.record import Buffer
 from harness.spec import RunSpec
 
 # enum llama_load_mode of llama.h: any other mode asserts that memory may be allocated.
@@ -37,35 +39,42 @@ class DryModel(LoadedModel):
 def run(runtime: Any, request: dict[str, Any], emit: Any) -> None:
     """Plan ``request["specs"]``, which share a model and its load parameters.
 
-    Emits ``planned`` for each: its index, the buffers and the cache's size, or why llama.cpp refused; and ``done`` last, with the
-    memory that the process itself took (a real one takes the same for its libraries, vocabulary and tables).
+    Emits ``reading`` for the steps that this process has been through (a real one takes the same for its libraries, vocabulary and
+    tables), ``planned`` for each spec with the buffers and the cache's size or why llama.cpp refused, and ``done`` last.
 
     Raises
     ------
     NativeError : llama.cpp refused the header.
     """
     specs = [RunSpec.from_dict(spec) for spec in request["specs"]]
+    for reading in early_readings(runtime):
+        emit("reading", dataclasses.asdict(reading))
     model = DryModel(runtime, specs[0])
-    readings = []
-    for index, spec in enumerate(specs):
-        emit("planned", {"index": index, **_plan(model, spec)})
-        if not readings:
-            readings = [*early_readings(runtime), take_reading("context")]
+    is_first = True
+    for index, (plan, buffers) in enumerate(_plan_all(model, specs)):
+        if is_first and buffers is not None:
+            emit("reading", dataclasses.asdict(take_reading("context", runtime, list_malloced(buffers))))
+            is_first = False
+        emit("planned", {"index": index, **plan})
     done = {"layers_by_device": read_layers(model.log), "description": model.describe().description}
     model.close()
-    emit("done", {**done, "readings": [dataclasses.asdict(reading) for reading in readings]})
+    emit("done", done)
 
 
-def _plan(model: DryModel, spec: RunSpec) -> dict[str, Any]:
-    try:
-        session = Session(model, spec)
-    except NativeError as error:
-        return {"refused": str(error)}
-    buffers = read_buffers(session.log)
-    plan = {
-        "buffers": [dataclasses.asdict(item) for item in buffers if item.cause != "kv"],
-        "cache_bytes": read_cache_bytes(session.log),
-        "flash_attn": read_flash_attention(session.log),
-    }
-    session.close()
-    return plan
+def _plan_all(model: DryModel, specs: Sequence[RunSpec]) -> Iterator[tuple[dict[str, Any], tuple[Buffer, ...] | None]]:
+    """Make a context for each spec and yield what it planned while it is there; None for its buffers if it was refused."""
+    for spec in specs:
+        try:
+            session = Session(model, spec)
+        except NativeError as error:
+            yield {"refused": str(error)}, None
+            continue
+        buffers = read_buffers(session.log)
+        plan = {
+            "buffers": [dataclasses.asdict(item) for item in buffers if item.cause != "kv"],
+            "cache_bytes": read_cache_bytes(session.log),
+            "flash_attn": read_flash_attention(session.log),
+        }
+        # A plan's compute buffers are sizes, not memory.
+        yield plan, tuple(item for item in buffers if item.cause != "compute")
+        session.close()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from harness.native import allocators
-from harness.process_memory import read_memory
+from harness.process_memory import read_maps, read_memory
 from harness.record import Buffer
 from harness.theory.resident import DeviceReading, MemoryReading
 
@@ -37,11 +37,11 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
         emit("reading", dataclasses.asdict(reading))
     emit("phase", {"phase": "model", "index": 0, "count": 1})
     model = runtime.load(spec)
-    held = _malloced(read_buffers(model.log))
+    held = list_malloced(read_buffers(model.log))
     _report("model", runtime, held, emit)
     emit("phase", {"phase": "context", "index": 0, "count": 1})
     session = WatchedSession(model, spec)
-    held += _malloced(read_buffers(session.log))
+    held += list_malloced(read_buffers(session.log))
     _report("context", runtime, held, emit)
     for step, batches in (
         ("first prompt", session.prompt_batches(spec.n_prompt)),
@@ -69,18 +69,22 @@ def _report(step: str, runtime: Any, held: Sequence[int], emit: Emit) -> None:
     emit("reading", dataclasses.asdict(take_reading(step, runtime, held)))
 
 
-def _malloced(buffers: Iterable[Buffer]) -> list[int]:
+def list_malloced(buffers: Iterable[Buffer]) -> list[int]:
     """Sizes of the buffers that llama.cpp had from malloc. Source: ggml.c ggml_aligned_malloc (posix_memalign, but on macOS)."""
-    return [item.size_bytes for item in buffers if item.is_host and not item.buffer.endswith(("_Mapped", "_Host"))]
+    return [
+        item.size_bytes
+        for item in buffers
+        if item.size_bytes and item.is_host and not item.buffer.endswith(("_Mapped", "_Host"))
+    ]
 
 
 def take_reading(step: str, runtime: Any = None, held: Sequence[int] = ()) -> MemoryReading:
     """Read this process's memory and its devices'; held are sizes of llama.cpp's buffers, which are no part of the heap's line."""
     devices = () if runtime is None else read_devices(runtime)
     python = allocators.python_bytes()
-    reading = read_memory(step)
-    heap = allocators.heap_bytes(reading.maps, held)
-    return dataclasses.replace(reading, heap_bytes=heap, python_bytes=python, devices=devices)
+    maps = read_maps()
+    heap = None if maps is None else allocators.heap_bytes(maps, held)
+    return dataclasses.replace(read_memory(step, maps), heap_bytes=heap, python_bytes=python, devices=devices)
 
 
 def early_readings(runtime: Any) -> tuple[MemoryReading, ...]:

@@ -16,7 +16,7 @@ from harness.errors import HarnessError
 from harness.spec import RunSpec
 from harness.theory.gguf import Header, Tensor
 from harness.theory.kv_cache import KvGeometry, KvLayer, describe_kv_cache, read_count
-from harness.theory.repack import CpuFeatures, Layout, find_layout, output_duplicate
+from harness.theory.repack import CpuFeatures, Layout, find_layout, is_matrix_product, output_duplicate
 from harness.theory.tensor_types import tensor_type
 
 #: Causes, in the order in which a ledger lists them.
@@ -334,6 +334,26 @@ def price_cache(geometry: KvGeometry, spec: RunSpec, placement: Sequence[int | N
         device = HOST if home is None else host.devices[home].name
         sizes[device] = sizes.get(device, 0) + layer_cache_bytes(layer, geometry, spec)
     return [Line(KV, device, device, size) for device, size in sizes.items()]
+
+
+# --- decoding ----------------------------------------------------------------------------------------------------------
+
+
+def work_bytes(header: Header, spec: RunSpec) -> int:
+    """Estimate what computing a full micro-batch takes beside the compute buffer: the largest matrix product's inputs, quantized.
+
+    Exact for that product; tiled products and flash attention may take some hundred KiB a thread more.
+
+    Source: ggml-cpu.c ggml_graph_plan, GGML_OP_MUL_MAT and _ID; repack.cpp work_size (rows of Q8_0, Q8_1 or Q8_K: at most 36/32 byte).
+    """
+    n_tokens = min(spec.n_ctx, spec.n_batch, spec.n_ubatch)
+    used = read_count(header, "expert_used_count") or 1
+    largest = 0
+    for tensor in header.tensors:
+        if len(tensor.shape) > 1 and is_matrix_product(tensor) and tensor_type(tensor.type_name).block_elements > 1:
+            rows = n_tokens * (used if "ffn_down_exps" in tensor.name else 1)
+            largest = max(largest, rows * tensor.shape[0] * 34 // 32)
+    return largest
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------

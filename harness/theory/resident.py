@@ -13,17 +13,16 @@ from harness.theory.memory import COMPUTE, COPIED, HOST, KV, MAPPED, OUTPUT, REC
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryMap:
-    """One mapping of an address space and what of it is in memory, in bytes. path is empty for memory of no file."""
+class MapShare:
+    """What all mappings of one name have in memory, in bytes: of a file by its path, or what the kernel calls ``[heap]``, ``[stack]``.
 
-    start: int
-    stop: int
+    path is empty for memory of no file and no name. anonymous_bytes are pages that are no file's, such as those of a file's mapping
+    that were written to.
+    """
+
     path: str
     rss_bytes: int
-    pss_bytes: int
-    private_bytes: int
     anonymous_bytes: int
-    swap_bytes: int = 0
 
     @property
     def is_file(self) -> bool:
@@ -45,7 +44,7 @@ class MemoryReading:
     """A process's memory after one step, in bytes; None is what this OS or allocator does not tell.
 
     heap_bytes is what of malloc's memory is resident, without llama.cpp's buffers; python_bytes what Python's own allocator holds.
-    maps is empty where single mappings cannot be read.
+    maps is empty where mappings cannot be told apart.
     """
 
     step: str
@@ -58,7 +57,7 @@ class MemoryReading:
     heap_bytes: int | None = None
     python_bytes: int | None = None
     devices: tuple[DeviceReading, ...] = ()
-    maps: tuple[MemoryMap, ...] = ()
+    maps: tuple[MapShare, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +73,11 @@ class NativeBuffer:
 
 #: Causes of resident memory that are not llama.cpp's buffers.
 LIBRARIES, LLAMA_LIBRARIES, DRIVERS, PYTHON_HEAP, TABLES, WORK = (
-    "Python's and system libraries", "llama.cpp's libraries", "GPU driver's libraries", "Python's objects",
-    "vocabulary, tables, graph", "work buffers",
+    "Python, system libraries", "llama.cpp's libraries", "GPU driver's libraries", "Python's objects",
+    "vocabulary and graph", "work buffers",
 )  # fmt: skip
 RUNTIME_CAUSES = (LIBRARIES, LLAMA_LIBRARIES, DRIVERS, PYTHON_HEAP, TABLES, WORK)
-UNREAD, UNTOUCHED, UNEXPLAINED = "file pages not read in", "allocated, not touched yet", "unexplained"
+UNREAD, UNTOUCHED, UNEXPLAINED = "file pages not read in", "not touched yet", "unexplained"
 
 _LLAMA_LIBRARIES = ("libllama", "libggml", "libmtmd", "llama.", "ggml", "mtmd.")
 _DRIVERS = (
