@@ -16,6 +16,7 @@ import re
 import shutil
 import struct
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from itertools import islice, product
@@ -164,6 +165,22 @@ def write_synthetic(
         with contextlib.suppress(OSError):
             partial.unlink()
     return path
+
+
+def make_header_bytes(shape: Shape, quantization: str, *, name: str) -> tuple[bytes, int]:
+    """Make the header that `write_synthetic` would write, and the size of its file, without any weights.
+
+    Raises
+    ------
+    UsageError : unknown architecture or quantization, or a vocabulary too small to make up.
+    """
+    quantization = find_quantization(quantization)
+    tensors = tensor_table(shape, quantization)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "header.gguf"
+        _write_header(path, shape, quantization, tensors, _make_vocabulary(shape), name, 0)
+        data = path.read_bytes()
+    return data, len(data) + sum(_padded(tensor.size_bytes) for tensor in tensors)
 
 
 def _fingerprint(shape: Shape, quantization: str, name: str, seed: int) -> str:

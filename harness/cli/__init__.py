@@ -15,6 +15,7 @@ from harness.errors import EXIT_INTERRUPTED, HarnessError
 #: that help and completion stay as quick as click itself.
 COMMANDS = {
     "pp-tg": ("harness.cli.pp_tg", "Measure prompt processing and text generation."),
+    "overhead": ("harness.cli.overhead", "Account for every byte that a model takes."),
     "inspect": ("harness.cli.inspect", "Show what a model is made of, from its header alone."),
     "pull": ("harness.cli.pull", "Download models, going on where it stopped."),
     "models": ("harness.cli.models", "List the catalog: names, sizes, what is on disk, what fits."),

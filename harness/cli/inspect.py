@@ -15,11 +15,22 @@ from harness.references import name_reference
 from harness.render.inspect import Repacked, export_anatomy, show_anatomy
 from harness.theory.anatomy import describe_model
 from harness.theory.gguf import Header
+from harness.theory.repack import find_repacked_types
 
 
 def find_repacked(header: Header) -> tuple[Repacked, ...] | None:
-    """Say which weights this CPU would repack; None where that is not worked out."""
-    return None
+    """Say which weights this CPU would repack; None where its features are not known.
+
+    The CPU is asked, not llama.cpp, which would have to be started for it.
+    """
+    from harness.machine import read_cpu_features
+
+    features = read_cpu_features()
+    if features is None:
+        return None
+    return tuple(
+        Repacked(item.type_name, item.layout, item.size_bytes) for item in find_repacked_types(header, features)
+    )
 
 
 _EXAMPLES = """
