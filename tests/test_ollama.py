@@ -1,409 +1,379 @@
-"""`harness ollama` against a loopback server that speaks Ollama's endpoints and is backed by the real engine (tests/ollama_server.py)."""
+"""Ollama's account of October 2024: the article's two figures to the byte, the offload tables, the words around them."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import pathlib
-import socket
 
+import click
 import pytest
+from click.testing import CliRunner
 
-from harness.comparison import Comparison, Round, Task, comparison_to_json
+from harness.cli.ollama_options import ollama_options, tell_ollama
 from harness.errors import HarnessError, UsageError
-from harness.ollama_server import (
-    Answer,
-    Loaded,
-    NoServerError,
-    OllamaServer,
-    ServerError,
-    default_slots,
-    parse_host,
-    parse_version,
+from harness.references import load_catalog
+from harness.render.ollama_account import WIDTH, export_account, show_account
+from harness.theory.gguf import ArrayValue, Header, Tensor
+from harness.theory.layout import tensor_table
+from harness.theory.ollama import (
+    Figures,
+    Request,
+    estimate,
+    figures_of_shape,
+    format_ollama,
+    give_account,
+    name_processor,
+    read_figures,
+    size_graph,
 )
-from harness.record import Buffer
-from harness.render.side_by_side import render_comparison, render_comparison_json
-from harness.side_by_side import choose_layers, compare
-from harness.text_run import Figures, TextRun
+from harness.theory.tensor_types import tensor_type
 
-from .ollama_server import State, serving
-from .test_cli import harness, one_sentence
+HERE = pathlib.Path(__file__).parent
+MIB = 2**20
 
-OPTIONS = {
-    "num_ctx": 128,
-    "num_thread": 1,
-    "num_predict": 3,
-    "num_batch": 512,
-    "temperature": 0,
-    "top_k": 1,
-    "top_p": 1,
-    "seed": 0,
-}
+
+def header_of(name: str, quantization: str, **metadata) -> Header:
+    """The header that a model of the catalog would have, as far as the account reads it."""
+    shape = load_catalog().find(name).shape
+    arch, offset, tensors = shape.architecture, 0, []
+    for row in tensor_table(shape, quantization):
+        kind = tensor_type(row.type_name)
+        tensors.append(Tensor(row.name, row.shape, kind.type_id, row.type_name, offset, row.size_bytes))
+        offset += row.size_bytes
+    stated = {
+        "general.architecture": arch, f"{arch}.block_count": shape.block_count,
+        f"{arch}.embedding_length": shape.embedding_length, f"{arch}.attention.head_count": shape.head_count,
+        f"{arch}.attention.head_count_kv": shape.head_count_kv, f"{arch}.feed_forward_length": shape.feed_forward_length,
+        "tokenizer.ggml.tokens": ArrayValue("str", shape.vocab_size, 0, 0),
+    }  # fmt: skip
+    return Header(3, "little", stated | metadata, tuple(tensors), 32, 7_829_504)
+
+
+@pytest.fixture(scope="module")
+def small() -> Figures:
+    return read_figures(header_of("llama3.2:1b", "Q8_0"))
+
+
+@pytest.fixture(scope="module")
+def middle() -> Figures:
+    return read_figures(header_of("llama3.1:8b", "Q4_0"))
+
+
+@pytest.fixture(scope="module")
+def large() -> Figures:
+    return read_figures(header_of("llama3.1:70b", "Q4_0"))
+
+
+# The article's two figures.
+
+
+def test_the_2_7_gb_of_llama3_2_1b(small):
+    found = estimate(small, Request())
+    assert (found.size_bytes, found.size, found.processor) == (2_712_725_504, "2.7 GB", "100% GPU")
+    terms = found.terms
+    assert terms.block_bytes == 1_034_158_080
+    assert terms.output_bytes == 279_093_248
+    assert terms.kv_bytes == 268_435_456
+    assert terms.graph_bytes == 570_427_392
+    assert terms.minimum_bytes == 479_199_232
+    assert terms.buffer_layer_bytes == 81_412_096
+    assert (terms.projector_bytes, terms.uneven_bytes) == (0, 0)
+    assert (found.layers, found.n_cells, found.parallel) == (17, 8192, 4)
+    assert f"{found.graph.partial_bytes / MIB:.1f}" == "554.3"
+
+
+def test_the_6_7_gb_of_llama3_1_8b(middle):
+    found = estimate(middle, Request())
+    assert (found.size_bytes, found.size, found.processor) == (6_654_289_920, "6.7 GB", "100% GPU")
+    terms = found.terms
+    assert terms.block_bytes == 3_926_917_120
+    assert terms.output_bytes == 430_956_544
+    assert terms.kv_bytes == 1_073_741_824
+    assert terms.graph_bytes == 587_204_608
+    assert terms.buffer_layer_bytes == 156_270_592
+    assert f"{found.graph.partial_bytes / MIB:.1f}" == "677.5"
+
+
+def test_one_slot(small, middle):
+    assert estimate(small, Request(parallel=1)).size_bytes == 2_195_251_200
+    assert estimate(middle, Request(parallel=1)).size_bytes == 5_507_670_016
+    assert [estimate(figures, Request(parallel=1)).size for figures in (small, middle)] == ["2.2 GB", "5.5 GB"]
+
+
+def test_a_public_log_of_llama3_2_3b():
+    """Ollama issue 8098: llama3.2:3b Q4_K_M, parallel 4."""
+    found = estimate(figures_of_shape(load_catalog().find("llama3.2:3b").shape, "Q4_K_M"), Request())
+    assert f"{found.size_bytes / 2**30:.1f}" == "3.7"
+    assert found.terms.kv_bytes == 896 * MIB
+    assert f"{found.terms.output_bytes / MIB:.1f}" == "308.2"
+    assert f"{found.graph.full_bytes / MIB:.1f}" == "424.0"
+    assert f"{found.graph.partial_bytes / MIB:.1f}" == "570.7"
+    assert found.layers == 29
+
+
+# Free memory decides.
 
 
 @pytest.mark.parametrize(
-    ("text", "address"),
+    ("name", "at_four", "at_one", "sizes"),
     [
-        (None, "http://127.0.0.1:11434"),
-        ("", "http://127.0.0.1:11434"),
-        ("example.com", "http://example.com:11434"),
-        ("example.com:56789", "http://example.com:56789"),
-        ("http://example.com", "http://example.com:80"),
-        ("https://example.com", "https://example.com:443"),
-        ("https://example.com:1234/ollama/", "https://example.com:1234/ollama"),
-        (":8080", "http://127.0.0.1:8080"),
-        ("0.0.0.0", "http://127.0.0.1:11434"),
-        ("0.0.0.0:80", "http://127.0.0.1:80"),
-        ("[::1]:56789", "http://[::1]:56789"),
-        ("::1", "http://[::1]:11434"),
-        ("[::]:80", "http://[::1]:80"),
-        ('"127.0.0.1"', "http://127.0.0.1:11434"),
+        ("small", 2_723_473_408, 2_414_915_584, ("2.7 GB", "2.2 GB")),
+        ("middle", 6_777_470_976, 5_946_998_784, ("6.7 GB", "5.5 GB")),
     ],
 )
-def test_hosts_as_ollama_reads_them(text, address):
-    assert parse_host(text) == address
+def test_thresholds_are_exact(name, at_four, at_one, sizes, request):
+    figures = request.getfixturevalue(name)
+    assert give_account(figures, Request()).needed_free_bytes == {4: at_four, 1: at_one}
+
+    def outcome(free):
+        found = estimate(figures, Request(free_vram_bytes=free))
+        return found.size, found.parallel, found.is_complete
+
+    assert outcome(at_four + 1) == (sizes[0], 4, True)
+    assert outcome(at_four) == (sizes[1], 1, True)
+    assert outcome(at_one + 1) == (sizes[1], 1, True)
+    assert outcome(at_one)[1:] == (1, False)
 
 
-@pytest.mark.parametrize("text", ["ftp://example.com", "127.0.0.1:port", "two words", "127.0.0.1:99999999"])
-def test_what_is_no_host_is_refused(text):
-    with pytest.raises(UsageError, match="OLLAMA_HOST is"):
-        parse_host(text)
+def test_8b_below_its_threshold_prints_more(middle):
+    assert estimate(middle, Request(free_vram_bytes=5_946_998_784)).size == "5.9 GB"
 
 
-def test_versions_and_their_slots():
-    assert parse_version("0.3.14") == (0, 3, 14)
-    assert parse_version("0.12.0-rc1") == (0, 12, 0)
-    assert parse_version("dev") == ()
-    assert [default_slots(version) for version in ("0.3.14", "0.6.6", "0.6.7", "0.9.6", "0.10.0", "0.32.1")] == [
-        4,
-        4,
-        2,
-        2,
-        1,
-        1,
-    ]
+@pytest.mark.parametrize(
+    ("free_mib", "layers", "size_vram_bytes", "processor"),
+    [
+        (6699.140625, 10, 7_024_558_080, "83%/17% CPU/GPU"),
+        (7166.203125, 11, 7_514_308_608, "82%/18% CPU/GPU"),
+        (7633.265625, 12, 8_004_059_136, "81%/19% CPU/GPU"),
+    ],
+)
+def test_70b_on_a_card_of_8_gb(large, free_mib, layers, size_vram_bytes, processor):
+    at = estimate(large, Request(free_vram_bytes=int(free_mib * MIB)))
+    above = estimate(large, Request(free_vram_bytes=int(free_mib * MIB) + 1))
+    assert at.layers == layers - 1  # strictly more must be free
+    assert (above.layers, above.size_vram_bytes, above.processor) == (layers, size_vram_bytes, processor)
+    assert (above.size_bytes, above.size, above.parallel) == (42_169_008_128, "42 GB", 1)
+    assert above.terms.graph_bytes == 1_158_103_040
+    assert above.size_bytes - above.size_vram_bytes == (80 - layers) * 489_750_528 + 861_913_088
 
 
-# --- the client -------------------------------------------------------------------------------------------------------
+def test_nothing_fits(large):
+    found = estimate(large, Request(free_vram_bytes=1_000_000_000))
+    assert (found.layers, found.size_vram_bytes, found.processor) == (0, 0, "100% CPU")
+    assert found.terms.minimum_bytes == found.terms.graph_bytes == found.terms.buffer_layer_bytes == 0
 
 
-@pytest.fixture
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+# What the user may set.
 
 
-def test_nobody_there(free_port):
-    with pytest.raises(NoServerError, match="ollama serve"):
-        OllamaServer(f"127.0.0.1:{free_port}")
+def test_on_the_cpu_the_flat_figure_falls_away(small):
+    found = estimate(small, Request(library="cpu"))
+    assert (found.size_bytes, found.processor, found.parallel) == (2_712_725_504 - 479_199_232, "100% CPU", 4)
 
 
-def test_too_old_is_said_with_what_is_needed():
-    with (
-        serving(State("x", version="0.1.29")) as host,
-        pytest.raises(ServerError, match=r"0\.1\.29 .* too old; .* 0\.1\.30"),
+def test_num_gpu_0_leaves_the_output_and_the_graph_out(small):
+    found = estimate(small, Request(num_gpu=0))
+    assert (found.layers, found.processor) == (0, "100% CPU")
+    assert found.size_bytes == 1_034_158_080 + 268_435_456 + 81_412_096
+
+
+def test_num_gpu_of_some_layers(small):
+    found = estimate(small, Request(num_gpu=5))
+    assert (found.layers, found.parallel, found.terms.output_bytes) == (5, 4, 0)
+    assert found.terms.graph_bytes == found.graph.partial_bytes
+    assert found.size_vram_bytes == 479_199_232 + 6 * 81_412_096 + found.graph.partial_bytes
+
+
+def test_num_gpu_of_too_many_layers_falls_back_to_one_slot(small):
+    assert estimate(small, Request(num_gpu=17)).parallel == 4
+    found = estimate(small, Request(num_gpu=999))
+    assert (found.parallel, found.size_bytes, found.processor) == (1, 2_195_251_200, "100% GPU")
+
+
+def test_num_ctx_scales_the_cache(small):
+    assert estimate(small, Request(num_ctx=8192, parallel=1)).terms.kv_bytes == 268_435_456
+    assert estimate(small, Request(num_ctx=8192)).terms.kv_bytes == 4 * 268_435_456
+    assert estimate(small, Request(num_ctx=1, parallel=1)).n_cells == 4
+
+
+def test_a_projector_forces_one_slot_and_goes_to_the_gpu(small):
+    found = estimate(small, Request(projector_bytes=10**9, num_ctx=512))
+    assert (found.parallel, found.n_cells) == (1, 2048)
+    assert found.size_bytes == 2_195_251_200 + 10**9
+
+
+def test_metal_has_another_minimum_and_no_partial_graph(small):
+    found = estimate(small, Request(library="metal"))
+    assert found.terms.minimum_bytes == 512 * MIB
+    assert found.graph.partial_bytes == found.graph.full_bytes
+
+
+def test_an_embedding_model_gets_one_slot():
+    header = header_of("llama3.2:1b", "Q8_0", **{"llama.pooling_type": 1})
+    assert estimate(read_figures(header), Request()).parallel == 1
+
+
+def test_overhead_above_the_free_memory_wraps_around(middle):
+    found = estimate(middle, Request(free_vram_bytes=10**9, gpu_overhead_bytes=2 * 10**9))
+    assert found.is_complete
+    assert not estimate(middle, Request(free_vram_bytes=10**9, gpu_overhead_bytes=10**9)).layers
+
+
+def test_terms_add_up_whatever_is_asked(small, middle):
+    uneven = dataclasses.replace(small, block_bytes=tuple(10**7 + 10**6 * i for i in range(16)))
+    for figures, free, parallel, num_gpu in itertools.product(
+        (small, middle, uneven), (None, 0, 10**9, 2 * 10**9, 5 * 10**9), (None, 1, 3), (-1, 0, 1, 16, 99)
     ):
-        OllamaServer(host)
+        found = estimate(figures, Request(free_vram_bytes=free, parallel=parallel, num_gpu=num_gpu))
+        assert sum(dataclasses.astuple(found.terms)) == found.size_bytes
+        assert 0 <= found.size_vram_bytes <= found.size_bytes
+        assert (found.size_vram_bytes == 0) == (found.layers == 0)
+    partial = estimate(uneven, Request(num_gpu=4))
+    assert partial.terms.uneven_bytes == sum(10**6 * (15 - i) for i in range(4, 16))
 
 
-@pytest.mark.parametrize("version", ["0.1.30", "0.0.0", "0.32.0-rc2"])
-def test_versions_that_will_do(version):
-    with serving(State("x", version=version)) as host:
-        assert OllamaServer(host).version == version
+# Where the figures come from.
 
 
-def test_a_server_that_is_no_ollama():
-    with serving(State("x", gone=("/api/version",))) as host, pytest.raises(HarnessError, match="refuses /api/version"):
-        OllamaServer(host)
-
-
-def test_something_that_speaks_no_http():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        import threading
-
-        def mumble():
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(1000)
-                connection.sendall(b"SSH-2.0-OpenSSH\r\n")
-
-        threading.Thread(target=mumble, daemon=True).start()
-        with pytest.raises(ServerError, match="does not answer as Ollama does"):
-            OllamaServer(f"127.0.0.1:{listener.getsockname()[1]}")
-
-
-def test_a_proxy_is_not_used_for_this_machine(monkeypatch):
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    with serving(State("x")) as host:
-        assert OllamaServer(host).version == "0.3.14"
-
-
-def test_another_machine_is_known_as_such():
-    from harness.ollama_server import _is_here
-
-    assert _is_here("127.0.0.7")
-    assert _is_here("localhost")
-    assert not _is_here("192.0.2.7")
-    assert not _is_here("example.com")
-
-
-def test_names_blobs_and_blocks():
-    blob = "/models/blobs/sha256-" + "0" * 64
-    with serving(State("x", blob=blob)) as host:
-        server = OllamaServer(host)
-        assert server.list_names() == ["tiny:latest"]
-        shown = server.show("tiny")
-        assert (shown.blob, shown.has_adapter, shown.block_count) == (blob, False, 30)
-        with pytest.raises(UsageError, match="model 'huge' not found"):
-            server.show("huge")
-
-
-def test_a_server_without_ps():
-    with serving(State("x", gone=("/api/ps",))) as host:
-        assert OllamaServer(host).find_loaded("tiny") is None
-
-
-@pytest.mark.engine
-def test_an_answer_has_the_engines_figures_and_the_clients_wait(model):
-    with serving(State(model)) as host:
-        server = OllamaServer(host)
-        answer = server.generate("tiny", "one two three", OPTIONS)
-        assert answer.eval_count == 3
-        assert (
-            answer.load_duration_ns + answer.prompt_eval_duration_ns + answer.eval_duration_ns
-            < answer.total_duration_ns
-        )
-        assert answer.total_duration_ns < answer.wall_ns
-        assert answer.server_ns > 0
-        assert server.find_loaded("tiny").size_bytes > 90_000_000
-        server.unload("tiny")
-        assert server.find_loaded("tiny") is None
-
-
-@pytest.mark.engine
-def test_a_figure_that_is_missing_is_said(model):
-    with (
-        serving(State(model, missing=("eval_duration",))) as host,
-        pytest.raises(ServerError, match="left eval_duration out"),
-    ):
-        OllamaServer(host).generate("tiny", "one", OPTIONS)
-
-
-# --- the comparison ---------------------------------------------------------------------------------------------------
-
-
-def task(**changes):
-    values = {
-        "name": "tiny",
-        "path": pathlib.Path("m"),
-        "n_ctx": 2048,
-        "n_threads": 2,
-        "n_gpu_layers": None,
-        "n_prompt": 8,
-        "n_gen": 4,
-        "rounds": 2,
-    }
-    return Task(**{**values, **changes})
-
-
-def test_each_prompt_is_another_one_from_the_first_words_on():
-    prompts = [task(n_prompt=50).prompt(number) for number in range(-10, 10)]
-    assert len({" ".join(prompt.split()[:4]) for prompt in prompts}) == len(prompts)
-    assert task().prompt(3) == task().prompt(3)
+def test_a_shape_gives_the_same_figures_as_its_header(middle):
+    assert figures_of_shape(load_catalog().find("llama3.1:8b").shape, "Q4_0") == middle
 
 
 @pytest.mark.parametrize(
-    ("asked", "loaded", "layers", "code"),
-    [
-        (7, Loaded(100, 50, None), 7, None),
-        (None, Loaded(100, 0, None), 0, None),
-        (None, Loaded(100, 100, None), -1, None),
-        (None, Loaded(100, 25, None), 8, "layers-guessed"),
-        (None, None, -1, "layers-unknown"),
-    ],
+    "case", json.loads((HERE / "recorded" / "ollama_graphs.json").read_text()), ids=lambda c: c["architecture"]
 )
-def test_layers_follow_ollamas(asked, loaded, layers, code):
-    chosen, cautions = choose_layers(task(n_gpu_layers=asked), loaded, 32)
-    assert chosen == layers
-    assert [caution.code for caution in cautions] == ([code] if code else [])
+def test_graph_formulas(case):
+    """Against v0.3.14's GraphSize, run on random dimensions."""
+    expected = case["partial_bytes"], case["full_bytes"]
+    values = {name: value for name, value in case.items() if name not in ("n_cells", "partial_bytes", "full_bytes")}
+    figures = Figures(**values, head_v=values["head_k"], block_bytes=(1,), output_bytes=1)
+    found = size_graph(figures, case["n_cells"])
+    assert (found.partial_bytes, found.full_bytes) == expected
+    assert found.has_formula
 
 
-@pytest.fixture
-def comparison(recorded):
-    """Six rounds in which Ollama is twice as slow, of known figures."""
-    source = next(record for record in recorded if record.resolved)
-    figures = Figures(10**9, 50_000_000, 100, 100_000_000, 11, 100_000_000, 1)
-    resolved = dataclasses.replace(
-        source.resolved, buffers=(Buffer("model", "CPU", 1_000_000_000), Buffer("kv", "CPU", 500_000_000))
+def test_an_architecture_without_a_formula(small):
+    figures = dataclasses.replace(small, architecture="granite")
+    found = size_graph(figures, 2048)
+    assert found.partial_bytes == found.full_bytes == 4 * figures.kv_bytes(2048) // 6
+    assert not found.has_formula
+    assert "no formula" in show_account(give_account(figures, Request()), "granite")
+
+
+def test_a_header_without_counts_is_refused():
+    header = header_of("llama3.2:1b", "Q8_0")
+    bare = dataclasses.replace(header, metadata={"general.architecture": "llama"})
+    with pytest.raises(HarnessError, match=r"block_count and embedding_length and attention\.head_count"):
+        read_figures(bare)
+    lists = dict(header.metadata) | {"llama.attention.head_count": ArrayValue("u32", 16, 0, 64, data=bytes(64))}
+    with pytest.raises(HarnessError, match=r"one number for attention\.head_count"):
+        read_figures(dataclasses.replace(header, metadata=lists))
+
+
+def test_a_type_that_ollama_did_not_know_counts_as_nothing(small):
+    header = header_of("llama3.2:1b", "Q8_0")
+    later = tuple(
+        dataclasses.replace(t, type_id=39, type_name="MXFP4") if t.name.endswith("ffn_up.weight") else t
+        for t in header.tensors
     )
-    run = TextRun(
-        "ollama", "t", source.machine, "0", {}, "hash", figures, "length", model=source.model, build=source.build, resolved=resolved,
-        sample_ns=1_100_000, decode_ns=50_000_000,
-    )  # fmt: skip
-    answer = Answer(10**9, 0, 100, 200_000_000, 11, 200_000_000, 402_000_000)
-    rounds = tuple(Round(run, answer, 100_000_000, number % 2 == 0) for number in range(6))
-    return Comparison(task(rounds=6), rounds, "0.3.14", Loaded(3_000_000_000, 0, None), 0)
+    figures = read_figures(dataclasses.replace(header, tensors=later))
+    assert figures.unsized_types == ("MXFP4",)
+    assert figures.block_bytes[0] == small.block_bytes[0] - 2048 * 8192 // 32 * 34
+    assert "did not know MXFP4" in show_account(give_account(figures, Request()), "x").replace("\n", " ")
 
 
-def test_the_table_of_known_figures(comparison):
-    text = render_comparison(comparison)
-    assert max(map(len, text.splitlines())) <= 80
-    squeezed = [" ".join(line.split()) for line in text.splitlines()]
-    assert "PP t/s 500.00 1000.00 2.00 [2.00 – 2.00]" in squeezed
-    assert "TG t/s 55.00 110.00 2.00 [2.00 – 2.00]" in squeezed
-    assert "load 100 ms 50 ms 0.50 [0.50 – 0.50]" in squeezed
-    assert "memory 3.0 GB 1.5 GB 0.50" in squeezed
-    flat = " ".join(squeezed)
-    assert "server: 2 ms a request" in flat
-    assert "sampling: 100 µs a token" in flat
-    assert "decoding alone runs at 200.00 t/s" in flat, "10 decodes in 50 ms"
-    assert "8192 cells where 2048" in flat
-    assert "prediction made before loading" in flat
+def test_nonsense_is_refused():
+    for wrong in ({"library": "vulkan"}, {"num_ctx": 0}, {"parallel": 0}, {"num_gpu": -2}):
+        with pytest.raises(UsageError):
+            Request(**wrong)
 
 
-def test_a_recent_server_is_spoken_of_otherwise(comparison):
-    recent = dataclasses.replace(comparison, version="0.32.1", loaded=Loaded(3_000_000_000, 0, 4096))
-    flat = " ".join(render_comparison(recent).split())
-    assert "/api/ps says 4096" in flat
-    assert "up to 1 unless configured; harness has 1" in flat
-    assert "prediction made before loading" not in flat
-
-
-def test_json_has_the_same(comparison):
-    values = json.loads(render_comparison_json(comparison))
-    assert values["generation_rate_tok_per_s"] == {
-        "ollama": 55,
-        "harness": 110,
-        "ratio": 2,
-        "ratio_low": 2,
-        "ratio_high": 2,
-    }
-    assert values["memory_bytes"] == {"ollama": 3_000_000_000, "harness": 1_500_000_000}
-
-
-def test_without_a_server_there_is_one_column(comparison):
-    alone = dataclasses.replace(
-        comparison, version=None, loaded=None, rounds=tuple(Round(turn.direct) for turn in comparison.rounds)
-    )
-    text = render_comparison(alone)
-    assert "harness alone (no Ollama server)" in text
-    assert "harness / Ollama" not in text
-    assert "1000.00" in text
-
-
-def test_a_record_has_every_round_and_no_path(comparison):
-    hidden = dataclasses.replace(comparison, task=task(path=pathlib.Path("/home/ada/blobs/sha256-00")))
-    line = json.dumps(comparison_to_json(hidden, "t", "0"))
-    values = json.loads(line)
-    assert values["kind"] == "ollama-comparison"
-    assert values["task"]["blob"] == "sha256-00"
-    assert "ada" not in line
-    assert len(values["rounds"]) == 6
-    assert values["rounds"][1]["ollama_first"] is False
-    assert values["rounds"][0]["ollama"]["eval_duration_ns"] == 200_000_000
-
-
-@pytest.mark.engine
-def test_both_sides_do_the_same_work_by_turns(model):
-    from harness.machine import describe_machine
-
-    state = State(model)
-    with serving(state) as host:
-        one = task(path=pathlib.Path(model), n_ctx=128)
-        *_, last = compare(one, describe_machine(), OllamaServer(host), block_count=30)
-    assert [turn.ollama_first for turn in last.rounds] == [True, False]
-    for turn in last.rounds:
-        assert turn.answer.prompt_eval_count == turn.direct.figures.prompt_eval_count
-        assert turn.answer.eval_count == turn.direct.figures.eval_count
-        assert turn.direct.resolved.n_ctx == 256  # llama.cpp rounds a context up; 128 was asked of both
-    assert last.n_gpu_layers == 0, "the server has everything in RAM"
-    assert len(set(state.prompts)) == len(state.prompts) == 5, "one to look, and two for each round"
-    timed = [
-        body
-        for path, body in state.asked
-        if path == "/api/generate" and body.get("options", {}).get("num_predict") == 4
-    ]
-    assert all(body["raw"] and body["options"]["num_ctx"] == 128 for body in timed)
-    assert state.loaded is None, "the server is left without the model"
-
-
-# --- the command ------------------------------------------------------------------------------------------------------
-
-QUICK = ("-p", "8", "-n", "4", "-r", "1", "--ctx", "128")
-
-
-@pytest.fixture
-def blob(model, tmp_path):
-    """The model as a blob of a store, with its manifest as `small:1b`."""
-    path = tmp_path / "models" / "blobs" / ("sha256-" + "b" * 64)
-    path.parent.mkdir(parents=True)
-    path.symlink_to(model)
-    manifest = tmp_path / "models" / "manifests" / "registry.ollama.ai" / "library" / "small" / "1b"
-    manifest.parent.mkdir(parents=True)
-    layer = {"mediaType": "application/vnd.ollama.image.model", "digest": "sha256:" + "b" * 64}
-    manifest.write_text(
-        json.dumps({"layers": [{"mediaType": "application/vnd.ollama.image.license", "digest": "x"}, layer]})
-    )
-    return path
-
-
-@pytest.mark.engine
-def test_the_command_finds_the_blob_and_compares(results, blob, monkeypatch):
-    with serving(State(str(blob))) as host:
-        monkeypatch.setenv("OLLAMA_HOST", host)
-        code, out, err = harness("ollama", *QUICK)
-    assert code in (0, 5), err
-    assert "Ollama 0.3.14 and harness on tiny:latest" in out
-    assert "harness / Ollama" in out
-    assert "the gap is made of:" in out
-    (journal,) = results.rglob("*-ollama.jsonl")
-    assert json.loads(journal.read_text(encoding="utf-8"))["kind"] == "ollama-comparison"
-
-
-@pytest.mark.engine
-def test_a_blob_that_only_the_server_can_see_is_looked_for_in_the_store(results, blob, tmp_path, monkeypatch):
-    state = State(str(blob), name="small:1b", blob="/root/.ollama/elsewhere/blobs/sha256-" + "b" * 64)
-    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "models"))
-    with serving(state) as host:
-        monkeypatch.setenv("OLLAMA_HOST", host)
-        code, out, _ = harness("ollama", "small:1b", *QUICK, "-o", "json")
-    assert code in (0, 5)
-    assert json.loads(out)["rounds"] == 1
-
-
-@pytest.mark.engine
-def test_without_a_server_the_file_in_the_store_is_measured(results, blob, tmp_path, free_port, monkeypatch):
-    monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{free_port}")
-    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "models"))
-    code, out, err = harness("ollama", "small:1b", *QUICK)
-    assert code in (0, 5)
-    assert "No Ollama server answers" in err
-    assert "harness alone" in out
+# What is printed.
 
 
 @pytest.mark.parametrize(
-    ("state", "arguments", "words"),
-    [
-        (State("x", version="0.1.5"), ["tiny"], "too old"),
-        (State("x", name=""), [], "has no models"),
-        (State("x"), ["huge"], "model 'huge' not found"),
-        (State("x"), ["tiny"], "Ollama has no tiny"),
-        (State("x"), ["tiny", "--ctx", "64"], "may not fit"),
-    ],
-)
-def test_trouble_is_one_sentence(results, tmp_path, monkeypatch, state, arguments, words):
-    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path))
-    with serving(state) as host:
-        monkeypatch.setenv("OLLAMA_HOST", host)
-        code, out, err = harness("ollama", *arguments)
-    assert code in (1, 2)
-    assert out == ""
-    assert words in one_sentence(err)
+    ("size_bytes", "text"),
+    [(2_712_725_504, "2.7 GB"), (6_654_289_920, "6.7 GB"), (42_969_008_128, "42 GB"), (9_999_999_999, "10.0 GB"),
+     (2 * 10**9, "2 GB"), (376_953_600, "376 MB"), (1500, "1.5 KB"), (999, "999 B"), (3 * 10**12, "3 TB")],
+)  # fmt: skip
+def test_sizes_as_ollama_prints_them(size_bytes, text):
+    assert format_ollama(size_bytes) == text
 
 
-def test_nobody_there_and_no_name_is_one_sentence(results, free_port, monkeypatch):
-    monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{free_port}")
-    code, _, err = harness("ollama")
-    assert code == 1
-    assert "ollama serve" in one_sentence(err)
+@pytest.mark.parametrize(
+    ("size", "vram", "text"),
+    [(8, 0, "100% CPU"), (8, 8, "100% GPU"), (8, 9, "Unknown"), (200, 199, "1%/99% CPU/GPU"), (8, 2, "75%/25% CPU/GPU")],
+)  # fmt: skip
+def test_processor_as_ollama_prints_it(size, vram, text):
+    assert name_processor(size, vram) == text
+
+
+def test_the_text_says_what_each_part_is(small):
+    text = show_account(give_account(small, Request()), "llama3.2:1b:q8_0", file_bytes=1_321_082_688)
+    flat = " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert "2.7 GB (2,712,725,504 bytes)" in flat
+    assert "a margin: nobody ever allocates it" in flat
+    assert "allocated: 4 x 2048 cells" in flat
+    assert "Nobody asked for them" in flat
+    assert "With one slot SIZE is 2.2 GB (2,195,251,200 bytes)" in flat
+    assert "1,391.6 MB more: scratch 570.4 MB + cache 268.4 MB + context 479.2 MB + margin 81.4 MB, less 7.8 MB" in flat
+    assert "partly a coincidence" in flat
+
+
+@pytest.mark.parametrize(
+    "request_", [Request(free_vram_bytes=8 * 10**9), Request(num_gpu=0), Request(num_gpu=7), Request(num_gpu=999),
+                 Request(library="metal"), Request(parallel=2, num_ctx=131072), Request(free_vram_bytes=0),
+                 Request(projector_bytes=10**9), Request(free_vram_bytes=1, gpu_overhead_bytes=2)],
+)  # fmt: skip
+def test_no_text_is_wider_than_80_columns(large, request_):
+    text = show_account(give_account(large, request_), "a-model-with-quite-a-long-name:70b-instruct:q4_0", file_bytes=39_969_745_000)  # fmt: skip
+    assert max(map(len, text.splitlines())) <= WIDTH
+    if request_.num_gpu == 0:
+        assert "GPU monitor" not in text
+
+
+def test_json(middle):
+    data = json.loads(json.dumps(export_account(give_account(middle, Request()))))
+    for key, value in {
+        "layers": 33, "graph_bytes": 587_204_608, "size_vram_bytes": 6_654_289_920, "size_bytes": 6_654_289_920,
+        "size": "6.7 GB", "processor": "100% GPU", "parallel": 4, "n_cells": 8192,
+    }.items():  # fmt: skip
+        assert data[key] == value
+    assert sum(data["terms"].values()) == data["size_bytes"]
+    assert data["one_slot"]["size"] == "5.5 GB"
+    assert set(data["term_kinds"]) == set(data["terms"])
+
+
+# The options.
+
+
+@click.command()
+@ollama_options
+def probe(**options):
+    told = tell_ollama(header_of("llama3.1:70b", "Q4_0"), "llama3.1:70b:q4_0", options)
+    click.echo("nothing" if told is None else json.dumps(told.data))
+
+
+def test_the_options_reach_the_account():
+    found = CliRunner().invoke(
+        probe, ["--ollama-2024", "--free-vram", "7.5GiB", "--parallel", "1", "--num-ctx", "2048", "--num-gpu", "-1"]
+    )
+    data = json.loads(found.stdout)
+    assert (data["layers"], data["processor"]) == (12, "81%/19% CPU/GPU")
+    assert data["asked"]["free_vram_bytes"] == 7_680 * MIB
+
+
+def test_without_the_flag_nothing_is_said_and_its_companions_are_refused():
+    assert CliRunner().invoke(probe, []).stdout == "nothing\n"
+    found = CliRunner().invoke(probe, ["--num-ctx", "4096"])
+    assert isinstance(found.exception, UsageError)
+    assert "--ollama-2024" in str(found.exception)
+
+
+def test_a_size_that_is_none_is_refused():
+    found = CliRunner().invoke(probe, ["--ollama-2024", "--free-vram", "lots"])
+    assert found.exit_code == 2
+    assert "7.6GiB" in found.stderr

@@ -263,6 +263,27 @@ def test_records_stand_under_the_latest_roof(measured):
     assert "above the roof" in above.text
 
 
+def test_memory_ledgers_have_every_line_and_the_sum(measured):
+    row = {
+        "cause": "KV cache",
+        "device": "CPU",
+        "predicted_bytes": 2**20,
+        "measured_bytes": 3 * 2**20,
+        "resident_bytes": None,
+        "error": 2,
+    }
+    line = {
+        "schema": 1, "kind": "overhead", "machine": to_json(measured[0])["machine"], "model": "a model", "is_synthetic": True,
+        "n_ctx": 777, "asked": {"n_gpu_layers": 3}, "ledger": [row], "warnings": ["mind the gap"],
+        "totals": {"predicted_bytes": 2**21, "measured_bytes": None, "resident_bytes": 5 * 2**20},
+    }  # fmt: skip
+    page = Text(render_report(material([line])))
+    assert "a model (synthetic)" in page.text
+    assert "777 tokens" in page.text
+    assert "KV cache CPU 1.0 MiB 3.0 MiB — in all host 2.0 MiB — 5.0 MiB" in page.text
+    assert "mind the gap" in page.text
+
+
 def test_measured_machines_stand_among_published_ones(measured):
     page = Text(render_report(beside(measured, published=load_machines(), ollama_2024={"llama3.1:8b": "Q4_0"})))
     assert "Among published machines" in page.text

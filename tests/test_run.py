@@ -83,10 +83,14 @@ def test_what_cannot_be_meant_is_one_sentence_and_exit_2(results, arguments, wor
 
 
 def test_a_synthetic_file_is_refused_by_what_it_holds(results, tmp_path):
-    from harness.model_file import _SYNTHETIC_KEY
+    from gguf import GGUFWriter
 
     path = tmp_path / "innocent.gguf"
-    path.write_bytes(b"GGUF" + bytes(20) + _SYNTHETIC_KEY + bytes(100))
+    writer = GGUFWriter(path, "llama")
+    writer.add_bool("harness.synthetic", True)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
     code, _, err = harness("run", "-m", path, "x")
     assert code == 2
     assert "innocent.gguf has random weights" in one_sentence(err)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,9 +12,13 @@ import harness
 from harness.cli.keeper import Keeper
 from harness.cli.options import results_option, save_option
 from harness.cli.writing import one_value, say
-from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, StoreError, UsageError
+from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, HarnessError, StoreError, UsageError
 from harness.machine import count_physical_cores
 from harness.spec import MAX_TOKENS
+
+if TYPE_CHECKING:
+    from harness.cli.ollama_options import Told
+    from harness.comparison import Task
 
 _EXAMPLES = """
 \b
@@ -75,9 +79,7 @@ def command(name: str | None, output: str, results: pathlib.Path, save: bool, **
     with Keeper("ollama", results, save=save) as keeper:
         comparison, interrupted = _measure(task, server, blocks, keeper)
     if comparison is not None:
-        _show(comparison, output)
-        if server is None:
-            _show_account(path, task.n_ctx)
+        _show(comparison, output, _find_account(task) if server is None else None)
     keeper.say_where()
     raise click.exceptions.Exit(_exit_code(comparison, keeper, interrupted))
 
@@ -142,11 +144,16 @@ def _watch(phase: str) -> None:
         click.echo(f"\r\x1b[K{phase} …", nl=False, err=True)
 
 
-def _show(comparison: Any, output: str) -> None:
+def _show(comparison: Any, output: str, told: Told | None) -> None:
     from harness.render.side_by_side import render_comparison, render_comparison_json
 
     _clear_line()
-    click.echo((render_comparison_json if output == "json" else render_comparison)(comparison), nl=False)
+    if output == "json":
+        click.echo(render_comparison_json(comparison, told.data if told else None), nl=False)
+    else:
+        click.echo(render_comparison(comparison), nl=False)
+        if told:
+            click.echo("\n" + told.text, nl=False)
 
 
 def _clear_line() -> None:
@@ -154,8 +161,17 @@ def _clear_line() -> None:
         click.echo("\r\x1b[K", nl=False, err=True)
 
 
-def _show_account(path: pathlib.Path, n_ctx: int) -> None:
-    """Where Ollama's own account of a model's memory is shown beside a measurement without a server."""
+def _find_account(task: Task) -> Told | None:
+    """What Ollama of October 2024 would have said of the file's memory, as `harness inspect --ollama-2024` has it."""
+    from harness.cli.ollama_options import tell_ollama
+    from harness.gguf_file import read_file_header
+
+    options = {"ollama_2024": True, "num_ctx": task.n_ctx, "num_gpu": task.n_gpu_layers}
+    try:
+        return tell_ollama(read_file_header(task.path), task.name, options, file_bytes=task.path.stat().st_size)
+    except HarnessError as error:  # the comparison stands without it
+        say(str(error))
+        return None
 
 
 def _exit_code(comparison: Any, keeper: Keeper, interrupted: bool) -> int:

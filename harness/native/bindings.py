@@ -116,6 +116,7 @@ def library() -> Any:
         ("ggml_threadpool_new", pointer, (ctypes.POINTER(ThreadpoolParams),)),
         ("ggml_threadpool_free", None, (pointer,)),
         ("llama_attach_threadpool", None, (pointer, pointer, pointer)),
+        ("llama_detach_threadpool", None, (pointer,)),
         # Tensors and graphs without a model, for harness.native.bandwidth.
         ("ggml_init", pointer, (InitParams,)),
         ("ggml_free", None, (pointer,)),

@@ -35,7 +35,10 @@ Emit = Callable[[str, dict[str, Any]], None]
 #: `runtime` is the engine's `Runtime`, `request` the command's JSON object; the last event that `run` emits is ``done``.
 JOBS: dict[str, str] = {
     "generate": "harness.native.generate",
+    "dry_run": "harness.native.dry_run",
+    "memory_steps": "harness.native.memory_steps",
     "roofline": "harness.native.bandwidth",
+    "token-time": "harness.native.token_time",
 }
 
 

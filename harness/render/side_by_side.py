@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tabulate import tabulate
@@ -174,8 +174,8 @@ def _notes(comparison: Comparison) -> list[str]:
     return ["", *(textwrap.fill(f"[{number}] {text}", 80) for number, text in enumerate(notes, 1))] if notes else []
 
 
-def render_comparison_json(comparison: Comparison) -> str:
-    """Medians, ratios with their intervals, and every round."""
+def render_comparison_json(comparison: Comparison, ollama_2024: Mapping[str, Any] | None = None) -> str:
+    """Medians and ratios with their intervals; ollama_2024 is Ollama's account of the file's memory, where it is given."""
 
     def summary(theirs: _Pick, ours: _Pick) -> dict[str, Any]:
         values = ratios(comparison, theirs, ours)
@@ -188,7 +188,7 @@ def render_comparison_json(comparison: Comparison) -> str:
             "ratio_high": interval.high if interval else None,
         }
 
-    values = {
+    values: dict[str, Any] = {
         "name": comparison.task.name,
         "ollama_version": comparison.version,
         "rounds": len(comparison.rounds),
@@ -201,6 +201,8 @@ def render_comparison_json(comparison: Comparison) -> str:
         },
         "warnings": [caution.text for caution in comparison.cautions],
     }
+    if ollama_2024 is not None:
+        values["ollama_2024"] = ollama_2024
     return json.dumps(values, indent=2) + "\n"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.record import Machine, Record
 from harness.render.figure import PALETTE, new_figure
-from harness.render.report.answers import show_predictions, show_published, show_roofline
+from harness.render.report.answers import show_memory, show_predictions, show_published, show_roofline
 from harness.render.report.material import Material, machine_key
 from harness.render.report.parts import Cell, Chart, Facts, Footnotes, Part, Points, Prose, Table
 from harness.render.report.picture import plain
@@ -489,6 +489,7 @@ SECTIONS: dict[str, tuple[Callable[[Material], Sequence[Part]], tuple[str, ...]]
     "Machine": (describe_machines, ()),
     "Speeds": (show_speeds, ("result",)),
     "Layers on the GPU": (show_layers, ("result",)),
+    "Memory": (show_memory, ("overhead",)),
     "Under the roof": (show_roofline, ("roofline",)),
     "Texts": (show_texts, ("run",)),
     "Beside Ollama": (show_ollama, ("ollama-comparison",)),
