@@ -28,7 +28,10 @@ def _heading(comparison: Comparison) -> list[str]:
     task, first = comparison.task, comparison.rounds[0].direct
     size = f", {format_gb(first.model.file_size_bytes)}" if first.model else ""
     ollama = f"Ollama {comparison.version} and harness" if comparison.version else "harness alone (no Ollama server)"
-    layers = "all layers that fit on the GPU" if comparison.n_gpu_layers < 0 else f"-ngl {comparison.n_gpu_layers}"
+    ran = first.resolved.layers_by_device if first.resolved else {}
+    layers = (
+        " + ".join(f"{count} layers on {device}" for device, count in ran.items()) or f"-ngl {comparison.n_gpu_layers}"
+    )
     figures = first.figures
     return [
         f"{ollama} on {task.name}{size}",
@@ -115,8 +118,8 @@ def _gap(comparison: Comparison) -> list[str]:
     items = []
     if samples and decodes:
         items.append(
-            f"sampling: {format_duration(median(samples))} a token here; decoding alone runs at {format_rate(median(decodes))} t/s, "
-            "which is what harness pp-tg calls tg"
+            f"sampling: {format_duration(median(samples))} a token here; decoding alone runs at {format_rate(median(decodes))} t/s "
+            "(one decode fewer than tokens), which is what harness pp-tg calls tg"
         )
     if comparison.version is None:
         return ["what a server would add:", *(_bullet(item) for item in items)] if items else []
