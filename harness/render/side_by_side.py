@@ -35,8 +35,8 @@ def _heading(comparison: Comparison) -> list[str]:
     figures = first.figures
     return [
         f"{ollama} on {task.name}{size}",
-        f"context {task.n_ctx} · {task.n_threads} threads · {layers} · prompt of {figures.prompt_eval_count} tokens, "
-        f"{figures.eval_count} written · {len(comparison.rounds)} rounds",
+        f"context {task.n_ctx} · {task.n_threads} threads · {layers}",
+        f"prompt of {figures.prompt_eval_count} tokens, {figures.eval_count} written · {len(comparison.rounds)} rounds",
     ]
 
 
