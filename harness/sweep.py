@@ -26,8 +26,12 @@ from harness.record import (
     read,
     resolved_from_json,
 )
+from harness.rpc import wait_for_servers
 from harness.spec import RunSpec
 from harness.store import utc_now
+
+#: How long a cell waits for an RPC server that the cell before it lost.
+RPC_RETURN_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +96,18 @@ class _Bench:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._worker: Worker | _InProcess | None = None
+        self._rpc: tuple[str, ...] = ()
         self.build: Build | None = None
 
     def run(self, spec: RunSpec) -> Iterator[dict[str, Any] | Failure]:
         if self._worker is not None and not self._worker.is_alive:
             self._drop()
+            # The worker dies with its server; one that its supervisor starts again is there in a moment.
+            wait_for_servers(spec.rpc, RPC_RETURN_S)
+        if self._worker is not None and self._rpc not in ((), spec.rpc):
+            self._drop()  # ggml cannot forget a server's devices
         if self._worker is None:
+            self._rpc = ()
             self._worker = Worker(self._plan.worker_command) if self._plan.isolate else _InProcess()
             greeting = self._worker.hello()
             if isinstance(greeting, Failure):
@@ -105,8 +115,13 @@ class _Bench:
                 yield greeting
                 return
             self.build = build_from_json(greeting["build"])
+        self._rpc = self._rpc or spec.rpc
         self._worker.send({"measure": spec.to_dict()})
-        yield from self._worker.events(self._plan.cell_timeout_s)
+        for event in self._worker.events(self._plan.cell_timeout_s):
+            if isinstance(event, dict) and event["event"] == "build":
+                self.build = build_from_json(event["build"])
+            else:
+                yield event
 
     def _drop(self) -> None:
         if self._worker is not None:

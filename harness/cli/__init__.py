@@ -15,6 +15,9 @@ from harness.errors import EXIT_INTERRUPTED, HarnessError
 #: that help and completion stay as quick as click itself.
 COMMANDS = {
     "pp-tg": ("harness.cli.pp_tg", "Measure prompt processing and text generation."),
+    "sweep": ("harness.cli.sweep", "Measure over layers on the GPU, or find the best number."),
+    "devices": ("harness.cli.devices", "List what llama.cpp can compute on, and why not."),
+    "rpc-server": ("harness.cli.rpc_server", "Lend this machine's devices to another one."),
     "inspect": ("harness.cli.inspect", "Show what a model is made of, from its header alone."),
     "models": ("harness.cli.models", "List the catalog: names, sizes, what is on disk, what fits."),
     "synth": ("harness.cli.synth", "Write a model of a catalog shape with random weights."),
