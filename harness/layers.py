@@ -18,7 +18,6 @@ from harness.stats import summarize
 from harness.sweep import Bench, Plan, Step, run_cells
 from harness.theory.offload import (
     NOISE,
-    TOLERANCE,
     Blocks,
     Capacity,
     Choice,
@@ -28,7 +27,7 @@ from harness.theory.offload import (
     estimate_total,
     predict_fit,
 )
-from harness.units import NS_PER_S
+from harness.units import NS_PER_S, format_mib
 
 #: What a search may cost of the full sweep's time, once the ends and the middle are known.
 COST_LIMIT = 0.25
@@ -215,6 +214,11 @@ class Search:
         self._failed: dict[int, str] = {}
         self._spent_s = 0.0
 
+    @property
+    def rows(self) -> list[LayerRow]:
+        """What was measured so far, by count."""
+        return [self._rows[count] for count in sorted(self._rows)]
+
     def run(self) -> Best | None:
         """Search until nothing can win, or the time is used up; None where no count could be measured."""
         for count in self._all:
@@ -321,7 +325,7 @@ class Search:
             spent_s=self._spent_s,
             full_sweep_s=estimate_total(self._wall_s, counts, self._work),
             stopped=stopped,
-            rows=tuple(self._rows[count] for count in sorted(self._rows)),
+            rows=tuple(self.rows),
         )
 
 
@@ -335,6 +339,85 @@ def _join(first: Record, second: Record) -> Record:
         telemetry=telemetry,
         asked=dataclasses.replace(first.asked, repetitions=first.asked.repetitions + second.asked.repetitions),
     )
+
+
+def explain_best(best: Best, blocks: Blocks, devices: Sequence[Device], crossing_s: float | None) -> list[str]:
+    """Why this count is the best: against its neighbours and the ends, what lies where, what spilled, what is left, what it cost."""
+    reasons = [_compare(best), _tell_place(best, blocks)]
+    if crossing_s is not None and crossing_s > 0 and best.best_n_gpu_layers:
+        reasons.append(
+            f"crossing to the devices and back costs {crossing_s * 1e3:.2f} ms a token, however many layers move"
+        )
+    reasons += _tell_memory(best, devices)
+    for text, counts in _group_reasons({**best.skipped, **best.failed}).items():
+        reasons.append(f"{_spell_counts(counts)} layers were left out: {text}")
+    reasons.append(
+        f"measured {', '.join(map(str, best.measured))}"
+        + (f" ({', '.join(map(str, best.quick))} by one repetition: clearly slower)" if best.quick else "")
+        + f" of {best.n_counts} counts in {best.spent_s:.0f} s, {best.cost_share:.0%} of the {best.full_sweep_s:.0f} s that all would "
+        "take (estimated by straight lines between the measured counts)"
+    )
+    reasons.append(f"stopped because {best.stopped}")
+    return reasons
+
+
+def _compare(best: Best) -> str:
+    """Best against the slowest and the ends, by the goal's cost."""
+    rows = {row.n_gpu_layers: row for row in best.rows if row.speeds}
+    here = _goal_cost(best.goal, rows[best.best_n_gpu_layers])
+    ends = [count for count in (min(rows), max(rows)) if count != best.best_n_gpu_layers]
+    parts = [f"{_goal_cost(best.goal, rows[count]) / here:.2f} times as fast as {count}" for count in ends]
+    return (
+        f"{best.best_n_gpu_layers} layers are {' and '.join(parts)}"
+        if parts
+        else "it is the only count that was measured"
+    )
+
+
+def _goal_cost(goal: Goal, row: LayerRow) -> float:
+    costs = ((goal.n_prompt, row.find("pp")), (goal.n_gen, row.find("tg")))
+    return sum(weight * speed.token_s for weight, speed in costs if weight and speed)
+
+
+def _tell_place(best: Best, blocks: Blocks) -> str:
+    count = best.best_n_gpu_layers
+    if count == 0:
+        return (
+            "everything stays on the CPU: what a device saves on a layer is less than what getting there and back costs"
+        )
+    if count == blocks.max_gpu_layers:
+        return f"all {blocks.n_layers} layers and the output layer are on the device"
+    return (
+        f"the output layer and the last {count - 1} of {blocks.n_layers} layers are on the device, the rest on the CPU"
+    )
+
+
+def _tell_memory(best: Best, devices: Sequence[Device]) -> list[str]:
+    row = next(row for row in best.rows if row.n_gpu_layers == best.best_n_gpu_layers)
+    texts = []
+    for device in devices:
+        used = sum((row.memory or {}).get(device.name, {}).values())
+        if device.kind != "cpu" and used and device.memory_free_bytes is not None:
+            left = device.memory_free_bytes - used
+            texts.append(
+                f"{device.name} holds {format_mib(used)}; {format_mib(max(left, 0))} of what was free are left"
+            )
+    return texts
+
+
+def _group_reasons(reasons: Mapping[int, str]) -> dict[str, list[int]]:
+    """Counts by the words of their reason, figures aside."""
+    groups: dict[str, list[int]] = {}
+    for count, text in sorted(reasons.items()):
+        groups.setdefault(text, []).append(count)
+    if len(groups) > 3:
+        first, last = min(reasons), max(reasons)
+        return {f"{reasons[first]} (the others likewise)": [first, last]}
+    return groups
+
+
+def _spell_counts(counts: Sequence[int]) -> str:
+    return str(counts[0]) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
 
 
 # Network.
@@ -405,6 +488,3 @@ def estimate_crossing(rows: Sequence[LayerRow], work: Mapping[int, float]) -> fl
     mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
     slope = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / sum((x - mean_x) ** 2 for x in xs)
     return mean_y - slope * mean_x - times[0]
-
-
-__all__ = ["COST_LIMIT", "GOALS", "TOLERANCE", "Best", "Goal", "Search", "Sweeper", "Wire", "measure_wire", "recall"]

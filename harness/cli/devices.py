@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import click
 
@@ -40,7 +41,11 @@ def command(servers: tuple[tuple[tuple[str, ...], ...], ...], output: str) -> No
     rpc = tuple(endpoint for given in servers for endpoints in given for endpoint in endpoints)
     survey = survey_devices(rpc)
     absence = explain_absence(survey)
-    about = {"driver": survey.cards.driver, "build_flags": survey.build_flags}
+    about: dict[str, Any] = {
+        "compiled": survey.compiled,
+        "driver": survey.cards.driver,
+        "build_flags": survey.build_flags,
+    }
     if output == "json":
         missing = dataclasses.asdict(absence) if absence else None
         click.echo(json.dumps(export_devices(survey.build, survey.backend_of, missing, **about), indent=2))

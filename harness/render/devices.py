@@ -10,12 +10,18 @@ from typing import Any
 
 from tabulate import tabulate
 
-from harness.record import Build, Device
+from harness.record import Build
 from harness.units import format_mib
 
 
 def render_devices(
-    build: Build, backend_of: Mapping[str, str], notes: Sequence[str], *, driver: str | None, build_flags: str | None
+    build: Build,
+    backend_of: Mapping[str, str],
+    notes: Sequence[str],
+    *,
+    compiled: Sequence[str],
+    driver: str | None,
+    build_flags: str | None,
 ) -> str:
     """A table of devices, the build under it, and what is to be said about missing cards."""
     rows = [
@@ -34,7 +40,7 @@ def render_devices(
     )
     facts = [
         f"llama.cpp {build.ggml_commit.split('-')[0]}, ggml {build.ggml_version}, llama-cpp-python {build.llama_cpp_python}",
-        f"built for: {', '.join(build.backends)}" + (f" ({build_flags})" if build_flags else ""),
+        f"built for: {', '.join(compiled)}" + (f" ({build_flags})" if build_flags else ""),
         f"CPU features: {' '.join(cpu_features(build.system_info)) or 'none reported'}",
     ]
     if driver:
@@ -49,6 +55,7 @@ def export_devices(
     backend_of: Mapping[str, str],
     absence: Mapping[str, Any] | None,
     *,
+    compiled: Sequence[str],
     driver: str | None,
     build_flags: str | None,
 ) -> dict[str, Any]:
@@ -59,7 +66,7 @@ def export_devices(
             "llama_cpp_python": build.llama_cpp_python,
             "ggml_version": build.ggml_version,
             "ggml_commit": build.ggml_commit,
-            "backends": list(build.backends),
+            "backends": list(compiled),
             "cpu_features": cpu_features(build.system_info),
             "flags": build_flags,
             "system_info": build.system_info,
@@ -78,6 +85,3 @@ def cpu_features(system_info: str) -> list[str]:
 
 def _memory(size_bytes: int | None) -> str:
     return "?" if size_bytes is None else format_mib(size_bytes)
-
-
-__all__ = ["Device", "cpu_features", "export_devices", "render_devices"]

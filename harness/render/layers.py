@@ -1,0 +1,157 @@
+"""Sweeps over layers for people and programs: speeds and memory by placement, what the wire costs, flags for other programs."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tabulate import tabulate
+
+from harness.layer_row import LayerRow, Speed
+from harness.spec import parameters
+from harness.units import MIB, format_duration, format_rate
+
+WIDTH = 80
+
+#: The order of causes in tables.
+_CAUSES = ("model", "kv", "recurrent", "compute", "output")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What stands around the rows: a heading of facts that all rows share, and remarks under them."""
+
+    heading: Sequence[str]
+    notes: Sequence[str] = ()
+
+
+def render_rows(rows: Sequence[LayerRow], page: Page, *, form: str = "simple") -> str:
+    """The table of speeds, the table of memory, then remarks; `form` is tabulate's name of a format."""
+    notes: dict[str, int] = {}
+    parts = [" · ".join(page.heading), "", _table([_speed_cells(row, rows, notes) for row in rows], form)]
+    memory = [_memory_cells(row, rows) for row in rows if row.memory]
+    if memory:
+        parts += ["", "memory in MiB, by device and cause", "", _table(memory, form)]
+    lines = [f"[{number}] {text}" for text, number in notes.items()] + list(page.notes)
+    parts += [""] * bool(lines) + [
+        textwrap.fill(line, WIDTH, subsequent_indent="    ", break_on_hyphens=False) for line in lines
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _table(rows: Sequence[Mapping[str, str]], form: str) -> str:
+    return tabulate(rows, headers="keys", tablefmt=form, disable_numparse=True, stralign="right")
+
+
+def _speed_cells(row: LayerRow, rows: Sequence[LayerRow], notes: dict[str, int]) -> dict[str, str]:
+    cells = name_row(row)
+    tests = list(dict.fromkeys(speed.test for item in rows for speed in item.speeds))
+    marks = [f"{_label(row)}: {row.failure or row.skipped}"] if row.failure or row.skipped else []
+    own = {speed.test: speed for speed in row.speeds}
+    word = "skipped" if row.skipped else "failed" if row.failure else "—"
+    for test in tests or ["t/s"]:
+        speed = own.get(test)
+        cautions = [caution.text for caution in speed.cautions] if speed else marks
+        text = format_rate(speed.rate_tok_per_s) if speed else word
+        cells[f"{test} t/s"] = text + _mark(cautions, notes)
+    cells["load"] = "" if row.load_duration_ns is None else format_duration(row.load_duration_ns)
+    if any(speed.joules_per_token is not None for item in rows for speed in item.speeds):
+        for test in tests:
+            cells[f"J/{test[:2]}"] = _joules(own.get(test))
+    return cells
+
+
+def _joules(speed: Speed | None) -> str:
+    return "" if speed is None or speed.joules_per_token is None else f"{speed.joules_per_token:.3g}"
+
+
+def _mark(texts: Sequence[str], notes: dict[str, int]) -> str:
+    return "".join(f" [{notes.setdefault(text, len(notes) + 1)}]" for text in dict.fromkeys(texts))
+
+
+def name_row(row: LayerRow) -> dict[str, str]:
+    """The swept parameters by their headings."""
+    return {parameters()[name].heading: _spell(value) for name, value in row.varied.items()}
+
+
+def _label(row: LayerRow) -> str:
+    first, *rest = row.varied.items()
+    return ", ".join([_spell(first[1]), *(f"{parameters()[name].heading} {_spell(value)}" for name, value in rest)])
+
+
+def _spell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return "/".join(item if isinstance(item, str) else f"{item:g}" for item in value) or "auto"
+    return str(value)
+
+
+def _memory_cells(row: LayerRow, rows: Sequence[LayerRow]) -> dict[str, str]:
+    cells = name_row(row)
+    known = {device: causes for item in rows for device, causes in (item.memory or {}).items()}
+    for device in sorted(known, key=lambda name: name == "CPU"):
+        used = {cause for item in rows for cause in (item.memory or {}).get(device, {})}
+        for cause in (name for name in _CAUSES if name in used):
+            size = (row.memory or {}).get(device, {}).get(cause)
+            cells[f"{device}\n{cause}"] = "" if size is None else f"{size / MIB:.1f}"
+    return cells
+
+
+def export_rows(rows: Sequence[LayerRow]) -> list[dict[str, Any]]:
+    """Rows as plain JSON values; what is not known is null, what this machine cannot tell is left out."""
+    return [_export_row(row) for row in rows]
+
+
+def _export_row(row: LayerRow) -> dict[str, Any]:
+    speeds = {
+        speed.test: {
+            "rate_tok_per_s": round(speed.rate_tok_per_s, 6),
+            "ci95_low_tok_per_s": speed.rate_low,
+            "ci95_high_tok_per_s": speed.rate_high,
+            "repetitions": speed.n_samples,
+            **({} if speed.joules_per_token is None else {"joules_per_token": speed.joules_per_token}),
+            "warnings": [caution.text for caution in speed.cautions],
+        }
+        for speed in row.speeds
+    }
+    return {
+        "n_gpu_layers": row.n_gpu_layers,
+        **{name: value for name, value in row.varied.items() if name != "n_gpu_layers"},
+        "tests": speeds,
+        "load_duration_ns": row.load_duration_ns,
+        "layers_by_device": None if row.layers_by_device is None else dict(row.layers_by_device),
+        "memory_bytes": None if row.memory is None else {device: dict(causes) for device, causes in row.memory.items()},
+        "failure": row.failure,
+        "skipped": row.skipped,
+    }
+
+
+def describe_wire(
+    endpoint: str, sent: float, received: float, round_trips: float, token_s: float | None, crossing_s: float | None
+) -> str:
+    """What one token costs on the network, in a sentence; crossing_s is None where the rows could not tell it."""
+    text = (
+        f"network to {endpoint}: a token sends {sent / 1e3:.1f} kB, receives {received / 1e3:.1f} kB and waits for "
+        f"{round_trips:.1f} answers (counted in a run of its own)"
+    )
+    if token_s is None or crossing_s is None:
+        return text + "."
+    if crossing_s <= 0:
+        return text + "; its time cannot be told from noise."
+    share = crossing_s / token_s
+    return (
+        text
+        + f"; crossing takes {format_duration(crossing_s * 1e9)} of {format_duration(token_s * 1e9)} ({share:.0%})."
+    )
+
+
+def flag_lines(n_gpu_layers: int) -> list[str]:
+    """How to ask three programs for a number of layers. num_gpu and n_gpu_layers count as llama.cpp's -ngl does."""
+    return [
+        f"llama.cpp         -ngl {n_gpu_layers}",
+        f"Ollama            PARAMETER num_gpu {n_gpu_layers}",
+        f"llama-cpp-python  n_gpu_layers={n_gpu_layers}",
+    ]
