@@ -294,15 +294,8 @@ class Search:
 
     @staticmethod
     def _noise(records: Sequence[Record]) -> float:
-        """Relative standard error of a median: 1.25 times the mean's, from the spread of the samples; `NOISE` at the least."""
-        worst = 2 * NOISE
-        for record in records:
-            values = [sample.duration_ns for sample in record.timed]
-            if len(values) >= 3:
-                mean = sum(values) / len(values)
-                spread = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
-                worst = max(NOISE, 1.25 * spread / mean / len(values) ** 0.5)
-        return worst
+        """Relative standard error of the tests' medians, the worst of them: `NOISE` at the least, half as much again for one sample."""
+        return max(_relative_error(record) for record in records)
 
     def _conclude(self, choice: Choice) -> Best:
         best = min(self._points.values(), key=lambda point: point.cost_s)
@@ -327,6 +320,19 @@ class Search:
             stopped=stopped,
             rows=tuple(self.rows),
         )
+
+
+def _relative_error(record: Record) -> float:
+    """From the spread of the repetitions; of a single one, from that of its tokens. A median's error is 1.25 times a mean's."""
+    values: Sequence[int] = [sample.duration_ns for sample in record.timed]
+    least = NOISE
+    if len(values) < 3:
+        values, least = [ns for sample in record.timed for ns in sample.token_ns], 1.5 * NOISE
+    if len(values) < 3:
+        return 2 * NOISE
+    average = sum(values) / len(values)
+    spread = (sum((value - average) ** 2 for value in values) / (len(values) - 1)) ** 0.5
+    return max(least, 1.25 * spread / average / len(values) ** 0.5)
 
 
 def _join(first: Record, second: Record) -> Record:

@@ -32,7 +32,7 @@ from harness.spec import RunSpec
 from harness.store import utc_now
 
 #: How long a cell waits for an RPC server that the cell before it lost.
-RPC_RETURN_S = 3.0
+RPC_RETURN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,10 +243,11 @@ def _placement_cautions(spec: RunSpec, resolved: Resolved | None) -> Iterator[Ca
 
 
 def _throttle(telemetry: Telemetry | None) -> Iterator[Caution]:
+    """A card at its power limit runs as it always will; heat and brakes make a number that another day will not repeat."""
     if telemetry is not None and telemetry.throttled:
-        yield Caution(
-            "throttled", f"the card throttled while this was measured: {', '.join(telemetry.throttled)}", True
-        )
+        reasons = ", ".join(telemetry.throttled)
+        distrust = any(reason != "power cap" for reason in telemetry.throttled)
+        yield Caution("throttled", f"the card was slowed down while this was measured: {reasons}", distrust)
 
 
 @dataclass

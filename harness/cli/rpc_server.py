@@ -51,17 +51,20 @@ def command(host: str, port: int, devices: str | None, n_threads: int | None, al
     """
     try:
         port = port or find_free_port(host)
-        parse_endpoints(f"{host}:{port}")
         names = parse_devices(devices) if devices else ((),)
     except OSError as error:
         raise UsageError(f"Cannot listen on {host} ({error.strerror or error}); choose another --host.") from None
     except ValueError as error:
         raise UsageError(f"{error}.") from None
+    endpoint = f"{host}:{port}"
+    try:
+        parse_endpoints(endpoint)
+    except ValueError:
+        raise UsageError(f"{host} is neither a host name nor an IPv4 address; choose another --host.") from None
     if len(names) != 1:
         raise UsageError(
             f"--device {devices} names alternatives; join the devices to lend with /, such as CUDA0/CUDA1."
         )
-    endpoint = f"{host}:{port}"
     if not is_loopback(host):
         if not allow_network:
             raise UsageError(

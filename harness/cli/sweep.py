@@ -43,7 +43,7 @@ from harness.layers import (
 from harness.machine import count_physical_cores, machine_slug
 from harness.model_file import default_model, hash_file, is_synthetic
 from harness.references import resolve
-from harness.render.layers import Page, describe_wire, export_rows, flag_lines, render_rows
+from harness.render.layers import Page, describe_wire, export_rows, flag_lines, render_rows, wrap
 from harness.spec import Grid, RunSpec, parameters, whole_numbers
 from harness.store import read_records
 from harness.sweep import Plan
@@ -106,12 +106,12 @@ def command(models: Sequence[str], **options: Any) -> None:
     """
     _refuse_nonsense(models, options)
     check_picture_path(options["plot"])
+    resumed = _find_journal(options)
     path = _find(models[0]) if models else str(default_model())
     blocks = describe_blocks(read_file_header(path))
     rpc = flatten(options["rpc"])
     survey = survey_devices(rpc[0] if rpc else ())
     counts = _choose_counts(options, blocks, survey)
-    resumed = _find_journal(options)
     with contextlib.ExitStack() as stack:
         keeper = stack.enter_context(Keeper("sweep", options["results"], save=options["save"], resume=resumed))
         station = stack.enter_context(contextlib.closing(Station()))
@@ -363,7 +363,7 @@ def _tell_wire(wire: Wire, rows: Sequence[LayerRow], crossing: float | None) -> 
 def _tell_best(best: Best, reasons: Sequence[str]) -> str:
     lines = ["", f"best for {best.goal.text}: {best.best_n_gpu_layers} layers", ""]
     lines += [f"  {line}" for line in flag_lines(best.best_n_gpu_layers)]
-    lines += ["", *(f"- {reason}" for reason in reasons)]
+    lines += ["", *(wrap(f"- {reason}") for reason in reasons)]
     return "\n".join(lines) + "\n"
 
 

@@ -27,11 +27,11 @@ def render_devices(
     rows = [
         {
             "device": device.name,
-            "backend": backend_of.get(device.name, "?"),
+            "backend": backend_of.get(device.name, "?").partition("[")[0],
             "kind": device.kind,
             "free": _memory(device.memory_free_bytes),
             "total": _memory(device.memory_total_bytes),
-            "description": textwrap.shorten(device.description, 30, placeholder="…"),
+            "description": textwrap.shorten(device.description, 26, placeholder="…"),
         }
         for device in build.devices
     ]

@@ -34,11 +34,18 @@ def render_rows(rows: Sequence[LayerRow], page: Page, *, form: str = "simple") -
     memory = [_memory_cells(row, rows) for row in rows if row.memory]
     if memory:
         parts += ["", "memory in MiB, by device and cause", "", _table(memory, form)]
+    if any((row.memory or {}).get("CPU", {}).get("model") and row.n_gpu_layers for row in rows):
+        page = Page(
+            page.heading, (*page.notes, "CPU model is the mapped span of the file; it may hold what was offloaded too")
+        )
     lines = [f"[{number}] {text}" for text, number in notes.items()] + list(page.notes)
-    parts += [""] * bool(lines) + [
-        textwrap.fill(line, WIDTH, subsequent_indent="    ", break_on_hyphens=False) for line in lines
-    ]
+    parts += [""] * bool(lines) + [wrap(line) for line in lines]
     return "\n".join(parts) + "\n"
+
+
+def wrap(line: str) -> str:
+    """Fold a sentence to the page's width, its later lines indented."""
+    return textwrap.fill(line, WIDTH, subsequent_indent="    ", break_on_hyphens=False)
 
 
 def _table(rows: Sequence[Mapping[str, str]], form: str) -> str:

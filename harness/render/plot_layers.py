@@ -48,7 +48,7 @@ def _draw_speed(panel: object, rows: Sequence[LayerRow], test: str, colour: str,
     for n_gpu_layers, speed in found:
         if speed.rate_low is not None and speed.rate_high is not None:
             panel.vlines(n_gpu_layers, speed.rate_low, speed.rate_high, color=colour)
-    panel.set_ylim(bottom=0)
+    panel.set_ylim(0, 1.1 * max((speed.rate_high or speed.rate_tok_per_s for _, speed in found), default=1))
     panel.set_ylabel(f"{test}, tokens/s", color=THEMES[theme].ink)
 
 
@@ -64,5 +64,5 @@ def _draw_memory(panel: object, rows: Sequence[LayerRow], theme: str) -> None:
         values = [sum((row.memory or {}).get(device, {}).values()) / unit for row in known]
         colour = PALETTE[(index + 2) % len(PALETTE)]
         panel.plot([row.n_gpu_layers for row in known], values, "o-", color=colour, label=device)
-    panel.set_ylim(bottom=0)
+    panel.set_ylim(0, 1.1 * (largest / unit or 1))
     panel.set_ylabel(f"memory, {name}", color=THEMES[theme].ink)

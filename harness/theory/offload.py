@@ -171,7 +171,7 @@ NOISE = 0.01
 _SAVING_SLACK = 1.1
 
 #: A line that is drawn out further than its ends can bear proves nothing: the largest relative error at which it still does.
-_WORST_PROOF = 0.08
+_WORST_PROOF = 0.10
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +231,9 @@ def choose_next(
         if bound < (1 - tolerance) * best:
             open_gaps.append((bound, index, inside))
     if not open_gaps:
+        doubt = _find_doubt(line, counts, work, tolerance)
+        if doubt is not None:
+            return Choice(doubt, best * (1 - tolerance), "the best count's neighbour may be on the better line")
         return Choice(None, best, f"no untried count can be faster by more than {tolerance:.0%}")
     bound, index, inside = min(open_gaps)
     probe, why = _pick(line, index, inside, work)
@@ -245,14 +248,20 @@ def _at(first: Point, second: Point, x: float, work: Mapping[int, float]) -> flo
 
 def _hits(first: Point, second: Point, target: Point, work: Mapping[int, float]) -> bool:
     """Whether the line through two points hits a third within what their noise allows."""
+    slack = _slack(first, second, target, work)
+    if slack > (2 * _WORST_PROOF + NOISE) * target.cost_s:
+        return False
+    return abs(_at(first, second, work[target.n_gpu_layers], work) - target.cost_s) <= slack
+
+
+def _slack(first: Point, second: Point, target: Point, work: Mapping[int, float]) -> float:
+    """How far a third point may lie from the line through two for noise alone: twice the standard error, and some."""
     x1, x2, x = (work[point.n_gpu_layers] for point in (first, second, target))
     weight = (x - x1) / (x2 - x1)
     error = math.hypot(
         (1 - weight) * first.noise * first.cost_s, weight * second.noise * second.cost_s, target.noise * target.cost_s
     )
-    if error > _WORST_PROOF * target.cost_s:
-        return False
-    return abs(_at(first, second, x, work) - target.cost_s) <= 2 * error + NOISE * target.cost_s
+    return 2 * error + NOISE * target.cost_s
 
 
 def _is_explained(line: Sequence[Point], index: int, work: Mapping[int, float]) -> bool:
@@ -261,6 +270,29 @@ def _is_explained(line: Sequence[Point], index: int, work: Mapping[int, float]) 
     before = index > 0 and _hits(line[index - 1], left, right, work)
     after = index + 2 < len(line) and _hits(line[index + 2], right, left, work)
     return before or after
+
+
+def _find_doubt(
+    line: Sequence[Point], counts: Sequence[int], work: Mapping[int, float], tolerance: float
+) -> int | None:
+    """An untried neighbour of the best count that may win: where two lines meet, noise can hide on which of them the best one is.
+
+    The line through the best count and what lies beyond it promises more than `tolerance` at the neighbour, and the line of the
+    neighbour's side hits the best count no better than by that promise.
+    """
+    index = min(range(len(line)), key=lambda i: line[i].cost_s)
+    best = line[index]
+    for beyond, near, far in ((index - 1, index + 1, index + 2), (index + 1, index - 1, index - 2)):
+        if not (0 <= beyond < len(line) and 0 <= near < len(line) and 0 <= far < len(line)):
+            continue
+        place = counts.index(best.n_gpu_layers) + (1 if near > index else -1)
+        neighbour = counts[place]
+        if neighbour == line[near].n_gpu_layers:
+            continue
+        promise = 1 - _at(line[beyond], best, work[neighbour], work) / best.cost_s
+        if promise > tolerance and _slack(line[far], line[near], best, work) > promise * best.cost_s:
+            return neighbour
+    return None
 
 
 def _bound(line: Sequence[Point], index: int, count: int, work: Mapping[int, float]) -> float:
