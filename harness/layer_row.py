@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.record import Caution, Power, Record
+from harness.record import Buffer, Caution, Device, Power, Record
 from harness.spec import RunSpec
 from harness.stats import summarize
 from harness.units import NS_PER_S
@@ -14,7 +15,7 @@ from harness.units import NS_PER_S
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """A measured test: its name, tokens per second with the 95 % interval, seconds per token, joules per token where known."""
+    """A measured test: its name without a depth that the row states, tokens per second with the 95 % interval, joules per token."""
 
     test: str
     rate_tok_per_s: float
@@ -68,8 +69,8 @@ def make_row(records: Sequence[Record], varied: Sequence[str]) -> LayerRow:
     return LayerRow(
         n_gpu_layers=spec.n_gpu_layers,
         varied={name: getattr(spec, name) for name in varied},
-        speeds=tuple(_speed(record) for record in good),
-        memory=group_memory(max((r.resolved for r in good if r.resolved), key=_size).buffers) if resolved else None,
+        speeds=tuple(_speed(record, is_depth_varied="n_depth" in varied) for record in good),
+        memory=_largest_memory(good),
         layers_by_device=resolved.layers_by_device if resolved else None,
         load_duration_ns=next((record.load.load_duration_ns for record in good if record.load), None),
         failure=next((tell_failure(record) for record in records if record.failure), None),
@@ -83,14 +84,20 @@ def skipped_row(spec: RunSpec, varied: Sequence[str], reason: str) -> LayerRow:
     return LayerRow(spec.n_gpu_layers, {name: getattr(spec, name) for name in varied}, skipped=reason)
 
 
-def _size(resolved: Any) -> int:
-    return sum(buffer.size_bytes for buffer in resolved.buffers)
+def _largest_memory(records: Sequence[Record]) -> dict[str, dict[str, int]] | None:
+    """Memory of the test that took most: a longer context has a larger cache."""
+    found = [
+        group_memory(record.resolved.buffers, record.build.devices if record.build else ())
+        for record in records
+        if record.resolved
+    ]
+    return max(found, key=lambda memory: sum(sum(causes.values()) for causes in memory.values()), default=None)
 
 
-def _speed(record: Record) -> Speed:
+def _speed(record: Record, *, is_depth_varied: bool) -> Speed:
     summary = summarize(record)
     return Speed(
-        record.asked.test,
+        record.asked.test.partition(" @ ")[0] if is_depth_varied else record.asked.test,
         summary.rate_tok_per_s,
         summary.rate_low,
         summary.rate_high,
@@ -113,14 +120,32 @@ def joules_per_token(record: Record) -> float | None:
     return watts * timed_s / (record.asked.n_tokens * len(record.timed))
 
 
-def group_memory(buffers: Sequence[Any]) -> dict[str, dict[str, int]]:
-    """Bytes by device and cause; everything in host memory is CPU, a server's device goes by its name without the address."""
+def group_memory(buffers: Sequence[Buffer], devices: Sequence[Device] = ()) -> dict[str, dict[str, int]]:
+    """Bytes by device and cause; everything in host memory is CPU."""
     found: dict[str, dict[str, int]] = {}
     for buffer in buffers:
-        device = "CPU" if buffer.is_host else buffer.buffer.partition("[")[0]
+        device = "CPU" if buffer.is_host else _device_of(buffer.buffer, devices)
         causes = found.setdefault(device, {})
         causes[buffer.cause] = causes.get(buffer.cause, 0) + buffer.size_bytes
     return dict(sorted(found.items(), key=lambda item: item[0] == "CPU"))
+
+
+_REMOTE = re.compile(r"RPC(\d+)\[(.+)\]")
+
+
+def _device_of(buffer: str, devices: Sequence[Device]) -> str:
+    """A device's name by that of its buffers.
+
+    They are the same but for RPC, whose buffers count the devices of one server (``RPC0[host:port]``) where its devices are counted
+    through all servers (RPC0, RPC1, …) and described by their server.
+
+    Source: ggml_backend_rpc_buffer_type and ggml_backend_rpc_add_server in ggml-rpc.cpp.
+    """
+    match = _REMOTE.fullmatch(buffer)
+    if match is None:
+        return buffer
+    of_server = [device.name for device in devices if device.name.startswith("RPC") and device.description == match[2]]
+    return of_server[int(match[1])] if int(match[1]) < len(of_server) else buffer
 
 
 def tell_failure(record: Record) -> str:

@@ -32,6 +32,9 @@ from harness.units import NS_PER_S, format_mib
 #: What a search may cost of the full sweep's time, once the ends and the middle are known.
 COST_LIMIT = 0.25
 
+#: A search in which so many counts failed before one was measured is given up.
+HOPELESS = 3
+
 #: A count whose first repetition is worse than the best one by this factor is not measured further.
 LOSING = 1.15
 
@@ -212,6 +215,7 @@ class Search:
         self._quick: set[int] = set()
         self._skipped: dict[int, str] = {}
         self._failed: dict[int, str] = {}
+        self._tried_twice: set[int] = set()
         self._spent_s = 0.0
 
     @property
@@ -227,7 +231,7 @@ class Search:
                 self._skipped[count] = fit.reason or "cannot fit"
         while True:
             left = [count for count in self._all if count not in self._skipped and count not in self._failed]
-            if not left:
+            if not left or (not self._points and len(self._failed) >= HOPELESS):
                 return None
             choice = choose_next(list(self._points.values()), left, self._work)
             if choice.next_count is None or self._is_too_dear(choice):
@@ -277,9 +281,13 @@ class Search:
 
     def _fail(self, count: int, records: Sequence[Record]) -> None:
         row = make_row(records, ["n_gpu_layers"])
+        is_memory = "out of memory on" in (row.failure or "")
+        if not is_memory and count not in self._tried_twice:
+            self._tried_twice.add(count)  # a server that died may be back
+            return
         self._rows[count] = row
         self._failed[count] = row.failure or "failed"
-        if "out of memory on" in self._failed[count]:
+        if is_memory:
             for more in self._all:
                 if more > count and more not in self._points and more not in self._failed:
                     self._skipped[more] = f"{count} layers ran out of memory already"

@@ -20,6 +20,9 @@ from harness.record import Failure, Power, Telemetry
 #: A reading every so often: a few dozen in a repetition of seconds, at a cost that the record states.
 INTERVAL_S = 0.1
 
+#: The most of one CPU's time that watching may take.
+MAX_SHARE = 0.01
+
 _RAPL = pathlib.Path("/sys/class/powercap")
 
 #: Names of nvmlClocksEventReason bits that mean "slower than it could be"; idle and settings by the user are left out.
@@ -223,7 +226,9 @@ class Watch:
                 continue
             start_ns, cpu_ns = time.monotonic_ns(), time.thread_time_ns()
             self._sample()
-            self._ended.wait(self._interval_s)
+            # Reading the clocks of many cores takes long: then it is done less often.
+            took_s = (time.thread_time_ns() - cpu_ns) / 1e9
+            self._ended.wait(max(self._interval_s, took_s / MAX_SHARE))
             self._cost_ns += time.thread_time_ns() - cpu_ns
             self._watched_ns += time.monotonic_ns() - start_ns
 

@@ -99,6 +99,10 @@ def test_two_servers_share_the_layers_by_their_split(server, model):
         rows, _ = sweep(made)
         layers = [(row.layers_by_device["RPC0"], row.layers_by_device["RPC1"]) for row in rows]
         assert layers == [(24, 7), (16, 15)]
+        for row in rows:
+            on_both = row.memory["RPC0"]["model"] + row.memory["RPC1"]["model"]
+            assert on_both / MIB == pytest.approx(ON_DEVICE[31][0], abs=0.02)
+        assert rows[0].memory["RPC0"]["model"] > rows[1].memory["RPC0"]["model"], "three quarters, then half"
         one = cells(model, [31], [server.endpoint, second.endpoint], devices=[("RPC1",)])
         (row,), _ = sweep(one)
         assert row.layers_by_device == {"RPC1": 31}

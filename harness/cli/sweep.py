@@ -99,10 +99,10 @@ _tokens = Values(whole_numbers(0), "N")
     help="End a cell that takes longer, with its load.",
 )  # fmt: skip
 def command(models: Sequence[str], **options: Any) -> None:
-    """Measure speed and memory over the number of layers on the GPU (-ngl), or find the best number.
+    """Measure speed and memory over the number of layers on the GPU, or find the best number.
 
-    Everything that places the model can be swept: -ngl, -ncmoe, -nkvo, -ts. A count that cannot fit is skipped with the reason.
-    Devices of other machines join in with --rpc (see harness rpc-server).
+    Without -ngl every count is measured, from none to all. Everything that places the model can be swept: -ngl, -ncmoe, -nkvo, -ts.
+    A count that cannot fit is skipped with the reason. Devices of other machines join in with --rpc (see harness rpc-server).
     """
     _refuse_nonsense(models, options)
     check_picture_path(options["plot"])
@@ -336,7 +336,9 @@ def _heading(run: _Run, rows: Sequence[LayerRow]) -> list[str]:
     devices = [device.name for device in run.survey.build.devices if device.kind in ("gpu", "igpu")]
     heading = [name, ", ".join(devices) or "CPU only"]
     reps = {speed.n_samples for row in rows for speed in row.speeds}
-    return [*heading, f"{'–'.join(map(str, sorted({min(reps), max(reps)})))} repetitions"] if reps else heading
+    if not reps:
+        return heading
+    return [*heading, f"{'–'.join(map(str, sorted({min(reps), max(reps)})))} repetition{'s' if max(reps) > 1 else ''}"]
 
 
 def _energy_notes(rows: Sequence[LayerRow]) -> list[str]:

@@ -29,16 +29,14 @@ class Page:
 
 def render_rows(rows: Sequence[LayerRow], page: Page, *, form: str = "simple") -> str:
     """The table of speeds, the table of memory, then remarks; `form` is tabulate's name of a format."""
-    notes: dict[str, int] = {}
+    notes = _Notes()
     parts = [" · ".join(page.heading), "", _table([_speed_cells(row, rows, notes) for row in rows], form)]
-    memory = [_memory_cells(row, rows) for row in rows if row.memory]
-    if memory:
-        parts += ["", "memory in MiB, by device and cause", "", _table(memory, form)]
+    parts += _memory_tables(rows, form)
     if any((row.memory or {}).get("CPU", {}).get("model") and row.n_gpu_layers for row in rows):
         page = Page(
             page.heading, (*page.notes, "CPU model is the mapped span of the file; it may hold what was offloaded too")
         )
-    lines = [f"[{number}] {text}" for text, number in notes.items()] + list(page.notes)
+    lines = [*notes.lines(), *page.notes]
     parts += [""] * bool(lines) + [wrap(line) for line in lines]
     return "\n".join(parts) + "\n"
 
@@ -52,17 +50,19 @@ def _table(rows: Sequence[Mapping[str, str]], form: str) -> str:
     return tabulate(rows, headers="keys", tablefmt=form, disable_numparse=True, stralign="right")
 
 
-def _speed_cells(row: LayerRow, rows: Sequence[LayerRow], notes: dict[str, int]) -> dict[str, str]:
+def _speed_cells(row: LayerRow, rows: Sequence[LayerRow], notes: _Notes) -> dict[str, str]:
     cells = name_row(row)
     tests = list(dict.fromkeys(speed.test for item in rows for speed in item.speeds))
-    marks = [f"{_label(row)}: {row.failure or row.skipped}"] if row.failure or row.skipped else []
+    lost = f"{_label(row)}: {row.failure or row.skipped}" if row.failure or row.skipped else None
     own = {speed.test: speed for speed in row.speeds}
     word = "skipped" if row.skipped else "failed" if row.failure else "—"
     for test in tests or ["t/s"]:
         speed = own.get(test)
-        cautions = [caution.text for caution in speed.cautions] if speed else marks
+        remarks = (
+            [(caution.code, caution.text) for caution in speed.cautions] if speed else [(lost, lost)] if lost else []
+        )
         text = format_rate(speed.rate_tok_per_s) if speed else word
-        cells[f"{test} t/s"] = text + _mark(cautions, notes)
+        cells[f"{test} t/s"] = text + notes.mark(remarks)
     cells["load"] = "" if row.load_duration_ns is None else format_duration(row.load_duration_ns)
     if any(speed.joules_per_token is not None for item in rows for speed in item.speeds):
         for test in tests:
@@ -74,18 +74,38 @@ def _joules(speed: Speed | None) -> str:
     return "" if speed is None or speed.joules_per_token is None else f"{speed.joules_per_token:.3g}"
 
 
-def _mark(texts: Sequence[str], notes: dict[str, int]) -> str:
-    return "".join(f" [{notes.setdefault(text, len(notes) + 1)}]" for text in dict.fromkeys(texts))
+class _Notes:
+    """Remarks, numbered by kind: of those that differ only in their figures, the one with the largest stands for all."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, list[str]] = {}
+
+    def mark(self, remarks: Sequence[tuple[str, str]]) -> str:
+        for kind, text in remarks:
+            self._texts.setdefault(kind, []).append(text)
+        numbers = sorted({list(self._texts).index(kind) + 1 for kind, _ in remarks})
+        return f" [{','.join(map(str, numbers))}]" if numbers else ""
+
+    def lines(self) -> list[str]:
+        return [
+            f"[{number}] {'at worst: ' if len(set(texts)) > 1 else ''}{max(texts)}"
+            for number, texts in enumerate(self._texts.values(), start=1)
+        ]
 
 
 def name_row(row: LayerRow) -> dict[str, str]:
     """The swept parameters by their headings."""
-    return {parameters()[name].heading: _spell(value) for name, value in row.varied.items()}
+    return {heading(name): _spell(value) for name, value in row.varied.items()}
+
+
+def heading(name: str) -> str:
+    """A parameter's column heading."""
+    return parameters()[name].heading or name.removeprefix("n_")
 
 
 def _label(row: LayerRow) -> str:
     first, *rest = row.varied.items()
-    return ", ".join([_spell(first[1]), *(f"{parameters()[name].heading} {_spell(value)}" for name, value in rest)])
+    return ", ".join([_spell(first[1]), *(f"{heading(name)} {_spell(value)}" for name, value in rest)])
 
 
 def _spell(value: Any) -> str:
@@ -96,10 +116,22 @@ def _spell(value: Any) -> str:
     return str(value)
 
 
-def _memory_cells(row: LayerRow, rows: Sequence[LayerRow]) -> dict[str, str]:
+def _memory_tables(rows: Sequence[LayerRow], form: str) -> list[str]:
+    """Memory by device and cause: one table, or one for each device where that is too wide for the page."""
+    known = [row for row in rows if row.memory]
+    devices = sorted({device for row in known for device in row.memory or {}}, key=lambda name: (name == "CPU", name))
+    if not devices:
+        return []
+    text = _table([_memory_cells(row, known, devices) for row in known], form)
+    texts = [text]
+    if form == "simple" and max(map(len, text.splitlines())) > WIDTH:
+        texts = [_table([_memory_cells(row, known, [device]) for row in known], form) for device in devices]
+    return ["", "memory in MiB, by device and cause", *(line for text in texts for line in ("", text))]
+
+
+def _memory_cells(row: LayerRow, rows: Sequence[LayerRow], devices: Sequence[str]) -> dict[str, str]:
     cells = name_row(row)
-    known = {device: causes for item in rows for device, causes in (item.memory or {}).items()}
-    for device in sorted(known, key=lambda name: name == "CPU"):
+    for device in devices:
         used = {cause for item in rows for cause in (item.memory or {}).get(device, {})}
         for cause in (name for name in _CAUSES if name in used):
             size = (row.memory or {}).get(device, {}).get(cause)
@@ -131,6 +163,7 @@ def _export_row(row: LayerRow) -> dict[str, Any]:
         "load_duration_ns": row.load_duration_ns,
         "layers_by_device": None if row.layers_by_device is None else dict(row.layers_by_device),
         "memory_bytes": None if row.memory is None else {device: dict(causes) for device, causes in row.memory.items()},
+        **({} if row.sampler_share is None else {"sampler_share_of_a_cpu": row.sampler_share}),
         "failure": row.failure,
         "skipped": row.skipped,
     }
