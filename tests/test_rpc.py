@@ -11,7 +11,7 @@ import time
 import pytest
 
 from harness.errors import NativeError
-from harness.rpc import PROTOCOL, CountingProxy, Traffic, check_servers, find_trouble, is_loopback
+from harness.rpc import PROTOCOL, CountingProxy, Traffic, check_servers, find_trouble, is_loopback, wait_for_servers
 
 
 @contextlib.contextmanager
@@ -96,6 +96,21 @@ def test_somebody_who_hangs_up_or_talks_nonsense_is_no_server():
         assert "hung up when it was greeted" in find_trouble(endpoint)
     with server(lambda _request: b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n") as endpoint:
         assert "does not answer as an RPC server" in find_trouble(endpoint)
+
+
+def test_a_server_that_comes_back_is_waited_for(closed_port):
+    def come_back():
+        time.sleep(0.5)
+        listener = socket.create_server(("127.0.0.1", closed_port))
+        connection, _ = listener.accept()
+        connection.recv(4096)
+        came.append(True)
+        connection.sendall(hello(*PROTOCOL)(b""))
+
+    came = []
+    threading.Thread(target=come_back, daemon=True).start()
+    wait_for_servers([f"127.0.0.1:{closed_port}"], 30)
+    assert came
 
 
 def test_loopback_is_told_from_the_network():
