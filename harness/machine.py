@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import psutil
 
 from harness.record import Caution, Machine
+from harness.theory.repack import CpuFeatures
 
 
 def describe_machine() -> Machine:
@@ -47,6 +48,50 @@ def count_physical_cores() -> int:
 def available_memory_bytes() -> int:
     """Memory that can be taken without swapping, as the OS estimates it."""
     return psutil.virtual_memory().available
+
+
+def total_memory_bytes() -> int:
+    """All of this machine's memory."""
+    return psutil.virtual_memory().total
+
+
+#: llama.cpp's names of CPU features that decide what is repacked, by those of Linux's /proc/cpuinfo and of macOS's sysctl.
+_LINUX_FEATURES = {
+    "avx2": "AVX2", "avx512f": "AVX512", "avx512_vnni": "AVX512_VNNI", "amx_int8": "AMX_INT8",
+    "asimd": "NEON", "asimddp": "DOTPROD", "i8mm": "MATMUL_INT8", "vxe": "VXE",
+}  # fmt: skip
+_MACOS_FEATURES = {"FEAT_DotProd": "DOTPROD", "FEAT_I8MM": "MATMUL_INT8"}
+
+
+def read_cpu_features() -> CpuFeatures | None:
+    """Read the CPU's features by the OS, as an llama.cpp that was built here would use them; None where the OS does not tell.
+
+    Quick, for what needs no engine; llama_print_system_info says what a build really has. SVE and RISC-V vectors are left out, for
+    their length is not told here.
+
+    Source: ggml-cpu is compiled with -march=native (GGML_NATIVE) and with repacking (GGML_CPU_REPACK) by default.
+    """
+    if sys.platform == "linux":
+        try:
+            text = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return None
+        match = re.search(r"^(?:flags|Features|features)\s*:\s*(.+)$", text, re.MULTILINE)
+        words = set(match[1].split()) if match else set()
+        if not words or words & {"sve"} or platform.machine().startswith("riscv"):
+            return None
+        return CpuFeatures(frozenset({"REPACK", *(name for word, name in _LINUX_FEATURES.items() if word in words)}))
+    if sys.platform == "darwin" and platform.machine() == "arm64":
+        found = {name for feature, name in _MACOS_FEATURES.items() if _sysctl(f"hw.optional.arm.{feature}") == "1"}
+        return CpuFeatures(frozenset({"REPACK", "NEON", *found}))
+    return None
+
+
+def _sysctl(name: str) -> str:
+    try:
+        return subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def _cpu_name() -> str:

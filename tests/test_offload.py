@@ -6,11 +6,11 @@ import random
 
 import pytest
 
+from harness.catalog import Shape
 from harness.gguf_file import read_file_header
 from harness.spec import RunSpec
-from harness.theory.kv_cache import KvGeometry, KvLayer
+from harness.synth import ensure_synthetic
 from harness.theory.offload import (
-    Blocks,
     Capacity,
     Point,
     choose_next,
@@ -66,15 +66,18 @@ def test_layers_are_split_by_share_or_by_free_memory(blocks):
     assert by_memory["A"] < by_memory["B"]
 
 
-def test_experts_that_stay_need_no_room():
-    moe = Blocks((100, 100), (90, 90), 10, KvGeometry((KvLayer(0, 32, 32, 32, 32), KvLayer(1, 32, 32, 32, 32))))
-    devices = [Capacity("A", None)]
+def test_experts_that_stay_need_no_room(tmp_path):
+    shape = Shape("llama", 2, 256, 512, 4, 2, 64, 320, 512, False, 1e4, expert_count=4, expert_used_count=2)
+    moe = describe_blocks(read_file_header(ensure_synthetic(shape, "Q8_0", tmp_path, name="moe")))
+    devices = [Capacity("RPC0", None)]
 
     def need(n_cpu_moe):
         spec = RunSpec("m", n_gen=1, n_cpu_moe=n_cpu_moe, no_kv_offload=True)
-        return predict_fit(moe, spec, devices).needed_bytes["A"]
+        return predict_fit(moe, spec, devices).needed_bytes["RPC0"]
 
-    assert [need(n) for n in (0, 1, 2, 9)] == [210, 120, 30, 30]
+    assert need(0) - need(1) == moe.expert_bytes[0] > 0
+    assert need(1) - need(2) == moe.expert_bytes[1]
+    assert need(2) == need(9)
 
 
 def test_counts_are_clamped_and_those_beyond_are_named():

@@ -20,6 +20,7 @@ _INFO, _ERROR = 2, 4
 
 _BUFFER = re.compile(r"\s(\S+)\s+(model|KV|RS|compute|output) buffer size\s*=\s*([0-9.]+) MiB")
 _CAUSES = {"model": "model", "KV": "kv", "RS": "recurrent", "compute": "compute", "output": "output"}
+_CACHE = re.compile(r"llama_kv_cache\w*: size =\s*([0-9.]+) MiB \(")
 _LAYER = re.compile(r"load_tensors: layer\s+(\d+) assigned to device (\S+),")
 _FLASH = re.compile(r"Flash Attention (enabled|not supported)|flash_attn\s*=\s*(enabled|disabled)")
 _LOAD_MODE = re.compile(r"\(load_mode = ([a-z+]+)\)")
@@ -62,6 +63,12 @@ def read_buffers(lines: Iterable[str]) -> tuple[Buffer, ...]:
     """Find every buffer that was allocated, in bytes to the 0.01 MiB that the log prints."""
     found = (_BUFFER.search(line) for line in lines)
     return tuple(Buffer(_CAUSES[match[2]], match[1], round(float(match[3]) * MIB)) for match in found if match)
+
+
+def read_cache_bytes(lines: Iterable[str]) -> int | None:
+    """Add up the sizes that KV caches say they have, allocated or not; None where there is none."""
+    sizes = [float(match[1]) for line in lines if (match := _CACHE.search(line))]
+    return round(sum(sizes) * MIB) if sizes else None
 
 
 def read_layers(lines: Iterable[str]) -> dict[str, int]:

@@ -37,6 +37,10 @@ Emit = Callable[[str, dict[str, Any]], None]
 JOBS: dict[str, str] = {
     "devices": "harness.native.devices",
     "serve": "harness.native.serve",
+    "dry_run": "harness.native.dry_run",
+    "memory_steps": "harness.native.memory_steps",
+    "roofline": "harness.native.bandwidth",
+    "token-time": "harness.native.token_time",
 }
 
 

@@ -46,15 +46,30 @@ _SLIDING_WINDOW = name_set(
 )
 
 
+#: Every how many layers one looks back without a window, where the header has no pattern of its own; and whether it is the first of
+#: them rather than the last. Source: src/models/*.cpp load_swa_pattern; llama-hparams.cpp set_swa_pattern.
+_WINDOW_PERIODS = {
+    "llama4": 4, "exaone4": 4, "exaone-moe": 4, "gemma2": 2, "gemma3": 6, "gemma3n": 5, "olmo2": 4, "plamo3": 8,
+    "muse-glimmer": 4, "gpt-oss": 2, "cohere2": 4, "cohere2moe": 4, "afmoe": 4, "laguna": 4, "mellum": 4, "smallthinker": 4,
+}  # fmt: skip
+_DENSE_FIRST = {"cohere2moe", "laguna", "smallthinker"}
+#: Windows that hold where the header states none. Source: src/models/gemma2.cpp, exaone4.cpp.
+_DEFAULT_WINDOWS = {"gemma2": 4096, "exaone4": 4096}
+
+
 @dataclass(frozen=True, slots=True)
 class KvLayer:
-    """One layer's cache row: elements of K and V for one token, and the size of one head (what blocks must divide)."""
+    """One layer's cache row: elements of K and V for one token, and the size of one head (what blocks must divide).
+
+    windowed says that the layer looks back only as far as its model's window, so that its cache stops growing there.
+    """
 
     layer: int
     n_embd_k: int
     n_embd_v: int
     head_k: int
     head_v: int
+    windowed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +138,14 @@ def describe_kv_cache(header: Header) -> KvGeometry:
         return KvGeometry(
             None, "its sliding-window layers have other heads, and the header does not say which they are"
         )
+    crossing = _find_cross_layers(header)
+    windowed = _find_windowed(header, n_layers)
     layers = tuple(
-        KvLayer(index, k * heads_kv[index], 0 if latent else v * heads_kv[index], k, 0 if latent else v)
+        KvLayer(
+            index, k * heads_kv[index], 0 if latent else v * heads_kv[index], k, 0 if latent else v, windowed[index]
+        )
         for index, (k, v) in enumerate(sizes[: _count_cached(header, n_layers)])
+        if index not in crossing
     )
     return KvGeometry(layers, None, _find_window(header), _collect_notes(header, layers, latent))
 
@@ -171,19 +191,49 @@ def _count_cached(header: Header, n_layers: int) -> int:
     return n_layers
 
 
+def _find_cross_layers(header: Header) -> frozenset[int]:
+    """Name the layers that look at an image: they keep its keys and values, once, and nothing per token of text."""
+    layers = header.hparam("attention.cross_attention_layers")
+    return frozenset(layers.read()) if isinstance(layers, ArrayValue) and layers.data is not None else frozenset()
+
+
 def _find_window(header: Header) -> int | None:
     if header.architecture not in _SLIDING_WINDOW:
         return None
     window = header.hparam("attention.sliding_window")
     if header.architecture == "llama4":
         return None if window == 0 else 8192  # src/models/llama4.cpp: the size of its attention chunks
+    if header.architecture == "exaone4" and read_count(header, "block_count") != 64:
+        return None  # src/models/exaone4.cpp: only the 32B model has windows
+    if header.architecture == "smallthinker" and window:
+        return 4096  # src/models/smallthinker.cpp
+    if window is None:
+        return _DEFAULT_WINDOWS.get(header.architecture)
     return window if isinstance(window, int) and window > 0 else None
+
+
+def _find_windowed(header: Header, n_layers: int) -> list[bool]:
+    """Say of each layer whether its cache is bounded by the window.
+
+    Source: src/llama-model.cpp load_swa_pattern; llama-hparams.cpp set_swa_pattern.
+    """
+    if _find_window(header) is None:
+        return [False] * n_layers
+    pattern = header.hparam("attention.sliding_window_pattern")
+    if isinstance(pattern, ArrayValue):
+        flags = [bool(flag) for flag in pattern.read()[:n_layers]]
+        return flags + [False] * (n_layers - len(flags))
+    period = _WINDOW_PERIODS.get(header.architecture, 1) if pattern is None else _as_count(header, "pattern", pattern)
+    dense = 0 if header.architecture in _DENSE_FIRST else period - 1
+    return [period == 0 or index % period != dense for index in range(n_layers)]
 
 
 def _collect_notes(header: Header, layers: tuple[KvLayer, ...], latent: bool) -> tuple[str, ...]:
     notes = []
     if window := _find_window(header):
         notes.append(f"some layers look back only {window} tokens; their cache stops growing there")
+    if crossing := _find_cross_layers(header):
+        notes.append(f"{len(crossing)} cross-attention layers keep an image's keys and values instead, not counted")
     if latent:
         notes.append("latent attention: keys only, values are read from them")
     if len({layer.n_embd_v for layer in layers}) > 1:

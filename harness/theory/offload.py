@@ -9,7 +9,6 @@ Source: src/llama-model.cpp llama_model::load_tensors (i_gpu_start, act_gpu_laye
 from __future__ import annotations
 
 import bisect
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +16,8 @@ from dataclasses import dataclass
 from harness.spec import RunSpec
 from harness.theory.anatomy import describe_model
 from harness.theory.gguf import Header
-from harness.theory.kv_cache import KvGeometry
-from harness.theory.tensor_types import tensor_type
+from harness.theory.memory import DeviceRules, Host, device_rules, place_layers, predict_memory
 from harness.units import MIB
-
-#: llama.cpp pads a context to a multiple of this. Source: llama_context::llama_context in src/llama-context.cpp, GGML_PAD(n_ctx, 256).
-CONTEXT_STEP = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +30,7 @@ class Blocks:
     layer_bytes: tuple[int, ...]
     expert_bytes: tuple[int, ...]
     output_bytes: int
-    kv: KvGeometry
+    header: Header
 
     @property
     def n_layers(self) -> int:
@@ -71,7 +66,7 @@ def describe_blocks(header: Header) -> Blocks:
         layer_bytes=tuple(layer.size_bytes for layer in anatomy.layers),
         expert_bytes=tuple(layer.by_part.get("experts", 0) for layer in anatomy.layers),
         output_bytes=own_output + shared,
-        kv=anatomy.kv,
+        header=header,
     )
 
 
@@ -103,10 +98,15 @@ def predict_fit(blocks: Blocks, spec: RunSpec, devices: Sequence[Capacity]) -> F
     """Say whether a spec's layers can fit into the free memory of its devices: no where their weights and cache alone cannot.
 
     devices are those that llama.cpp would use for the spec, in its order.
+
+    Raises
+    ------
+    HarnessError : as `harness.theory.memory.predict_memory`.
     """
-    needed = dict.fromkeys((device.name for device in devices), 0)
-    for name, size in _place(blocks, spec, devices):
-        needed[name] += size
+    rules = tuple(device_rules(device.name, memory_bytes=device.free_bytes) for device in devices)
+    prediction = predict_memory(blocks.header, spec, Host(None, rules))
+    staying = _staying_bytes(blocks, spec, rules)
+    needed = {device.name: prediction.on(device.name) - staying.get(device.name, 0) for device in devices}
     for device in devices:
         if device.free_bytes is not None and needed[device.name] > device.free_bytes:
             reason = (
@@ -117,44 +117,19 @@ def predict_fit(blocks: Blocks, spec: RunSpec, devices: Sequence[Capacity]) -> F
     return Fit(True, None, needed)
 
 
-def _place(blocks: Blocks, spec: RunSpec, devices: Sequence[Capacity]) -> list[tuple[str, int]]:
-    """(device, bytes) of each block that is offloaded. Source: get_layer_buft_list in llama_model::load_tensors."""
-    count = blocks.max_gpu_layers if spec.n_gpu_layers < 0 else min(spec.n_gpu_layers, blocks.max_gpu_layers)
-    if not devices or not count:
-        return []
-    ends = _split_ends(spec.tensor_split, devices)
-    start = blocks.max_gpu_layers - count
-    placed = []
-    for position in range(count):
-        device = devices[min(bisect.bisect_right(ends, position / count), len(devices) - 1)].name
-        layer = start + position
-        placed.append((device, blocks.output_bytes if layer == blocks.n_layers else _layer_need(blocks, spec, layer)))
-    return placed
-
-
-def _split_ends(split: Sequence[float], devices: Sequence[Capacity]) -> list[float]:
-    """Where each device's share of the layers ends, 0…1; by free memory where no split is asked for."""
-    shares = list(split[: len(devices)]) + [0.0] * (len(devices) - len(split))
-    if not any(shares):
-        shares = [float(device.free_bytes or 0) for device in devices]
-    if not any(shares):
-        shares = [1.0] * len(devices)
-    return [end / sum(shares) for end in itertools.accumulate(shares)]
-
-
-def _layer_need(blocks: Blocks, spec: RunSpec, layer: int) -> int:
-    """Weights and cache of one layer that its device must hold."""
-    weights = blocks.layer_bytes[layer] - (blocks.expert_bytes[layer] if layer < spec.n_cpu_moe else 0)
-    if spec.no_kv_offload or blocks.kv.layers is None or blocks.kv.window_tokens:
-        return weights  # a window's cache is smaller than the context: leave it out of a lower bound
-    n_ctx = math.ceil(spec.n_ctx / CONTEXT_STEP) * CONTEXT_STEP
-    kind_k, kind_v = tensor_type(spec.type_k.upper()), tensor_type(spec.type_v.upper())
-    for item in blocks.kv.layers:
-        if item.layer == layer:
-            k_bytes = item.n_embd_k // kind_k.block_elements * kind_k.block_bytes
-            v_bytes = item.n_embd_v // kind_v.block_elements * kind_v.block_bytes
-            return weights + n_ctx * (k_bytes + v_bytes)
-    return weights
+def _staying_bytes(blocks: Blocks, spec: RunSpec, rules: Sequence[DeviceRules]) -> dict[str, int]:
+    """Bytes of experts that stay on the CPU (-ncmoe), by the device that their layer goes to."""
+    staying: dict[str, int] = {}
+    if not spec.n_cpu_moe or not rules:
+        return staying
+    shares = spec.tensor_split or tuple(float(rule.memory_bytes or 1) for rule in rules)
+    placement = place_layers(blocks.n_layers, spec.n_gpu_layers, (*shares, *(0.0,) * len(rules))[: len(rules)])
+    for layer in range(min(spec.n_cpu_moe, blocks.n_layers)):
+        home = placement[layer]
+        if home is not None:
+            name = rules[home].name
+            staying[name] = staying.get(name, 0) + blocks.expert_bytes[layer]
+    return staying
 
 
 # The search for the best count.

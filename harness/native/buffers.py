@@ -1,0 +1,145 @@
+"""Where llama.cpp's buffers lie: found on the tensors of a graph as it is computed, since no other function gives their addresses."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import llama_cpp
+
+from harness.native.engine import LoadedModel, Session
+from harness.process_memory import count_resident_bytes
+from harness.record import Buffer
+from harness.spec import RunSpec
+from harness.theory.memory import COMPUTE, HOST, KV, MAPPED, OUTPUT, RECURRENT
+from harness.theory.resident import NativeBuffer, cause_of_log, device_of_buffer
+
+_MAX_DIMS, _MAX_SRC, _MAX_OP_PARAMS, _MAX_NAME = 4, 10, 64, 64
+#: enum ggml_backend_buffer_usage of ggml-backend.h.
+_USAGE_WEIGHTS, _USAGE_COMPUTE = 1, 2
+
+
+class _Tensor(ctypes.Structure):
+    """struct ggml_tensor of ggml.h."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("buffer", ctypes.c_void_p),
+        ("ne", ctypes.c_int64 * _MAX_DIMS),
+        ("nb", ctypes.c_size_t * _MAX_DIMS),
+        ("op", ctypes.c_int),
+        ("op_params", ctypes.c_int32 * (_MAX_OP_PARAMS // 4)),
+        ("flags", ctypes.c_int32),
+        ("src", ctypes.c_void_p * _MAX_SRC),
+        ("view_src", ctypes.c_void_p),
+        ("view_offs", ctypes.c_size_t),
+        ("data", ctypes.c_void_p),
+        ("name", ctypes.c_char * _MAX_NAME),
+    )
+
+
+def _declare(lib: Any) -> None:
+    pointer, text, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
+    for name, result in (
+        ("ggml_backend_buffer_name", text),
+        ("ggml_backend_buffer_get_base", pointer),
+        ("ggml_backend_buffer_get_size", size),
+        ("ggml_backend_buffer_get_usage", ctypes.c_int),
+        ("ggml_backend_buffer_is_host", ctypes.c_bool),
+        ("ggml_get_data", pointer),
+        ("ggml_get_name", pointer),
+    ):
+        function = getattr(lib, name)
+        function.restype, function.argtypes = result, (pointer,)
+
+
+class WatchedSession(Session):
+    """A session that notes, for each tensor of the graphs that it computes, which buffer it lies in.
+
+    The callback declines every node, so llama.cpp computes as it would without one.
+    """
+
+    def __init__(self, model: LoadedModel, spec: RunSpec) -> None:
+        self._native = model.runtime.lib
+        _declare(self._native)
+        self._seen: dict[int, str] = {}  # pointer of a buffer → name of a tensor in it
+        self._layout_is_known: bool | None = None
+        self._callback = llama_cpp.ggml_backend_sched_eval_callback(self._watch)
+        super().__init__(model, spec)
+
+    def _parameters(self, spec: RunSpec) -> Any:  # type: ignore[override]
+        parameters = Session._parameters(spec)
+        parameters.cb_eval = self._callback
+        return parameters
+
+    def _watch(self, node: int, ask: bool, _user_data: object) -> bool:
+        if self._layout_is_known is None:
+            self._layout_is_known = self._check_layout(node)
+        if self._layout_is_known:
+            tensor = _Tensor.from_address(node)
+            self._note(tensor)
+            for source in tensor.src:
+                if source:
+                    self._note(_Tensor.from_address(source))
+        return not ask
+
+    def _check_layout(self, node: int) -> bool:
+        """Whether struct ggml_tensor is laid out as declared here, by what the library's own functions say of a tensor."""
+        tensor = _Tensor.from_address(node)
+        name_at = self._native.ggml_get_name(node) - node
+        return name_at == _Tensor.name.offset and self._native.ggml_get_data(node) == tensor.data
+
+    def _note(self, tensor: _Tensor) -> None:
+        if tensor.buffer and (tensor.buffer not in self._seen or tensor.name.startswith(b"cache_")):
+            self._seen[tensor.buffer] = tensor.name.decode("utf-8", "replace")
+
+    def locate(self, logged: tuple[Buffer, ...]) -> tuple[NativeBuffer, ...]:
+        """Say of each buffer of the log how much of it is in memory, as far as its address was seen.
+
+        Buffers are told apart by cause, device and the 0.01 MiB of their logged size.
+        """
+        ranges = [*self._seen_ranges(), *self._output_range()]
+        found = []
+        for buffer in logged:
+            cause, device = cause_of_log(buffer.cause, buffer.buffer), device_of_buffer(buffer.buffer)
+            resident, size = None, buffer.size_bytes
+            for item in ranges:
+                if device == HOST and item[0] == cause and abs(item[2] - buffer.size_bytes) <= 0.006 * 1024**2:
+                    ranges.remove(item)
+                    # An output buffer's own size is not to be had: the log's is taken.
+                    size = item[2]
+                    resident = None if cause == MAPPED else count_resident_bytes(item[1], item[2])
+                    break
+            found.append(NativeBuffer(cause, device, buffer.buffer, size, resident))
+        return tuple(found)
+
+    def _seen_ranges(self) -> list[tuple[str, int, int]]:
+        """(cause, address, size) of the host buffers that were seen."""
+        lib, ranges = self._native, []
+        for pointer, tensor_name in self._seen.items():
+            if lib.ggml_backend_buffer_is_host(pointer) or self._name(pointer).endswith(("_REPACK", "AMX")):
+                start, size = lib.ggml_backend_buffer_get_base(pointer), lib.ggml_backend_buffer_get_size(pointer)
+                ranges.append((self._cause(pointer, tensor_name), start or 0, size))
+        return ranges
+
+    def _name(self, pointer: int) -> str:
+        name: bytes = self._native.ggml_backend_buffer_name(pointer)
+        return name.decode()
+
+    def _cause(self, pointer: int, tensor_name: str) -> str:
+        usage = self._native.ggml_backend_buffer_get_usage(pointer)
+        if usage == _USAGE_WEIGHTS:
+            return cause_of_log("model", self._name(pointer))
+        if usage == _USAGE_COMPUTE:
+            return COMPUTE
+        if tensor_name.startswith(("cache_r", "cache_s", "cache_ple")):
+            return RECURRENT
+        return KV if tensor_name.startswith("cache_") else ""
+
+    def _output_range(self) -> list[tuple[str, int, int]]:
+        """The buffer of the logits, which begins with them. Source: llama-context.cpp output_reserve."""
+        logged = [item for item in self.describe().buffers if item.cause == "output"]
+        logits = llama_cpp.llama_get_logits(self._context)
+        if not logged or not logits:
+            return []
+        return [(OUTPUT, ctypes.cast(logits, ctypes.c_void_p).value or 0, logged[-1].size_bytes)]

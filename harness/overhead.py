@@ -1,0 +1,454 @@
+"""Where a model's memory goes: forecast from its header, measured in a fresh process, and set against each other."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.catalog import Entry
+from harness.child import Worker
+from harness.errors import HarnessError, NativeError, UsageError
+from harness.gguf_file import read_file_header
+from harness.machine import available_memory_bytes, count_physical_cores, read_cpu_features, total_memory_bytes
+from harness.record import Build, Failure, build_from_json, read, resolved_from_json
+from harness.references import SYNTHETIC_PREFIX, SYNTHETIC_QUANTIZATION, find_on_disk, load_catalog, resolve
+from harness.sparse_model import HeaderFile, read_header_files, write_sparse
+from harness.spec import RunSpec
+from harness.theory.gguf import BytesSource, Header, read_header
+from harness.theory.kv_cache import read_count
+from harness.theory.ledger import (
+    CUDA_CONTEXT_BYTES,
+    CardFit,
+    Fit,
+    Forecast,
+    Measurement,
+    Report,
+    Subject,
+)
+from harness.theory.memory import (
+    COMPUTE,
+    HOST,
+    KV,
+    DeviceRules,
+    Host,
+    Line,
+    Prediction,
+    count_fitting_layers,
+    count_layers,
+    device_rules,
+    predict_memory,
+    price_layers,
+    work_bytes,
+)
+from harness.theory.repack import read_features
+from harness.theory.resident import (
+    WORK,
+    DeviceReading,
+    MapShare,
+    MemoryReading,
+    NativeBuffer,
+    Share,
+    account_growth,
+    cause_of_log,
+    device_of_buffer,
+)
+from harness.units import format_gb
+
+#: The worker that reads its own memory from the start.
+WORKER = (sys.executable, "-m", "harness.native.memory_steps")
+
+#: A dry run takes some hundredths of a second; what takes this long has gone astray in a header.
+DRY_RUN_TIMEOUT_S = 60.0
+
+#: Tokens of the first prompt that is measured, as in pp512.
+PROMPT_TOKENS = 512
+
+Watch = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model by its header: files holds the headers' bytes for a dry run, path is None where there are no weights here."""
+
+    label: str
+    header: Header
+    files: tuple[HeaderFile, ...]
+    path: pathlib.Path | None
+
+    @property
+    def subject(self) -> Subject:
+        header = self.header
+        return Subject(
+            label=self.label,
+            origin="shape" if self.path is None else "file",
+            architecture=header.architecture,
+            file_bytes=header.size_bytes,
+            n_layers=count_layers(header),
+            n_ctx_train=read_count(header, "context_length"),
+            is_synthetic=header.metadata.get("harness.synthetic") is True and self.path is not None,
+        )
+
+
+def find_model(reference: str, *, weights: bool, progress: Callable[[int, int], None] | None = None) -> Model:
+    """Turn what the user named into a header: the one step that knows where headers come from.
+
+    Parameters
+    ----------
+    weights : whether a file with weights is needed; without, the catalog's shape of a model will do
+
+    Raises
+    ------
+    UsageError   : there is no such model, or its weights are not here.
+    HarnessError : its header cannot be read.
+    """
+    if not weights and (made := _model_from_shape(reference)):
+        return made
+    path = resolve(reference, progress)
+    header = read_file_header(path)
+    return Model(reference, header, read_header_files(header, path), path)
+
+
+def _model_from_shape(reference: str) -> Model | None:
+    """Make a header from the catalog's shape; None where the reference means a file that is here."""
+    synthetic = reference.startswith(SYNTHETIC_PREFIX)
+    path = pathlib.Path(reference)
+    if not synthetic and (path.exists() or path.suffix.lower() == ".gguf" or path.name != reference):
+        return None
+    entry, asked = load_catalog().split(reference.removeprefix(SYNTHETIC_PREFIX))
+    if not synthetic and _is_here(entry, asked):
+        return None
+    from harness.synth import make_header_bytes
+
+    if entry.refused:
+        raise UsageError(entry.refused + ".")
+    quantization = asked or (None if synthetic else entry.ollama_2024) or SYNTHETIC_QUANTIZATION
+    data, size_bytes = make_header_bytes(entry.shape, quantization, name=entry.name)
+    header = read_header(BytesSource(data), name=entry.name)
+    return Model(f"{entry.name}:{quantization.lower()}", header, (HeaderFile("model.gguf", data, size_bytes),), None)
+
+
+def _is_here(entry: Entry, quantization: str | None) -> bool:
+    try:
+        return find_on_disk(entry, quantization) is not None
+    except UsageError:  # a quantization that the catalog has no file of still has a shape
+        return False
+
+
+def make_spec(model: Model, n_ctx: int, options: dict[str, Any]) -> RunSpec:
+    """Describe a run in a context of n_ctx tokens: a prompt and one token, the rest of the context left free.
+
+    Raises
+    ------
+    UsageError : the options contradict each other.
+    """
+    n_prompt = max(min(PROMPT_TOKENS, n_ctx - 1), 1)
+    spec = RunSpec(
+        model=str(model.path or model.label), n_prompt=n_prompt, n_gen=1, n_depth=max(n_ctx - n_prompt - 1, 0), **options
+    )  # fmt: skip
+    return spec.with_threads(count_physical_cores())
+
+
+# --- predicted --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _DryRun:
+    """What a dry run said: plans by index, readings of its process, the engine; trouble is why something is missing."""
+
+    build: Build | None = None
+    plans: dict[int, dict[str, Any]] = field(default_factory=dict)
+    readings: list[MemoryReading] = field(default_factory=list)
+    trouble: str | None = None
+
+
+def forecast(model: Model, specs: Sequence[RunSpec]) -> tuple[tuple[Forecast, ...], Host]:
+    """Predict each spec's memory from the model's header alone.
+
+    A dry run that dies or is refused takes only its own lines along.
+    """
+    dry = _run_dry(model, specs)
+    host = _describe_host(dry.build)
+    return tuple(_forecast_one(model, spec, host, dry, index) for index, spec in enumerate(specs)), host
+
+
+def _describe_host(build: Build | None) -> Host:
+    if build is None:  # without an engine the CPU's own word has to do
+        return Host(read_cpu_features())
+    devices = tuple(
+        device_rules(device.name, device.kind, device.memory_free_bytes)
+        for device in build.devices
+        if device.kind in ("gpu", "igpu")
+    )
+    return Host(read_features(build.system_info), devices)
+
+
+def _run_dry(model: Model, specs: Sequence[RunSpec], command: Sequence[str] = WORKER) -> _DryRun:
+    dry = _DryRun()
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-")))
+            worker = Worker(command)
+            stack.callback(worker.close)
+            greeting = worker.hello()
+            if isinstance(greeting, Failure):
+                dry.trouble = _tell(greeting)
+                return dry
+            dry.build = build_from_json(greeting["build"])
+            first = str(write_sparse(model.files, folder))
+        except HarnessError as error:
+            dry.trouble = str(error)
+            return dry
+        asked = [dataclasses.replace(spec, model=first).to_dict() for spec in specs]
+        for event in worker.ask("dry_run", {"specs": asked}, DRY_RUN_TIMEOUT_S):
+            if isinstance(event, Failure):
+                dry.trouble = _tell(event)
+            elif event["event"] == "planned":
+                dry.plans[event["index"]] = event
+            elif event["event"] == "reading":
+                dry.readings.append(_reading_from_json(event))
+    return dry
+
+
+def _tell(failure: Failure) -> str:
+    """A failure in one sentence, with the engine's last line where it adds something."""
+    if failure.cause == "refused" or not failure.log:
+        return failure.message
+    return f"{failure.message}; its last words: {failure.log[-1].strip()}"
+
+
+def _forecast_one(model: Model, spec: RunSpec, host: Host, dry: _DryRun, index: int) -> Forecast:
+    prediction = _predict(model, spec, host)
+    lines, remarks = list(prediction.lines), list(prediction.remarks)
+    plan = dry.plans.get(index, {})
+    if trouble := plan.get("refused") or (dry.trouble if not plan else None):
+        remarks.append(f"compute and output buffers: {trouble}")
+    for buffer in plan.get("buffers", ()):
+        device = device_of_buffer(buffer["buffer"])
+        cause = cause_of_log(buffer["cause"], buffer["buffer"])
+        if cause in (COMPUTE, "output buffer", "recurrent state") and buffer["size_bytes"]:
+            lines.append(Line(cause, device, buffer["buffer"], buffer["size_bytes"]))
+    _check_cache(lines, remarks, plan.get("cache_bytes"))
+    runtime, interpreter = _forecast_runtime(model, spec, dry, lines)
+    return Forecast(
+        spec=spec,
+        lines=tuple(lines),
+        runtime=runtime,
+        interpreter_bytes=interpreter,
+        flash_attn=plan.get("flash_attn"),
+        remarks=tuple(remarks),
+    )
+
+
+def _predict(model: Model, spec: RunSpec, host: Host) -> Prediction:
+    try:
+        return predict_memory(model.header, spec, host)
+    except HarnessError as error:
+        return Prediction((), (f"weights and KV cache: {error}",))
+
+
+def _check_cache(lines: list[Line], remarks: list[str], planned_bytes: int | None) -> None:
+    """Set the cache's arithmetic against llama.cpp's own plan, which wins: it knows every architecture.
+
+    A plan says how large the cache is, and not where it lies; where there are devices, the arithmetic's shares are kept.
+    """
+    if planned_bytes is None:
+        return
+    found = sum(line.size_bytes for line in lines if line.cause == KV)
+    if abs(found - planned_bytes) <= max(0.011 * 1024**2, 1e-4 * planned_bytes):
+        return
+    if found:
+        remarks.append(f"KV cache: llama.cpp plans {format_gb(planned_bytes)}, not {format_gb(found)} as by the header")
+    else:
+        remarks[:] = [remark for remark in remarks if not remark.startswith("KV cache:")]
+    lines[:] = [line for line in lines if line.cause != KV]
+    lines.append(Line(KV, HOST, HOST, planned_bytes))
+
+
+def _forecast_runtime(
+    model: Model, spec: RunSpec, dry: _DryRun, lines: Sequence[Line]
+) -> tuple[tuple[Share, ...], int | None]:
+    """Take libraries, objects and tables from the dry run's own process, which has all of a real one's but its buffers."""
+    if len(dry.readings) < 2 or dry.readings[-1].step != "context":
+        return (), None
+    # A plan's output buffer and recurrent state are real; nothing has touched the first, and the second is cleared.
+    real = [
+        NativeBuffer(
+            line.cause, line.device, line.buffer, line.size_bytes, 0 if line.cause == "output buffer" else None
+        )
+        for line in lines
+        if line.device == HOST and line.cause in ("output buffer", "recurrent state")
+    ]
+    shares = account_growth(dry.readings, real, ()).runtime
+    if not shares:
+        return (), dry.readings[0].rss_bytes
+    work = Share(WORK, work_bytes(model.header, spec))
+    return (*(share for share in shares if share.cause != WORK), work), dry.readings[0].rss_bytes
+
+
+# --- does it fit ------------------------------------------------------------------------------------------------------
+
+
+def find_fits(forecast: Forecast, host: Host) -> tuple[Fit, ...]:
+    """Say of this machine's memory and of each device whether the forecast fits."""
+    fits = [Fit(HOST, forecast.on(HOST), available_memory_bytes(), total_memory_bytes())]
+    for device in host.devices:
+        fits.append(Fit(device.name, forecast.on(device.name), device.memory_bytes, device.memory_bytes))
+    return tuple(fits)
+
+
+def fit_cards(model: Model, forecast: Forecast, host: Host, vram_bytes: int | None) -> tuple[CardFit, ...]:
+    """Count the layers that would go on each device that is here, and on a card of vram_bytes.
+
+    Raises
+    ------
+    HarnessError : the layers of this model cannot be priced.
+    """
+    compute = sum(line.size_bytes for line in forecast.lines if line.cause == COMPUTE)
+    # A mapped file is a card's usual case, and pinned memory then makes no difference; a card that is not here is taken for CUDA's.
+    cards = [(device, device.memory_bytes) for device in host.devices]
+    if vram_bytes is not None:
+        cards.append((device_rules("CUDA0"), vram_bytes))
+    fits = []
+    for index, (device, memory_bytes) in enumerate(cards):
+        if memory_bytes is None:
+            continue
+        name = device.name if index < len(host.devices) else f"a card of {format_gb(memory_bytes)}"
+        fits.append(_fit_card(model, forecast, host, device, name, memory_bytes, compute))
+    return tuple(fits)
+
+
+def _fit_card(
+    model: Model, forecast: Forecast, host: Host, device: DeviceRules, name: str, memory_bytes: int, compute: int
+) -> CardFit:
+    prices = price_layers(model.header, forecast.spec, host, device)
+    context = CUDA_CONTEXT_BYTES if device.name.startswith("CUDA") else 0
+    fitting = count_fitting_layers(prices, memory_bytes, compute + context)
+    return CardFit(name, memory_bytes, len(prices) - 1, fitting, compute, context, prices[fitting], prices[-1])
+
+
+def check_room(forecast: Forecast) -> str | None:
+    """Say by how much a forecast exceeds the memory that is free, before anything is loaded; None where it fits."""
+    available = available_memory_bytes()
+    needed = forecast.on(HOST)
+    if needed <= available:
+        return None
+    return f"{format_gb(needed)} are needed in memory and {format_gb(available)} are free: {format_gb(needed - available)} too much"
+
+
+# --- measured ---------------------------------------------------------------------------------------------------------
+
+
+def measure(
+    model: Model, spec: RunSpec, watch: Watch, *, timeout_s: float | None = None, command: Sequence[str] = WORKER
+) -> Measurement | Failure:
+    """Load, prompt and generate in a fresh process, and read its memory after each step.
+
+    A death on the way is returned as a `Failure`; nothing of the parent is lost.
+    """
+    assert model.path is not None, "there are weights where something is measured"
+    readings: list[MemoryReading] = []
+    done: dict[str, Any] = {}
+    try:
+        worker = Worker(command)
+    except NativeError as error:
+        return Failure("start", str(error), "refused")
+    with contextlib.closing(worker):
+        greeting = worker.hello()
+        if isinstance(greeting, Failure):
+            return greeting
+        for event in _ask(worker, spec, timeout_s):
+            if isinstance(event, Failure):
+                return event
+            if event["event"] == "phase":
+                watch(event["phase"])
+            elif event["event"] == "reading":
+                readings.append(_reading_from_json(event))
+            elif event["event"] == "done":
+                done = event
+    files = [os.path.realpath(model.path.parent / item.name) for item in model.files]
+    buffers = tuple(read(NativeBuffer, item) for item in done["buffers"])
+    resolved = resolved_from_json(done["resolved"])
+    grown = [reading for reading in readings if reading.step != "after"]
+    return Measurement(
+        readings=tuple(readings),
+        buffers=buffers,
+        account=account_growth(grown, buffers, files),
+        n_ctx=resolved.n_ctx,
+        flash_attn=resolved.flash_attn,
+        load_mode=resolved.load_mode,
+        layers_by_device=dict(resolved.layers_by_device),
+    )
+
+
+def _ask(worker: Worker, spec: RunSpec, timeout_s: float | None) -> Iterator[dict[str, Any] | Failure]:
+    try:
+        yield from worker.ask("memory_steps", {"spec": spec.to_dict()}, timeout_s)
+    except KeyboardInterrupt:
+        worker.kill()
+        raise
+
+
+def _reading_from_json(values: dict[str, Any]) -> MemoryReading:
+    reading: MemoryReading = read(
+        MemoryReading,
+        values,
+        maps=tuple(read(MapShare, item) for item in values["maps"]),
+        devices=tuple(read(DeviceReading, item) for item in values["devices"]),
+    )
+    return reading
+
+
+# --- the whole --------------------------------------------------------------------------------------------------------
+
+
+def examine(
+    model: Model,
+    specs: Sequence[RunSpec],
+    *,
+    predict_only: bool = False,
+    vram_bytes: int | None = None,
+    force: bool = False,
+    watch: Watch = lambda _step: None,
+) -> Report:
+    """Forecast every spec and, unless told otherwise, measure the only one.
+
+    Raises
+    ------
+    UsageError : what would be measured is larger than the free memory, and force was not given.
+    """
+    watch("dry run")
+    forecasts, host = forecast(model, specs)
+    remarks = list(_context_remarks(model, specs))
+    cards: tuple[CardFit, ...] = ()
+    try:
+        cards = fit_cards(model, forecasts[0], host, vram_bytes)
+    except HarnessError as error:
+        remarks.append(f"layers on a card: {error}")
+    report = Report(model.subject, forecasts, find_fits(forecasts[0], host), cards, remarks=tuple(remarks))
+    if predict_only or len(specs) > 1:
+        return report
+    excess = check_room(forecasts[0])
+    if excess and not force:
+        raise UsageError(f"{excess}; take a smaller --ctx, or --force it (--predict-only shows the ledger).")
+    outcome = measure(model, specs[0], watch)
+    if isinstance(outcome, Failure):
+        return dataclasses.replace(report, failure=_tell(outcome))
+    return dataclasses.replace(report, measurement=outcome)
+
+
+def _context_remarks(model: Model, specs: Sequence[RunSpec]) -> Iterator[str]:
+    trained = read_count(model.header, "context_length")
+    beyond = [spec.n_ctx for spec in specs if trained and spec.n_ctx > trained]
+    if beyond:
+        yield f"the model was trained for {trained} tokens of context, and {max(beyond)} are asked for"
+    if model.path is None:
+        yield (
+            "no file was read: the header is made up from the catalog's shape, so libraries and vocabulary are those of a stand-in"
+        )

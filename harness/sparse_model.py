@@ -1,0 +1,64 @@
+"""Model files that have a header and no weights: as long as the real ones, and next to nothing on disk.
+
+That holds where a hole takes no space, on Linux and macOS; on Windows the disk must have the room for as long as the file is there.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.errors import HarnessError
+from harness.theory.gguf import Header
+from harness.units import format_gb
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderFile:
+    """One file's header: its bytes up to where tensor data begins, and the length that the whole file has."""
+
+    name: str
+    data: bytes
+    size_bytes: int
+
+
+def read_header_files(header: Header, first: pathlib.Path) -> tuple[HeaderFile, ...]:
+    """Read the headers' bytes of a model on this disk, one for each of its files.
+
+    Raises
+    ------
+    HarnessError : a file cannot be read.
+    """
+    parts = [(part.name, part.data_offset, part.size_bytes) for part in header.parts]
+    if not parts:
+        parts = [(first.name, header.data_offset, header.size_bytes)]
+    files = []
+    for name, data_offset, size_bytes in parts:
+        try:
+            with open(first.parent / name, "rb") as file:
+                files.append(HeaderFile(name, file.read(data_offset), size_bytes))
+        except OSError as error:
+            raise HarnessError(f"{name} cannot be read ({error.strerror}); check the disk.") from None
+    return tuple(files)
+
+
+def write_sparse(files: Sequence[HeaderFile], folder: pathlib.Path) -> pathlib.Path:
+    """Write a model's files into a folder, their weights a hole, and return the first one's path.
+
+    Raises
+    ------
+    HarnessError : the disk or the file system refuses, for instance a file that a lying header makes longer than can be.
+    """
+    for item in files:
+        path = folder / pathlib.PurePath(item.name).name
+        try:
+            with open(path, "wb") as file:
+                file.write(item.data)
+                file.truncate(max(item.size_bytes, len(item.data)))
+        except (OSError, ValueError, OverflowError) as error:
+            raise HarnessError(
+                f"A file of {format_gb(item.size_bytes)} for the dry run cannot be made in {folder} ({error}); set TMPDIR to "
+                "another file system."
+            ) from None
+    return folder / pathlib.PurePath(files[0].name).name
