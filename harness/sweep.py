@@ -53,7 +53,7 @@ class Plan:
 
     cell_timeout_s bounds one cell with its load; model_facts adds what the parent knows of the file (hash, synthetic or not);
     worker_command replaces the worker in tests; isolate=False measures in this process, for debuggers and profilers; observe makes
-    what watches the hardware while a cell runs; listen hears every event of the worker.
+    what watches the hardware while a cell runs.
     """
 
     command: str
@@ -63,7 +63,6 @@ class Plan:
     worker_command: Sequence[str] | None = None
     isolate: bool = True
     observe: Callable[[], Observer] | None = None
-    listen: Callable[[dict[str, Any] | Failure], None] | None = None
 
 
 class Observer(Protocol):
@@ -97,8 +96,6 @@ def run_cells(
             try:
                 for event in bench.run(cell.spec):
                     cell.hear(event)
-                    if plan.listen is not None:
-                        plan.listen(event)
                     if isinstance(event, dict) and event["event"] == "phase":
                         watch(Step(index, len(cells), spec, event["phase"], event["index"], event["count"]))
             except KeyboardInterrupt as interrupt:
