@@ -24,6 +24,7 @@ from harness.references import (
     parse_reference,
 )
 from harness.remote import NoSuchFileError, RemoteError, RemoteSource
+from harness.sparse_model import HeaderFile, read_header_files
 from harness.theory.computed import compute_header
 from harness.theory.gguf import Fetched, Header, check_complete, read_header
 from harness.theory.layout import find_quantization
@@ -41,6 +42,8 @@ class Found:
 
     path is the (first) file where the model is on this disk. fetched is what a remote header cost. is_computed says that no file was
     read: the header follows from the catalog's shape, lacks the vocabulary, and its sizes are those of the weights; note says why.
+    file_bytes is the file's size where it is known without its header. read_files gives the bytes of the header of each file, for
+    those who want llama.cpp to read them; it asks the server once more for a remote one, and is None where nothing can be made.
     """
 
     header: Header
@@ -48,6 +51,8 @@ class Found:
     path: Path | None = None
     is_computed: bool = False
     note: str | None = None
+    file_bytes: int | None = None
+    read_files: Callable[[], tuple[HeaderFile, ...]] | None = None
 
 
 def find_header(text: str) -> Found:
@@ -65,7 +70,7 @@ def find_header(text: str) -> Found:
     if isinstance(reference, CatalogReference):
         return _find_catalog_header(reference)
     if (path := find_local(reference)) is not None:
-        return Found(read_file_header(path), path=path)
+        return _read_local(path)
     if isinstance(reference, SyntheticReference):
         return _compute(reference.entry, reference.quantization, "no such file is written yet")
     if isinstance(reference, HubReference):
@@ -75,6 +80,11 @@ def find_header(text: str) -> Found:
 
     urls = list_part_urls(reference.url)
     return _read_remote_header(urls, [name_reference(url) for url in urls], open_url)
+
+
+def _read_local(path: Path) -> Found:
+    header = read_file_header(path)
+    return Found(header, path=path, file_bytes=header.size_bytes, read_files=lambda: read_header_files(header, path))
 
 
 def _find_catalog_header(reference: CatalogReference) -> Found:
@@ -91,7 +101,7 @@ def _find_catalog_header(reference: CatalogReference) -> Found:
                 raise
             path = None  # the package with the embedded model is not installed
         if path is not None:
-            return Found(read_file_header(path), path=path)
+            return _read_local(path)
     if files is None:
         return _compute(entry, quantization, "the catalog names no file of this quantization")
     try:
@@ -115,7 +125,21 @@ def _compute(entry: Entry, quantization: str | None, reason: str) -> Found:
     kind = find_quantization(quantization or entry.ollama_2024 or entry.embedded or SYNTHETIC_QUANTIZATION)
     header = compute_header(entry.shape, kind, f"{entry.name} {kind}")
     note = f"{entry.name} {kind} is computed from the catalog's shape, without its vocabulary: {reason}."
-    return Found(header, is_computed=True, note=note)
+    files = _pick_files(entry, kind)
+
+    def make_files() -> tuple[HeaderFile, ...]:
+        from harness.synth import make_header_bytes
+
+        data, size_bytes = make_header_bytes(entry.shape, kind, name=entry.name)
+        return (HeaderFile("model.gguf", data, size_bytes),)
+
+    return Found(
+        header,
+        is_computed=True,
+        note=note,
+        file_bytes=files.size_bytes if files else None,
+        read_files=None if entry.refused else make_files,
+    )
 
 
 def _read_hub_header(reference: HubReference) -> Found:
@@ -139,12 +163,14 @@ def _read_remote_header(
 ) -> Found:
     """Read the headers of all files of a model, from its first; the first one's own count of parts decides."""
     headers, size_bytes, n_requests = [], 0, 0
+    sources: list[RemoteSource] = []
     for index, (place, name) in enumerate(zip(places, names, strict=True)):
         source = open_source(place)
         header = read_header(source, name=name, chunk_bytes=_LATER_CHUNK_BYTES if index else _FIRST_CHUNK_BYTES)
         if source.size_bytes is not None:
             check_complete(header, source.size_bytes, name)
         headers.append(header)
+        sources.append(source)
         size_bytes += source.fetched.size_bytes
         n_requests += source.fetched.n_requests
         if index == 0:
@@ -154,4 +180,11 @@ def _read_remote_header(
                     f"{name} says that it is one of {count} files and is named as one of {len(places)}; ask who made it."
                 )
     header = headers[0] if len(headers) == 1 else join_parts(headers, [name.rpartition("/")[2] for name in names])
-    return Found(header, Fetched(size_bytes, n_requests))
+
+    def fetch_files() -> tuple[HeaderFile, ...]:
+        return tuple(
+            HeaderFile(name.rpartition("/")[2], source.read_at(0, one.data_offset), one.size_bytes)
+            for name, source, one in zip(names, sources, headers, strict=True)
+        )
+
+    return Found(header, Fetched(size_bytes, n_requests), file_bytes=header.size_bytes, read_files=fetch_files)

@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.catalog import Entry
 from harness.child import Worker
 from harness.errors import HarnessError, NativeError, UsageError
-from harness.gguf_file import read_file_header
+from harness.headers import find_header
 from harness.machine import available_memory_bytes, count_physical_cores, read_cpu_features, total_memory_bytes
 from harness.record import Build, Failure, build_from_json, read, resolved_from_json
-from harness.references import SYNTHETIC_PREFIX, SYNTHETIC_QUANTIZATION, find_on_disk, load_catalog, resolve
-from harness.sparse_model import HeaderFile, read_header_files, write_sparse
+from harness.references import SyntheticReference, UrlReference, name_reference, parse_reference, resolve
+from harness.sparse_model import HeaderFile, write_sparse
 from harness.spec import RunSpec
 from harness.theory.gguf import BytesSource, Header, read_header
 from harness.theory.kv_cache import read_count
@@ -59,7 +58,7 @@ from harness.theory.resident import (
     cause_of_log,
     device_of_buffer,
 )
-from harness.units import format_gb
+from harness.units import format_gb, format_mib
 
 #: The worker that reads its own memory from the start.
 WORKER = (sys.executable, "-m", "harness.native.memory_steps")
@@ -75,12 +74,18 @@ Watch = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model by its header: files holds the headers' bytes for a dry run, path is None where there are no weights here."""
+    """A model by its header: files holds the headers' bytes for a dry run (none where llama.cpp could not read such a file).
+
+    path is None where there are no weights here; file_bytes is the real file's size where it is known; remarks say where the header
+    is from.
+    """
 
     label: str
     header: Header
     files: tuple[HeaderFile, ...]
     path: pathlib.Path | None
+    file_bytes: int | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def subject(self) -> Subject:
@@ -89,7 +94,7 @@ class Model:
             label=self.label,
             origin="shape" if self.path is None else "file",
             architecture=header.architecture,
-            file_bytes=header.size_bytes,
+            file_bytes=self.file_bytes or header.size_bytes,
             n_layers=count_layers(header),
             n_ctx_train=read_count(header, "context_length"),
             is_synthetic=header.metadata.get("harness.synthetic") is True and self.path is not None,
@@ -97,48 +102,31 @@ class Model:
 
 
 def find_model(reference: str, *, weights: bool, progress: Callable[[int, int], None] | None = None) -> Model:
-    """Turn what the user named into a header: the one step that knows where headers come from.
+    """Find a model's header, and its weights where they are wanted and can be had without a download.
 
     Parameters
     ----------
-    weights : whether a file with weights is needed; without, the catalog's shape of a model will do
+    weights : whether something is to be measured; a synthetic model is then written, and a file at an address fetched
 
     Raises
     ------
-    UsageError   : there is no such model, or its weights are not here.
+    UsageError   : there is no such model.
     HarnessError : its header cannot be read.
     """
-    if not weights and (made := _model_from_shape(reference)):
-        return made
-    path = resolve(reference, progress)
-    header = read_file_header(path)
-    return Model(reference, header, read_header_files(header, path), path)
-
-
-def _model_from_shape(reference: str) -> Model | None:
-    """Make a header from the catalog's shape; None where the reference means a file that is here."""
-    synthetic = reference.startswith(SYNTHETIC_PREFIX)
-    path = pathlib.Path(reference)
-    if not synthetic and (path.exists() or path.suffix.lower() == ".gguf" or path.name != reference):
-        return None
-    entry, asked = load_catalog().split(reference.removeprefix(SYNTHETIC_PREFIX))
-    if not synthetic and _is_here(entry, asked):
-        return None
-    from harness.synth import make_header_bytes
-
-    if entry.refused:
-        raise UsageError(entry.refused + ".")
-    quantization = asked or (None if synthetic else entry.ollama_2024) or SYNTHETIC_QUANTIZATION
-    data, size_bytes = make_header_bytes(entry.shape, quantization, name=entry.name)
-    header = read_header(BytesSource(data), name=entry.name)
-    return Model(f"{entry.name}:{quantization.lower()}", header, (HeaderFile("model.gguf", data, size_bytes),), None)
-
-
-def _is_here(entry: Entry, quantization: str | None) -> bool:
-    try:
-        return find_on_disk(entry, quantization) is not None
-    except UsageError:  # a quantization that the catalog has no file of still has a shape
-        return False
+    if weights and isinstance(parse_reference(reference), (SyntheticReference, UrlReference)):
+        resolve(reference, progress)
+    found = find_header(reference)
+    files = found.read_files() if found.read_files else ()
+    header = found.header
+    if found.is_computed and files:  # the made-up file has a vocabulary, which takes memory too
+        header = read_header(BytesSource(files[0].data), name=reference)
+    label = name_reference(reference)
+    remarks = [found.note.rstrip(".")] if found.note else []
+    if found.fetched:
+        remarks.append(
+            f"the header was read from its server: {format_mib(found.fetched.size_bytes)} and once more as a whole"
+        )
+    return Model(label, header, files, found.path, found.file_bytes, tuple(remarks))
 
 
 def make_spec(model: Model, n_ctx: int, options: dict[str, Any]) -> RunSpec:
@@ -201,6 +189,9 @@ def _run_dry(model: Model, specs: Sequence[RunSpec], command: Sequence[str] = WO
                 dry.trouble = _tell(greeting)
                 return dry
             dry.build = build_from_json(greeting["build"])
+            if not model.files:
+                dry.trouble = f"llama.cpp does not know the architecture {model.header.architecture}"
+                return dry
             first = str(write_sparse(model.files, folder))
         except HarnessError as error:
             dry.trouble = str(error)
@@ -448,7 +439,6 @@ def _context_remarks(model: Model, specs: Sequence[RunSpec]) -> Iterator[str]:
     beyond = [spec.n_ctx for spec in specs if trained and spec.n_ctx > trained]
     if beyond:
         yield f"the model was trained for {trained} tokens of context, and {max(beyond)} are asked for"
-    if model.path is None:
-        yield (
-            "no file was read: the header is made up from the catalog's shape, so libraries and vocabulary are those of a stand-in"
-        )
+    yield from model.remarks
+    if model.path is None and model.header.is_synthetic:
+        yield "the vocabulary is a stand-in for the real one, and so is what libraries and tables take for it"
