@@ -17,6 +17,7 @@ from typing import Any
 
 import harness
 from harness.errors import NativeError
+from harness.last_words import explain
 from harness.machine import count_oom_kills
 from harness.record import Failure
 
@@ -125,6 +126,9 @@ class Worker:
         words = self.last_words()
         if code < 0:
             cause, message = _name_signal(-code, _oom_kills_since(self._oom_kills))
+            reason = explain(words) if cause == "abort" else None
+            if reason:
+                message = f"{reason} (llama.cpp ended the worker)"
             return Failure(phase, message, cause, signal=-code, log=words)
         cause = _WINDOWS_CAUSES.get(code, "exit") if os.name == "nt" else "exit"
         return Failure(phase, f"the worker ended by itself with exit code {code}", cause, exit_code=code, log=words)

@@ -122,6 +122,37 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Power:
+    """One source of energy readings (``nvml:0 NVIDIA …``, ``rapl:package-0``) over the timed repetitions of a cell.
+
+    joules is what the source counted, window_s the time that it counted over; both cover the repetitions and the few ms around each.
+    """
+
+    source: str
+    joules: float
+    window_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """What the hardware did while a cell was timed; None or empty is what this machine does not tell.
+
+    Clocks in MHz, temperature in °C, memory in bytes: the lowest clock and the highest of the others. throttled names the reasons that
+    the card's driver gave; sampler_share is the CPU time that watching took, as a share of the time watched.
+    """
+
+    power: tuple[Power, ...] = ()
+    gpu_clock_min_mhz: int | None = None
+    gpu_temperature_max_c: int | None = None
+    gpu_memory_max_bytes: int | None = None
+    throttled: tuple[str, ...] = ()
+    cpu_clock_min_mhz: float | None = None
+    cpu_clock_mean_mhz: float | None = None
+    n_samples: int = 0
+    sampler_share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """Why a cell has no result: the phase it died in, one sentence, and the engine's last words."""
 
@@ -157,6 +188,7 @@ class Record:
     resolved: Resolved | None = None
     load: Load | None = None
     dispatch_ns_per_token: int | None = None
+    telemetry: Telemetry | None = None
     failure: Failure | None = None
     warnings: tuple[Caution, ...] = ()
     threads_source: str = "asked"
@@ -198,6 +230,7 @@ def from_json(values: Mapping[str, Any]) -> Record:
         resolved=nested("resolved", resolved_from_json),
         load=nested("load", lambda item: read(Load, item)),
         dispatch_ns_per_token=values.get("dispatch_ns_per_token"),
+        telemetry=nested("telemetry", telemetry_from_json),
         failure=nested("failure", lambda item: read(Failure, item, log=tuple(item.get("log", ())))),
         warnings=tuple(read(Caution, item) for item in values.get("warnings", ())),
         threads_source=values.get("threads_source", "asked"),
@@ -222,3 +255,12 @@ def build_from_json(values: Mapping[str, Any]) -> Build:
 
 def resolved_from_json(values: Mapping[str, Any]) -> Resolved:
     return read(Resolved, values, buffers=tuple(read(Buffer, buffer) for buffer in values["buffers"]))
+
+
+def telemetry_from_json(values: Mapping[str, Any]) -> Telemetry:
+    return read(
+        Telemetry,
+        values,
+        power=tuple(read(Power, item) for item in values.get("power", ())),
+        throttled=tuple(values.get("throttled", ())),
+    )

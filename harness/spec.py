@@ -114,6 +114,42 @@ def parse_split(text: str) -> tuple[tuple[float, ...], ...]:
     return tuple(splits)
 
 
+_ENDPOINT = re.compile(r"([A-Za-z0-9._-]+):(\d{1,5})")
+
+
+def parse_endpoints(text: str) -> tuple[tuple[str, ...], ...]:
+    """Read a comma list of RPC servers, ``host:port,host:port``, as one value: all of them at once, as llama-bench has it.
+
+    Raises
+    ------
+    ValueError : an item is not a host name or IPv4 address with a port (ggml's RPC knows no IPv6).
+    """
+    endpoints = tuple(part.strip() for part in text.split(","))
+    for endpoint in endpoints:
+        match = _ENDPOINT.fullmatch(endpoint)
+        if match is None or not 0 < int(match[2]) < 65536:
+            raise ValueError(f"{endpoint!r} is not a server; write host:port, such as 192.168.1.7:50052")
+    if len(set(endpoints)) < len(endpoints):
+        raise ValueError(f"{text!r} names a server twice")
+    return (endpoints,)
+
+
+def parse_devices(text: str) -> tuple[tuple[str, ...], ...]:
+    """Read llama-bench's device lists: names joined by ``/``, alternatives by ``,``; ``auto`` is llama.cpp's own choice.
+
+    Raises
+    ------
+    ValueError : a name is empty.
+    """
+    lists = []
+    for alternative in text.split(","):
+        names = tuple(name.strip() for name in alternative.split("/"))
+        if not all(names):
+            raise ValueError(f"{alternative!r} is not a list of devices; join their names with /, such as CUDA0/RPC0")
+        lists.append(() if names == ("auto",) else names)
+    return tuple(lists)
+
+
 Parser = Callable[[str], tuple[Any, ...]]
 
 
@@ -169,6 +205,18 @@ class RunSpec:
     tensor_split: tuple[float, ...] = _field(
         (), "-ts", "--tensor-split", parse=parse_split, scope="load",
         help="Share of each GPU, as 3/1; alternatives are separated by commas.", heading="ts", metavar="A/B",
+    )  # fmt: skip
+    n_cpu_moe: int = _field(
+        0, "-ncmoe", "--n-cpu-moe", parse=whole_numbers(0), scope="load",
+        help="Layers, from the first, whose experts stay on the CPU.", heading="ncmoe",
+    )  # fmt: skip
+    devices: tuple[str, ...] = _field(
+        (), "-dev", "--device", parse=parse_devices, scope="load",
+        help="Devices to use, as CUDA0/RPC0, or none; default: all.", heading="dev", metavar="A/B",
+    )  # fmt: skip
+    rpc: tuple[str, ...] = _field(
+        (), "-rpc", "--rpc", parse=parse_endpoints, scope="load",
+        help="RPC servers (harness rpc-server) whose devices join in.", heading="rpc", metavar="HOST:PORT,…",
     )  # fmt: skip
     mmap: str = _field(
         "auto", "--mmap", parse=choices("on", "off", "auto", aliases={"1": "on", "0": "off"}), scope="load",
@@ -261,7 +309,8 @@ class RunSpec:
     def from_dict(cls, values: Mapping[str, Any]) -> RunSpec:
         """Read what `to_dict` wrote, ignoring fields of another version."""
         known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
-        known["tensor_split"] = tuple(known.get("tensor_split") or ())
+        for name in ("tensor_split", "devices", "rpc"):
+            known[name] = tuple(known.get(name) or ())
         return cls(**known)
 
 

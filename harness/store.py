@@ -20,12 +20,17 @@ Line = TypeVar("Line")
 class Journal:
     """An append-only file of records, opened before anything is measured and removed again if nothing was.
 
+    `resume` names a journal of before, which goes on instead of a new one.
+
     Raises
     ------
     StoreError : the folder cannot be made or the file cannot be opened.
     """
 
-    def __init__(self, folder: pathlib.Path, command: str) -> None:
+    def __init__(self, folder: pathlib.Path, command: str, resume: pathlib.Path | None = None) -> None:
+        if resume is not None:
+            self._reopen(resume)
+            return
         stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
         self.path = folder / f"{stamp}-{command}.jsonl"
         try:
@@ -41,6 +46,19 @@ class Journal:
                 f"Cannot write records into {folder} ({error.strerror}); choose another folder with --results or use --no-save."
             ) from None
         raise StoreError(f"Cannot find a free file name for records in {folder}; use another folder with --results.")
+
+    def _reopen(self, path: pathlib.Path) -> None:
+        """Go on in an old journal, after a line that may have been cut off."""
+        self.path = path
+        try:
+            is_cut = path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
+            self._file = open(path, "a", encoding="utf-8")
+            if is_cut:
+                self._file.write("\n")
+        except OSError as error:
+            raise StoreError(
+                f"Cannot go on in {path} ({error.strerror}); name another journal or leave out --resume."
+            ) from None
 
     def append(self, record: Record) -> None:
         """Write one record and have it on the disk before returning.

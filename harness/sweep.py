@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import harness
 from harness.child import Worker
@@ -22,12 +22,17 @@ from harness.record import (
     Record,
     Resolved,
     Sample,
+    Telemetry,
     build_from_json,
     read,
     resolved_from_json,
 )
+from harness.rpc import wait_for_servers
 from harness.spec import RunSpec
 from harness.store import utc_now
+
+#: How long a cell waits for an RPC server that the cell before it lost.
+RPC_RETURN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,8 @@ class Plan:
     """Everything that a run needs beside its cells.
 
     cell_timeout_s bounds one cell with its load; model_facts adds what the parent knows of the file (hash, synthetic or not);
-    worker_command replaces the worker in tests; isolate=False measures in this process, for debuggers and profilers.
+    worker_command replaces the worker in tests; isolate=False measures in this process, for debuggers and profilers; observe makes
+    what watches the hardware while a cell runs.
     """
 
     command: str
@@ -56,16 +62,34 @@ class Plan:
     model_facts: Callable[[RunSpec], dict[str, Any]] = lambda _spec: {}
     worker_command: Sequence[str] | None = None
     isolate: bool = True
+    observe: Callable[[], Observer] | None = None
+
+
+class Observer(Protocol):
+    """Watches power, clocks and the like beside a cell; see `harness.telemetry`."""
+
+    def hear(self, event: dict[str, Any] | Failure) -> None:
+        """Take note of an event of the worker: a repetition begins with its phase and ends with its sample."""
+
+    def finish(self) -> Telemetry | None:
+        """Stop watching and sum up; None where there was nothing to see."""
 
 
 def run_cells(
-    cells: Sequence[RunSpec], plan: Plan, *, keep: Callable[[Record], None], watch: Callable[[Step], None]
+    cells: Sequence[RunSpec],
+    plan: Plan,
+    *,
+    keep: Callable[[Record], None],
+    watch: Callable[[Step], None],
+    bench: Bench | None = None,
 ) -> Iterator[Record]:
     """Measure every cell and yield its record once `keep` has it.
 
+    A `bench` that is handed in keeps its worker and model for the next call, and is closed by whoever made it.
+
     After Ctrl-C the samples of the unfinished cell are kept and yielded as an interrupted record, then KeyboardInterrupt goes on.
     """
-    with contextlib.closing(_Bench(plan)) as bench:
+    with contextlib.closing(Bench(plan)) if bench is None else contextlib.nullcontext(bench) as bench:
         for index, spec in enumerate(cells):
             cell = _Cell(spec, plan)
             interrupted = None
@@ -78,6 +102,8 @@ def run_cells(
                 interrupted = interrupt
                 bench.kill()
                 cell.interrupt()
+            finally:
+                cell.stop_observer()
             if not interrupted or cell.timed:
                 record = cell.record(bench.build)
                 keep(record)
@@ -86,18 +112,24 @@ def run_cells(
                 raise interrupted
 
 
-class _Bench:
+class Bench:
     """Keeps a worker alive and replaces a dead one."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._worker: Worker | _InProcess | None = None
+        self._rpc: tuple[str, ...] = ()
         self.build: Build | None = None
 
     def run(self, spec: RunSpec) -> Iterator[dict[str, Any] | Failure]:
         if self._worker is not None and not self._worker.is_alive:
             self._drop()
+            # The worker dies with its server; one that its supervisor starts again is there in a moment.
+            wait_for_servers(spec.rpc, RPC_RETURN_S)
+        if self._worker is not None and self._rpc not in ((), spec.rpc):
+            self._drop()  # ggml cannot forget a server's devices
         if self._worker is None:
+            self._rpc = ()
             self._worker = Worker(self._plan.worker_command) if self._plan.isolate else _InProcess()
             greeting = self._worker.hello()
             if isinstance(greeting, Failure):
@@ -105,8 +137,13 @@ class _Bench:
                 yield greeting
                 return
             self.build = build_from_json(greeting["build"])
+        self._rpc = self._rpc or spec.rpc
         self._worker.send({"measure": spec.to_dict()})
-        yield from self._worker.events(self._plan.cell_timeout_s)
+        for event in self._worker.events(self._plan.cell_timeout_s):
+            if isinstance(event, dict) and event["event"] == "build":
+                self.build = build_from_json(event["build"])
+            else:
+                yield event
 
     def _drop(self) -> None:
         if self._worker is not None:
@@ -136,12 +173,16 @@ class _Cell:
         self._load: Load | None = None
         self._dispatch_ns: int | None = None
         self._failure: Failure | None = None
+        self._observer = plan.observe() if plan.observe else None
+        self._telemetry: Telemetry | None = None
 
     @property
     def timed(self) -> int:
         return sum(not sample.is_warmup for sample in self._samples)
 
     def hear(self, event: dict[str, Any] | Failure) -> None:
+        if self._observer is not None:
+            self._observer.hear(event)
         if isinstance(event, Failure):
             self._failure = event
         elif event["event"] == "loaded":
@@ -159,7 +200,14 @@ class _Cell:
         self._failure = Failure("repetition", done, "interrupted")
         self._cautions.append(Caution("interrupted", done))
 
+    def stop_observer(self) -> None:
+        """The cell is over, whatever became of it."""
+        if self._observer is not None:
+            self._telemetry = self._observer.finish()
+            self._observer = None
+
     def record(self, build: Build | None) -> Record:
+        self.stop_observer()
         return Record(
             command=self._plan.command,
             time_utc=self._time_utc,
@@ -172,8 +220,9 @@ class _Cell:
             resolved=self._resolved,
             load=self._load,
             dispatch_ns_per_token=self._dispatch_ns,
+            telemetry=self._telemetry,
             failure=self._failure,
-            warnings=(*self._cautions, *_placement_cautions(self.spec, self._resolved)),
+            warnings=(*self._cautions, *_placement_cautions(self.spec, self._resolved), *_throttle(self._telemetry)),
             threads_source="asked" if self._asked.n_threads is not None else "physical cores",
         )
 
@@ -188,6 +237,14 @@ def _placement_cautions(spec: RunSpec, resolved: Resolved | None) -> Iterator[Ca
         yield Caution("no-offload", "no GPU device: every layer ran on the CPU, whatever -ngl asked for")
     elif spec.n_gpu_layers > n_layers > 0:
         yield Caution("layers-clamped", f"the model has {n_layers} layers with the output layer; all were offloaded")
+
+
+def _throttle(telemetry: Telemetry | None) -> Iterator[Caution]:
+    """A card at its power limit runs as it always will; heat and brakes make a number that another day will not repeat."""
+    if telemetry is not None and telemetry.throttled:
+        reasons = ", ".join(telemetry.throttled)
+        distrust = any(reason != "power cap" for reason in telemetry.throttled)
+        yield Caution("throttled", f"the card was slowed down while this was measured: {reasons}", distrust)
 
 
 @dataclass

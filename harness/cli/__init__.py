@@ -16,18 +16,21 @@ from harness.errors import EXIT_INTERRUPTED, HarnessError
 COMMANDS = {
     "pp-tg": ("harness.cli.pp_tg", "Measure prompt processing and text generation."),
     "run": ("harness.cli.run", "Have a model write a text, with Ollama's figures of it."),
-    "reference": ("harness.cli.reference", "Run the article's task over the catalog models that are here."),
-    "ollama": ("harness.cli.ollama", "Measure a model of Ollama's through its server and directly."),
-    "report": ("harness.cli.report", "Put everything that was kept into one HTML page."),
     "overhead": ("harness.cli.overhead", "Account for every byte that a model takes."),
-    "inspect": ("harness.cli.inspect", "Show what a model is made of, from its header alone."),
-    "pull": ("harness.cli.pull", "Download models, going on where it stopped."),
-    "models": ("harness.cli.models", "List the catalog: names, sizes, what is on disk, what fits."),
-    "table": ("harness.cli.table", "Set this machine's speeds beside published ones."),
+    "sweep": ("harness.cli.sweep", "Measure over layers on the GPU, or find the best number."),
     "roofline": ("harness.cli.roofline", "Measure bandwidth and arithmetic, and hold speeds against them."),
     "predict": ("harness.cli.predict", "Say how fast a model would be, and whether it fits."),
+    "table": ("harness.cli.table", "Set this machine's speeds beside published ones."),
     "plot": ("harness.cli.plot", "Draw speeds, sizes, bandwidths, accuracy."),
+    "report": ("harness.cli.report", "Put everything that was kept into one HTML page."),
+    "ollama": ("harness.cli.ollama", "Measure a model of Ollama's through its server and directly."),
+    "reference": ("harness.cli.reference", "Run the article's task over the catalog models that are here."),
+    "models": ("harness.cli.models", "List the catalog: names, sizes, what is on disk, what fits."),
+    "pull": ("harness.cli.pull", "Download models, going on where it stopped."),
+    "inspect": ("harness.cli.inspect", "Show what a model is made of, from its header alone."),
     "synth": ("harness.cli.synth", "Write a model of a catalog shape with random weights."),
+    "devices": ("harness.cli.devices", "List what llama.cpp can compute on, and why not."),
+    "rpc-server": ("harness.cli.rpc_server", "Lend this machine's devices to another one."),
 }
 
 

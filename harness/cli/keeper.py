@@ -23,13 +23,13 @@ class Keeper:
     StoreError : the journal cannot be opened, which is found out before anything is measured.
     """
 
-    def __init__(self, command: str, results: pathlib.Path, *, save: bool) -> None:
+    def __init__(self, command: str, results: pathlib.Path, *, save: bool, resume: pathlib.Path | None = None) -> None:
         self.machine = describe_machine()
         self.trouble: StoreError | None = None
         self._saved = 0
         self._stack = contextlib.ExitStack()
         folder = results / machine_slug(self.machine)
-        self._journal = self._stack.enter_context(Journal(folder, command)) if save else None
+        self._journal = self._stack.enter_context(Journal(folder, command, resume)) if save else None
 
     def __enter__(self) -> Keeper:
         return self

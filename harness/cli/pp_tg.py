@@ -27,6 +27,7 @@ from harness.model_file import default_model, hash_file, is_synthetic
 from harness.record import Record
 from harness.references import name_reference, resolve
 from harness.render.formats import FORMATS
+from harness.rpc import check_servers
 from harness.spec import Grid, RunSpec, whole_numbers
 from harness.stats import summarize
 from harness.sweep import Plan, run_cells
@@ -90,6 +91,7 @@ def command(models: Sequence[str], **options: Any) -> None:
         **{name: options[name] for name in ("repetitions", "warmup", "delay_s", "seed")},
     )
     cells = grid.cells()
+    check_servers(list(dict.fromkeys(endpoint for cell in cells for endpoint in cell.rpc)))
     _warn_if_too_large(grid.models)
     records: list[Record] = []
     interrupted = False

@@ -52,6 +52,12 @@ class ThreadpoolParams(ctypes.Structure):
     )
 
 
+class BufferOverride(ctypes.Structure):
+    """struct llama_model_tensor_buft_override of llama.h: tensors whose name matches go to a buffer type."""
+
+    _fields_ = (("pattern", ctypes.c_char_p), ("buffer_type", ctypes.c_void_p))
+
+
 class InitParams(ctypes.Structure):
     """struct ggml_init_params of ggml.h."""
 
@@ -110,6 +116,10 @@ def library() -> Any:
         ("ggml_backend_reg_get", pointer, (size,)),
         ("ggml_backend_reg_name", text, (pointer,)),
         ("ggml_backend_reg_dev_count", size, (pointer,)),
+        ("ggml_backend_reg_by_name", pointer, (text,)),
+        ("ggml_backend_dev_by_name", pointer, (text,)),
+        ("ggml_backend_register", None, (pointer,)),
+        ("ggml_backend_cpu_buffer_type", pointer, ()),
         ("ggml_commit", text, ()),
         ("ggml_version", text, ()),
         ("ggml_threadpool_params_default", ThreadpoolParams, (ctypes.c_int,)),
@@ -144,3 +154,25 @@ def library() -> Any:
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
     return lib
+
+
+def rpc_functions(lib: Any) -> tuple[Any, Any] | None:
+    """(add_server, start_server) of the RPC backend that this process has loaded; None where llama.cpp was built without it.
+
+    They are asked of the registry itself, so they belong to the very library whose devices llama.cpp sees.
+
+    Source: ggml-rpc.h; ggml_backend_rpc_get_proc_address in ggml-rpc.cpp.
+    """
+    registry = lib.ggml_backend_reg_by_name(b"RPC")
+    if not registry:
+        return None
+    add = lib.ggml_backend_reg_get_proc_address(registry, b"ggml_backend_rpc_add_server")
+    start = lib.ggml_backend_reg_get_proc_address(registry, b"ggml_backend_rpc_start_server")
+    if not add or not start:
+        return None
+    pointers = ctypes.POINTER(ctypes.c_void_p)
+    arguments = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_size_t, pointers)
+    return (
+        ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_char_p)(add),
+        ctypes.CFUNCTYPE(None, *arguments)(start),
+    )

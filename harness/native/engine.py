@@ -16,9 +16,11 @@ import llama_cpp
 import psutil
 
 from harness.errors import NativeError
+from harness.last_words import explain
 from harness.native import bindings
 from harness.native.log import Tape, read_buffers, read_flash_attention, read_layers, read_load_mode
 from harness.record import Build, Device, Model, Resolved
+from harness.rpc import check_servers
 from harness.spec import RunSpec
 
 # enum llama_split_mode, llama_load_mode, llama_flash_attn_type of llama.h.
@@ -37,6 +39,8 @@ class Runtime:
         bindings.check_structs()
         self.lib = bindings.library()
         self.tape = Tape(to_stderr=log_to_stderr)
+        #: RPC servers whose devices this process knows; ggml cannot forget them.
+        self.rpc: tuple[str, ...] = ()
         llama_cpp.llama_backend_init()
 
     def describe(self) -> Build:
@@ -69,8 +73,67 @@ class Runtime:
             memory_total_bytes=total.value or None,
         )
 
+    def attach_rpc(self, endpoints: Sequence[str]) -> None:
+        """Make sure that the devices of these servers, and of no others, are known; costs a greeting each time.
+
+        Raises
+        ------
+        NativeError : a server is missing or of another version, this llama.cpp has no RPC, or the process knows other servers.
+        """
+        if self.rpc and self.rpc != tuple(endpoints):
+            raise NativeError(f"This process already uses the devices of {', '.join(self.rpc)}; start a new one.")
+        if not endpoints:
+            return
+        functions = bindings.rpc_functions(self.lib)
+        if functions is None:
+            raise NativeError(
+                "This llama.cpp was built without RPC; rebuild it with `CMAKE_ARGS=-DGGML_RPC=ON scripts/harness devices`."
+            )
+        check_servers(endpoints)
+        if self.rpc:
+            return
+        for endpoint in endpoints:
+            registry = functions[0](endpoint.encode())
+            if not registry:
+                raise NativeError(f"The RPC server at {endpoint} has no devices; start it with --device.")
+            self.lib.ggml_backend_register(registry)
+        self.rpc = tuple(endpoints)
+
+    def find_devices(self, names: Sequence[str], *, with_cpu: bool = False) -> list[int]:
+        """Pointers of devices by name.
+
+        Raises
+        ------
+        NativeError : there is no such device, with the names of those that there are.
+        """
+        lib = self.lib
+        known = {}
+        for index in range(lib.ggml_backend_dev_count()):
+            pointer = lib.ggml_backend_dev_get(index)
+            if with_cpu or bindings.DEVICE_KINDS.get(lib.ggml_backend_dev_type(pointer)) != "cpu":
+                known[lib.ggml_backend_dev_name(pointer).decode()] = pointer
+        for name in names:
+            if name not in known:
+                there = f"there are {', '.join(known)}" if known else "there are none; `harness devices` says why"
+                raise NativeError(f"There is no device {name} to use; {there}.")
+        return [known[name] for name in names]
+
     def load(self, spec: RunSpec) -> LoadedModel:
+        self.attach_rpc(spec.rpc)
         return LoadedModel(self, spec)
+
+
+def _keep_experts(lib: Any, n_layers: int) -> Any:
+    """Overrides that keep the experts of the first layers in host memory, NULL-terminated.
+
+    Source: to_llama_mparams in llama-bench.cpp; LLM_FFN_EXPS_REGEX and llm_ffn_block_regex in common/common.h.
+    """
+    cpu = lib.ggml_backend_cpu_buffer_type()
+    patterns = [rf"blk\.{layer}\.ffn_(up|down|gate|gate_up)_(ch|)exps".encode() for layer in range(n_layers)]
+    overrides = (bindings.BufferOverride * (n_layers + 1))()
+    for override, pattern in zip(overrides, patterns, strict=False):
+        override.pattern, override.buffer_type = pattern, cpu
+    return overrides
 
 
 class LoadedModel:
@@ -90,7 +153,7 @@ class LoadedModel:
         self._pointer = llama_cpp.llama_model_load_from_file(os.fsencode(spec.model), parameters)
         self.load_duration_ns = time.perf_counter_ns() - start
         if not self._pointer:
-            reason = runtime.tape.last_error() or "the log gives no reason"
+            reason = explain(runtime.tape.lines) or runtime.tape.last_error() or "the log gives no reason"
             raise NativeError(f"llama.cpp cannot load {os.path.basename(spec.model)}: {reason}.")
         self.log = tuple(runtime.tape.lines)
 
@@ -106,7 +169,18 @@ class LoadedModel:
             raise NativeError(f"-ts names {len(spec.tensor_split)} devices, llama.cpp takes {n_devices}; name fewer.")
         self._split = (ctypes.c_float * n_devices)(*spec.tensor_split)
         parameters.tensor_split = self._split
+        if spec.devices:
+            self._devices = self._list_devices(spec.devices)
+            parameters.devices = ctypes.cast(self._devices, ctypes.c_void_p)
+        if spec.n_cpu_moe:
+            self._overrides = _keep_experts(self.runtime.lib, spec.n_cpu_moe)
+            parameters.tensor_buft_overrides = ctypes.cast(self._overrides, ctypes.c_void_p)
         return parameters
+
+    def _list_devices(self, names: Sequence[str]) -> Any:
+        """A NULL-terminated list, empty for ``none``. Source: parse_devices_arg in llama-bench.cpp."""
+        pointers = [] if tuple(names) == ("none",) else self.runtime.find_devices(names)
+        return (ctypes.c_void_p * (len(pointers) + 1))(*pointers, None)
 
     def open(self, spec: RunSpec) -> Session:
         return Session(self, spec)
@@ -148,7 +222,7 @@ class Session:
         self._context = llama_cpp.llama_init_from_model(model.pointer, self._parameters(spec))
         self.context_duration_ns = time.perf_counter_ns() - start
         if not self._context:
-            reason = tape.last_error() or "the log gives no reason"
+            reason = explain(tape.lines) or tape.last_error() or "the log gives no reason"
             raise NativeError(f"llama.cpp cannot make a context of {spec.n_ctx} tokens: {reason}.")
         self.log = tuple(tape.lines)
         self._pool = self._attach_threads()
@@ -195,7 +269,8 @@ class Session:
 
     def decode(self, batch: Any) -> None:
         if self._decode(self._context, batch) != 0:
-            reason = self._model.runtime.tape.last_error() or "the log gives no reason"
+            tape = self._model.runtime.tape
+            reason = explain(tape.lines) or tape.last_error() or "the log gives no reason"
             raise NativeError(f"llama.cpp refused to decode {batch.n_tokens} tokens: {reason}.")
 
     def synchronize(self) -> None:

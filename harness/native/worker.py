@@ -24,6 +24,7 @@ from harness.errors import HarnessError
 from harness.machine import judge_load, read_load
 from harness.measure import measure, measure_dispatch
 from harness.record import Load, Sample
+from harness.rpc import is_loopback, split_endpoint
 from harness.spec import RunSpec
 
 #: The parent wakes up to hear an event; on a machine whose every core is about to be timed it is given the time to fall asleep again.
@@ -34,10 +35,12 @@ Emit = Callable[[str, dict[str, Any]], None]
 #: What the worker can do beside measuring: command → module with ``run(runtime, request, emit)``, imported when it is asked for.
 #: `runtime` is the engine's `Runtime`, `request` the command's JSON object; the last event that `run` emits is ``done``.
 JOBS: dict[str, str] = {
-    "generate": "harness.native.generate",
+    "devices": "harness.native.devices",
     "dry_run": "harness.native.dry_run",
+    "generate": "harness.native.generate",
     "memory_steps": "harness.native.memory_steps",
     "roofline": "harness.native.bandwidth",
+    "serve": "harness.native.serve",
     "token-time": "harness.native.token_time",
 }
 
@@ -98,6 +101,9 @@ class Bench:
             return
         self.close()
         emit("phase", {"phase": "load", "index": 0, "count": 1})
+        if spec.rpc and not self.runtime.rpc:
+            self.runtime.attach_rpc(spec.rpc)
+            emit("build", {"build": self.describe()})  # the devices are others now than when we said hello
         self._rss_before = resident_bytes()
         self._model, self._key = self.runtime.load(spec), spec.load_key()
         self._rss_loaded = resident_bytes()
@@ -121,7 +127,12 @@ class Bench:
             after = read_load(time.monotonic())
         finally:
             gc.enable()
-        return judge_load(before, after, spec.n_threads or 1, os.cpu_count() or 1)
+        cautions = judge_load(before, after, spec.n_threads or 1, os.cpu_count() or 1)
+        if any(is_loopback(split_endpoint(endpoint)[0]) for endpoint in spec.rpc):
+            # The server of a loopback run is one of the others, and its work is what is measured.
+            note = "; an RPC server on this machine is among them"
+            cautions = tuple(dataclasses.replace(item, text=item.text + note, distrust=False) for item in cautions)
+        return cautions
 
     def close(self) -> None:
         if self._model is not None:

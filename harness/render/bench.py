@@ -44,7 +44,7 @@ def bench_fields(record: Record) -> dict[str, Any]:
         "build_number": 0,  # llama.cpp's count of commits is not in the library
         "cpu_info": of_kind["cpu", "accel"],
         "gpu_info": of_kind["gpu", "igpu"],
-        "backends": ",".join(name for name in build.backends if name != "CPU") or "CPU",
+        "backends": name_backends(build.backends),
         "model_filename": spec.model,
         "model_type": model.description,
         "model_size": model.size_bytes,
@@ -58,12 +58,12 @@ def bench_fields(record: Record) -> dict[str, Any]:
         "type_k": spec.type_k,
         "type_v": spec.type_v,
         "n_gpu_layers": spec.n_gpu_layers,
-        "n_cpu_moe": 0,
+        "n_cpu_moe": spec.n_cpu_moe,
         "split_mode": spec.split_mode,
         "main_gpu": spec.main_gpu,
         "no_kv_offload": spec.no_kv_offload,
         "flash_attn": _FLASH_MODES[spec.flash_attn],
-        "devices": "auto",
+        "devices": "/".join(spec.devices) or "auto",
         "tensor_split": "/".join(f"{share:.2f}" for share in spec.tensor_split or (0.0,)),
         "tensor_buft_overrides": "none",
         "load_mode": _LOAD_MODES[spec.mmap],
@@ -83,6 +83,13 @@ def bench_fields(record: Record) -> dict[str, Any]:
         "avg_ts": round(mean(rates), 6),
         "stddev_ts": round(standard_deviation(rates), 6),
     }
+
+
+def name_backends(names: Sequence[str]) -> str:
+    """Source: test::get_backend in llama-bench.cpp, which names RPC once, whatever the number of servers."""
+    local = [name for name in names if name != "CPU" and not name.startswith("RPC")]
+    remote = ["RPC"] * any(name.startswith("RPC") for name in names)
+    return ",".join(local + remote) or "CPU"
 
 
 def harness_fields(record: Record) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from tabulate import tabulate
 
 from harness.record import Record
+from harness.render.bench import name_backends
 from harness.spec import defaults, parameters
 from harness.stats import Summary, summarize
 from harness.units import format_duration, format_mib, format_params, format_rate
@@ -81,7 +82,7 @@ def _columns(records: Sequence[Record], footnotes: _Footnotes) -> dict[str, list
 
 def _model_cells(record: Record) -> dict[str, str]:
     model, build = record.model, record.build
-    backend = (",".join(name for name in build.backends if name != "CPU") or "CPU") if build else "?"
+    backend = name_backends(build.backends) if build else "?"
     if model is None:
         return {
             "model": record.asked.model.replace("\\", "/").rsplit("/", 1)[-1],
@@ -134,7 +135,7 @@ def _spell(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):
-        return "/".join(f"{share:g}" for share in value) or "auto"
+        return "/".join(item if isinstance(item, str) else f"{item:g}" for item in value) or "auto"
     return str(value)
 
 

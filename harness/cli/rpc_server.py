@@ -1,0 +1,95 @@
+"""`harness rpc-server`: lend this machine's devices to another one."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import click
+
+from harness.errors import EXIT_INTERRUPTED, UsageError
+from harness.machine import count_physical_cores
+from harness.rpc import is_loopback
+from harness.serving import Offer, check_port, find_free_port, serve
+from harness.spec import parse_devices, parse_endpoints
+from harness.units import format_gb
+
+_EXAMPLES = """
+\b
+Examples:
+  harness rpc-server                            this machine, for itself
+  harness rpc-server --port 50053 -dev CUDA0    one device of several
+  harness rpc-server --host 0.0.0.0 --allow-network
+\b
+On the machine that measures, through an SSH tunnel (safe):
+  ssh -N -L 50052:127.0.0.1:50052 other-machine
+  harness sweep -m model.gguf --rpc 127.0.0.1:50052
+"""
+
+WARNING = (
+    "llama.cpp's RPC has no password and no encryption: whoever reaches {endpoint} can use this machine, read what is sent, and "
+    "perhaps run code here. Use it only in a network where you trust every machine, or through an SSH tunnel."
+)
+
+
+@click.command(
+    "rpc-server",
+    epilog=_EXAMPLES,
+    short_help="Lend this machine's devices to another one.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option("--host", default="127.0.0.1", metavar="ADDRESS", help="Address to listen on. [127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), default=50052, metavar="N", help="Port; 0 picks one. [50052]")
+@click.option("-dev", "--device", "devices", metavar="A/B", help="Devices to lend; default: every GPU, else the CPU.")
+@click.option("-t", "--threads", "n_threads", type=click.IntRange(1, 512), metavar="N", help="CPU threads. [cores]")
+@click.option("--allow-network", is_flag=True, help="Listen where other machines can reach it.")
+def command(host: str, port: int, devices: str | None, n_threads: int | None, allow_network: bool) -> None:
+    """Serve this machine's devices by llama.cpp's own RPC, until Ctrl-C.
+
+    A measuring command elsewhere adds them with --rpc HOST:PORT. One client is served at a time. A server that dies is started
+    again.
+    """
+    try:
+        port = port or find_free_port(host)
+        names = parse_devices(devices) if devices else ((),)
+    except OSError as error:
+        raise UsageError(f"Cannot listen on {host} ({error.strerror or error}); choose another --host.") from None
+    except ValueError as error:
+        raise UsageError(f"{error}.") from None
+    endpoint = f"{host}:{port}"
+    try:
+        parse_endpoints(endpoint)
+    except ValueError:
+        raise UsageError(f"{host} is neither a host name nor an IPv4 address; choose another --host.") from None
+    if len(names) != 1:
+        raise UsageError(
+            f"--device {devices} names alternatives; join the devices to lend with /, such as CUDA0/CUDA1."
+        )
+    if not is_loopback(host):
+        if not allow_network:
+            raise UsageError(
+                WARNING.format(endpoint=endpoint) + " If that is meant, say --allow-network; else leave out --host."
+            )
+        click.echo(f"harness: warning: {WARNING.format(endpoint=endpoint)}", err=True)
+    check_port(endpoint)
+    offer = Offer(endpoint, names[0], n_threads or count_physical_cores())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        serve(
+            offer,
+            announce=lambda lent, pid: _announce(endpoint, lent, pid),
+            complain=lambda text: click.echo(f"harness: {text}", err=True),
+        )
+    except KeyboardInterrupt:
+        click.echo("the RPC server has ended.", err=True)
+        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+
+
+def _announce(endpoint: str, lent: list[dict[str, Any]], pid: int) -> None:
+    """The one line that says it is ready, for people and for scripts."""
+    shown = ", ".join(f"{device['name']} ({_spell_memory(device['memory_free_bytes'])})" for device in lent)
+    click.echo(f"serving {shown} on {endpoint} (process {pid}); Ctrl-C ends it", nl=True)
+
+
+def _spell_memory(free_bytes: int | None) -> str:
+    return "memory unknown" if free_bytes is None else f"{format_gb(free_bytes)} free"

@@ -1,0 +1,407 @@
+"""`harness sweep`: speed and memory over the layers on the GPU, or the best number of layers from few measurements."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from harness.cli.keeper import Keeper
+from harness.cli.options import (
+    Values,
+    axes,
+    flatten,
+    measured_options,
+    model_option,
+    refuse_contradiction,
+    results_option,
+    save_option,
+)
+from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
+from harness.cli.progress import Progress, byte_bar
+from harness.devices import Survey, explain_absence, survey_devices
+from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError, UsageError
+from harness.gguf_file import read_file_header
+from harness.layer_row import LayerRow
+from harness.layers import (
+    GOALS,
+    Best,
+    Search,
+    Sweeper,
+    Wire,
+    estimate_crossing,
+    explain_best,
+    measure_wire,
+    recall,
+)
+from harness.machine import count_physical_cores, machine_slug
+from harness.model_file import default_model, hash_file, is_synthetic
+from harness.references import resolve
+from harness.render.layers import Page, describe_wire, export_rows, flag_lines, render_rows, wrap
+from harness.spec import Grid, RunSpec, parameters, whole_numbers
+from harness.store import read_records
+from harness.sweep import Plan
+from harness.telemetry import Station
+from harness.theory.offload import Blocks, clamp_counts, describe_blocks
+
+_EXAMPLES = """
+\b
+Examples:
+  harness sweep -m model.gguf                   every count of layers
+  harness sweep -m model.gguf -ngl 0-33+4 --plot layers.png
+  harness sweep -m model.gguf --best            the fastest count, from a few
+  harness sweep -m model.gguf --best --for rag  for long prompts
+  harness sweep -m moe.gguf -ngl all -ncmoe 0-48+8
+  harness sweep -m model.gguf --rpc 127.0.0.1:50052 --resume
+"""
+
+_tokens = Values(whole_numbers(0), "N")
+
+
+@click.command(
+    "sweep",
+    epilog=_EXAMPLES,
+    short_help="Measure over layers on the GPU, or find the best number.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@model_option
+@click.option("-p", "--n-prompt", multiple=True, type=_tokens, metavar="N", help="Prompt tokens; 0 for none. [512]")
+@click.option("-n", "--n-gen", multiple=True, type=_tokens, metavar="N", help="Generated tokens; 0 for none. [128]")
+@measured_options("test", "load", "context")
+@click.option("--best", is_flag=True, help="Find the fastest -ngl, measuring few counts.")
+@click.option("--goal", type=click.Choice(["tg", "pp"]), help="What --best makes fast. [tg]")
+@click.option(
+    "--for", "mix", type=click.Choice(["chat", "rag", "batch"]),
+    help="A mix for --best: " + ", ".join(f"{name} {goal.n_prompt}+{goal.n_gen}" for name, goal in GOALS.items() if goal.n_prompt > 1)
+    + " tokens of prompt and answer.",
+)  # fmt: skip
+@click.option("--try-anyway", is_flag=True, help="Measure what is predicted not to fit, too.")
+@click.option(
+    "--resume", "resume", is_flag=False, flag_value="last", metavar="[JOURNAL]",
+    help="Go on with a sweep that was cut off; default: the last one.",
+)  # fmt: skip
+@click.option("--traffic/--no-traffic", default=True, help="Count what a token sends over --rpc. [on]")
+@click.option("-r", "--repetitions", type=click.IntRange(1), default=5, metavar="N", help="Timed repetitions. [5]")
+@click.option("--seed", type=int, default=0, metavar="N", help="Seed of the random tokens. [0]")
+@click.option("-o", "--output", type=click.Choice(["table", "md", "json"]), default="table", help="Format. [table]")
+@plot_option
+@theme_option
+@save_option
+@results_option
+@click.option(
+    "--cell-timeout", "cell_timeout_s", type=click.FloatRange(0, min_open=True), metavar="S",
+    help="End a cell that takes longer, with its load.",
+)  # fmt: skip
+def command(models: Sequence[str], **options: Any) -> None:
+    """Measure speed and memory over the number of layers on the GPU, or find the best number.
+
+    Without -ngl every count is measured, from none to all. Everything that places the model can be swept: -ngl, -ncmoe, -nkvo, -ts.
+    A count that cannot fit is skipped with the reason. Devices of other machines join in with --rpc (see harness rpc-server).
+    """
+    _refuse_nonsense(models, options)
+    check_picture_path(options["plot"])
+    resumed = _find_journal(options)
+    path = _find(models[0]) if models else str(default_model())
+    blocks = describe_blocks(read_file_header(path))
+    rpc = flatten(options["rpc"])
+    survey = survey_devices(rpc[0] if rpc else ())
+    counts = _choose_counts(options, blocks, survey)
+    with contextlib.ExitStack() as stack:
+        keeper = stack.enter_context(Keeper("sweep", options["results"], save=options["save"], resume=resumed))
+        station = stack.enter_context(contextlib.closing(Station()))
+        known = recall(read_records([resumed], _complain), count_physical_cores()) if resumed else {}
+        plan = Plan(
+            command="sweep",
+            machine=keeper.machine,
+            cell_timeout_s=options["cell_timeout_s"],
+            model_facts=_describe_file,
+            observe=station.watch,
+        )
+        run = _Run(path, options, blocks, survey, counts, plan, keeper)
+        if known:
+            _complain(f"going on with {resumed}: {len({id(record) for record in known.values()})} cells are known.")
+        outcome = run.search(known) if options["best"] else run.sweep(known)
+    _show(outcome, run)
+    keeper.say_where()
+    raise click.exceptions.Exit(_exit_code(outcome, keeper))
+
+
+def _complain(text: str) -> None:
+    click.echo(f"harness: {text}", err=True)
+
+
+def _refuse_nonsense(models: Sequence[str], options: dict[str, Any]) -> None:
+    refuse_contradiction(len(models) > 1, "A sweep is of one model; name one with -m, and sweep the next one after it.")
+    refuse_contradiction(
+        not options["best"] and bool(options["goal"] or options["mix"]),
+        "--goal and --for say what --best looks for; add --best.",
+    )
+    refuse_contradiction(
+        bool(options["goal"] and options["mix"]), "--goal and --for exclude each other; give one of them."
+    )
+    refuse_contradiction(
+        len(flatten(options["rpc"])) > 1, "--rpc is given twice; name all servers in one list, joined by commas."
+    )
+    if options["best"]:
+        given = axes(options)
+        lists = [parameters()[name].flags[-1] for name in given if name != "n_gpu_layers" and len(given[name]) > 1]
+        lists += [flag for flag in ("n_prompt", "n_gen") if len(flatten(options[flag])) > 1]
+        refuse_contradiction(
+            bool(lists), f"--best looks for -ngl alone; give one value to {lists[0] if lists else ''}."
+        )
+
+
+def _find(reference: str) -> str:
+    with byte_bar(reference) as show:
+        return str(resolve(reference, show))
+
+
+def _describe_file(spec: RunSpec) -> dict[str, Any]:
+    path = pathlib.Path(spec.model)
+    return {"file_sha256": hash_file(path), "is_synthetic": is_synthetic(path)}
+
+
+def _choose_counts(options: dict[str, Any], blocks: Blocks, survey: Survey) -> tuple[int, ...]:
+    """The layer counts to sweep: all, unless asked otherwise; none but 0 where layers have nowhere to go."""
+    asked = flatten(options["n_gpu_layers"])
+    if not survey.gpus and ("none",) not in flatten(options["devices"]):
+        absence = explain_absence(survey)
+        change = f" To change that: {absence.command}" if absence and absence.command else ""
+        _complain(f"no layer can go anywhere: {absence.reason if absence else 'there is no device'}.{change}")
+    if not asked:
+        others = any(len(values) > 1 for name, values in axes(options).items() if name != "n_gpu_layers")
+        asked = (-1,) if others else tuple(range(blocks.max_gpu_layers + 1)) if survey.gpus else (0,)
+    counts, beyond = clamp_counts(asked, blocks.max_gpu_layers)
+    if beyond:
+        _complain(
+            f"the model has {blocks.n_layers} layers and the output layer: -ngl {', '.join(map(str, beyond))} "
+            f"means {blocks.max_gpu_layers}."
+        )
+    return counts
+
+
+def _find_journal(options: dict[str, Any]) -> pathlib.Path | None:
+    """The journal to go on in: the one that is named, else this machine's last sweep."""
+    if options["resume"] is None:
+        return None
+    refuse_contradiction(
+        not options["save"], "--resume goes on in a journal, and --no-save keeps none; drop one of them."
+    )
+    if options["resume"] != "last":
+        path = pathlib.Path(options["resume"])
+        if not path.is_file():
+            raise UsageError(f"There is no journal {path} to go on with; look in {options['results']}.")
+        return path
+    from harness.machine import describe_machine
+
+    found = sorted((options["results"] / machine_slug(describe_machine())).glob("*-sweep*.jsonl"))
+    if not found:
+        raise UsageError(f"There is no sweep in {options['results']} to go on with; leave out --resume.")
+    return found[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What is to be shown."""
+
+    rows: Sequence[LayerRow]
+    best: Best | None = None
+    wires: Sequence[Wire] = ()
+    wire_trouble: str | None = None
+    interrupted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """The choices of one call, and the ways to carry them out."""
+
+    path: str
+    options: dict[str, Any]
+    blocks: Blocks
+    survey: Survey
+    counts: tuple[int, ...]
+    plan: Plan
+    keeper: Keeper
+
+    @property
+    def work(self) -> dict[int, float]:
+        return {count: self.blocks.work(count) for count in range(self.blocks.max_gpu_layers + 1)}
+
+    def cells(self, counts: Sequence[int], tests: tuple[Sequence[int], Sequence[int]] | None = None) -> list[RunSpec]:
+        n_prompt, n_gen = tests or (self._tokens("n_prompt", 512), self._tokens("n_gen", 128))
+        return Grid(
+            models=[self.path],
+            axes={**axes(self.options), "n_gpu_layers": counts},
+            n_prompt=n_prompt,
+            n_gen=n_gen,
+            repetitions=self.options["repetitions"],
+            seed=self.options["seed"],
+        ).cells()
+
+    def _tokens(self, name: str, default: int) -> tuple[int, ...]:
+        return flatten(self.options[name]) if self.options[name] else (default,)
+
+    @contextlib.contextmanager
+    def _sweeper(self, cells: Sequence[RunSpec], known: dict[Any, Any]) -> Iterator[tuple[Sweeper, Progress]]:
+        with Progress(cells) as progress:
+            sweeper = Sweeper(
+                plan=self.plan,
+                keep=self.keeper.keep,
+                watch=progress.show,
+                blocks=self.blocks,
+                devices=self.survey.build.devices,
+                known=known,
+                try_anyway=self.options["try_anyway"],
+            )
+            with contextlib.closing(sweeper):
+                yield sweeper, progress
+
+    def sweep(self, known: dict[Any, Any]) -> _Outcome:
+        cells = self.cells(self.counts)
+        rows: list[LayerRow] = []
+        interrupted = False
+        with self._sweeper(cells, known) as (sweeper, progress):
+            try:
+                for row in sweeper.sweep(cells):
+                    rows.append(row)
+                    progress.finish_cell()
+            except KeyboardInterrupt:
+                interrupted = True
+        rows.sort(key=lambda row: row.n_gpu_layers)
+        good = [row for row in rows if row.find("tg") and row.n_gpu_layers]
+        fastest = max(good, key=lambda row: row.speeds[-1].rate_tok_per_s, default=None)
+        wires, trouble = self._count_traffic(fastest, interrupted)
+        return _Outcome(rows, None, wires, trouble, interrupted)
+
+    def search(self, known: dict[Any, Any]) -> _Outcome:
+        goal = GOALS[self.options["mix"] or self.options["goal"] or "tg"]
+        tests = (
+            self._tokens("n_prompt", 512) if goal.n_prompt else (),
+            self._tokens("n_gen", 128) if goal.n_gen else (),
+        )
+        with self._sweeper(self.cells(self.counts, tests), known) as (sweeper, _):
+            search = Search(
+                sweeper,
+                goal,
+                self.counts,
+                lambda count: self.cells((count,), tests),
+                self.work,
+            )
+            try:
+                best = search.run()
+            except KeyboardInterrupt:
+                return _Outcome(search.rows, None, interrupted=True)
+        row = next((row for row in search.rows if best and row.n_gpu_layers == best.best_n_gpu_layers), None)
+        wires, trouble = self._count_traffic(row, False)
+        return _Outcome(search.rows, best, wires, trouble)
+
+    def _count_traffic(self, row: LayerRow | None, interrupted: bool) -> tuple[Sequence[Wire], str | None]:
+        if row is None or not row.n_gpu_layers or not self.options["rpc"] or not self.options["traffic"] or interrupted:
+            return (), None
+        spec = dataclasses.replace(self.cells((row.n_gpu_layers,))[-1], **dict(row.varied))
+        return measure_wire(spec, self.plan)
+
+
+def _show(outcome: _Outcome, run: _Run) -> None:
+    rows = outcome.rows
+    crossing = estimate_crossing(rows, run.work)
+    notes = [_tell_wire(wire, rows, crossing) for wire in outcome.wires]
+    if outcome.wire_trouble:
+        notes.append(f"what goes over the network could not be counted: {outcome.wire_trouble}")
+    reasons = explain_best(outcome.best, run.blocks, run.survey.build.devices, crossing) if outcome.best else []
+    if run.options["output"] == "json":
+        click.echo(json.dumps(_export(outcome, run, crossing, reasons), indent=2, ensure_ascii=False))
+    elif rows:
+        page = Page(_heading(run, rows), [*_energy_notes(rows), *notes])
+        click.echo(render_rows(rows, page, form="github" if run.options["output"] == "md" else "simple"), nl=False)
+        if outcome.best:
+            click.echo(_tell_best(outcome.best, reasons), nl=False)
+    if run.options["plot"] and any(row.speeds for row in rows):
+        from harness.render.plot_layers import draw_layers
+
+        best = outcome.best.best_n_gpu_layers if outcome.best else None
+        title = " · ".join(_heading(run, rows)[:2])
+        write_picture(run.options["plot"], lambda: draw_layers(rows, title, best=best, theme=run.options["theme"]))
+
+
+def _heading(run: _Run, rows: Sequence[LayerRow]) -> list[str]:
+    path = pathlib.Path(run.path)
+    name = path.name + (" (synthetic)" if is_synthetic(path) else "")
+    devices = [device.name for device in run.survey.build.devices if device.kind in ("gpu", "igpu")]
+    heading = [name, ", ".join(devices) or "CPU only"]
+    reps = {speed.n_samples for row in rows for speed in row.speeds}
+    if not reps:
+        return heading
+    return [*heading, f"{'–'.join(map(str, sorted({min(reps), max(reps)})))} repetition{'s' if max(reps) > 1 else ''}"]
+
+
+def _energy_notes(rows: Sequence[LayerRow]) -> list[str]:
+    sources = list(dict.fromkeys(source for row in rows for source in row.power_sources))
+    shares = [row.sampler_share for row in rows if row.sampler_share]
+    if not sources:
+        return []
+    cost = f"; watching took {max(shares):.2%} of one CPU" if shares else ""
+    return [f"J per token by {', '.join(sources)}{cost}"]
+
+
+def _tell_wire(wire: Wire, rows: Sequence[LayerRow], crossing: float | None) -> str:
+    speed = next((row.find("tg") for row in rows if row.n_gpu_layers == wire.n_gpu_layers), None)
+    return describe_wire(
+        f"{wire.endpoint} at -ngl {wire.n_gpu_layers}",
+        wire.sent_bytes_per_token,
+        wire.received_bytes_per_token,
+        wire.round_trips_per_token,
+        speed.token_s if speed else None,
+        crossing,
+    )
+
+
+def _tell_best(best: Best, reasons: Sequence[str]) -> str:
+    lines = ["", f"best for {best.goal.text}: {best.best_n_gpu_layers} layers", ""]
+    lines += [f"  {line}" for line in flag_lines(best.best_n_gpu_layers)]
+    lines += ["", *(wrap(f"- {reason}") for reason in reasons)]
+    return "\n".join(lines) + "\n"
+
+
+def _export(outcome: _Outcome, run: _Run, crossing: float | None, reasons: Sequence[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    if outcome.best:
+        values = {
+            "best_n_gpu_layers": outcome.best.best_n_gpu_layers,
+            "measured_counts": list(outcome.best.measured),
+            "cost_share": round(outcome.best.cost_share, 4),
+            "reason": " ".join(f"{reason[0].upper()}{reason[1:]}." for reason in reasons),
+            "goal": dataclasses.asdict(outcome.best.goal),
+            "spent_s": outcome.best.spent_s,
+            "full_sweep_s_estimated": outcome.best.full_sweep_s,
+            "failed": {str(count): text for count, text in outcome.best.failed.items()},
+            "skipped": {str(count): text for count, text in outcome.best.skipped.items()},
+        }
+    path = pathlib.Path(run.path)
+    return {
+        **values,
+        "model": path.name,
+        "is_synthetic": is_synthetic(path),
+        "max_n_gpu_layers": run.blocks.max_gpu_layers,
+        "rows": export_rows(outcome.rows),
+        "network": [dataclasses.asdict(wire) for wire in outcome.wires],
+        "network_crossing_s_per_token": crossing if outcome.wires else None,
+        "interrupted": outcome.interrupted,
+    }
+
+
+def _exit_code(outcome: _Outcome, keeper: Keeper) -> int:
+    if outcome.interrupted:
+        return EXIT_INTERRUPTED
+    if keeper.trouble:
+        return StoreError.exit_code
+    if any(row.failure for row in outcome.rows) or not any(row.speeds for row in outcome.rows):
+        return NativeError.exit_code
+    distrusted = any(caution.distrust for row in outcome.rows for speed in row.speeds for caution in speed.cautions)
+    return EXIT_NOT_TRUSTED if distrusted else 0

@@ -1,0 +1,67 @@
+"""What llama.cpp's last lines mean, where they mean something that a user can act on: memory that ran out, a server that is gone.
+
+The wording is that of the llama.cpp in llama-cpp-python 0.3.36 (ggml-alloc.c, ggml-cuda.cu, ggml-rpc.cpp, llama.cpp).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from harness.units import MIB
+
+# ggml-alloc.c: "alloc_tensor_range: failed to allocate CUDA0 buffer of size 851443712", "ggml_gallocr_reserve_n: failed to …"
+_ALLOCATION = re.compile(r"failed to allocate (\S+) buffer of size (\d+)")
+# llama-model.cpp: "unable to allocate CUDA0 buffer"
+_UNABLE = re.compile(r"unable to allocate (\S+) buffer")
+# llama.cpp: "using device CUDA0 (NVIDIA …) (0000:01:00.0) - 604 MiB free"
+_FREE = re.compile(r"using device (\S+) .* - (\d+) MiB free")
+# ggml-cuda.cu, ggml_cuda_error: "CUDA error: out of memory", then "current device: 0, in function alloc at …"
+_CUDA_MEMORY = re.compile(r"(CUDA|ROCm|MUSA) error: out of memory")
+_CURRENT_DEVICE = re.compile(r"current device: (\d+)")
+_CUDA_GONE = re.compile(r"CUDA error: (.*(?:GPU is lost|unknown error|driver|fallen off).*)", re.IGNORECASE)
+_RPC_GONE = "Remote RPC server crashed or returned malformed response"
+_RPC_CONNECT = re.compile(r"(?:Failed to connect to|RPC handshake failed for) (\S+)")
+
+
+def explain(lines: Iterable[str]) -> str | None:
+    """Say in half a sentence what made llama.cpp give up; None where its last lines are of no known kind."""
+    known = list(lines)
+    return _explain_allocation(known) or _explain_card(known) or _explain_server(known)
+
+
+def _explain_allocation(lines: list[str]) -> str | None:
+    """The first buffer that could not be had: later ones only follow from it."""
+    free = {match[1]: int(match[2]) for line in lines if (match := _FREE.search(line))}
+    for line in lines:
+        if match := _ALLOCATION.search(line):
+            return f"out of memory on {match[1]}, asked {round(int(match[2]) / MIB)} MiB{_spell_free(match[1], free)}"
+    for line in lines:
+        if match := _UNABLE.search(line):
+            return f"out of memory on {match[1]}{_spell_free(match[1], free)}"
+    return None
+
+
+def _spell_free(buffer: str, free_mib: dict[str, int]) -> str:
+    device = buffer.partition("[")[0]
+    return f" of {free_mib[device]} free" if device in free_mib else ""
+
+
+def _explain_card(lines: list[str]) -> str | None:
+    text = "\n".join(lines)
+    if match := _CUDA_MEMORY.search(text):
+        device = _CURRENT_DEVICE.search(text)
+        name = f"{match[1]}{device[1] if device else ''}"
+        return f"out of memory on {name} while it computed: the model fits, its scratch memory does not; offload fewer layers"
+    if match := _CUDA_GONE.search(text):
+        return f"the card or its driver went away ({match[1].strip()})"
+    return None
+
+
+def _explain_server(lines: list[str]) -> str | None:
+    text = "\n".join(lines)
+    if _RPC_GONE in text:
+        return "the RPC server hung up: it crashed, was ended, or the network is gone"
+    if match := _RPC_CONNECT.search(text):
+        return f"the RPC server at {match[1]} could not be reached"
+    return None

@@ -1,0 +1,35 @@
+"""The worker's job ``devices``: everything that ggml sees, with what it was compiled for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import llama_cpp
+
+
+def run(runtime: Any, request: dict[str, Any], emit: Callable[[str, dict[str, Any]], None]) -> None:
+    """Emit the build and each device with its backend; `request` may name RPC servers as ``rpc``.
+
+    Raises
+    ------
+    NativeError : an RPC server is missing.
+    """
+    runtime.attach_rpc(request.get("rpc") or ())
+    lib = runtime.lib
+    backends = {}
+    for index in range(lib.ggml_backend_dev_count()):
+        pointer = lib.ggml_backend_dev_get(index)
+        registry = lib.ggml_backend_dev_backend_reg(pointer)
+        backends[lib.ggml_backend_dev_name(pointer).decode()] = lib.ggml_backend_reg_name(registry).decode()
+    registries = [lib.ggml_backend_reg_name(lib.ggml_backend_reg_get(i)) for i in range(lib.ggml_backend_reg_count())]
+    emit(
+        "done",
+        {
+            "build": dataclasses.asdict(runtime.describe()),
+            "backend_of": backends,
+            "compiled": list(dict.fromkeys(name.decode().partition("[")[0] for name in registries)),
+            "can_offload": bool(llama_cpp.llama_supports_gpu_offload()),
+        },
+    )

@@ -1,0 +1,46 @@
+"""The worker's job ``serve``: lend devices to other machines by llama.cpp's own RPC, until the process ends."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+from harness.errors import NativeError
+from harness.native import bindings
+
+
+def run(runtime: Any, request: dict[str, Any], emit: Callable[[str, dict[str, Any]], None]) -> None:
+    """Serve `request`'s devices (names; all GPUs, else the CPU, where there are none) at its endpoint with its n_threads.
+
+    Emits ``serving`` just before the port is opened; returns only where it could not be.
+
+    Raises
+    ------
+    NativeError : no RPC in this build, an unknown device, or the port could not be opened.
+
+    Source: ggml_backend_rpc_start_server in ggml-rpc.cpp; get_devices in tools/rpc/rpc-server.cpp.
+    """
+    functions = bindings.rpc_functions(runtime.lib)
+    if functions is None:
+        raise NativeError(
+            "This llama.cpp was built without RPC; rebuild it with `CMAKE_ARGS=-DGGML_RPC=ON scripts/harness devices`."
+        )
+    devices = runtime.describe().devices
+    local = [device for device in devices if not device.name.startswith("RPC")]
+    gpus = [device.name for device in local if device.kind in ("gpu", "igpu")]
+    names = request["devices"] or gpus or [device.name for device in local if device.kind == "cpu"]
+    pointers = runtime.find_devices(names, with_cpu=True)
+    emit("serving", {"devices": [vars_of(device) for name in names for device in devices if device.name == name]})
+    functions[1](
+        request["endpoint"].encode(),
+        None,
+        request["n_threads"],
+        len(pointers),
+        (ctypes.c_void_p * len(pointers))(*pointers),
+    )
+    raise NativeError(f"llama.cpp cannot listen on {request['endpoint']}; choose another --port or --host.")
+
+
+def vars_of(device: Any) -> dict[str, Any]:
+    return {"name": device.name, "description": device.description, "memory_free_bytes": device.memory_free_bytes}

@@ -1,0 +1,223 @@
+"""llama.cpp's RPC seen from outside the engine: is a server there, does it speak our version, and what goes over the wire.
+
+ggml aborts the process when a server is missing, of another version or gone, so everybody asks here first.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.errors import NativeError
+
+#: The protocol of the llama.cpp that this harness runs. Source: RPC_PROTO_*_VERSION in ggml/include/ggml-rpc.h.
+PROTOCOL = (7, 0, 0)
+
+#: A command is its number (1 byte), the size of its body (8 bytes, little-endian) and the body; an answer the same without a number.
+#: Source: rpc_cmd, rpc_msg_hello_req, rpc_msg_hello_rsp in ggml-rpc.cpp; RPC_CONN_CAPS_SIZE in transport.h.
+_HELLO = 14
+_CAPABILITIES = bytes(24)
+_HELLO_REQUEST = struct.pack("<BQ", _HELLO, len(_CAPABILITIES)) + _CAPABILITIES
+_ANSWER_BYTES = 8 + 4 + len(_CAPABILITIES)
+
+#: A server that has not greeted by then is taken as missing; with the start of a worker this stays below three seconds.
+GREETING_TIMEOUT_S = 2.0
+
+_CHUNK_BYTES = 1 << 16
+
+
+def split_endpoint(endpoint: str) -> tuple[str, int]:
+    """Split ``host:port``, which `harness.spec.parse_endpoints` has checked."""
+    host, _, port = endpoint.rpartition(":")
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name means this machine and nothing else."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def find_trouble(endpoint: str, timeout_s: float = GREETING_TIMEOUT_S) -> str | None:
+    """Greet a server as ggml does; None where it answers in our version, else one sentence about what is wrong.
+
+    The name's look-up counts into the timeout (in s): it runs in a thread that is left behind if it hangs.
+    """
+    found: list[str | None] = []
+    thread = threading.Thread(target=lambda: found.append(_greet(endpoint, timeout_s)), daemon=True)
+    thread.start()
+    thread.join(timeout_s + 0.25)
+    return found[0] if found else _silence(endpoint, timeout_s)
+
+
+def check_servers(endpoints: Sequence[str]) -> None:
+    """Make sure that every server answers, all at the same time.
+
+    Raises
+    ------
+    NativeError : one is unreachable, silent, busy or of another version.
+    """
+    found: dict[str, str | None] = {}
+
+    def ask(endpoint: str) -> None:
+        found[endpoint] = find_trouble(endpoint)
+
+    threads = [threading.Thread(target=ask, args=(endpoint,), daemon=True) for endpoint in endpoints]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for endpoint in endpoints:
+        if found[endpoint]:
+            raise NativeError(str(found[endpoint]))
+
+
+def wait_for_servers(endpoints: Sequence[str], timeout_s: float) -> None:
+    """Give servers that have just died some time to come back; whether they did is for the next to find out."""
+    deadline = time.monotonic() + timeout_s
+    for endpoint in endpoints:
+        while find_trouble(endpoint, 0.5) is not None and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+
+def _greet(endpoint: str, timeout_s: float) -> str | None:
+    deadline = time.monotonic() + timeout_s
+    try:
+        address = (socket.gethostbyname(split_endpoint(endpoint)[0]), split_endpoint(endpoint)[1])
+        with socket.create_connection(address, timeout=timeout_s) as connection:
+            connection.sendall(_HELLO_REQUEST)
+            answer = b""
+            while len(answer) < _ANSWER_BYTES:
+                connection.settimeout(max(deadline - time.monotonic(), 0.01))
+                piece = connection.recv(_ANSWER_BYTES - len(answer))
+                if not piece:
+                    return (
+                        f"{endpoint} hung up when it was greeted: it is no RPC server of llama.cpp, or one of another version "
+                        f"than {_spell(PROTOCOL)}; run the same version of harness or llama.cpp on both machines."
+                    )
+                answer += piece
+    except TimeoutError:
+        return _silence(endpoint, timeout_s)
+    except socket.gaierror:
+        return f"There is no machine by the name in {endpoint}; check it, or give its address."
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        return f"No RPC server can be reached at {endpoint} ({reason}); start one there with `harness rpc-server`."
+    return _judge_version(endpoint, answer)
+
+
+def _judge_version(endpoint: str, answer: bytes) -> str | None:
+    """Source: negotiate_hello in ggml-rpc.cpp, which aborts on another major or a newer minor version."""
+    (size,) = struct.unpack_from("<Q", answer)
+    version = tuple(answer[8:11])
+    if size != _ANSWER_BYTES - 8:
+        return f"{endpoint} does not answer as an RPC server of llama.cpp does; check the port."
+    if version[0] != PROTOCOL[0] or version[1] > PROTOCOL[1]:
+        return (
+            f"The RPC server at {endpoint} speaks version {_spell(version)} of the protocol and this llama.cpp {_spell(PROTOCOL)}; "
+            "run the same version of harness or llama.cpp on both machines."
+        )
+    return None
+
+
+def _silence(endpoint: str, timeout_s: float) -> str:
+    return (
+        f"{endpoint} gave no answer within {timeout_s:g} s: the machine is off or behind a firewall, or its RPC server is busy "
+        "with another client (it serves one at a time)."
+    )
+
+
+def _spell(version: Sequence[int]) -> str:
+    return ".".join(map(str, version))
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What went over the wire: bytes to the server, bytes back, and how often the client waited for an answer."""
+
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    round_trips: int = 0
+
+    def __sub__(self, other: Traffic) -> Traffic:
+        return Traffic(
+            self.sent_bytes - other.sent_bytes,
+            self.received_bytes - other.received_bytes,
+            self.round_trips - other.round_trips,
+        )
+
+
+class CountingProxy:
+    """A proxy on loopback that passes everything on to a server and counts it. Never in the way while something is timed.
+
+    A round trip is an answer after a request: the direction turned from the client's to the server's.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self._target = split_endpoint(endpoint)
+        self._lock = threading.Lock()
+        self._sent = self._received = self._turns = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        self.endpoint = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def read(self) -> Traffic:
+        with self._lock:
+            return Traffic(self._sent, self._received, self._turns)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._target, timeout=GREETING_TIMEOUT_S)
+            except OSError:
+                return
+            server.settimeout(None)
+            for end in (client, server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._open += [client, server]
+            asked = [False]
+            threading.Thread(target=self._pump, args=(client, server, asked, True), daemon=True).start()
+            threading.Thread(target=self._pump, args=(server, client, asked, False), daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket, asked: list[bool], is_request: bool) -> None:
+        try:
+            while piece := source.recv(_CHUNK_BYTES):
+                with self._lock:
+                    if is_request:
+                        self._sent += len(piece)
+                    else:
+                        self._received += len(piece)
+                        self._turns += asked[0]
+                    asked[0] = is_request
+                target.sendall(piece)
+        except OSError:
+            pass
+        for end in (source, target):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def close(self) -> None:
+        for end in (self._listener, *self._open):
+            try:
+                end.close()
+            except OSError:
+                pass
+
+    def __enter__(self) -> CountingProxy:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

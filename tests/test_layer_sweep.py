@@ -1,0 +1,462 @@
+"""Real sweeps against real RPC servers on loopback: the offload device of machines that have none."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import resource
+import signal
+import threading
+import time
+
+import psutil
+import pytest
+
+from harness.catalog import Shape
+from harness.devices import survey_devices
+from harness.gguf_file import read_file_header
+from harness.layer_row import make_row
+from harness.layers import GOALS, Search, Sweeper, estimate_crossing, explain_best, measure_wire, recall
+from harness.machine import describe_machine
+from harness.record import Device, from_json, to_json
+from harness.render.layers import export_rows
+from harness.rpc import find_trouble
+from harness.spec import Grid, RunSpec
+from harness.sweep import Plan
+from harness.synth import ensure_synthetic
+from harness.theory.offload import Capacity, describe_blocks, predict_fit
+from harness.units import MIB
+
+from .rpc_server import rpc_server
+from .test_cli import harness, one_sentence
+
+pytestmark = [pytest.mark.engine, pytest.mark.skipif(os.name == "nt", reason="the server is ended by POSIX signals")]
+
+#: Model and KV cache on the device in MiB, by layers, as llama.cpp's log gave them for the embedded model at a context of 512.
+ON_DEVICE = {10: (47.71, 3.38), 20: (68.85, 7.12), 30: (89.99, 10.88), 31: (92.10, 11.25)}
+
+
+@pytest.fixture(scope="module")
+def server():
+    with rpc_server() as served:
+        yield served
+
+
+def cells(model, counts, endpoints, n_prompt=(), n_gen=(2,), **axes):
+    chosen = {"n_gpu_layers": counts, "rpc": [tuple(endpoints)], "n_threads": [1], **axes}
+    return Grid([model], chosen, n_prompt=n_prompt, n_gen=n_gen, repetitions=1).cells()
+
+
+def sweep(made, **options):
+    """(rows, records that were kept) of a sweep."""
+    kept = []
+    watch = options.pop("watch", lambda step: None)
+    sweeper = Sweeper(Plan("sweep", describe_machine()), kept.append, watch, **options)
+    try:
+        return list(sweeper.sweep(made)), kept
+    finally:
+        sweeper.close()
+
+
+def test_layers_and_cache_move_to_the_device_one_by_one(server, model):
+    rows, kept = sweep(cells(model, [0, *ON_DEVICE], [server.endpoint], n_prompt=(8,)))
+    assert [row.n_gpu_layers for row in rows] == [0, *ON_DEVICE]
+    assert "RPC0" not in rows[0].memory
+    for row in rows[1:]:
+        model_mib, kv_mib = ON_DEVICE[row.n_gpu_layers]
+        assert row.memory["RPC0"]["model"] / MIB == pytest.approx(model_mib, abs=0.02)
+        assert row.memory["RPC0"]["kv"] / MIB == pytest.approx(kv_mib / 2, abs=0.02), "a context of 256 here"
+        assert row.layers_by_device["RPC0"] == row.n_gpu_layers
+    assert all(len(row.speeds) == 2 and not row.failure for row in rows)
+    assert "RPC0" in [device.name for device in kept[0].build.devices], "the record knows the devices that joined"
+    assert any(name.startswith("RPC") for name in kept[0].build.backends)
+
+
+def test_kv_stays_on_the_host_when_asked_and_can_be_swept(server, model):
+    rows, _ = sweep(cells(model, [31], [server.endpoint], no_kv_offload=[False, True]))
+    assert [row.varied["no_kv_offload"] for row in rows] == [False, True]
+    assert rows[0].memory["RPC0"]["kv"] > 0
+    assert "kv" not in rows[1].memory["RPC0"]
+    assert rows[1].memory["CPU"]["kv"] == rows[0].memory["RPC0"]["kv"]
+
+
+def test_experts_move_back_to_the_cpu_layer_by_layer(server, tmp_path):
+    shape = Shape("llama", 4, 256, 512, 4, 2, 64, 320, 512, False, 1e4, expert_count=4, expert_used_count=2)
+    path = ensure_synthetic(shape, "Q8_0", tmp_path, name="tiny-moe")
+    blocks = describe_blocks(read_file_header(path))
+    made = cells(str(path), [5], [server.endpoint], n_cpu_moe=[0, 1, 4, 9], no_kv_offload=[True])
+    rows, _ = sweep(made)
+    on_device = [row.memory["RPC0"]["model"] for row in rows]
+    expected = [predict_fit(blocks, cell, [Capacity("RPC0", None)]).needed_bytes["RPC0"] for cell in made]
+    assert on_device == pytest.approx(expected, abs=0.02 * MIB)
+    assert on_device[0] - on_device[1] == pytest.approx(blocks.expert_bytes[0], abs=0.02 * MIB)
+    assert on_device[2] == on_device[3], "the model has four layers"
+
+
+def test_two_servers_share_the_layers_by_their_split(server, model):
+    with rpc_server() as second:
+        made = cells(model, [31], [server.endpoint, second.endpoint], tensor_split=[(3.0, 1.0), (1.0, 1.0)])
+        rows, _ = sweep(made)
+        layers = [(row.layers_by_device["RPC0"], row.layers_by_device["RPC1"]) for row in rows]
+        assert layers == [(24, 7), (16, 15)]
+        for row in rows:
+            on_both = row.memory["RPC0"]["model"] + row.memory["RPC1"]["model"]
+            assert on_both / MIB == pytest.approx(ON_DEVICE[31][0], abs=0.02)
+        assert rows[0].memory["RPC0"]["model"] > rows[1].memory["RPC0"]["model"], "three quarters, then half"
+        one = cells(model, [31], [server.endpoint, second.endpoint], devices=[("RPC1",)])
+        (row,), _ = sweep(one)
+        assert row.layers_by_device == {"RPC1": 31}
+        wires, trouble = measure_wire(made[0], Plan("sweep", describe_machine()))
+    assert trouble is None
+    assert [wire.endpoint for wire in wires] == [server.endpoint, second.endpoint]
+    assert wires[1].received_bytes_per_token > 4 * 49152, (
+        "the last device sends 49,152 logits of four bytes for each token"
+    )
+    assert wires[0].round_trips_per_token >= 1
+
+
+def test_a_worker_serves_other_servers_only_after_a_new_start(server, model):
+    with rpc_server() as second:
+        (first, other), _ = sweep([*cells(model, [4], [server.endpoint]), *cells(model, [4], [second.endpoint])])
+    assert [row.layers_by_device["RPC0"] for row in (first, other)] == [4, 4]
+
+
+def test_a_server_that_dies_in_mid_sweep_is_one_failed_row(model):
+    """The native server is killed in the timed region; its supervisor starts another, and the rest goes on with that one."""
+    with rpc_server() as served:
+        killed = []
+
+        def kill(step):
+            if step.spec.n_gpu_layers == 8 and step.phase == "repetition" and not killed:
+                killed.append(served.pids[-1])
+                # Its supervisor takes two seconds to notice, longer than a new worker takes to ask for the server.
+                served.process.send_signal(signal.SIGSTOP)
+                served.kill_server()
+                threading.Timer(2, served.process.send_signal, [signal.SIGCONT]).start()
+
+        made = cells(model, [4, 8, 12, 31], [served.endpoint])
+        made[1] = dataclasses.replace(made[1], n_gen=128)
+        rows, kept = sweep(made, watch=kill)
+        assert [bool(row.failure) for row in rows] == [False, True, False, False]
+        assert "the RPC server hung up" in rows[1].failure
+        assert kept[1].failure.cause == "abort"
+        assert kept[1].failure.log, "its last words are kept"
+        assert len(served.pids) == 2
+        assert psutil.pid_exists(served.pids[-1])
+    assert not psutil.pid_exists(served.pids[-1]), "Ctrl-C ends the server too"
+
+
+def test_a_sweep_whose_server_is_gone_for_good_goes_on_after_a_resume(model, results):
+    with rpc_server() as served:
+        command = [
+            "sweep",
+            "-p",
+            "0",
+            "-n",
+            "2",
+            "-r",
+            "1",
+            "-t",
+            "1",
+            "--rpc",
+            served.endpoint,
+            "-o",
+            "json",
+            "--no-traffic",
+        ]
+        code, out, _ = harness(*command, "-ngl", "0,5")
+        assert code in (0, 5), out
+        port = int(served.endpoint.split(":")[1])
+    (journal,) = results.rglob("*.jsonl")
+    before = journal.read_bytes()
+    # A sweep that is killed leaves the cells before, and the half line that it was writing.
+    journal.write_bytes(before + before[:200])
+    code, out, err = harness(*command, "-ngl", "0,5,9", "--resume")
+    assert (code, out) == (3, "")
+    assert "No RPC server can be reached" in one_sentence(err)
+    with rpc_server(port=port):
+        code, out, err = harness(*command, "-ngl", "0,5,9", "--resume")
+    assert code in (0, 5), err
+    assert [row["n_gpu_layers"] for row in json.loads(out)["rows"]] == [0, 5, 9]
+    assert all(row["tests"] for row in json.loads(out)["rows"])
+    lines = journal.read_bytes()
+    assert lines.startswith(before), "nothing lost"
+    layers = []
+    for line in lines.decode().splitlines():
+        try:
+            layers.append(json.loads(line)["asked"]["n_gpu_layers"])
+        except json.JSONDecodeError:
+            layers.append("cut")
+    assert layers == [0, 5, "cut", 9], "nothing repeated"
+    assert list(results.rglob("*.jsonl")) == [journal]
+
+
+def test_a_device_that_runs_out_of_memory_is_a_row_with_its_figures(model, server):
+    """The server may take 400 MiB of address space more than it has, and the cache of a long context is more than that."""
+    with rpc_server() as served:
+        server_process = psutil.Process(served.pids[-1])
+        limit = server_process.memory_info().vms + 400 * MIB
+        resource.prlimit(server_process.pid, resource.RLIMIT_AS, (limit, limit))
+        (row,), kept = sweep(cells(model, [31], [served.endpoint], n_depth=[30_000]))
+    assert row.failure is not None
+    assert "out of memory on RPC0" in row.failure
+    assert "asked 6" in row.failure, row.failure
+    assert recall(kept, 1), "what memory refused is not tried again"
+
+
+def test_what_cannot_fit_is_skipped_with_the_reason_and_tried_when_asked(server, model):
+    blocks = describe_blocks(read_file_header(model))
+    small = [Device("RPC0", "a small one", "gpu", 60 * MIB, 60 * MIB)]
+    made = cells(model, [4, 31], [server.endpoint])
+    rows, kept = sweep(made, blocks=blocks, devices=small)
+    assert rows[1].skipped == "cannot fit on RPC0: weights and cache need 98 MiB of 60 free"
+    assert len(kept) == 1
+    rows, kept = sweep(made, blocks=blocks, devices=small, try_anyway=True)
+    assert [row.skipped for row in rows] == [None, None]
+    assert export_rows(rows)[1]["memory_bytes"]["RPC0"]["model"] > 90 * MIB
+
+
+def test_the_best_count_is_found_and_explained(server, model):
+    blocks = describe_blocks(read_file_header(model))
+    kept = []
+    devices = survey_devices([server.endpoint]).build.devices
+    sweeper = Sweeper(Plan("sweep", describe_machine()), kept.append, lambda step: None, blocks, devices)
+    work = {count: blocks.work(count) for count in range(32)}
+    try:
+        search = Search(
+            sweeper, GOALS["tg"], range(32), lambda n: cells(model, [n], [server.endpoint], n_gen=(4,)), work
+        )
+        best = search.run()
+    finally:
+        sweeper.close()
+    assert {0, 31} <= set(best.measured)
+    assert best.best_n_gpu_layers in best.measured
+    assert len(best.measured) <= 8
+    assert 0 < best.cost_share < 0.5, "timings of a busy test machine jump; the bound proper is measured on a quiet one"
+    speeds = {row.n_gpu_layers: row.find("tg").rate_tok_per_s for row in best.rows if row.speeds}
+    assert best.best_n_gpu_layers == max(speeds, key=speeds.get)
+    reasons = explain_best(best, blocks, devices, estimate_crossing(best.rows, work))
+    assert any("times as fast as" in reason for reason in reasons)
+    assert any(f"of {best.n_counts} counts" in reason for reason in reasons)
+
+
+class ScriptedSweeper:
+    """A sweeper whose engine is a formula: ms a token by count, and a clock that moves by what each cell takes."""
+
+    try_anyway = False
+
+    def __init__(self, recorded, milliseconds, out_of_memory_from=99):
+        self.recorded, self.milliseconds, self.limit = recorded, milliseconds, out_of_memory_from
+        self.now_s = 0.0
+
+    def predict(self, spec):
+        from harness.theory.offload import Fit
+
+        return Fit(True, None, {})
+
+    def measure(self, made):
+        from harness.record import Failure, Sample
+
+        for cell in made:
+            token_ns = round(self.milliseconds(cell.n_gpu_layers) * 1e6)
+            n = cell.n_tokens
+            self.now_s += 0.2 + token_ns * (n * cell.repetitions + cell.warmup) / 1e9
+            failed = cell.n_gpu_layers >= self.limit
+            sample = Sample(token_ns * n, None, (token_ns,) * n, False)
+            yield dataclasses.replace(
+                self.recorded, asked=cell, samples=() if failed else (sample,) * cell.repetitions, warnings=(),
+                failure=Failure("load", "out of memory on CUDA0, asked 9 MiB of 1 free", "refused") if failed else None,
+            )  # fmt: skip
+
+
+def search_script(recorded, milliseconds, counts=range(32), **options):
+    """(what a search finds, time of the full sweep) on a scripted engine."""
+    sweeper = ScriptedSweeper(recorded, milliseconds, **options)
+    full = ScriptedSweeper(recorded, milliseconds)
+    list(full.measure([cell_of(n) for n in counts if n < sweeper.limit]))
+    work = {n: n / max(counts) for n in counts}
+    search = Search(sweeper, GOALS["tg"], counts, lambda n: [cell_of(n)], work, clock=lambda: sweeper.now_s)
+    return search.run(), full.now_s
+
+
+def cell_of(count):
+    return RunSpec("m.gguf", n_gpu_layers=count, n_gen=64, repetitions=5)
+
+
+@pytest.mark.parametrize(
+    "milliseconds",
+    [
+        lambda n: 100 - 2.5 * n,
+        lambda n: 100 - 2.5 * min(n, 20) + 7 * max(n - 20, 0),
+        lambda n: 50 + 0.2 * n,
+        lambda n: 100 - 2 * n + (30 if n > 22 else 0),
+    ],
+)
+def test_a_search_keeps_its_bounds(recorded, milliseconds):
+    """At most a quarter of the real full sweep's time, within 3 % of its best, and the share that it states is the true one."""
+    best, full_s = search_script(recorded[0], milliseconds)
+    assert milliseconds(best.best_n_gpu_layers) <= 1.03 * min(map(milliseconds, range(32)))
+    assert best.spent_s / full_s <= 0.25
+    assert best.cost_share == pytest.approx(best.spent_s / full_s, rel=0.1)
+
+
+def test_a_search_whose_time_is_used_up_says_what_might_still_win(recorded):
+    """A crossing that costs as much as it saves leaves doubts that a quarter of twelve counts cannot settle."""
+    best, full_s = search_script(recorded[0], lambda n: 50 + (6 if n else 0) - 0.05 * n, counts=range(0, 36, 3))
+    assert len(best.measured) == 3
+    assert best.spent_s / full_s <= 0.26
+    assert "might still win by up to" in best.stopped
+
+
+def test_a_count_that_is_clearly_slower_is_looked_at_once(recorded):
+    best, _ = search_script(recorded[0], lambda n: 100 - 2.5 * n)
+    assert (best.best_n_gpu_layers, best.measured, best.quick) == (31, (0, 16, 31), (16,))
+    best, _ = search_script(recorded[0], lambda n: 50 + 3 * n)
+    assert best.best_n_gpu_layers == 0
+    assert 31 in best.quick
+
+
+def test_memory_that_runs_out_bounds_the_search(recorded):
+    best, _ = search_script(recorded[0], lambda n: 100 - 2.5 * n, out_of_memory_from=19)
+    assert best.best_n_gpu_layers == 18
+    assert set(best.failed) | set(best.skipped) == set(range(19, 32))
+
+
+def test_a_crossing_is_told_from_the_layers_behind_it(recorded):
+    scripted = ScriptedSweeper(recorded[0], lambda n: 50 + (8 if n else 0) - 0.5 * n)
+    rows = [make_row(list(scripted.measure([cell_of(n)])), ["n_gpu_layers"]) for n in (0, 4, 16, 31)]
+    assert estimate_crossing(rows, {n: n / 31 for n in range(32)}) == pytest.approx(0.008)
+    assert estimate_crossing(rows[1:], {n: n / 31 for n in range(32)}) is None
+
+
+def test_records_are_known_again_whatever_the_path(recorded):
+    record = from_json(json.loads(json.dumps(to_json(recorded[0]))))
+    from harness.layers import identify
+
+    known = recall([record], 2)
+    asked = dataclasses.replace(record.asked, model="/somewhere/else/" + record.asked.model)
+    assert identify(asked) in known
+    assert identify(dataclasses.replace(asked, n_threads=None)) in known, "as threads were left to us then and now"
+    assert identify(dataclasses.replace(asked, n_gpu_layers=3)) not in known
+
+
+# The commands.
+
+
+def test_the_server_says_it_is_ready_and_ends_with_ctrl_c():
+    with rpc_server() as served:
+        assert served.lines[0].startswith("serving CPU (")
+        assert served.endpoint in served.lines[0]
+        assert find_trouble(served.endpoint) is None
+        code, _, err = harness("rpc-server", "--port", served.endpoint.split(":")[1])
+        assert code == 2
+        assert "another program listens there" in one_sentence(err)
+    assert served.process.returncode == 130
+    assert "the RPC server has ended" in served.process.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--host", "0.0.0.0"], "no password and no encryption"),
+        (["--host", "0.0.0.0"], "say --allow-network"),
+        (["--host", "a/b"], "choose another --host"),
+        (["--port", "0", "-dev", "CUDA9"], "There is no device CUDA9 to use; there are CPU"),
+        (["--port", "0", "-dev", "CPU,CPU"], "names alternatives"),
+    ],
+)
+def test_a_server_that_may_not_or_cannot_is_one_sentence(arguments, words):
+    code, out, err = harness("rpc-server", *arguments)
+    assert code in (2, 3)
+    assert out == ""
+    assert words in one_sentence(err)
+
+
+def test_the_network_is_served_only_with_the_warning():
+    with rpc_server("--host", "0.0.0.0", "--allow-network") as served:
+        served.process.send_signal(signal.SIGINT)
+        assert "no password and no encryption" in served.process.communicate(timeout=30)[1]
+
+
+def test_a_sweep_as_a_user_sees_it(server, results, tmp_path):
+    code, out, err = harness(
+        "sweep", "--rpc", server.endpoint, "-ngl", "0-60+16", "-p", "8", "-n", "4", "-r", "1", "-t", "1",
+        "--plot", tmp_path / "layers.svg",
+    )  # fmt: skip
+    assert code in (0, 5), err
+    assert "-ngl 32, 48 means 31" in err.replace("\n", " ")
+    assert all(f"\n{count:5} " in out for count in (0, 16, 31))
+    assert max(map(len, out.splitlines())) <= 80
+    assert "waits for" in out
+    svg = (tmp_path / "layers.svg").read_text(encoding="utf-8")
+    for words in ("pp8, tokens/s", "tg4, tokens/s", "memory, MiB", "layers on the device"):
+        assert words in svg
+
+
+def test_best_as_json(server, results):
+    code, out, err = harness(
+        "sweep",
+        "--best",
+        "--for",
+        "chat",
+        "--rpc",
+        server.endpoint,
+        "-p",
+        "8",
+        "-n",
+        "4",
+        "-r",
+        "1",
+        "-t",
+        "1",
+        "-o",
+        "json",
+    )
+    assert code in (0, 5), err
+    found = json.loads(out)
+    assert found["best_n_gpu_layers"] in found["measured_counts"]
+    assert 0 < found["cost_share"] < 1
+    assert "times as fast as" in found["reason"]
+    assert found["goal"] == {"name": "chat", "n_prompt": 512, "n_gen": 256}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--goal", "pp"], "add --best"),
+        (["--best", "--goal", "pp", "--for", "rag"], "exclude each other"),
+        (["--best", "-ncmoe", "0,1"], "--best looks for -ngl alone"),
+        (["--resume", "nowhere.jsonl"], "There is no journal nowhere.jsonl"),
+        (["--resume"], "There is no sweep in"),
+        (["--plot", "a.gif"], "neither a .png nor a .svg"),
+        (["--rpc", "host"], "write host:port"),
+        (["--rpc", "[::1]:5"], "write host:port"),
+        (["--rpc", "127.0.0.1:1"], "No RPC server can be reached"),
+        (["-ts", "0/0"], "does not add up"),
+    ],
+)
+def test_a_wrong_question_is_one_sentence(arguments, words, results):
+    start = time.monotonic()
+    code, out, err = harness("sweep", *arguments)
+    assert time.monotonic() - start < 60
+    assert code in (2, 3)
+    assert out == ""
+    assert words in one_sentence(err)
+
+
+def test_an_unknown_device_is_a_failed_row_that_names_those_there_are(server, results):
+    code, out, _ = harness(
+        "sweep", "--rpc", server.endpoint, "-dev", "CUDA7", "-ngl", "4", "-p", "0", "-n", "1", "-r", "1"
+    )
+    assert code == 3
+    assert "There is no device CUDA7 to use; there are RPC0" in " ".join(out.split())
+
+
+def test_a_dash_ts_of_more_devices_than_there_are_is_said(server, results):
+    split = "/".join(["1"] * 40)
+    code, out, _ = harness(
+        "sweep", "--rpc", server.endpoint, "-ts", split, "-ngl", "4", "-p", "0", "-n", "1", "-r", "1"
+    )
+    assert code == 3
+    assert "-ts names 40 devices" in " ".join(out.split())
