@@ -27,15 +27,20 @@ _LOAD_MODE = re.compile(r"\(load_mode = ([a-z+]+)\)")
 _DEBUG_WORTH_KEEPING = "assigned to device"
 
 
+#: Every callback that the library was ever given: it may call one as long as it is loaded, and a collected one is a segmentation fault.
+_KEPT: list[object] = []
+
+
 class Tape:
-    """Records the log from now on. Keep it alive as long as the library: a collected callback is a segmentation fault."""
+    """Records the log from now on."""
 
     def __init__(self, *, to_stderr: bool = True) -> None:
         self.lines: list[str] = []
         self.errors: list[str] = []
         self._to_stderr = to_stderr
-        self._callback = llama_cpp.llama_log_callback(self._take)
-        llama_cpp.llama_log_set(self._callback, None)
+        callback = llama_cpp.llama_log_callback(self._take)
+        _KEPT.append(callback)
+        llama_cpp.llama_log_set(callback, None)
 
     def _take(self, level: int, text: bytes, _user_data: object) -> None:
         if level < _INFO and _DEBUG_WORTH_KEEPING.encode() not in text:
