@@ -36,6 +36,8 @@ from harness.theory.memory import (
     COMPUTE,
     HOST,
     KV,
+    OUTPUT,
+    RECURRENT,
     DeviceRules,
     Host,
     Line,
@@ -232,7 +234,7 @@ def _forecast_one(model: Model, spec: RunSpec, host: Host, dry: _DryRun, index: 
     for buffer in plan.get("buffers", ()):
         device = device_of_buffer(buffer["buffer"])
         cause = cause_of_log(buffer["cause"], buffer["buffer"])
-        if cause in (COMPUTE, "output buffer", "recurrent state") and buffer["size_bytes"]:
+        if cause in (COMPUTE, OUTPUT, RECURRENT):
             lines.append(Line(cause, device, buffer["buffer"], buffer["size_bytes"]))
     _check_cache(lines, remarks, plan.get("cache_bytes"))
     runtime, interpreter = _forecast_runtime(model, spec, dry, lines)
@@ -279,11 +281,9 @@ def _forecast_runtime(
         return (), None
     # A plan's output buffer and recurrent state are real; nothing has touched the first, and the second is cleared.
     real = [
-        NativeBuffer(
-            line.cause, line.device, line.buffer, line.size_bytes, 0 if line.cause == "output buffer" else None
-        )
+        NativeBuffer(line.cause, line.device, line.buffer, line.size_bytes, 0 if line.cause == OUTPUT else None)
         for line in lines
-        if line.device == HOST and line.cause in ("output buffer", "recurrent state")
+        if line.device == HOST and line.cause in (OUTPUT, RECURRENT)
     ]
     shares = account_growth(dry.readings, real, ()).runtime
     if not shares:

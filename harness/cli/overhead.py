@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import pathlib
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -81,17 +82,17 @@ def command(reference: str, **options: Any) -> None:
     """
     check_picture_path(options["plot"])
     predict_only = options["predict_only"] or _count(options["contexts"]) > 1
-    report = _examine(reference, options, predict_only)
-    click.echo(FORMATS[options["output"]](report), nl=False)
+    # A forecast is not a measurement, and is made again in a moment: it is not kept.
+    with Keeper("overhead", options["results"], save=options["save"] and not predict_only) as keeper:
+        report = _examine(reference, options, predict_only)
+        click.echo(FORMATS[options["output"]](report), nl=False)
+        if report.measurement or report.failure:
+            # Of a path only the last name is kept: paths name people.
+            kept = {**export_report(report), "model": pathlib.PurePath(report.subject.label).name}
+            keeper.keep_line({**kept, "time_utc": utc_now(), "machine": dataclasses.asdict(keeper.machine)})
+    keeper.say_where()
     code = 0 if report.failure is None else NativeError.exit_code
-    # A forecast is not a measurement, and is made again in a moment.
-    if report.measurement or report.failure:
-        with Keeper("overhead", options["results"], save=options["save"]) as keeper:
-            keeper.keep_line(
-                {**export_report(report), "time_utc": utc_now(), "machine": dataclasses.asdict(keeper.machine)}
-            )
-        keeper.say_where()
-        code = code or (StoreError.exit_code if keeper.trouble else 0)
+    code = code or (StoreError.exit_code if keeper.trouble else 0)
     if options["plot"]:
         from harness.render.plot_ledger import draw_ledger
 
