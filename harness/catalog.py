@@ -22,6 +22,7 @@ class Shape:
     """A model's dimensions, in GGUF's names and units (counts of elements), enough to lay out its tensors without its weights.
 
     head_dim is both the key and the value length of one head; extra metadata (rope scaling, biases) goes by flags.
+    cross_attention_blocks are the blocks of mllama that look at an image instead of at the text.
     """
 
     architecture: str
@@ -41,16 +42,22 @@ class Shape:
     expert_count: int = 0
     expert_used_count: int = 0
     sliding_window: int = 0
+    cross_attention_blocks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """One quantization on Hugging Face: its parts in order. verified says whether the hub itself confirmed them."""
+    """One quantization on Hugging Face: its parts in order.
+
+    size_bytes is of all parts together; sha256 has one digest a part, where they are known. verified says whether the hub itself
+    confirmed that the files exist with this size and these digests (`harness models --check`).
+    """
 
     quantization: str
     repository: str
     files: tuple[str, ...]
     size_bytes: int | None = None
+    sha256: tuple[str, ...] = ()
     verified: bool = False
 
 
@@ -83,8 +90,13 @@ class Entry:
                 return files
         if quantization is None and self.files:
             return self.files[0]
-        known = ", ".join(files.quantization for files in self.files) or "none"
-        raise UsageError(f"The catalog has no {wanted or 'file'} of {self.name}; it has {known}.")
+        if not self.files:
+            raise UsageError(
+                f"The catalog names no file of {self.name}; give one as hf:OWNER/REPO:QUANT, or time its shape with "
+                f"-m synth:{self.name}."
+            )
+        known = ", ".join(files.quantization for files in self.files)
+        raise UsageError(f"The catalog has no {wanted} of {self.name}; it has {known}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +176,7 @@ def _parse_entry(name: str, values: Any, origin: str) -> Entry:
 def _parse_files(values: Any, where: str) -> Files:
     if not isinstance(values, dict) or not isinstance(values.get("files"), list):
         raise UsageError(f"{where} has no list of file names.")
-    return _build(
-        Files,
-        {**values, "files": tuple(values["files"]), "quantization": str(values.get("quantization", "")).upper()},
-        where,
-    )
+    return _build(Files, {**values, "quantization": str(values.get("quantization", "")).upper()}, where)
 
 
 _TOML_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
@@ -180,14 +188,25 @@ def _build(kind: Any, values: Mapping[str, Any], where: str) -> Any:
     for key in values:
         if key not in fields:
             raise UsageError(f"{where} has an unknown key {key}; the known ones are {', '.join(fields)}.")
+    made = dict(values)
     for key, field in fields.items():
         if key not in values:
             if field.default is dataclasses.MISSING:
                 raise UsageError(f"{where} lacks {key}.")
             continue
-        written = str(field.type).split(" ")[0]  # "int | None" asks for an int
-        expected = _TOML_TYPES.get(written)
-        value = values[key]
-        if expected and (not isinstance(value, expected) or isinstance(value, bool) != (written == "bool")):
-            raise UsageError(f"{where}: {key} = {value!r} is not of type {written}.")
-    return kind(**values)
+        written = str(field.type)
+        if written.startswith("tuple[") and isinstance(values[key], list):  # "tuple[int, ...]" asks for a list of int
+            item = written[6:].split(",")[0]
+            made[key] = tuple(_check_type(value, item, key, where) for value in values[key])
+        else:
+            _check_type(values[key], written.split(" ")[0], key, where)  # "int | None" asks for an int
+    return kind(**made)
+
+
+def _check_type(value: Any, written: str, key: str, where: str) -> Any:
+    expected = _TOML_TYPES.get(written)
+    if written.startswith("tuple[") and not isinstance(value, tuple):
+        raise UsageError(f"{where}: {key} = {value!r} is not a list.")
+    if expected and (not isinstance(value, expected) or isinstance(value, bool) != (written == "bool")):
+        raise UsageError(f"{where}: {key} = {value!r} is not of type {written}.")
+    return value

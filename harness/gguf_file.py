@@ -8,12 +8,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.theory.gguf import Header, check_complete, read_header
 from harness.theory.split import join_parts, part_names, split_count
 
 _REASONS = {
-    errno.ENOENT: "does not exist; check the name",
     errno.EACCES: "may not be read by you; change its permissions",
     errno.EPERM: "may not be read by you; change its permissions",
     errno.ENAMETOOLONG: "is too long a name for a file; check it",
@@ -25,7 +24,7 @@ class FileSource:
 
     Raises
     ------
-    HarnessError : the file is missing, a directory, empty, not readable, or not a regular file.
+    UsageError : the file is missing, a folder, empty, not readable, or not a regular file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -38,17 +37,19 @@ class FileSource:
             self._size_bytes = os.fstat(self._file.fileno()).st_size
         except (OSError, ValueError) as error:
             number = getattr(error, "errno", None)
+            if number == errno.ENOENT:
+                raise UsageError(f"There is no file {self.path}; check the name.") from None
             reason = _REASONS.get(number or 0, f"cannot be opened ({error}); check the name")
-            raise HarnessError(f"{self.path} {reason}") from error
+            raise UsageError(f"{self.path} {reason}.") from None
         if self._size_bytes == 0:
             self.close()
-            raise HarnessError(f"{self.path} is empty; download it again")
+            raise UsageError(f"{self.path} is empty; download it again.")
 
     def _refuse(self) -> None:
         if self.path.is_dir():
-            raise HarnessError(f"{self.path} is a directory; name a .gguf file in it")
+            raise UsageError(f"{self.path} is a folder; name the GGUF file in it.")
         if self.path.exists():
-            raise HarnessError(f"{self.path} is not a regular file; name a .gguf file")
+            raise UsageError(f"{self.path} is not a regular file; name a GGUF file.")
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
 
     @property

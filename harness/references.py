@@ -1,17 +1,26 @@
-"""What `-m` means: a path, a name of the catalog, or ``synth:`` and such a name."""
+"""What `-m` means: a path, a name of the catalog, a file of Hugging Face's hub, an address, a model of Ollama's, a synthetic one."""
 
 from __future__ import annotations
 
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import unquote, urlsplit
 
-from harness.catalog import Catalog, Entry, parse_catalog
+from harness.catalog import Catalog, Entry, Files, parse_catalog
 from harness.errors import UsageError
 from harness.model_file import default_model, open_model
 
+if TYPE_CHECKING:
+    from harness.hub import HubFile
+
 SYNTHETIC_PREFIX = "synth:"
+HUB_PREFIX = "hf:"
+OLLAMA_PREFIX = "ollama:"
 
 #: What a synthetic model is written in unless its name says: the quantization that this project began with.
 SYNTHETIC_QUANTIZATION = "Q4_0"
@@ -19,8 +28,63 @@ SYNTHETIC_QUANTIZATION = "Q4_0"
 Progress = Callable[[int, int], None]
 
 
+@dataclass(frozen=True, slots=True)
+class PathReference:
+    """A file on this disk."""
+
+    path: pathlib.Path
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogReference:
+    """A model of the catalog, in a quantization or in the usual one."""
+
+    entry: Entry
+    quantization: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SyntheticReference:
+    """A model of the catalog's shape with random weights."""
+
+    entry: Entry
+    quantization: str
+
+
+@dataclass(frozen=True, slots=True)
+class HubReference:
+    """A repository of the hub, and a file of it or a quantization; neither means the one that llama.cpp would take."""
+
+    repository: str
+    file: str | None = None
+    quantization: str | None = None
+    revision: str = "main"
+
+
+@dataclass(frozen=True, slots=True)
+class UrlReference:
+    """A GGUF file anywhere; the address may hold a signature and is shown without it."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class OllamaReference:
+    """A model in Ollama's own store."""
+
+    name: str
+
+
+Reference: TypeAlias = (
+    PathReference | CatalogReference | SyntheticReference | HubReference | UrlReference | OllamaReference
+)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
 def load_catalog(extra: pathlib.Path | None = None) -> Catalog:
-    """Read models.toml, with the user's own entries and then those of `extra` laid over it.
+    """Read models.toml, with the user's own entries, those of $HARNESS_CATALOG and then those of `extra` laid over it.
 
     Raises
     ------
@@ -30,8 +94,10 @@ def load_catalog(extra: pathlib.Path | None = None) -> Catalog:
     # The wheel carries the file inside the package, a checkout has it at the top.
     own = next(path for path in (package / "models.toml", package.parent / "models.toml") if path.exists())
     catalog = parse_catalog(own.read_text(encoding="utf-8"), own.name)
-    for path in (user_catalog_path(), extra):
-        if path is not None and (path == extra or path.exists()):
+    configured = os.environ.get("HARNESS_CATALOG")
+    named = [pathlib.Path(configured).expanduser() if configured else None, extra]
+    for path in (user_catalog_path(), *named):
+        if path is not None and (path in named or path.exists()):
             try:
                 text = path.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
@@ -49,58 +115,295 @@ def user_catalog_path() -> pathlib.Path:
     return base / "harness" / "models.toml"
 
 
-def resolve(text: str, progress: Progress | None = None) -> pathlib.Path:
-    """Find the file that a reference means; a synthetic one is written first if it is not there yet.
-
-    Parameters
-    ----------
-    text     : a path, ``NAME[:QUANT]`` of the catalog, or ``synth:NAME[:QUANT]``
-    progress : called with (bytes written, bytes in all) while a synthetic file is made
+def parse_reference(text: str) -> Reference:
+    """Read what the user named, without asking any other machine.
 
     Raises
     ------
-    UsageError : there is no such file or name, or the model is not on this disk.
+    UsageError : it is of no known form, or no model of the catalog, with the nearest names.
     """
-    path = pathlib.Path(text)
     if text.startswith(SYNTHETIC_PREFIX):
-        return _resolve_synthetic(text.removeprefix(SYNTHETIC_PREFIX), progress)
+        entry, quantization = load_catalog().split(text.removeprefix(SYNTHETIC_PREFIX))
+        return SyntheticReference(entry, quantization or SYNTHETIC_QUANTIZATION)
+    if text.startswith(HUB_PREFIX):
+        return _parse_hub(text.removeprefix(HUB_PREFIX).removeprefix("//"))
+    if text.startswith(OLLAMA_PREFIX):
+        return OllamaReference(text.removeprefix(OLLAMA_PREFIX))
+    if text.lower().startswith(("https://", "http://")):
+        return _parse_url(text)
+    path = pathlib.Path(text)
     if path.exists() or path.suffix.lower() == ".gguf" or path.name != text:
-        return open_model(path)
+        return PathReference(path)
     entry, quantization = load_catalog().split(text)
-    return find_on_disk(entry, quantization) or _refuse(entry, quantization)
+    return CatalogReference(entry, quantization)
+
+
+def _parse_hub(text: str) -> HubReference:
+    """Read ``owner/repo``, ``owner/repo:Q4_0``, ``owner/repo/folder/file.gguf`` and each with ``@revision`` behind repo."""
+    match = re.fullmatch(r"([^/:@]+/[^/:@]+)(?:@([^:/]+))?(?:/([^:]+)|:([A-Za-z0-9_.-]+))?", text)
+    if match is None or (match[3] and not match[3].lower().endswith(".gguf")):
+        raise UsageError(
+            f"'hf:{text}' is not a model of the hub; write hf:owner/repository/file.gguf or hf:owner/repository:Q4_0."
+        )
+    return HubReference(match[1], match[3], match[4].upper() if match[4] else None, match[2] or "main")
+
+
+def _parse_url(text: str) -> Reference:
+    """Read an address; one of the hub's own pages means the file in it, which the hub's cache then keeps."""
+    from harness.remote import hide_secrets
+
+    parts = urlsplit(text)
+    if parts.hostname in ("huggingface.co", "hf.co") or text.startswith(os.environ.get("HF_ENDPOINT") or "\0"):
+        match = re.fullmatch(r"/([^/]+/[^/]+)/(?:resolve|blob)/([^/]+)/(.+\.gguf)", unquote(parts.path))
+        if match:
+            return HubReference(match[1], match[3], None, match[2])
+    if not parts.hostname or not parts.path.lower().endswith(".gguf"):
+        raise UsageError(f"{hide_secrets(text)} is not the address of a GGUF file; it should end with .gguf.")
+    return UrlReference(text)
+
+
+def with_quantization(text: str, quantization: str | None) -> str:
+    """Write ``--quant`` into a name that has no quantization of its own.
+
+    Raises
+    ------
+    UsageError : this kind of reference has none, or has one already.
+    """
+    if quantization is None:
+        return text
+    reference = parse_reference(text)
+    if isinstance(reference, SyntheticReference) and text.lower() == f"{SYNTHETIC_PREFIX}{reference.entry.name}":
+        return f"{text}:{quantization}"
+    open_hub = isinstance(reference, HubReference) and reference.file is None and reference.quantization is None
+    if open_hub or (isinstance(reference, CatalogReference) and reference.quantization is None):
+        return f"{text}:{quantization}"
+    raise UsageError(f"--quant goes with a name that has no quantization yet, not with {name_reference(text)}.")
+
+
+def name_reference(text: str) -> str:
+    """How a reference is shown: an address without what may grant access."""
+    from harness.remote import hide_secrets
+
+    return hide_secrets(text) if text.lower().startswith(("https://", "http://")) else text
+
+
+# --- finding ----------------------------------------------------------------------------------------------------------
+
+
+def resolve(text: str, progress: Progress | None = None) -> pathlib.Path:
+    """Find the file that a reference means, to measure it; a synthetic one is written first, a file at an address fetched.
+
+    What the catalog and the hub have is not downloaded here: models are large, and `harness pull` is how one asks for them.
+
+    Parameters
+    ----------
+    progress : called with (bytes there, bytes in all) while a synthetic file is made or an address fetched
+
+    Raises
+    ------
+    UsageError   : there is no such file or name, or the model is not on this disk; what to run is said.
+    HarnessError : it cannot be written or fetched.
+    """
+    reference = parse_reference(text)
+    if isinstance(reference, PathReference):
+        return open_model(reference.path)
+    if isinstance(reference, SyntheticReference):
+        return _write_synthetic(reference, progress)
+    if isinstance(reference, UrlReference):
+        return fetch_url(reference.url, progress or (lambda done, total: None))[0]
+    if (found := find_local(reference)) is not None:
+        return found
+    assert isinstance(reference, (CatalogReference, HubReference))
+    return _refuse(reference, text)
+
+
+def find_local(reference: Reference) -> pathlib.Path | None:
+    """Find a reference's file on this disk, asking and writing nothing; None where it is not here.
+
+    Raises
+    ------
+    UsageError : it cannot be a model: a wrong file, a quantization that the catalog lacks, a model that llama.cpp cannot run.
+    """
+    if isinstance(reference, PathReference):
+        return open_model(reference.path)
+    if isinstance(reference, OllamaReference):
+        from harness.ollama_store import find_ollama
+
+        return open_model(find_ollama(reference.name))
+    if isinstance(reference, CatalogReference):
+        return find_on_disk(reference.entry, reference.quantization)
+    if isinstance(reference, HubReference):
+        return _find_in_cache(reference)
+    if isinstance(reference, UrlReference):
+        from harness.downloads import list_part_urls, place_of
+
+        paths = [place_of(part, downloads_dir()) for part in list_part_urls(reference.url)]
+        return open_model(paths[0]) if all(path.exists() for path in paths) else None
+    from harness.synth import default_cache_dir, list_synthetic
+
+    wanted = (reference.entry.name, reference.quantization)
+    return next(
+        (file.path for file in list_synthetic(default_cache_dir()) if (file.name, file.quantization) == wanted), None
+    )
 
 
 def find_on_disk(entry: Entry, quantization: str | None) -> pathlib.Path | None:
-    """The file of a catalog model if it is embedded or in Hugging Face's cache; nothing is downloaded.
+    """The first file of a catalog model if it is embedded or in Hugging Face's cache; nothing is downloaded.
+
+    Raises
+    ------
+    UsageError : the model cannot be run, or has no such quantization, or what is there is no GGUF file.
+    """
+    found = find_files(entry, quantization)
+    return open_model(found[0]) if found else None
+
+
+def find_files(entry: Entry, quantization: str | None) -> list[pathlib.Path] | None:
+    """All files of a catalog model that is embedded or in Hugging Face's cache; None where one is missing.
 
     Raises
     ------
     UsageError : the model cannot be run, or has no such quantization.
     """
+    from harness.hub import find_cached
+
     if entry.refused:
         raise UsageError(entry.refused + ".")
     if entry.embedded and quantization in (None, entry.embedded):
-        return default_model()
-    files = entry.find_files(quantization)
-    from huggingface_hub import try_to_load_from_cache
-
-    found = [try_to_load_from_cache(files.repository, name) for name in files.files]
-    paths = [pathlib.Path(path) for path in found if isinstance(path, str)]
-    return open_model(paths[0]) if len(paths) == len(files.files) else None
+        return [default_model()]
+    return find_cached(list_catalog_files(entry.find_files(quantization)))
 
 
-def _refuse(entry: Entry, quantization: str | None) -> pathlib.Path:
-    files = entry.find_files(quantization)
+def _find_in_cache(reference: HubReference) -> pathlib.Path | None:
+    from harness.hub import find_cached, list_parts
+
+    file = _choose_cached(reference)
+    found = find_cached(list_parts(file)) if file else None
+    return open_model(found[0]) if found else None
+
+
+def _choose_cached(reference: HubReference) -> HubFile | None:
+    """Find the file that a reference means among those in the cache."""
+    from harness.hub import HubFile, choose_file, list_cached
+    from harness.remote import NotThereError
+
+    if reference.file is not None:
+        return HubFile(reference.repository, reference.file, reference.revision)
+    cached = list_cached(reference.repository, reference.revision)
+    try:
+        return choose_file(cached, reference.repository, reference.quantization)
+    except NotThereError:
+        return None
+
+
+def _refuse(reference: CatalogReference | HubReference, text: str) -> pathlib.Path:
+    if isinstance(reference, HubReference):
+        raise UsageError(f"{text} is not on this disk; run `harness pull {text}` first.")
+    entry = reference.entry
+    files = entry.find_files(reference.quantization)
+    name = f"{entry.name}:{files.quantization.lower()}"
     raise UsageError(
-        f"{entry.name} {files.quantization} is not on this disk; fetch it with "
-        f"`hf download {files.repository} {files.files[0]}`, or time its shape with -m {SYNTHETIC_PREFIX}{entry.name}:"
-        f"{files.quantization.lower()}."
+        f"{entry.name} {files.quantization} is not on this disk; run `harness pull {name}` first, or time its shape with "
+        f"-m {SYNTHETIC_PREFIX}{name}."
     )
 
 
-def _resolve_synthetic(name: str, progress: Progress | None) -> pathlib.Path:
+def _write_synthetic(reference: SyntheticReference, progress: Progress | None) -> pathlib.Path:
     from harness.synth import default_cache_dir, ensure_synthetic
 
-    entry, quantization = load_catalog().split(name)
-    kind = quantization or SYNTHETIC_QUANTIZATION
-    return ensure_synthetic(entry.shape, kind, default_cache_dir(), name=entry.name, progress=progress)
+    entry = reference.entry
+    if entry.refused:
+        raise UsageError(entry.refused + ".")
+    return ensure_synthetic(
+        entry.shape, reference.quantization, default_cache_dir(), name=entry.name, progress=progress
+    )
+
+
+# --- downloading ------------------------------------------------------------------------------------------------------
+
+
+def pull(text: str, progress: Progress) -> list[pathlib.Path]:
+    """Bring a model to this disk, all files of a split one, and say where they are; what is here already costs no request.
+
+    Raises
+    ------
+    UsageError   : it is nothing that can be pulled.
+    HarnessError : the hub or a server has it not or cannot be reached, or the disk is full.
+    """
+    reference = parse_reference(text)
+    if isinstance(reference, UrlReference):
+        return fetch_url(reference.url, progress)
+    if isinstance(reference, CatalogReference):
+        entry = reference.entry
+        if entry.refused:
+            raise UsageError(entry.refused + ".")
+        if entry.embedded and reference.quantization in (None, entry.embedded):
+            return [default_model()]
+        from harness.hub import download
+
+        return download(list_catalog_files(entry.find_files(reference.quantization)), progress)
+    if isinstance(reference, HubReference):
+        from harness.hub import download, list_parts
+
+        named = reference.file is not None or reference.quantization is not None
+        file = (_choose_cached(reference) if named else None) or find_hub_file(reference)
+        return download(list_parts(file), progress)
+    if isinstance(reference, OllamaReference):
+        raise UsageError(f"{text} is Ollama's own; run `ollama pull {reference.name}`, and measure it with -m {text}.")
+    if isinstance(reference, SyntheticReference):
+        raise UsageError(
+            f"{text} is made here and not downloaded; run `harness synth {text.removeprefix(SYNTHETIC_PREFIX)}`."
+        )
+    raise UsageError(
+        f"{text} is a file's name; pull takes a name of the catalog, hf:owner/repository:Q4_0 or an address."
+    )
+
+
+def list_catalog_files(files: Files) -> list[HubFile]:
+    """Name the files of a catalog quantization on the hub; where only the first part is listed, all parts."""
+    from harness.hub import HubFile, list_parts
+
+    found = [HubFile(files.repository, name) for name in files.files]
+    return list(list_parts(found[0])) if len(found) == 1 else found
+
+
+def find_hub_file(reference: HubReference) -> HubFile:
+    """Find the file that a reference to the hub means; without a file's name the repository is listed, at one request.
+
+    Raises
+    ------
+    RemoteError : the hub cannot be reached, or has no such repository or quantization.
+    """
+    from harness.hub import HubFile, choose_file, list_files
+
+    if reference.file is not None:
+        return HubFile(reference.repository, reference.file, reference.revision)
+    files = [facts.file for facts in list_files(reference.repository, reference.revision)]
+    return choose_file(files, reference.repository, reference.quantization)
+
+
+def downloads_dir() -> pathlib.Path:
+    """Where files from addresses are kept: ``downloads`` beside the synthetic ones."""
+    from harness.synth import default_cache_dir
+
+    return default_cache_dir().parent / "downloads"
+
+
+def fetch_url(url: str, progress: Progress) -> list[pathlib.Path]:
+    """Bring the file at an address to this disk, all parts of a split one; a complete one is not asked for again.
+
+    Raises
+    ------
+    HarnessError : the server cannot be reached or refuses, or what it sends is no whole GGUF file.
+    """
+    from harness.downloads import fetch, list_part_urls
+
+    return [fetch(part, downloads_dir(), progress, _check_whole) for part in list_part_urls(url)]
+
+
+def _check_whole(path: pathlib.Path, name: str) -> None:
+    from harness.gguf_file import FileSource
+    from harness.theory.gguf import check_complete, read_header
+
+    with FileSource(path) as source:
+        check_complete(read_header(source, name=name), source.size_bytes, name)

@@ -30,8 +30,8 @@ import psutil
 
 from harness.catalog import Shape
 from harness.errors import HarnessError, UsageError
-from harness.theory.gguf import Header
-from harness.theory.layout import QUANTIZATIONS, TensorSpec, find_quantization, tensor_table
+from harness.theory.gguf import SYNTHETIC_KEY
+from harness.theory.layout import ARCHITECTURES, QUANTIZATIONS, TensorSpec, find_quantization, tensor_table
 from harness.theory.tensor_types import tensor_type
 from harness.units import MIB, format_gb
 
@@ -46,10 +46,10 @@ _HEAD_BYTES = 4096  # where our own keys are looked for: they are the first ones
 _QUANTIZATION_VERSION = 2  # ggml.h GGML_QNT_VERSION
 _WEIGHT_STD = 0.02
 
-_KEY_NAME = "harness.synthetic.name"
-_KEY_QUANTIZATION = "harness.synthetic.quantization"
-_KEY_FINGERPRINT = "harness.synthetic.fingerprint"
-_KEY_FILE_SIZE = "harness.synthetic.file_size_bytes"
+_KEY_NAME = f"{SYNTHETIC_KEY}.name"
+_KEY_QUANTIZATION = f"{SYNTHETIC_KEY}.quantization"
+_KEY_FINGERPRINT = f"{SYNTHETIC_KEY}.fingerprint"
+_KEY_FILE_SIZE = f"{SYNTHETIC_KEY}.file_size_bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +80,6 @@ def synthetic_path(cache_dir: Path, name: str, quantization: str) -> Path:
     """Return the file that holds this model: ``llama3.2:1b`` in Q4_0 is ``llama3.2-1b.Q4_0.synthetic.gguf``."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
     return cache_dir / f"{stem}.{find_quantization(quantization)}.synthetic.gguf"
-
-
-def is_synthetic(header: Header) -> bool:
-    """Tell whether a model's weights were made up by `write_synthetic`, whatever the file is called."""
-    return header.metadata.get("harness.synthetic") is True
 
 
 def list_synthetic(cache_dir: Path) -> tuple[SyntheticFile, ...]:
@@ -147,6 +142,11 @@ def write_synthetic(
     HarnessError : the disk lacks the space, or the file cannot be written.
     """
     quantization = find_quantization(quantization)
+    if shape.architecture not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise UsageError(
+            f"llama.cpp could not run a file of architecture {shape.architecture!r}; synth writes {known}."
+        )
     tensors = tensor_table(shape, quantization)
     vocabulary = _make_vocabulary(shape)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -221,7 +221,7 @@ def _write_header(
 ) -> None:
     """Write everything up to the first byte of tensor data, with the finished file's size in it."""
     writer = gguf.GGUFWriter(path, shape.architecture)
-    writer.add_bool("harness.synthetic", True)
+    writer.add_bool(SYNTHETIC_KEY, True)
     writer.add_uint64(_KEY_FILE_SIZE, 0)
     writer.add_string(_KEY_FINGERPRINT, _fingerprint(shape, quantization, name, seed))
     writer.add_string(_KEY_QUANTIZATION, quantization)

@@ -176,7 +176,7 @@ def test_what_is_not_stated_is_none():
 
 
 def test_knows_a_synthetic_model_and_an_unknown_architecture():
-    made = HeaderBytes().add("harness.synthetic.name", "str", "llama3.2:1b")
+    made = HeaderBytes().add("harness.synthetic", "bool", 1)
     assert describe_model(header_of("llama", made)).synthetic
     assert not describe_model(header_of("mllama")).architecture_known
 

@@ -158,6 +158,21 @@ def test_a_large_vocabulary_takes_few_reads_and_little_more_than_the_header(size
     assert source.reads == sorted(source.reads), "reads go forwards"
 
 
+def test_a_size_that_is_known_only_after_the_first_read_bounds_what_follows():
+    class Late(BytesSource):
+        @property
+        def size_bytes(self) -> int | None:
+            return len(self.data) if self.reads else None
+
+    good = llama_like().build(data=True)
+    assert read_header(Late(good)) == read_header(BytesSource(good))
+    made = HeaderBytes().add_raw("x", struct.pack("<IIQ", 9, 0, 2**26)).build() + bytes(3 * MIB)
+    source = Late(made)
+    with pytest.raises(HarnessError, match="where the file ends"):
+        read_header(source)
+    assert len(source.reads) == 1
+
+
 def test_a_large_vocabulary_makes_no_object_per_string():
     """Kept objects are few; the buffers are a few reads' worth."""
     source = BytesSource(llama3_like())

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from harness.cli import inspect
 from harness.errors import HarnessError, UsageError
+from harness.headers import Found
 from harness.render.inspect import Fetched, Repacked, export_anatomy, show_anatomy
 from harness.theory.anatomy import Anatomy, LayerSize, Share, describe_model
 from harness.theory.gguf import BytesSource, read_header
@@ -122,7 +123,7 @@ def test_the_command_lets_errors_through_in_one_sentence(tmp_path):
 
 def test_finding_the_header_is_one_step_that_can_be_replaced(monkeypatch):
     header = read_header(BytesSource(llama_like().build()))
-    monkeypatch.setattr(inspect, "find_header", lambda reference: inspect.Found(header, Fetched(1000, 2)))
+    monkeypatch.setattr(inspect, "find_header", lambda reference: Found(header, Fetched(1000, 2)))
     monkeypatch.setattr(inspect, "find_repacked", lambda header: ())
     done = CliRunner().invoke(inspect.command, ["hf:owner/repo/m.gguf"], catch_exceptions=False)
     assert done.stdout.startswith("hf:owner/repo/m.gguf\n")

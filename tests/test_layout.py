@@ -148,7 +148,7 @@ def test_an_unknown_quantization_names_the_known_ones(text):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"architecture": "mllama"}, "mllama"),
+        ({"architecture": "mamba"}, "mamba"),
         ({"architecture": "qwen2", "head_dim": 32}, "head_dim"),
         ({"architecture": "gemma2"}, "tied_embeddings"),
         ({"architecture": "gemma3", "tied_embeddings": True, "expert_count": 8}, "experts"),

@@ -6,7 +6,21 @@ import pytest
 
 from harness.errors import UsageError
 from harness.model_file import default_model, hash_file, is_synthetic
-from harness.references import load_catalog, resolve, user_catalog_path
+from harness.references import (
+    CatalogReference,
+    HubReference,
+    OllamaReference,
+    PathReference,
+    SyntheticReference,
+    UrlReference,
+    load_catalog,
+    name_reference,
+    parse_reference,
+    pull,
+    resolve,
+    user_catalog_path,
+    with_quantization,
+)
 
 from .test_catalog import GOOD
 from .test_cli import harness
@@ -18,6 +32,7 @@ def own_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
 def test_a_path_is_a_path(model, tmp_path, monkeypatch):
@@ -34,7 +49,7 @@ def test_the_embedded_model_has_its_name():
 
 
 def test_what_is_not_here_says_how_to_get_it():
-    with pytest.raises(UsageError, match=r"hf download \S+ \S+\.gguf.*synth:llama3\.2:1b:q8_0"):
+    with pytest.raises(UsageError, match=r"`harness pull llama3\.2:1b:q8_0`.*synth:llama3\.2:1b:q8_0"):
         resolve("llama3.2:1b")
     with pytest.raises(UsageError, match="mllama"):
         resolve("llama3.2-vision:11b")
@@ -45,6 +60,15 @@ def test_the_users_own_entries_are_found():
     path.parent.mkdir(parents=True)
     path.write_text(GOOD, encoding="utf-8")
     assert load_catalog().find("mine:1b").shape.block_count == 2
+
+
+def test_an_own_catalog_can_be_named_by_the_environment(tmp_path, monkeypatch):
+    path = tmp_path / "more.toml"
+    monkeypatch.setenv("HARNESS_CATALOG", str(path))
+    with pytest.raises(UsageError, match=r"more\.toml cannot be read"):
+        load_catalog()
+    path.write_text(GOOD, encoding="utf-8")
+    assert parse_reference("mine:1b").entry.shape.block_count == 2
 
 
 def test_a_synthetic_model_is_written_once_and_marked():
@@ -93,3 +117,104 @@ def test_prune_asks_first(tmp_path):
     assert made.exists()
     assert harness("models", "--prune", input="y\n")[0] == 0
     assert not made.exists()
+
+
+def test_every_form_of_a_reference_is_read():
+    catalog = load_catalog()
+    one, smol = catalog.find("llama3.2:1b"), catalog.find("smollm2:135m")
+    for text, expected in [
+        ("a.gguf", PathReference(pathlib.Path("a.gguf"))),
+        ("some/where", PathReference(pathlib.Path("some/where"))),
+        ("llama3.2:1b", CatalogReference(one, None)),
+        ("LLAMA3.2:1B:q4_0", CatalogReference(one, "Q4_0")),
+        ("smollm2:135m", CatalogReference(smol, None)),
+        ("synth:llama3.2:1b", SyntheticReference(one, "Q4_0")),
+        ("synth:llama3.2:1b:q8_0", SyntheticReference(one, "Q8_0")),
+        ("hf:o/r", HubReference("o/r")),
+        ("hf:o/r:q4_k_m", HubReference("o/r", None, "Q4_K_M")),
+        ("hf:o/r/f/m.gguf", HubReference("o/r", "f/m.gguf")),
+        ("hf://o/r@abc/m.gguf", HubReference("o/r", "m.gguf", None, "abc")),
+        ("https://huggingface.co/o/r/resolve/main/f/m%20x.gguf?download=true", HubReference("o/r", "f/m x.gguf")),
+        ("https://huggingface.co/o/r/blob/abc/m.gguf", HubReference("o/r", "m.gguf", None, "abc")),
+        ("https://host/m.gguf?key=1", UrlReference("https://host/m.gguf?key=1")),
+        ("ollama:llama3.2:1b", OllamaReference("llama3.2:1b")),
+    ]:
+        assert parse_reference(text) == expected, text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("hf:", "not a model of the hub"),
+        ("hf:owner", "not a model of the hub"),
+        ("hf:o/r/config.json", "not a model of the hub"),
+        ("https://host/", "not the address of a GGUF file"),
+        ("https://user:secret@host/x.bin?key=secret", "https://host/x.bin is not the address"),
+        ("llama3.2:1", r"did you mean llama3\.2:1b"),
+        ("synth:lama3.2:1b", r"did you mean llama3\.2:1b"),
+        ("https:///x.gguf", "not the address"),
+    ],
+)
+def test_what_is_no_reference_is_refused_without_secrets(text, said):
+    with pytest.raises(UsageError, match=said) as caught:
+        parse_reference(text)
+    assert "secret" not in str(caught.value)
+
+
+def test_hub_names_that_could_leave_the_cache_are_refused():
+    for text in (
+        "hf:o/r/../../x.gguf",
+        "hf:o/r//x.gguf",
+        "hf:../r:q4_0",
+        "hf:o/r@../x.gguf",
+        "hf:o/..:q4_0",
+        "hf:o/r/a\\b.gguf",
+    ):
+        with pytest.raises(UsageError):
+            resolve(text)
+
+
+def test_quant_goes_with_names_that_have_none():
+    for text, expected in [
+        ("llama3.2:1b", "llama3.2:1b:q4_0"),
+        ("synth:llama3.2:1b", "synth:llama3.2:1b:q4_0"),
+        ("hf:o/r", "hf:o/r:q4_0"),
+    ]:
+        assert with_quantization(text, "q4_0") == expected
+        assert with_quantization(text, None) == text
+        with pytest.raises(UsageError, match="--quant goes with a name"):
+            with_quantization(expected, "q8_0")
+    for text in ("a.gguf", "hf:o/r/m.gguf", "ollama:x", "https://host/m.gguf"):
+        with pytest.raises(UsageError, match="--quant goes with a name"):
+            with_quantization(text, "q4_0")
+
+
+def test_an_address_is_shown_without_what_grants_access():
+    assert name_reference("https://me:pw@host:8/m.gguf?sig=1#x") == "https://host:8/m.gguf"
+    assert name_reference("llama3.2:1b") == "llama3.2:1b"
+
+
+def test_what_cannot_be_pulled_says_what_to_do_instead():
+    for text, said in [
+        ("ollama:llama3.2:1b", r"run `ollama pull llama3\.2:1b`"),
+        ("synth:llama3.2:1b:q8_0", r"run `harness synth llama3\.2:1b:q8_0`"),
+        ("model.gguf", "is a file's name"),
+        ("llama3.2-vision:11b", "mllama"),
+        ("llama3.1:405b", "names no file of llama3.1:405b; give one as hf:OWNER/REPO:QUANT"),
+    ]:
+        with pytest.raises(UsageError, match=said):
+            pull(text, lambda done, total: None)
+    assert pull("smollm2:135m", lambda done, total: None) == [default_model()]
+
+
+def test_inspect_takes_a_quantization_from_its_option():
+    code, out, _ = harness("inspect", "synth:smollm2:135m", "--quant", "q8_0", "-o", "json")
+    assert code == 0
+    data = json.loads(out)
+    assert (data["file_type"], data["computed"], data["has_chat_template"]) == ("Q8_0", True, None)
+
+
+def test_pull_wants_a_name():
+    code, _, err = harness("pull")
+    assert code == 2
+    assert "harness pull llama3.2:1b" in err

@@ -22,7 +22,6 @@ from harness.catalog import Shape
 from harness.errors import HarnessError, UsageError
 from harness.synth import (
     ensure_synthetic,
-    is_synthetic,
     list_synthetic,
     read_mark,
     synthetic_path,
@@ -312,8 +311,8 @@ def test_names_make_portable_file_names(name, file, tmp_path):
 
 def test_only_our_own_key_says_synthetic():
     header = Header(3, "little", {"harness.synthetic": True}, (), 32, 0)
-    assert is_synthetic(header)
-    assert not is_synthetic(dataclasses.replace(header, metadata={"general.name": "synthetic"}))
+    assert header.is_synthetic
+    assert not dataclasses.replace(header, metadata={"general.name": "synthetic"}).is_synthetic
 
 
 def test_the_cache_directory_follows_the_environment(monkeypatch, tmp_path):

@@ -17,7 +17,13 @@ COMMANDS = {
     "pp-tg": ("harness.cli.pp_tg", "Measure prompt processing and text generation."),
     "overhead": ("harness.cli.overhead", "Account for every byte that a model takes."),
     "inspect": ("harness.cli.inspect", "Show what a model is made of, from its header alone."),
+    "pull": ("harness.cli.pull", "Download models, going on where it stopped."),
     "models": ("harness.cli.models", "List the catalog: names, sizes, what is on disk, what fits."),
+    "overhead-time": ("harness.cli.time_ledger", "Show where a generated token's time goes."),
+    "table": ("harness.cli.table", "Set this machine's speeds beside published ones."),
+    "roofline": ("harness.cli.roofline", "Measure bandwidth and arithmetic, and hold speeds against them."),
+    "predict": ("harness.cli.predict", "Say how fast a model would be, and whether it fits."),
+    "plot": ("harness.cli.plot", "Draw speeds, sizes, bandwidths, accuracy."),
     "synth": ("harness.cli.synth", "Write a model of a catalog shape with random weights."),
 }
 

@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
+from harness.cli.options import reference_options
 from harness.errors import UsageError
-from harness.gguf_file import read_file_header
-from harness.render.inspect import Fetched, Repacked, export_anatomy, show_anatomy
+from harness.headers import find_header
+from harness.references import name_reference
+from harness.render.inspect import Repacked, export_anatomy, show_anatomy
 from harness.theory.anatomy import describe_model
 from harness.theory.gguf import Header
 from harness.theory.repack import find_repacked_types
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A model's header, and what it took to get it (fetched is None for a local file)."""
-
-    header: Header
-    fetched: Fetched | None = None
-
-
-def find_header(reference: str) -> Found:
-    """Turn what the user named into a header: the one step that knows where models are.
-
-    Raises
-    ------
-    HarnessError : there is no such model, or its header cannot be read.
-    """
-    from harness.references import resolve
-
-    return Found(read_file_header(resolve(reference)))
 
 
 def find_repacked(header: Header) -> tuple[Repacked, ...] | None:
@@ -54,7 +37,10 @@ _EXAMPLES = """
 \b
 Examples:
   harness inspect model.gguf
-  harness inspect smollm2:135m
+  harness inspect llama3.2:1b:q4_0              of the catalog
+  harness inspect hf:owner/repository:Q4_K_M    a few MB are fetched
+  harness inspect https://host/model.gguf
+  harness inspect ollama:llama3.2:1b
   harness inspect -m model-00001-of-00003.gguf
   harness inspect model.gguf -o json
 """
@@ -62,21 +48,24 @@ Examples:
 
 @click.command("inspect", epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("reference", metavar="[MODEL]", required=False)
-@click.option("-m", "--model", "--gguf", "option", metavar="REF", help="The same as the argument.")
+@reference_options("The same as the argument.", argument="reference")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Format. [table]")
-def command(reference: str | None, option: str | None, output: str) -> None:
+def command(models: Sequence[str], output: str) -> None:
     """Show what MODEL is made of: size by type and by part, cache per token, context, tokenizer.
 
-    Only the header is read, of all files where the model is split (name the first one).
+    Only the header is read, of all files where the model is split (name the first one); from a server, by a few ranges. A catalog
+    model that is neither here nor at the hub is computed from its shape.
     """
-    if (reference is None) == (option is None):
+    if len(models) != 1:
         raise UsageError("name one model, such as `harness inspect model.gguf`")
-    label = reference or option or ""
-    found = find_header(label)
+    found = find_header(models[0])
+    label = name_reference(models[0])
     anatomy = describe_model(found.header)
     repacked = find_repacked(found.header)
+    facts: dict[str, Any] = {"fetched": found.fetched, "repacked": repacked, "is_computed": found.is_computed}
+    if found.note:
+        click.echo(f"harness: note: {found.note}", err=True)
     if output == "json":
-        data = export_anatomy(anatomy, label, fetched=found.fetched, repacked=repacked)
-        click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(export_anatomy(anatomy, label, **facts), indent=2, ensure_ascii=False))
     else:
-        click.echo(show_anatomy(anatomy, label, fetched=found.fetched, repacked=repacked))
+        click.echo(show_anatomy(anatomy, label, **facts))

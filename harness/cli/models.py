@@ -7,6 +7,7 @@ import pathlib
 import click
 
 from harness.catalog import Catalog, Entry
+from harness.cli.options import refuse_contradiction
 from harness.errors import UsageError
 from harness.render.models import Row, render_models, render_models_json
 
@@ -16,6 +17,7 @@ Examples:
   harness models                      every name that -m takes
   harness models -o json
   harness models --catalog mine.toml  with entries of your own
+  harness models --check              are these files at the hub?
   harness models --prune              free the space of synthetic files
 """
 
@@ -25,16 +27,23 @@ Examples:
     "--catalog", "extra", type=click.Path(path_type=pathlib.Path), metavar="FILE", help="Lay this catalog over."
 )
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Format. [table]")
-@click.option("--prune", is_flag=True, help="Delete the synthetic files in the cache, after asking.")
-def command(extra: pathlib.Path | None, output: str, prune: bool) -> None:
-    """List the catalog: names, quantizations, sizes, what is on disk and what fits this machine's memory."""
+@click.option("--check", is_flag=True, help="Ask the hub for each file's existence, size and SHA-256.")
+@click.option("--prune", is_flag=True, help="Delete synthetic files and files from addresses, after asking.")
+def command(extra: pathlib.Path | None, output: str, check: bool, prune: bool) -> None:
+    """List the catalog: names, quantizations, sizes, what is on disk and what fits this machine's memory.
+
+    --check ends with exit code 1 if anything at the hub is not as the catalog says.
+    """
     from harness.references import load_catalog
 
+    refuse_contradiction(check and prune, "--check and --prune are two things; give one of them")
     if prune:
         _prune()
-        return
-    rows = _rows(load_catalog(extra))
-    click.echo((render_models_json if output == "json" else render_models)(rows), nl=False)
+    elif check:
+        _check(load_catalog(extra), output)
+    else:
+        rows = _rows(load_catalog(extra))
+        click.echo((render_models_json if output == "json" else render_models)(rows), nl=False)
 
 
 def _rows(catalog: Catalog) -> list[Row]:
@@ -45,21 +54,35 @@ def _rows(catalog: Catalog) -> list[Row]:
     synthetic = {(item.name, item.quantization): item.size_bytes for item in list_synthetic(default_cache_dir())}
     rows = []
     for entry in catalog.entries.values():
-        known = {files.quantization: files.size_bytes for files in entry.files}
-        names = [*filter(None, [entry.embedded]), *known]
-        names += [quantization for name, quantization in synthetic if name == entry.name and quantization not in names]
-        for quantization in names:
-            size = known.get(quantization) or synthetic.get((entry.name, quantization))
-            computed = None if size else _compute_size(entry, quantization)
-            place = _place(entry, quantization) or ("synthetic" if (entry.name, quantization) in synthetic else "")
-            total = size or computed
-            fits = None if total is None else total < memory_bytes
-            rows.append(
-                Row(entry.name, entry.parameters, quantization, total, size is None, place, fits, entry.refused)
-            )
-        if not names:
-            rows.append(Row(entry.name, entry.parameters, "—", None, False, "", None, entry.refused))
+        names = [*filter(None, [entry.embedded]), *(files.quantization for files in entry.files)]
+        names += [kind for name, kind in synthetic if name == entry.name and kind not in names]
+        # Where no file is known of what Ollama's name stood for, there still is its size.
+        names += [kind for kind in [entry.ollama_2024] if kind and kind not in names]
+        for quantization in names or ["Q4_0"]:
+            rows.append(_row(entry, quantization, synthetic.get((entry.name, quantization)), memory_bytes))
     return rows
+
+
+def _row(entry: Entry, quantization: str, synthetic_bytes: int | None, memory_bytes: int) -> Row:
+    files = next((files for files in entry.files if files.quantization == quantization), None)
+    found = _find(entry, quantization)
+    known = sum(path.stat().st_size for path in found) if found else None
+    known = known or (files.size_bytes if files else None) or synthetic_bytes
+    size_bytes = known or _compute_size(entry, quantization)
+    place = "embedded" if quantization == entry.embedded else "downloaded"
+    return Row(
+        entry.name,
+        entry.parameters,
+        quantization,
+        size_bytes,
+        is_computed=known is None,
+        place=place if found else "synthetic" if synthetic_bytes else "",
+        fits=None if size_bytes is None else size_bytes < memory_bytes,
+        refused=entry.refused,
+        has_file=files is not None or quantization == entry.embedded,
+        is_usual=quantization == entry.ollama_2024,
+        verified=files.verified if files else None,
+    )
 
 
 def _compute_size(entry: Entry, quantization: str) -> int | None:
@@ -72,26 +95,40 @@ def _compute_size(entry: Entry, quantization: str) -> int | None:
         return None
 
 
-def _place(entry: Entry, quantization: str) -> str:
-    from harness.references import find_on_disk
+def _find(entry: Entry, quantization: str) -> list[pathlib.Path] | None:
+    from harness.references import find_files
 
     try:
-        found = find_on_disk(entry, quantization)
+        return find_files(entry, quantization)
     except UsageError:
-        return ""
-    return "" if found is None else "embedded" if quantization == entry.embedded else "downloaded"
+        return None
+
+
+def _check(catalog: Catalog, output: str) -> None:
+    from harness.catalog_check import check_catalog
+    from harness.render.models import render_check, render_check_json
+
+    verdicts = list(check_catalog(catalog))
+    click.echo((render_check_json if output == "json" else render_check)(verdicts), nl=False)
+    if any(verdict.problems for verdict in verdicts):
+        raise click.exceptions.Exit(1)
 
 
 def _prune() -> None:
+    from harness.downloads import list_downloads
+    from harness.references import downloads_dir
     from harness.synth import default_cache_dir, list_synthetic
     from harness.units import format_gb
 
-    files = list_synthetic(default_cache_dir())
-    if not files:
-        click.echo(f"There are no synthetic files in {default_cache_dir()}.")
+    synthetic = list_synthetic(default_cache_dir())
+    found = [(f"{file.name} {file.quantization}", file.path) for file in synthetic]
+    found += [("from an address", path) for path in list_downloads(downloads_dir())]
+    if not found:
+        click.echo(f"There are no synthetic files and none from addresses in {default_cache_dir().parent}.")
         return
-    for file in files:
-        click.echo(f"{file.name} {file.quantization}  {format_gb(file.size_bytes)}  {file.path}")
-    click.confirm(f"Delete these {len(files)} files?", abort=True)
-    for file in files:
-        file.path.unlink(missing_ok=True)
+    for what, path in found:
+        click.echo(f"{what}  {format_gb(path.stat().st_size)}  {path}")
+    total = sum(path.stat().st_size for _, path in found)
+    click.confirm(f"Delete these {len(found)} files ({format_gb(total)})?", abort=True)
+    for _, path in found:
+        path.unlink(missing_ok=True)

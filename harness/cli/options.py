@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -74,10 +75,50 @@ def flatten(values: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
     return tuple(item for group in values for item in group)
 
 
-model_option = click.option(
-    "-m", "--model", "--gguf", "models", multiple=True, metavar="REF",
-    help="GGUF file, catalog name (llama3.2:1b:q4_0) or synth:NAME; several -m make a comparison. [smollm2:135m]",
-)  # fmt: skip
+def reference_options(help_text: str, *, argument: str | None = None) -> Callable[[Any], Any]:
+    """Add what names models: -m, llama.cpp's -hf and --quant. The command gets ``models``, references for `harness.references`.
+
+    argument names a click argument that is a reference too, or several; it goes into ``models`` first.
+    """
+    add = (
+        click.option("-m", "--model", "--gguf", "models", multiple=True, metavar="REF", help=help_text),
+        click.option(
+            "-hf",
+            "--hf-repo",
+            "hub",
+            multiple=True,
+            metavar="OWNER/REPO[:QUANT]",
+            help="The same as -m hf:OWNER/REPO[:QUANT].",
+        ),
+        click.option("--quant", "quantization", metavar="QUANT", help="Quantization of names that state none."),
+    )
+
+    def decorate(function: Any) -> Any:
+        @functools.wraps(function)
+        def merged(*args: Any, models: Sequence[str], hub: Sequence[str], quantization: str | None, **rest: Any) -> Any:
+            named = rest.pop(argument) or () if argument else ()
+            first = (named,) if isinstance(named, str) else named
+            return function(*args, models=join_references((*first, *models), hub, quantization), **rest)
+
+        for option in reversed(add):
+            merged = option(merged)
+        return merged
+
+    return decorate
+
+
+model_option = reference_options(
+    "GGUF file, catalog name (llama3.2:1b:q4_0), hf:OWNER/REPO:Q4_0, https://…/x.gguf, ollama:NAME or synth:NAME; "
+    "several -m make a comparison. [smollm2:135m]"
+)
+
+
+def join_references(models: Sequence[str], hub: Sequence[str], quantization: str | None) -> tuple[str, ...]:
+    """Write -hf and --quant into references."""
+    from harness.references import HUB_PREFIX, with_quantization
+
+    return tuple(with_quantization(text, quantization) for text in (*models, *(f"{HUB_PREFIX}{text}" for text in hub)))
+
 
 results_option = click.option(
     "--results", type=click.Path(path_type=pathlib.Path, file_okay=False), default=pathlib.Path("bench_results"),

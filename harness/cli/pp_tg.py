@@ -25,7 +25,7 @@ from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, Stor
 from harness.machine import available_memory_bytes
 from harness.model_file import default_model, hash_file, is_synthetic
 from harness.record import Record
-from harness.references import resolve
+from harness.references import name_reference, resolve
 from harness.render.formats import FORMATS
 from harness.spec import Grid, RunSpec, whole_numbers
 from harness.stats import summarize
@@ -115,7 +115,7 @@ def command(models: Sequence[str], **options: Any) -> None:
 
 def _find(reference: str) -> str:
     """The path that a reference means; a synthetic file may have to be written first."""
-    with byte_bar(reference) as show:
+    with byte_bar(name_reference(reference)) as show:
         return str(resolve(reference, show))
 
 

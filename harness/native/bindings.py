@@ -52,6 +52,20 @@ class ThreadpoolParams(ctypes.Structure):
     )
 
 
+class InitParams(ctypes.Structure):
+    """struct ggml_init_params of ggml.h."""
+
+    _fields_ = (("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
+
+
+#: void ggml_backend_set_n_threads(ggml_backend_t, int), and ggml_backend_dev_get_extra_bufts, by ggml_backend_reg_get_proc_address.
+SET_N_THREADS = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int)
+GET_EXTRA_BUFTS = ctypes.CFUNCTYPE(ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p)
+
+#: Offset of `buffer` in struct ggml_tensor, behind its 4-byte type and padding. Source: ggml.h struct ggml_tensor.
+TENSOR_BUFFER_OFFSET = 8
+
+
 def check_structs() -> None:
     """Refuse a binding whose structs are not the known ones, before anything is written into them.
 
@@ -102,6 +116,30 @@ def library() -> Any:
         ("ggml_threadpool_new", pointer, (ctypes.POINTER(ThreadpoolParams),)),
         ("ggml_threadpool_free", None, (pointer,)),
         ("llama_attach_threadpool", None, (pointer, pointer, pointer)),
+        ("llama_detach_threadpool", None, (pointer,)),
+        # Tensors and graphs without a model, for harness.native.bandwidth.
+        ("ggml_init", pointer, (InitParams,)),
+        ("ggml_free", None, (pointer,)),
+        ("ggml_tensor_overhead", size, ()),
+        ("ggml_graph_overhead", size, ()),
+        ("ggml_new_tensor_2d", pointer, (pointer, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)),
+        ("ggml_mul_mat", pointer, (pointer, pointer, pointer)),
+        ("ggml_new_graph", pointer, (pointer,)),
+        ("ggml_build_forward_expand", None, (pointer, pointer)),
+        ("ggml_nbytes", size, (pointer,)),
+        ("ggml_backend_dev_init", pointer, (pointer, text)),
+        ("ggml_backend_dev_backend_reg", pointer, (pointer,)),
+        ("ggml_backend_dev_buffer_type", pointer, (pointer,)),
+        ("ggml_backend_dev_supports_op", ctypes.c_bool, (pointer, pointer)),
+        ("ggml_backend_reg_get_proc_address", pointer, (pointer, text)),
+        ("ggml_backend_alloc_ctx_tensors_from_buft", pointer, (pointer, pointer)),
+        ("ggml_backend_buft_alloc_buffer", pointer, (pointer, size)),
+        ("ggml_backend_buffer_free", None, (pointer,)),
+        ("ggml_backend_tensor_set", None, (pointer, pointer, size, size)),
+        ("ggml_backend_tensor_get", None, (pointer, pointer, size, size)),
+        ("ggml_backend_graph_compute", ctypes.c_int, (pointer, pointer)),
+        ("ggml_backend_synchronize", None, (pointer,)),
+        ("ggml_backend_free", None, (pointer,)),
     ):
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments

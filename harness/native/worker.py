@@ -36,6 +36,8 @@ Emit = Callable[[str, dict[str, Any]], None]
 JOBS: dict[str, str] = {
     "dry_run": "harness.native.dry_run",
     "memory_steps": "harness.native.memory_steps",
+    "roofline": "harness.native.bandwidth",
+    "token-time": "harness.native.token_time",
 }
 
 

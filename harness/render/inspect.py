@@ -9,18 +9,11 @@ from typing import Any
 from tabulate import tabulate
 
 from harness.theory.anatomy import Anatomy, LayerSize, Share
+from harness.theory.gguf import Fetched
 from harness.units import format_gb, format_mib, format_params
 
 _WIDTH = 80
 _LAYER_PARTS = ("attention", "ffn", "experts")
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """What reading a remote header cost."""
-
-    size_bytes: int
-    n_requests: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +26,24 @@ class Repacked:
 
 
 def show_anatomy(
-    anatomy: Anatomy, label: str, *, fetched: Fetched | None = None, repacked: Sequence[Repacked] | None = None
+    anatomy: Anatomy,
+    label: str,
+    *,
+    fetched: Fetched | None = None,
+    repacked: Sequence[Repacked] | None = None,
+    is_computed: bool = False,
 ) -> str:
     """Lay out all that is known about a model, at most 80 columns wide.
 
     Parameters
     ----------
-    label    : what the user called it; cut from the left where it is too long
-    fetched  : the cost of a remote header; None for a local file
-    repacked : weights that this CPU repacks, () for none; None where that was not asked, which leaves the section out
+    label       : what the user called it; cut from the left where it is too long
+    fetched     : the cost of a remote header; None for a local file
+    is_computed : the header follows from a shape; no file was read
+    repacked    : weights that this CPU repacks, () for none; None where that was not asked, which leaves the section out
     """
     sections = [
-        _show_facts(anatomy, label, fetched),
+        _show_facts(anatomy, label, fetched, is_computed),
         _show_shares("size by tensor type", "type", anatomy.by_type, anatomy.weights_bytes),
         _show_shares("size by part", "part", anatomy.by_part, anatomy.weights_bytes),
         _show_layers(anatomy.layers),
@@ -55,7 +54,7 @@ def show_anatomy(
     return "\n\n".join(section for section in sections if section)
 
 
-def _show_facts(anatomy: Anatomy, label: str, fetched: Fetched | None) -> str:
+def _show_facts(anatomy: Anatomy, label: str, fetched: Fetched | None, is_computed: bool) -> str:
     """Show the lines of a name and a value; a value that the header does not state is left out."""
     known = "" if anatomy.architecture_known else " (unknown to this llama.cpp)"
     bits = "" if anatomy.bits_per_weight is None else f", {anatomy.bits_per_weight:.2f} bits per weight"
@@ -67,7 +66,10 @@ def _show_facts(anatomy: Anatomy, label: str, fetched: Fetched | None) -> str:
         ("parameters", format_params(anatomy.n_params)),
         ("", None if active is None else f"{format_params(active)} of them visited by each token"),
         ("file type", (anatomy.file_type or "unknown") + bits),
-        ("size", f"{format_gb(anatomy.file_bytes)}{parts}, weights {format_mib(anatomy.weights_bytes)}"),
+        (
+            "size",
+            f"{'~' if is_computed else ''}{format_gb(anatomy.file_bytes)}{parts}, weights {format_mib(anatomy.weights_bytes)}",
+        ),
         ("context length", _show_count(anatomy.context_length, "tokens")),
         ("layers", _show_count(anatomy.n_layers)),
         ("embedding length", _show_count(anatomy.n_embd)),
@@ -75,7 +77,8 @@ def _show_facts(anatomy: Anatomy, label: str, fetched: Fetched | None) -> str:
         ("experts", _show_experts(anatomy)),
         ("output", "shares the token embeddings" if anatomy.tied_output else None),
         ("tokenizer", _show_tokenizer(anatomy)),
-        ("chat template", "yes" if anatomy.has_chat_template else "no"),
+        ("chat template", None if is_computed else "yes" if anatomy.has_chat_template else "no"),
+        ("computed", "from the catalog's shape; no file was read" if is_computed else None),
         ("synthetic", "yes: random weights, for timing only" if anatomy.synthetic else None),
         ("fetched", None if fetched is None else _show_fetched(fetched)),
     ]
@@ -216,7 +219,12 @@ def _one_line(text: str) -> str:
 
 
 def export_anatomy(
-    anatomy: Anatomy, label: str, *, fetched: Fetched | None = None, repacked: Sequence[Repacked] | None = None
+    anatomy: Anatomy,
+    label: str,
+    *,
+    fetched: Fetched | None = None,
+    repacked: Sequence[Repacked] | None = None,
+    is_computed: bool = False,
 ) -> dict[str, Any]:
     """Return the same as plain data for JSON: base units, None where the header says nothing or nothing was asked."""
     return {
@@ -252,7 +260,8 @@ def export_anatomy(
         "tokenizer": anatomy.tokenizer,
         "tokenizer_pre": anatomy.tokenizer_pre,
         "vocab_size": anatomy.vocab_size,
-        "has_chat_template": anatomy.has_chat_template,
+        "has_chat_template": None if is_computed else anatomy.has_chat_template,
+        "computed": is_computed,
         "synthetic": anatomy.synthetic,
         "repacked": None
         if repacked is None

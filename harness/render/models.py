@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from tabulate import tabulate
 
+from harness.catalog_check import Verdict
 from harness.units import format_gb, format_params
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One quantization of one model. place is embedded, downloaded, synthetic or empty; fits is None where a size is not known.
+    """One quantization of one model.
 
-    size_bytes is the file's, known or computed from the shape (then is_computed).
+    size_bytes is the file's, known or computed from the shape (then is_computed). place is embedded, downloaded, synthetic or empty;
+    has_file says that the catalog knows a file to pull. fits is None where a size is not known. is_usual marks what Ollama's bare name
+    stood for in autumn 2024; verified is None where there is no file.
     """
 
     name: str
@@ -26,27 +30,63 @@ class Row:
     place: str
     fits: bool | None
     refused: str | None = None
+    has_file: bool = True
+    is_usual: bool = False
+    verified: bool | None = None
 
 
 def render_models(rows: Sequence[Row]) -> str:
-    """A plain table; sizes with ~ are computed from the shape, without the header's few MB."""
+    """A plain table, each name once; sizes with ~ are computed from the shape, without the header's few MB."""
     table = [
         {
-            "name": row.name,
-            "params": format_params(row.parameters) if row.parameters else "?",
-            "quant": row.quantization,
+            "name": row.name if is_first else "",
+            "params": (format_params(row.parameters) if row.parameters else "?") if is_first else "",
+            "quant": row.quantization + (" *" if row.is_usual else ""),
             "size": ("~" if row.is_computed else "") + format_gb(row.size_bytes) if row.size_bytes else "?",
-            "on disk": row.place or "—",
+            "on disk": row.place or ("—" if row.has_file else "no file known"),
             "fits here": "cannot run" if row.refused else {True: "yes", False: "no", None: "?"}[row.fits],
         }
-        for row in rows
+        for row, is_first in zip(rows, _mark_first(rows), strict=True)
     ]
     align = ["left", "right", "left", "right", "left", "left"]
     text = tabulate(table, headers="keys", tablefmt="simple", disable_numparse=True, colalign=align)
-    notes = ["~ computed from the shape; fits here: the weights alone against this machine's memory"]
+    return "\n".join([text, "", *_explain(rows)]) + "\n"
+
+
+def _mark_first(rows: Sequence[Row]) -> list[bool]:
+    return [index == 0 or rows[index - 1].name != row.name for index, row in enumerate(rows)]
+
+
+def _explain(rows: Sequence[Row]) -> list[str]:
+    notes = [
+        "* what Ollama's bare name stood for in autumn 2024",
+        "~ computed from the shape, without the vocabulary; fits here: the weights alone against this machine's memory",
+    ]
+    unverified = sum(row.verified is False for row in rows)
+    if unverified:
+        notes.append(f"{unverified} files were never checked against the hub; `harness models --check` asks it")
     notes += sorted({f"{row.refused}." for row in rows if row.refused})
-    return "\n".join([text, "", *notes]) + "\n"
+    return [textwrap.fill(note, 80, subsequent_indent="  ") for note in notes]
 
 
 def render_models_json(rows: Sequence[Row]) -> str:
     return json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False) + "\n"
+
+
+def render_check(verdicts: Sequence[Verdict]) -> str:
+    """What the hub says of the catalog's files: a line each, and what to write into the catalog for those that were confirmed."""
+    lines = []
+    for verdict in verdicts:
+        what = "; ".join(verdict.problems) or (
+            "as the catalog says" if verdict.verified else "confirmed, not yet noted"
+        )
+        lines.append(textwrap.fill(f"{verdict.name} {verdict.quantization}: {what}", 80, subsequent_indent="  "))
+        if not verdict.problems and not verdict.verified:
+            digests = ", ".join(f'"{digest}"' for digest in verdict.sha256)
+            lines += [f"  size_bytes = {verdict.size_bytes}", f"  sha256 = [{digests}]", "  verified = true"]
+    wrong = sum(bool(verdict.problems) for verdict in verdicts)
+    return "\n".join([*lines, "", f"{len(verdicts)} quantizations asked of the hub, {wrong} of them wrong"]) + "\n"
+
+
+def render_check_json(verdicts: Sequence[Verdict]) -> str:
+    return json.dumps([asdict(verdict) for verdict in verdicts], indent=2, ensure_ascii=False) + "\n"

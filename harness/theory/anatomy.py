@@ -146,7 +146,7 @@ def describe_model(header: Header) -> Anatomy:
         tokenizer_pre=_text(header, "tokenizer.ggml.pre"),
         vocab_size=_count_vocab(header),
         has_chat_template=any(key.startswith("tokenizer.chat_template") for key in header.metadata),
-        synthetic=any(key.startswith("harness.synthetic") for key in header.metadata),
+        synthetic=header.is_synthetic,
         n_parts=max(len(header.parts), 1),
     )
 

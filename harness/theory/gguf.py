@@ -25,6 +25,9 @@ DEFAULT_ALIGNMENT = 32
 MAX_DIMS = 4
 MAX_TENSOR_NAME_BYTES = 63
 
+#: The key, with the value true, by which a file says that its weights were made up (`harness synth`).
+SYNTHETIC_KEY = "harness.synthetic"
+
 #: GGUF's own bound on a key (ggml/docs/gguf.md: at most 2^16 - 1 bytes).
 MAX_KEY_BYTES = 2**16 - 1
 #: Bounds of ours, an order of magnitude above the largest header known to exist (about 25 MB, 2000 tensors).
@@ -67,10 +70,18 @@ class ByteSource(Protocol):
 
     @property
     def size_bytes(self) -> int | None:
-        """Total size, or None where it is not known."""
+        """Total size, or None where it is not known (a remote file may know it only after its first answer)."""
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes from `offset`; fewer only where the source ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What reading a remote header cost: bytes of content, and requests with their redirections."""
+
+    size_bytes: int
+    n_requests: int
 
 
 @dataclass(slots=True)
@@ -219,6 +230,10 @@ class Header:
         return str(self.metadata.get("general.architecture", "unknown"))
 
     @property
+    def is_synthetic(self) -> bool:
+        return self.metadata.get(SYNTHETIC_KEY) is True
+
+    @property
     def size_bytes(self) -> int:
         """The end of the last tensor: what the file, or all parts together, must at least have."""
         if self.parts:
@@ -308,13 +323,17 @@ class _Cursor:
         self._chunk_bytes = max(chunk_bytes, 1)
         self._buffer = b""
         self._base = 0
-        size_bytes = source.size_bytes
-        self._end = MAX_HEADER_BYTES if size_bytes is None else min(size_bytes, MAX_HEADER_BYTES)
-        self._end_is_limit = size_bytes is None or size_bytes > MAX_HEADER_BYTES
+        self._learn_size()
         self._held_from: int | None = None
         self.at = 0
         self.ahead_bytes = 0
         self.use_byte_order("little")
+
+    def _learn_size(self) -> None:
+        size_bytes = self._source.size_bytes
+        self._size_known = size_bytes is not None
+        self._end = MAX_HEADER_BYTES if size_bytes is None else min(size_bytes, MAX_HEADER_BYTES)
+        self._end_is_limit = size_bytes is None or size_bytes > MAX_HEADER_BYTES
 
     def use_byte_order(self, byte_order: str) -> None:
         self.byte_order = byte_order
@@ -344,6 +363,8 @@ class _Cursor:
         piece = bytes(self._source.read_at(start, stop - start))[: stop - start]
         self._buffer = kept + piece
         self._base = first
+        if not self._size_known:
+            self._learn_size()
         if len(self._buffer) < self.at - first + size:
             # The source ends here, whatever its size was said to be.
             self._end, self._end_is_limit = start + len(piece), False
@@ -461,7 +482,7 @@ def _read_preamble(cursor: _Cursor) -> tuple[int, str]:
     """Check magic and version; the version's own bytes tell the byte order, as in gguf_init_from_reader."""
     opening = cursor.take(4, "the magic number")
     if opening != MAGIC:
-        raise HarnessError(_describe_stranger(cursor.name, cursor.recall_opening(64)))
+        raise HarnessError(describe_stranger(cursor.name, cursor.recall_opening(64)))
     version = cursor.take_number(4, "the version")
     byte_order = "little"
     if version & 0xFFFF == 0 and version:
@@ -488,7 +509,7 @@ _STRANGERS: tuple[tuple[bytes, str], ...] = (
 )
 
 
-def _describe_stranger(name: str, opening: bytes) -> str:
+def describe_stranger(name: str, opening: bytes) -> str:
     """Say what a file is that is not GGUF, from its first bytes."""
     text = opening.lstrip()[:16].lower()
     said = next((what for magic, what in _STRANGERS if opening.startswith(magic)), None)

@@ -138,12 +138,14 @@ def describe_kv_cache(header: Header) -> KvGeometry:
         return KvGeometry(
             None, "its sliding-window layers have other heads, and the header does not say which they are"
         )
+    crossing = _find_cross_layers(header)
     windowed = _find_windowed(header, n_layers)
     layers = tuple(
         KvLayer(
             index, k * heads_kv[index], 0 if latent else v * heads_kv[index], k, 0 if latent else v, windowed[index]
         )
         for index, (k, v) in enumerate(sizes[: _count_cached(header, n_layers)])
+        if index not in crossing
     )
     return KvGeometry(layers, None, _find_window(header), _collect_notes(header, layers, latent))
 
@@ -189,6 +191,12 @@ def _count_cached(header: Header, n_layers: int) -> int:
     return n_layers
 
 
+def _find_cross_layers(header: Header) -> frozenset[int]:
+    """Name the layers that look at an image: they keep its keys and values, once, and nothing per token of text."""
+    layers = header.hparam("attention.cross_attention_layers")
+    return frozenset(layers.read()) if isinstance(layers, ArrayValue) and layers.data is not None else frozenset()
+
+
 def _find_window(header: Header) -> int | None:
     if header.architecture not in _SLIDING_WINDOW:
         return None
@@ -224,6 +232,8 @@ def _collect_notes(header: Header, layers: tuple[KvLayer, ...], latent: bool) ->
     notes = []
     if window := _find_window(header):
         notes.append(f"some layers look back only {window} tokens; their cache stops growing there")
+    if crossing := _find_cross_layers(header):
+        notes.append(f"{len(crossing)} cross-attention layers keep an image's keys and values instead, not counted")
     if latent:
         notes.append("latent attention: keys only, values are read from them")
     if len({layer.n_embd_v for layer in layers}) > 1:

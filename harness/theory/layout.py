@@ -42,6 +42,13 @@ _ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 #: Architectures whose tensors are known here; each is a decoder with RMS norms and a gated FFN.
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "qwen3moe", "gemma2", "gemma3")
 
+#: Llama 3.2 Vision's text part. llama.cpp never had this architecture; the layout is that of Ollama's conversion, so that a size can
+#: be told, and its quantizer's rules are taken to be the same.
+#: Source: ollama/ollama llama/patches "add mllama support" (tensor names and dimensions; the embeddings hold 8 more rows than the
+#: output, for the image token).
+MLLAMA = "mllama"
+_MLLAMA_EXTRA_ROWS = 8
+
 _WITH_HEAD_NORMS = {"qwen3", "qwen3moe", "gemma3"}
 _WITH_POST_NORMS = {"gemma2", "gemma3"}
 
@@ -119,7 +126,7 @@ def count_parameters(tensors: Sequence[TensorSpec]) -> int:
 
 
 def _check(shape: Shape) -> None:
-    if shape.architecture not in ARCHITECTURES:
+    if shape.architecture not in (*ARCHITECTURES, MLLAMA):
         known = ", ".join(ARCHITECTURES)
         raise UsageError(f"the tensors of architecture {shape.architecture!r} are not known here; known are {known}")
     if shape.architecture == "qwen2" and shape.head_count * shape.head_dim != shape.embedding_length:
@@ -141,7 +148,8 @@ _Row = tuple[int, str, tuple[int, ...]]  # block index (-1 outside the blocks), 
 
 def _outer_tensors(shape: Shape) -> Iterator[_Row]:
     embedding = (shape.embedding_length, shape.vocab_size)
-    yield -1, "token_embd.weight", embedding
+    more = _MLLAMA_EXTRA_ROWS if shape.architecture == MLLAMA else 0
+    yield -1, "token_embd.weight", (shape.embedding_length, shape.vocab_size + more)
     yield -1, "output_norm.weight", (shape.embedding_length,)
     if not shape.tied_embeddings:
         yield -1, "output.weight", embedding
@@ -151,8 +159,9 @@ def _outer_tensors(shape: Shape) -> Iterator[_Row]:
 
 def _all_block_tensors(shape: Shape) -> Iterator[_Row]:
     rows = [*_attention_tensors(shape), *_ffn_tensors(shape)]
+    cross_rows = [*_cross_attention_tensors(shape), *_ffn_tensors(shape)]
     for block in range(shape.block_count):
-        for name, ne in rows:
+        for name, ne in cross_rows if block in shape.cross_attention_blocks else rows:
             yield block, f"blk.{block}.{name}", ne
 
 
@@ -170,6 +179,20 @@ def _attention_tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield "attn_k_norm.weight", (shape.head_dim,)
     if shape.architecture in _WITH_POST_NORMS:
         yield "post_attention_norm.weight", (width,)
+
+
+def _cross_attention_tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
+    width = shape.embedding_length
+    q_width, kv_width = shape.head_count * shape.head_dim, shape.head_count_kv * shape.head_dim
+    yield "attn_norm.weight", (width,)
+    yield "cross_attn_q_proj.weight", (width, q_width)
+    yield "cross_attn_k_proj.weight", (width, kv_width)
+    yield "cross_attn_v_proj.weight", (width, kv_width)
+    yield "cross_attn_o_proj.weight", (q_width, width)
+    yield "cross_attn_q_norm.weight", (shape.head_dim,)
+    yield "cross_attn_k_norm.weight", (shape.head_dim,)
+    yield "cross_attn_attn_gate", (1,)
+    yield "cross_attn_mlp_gate", (1,)
 
 
 def _ffn_tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:

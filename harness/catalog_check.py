@@ -1,0 +1,67 @@
+"""The catalog held against the hub: whether each file exists, with the size and the SHA-256 that the catalog states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.catalog import Catalog, Files
+from harness.hub import HubFacts, describe_files
+from harness.references import list_catalog_files
+from harness.remote import NotThereError
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the hub says of one quantization; problems is empty where all is as the catalog has it.
+
+    size_bytes and sha256 (one a file) are the hub's own; None and empty where a file is missing. verified is the catalog's word.
+    """
+
+    name: str
+    quantization: str
+    repository: str
+    problems: tuple[str, ...]
+    size_bytes: int | None
+    sha256: tuple[str, ...]
+    verified: bool
+
+
+def check_catalog(catalog: Catalog) -> Iterator[Verdict]:
+    """Ask the hub for every file of the catalog, one request a quantization.
+
+    Raises
+    ------
+    RemoteError : the hub cannot be reached, or limits requests; a repository that it does not show is a verdict.
+    """
+    for entry in catalog.entries.values():
+        for files in entry.files:
+            yield _check(entry.name, files)
+
+
+def _check(name: str, files: Files) -> Verdict:
+    wanted = list_catalog_files(files)
+    try:
+        found = describe_files(wanted)
+    except NotThereError as error:
+        return Verdict(name, files.quantization, files.repository, (str(error).rstrip("."),), None, (), files.verified)
+    missing = tuple(f"{files.repository} has no {file.name}" for file in wanted if file.name not in found)
+    if missing:
+        return Verdict(name, files.quantization, files.repository, missing, None, (), files.verified)
+    facts = [found[file.name] for file in wanted]
+    size_bytes = sum(item.size_bytes for item in facts)
+    problems = tuple(_compare(files, facts, size_bytes))
+    digests = tuple(item.digest for item in facts)
+    return Verdict(name, files.quantization, files.repository, problems, size_bytes, digests, files.verified)
+
+
+def _compare(files: Files, facts: list[HubFacts], size_bytes: int) -> Iterator[str]:
+    if files.size_bytes is not None and files.size_bytes != size_bytes:
+        yield f"size_bytes is {files.size_bytes} in the catalog and {size_bytes} at the hub"
+    if files.sha256 and len(files.sha256) != len(facts):
+        yield f"sha256 has {len(files.sha256)} digests for {len(facts)} files"
+    for stated, item in zip(files.sha256, facts, strict=False):
+        if stated != item.digest:
+            yield f"{item.file.name} has the SHA-256 {item.digest} at the hub and {stated} in the catalog"
+    if files.verified and not (files.sha256 and files.size_bytes):
+        yield "it says verified without size_bytes and sha256; add them"

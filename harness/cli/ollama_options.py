@@ -1,0 +1,97 @@
+"""``--ollama-2024`` and what goes with it: the options, and what they say of a header."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from harness.cli.predict import Amount
+from harness.errors import UsageError
+from harness.render.ollama_account import export_account, show_account
+from harness.theory.gguf import Header
+from harness.theory.ollama import (
+    AUTOMATIC,
+    DEFAULT_NUM_CTX,
+    MINIMUM_BYTES,
+    Account,
+    Request,
+    give_account,
+    read_figures,
+)
+
+#: The options that mean something only beside --ollama-2024.
+_COMPANIONS = {
+    "free_vram": "--free-vram",
+    "parallel": "--parallel",
+    "num_ctx": "--num-ctx",
+    "num_gpu": "--num-gpu",
+    "ollama_library": "--ollama-library",
+}
+
+
+def ollama_options(function: Any) -> Any:
+    """Add ``--ollama-2024`` and the figures that it depends on to a command."""
+    for option in (
+        click.option(
+            "--ollama-library", type=click.Choice(list(MINIMUM_BYTES)), help="What Ollama ran on. [cuda]"
+        ),
+        click.option(
+            "--num-gpu", type=click.IntRange(AUTOMATIC), metavar="N", help="Ollama's num_gpu, layers on the GPU. [-1, as many as fit]"
+        ),
+        click.option("--num-ctx", type=click.IntRange(1), metavar="N", help=f"Ollama's num_ctx, tokens a slot. [{DEFAULT_NUM_CTX}]"),
+        click.option("--parallel", type=click.IntRange(1), metavar="N", help="OLLAMA_NUM_PARALLEL, slots. [4, or 1 if 4 do not fit]"),
+        click.option("--free-vram", type=Amount("7.6GiB"), metavar="SIZE", help="Free memory of the card, such as 7.6GiB. [enough]"),
+        click.option("--ollama-2024", is_flag=True, help="Show what `ollama ps` of October 2024 said, and why."),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An account in both forms: text for people, and the value of ``ollama_2024`` in JSON."""
+
+    account: Account
+    text: str
+    data: dict[str, Any]
+
+
+def tell_ollama(header: Header, label: str, options: dict[str, Any], *, file_bytes: int | None = None) -> Told | None:
+    """Give Ollama's account of a header where the options of `ollama_options` ask for it.
+
+    Parameters
+    ----------
+    options    : the command's options; others are ignored
+    file_bytes : the file's size where it is known; what the header promises otherwise
+
+    Returns
+    -------
+    None where --ollama-2024 was not given.
+
+    Raises
+    ------
+    UsageError   : its companions were given without it.
+    HarnessError : the header lacks what Ollama needed.
+    """
+    if not options.get("ollama_2024"):
+        given = [flag for name, flag in _COMPANIONS.items() if options.get(name) is not None]
+        if given:
+            raise UsageError(f"{given[0]} means something only with --ollama-2024; add that, or leave {given[0]} out.")
+        return None
+    chosen = {
+        "free_vram_bytes": options.get("free_vram"),
+        "num_ctx": options.get("num_ctx"),
+        "parallel": options.get("parallel"),
+        "num_gpu": options.get("num_gpu"),
+        "library": options.get("ollama_library"),
+    }
+    account = give_account(
+        read_figures(header), Request(**{name: value for name, value in chosen.items() if value is not None})
+    )
+    size_bytes = file_bytes or header.size_bytes
+    synthetic = any(key.startswith("harness.synthetic") for key in header.metadata)
+    return Told(
+        account, show_account(account, label, file_bytes=size_bytes, synthetic=synthetic), export_account(account)
+    )

@@ -1,0 +1,147 @@
+"""`harness plot`: pictures of what was published and what was measured."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from harness.catalog import Catalog
+from harness.cli.journals import files_argument, find_journals, read_measured
+from harness.cli.options import results_option
+from harness.cli.picture import check_picture_path, theme_option, write_picture
+from harness.rates import Measured
+from harness.render.machines import Row
+
+_EXAMPLES = """
+\b
+Examples:
+  harness plot machines -o machines.png
+  harness plot size -o size.svg --theme dark
+  harness plot bandwidth -o bandwidth.png
+  harness plot depth -o depth.png bench_results/
+  harness plot history -o history.png
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What a picture may be made of: the journals that were meant, and the records in them with their models."""
+
+    journals: Sequence[pathlib.Path]
+    measured: Sequence[Measured]
+    catalog: Catalog
+    published: bool
+
+
+def _rows(material: Material) -> list[Row]:
+    from harness.published import ARTICLE_MODELS, load_machines
+    from harness.render.machines import measured_rows, published_rows, sort_rows
+
+    catalog = material.catalog
+    kinds = {name: catalog.entries[name].ollama_2024 or "?" for name in ARTICLE_MODELS if name in catalog.entries}
+    rows = published_rows(load_machines(), kinds) if material.published else []
+    return sort_rows([*rows, *measured_rows(material.measured, "tg")])
+
+
+def _draw_machines(material: Material, theme: str) -> Any:
+    from harness.render.plots import draw_machines
+
+    return draw_machines(_rows(material), "tg", theme)
+
+
+def _draw_size(material: Material, theme: str) -> Any:
+    from harness.errors import HarnessError
+    from harness.render.plots import draw_sizes
+    from harness.theory.roofline import cost_of_shape
+
+    rows = _rows(material)
+    sizes: dict[tuple[str, str | None], int] = {}
+    for model, quantization in {(name, cell.quantization) for row in rows for name, cell in row.cells.items()}:
+        entry = material.catalog.entries.get(model)
+        if entry is not None and quantization is not None:
+            try:
+                sizes[model, quantization] = cost_of_shape(entry.shape, quantization).size_bytes
+            except HarnessError:
+                continue
+    sizes |= {(i.model, i.quantization): i.record.model.size_bytes for i in material.measured if i.record.model}
+    return draw_sizes(rows, sizes, theme)
+
+
+def _draw_bandwidth(material: Material, theme: str) -> Any:
+    from harness.published import LLAMA_7B, load_apple_chips, load_bandwidths, load_machines
+    from harness.render.plots import Mark, draw_bandwidth
+    from harness.theory.roofline import cost_of_shape
+
+    costs = {kind: cost_of_shape(LLAMA_7B, kind) for kind in ("Q4_0", "Q8_0", "F16")}
+    others = [
+        Mark(machine.name, load_bandwidths()[machine.name].bandwidth_bytes_per_s, rate)
+        for machine in load_machines()
+        if machine.kind == "gpu" and (rate := machine.rates_tok_per_s["llama3.1:8b"])
+    ]
+    return draw_bandwidth(load_apple_chips(), costs, others, theme)
+
+
+def _draw_accuracy(material: Material, theme: str) -> Any:
+    from harness.published import load_accuracy
+    from harness.render.plots import draw_accuracy
+
+    return draw_accuracy(load_accuracy(), theme)
+
+
+def _draw_depth(material: Material, theme: str) -> Any:
+    from harness.render.plots import draw_depth
+
+    return draw_depth(material.measured, theme)
+
+
+def _draw_history(material: Material, theme: str) -> Any:
+    from harness.render.plots import draw_history
+
+    return draw_history(material.measured, theme)
+
+
+#: Every picture: what makes it out of the material, in a theme. A new kind is one line here.
+KINDS: dict[str, Callable[[Material, str], Any]] = {
+    "machines": _draw_machines,
+    "size": _draw_size,
+    "bandwidth": _draw_bandwidth,
+    "accuracy": _draw_accuracy,
+    "depth": _draw_depth,
+    "history": _draw_history,
+}
+
+
+@click.command("plot", epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("kind", type=click.Choice(list(KINDS)))
+@files_argument
+@click.option(
+    "-o", "--output", "picture", required=True, type=click.Path(dir_okay=False, path_type=pathlib.Path), metavar="FILE",
+    help="Where to draw it: a .png or .svg file.",
+)  # fmt: skip
+@click.option("--published/--no-published", default=True, help="Show the published machines too. [on]")
+@theme_option
+@results_option
+def command(
+    kind: str,
+    files: tuple[pathlib.Path, ...],
+    picture: pathlib.Path,
+    published: bool,
+    theme: str,
+    results: pathlib.Path,
+) -> None:
+    """Draw KIND: machines (speed by machine), size (speed against size), bandwidth (prompts and generation against it, Apple's line),
+    accuracy (published scores by model), depth (speed against a filled cache), history (speed over time).
+
+    FILES are journals (.jsonl) or folders of them; without any, all in the results folder.
+    """
+    from harness.references import load_catalog
+
+    check_picture_path(picture)
+    catalog = load_catalog()
+    journals = find_journals(files, results)
+    material = Material(journals, read_measured(journals, catalog), catalog, published)
+    write_picture(picture, lambda: KINDS[kind](material, theme))

@@ -1,0 +1,187 @@
+"""`harness predict`: how fast a model would be, before it is downloaded or the machine is bought."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from harness.cli.options import results_option
+from harness.errors import UsageError
+from harness.prediction import KINDS, Answer, Machine, Question
+from harness.roof import Roof
+from harness.theory.roofline import Cost
+from harness.units import parse_size
+
+_EXAMPLES = """
+\b
+Examples:
+  harness predict -m llama3.1:8b:q4_0               on this machine
+  harness predict -m model.gguf --depth 8192 -ctk q8_0 -ctv q8_0
+  harness predict -m llama3.1:8b:q4_0 --machine "M4 Pro"
+  harness predict --size 20GB --bandwidth 273GB/s --kind apple
+  harness predict -m llama3.1:70b:q4_0 --machine "RTX 3070 Ti" --host i7-8700
+  harness predict -m llama3.1:70b:q4_0 --machine "M4 Pro" --memory 48GiB
+  harness predict --check                           how far it is wrong
+"""
+
+
+class Amount(click.ParamType):
+    """A number with a unit, as bytes, bytes a second or operations a second."""
+
+    def __init__(self, name: str, ending: str = "") -> None:
+        self.name, self._ending = name, ending
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        text = re.sub(self._ending + "$", "", value.strip(), flags=re.IGNORECASE) if self._ending else value
+        try:
+            amount = parse_size(text)
+        except ValueError:
+            self.fail(f"{value!r} is not an amount such as {self.name}", param, ctx)
+        if amount <= 0:
+            self.fail(f"{value!r} is not above zero", param, ctx)
+        return amount
+
+
+@click.command("predict", epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-m", "--model", "--gguf", "model", metavar="REF", help="GGUF file or catalog name. [smollm2:135m]")
+@click.option("--size", "size_bytes", type=Amount("20GB"), metavar="SIZE", help="Any dense model of this size instead.")
+@click.option("--machine", metavar="NAME", help="A published machine instead of this one.")
+@click.option(
+    "--bandwidth", type=Amount("273GB/s", "/s|ps"), metavar="RATE", help="Any machine with this memory bandwidth."
+)
+@click.option("--kind", type=click.Choice(KINDS), help="What has that bandwidth; else all kinds are shown.")
+@click.option(
+    "--flops", type=Amount("20TFLOPS", "flops(/s)?|flop/s"), metavar="RATE", help="What matrix products reach, for pp."
+)
+@click.option("-c", "--ctx", "n_ctx", type=click.IntRange(1), default=4096, metavar="N", help="Context. [4096]")
+@click.option(
+    "-d", "--depth", "n_depth", type=click.IntRange(0), default=0, metavar="N", help="Tokens already in the cache. [0]"
+)
+@click.option("-ctk", "--cache-type-k", "type_k", default="f16", metavar="TYPE", help="Cache type of K. [f16]")
+@click.option("-ctv", "--cache-type-v", "type_v", default="f16", metavar="TYPE", help="Cache type of V. [f16]")
+@click.option("--vram", "vram_bytes", type=Amount("8GiB"), metavar="SIZE", help="Memory of the card.")
+@click.option("--memory", "memory_bytes", type=Amount("48GiB"), metavar="SIZE", help="Memory of the machine.")
+@click.option("--host", metavar="NAME", help="Published CPU that takes the layers that a card cannot.")
+@click.option("--check", is_flag=True, help="Predict every published figure without itself, and show the errors.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Format. [table]")
+@results_option
+def command(**options: Any) -> None:
+    """Predict how fast a model generates and reads prompts on a machine, and whether it fits.
+
+    Generating is limited by reading the weights: the prediction is the time of reading them, at the share of the bandwidth that
+    machines of the kind really have, plus what each layer costs. A machine's own figures (records here, published ones elsewhere)
+    move it.
+    """
+    from harness.references import load_catalog
+    from harness.render.predict import render_answers, render_answers_json, render_check, render_check_json
+
+    catalog = load_catalog()
+    if options["check"]:
+        from harness.crosscheck import check_predictions
+
+        check = check_predictions(catalog)
+        click.echo((render_check_json if options["output"] == "json" else render_check)(check), nl=False)
+        return
+    if options["model"] and options["size_bytes"]:
+        raise UsageError("-m and --size both name a model; give one of them.")
+    if options["machine"] and options["bandwidth"]:
+        raise UsageError("--machine and --bandwidth both name a machine; give one of them.")
+    if options["kind"] and not options["bandwidth"]:
+        raise UsageError("--kind says what has the --bandwidth; give that too.")
+    cost, remarks = _find_cost(catalog, options)
+    question = Question(
+        cost=cost,
+        **{name: options[name] for name in ("n_ctx", "n_depth", "vram_bytes", "memory_bytes", "host")},
+        flops_per_s=options["flops"],
+    )
+    answers = _answer(catalog, question, options)
+    render = render_answers_json if options["output"] == "json" else render_answers
+    click.echo(render(answers, remarks), nl=False)
+
+
+def _find_cost(catalog: Any, options: dict[str, Any]) -> tuple[Cost, tuple[str, ...]]:
+    """The cost of the model that is meant: by its file's header where it is here, else by the catalog's shape, else by its size."""
+    from harness.prediction import cost_by_size, cost_of_entry
+    from harness.references import SYNTHETIC_PREFIX
+
+    if options["size_bytes"]:
+        cost = cost_by_size(catalog, options["size_bytes"])
+        return cost, (f"taken as a dense Q4_0 of Llama's family: {cost.n_layers} layers, all bytes read for a token",)
+    text = (options["model"] or "smollm2:135m").removeprefix(SYNTHETIC_PREFIX)
+    path = pathlib.Path(text)
+    if path.exists() or path.suffix.lower() == ".gguf":
+        return _read_cost(path, options), ()
+    entry, quantization = catalog.split(text)
+    quantization = quantization or entry.ollama_2024 or entry.embedded or "Q4_0"
+    return cost_of_entry(entry, quantization, options["type_k"], options["type_v"])
+
+
+def _read_cost(path: pathlib.Path, options: dict[str, Any]) -> Cost:
+    from harness.gguf_file import read_file_header
+    from harness.theory.anatomy import name_file_type
+    from harness.theory.roofline import cost_of_header
+
+    header = read_file_header(path)
+    return cost_of_header(header, name_file_type(header) or "", path.stem, options["type_k"], options["type_v"])
+
+
+def _answer(catalog: Any, question: Question, options: dict[str, Any]) -> list[Answer]:
+    from harness.prediction import find_machine, known_machines, predict_by_bandwidth, predict_for
+
+    machines = known_machines(catalog)
+    if options["machine"]:
+        return [predict_for(machine, question, machines) for machine in find_machine(machines, options["machine"])]
+    if options["bandwidth"]:
+        kinds = [options["kind"]] if options["kind"] else KINDS
+        return [predict_by_bandwidth(kind, options["bandwidth"], question, machines) for kind in kinds]
+    return _answer_here(catalog, question, options["results"], machines)
+
+
+def _answer_here(catalog: Any, question: Question, results: pathlib.Path, machines: Sequence[Machine]) -> list[Answer]:
+    """One answer for the CPU, and one for each card that was measured."""
+    import dataclasses
+
+    from harness.cli.journals import own_journals, read_measured, read_roofs
+    from harness.machine import available_memory_bytes, describe_machine
+    from harness.prediction import OwnMachine, predict_own
+    from harness.rates import name_host
+    from harness.roof import ARITHMETIC, READING, latest, reading_for
+
+    journals = own_journals(results)
+    measured, roof = read_measured(journals, catalog), latest(read_roofs(journals))
+    host = name_host(describe_machine())
+    labels = {item.machine_label: item.kind for item in measured if not item.machine_label.endswith(" + CPU")}
+    for test in roof.tests if roof else ():
+        labels.setdefault(host if test.kind == "cpu" else test.description, test.kind if test.kind == "cpu" else "gpu")
+    question = dataclasses.replace(question, memory_bytes=question.memory_bytes or available_memory_bytes())
+    answers = []
+    for label, kind in (labels or {host: "cpu"}).items():
+        device = _find_device(roof, label, kind)
+        reading = roof.best(READING, device) if roof and device else None
+        typed = reading_for(roof, device, question.cost.quantization) if roof and device else None
+        product = roof.best(ARITHMETIC, device) if roof and device else None
+        own = OwnMachine(
+            label,
+            kind,
+            [item for item in measured if item.machine_label == label],
+            reading.rate_per_s if reading else None,
+            typed.rate_per_s if typed else None,
+            product.rate_per_s if product else None,
+            tuple(f"while harness roofline ran: {caution.text}" for caution in roof.warnings) if roof else (),
+        )
+        answers.append(predict_own(own, question, machines))
+    return answers
+
+
+def _find_device(roof: Roof | None, label: str, kind: str) -> str | None:
+    """ggml's name of the device that records call by its description; there is one CPU."""
+    for test in roof.tests if roof else ():
+        if test.kind == "cpu" if kind == "cpu" else test.description == label:
+            return test.device
+    return None

@@ -1,0 +1,167 @@
+"""`harness roofline`: what this machine can do at best, and how near the records come."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import click
+
+import harness
+from harness.child import Worker
+from harness.cli.keeper import Keeper
+from harness.cli.options import Values, flatten, results_option, save_option
+from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
+from harness.cli.predict import Amount
+from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError
+from harness.machine import count_physical_cores
+from harness.record import Build, Caution, Failure, build_from_json, read
+from harness.roof import Roof, RoofTest, roof_test_from_json, to_json
+from harness.spec import whole_numbers
+from harness.store import utc_now
+
+_EXAMPLES = """
+\b
+Examples:
+  harness roofline                      bandwidth and FLOP/s, then the records
+  harness roofline -t 1-16*2 --size 2GB
+  harness roofline --saved              the last one again
+  harness roofline --plot roofline.png
+"""
+
+#: Types to read: large ones show the memory's limit, small ones what unpacking costs on this CPU; and those that prompts are
+#: multiplied in.
+READING_TYPES, MULTIPLYING_TYPES = ("F32", "F16", "Q8_0", "Q4_0"), ("F16", "Q4_0")
+
+#: Rows of the matrix that is multiplied: 4096 x 4096, as large as an attention matrix of llama3.1:8b.
+N_ROWS = 4096
+
+
+@click.command("roofline", epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "-t", "--threads", multiple=True, type=Values(whole_numbers(1), "N"), metavar="N",
+    help="Threads of the CPU, as a list or range. [1 to the physical cores, by powers of two]",
+)  # fmt: skip
+@click.option(
+    "--size", "size_bytes", type=Amount("512MiB"), default=512 * 1024**2, metavar="SIZE",
+    help="Matrix to read; several times larger than any cache. [512MiB]",
+)  # fmt: skip
+@click.option("-r", "--repetitions", type=click.IntRange(1), default=10, metavar="N", help="Timed runs of each. [10]")
+@click.option("--saved", is_flag=True, help="Measure nothing; show the last one that was kept.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Format. [table]")
+@plot_option
+@theme_option
+@save_option
+@results_option
+def command(**options: Any) -> None:
+    """Measure how many bytes a second this machine reads and how many operations a second it does, by ggml itself.
+
+    A large matrix times a vector reads as generating does, a matrix times a matrix calculates as prompts do. Each record of this
+    machine is then held against that roof.
+    """
+    check_picture_path(options["plot"])
+    if options["saved"]:
+        _show(_find_saved(options["results"]), options)
+        return
+    threads = sorted(set(flatten(options["threads"]))) or default_threads(count_physical_cores())
+    request = {
+        "size_bytes": options["size_bytes"],
+        "n_rows": N_ROWS,
+        "threads": threads,
+        "repetitions": options["repetitions"],
+        "reading": READING_TYPES,
+        "multiplying": MULTIPLYING_TYPES,
+    }
+    with Keeper("roofline", options["results"], save=options["save"]) as keeper:
+        run = _Run()
+        try:
+            run.measure(request)
+        except KeyboardInterrupt:
+            run.interrupted = True
+        if run.build is not None and run.tests:
+            roof = Roof(
+                utc_now(), keeper.machine, harness.__version__, run.build, tuple(run.tests), tuple(run.cautions)
+            )
+            keeper.keep_line(to_json(roof))
+            _show(roof, options)
+    keeper.say_where()
+    raise click.exceptions.Exit(_exit_code(run, keeper))
+
+
+def default_threads(n_cores: int) -> list[int]:
+    """1, 2, 4 … and all of them."""
+    return sorted({*(1 << power for power in range(n_cores.bit_length()) if 1 << power <= n_cores), n_cores})
+
+
+class _Run:
+    """What the worker has said so far; a death keeps the tests that were finished."""
+
+    def __init__(self) -> None:
+        self.build: Build | None = None
+        self.tests: list[RoofTest] = []
+        self.cautions: list[Caution] = []
+        self.failure: Failure | None = None
+        self.interrupted = False
+
+    def measure(self, request: dict[str, Any]) -> None:
+        """Have the worker do everything; a line on a terminal says what it is at."""
+        from tqdm import tqdm
+
+        worker = Worker()
+        try:
+            with tqdm(bar_format="{desc}", disable=None, leave=False) as line:
+                self._hear(worker.hello(), line)
+                if self.failure is None:
+                    for event in worker.ask("roofline", request):
+                        self._hear(event, line)
+        except KeyboardInterrupt:
+            worker.kill()
+            raise
+        finally:
+            worker.close()
+
+    def _hear(self, event: dict[str, Any] | Failure, line: Any) -> None:
+        if isinstance(event, Failure):
+            self.failure = event
+            click.echo(f"harness: {event.message.rstrip('.')}.", err=True)
+        elif event["event"] == "hello":
+            self.build = build_from_json(event["build"])
+        elif event["event"] == "phase":
+            line.set_description_str(event["phase"])
+        elif event["event"] == "test":
+            self.tests.append(roof_test_from_json(event["test"]))
+        elif event["event"] == "done":
+            self.cautions = [read(Caution, item) for item in event["cautions"]]
+
+
+def _find_saved(results: pathlib.Path) -> Roof:
+    from harness.cli.journals import own_journals, read_roofs
+    from harness.errors import UsageError
+    from harness.roof import latest
+
+    roof = latest(read_roofs(own_journals(results)))
+    if roof is None:
+        raise UsageError(f"No roofline of this machine is kept in {results}; run `harness roofline` without --saved.")
+    return roof
+
+
+def _show(roof: Roof, options: dict[str, Any]) -> None:
+    from harness.cli.journals import own_journals, read_measured
+    from harness.references import load_catalog
+    from harness.render.roofline import draw_roofline, hold_against, render_roofline, render_roofline_json
+
+    under = hold_against(read_measured(own_journals(options["results"]), load_catalog()), roof)
+    render = render_roofline_json if options["output"] == "json" else render_roofline
+    click.echo(render(roof, under), nl=False)
+    if options["plot"]:
+        write_picture(options["plot"], lambda: draw_roofline(roof, under, options["theme"]))
+
+
+def _exit_code(run: _Run, keeper: Keeper) -> int:
+    if run.interrupted:
+        return EXIT_INTERRUPTED
+    if keeper.trouble:
+        return StoreError.exit_code
+    if run.failure or not all(test.is_right for test in run.tests):
+        return NativeError.exit_code
+    return EXIT_NOT_TRUSTED if any(caution.distrust for caution in run.cautions) else 0

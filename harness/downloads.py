@@ -1,0 +1,108 @@
+"""Files from plain addresses, kept in harness's own cache under a folder for each place they came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from harness.errors import HarnessError, UsageError
+from harness.remote import Address, Progress, RemoteError, RemoteSource, check_space, fetch_into, hide_secrets, probe
+from harness.theory.split import part_names
+
+_FIRST_PART = re.compile(r"-00001-of-([0-9]{5})\.gguf$")
+
+
+def list_part_urls(url: str) -> list[str]:
+    """Name the addresses of all files of a model from that of its first one.
+
+    Raises
+    ------
+    UsageError : this is a later part.
+    """
+    parts = urlsplit(url)
+    match = _FIRST_PART.search(parts.path)
+    if match is None:
+        if re.search(r"-[0-9]{5}-of-[0-9]{5}\.gguf$", parts.path):
+            raise UsageError(f"{hide_secrets(url)} is a later part of a split model; name its first part.")
+        return [url]
+    paths = part_names(parts.path, int(match[1])) if int(match[1]) > 1 else (parts.path,)
+    return [urlunsplit(parts._replace(path=path)) for path in paths]
+
+
+def place_of(url: str, folder: Path) -> Path:
+    """Say where the file of an address is kept; a signature in the address makes no difference."""
+    plain = urlsplit(hide_secrets(url))
+    origin = f"{plain.netloc}{plain.path.rpartition('/')[0]}"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", unquote(plain.path.rpartition("/")[2]))
+    return folder / hashlib.sha256(origin.encode()).hexdigest()[:16] / name
+
+
+def locate(url: str) -> Address:
+    return Address(url, hide_secrets(url), {})
+
+
+def open_url(url: str) -> RemoteSource:
+    """A file at an address as a byte source; nothing is asked before it is read."""
+    return RemoteSource(locate(url))
+
+
+def list_downloads(folder: Path) -> list[Path]:
+    """List the files here, with what interrupted downloads left."""
+    return sorted(path for path in folder.glob("*/*") if path.is_file() and path.suffix in (".gguf", ".part"))
+
+
+def fetch(url: str, folder: Path, progress: Progress, check: Callable[[Path, str], None]) -> Path:
+    """Fetch a file unless it is here, going on where an earlier attempt stopped if the server still has the same file.
+
+    Parameters
+    ----------
+    check : refuses the finished file if it is not whole; nothing else vouches for one without a published digest
+
+    Raises
+    ------
+    HarnessError : the server cannot be reached or refuses, sends no model, or the disk is full.
+    """
+    path = place_of(url, folder)
+    if path.exists():
+        return path
+    address = locate(url)
+    found = probe(address)
+    if not found.opening.startswith(b"GGUF"):
+        raise RemoteError(
+            f"{address.name} is not a GGUF file but begins with {found.opening[:8]!r}; check the address."
+        )
+    part, note = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.part.json")
+    if not _belongs(note, found.validator, found.size_bytes):
+        part.unlink(missing_ok=True)
+    if found.size_bytes is not None:
+        have = part.stat().st_size if part.exists() else 0
+        check_space(path.parent, found.size_bytes - have, address.name, "set HARNESS_CACHE_DIR to another disk")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps({"validator": found.validator, "size_bytes": found.size_bytes}), encoding="utf-8")
+        fetch_into(part, address, found.size_bytes, progress, validator=found.validator)
+        try:
+            check(part, address.name)
+        except HarnessError:
+            part.unlink()
+            raise
+        part.replace(path)
+        note.unlink()
+    except OSError as error:
+        raise HarnessError(
+            f"{path.parent} cannot be written ({error.strerror}); set HARNESS_CACHE_DIR to another folder."
+        ) from None
+    return path
+
+
+def _belongs(note: Path, validator: str | None, size_bytes: int | None) -> bool:
+    """Whether what an earlier attempt left is the beginning of the file that the server has now."""
+    try:
+        said = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return validator is not None and said == {"validator": validator, "size_bytes": size_bytes}

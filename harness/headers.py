@@ -1,0 +1,157 @@
+"""A model's header from whatever names it, without downloading its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.catalog import Entry, Files
+from harness.errors import UsageError
+from harness.gguf_file import read_file_header
+from harness.references import (
+    SYNTHETIC_QUANTIZATION,
+    CatalogReference,
+    HubReference,
+    PathReference,
+    SyntheticReference,
+    UrlReference,
+    find_hub_file,
+    find_local,
+    find_on_disk,
+    list_catalog_files,
+    name_reference,
+    parse_reference,
+)
+from harness.remote import NoSuchFileError, RemoteError, RemoteSource
+from harness.theory.computed import compute_header
+from harness.theory.gguf import Fetched, Header, check_complete, read_header
+from harness.theory.layout import find_quantization
+from harness.theory.split import join_parts, part_names, split_count
+from harness.units import KIB, MIB
+
+#: How far a read goes beyond what the header needs: the first file holds the vocabulary, later parts a few rows of the tensor table.
+_FIRST_CHUNK_BYTES = MIB - 4 * KIB
+_LATER_CHUNK_BYTES = 32 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A model's header, and where it is from.
+
+    path is the (first) file where the model is on this disk. fetched is what a remote header cost. is_computed says that no file was
+    read: the header follows from the catalog's shape, lacks the vocabulary, and its sizes are those of the weights; note says why.
+    """
+
+    header: Header
+    fetched: Fetched | None = None
+    path: Path | None = None
+    is_computed: bool = False
+    note: str | None = None
+
+
+def find_header(text: str) -> Found:
+    """Find the header of any reference that -m takes: from this disk, by ranges from a server, or computed from the catalog's shape.
+
+    A catalog model that is not on this disk is asked of the hub, and computed where the hub cannot be reached or has no such
+    quantization; so is a model that llama.cpp cannot run, and a synthetic one that is not written yet.
+
+    Raises
+    ------
+    UsageError   : there is no such model or quantization.
+    HarnessError : the file is no whole GGUF file, or (other than for catalog models) its server cannot be reached.
+    """
+    reference = parse_reference(text)
+    if isinstance(reference, CatalogReference):
+        return _find_catalog_header(reference)
+    if (path := find_local(reference)) is not None:
+        return Found(read_file_header(path), path=path)
+    if isinstance(reference, SyntheticReference):
+        return _compute(reference.entry, reference.quantization, "no such file is written yet")
+    if isinstance(reference, HubReference):
+        return _read_hub_header(reference)
+    assert isinstance(reference, UrlReference), PathReference
+    from harness.downloads import list_part_urls, open_url
+
+    urls = list_part_urls(reference.url)
+    return _read_remote_header(urls, [name_reference(url) for url in urls], open_url)
+
+
+def _find_catalog_header(reference: CatalogReference) -> Found:
+    entry, quantization = reference.entry, reference.quantization
+    if entry.refused:
+        return _compute(entry, quantization, entry.refused)
+    files = _pick_files(entry, quantization)
+    is_embedded = entry.embedded is not None and quantization in (None, entry.embedded)
+    if files is not None or is_embedded:
+        try:
+            path = find_on_disk(entry, quantization)
+        except UsageError:
+            if not is_embedded:
+                raise
+            path = None  # the package with the embedded model is not installed
+        if path is not None:
+            return Found(read_file_header(path), path=path)
+    if files is None:
+        return _compute(entry, quantization, "the catalog names no file of this quantization")
+    try:
+        from harness.hub import open_remote
+
+        hub_files = list_catalog_files(files)
+        by_name = {str(file): file for file in hub_files}
+        return _read_remote_header(list(by_name), list(by_name), lambda name: open_remote(by_name[name]))
+    except RemoteError as error:
+        return _compute(entry, files.quantization, str(error).rstrip("."))
+
+
+def _pick_files(entry: Entry, quantization: str | None) -> Files | None:
+    try:
+        return entry.find_files(quantization)
+    except UsageError:
+        return None
+
+
+def _compute(entry: Entry, quantization: str | None, reason: str) -> Found:
+    kind = find_quantization(quantization or entry.ollama_2024 or entry.embedded or SYNTHETIC_QUANTIZATION)
+    header = compute_header(entry.shape, kind, f"{entry.name} {kind}")
+    note = f"{entry.name} {kind} is computed from the catalog's shape, without its vocabulary: {reason}."
+    return Found(header, is_computed=True, note=note)
+
+
+def _read_hub_header(reference: HubReference) -> Found:
+    from dataclasses import replace
+
+    from harness.hub import list_parts, open_remote, suggest_names
+
+    files = list_parts(find_hub_file(reference))
+    by_name = {str(file): file for file in files}
+    try:
+        found = _read_remote_header(list(by_name), list(by_name), lambda name: open_remote(by_name[name]))
+    except NoSuchFileError:
+        raise suggest_names(files[0]) from None
+    if reference.file is None and found.fetched is not None:  # the repository was listed first
+        found = replace(found, fetched=Fetched(found.fetched.size_bytes, found.fetched.n_requests + 1))
+    return found
+
+
+def _read_remote_header(
+    places: Sequence[str], names: Sequence[str], open_source: Callable[[str], RemoteSource]
+) -> Found:
+    """Read the headers of all files of a model, from its first; the first one's own count of parts decides."""
+    headers, size_bytes, n_requests = [], 0, 0
+    for index, (place, name) in enumerate(zip(places, names, strict=True)):
+        source = open_source(place)
+        header = read_header(source, name=name, chunk_bytes=_LATER_CHUNK_BYTES if index else _FIRST_CHUNK_BYTES)
+        if source.size_bytes is not None:
+            check_complete(header, source.size_bytes, name)
+        headers.append(header)
+        size_bytes += source.fetched.size_bytes
+        n_requests += source.fetched.n_requests
+        if index == 0:
+            part_names_of = part_names(name, count) if (count := split_count(header, name)) > 1 else (name,)
+            if len(part_names_of) != len(places):
+                raise RemoteError(
+                    f"{name} says that it is one of {count} files and is named as one of {len(places)}; ask who made it."
+                )
+    header = headers[0] if len(headers) == 1 else join_parts(headers, [name.rpartition("/")[2] for name in names])
+    return Found(header, Fetched(size_bytes, n_requests))

@@ -1,0 +1,91 @@
+"""Times getting ready: loading a model cold and warm, mapped and read, making a context, the first token."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from harness.native.page_cache import drop_from_memory, read_into_memory, resident_share
+from harness.spec import RunSpec
+
+Emit = Callable[[str, dict[str, Any]], None]
+
+#: More of the file than this in memory is not cold.
+COLD_SHARE = 0.02
+
+
+def time_loads(runtime: Any, spec: RunSpec, files: Sequence[pathlib.Path], rounds: int, emit: Emit) -> None:
+    """Load the model `rounds` times in each of four ways, in turn, and emit a ``load`` event for each.
+
+    A cold load is left out, with a ``remark``, where the system keeps the file in memory all the same: another process may map it.
+    """
+    ways = [(state, mapped) for state in ("cold", "warm") for mapped in ("on", "off")]
+    kept: list[float | None] = []
+    for index in range(rounds):
+        for number, (state, mapped) in enumerate(ways):
+            emit("phase", {"phase": "load", "index": index * len(ways) + number, "count": rounds * len(ways)})
+            share = prepare(files, state)
+            if state == "cold" and (share is None or share > COLD_SHARE):
+                kept.append(share)
+                if share is not None:
+                    continue
+            taken = _load_once(runtime, dataclasses.replace(spec, mmap=mapped))
+            emit("load", {"round": index, "state": state, "mmap": mapped, "resident_share": share, **taken})
+    if kept:
+        emit("remark", {"text": _tell_kept(kept, 2 * rounds)})
+
+
+def _tell_kept(kept: Sequence[float | None], n_cold: int) -> str:
+    """Say which cold loads were not cold."""
+    known = [share for share in kept if share is not None]
+    if not known:
+        return "whether the file left memory before the cold loads could not be checked here"
+    left_out = "no cold loads" if len(known) == n_cold else f"{len(known)} of {n_cold} cold loads are left out"
+    return (
+        f"{left_out}: up to {max(known):.0%} of the file stayed in memory when the system was asked to forget it (another "
+        "process may use it)"
+    )
+
+
+def prepare(files: Sequence[pathlib.Path], state: str) -> float | None:
+    """Make the files cold or warm, and return the share of them that is in memory then."""
+    for file in files:
+        if state == "warm":
+            read_into_memory(file)
+        elif not drop_from_memory(file):
+            return 1.0
+    shares = [(resident_share(file), file.stat().st_size) for file in files]
+    if any(share is None for share, _ in shares):
+        return None
+    return sum((share or 0.0) * size for share, size in shares) / max(sum(size for _, size in shares), 1)
+
+
+def _load_once(runtime: Any, spec: RunSpec) -> dict[str, int]:
+    """Load, make a context, decode one token; all in ns."""
+    model = runtime.load(spec)
+    try:
+        session = model.open(spec)
+        try:
+            [batch] = session.token_batches(1)
+            start = time.perf_counter_ns()
+            session.decode(batch)
+            session.synchronize()
+            first_ns = time.perf_counter_ns() - start
+            start = time.perf_counter_ns()
+            session.clear()
+            session.decode(batch)
+            session.synchronize()
+            second_ns = time.perf_counter_ns() - start
+        finally:
+            session.close()
+        return {
+            "load_ns": model.load_duration_ns,
+            "context_ns": session.context_duration_ns,
+            "first_token_ns": first_ns,
+            "second_token_ns": second_ns,
+        }
+    finally:
+        model.close()

@@ -1,0 +1,163 @@
+"""Measured rates by machine and model: which model of the catalog a record is about, and which of many records speaks for a machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.catalog import Catalog, Entry
+from harness.errors import HarnessError
+from harness.record import Machine, Record
+from harness.spec import defaults
+from harness.stats import Summary, summarize
+from harness.theory.anatomy import FILE_TYPES
+from harness.theory.roofline import Cost, cost_of_shape
+
+#: n_params of a file may exceed the published count by llama3's rope_freqs (half a head).
+ROPE_PARAMS = 256
+
+#: Parameters that may differ from their defaults in a record that speaks for its machine: where layers lie makes a row of its own.
+_FREE = {"n_threads", "n_gpu_layers", "mmap", "main_gpu", "tensor_split"}
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One record that has a number, with what it is about.
+
+    machine_label names the host, or the device that held the layers; model is a name of the catalog where the file is known, else the
+    file's own. quantization is llama.cpp's short name, None where the description does not say. is_default tells whether it ran as
+    `pp-tg` does without options.
+    """
+
+    record: Record
+    summary: Summary
+    machine_label: str
+    kind: str  # cpu or gpu
+    model: str
+    entry: Entry | None
+    quantization: str | None
+    is_default: bool
+
+    @property
+    def is_synthetic(self) -> bool:
+        return bool(self.record.model and self.record.model.is_synthetic)
+
+    @property
+    def test_kind(self) -> str:
+        """tg, pp, or both in one test."""
+        asked = self.record.asked
+        return "pp+tg" if asked.n_prompt and asked.n_gen else "tg" if asked.n_gen else "pp"
+
+    @property
+    def mean_depth(self) -> float:
+        """Tokens that lay before the average token of the test."""
+        asked = self.record.asked
+        return asked.n_depth + (asked.n_prompt + asked.n_gen) / 2
+
+    def cost(self) -> Cost | None:
+        """What a token costs in this model, by the catalog's shape; None where the file is not one of the catalog's."""
+        if self.entry is None or self.quantization is None:
+            return None
+        asked = self.record.asked
+        try:
+            return cost_of_shape(self.entry.shape, self.quantization, self.model, asked.type_k, asked.type_v)
+        except HarnessError:
+            return None
+
+
+def collect(records: Iterable[Record], catalog: Catalog) -> list[Measured]:
+    """The records that have a number, each with its machine and model; a failed cell has none."""
+    found = []
+    for record in records:
+        dead = record.failure is not None and record.failure.cause != "interrupted"
+        if not record.timed or record.model is None or dead:
+            continue
+        entry = find_entry(record, catalog)
+        label, kind = name_machine(record)
+        found.append(
+            Measured(
+                record=record,
+                summary=summarize(record),
+                machine_label=label,
+                kind=kind,
+                model=entry.name if entry else record.model.file_name.removesuffix(".gguf"),
+                entry=entry,
+                quantization=read_quantization(record.model.description),
+                is_default=is_default(record),
+            )
+        )
+    return found
+
+
+def latest(measured: Sequence[Measured]) -> Measured | None:
+    """The record that speaks for a machine and a model: the last one with default settings, else the last one at all."""
+    if not measured:
+        return None
+    return max(measured, key=lambda item: (item.is_default, item.record.time_utc))
+
+
+def is_default(record: Record) -> bool:
+    """Whether a record ran as `harness pp-tg` does without options, with an empty cache."""
+    asked, standard = record.asked, defaults()
+    same = all(getattr(asked, name) == value for name, value in standard.items() if name not in _FREE | {"n_depth"})
+    return same and asked.n_depth == 0 and record.threads_source != "asked" and record.failure is None
+
+
+def find_entry(record: Record, catalog: Catalog) -> Entry | None:
+    """The model of the catalog that a record is about.
+
+    By the name in the file's name first (``Meta-Llama-3.1-8B-Instruct`` is llama3.1:8b), since several models share a shape; then by
+    the number of parameters, which says that at least the shape is that one's.
+    """
+    assert record.model is not None
+    name = _squeeze(record.model.file_name)
+    named = [entry for entry in catalog.entries.values() if _squeeze(entry.name) in name]
+    if named:
+        return max(named, key=lambda entry: len(entry.name))
+    for entry in catalog.entries.values():
+        if entry.parameters and 0 <= record.model.n_params - entry.parameters <= ROPE_PARAMS:
+            return entry
+    return None
+
+
+def _squeeze(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+_QUANTIZATIONS = {
+    name: short
+    for name in FILE_TYPES.values()
+    for short in [name.replace(" - Small", "_S").replace(" - Medium", "_M").replace(" - Large", "_L").split(" - ")[0]]
+}
+
+
+def read_quantization(description: str) -> str | None:
+    """The quantization in llama.cpp's description of a model: ``llama 3B Q4_K - Medium`` is Q4_K_M. Source: llama_model::desc."""
+    text = description.replace("(guessed) ", "")
+    for name in sorted(_QUANTIZATIONS, key=len, reverse=True):
+        if text.endswith(" " + name):
+            return _QUANTIZATIONS[name].replace("all ", "")
+    return None
+
+
+def name_machine(record: Record) -> tuple[str, str]:
+    """(label, kind) of what ran: the GPUs that held layers, with the CPU's name where it held some too; else the host."""
+    layers = record.resolved.layers_by_device if record.resolved else {}
+    devices = {device.name: device for device in record.build.devices} if record.build else {}
+    cards = [
+        devices[name].description if name in devices else name
+        for name, count in layers.items()
+        if count and not name.upper().startswith("CPU")
+    ]
+    if not cards:
+        return name_host(record.machine), "cpu"
+    shared = any(name.upper().startswith("CPU") and count > 1 for name, count in layers.items())
+    return " + ".join(dict.fromkeys(cards)) + (" + CPU" if shared else ""), "gpu"
+
+
+def name_host(machine: Machine) -> str:
+    """A short name of a host: its CPU without trade marks, its cores and memory."""
+    cpu = re.sub(r"\((?:R|TM|r|tm)\)|\bCPU\b|@.*|\bProcessor\b", " ", machine.cpu)
+    cpu = " ".join(cpu.split()).removeprefix("Intel ").removeprefix("Core ").removeprefix("Xeon ")
+    return f"{cpu} ({machine.n_cores_physical}c, {round(machine.memory_bytes / 1024**3)}G)"

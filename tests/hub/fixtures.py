@@ -1,0 +1,45 @@
+"""The hub as a fixture: in this process, with huggingface_hub's settings replaced, and for child processes by environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import remote
+from tests.hub.server import Hub
+
+TOKEN = "hf_secretsecretsecretsecret"
+
+
+def environment(hub: Hub, folder: Path, **more: str) -> dict[str, str]:
+    """Variables for a child process that knows this hub and nobody's cache."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING", "HARNESS"))}
+    own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "hf"), "HARNESS_CACHE_DIR": str(folder / "cache")}
+    return {**kept, **own, "XDG_CONFIG_HOME": str(folder / "config"), **more}
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub without files, which this process takes for Hugging Face's; waits before retries take no time."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import close_session
+
+    made = Hub()
+    monkeypatch.setattr(constants, "ENDPOINT", made.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", made.url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "AGENT_HARNESSES_PATH", str(tmp_path / "agents.json"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr(remote, "_sleep", lambda seconds: None)
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT"):
+        monkeypatch.delenv(variable, raising=False)
+    close_session()
+    yield made
+    made.close()
+    close_session()

@@ -1,0 +1,164 @@
+"""The roofline's work, by the real engine: it is right in every row, on every number of threads, and what it says of itself is true."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from harness.child import Worker
+from harness.errors import NativeError
+from harness.native import bandwidth
+from harness.record import Failure
+from harness.roof import (
+    ARITHMETIC,
+    READING,
+    SECOND_METHOD,
+    Roof,
+    RoofTest,
+    from_json,
+    latest,
+    reading_for,
+    roof_test_from_json,
+    to_json,
+)
+
+REQUEST = {
+    "size_bytes": 4 * 1024**2,
+    "n_rows": 512,
+    "threads": [1, 2],
+    "repetitions": 6,
+    "reading": ["F32", "F16", "Q8_0", "Q4_0"],
+    "multiplying": ["F16", "Q4_0"],
+}
+
+
+@pytest.fixture(scope="module")
+def events():
+    worker = Worker()
+    try:
+        greeting = worker.hello()
+        assert not isinstance(greeting, Failure), greeting
+        return [greeting, *worker.ask("roofline", REQUEST, timeout_s=120)]
+    finally:
+        worker.close()
+
+
+@pytest.fixture(scope="module")
+def tests(events):
+    assert events[-1]["event"] == "done", events[-1]
+    return [roof_test_from_json(event["test"]) for event in events if event["event"] == "test"]
+
+
+@pytest.mark.engine
+def test_every_type_is_read_and_multiplied_on_every_number_of_threads(tests):
+    cpu = [(t.work, t.type_name, t.n_threads) for t in tests if t.kind == "cpu"]
+    expected = [(READING, name, n) for name in REQUEST["reading"] for n in (1, 2)]
+    expected += [(ARITHMETIC, name, n) for name in REQUEST["multiplying"] for n in (1, 2)]
+    expected += [(SECOND_METHOD, "F32", n) for n in (1, 2)]
+    assert cpu == expected
+    assert all(len(test.durations_ns) == 6 and min(test.durations_ns) > 0 for test in tests)
+
+
+@pytest.mark.engine
+def test_every_row_is_what_numpy_makes_of_it(tests):
+    assert all(test.is_right for test in tests)
+    errors = {test.type_name: test.max_error for test in tests if test.work == READING}
+    assert (
+        0 < errors["F32"] < errors["F16"] < errors["Q8_0"]
+    )  # rounding grows as types shrink: these are measured, not made up
+
+
+@pytest.mark.engine
+def test_what_is_read_is_counted_from_the_type(tests):
+    sizes = {test.type_name: test.n_bytes for test in tests if test.work == READING}
+    assert sizes["F32"] == REQUEST["size_bytes"]
+    assert all(size <= REQUEST["size_bytes"] and size % bandwidth.N_RANDOM_ROWS == 0 for size in sizes.values())
+    product = next(test for test in tests if test.work == ARITHMETIC)
+    assert product.n_flops == 2 * 4096 * 512 * 512
+
+
+@pytest.mark.engine
+def test_a_wrong_row_would_be_found(monkeypatch):
+    """The check compares every row: put one wrong row among thousands and it is seen."""
+    import llama_cpp
+
+    from harness.native.engine import Runtime
+
+    runtime = Runtime(log_to_stderr=False)
+    device = bandwidth._list_devices(runtime.lib)[0]
+    work = bandwidth.Work(READING, "F32", 1024, 1, 1)
+    with bandwidth._Product(runtime.lib, device, work) as product:
+        product.set_threads(1)
+        product.time()
+        assert product.check() <= bandwidth.TOLERANCES["F32"]
+        row = np.ones(bandwidth.N_IN, dtype=np.float32)
+        runtime.lib.ggml_backend_tensor_set(product._matrix, row.ctypes.data, 777 * row.nbytes, row.nbytes)
+        product.time()
+        assert product.check() > bandwidth.TOLERANCES["F32"]
+    assert llama_cpp.__version__
+
+
+@pytest.mark.engine
+def test_too_large_a_matrix_is_refused_in_a_sentence():
+    worker = Worker()
+    try:
+        worker.hello()
+        last = list(worker.ask("roofline", {**REQUEST, "size_bytes": 10**15}, timeout_s=60))[-1]
+    finally:
+        worker.close()
+    assert isinstance(last, Failure)
+    assert last.cause == "refused"
+    assert "--size" in last.message
+
+
+def test_a_missing_device_is_named():
+    class Nothing:
+        ggml_backend_dev_init = ggml_backend_free = staticmethod(lambda *_: None)
+
+    target = bandwidth.Target(1, "CUDA0", "card", "gpu")
+    with pytest.raises(NativeError, match="CUDA0"):
+        bandwidth._Product(Nothing(), target, bandwidth.Work(READING, "F16", 256, 1, 1))
+
+
+# The values.
+
+
+def made(work=READING, type_name="F16", n_threads=1, duration=1_000_000, **changes):
+    values = RoofTest(work, "CPU", "cpu", "cpu", type_name, n_threads, 10**6, 2 * 10**6, (duration,) * 6, 0.0, 1e-3)
+    return dataclasses.replace(values, **changes)
+
+
+def test_rates_are_of_the_median():
+    assert made().rate_per_s == 10**9
+    assert made(work=ARITHMETIC).rate_per_s == 2 * 10**9
+    assert made(durations_ns=(1, 1, 1)).interval is None
+    assert made().interval.low == made().interval.high == 10**9
+
+
+def test_a_line_comes_back_as_it_was_written(recorded):
+    roof = Roof("2026-01-01T00:00:00Z", recorded[0].machine, "0.1.0", recorded[0].build, (made(), made(n_threads=2)))
+    assert from_json(json.loads(json.dumps(to_json(roof)))) == roof
+    assert to_json(roof)["kind"] == "roofline"
+    newer = dataclasses.replace(roof, time_utc="2027-01-01T00:00:00Z")
+    assert latest([newer, roof]) is newer
+    assert latest([]) is None
+
+
+@pytest.mark.parametrize(
+    ("quantization", "type_name"),
+    [
+        ("Q4_0", "Q4_0"),
+        ("Q4_K_M", "Q4_0"),
+        ("IQ2_XS", "Q4_0"),
+        ("Q6_K", "Q8_0"),
+        ("F16", "F16"),
+        ("BF16", "F16"),
+        ("", "F16"),
+    ],
+)
+def test_a_model_is_held_against_its_own_type(recorded, quantization, type_name):
+    tests = (made(), made(type_name="Q4_0", duration=3_000_000), made(type_name="Q8_0", duration=2_000_000))
+    roof = Roof("2026-01-01T00:00:00Z", recorded[0].machine, "0.1.0", recorded[0].build, tests)
+    assert reading_for(roof, "CPU", quantization).type_name == type_name
+    assert reading_for(roof, "CUDA0", quantization) is None

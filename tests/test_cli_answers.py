@@ -1,0 +1,184 @@
+"""harness table, roofline, predict and plot as a user meets them."""
+
+import dataclasses
+import json
+import os
+
+import pytest
+from click.testing import CliRunner
+
+from harness.cli import cli
+from harness.cli.roofline import default_threads
+from harness.errors import HarnessError
+from harness.machine import describe_machine, machine_slug
+from harness.rates import name_host
+
+from .conftest import HERE
+
+
+@pytest.fixture
+def own(results):
+    """The recorded run, filed as this machine's."""
+    folder = results / machine_slug(describe_machine())
+    folder.mkdir(parents=True)
+    lines = (HERE / "recorded" / "pp-tg.jsonl").read_text(encoding="utf-8").splitlines()
+    here = dataclasses.asdict(describe_machine())
+    text = "".join(json.dumps({**json.loads(line), "machine": here}) + "\n" for line in lines)
+    (folder / "20261124T123432Z-pp-tg.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def refused(*arguments):
+    """The sentence of a refusal."""
+    result = run(*arguments)
+    assert result.exception is not None
+    if isinstance(result.exception, HarnessError):
+        return str(result.exception)
+    assert result.exit_code == 2, result.output
+    return result.output
+
+
+def test_the_table_has_published_and_own_machines(own):
+    result = run("table")
+    assert result.exit_code == 0
+    assert "RTX 3060 Ti" in result.output
+    assert "» " + name_host(describe_machine())[:20] in result.output
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_the_table_of_own_machines_only(own):
+    rows = json.loads(run("table", "--no-published", "-o", "json").output)
+    assert [row["is_published"] for row in rows] == [False]
+    assert list(rows[0]["cells"]) == ["smollm2:135m"]
+
+
+def test_folders_of_several_machines_together(own, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    text = (own / "20261124T123432Z-pp-tg.jsonl").read_text(encoding="utf-8")
+    (other / "a.jsonl").write_text(
+        text.replace("AMD EPYC", "Intel(R) Xeon(R) CPU E5-2696 v3 @ 2.30GHz"), encoding="utf-8"
+    )
+    rows = json.loads(run("table", own, other, "--no-published", "-o", "json").output)
+    names = {row["machine"] for row in rows}
+    assert names == {
+        name_host(describe_machine()),
+        name_host(dataclasses.replace(describe_machine(), cpu="E5-2696 v3")),
+    }
+
+
+def test_a_damaged_line_is_told_and_skipped(own):
+    with open(own / "20261124T123432Z-pp-tg.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"kind": "result", "asked"')
+    result = run("table", "--no-published")
+    assert result.exit_code == 0
+    assert "the line is skipped" in result.stderr
+
+
+def test_troubles_of_the_table(results, tmp_path):
+    assert "harness pp-tg" in refused("table", "--no-published")
+    assert "no published ones either" in refused("table", "--test", "pp")
+    assert "There is no file" in refused("table", tmp_path / "nothing.jsonl")
+    assert "--sort takes" in refused("table", "--sort", "beauty")
+    assert "neither a .png nor a .svg" in refused("table", "--plot", "x.jpg")
+
+
+def test_predict_checks_itself():
+    result = run("predict", "--check")
+    assert result.exit_code == 0
+    assert "All bounds are met." in result.output
+    assert max(map(len, result.output.splitlines())) <= 80
+    values = json.loads(run("predict", "--check", "-o", "json").output)
+    assert [bound["is_met"] for bound in values["bounds"]] == [True, True, True, None]
+    assert len(values["claims"]) == 9
+
+
+def test_commands_that_the_check_names_run(results):
+    import shlex
+
+    for claim in json.loads(run("predict", "--check", "-o", "json").output)["claims"]:
+        result = run(*shlex.split(claim["command"])[1:])
+        assert result.exit_code == 0, (claim["command"], result.output, result.exception)
+
+
+def test_predict_by_own_records(own):
+    (answer,) = json.loads(run("predict", "-m", "llama3.2:1b:q8_0", "-o", "json").output)
+    assert "its own records of smollm2:135m Q4_1" in answer["basis"]
+    assert answer["tg"]["low_tok_per_s"] < answer["tg"]["rate_tok_per_s"] < answer["tg"]["high_tok_per_s"]
+    assert answer["pp"] is None or answer["pp"]["rate_tok_per_s"] > 0
+    text = run("predict", "-m", "llama3.2:1b:q8_0").output
+    assert "fits" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_predict_of_a_file_on_disk(own, model):
+    (answer,) = json.loads(run("predict", "-m", model, "--depth", "2048", "-ctk", "q8_0", "-o", "json").output)
+    assert answer["cost"]["n_layers"] == 30
+    assert answer["bytes_per_token"] > answer["cost"]["read_bytes"]
+
+
+@pytest.mark.parametrize("name", ["M4 Pro", "RTX 3070 Ti", "i7-8700", "M1 Ultra 64"])
+def test_predict_for_published_machines_fits_eighty_columns(results, name):
+    result = run("predict", "-m", "llama3.1:70b:q4_0", "--machine", name, "--memory", "64GiB")
+    assert result.exit_code == 0, result.exception
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_troubles_of_predict(results):
+    assert "the nearest are" in refused("predict", "--machine", "RTX 3070")
+    assert "harness roofline" in refused("predict", "-m", "llama3.1:8b")
+    assert "give one of them" in refused("predict", "-m", "llama3.1:8b", "--size", "3GB")
+    assert "give one of them" in refused("predict", "--machine", "M1", "--bandwidth", "3GB/s")
+    assert "give that too" in refused("predict", "--kind", "cpu")
+    assert "did you mean" in refused("predict", "-m", "llama3:8b", "--machine", "M1")
+    assert "not an amount" in refused("predict", "--bandwidth", "quick")
+    assert "not above zero" in refused("predict", "--bandwidth", "0")
+    assert "the nearest are" in refused("predict", "-m", "llama3.1:70b", "--machine", "RTX 3070 Ti", "--host", "i7-870")
+    assert "is not a tensor type" in refused("predict", "-m", "llama3.1:8b", "--machine", "M1", "-ctk", "q9")
+
+
+@pytest.mark.engine
+def test_roofline_measures_keeps_and_shows_again(own, results):
+    result = run("roofline", "--size", "2MB", "-r", "6", "-t", "1")
+    assert result.exit_code in (0, 5), (result.output, result.exception)
+    assert "right" in result.output
+    assert "WRONG" not in result.output
+    assert "smollm2:135m Q4_1" in result.output
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    (journal,) = own.glob("*-roofline.jsonl")
+    assert json.loads(journal.read_text(encoding="utf-8"))["kind"] == "roofline"
+    again = json.loads(run("roofline", "--saved", "-o", "json").output)
+    assert {record["test"] for record in again["records"]} == {"pp64", "tg16"}
+    (answer,) = json.loads(run("predict", "-m", "llama3.2:1b:q8_0", "-o", "json").output)
+    assert "harness roofline" in answer["basis"]
+    assert answer["tg_roof_tok_per_s"] > 0
+
+
+def test_no_roofline_is_a_sentence(results):
+    assert "run `harness roofline`" in refused("roofline", "--saved")
+
+
+def test_threads_by_powers_of_two_and_all():
+    assert default_threads(1) == [1]
+    assert default_threads(6) == [1, 2, 4, 6]
+    assert default_threads(16) == [1, 2, 4, 8, 16]
+
+
+def test_plots_are_written(own, tmp_path):
+    for kind in ("machines", "size", "bandwidth", "accuracy"):
+        path = tmp_path / f"{kind}.svg"
+        result = run("plot", kind, "-o", path, "--theme", "dark")
+        assert result.exit_code == 0, result.exception
+        assert path.read_bytes().startswith(b"<?xml")
+
+
+def test_troubles_of_plot(results, tmp_path):
+    assert "measured twice" in refused("plot", "history", "-o", tmp_path / "h.png")
+    assert "no folder" in refused("plot", "size", "-o", tmp_path / "no" / "s.png")
+    if os.name == "posix" and os.geteuid() != 0:
+        tmp_path.chmod(0o500)
+        assert "Cannot write the picture" in refused("plot", "accuracy", "-o", tmp_path / "a.png")

@@ -1,0 +1,725 @@
+"""Pull and inspect against a hub on loopback that does all that goes wrong with the real one, through the real client."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from harness import hub as hub_module
+from harness import references, remote
+from harness.cli import cli
+from harness.errors import HarnessError, UsageError
+from harness.headers import find_header
+from harness.remote import NotThereError, RemoteError
+from harness.theory.gguf import BytesSource, read_header
+
+from .gguf_bytes import HeaderBytes, llama_like
+from .hub.fixtures import TOKEN, environment, hub  # noqa: F401
+from .hub.server import Fault
+from .test_gguf_file import write_split
+
+ROOT = pathlib.Path(__file__).parent.parent
+REPO = "owner/tiny-GGUF"
+NAME = "tiny-Q4_0.gguf"
+REFERENCE = f"hf:{REPO}/{NAME}"
+
+
+def big_model(size: int = 3_000_000) -> bytes:
+    """A small header and so much random weight that a download has a middle."""
+    made = (
+        HeaderBytes()
+        .add("general.architecture", "str", "llama")
+        .add_tensor("token_embd.weight", "F16", 64, size // 128)
+    )
+    return made.build() + random.Random(1).randbytes(made.offset)
+
+
+MODEL = big_model()
+
+
+@pytest.fixture
+def filled(hub):  # noqa: F811
+    hub.add(REPO, NAME, MODEL)
+    return hub
+
+
+def pull(text=REFERENCE):
+    return references.pull(text, lambda done, total: None)
+
+
+def leftovers(tmp_path):
+    """Everything in the cache that is not the right file under the right name, a beginning of one, or bookkeeping."""
+    files = [
+        path for path in (tmp_path / "hf").rglob("*") if path.is_file() and path.suffix not in (".lock", ".incomplete")
+    ]
+    return [
+        path
+        for path in files
+        if path.parent.name != "refs"
+        and path.name not in ("CACHEDIR.TAG", ".agent_harnesses.json")
+        and path.read_bytes() != MODEL
+    ]
+
+
+def incomplete(tmp_path):
+    return list((tmp_path / "hf").rglob("*.incomplete"))
+
+
+# --- what goes well ---------------------------------------------------------------------------------------------------
+
+
+def test_pull_brings_the_file_where_every_client_finds_it(filled, tmp_path):
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    seen = []
+    (path,) = references.pull(REFERENCE, lambda done, total: seen.append((done, total)))
+    assert path.read_bytes() == MODEL
+    assert path.is_relative_to(tmp_path / "hf" / "hub" / "models--owner--tiny-GGUF" / "snapshots")
+    assert path.resolve().name == hashlib.sha256(MODEL).hexdigest()
+    assert seen[-1] == (len(MODEL), len(MODEL))
+    assert seen == sorted(seen)
+    cache = tmp_path / "hf" / "hub"
+    assert try_to_load_from_cache(REPO, NAME, cache_dir=cache) == str(path)
+    assert hf_hub_download(REPO, NAME, cache_dir=cache, endpoint=filled.url) == str(path)
+    assert filled.sent_bytes() == len(MODEL)
+
+
+def test_what_is_in_the_cache_costs_no_request(filled, monkeypatch):
+    from huggingface_hub import constants
+
+    first = pull()
+    filled.forget()
+    assert pull() == first
+    assert pull(f"hf:{REPO}:q4_0") == first
+    assert references.resolve(REFERENCE) == references.resolve(f"hf:{REPO}") == first[0]
+    assert find_header(REFERENCE).path == first[0]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert pull() == first
+    assert filled.asked == []
+
+
+def test_a_file_that_another_program_downloaded_is_used(filled, tmp_path):
+    from huggingface_hub import hf_hub_download
+
+    path = hf_hub_download(REPO, NAME, cache_dir=tmp_path / "hf" / "hub", endpoint=filled.url)
+    filled.forget()
+    assert [str(found) for found in pull()] == [path]
+    assert filled.asked == []
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (f"hf:{REPO}", "tiny-Q4_K_M.gguf"),
+        (f"hf:{REPO}:q8_0", "folder/tiny.Q8_0.gguf"),
+        (f"hf:{REPO}/folder/tiny.Q8_0.gguf", "folder/tiny.Q8_0.gguf"),
+        (f"https://huggingface.co/{REPO}/blob/main/folder/tiny.Q8_0.gguf?x=1", "folder/tiny.Q8_0.gguf"),
+    ],
+)
+def test_a_repository_is_searched_as_llama_cpp_does(hub, text, name):  # noqa: F811
+    for each in ("README.md", "a-mmproj-Q4_K_M.gguf", "folder/tiny.Q8_0.gguf", "tiny-Q4_0.gguf", "tiny-Q4_K_M.gguf"):
+        hub.add(REPO, each, llama_like().add("is", "str", each).build(data=True))
+    (path,) = pull(text)
+    assert path.as_posix().endswith(f"/{name}")
+    assert path.read_bytes() == hub.repos[REPO][name]
+
+
+def test_a_split_model_comes_whole_and_is_read_from_afar(hub, tmp_path):  # noqa: F811
+    first = write_split(tmp_path)
+    names = sorted(path.name for path in tmp_path.glob("m-*.gguf"))
+    for name in names:
+        hub.add(REPO, name, tmp_path / name)
+    remote_header = find_header(f"hf:{REPO}/{names[0]}")
+    assert remote_header.header == find_header(str(first)).header
+    assert remote_header.fetched.n_requests == 2 * len(names)  # each with the hub's redirection
+    paths = pull(f"hf:{REPO}/{names[0]}")
+    assert [path.name for path in paths] == names
+    assert all(path.read_bytes() == (tmp_path / path.name).read_bytes() for path in paths)
+    with pytest.raises(HarnessError, match=r"later part .* m-00001-of-00003\.gguf"):
+        pull(f"hf:{REPO}/{names[1]}")
+
+
+def test_a_measuring_command_says_what_to_run_and_downloads_nothing(filled):
+    with pytest.raises(UsageError, match=f"`harness pull {REFERENCE}`"):
+        references.resolve(REFERENCE)
+    with pytest.raises(UsageError, match=r"`harness pull llama3\.2:1b:q8_0`"):
+        references.resolve("llama3.2:1b")
+    assert filled.asked == []
+
+
+# --- what goes wrong with a pull --------------------------------------------------------------------------------------
+
+
+def test_cut_connections_are_taken_up_where_they_broke(filled):
+    filled.faults.append(Fault("/store/", cut_at=1_000_000))
+    (path,) = pull()
+    assert path.read_bytes() == MODEL
+    assert filled.sent_bytes() == len(MODEL)
+    ranges = [asked.range for asked in filled.asked if asked.server == "store"]
+    assert ranges[0] is None
+    assert all(text.startswith("bytes=") for text in ranges[1:])
+    assert len(ranges) >= 3
+
+
+def test_a_connection_that_never_gives_anything_ends_with_a_sentence(filled, tmp_path):
+    filled.faults.append(Fault("/store/", cut_at=500_000, times=1))
+    filled.faults.append(Fault("/store/", cut_at=0))
+    with pytest.raises(RemoteError, match=r"cannot be reached.*arrived are kept"):
+        pull()
+    assert leftovers(tmp_path) == []
+    (part,) = incomplete(tmp_path)
+    assert MODEL.startswith(part.read_bytes())
+    assert part.stat().st_size > 0
+    filled.faults.clear()
+    filled.forget()
+    kept = part.stat().st_size
+    (path,) = pull()
+    assert path.read_bytes() == MODEL
+    assert filled.sent_bytes() == len(MODEL) - kept
+
+
+def test_a_server_that_ignores_ranges_sends_all_again_and_nothing_is_spoilt(filled):
+    filled.faults += [Fault("/store/", cut_at=700_000, times=1), Fault("/store/", no_ranges=True)]
+    (path,) = pull()
+    assert path.read_bytes() == MODEL
+
+
+def test_wrong_bytes_are_removed(filled, tmp_path):
+    filled.faults.append(Fault("/store/", flip_at=2_000_000))
+    with pytest.raises(RemoteError, match=r"digest .* so it was removed; pull it again"):
+        pull()
+    assert leftovers(tmp_path) == incomplete(tmp_path) == []
+    filled.faults.clear()
+    assert pull()[0].read_bytes() == MODEL
+
+
+def test_a_wrong_beginning_from_an_earlier_time_is_found_out(filled, tmp_path):
+    blobs = tmp_path / "hf" / "hub" / "models--owner--tiny-GGUF" / "blobs"
+    blobs.mkdir(parents=True)
+    part = blobs / f"{hashlib.sha256(MODEL).hexdigest()}.incomplete"
+    part.write_bytes(b"x" * 1000)
+    with pytest.raises(RemoteError, match="removed"):
+        pull()
+    assert pull()[0].read_bytes() == MODEL
+    shutil.rmtree(tmp_path / "hf")
+    blobs.mkdir(parents=True)
+    part.write_bytes(b"x" * (len(MODEL) + 5))  # longer than the file: nothing of it can be used
+    assert pull()[0].read_bytes() == MODEL
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (Fault("/store/", announce=100), "should have 3000064 bytes and its server offers 3000164"),
+        (Fault("/store/", announce=-100), "its server offers 2999964"),
+        (Fault("resolve", "HEAD", announce=100), "should have 3000164 bytes and its server offers 3000064"),
+        (Fault("/store/", extra=100_000), "its server offers 3100064|its server sends more"),
+        (Fault("/store/", wrong_range=True, cut_at=1), None),
+    ],
+)
+def test_a_wrong_length_is_refused(filled, tmp_path, fault, said):
+    filled.faults += [fault, Fault("/store/", wrong_range=True)] if said is None else [fault]
+    if said is None:
+        fault.times = 1
+        said = "other bytes than those asked for"
+    with pytest.raises(RemoteError, match=said):
+        pull()
+    assert leftovers(tmp_path) == []
+    filled.faults.clear()
+    assert pull()[0].read_bytes() == MODEL
+
+
+def test_a_slow_server_is_waited_for(filled):
+    filled.faults.append(Fault("/store/", slow_s=0.01))
+    assert pull()[0].read_bytes() == MODEL
+
+
+@pytest.mark.parametrize("where", ["resolve", "/store/"])
+@pytest.mark.parametrize(
+    ("status", "headers", "said"),
+    [
+        (429, {"Retry-After": "120"}, r"limits how often.*in 120 s"),
+        (429, {"ratelimit": '"api";r=0;t=55'}, r"in 55 s, or set HF_TOKEN"),
+        (429, {}, r"again later"),
+        (500, {}, r"trouble of its own \(500\)"),
+        (503, {"Retry-After": "120"}, r"trouble of its own \(503\)"),
+        (403, {}, r"forbids owner/tiny-GGUF/tiny-Q4_0\.gguf \(403\); set HF_TOKEN"),
+        (418, {}, "answers 418"),
+    ],
+)
+def test_a_refusal_is_one_sentence(filled, tmp_path, where, status, headers, said):
+    filled.faults.append(Fault(where, status=status, headers=headers))
+    for act in (pull, lambda: find_header(REFERENCE)):
+        with pytest.raises(RemoteError, match=said) as caught:
+            act()
+        assert "\n" not in str(caught.value)
+        assert "http" not in str(caught.value)
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(("status", "headers"), [(429, {"Retry-After": "3"}), (500, {}), (503, {}), (408, {})])
+@pytest.mark.parametrize("where", ["resolve", "/store/"])
+def test_a_trouble_that_passes_is_waited_for(filled, monkeypatch, status, headers, where):
+    waits = []
+    monkeypatch.setattr(remote, "_sleep", waits.append)
+    filled.faults.append(Fault(where, status=status, headers=headers, times=1))
+    find_header(REFERENCE)
+    filled.faults[0].times = 1
+    assert pull()[0].read_bytes() == MODEL
+    assert waits == [3.0 if status == 429 else 1.0] * 2
+
+
+def test_what_is_not_there_is_told_from_what_may_not_be_seen(filled, monkeypatch):
+    for act in (pull, find_header):
+        with pytest.raises(NotThereError, match=rf"has no file tiny-q40\.gguf; did you mean {NAME}\?"):
+            act(f"hf:{REPO}/tiny-q40.gguf")
+    with pytest.raises(NotThereError, match="shows no repository for owner/none"):
+        pull("hf:owner/none:q4_0")
+    with pytest.raises(NotThereError, match="no GGUF file of Q5_0; it has Q4_0"):
+        pull(f"hf:{REPO}:q5_0")
+    with pytest.raises(NotThereError, match="at this revision"):
+        pull(f"hf:{REPO}@old/{NAME}")
+    filled.gated.add(REPO)
+    filled.tokens[REPO] = TOKEN
+    with pytest.raises(NotThereError, match="is gated: accept its terms"):
+        pull()
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with pytest.raises(NotThereError, match="does not accept the token; correct HF_TOKEN") as caught:
+        pull()
+    assert "hf_wrong" not in str(caught.value)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert pull()[0].read_bytes() == MODEL
+    assert find_header(f"hf:{REPO}").path is not None
+
+
+def test_a_token_stays_with_the_hub_and_out_of_sight(filled, tmp_path, monkeypatch):
+    filled.gated.add(REPO)
+    filled.tokens[REPO] = TOKEN
+    done = run("inspect", REFERENCE, hub=filled, folder=tmp_path, HF_TOKEN=TOKEN)
+    assert done.returncode == 0
+    done_pull = run("pull", REFERENCE, hub=filled, folder=tmp_path, HF_TOKEN=TOKEN)
+    assert done_pull.returncode == 0
+    assert {asked.authorization for asked in filled.asked if asked.server == "store"} == {None}
+    assert f"Bearer {TOKEN}" in {asked.authorization for asked in filled.asked if asked.server == "hub"}
+    for text in (done.stdout, done.stderr, done_pull.stdout, done_pull.stderr):
+        assert TOKEN not in text
+        assert "Signature" not in text
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
+
+
+def test_offline_is_said(filled, tmp_path):
+    for command in ("pull", "inspect"):
+        done = run(command, REFERENCE, hub=filled, folder=tmp_path, HF_HUB_OFFLINE="1")
+        assert done.returncode == 1
+        assert "HF_HUB_OFFLINE forbids" in done.stderr
+    assert filled.asked == []
+
+
+def test_nobody_there_is_said(filled, tmp_path):
+    filled.close()
+    for command in ("pull", "inspect"):
+        done = run(command, REFERENCE, hub=filled, folder=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1
+        assert "cannot be reached" in done.stderr
+
+
+def test_no_room_is_said_before_anything_is_fetched(filled, monkeypatch):
+    monkeypatch.setattr(remote.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
+    with pytest.raises(HarnessError, match=r"1\.0 MB free and owner/tiny-GGUF/tiny-Q4_0\.gguf needs 3\.0 MB more"):
+        pull()
+    assert filled.sent_bytes() == 0
+
+
+def test_a_disk_that_fills_up_keeps_what_is_there_and_says_so(filled, tmp_path, monkeypatch):
+    real = remote._write
+
+    def full(file, piece, part):
+        if piece is not None and file.tell() > 1_000_000:
+
+            class Full:
+                def write(self, data):
+                    raise OSError(28, "No space left on device")
+
+            return real(Full(), piece, part)
+        return real(file, piece, part)
+
+    monkeypatch.setattr(remote, "_write", full)
+    with pytest.raises(HarnessError, match="No space left on device"):
+        pull()
+    assert leftovers(tmp_path) == []
+    assert len(incomplete(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("digest", ["../../../escape", "short", ""])
+def test_a_digest_that_is_none_is_refused(hub, tmp_path, digest):  # noqa: F811
+    hub.add(REPO, NAME, MODEL, digest=digest)
+    with pytest.raises(RemoteError, match="does not say its size and SHA-256"):
+        pull()
+    assert not list(tmp_path.rglob("escape*"))
+
+
+def test_names_from_a_listing_cannot_leave_the_cache(hub, tmp_path):  # noqa: F811
+    hub.add(REPO, "../../../../evil-Q4_0.gguf", MODEL)
+    with pytest.raises(UsageError, match="is not a file of a repository"):
+        pull(f"hf:{REPO}:q4_0")
+    assert not list(tmp_path.rglob("evil*"))
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+def start(*arguments, hub, folder, **more):  # noqa: F811
+    command = [sys.executable, "-m", "harness", *map(str, arguments)]
+    return subprocess.Popen(
+        command,
+        env=environment(hub, folder, **more),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*arguments, hub, folder, **more):  # noqa: F811
+    process = start(*arguments, hub=hub, folder=folder, **more)
+    out, err = process.communicate(timeout=60)
+    assert "Traceback" not in err
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+def test_pull_kill_pull_again_fetches_only_what_was_missing(filled, tmp_path):
+    import threading
+
+    gate = threading.Event()
+    filled.faults.append(Fault("/store/", cut_at=2_000_000, gate=gate, times=1))
+    process = start("pull", REFERENCE, hub=filled, folder=tmp_path)
+    deadline = time.monotonic() + 60
+    while not (parts := incomplete(tmp_path)) or parts[0].stat().st_size < 1_900_000:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    process.stderr.close()
+    gate.set()
+    assert leftovers(tmp_path) == []
+    kept = incomplete(tmp_path)[0].stat().st_size
+    filled.forget()
+    done = run("pull", REFERENCE, hub=filled, folder=tmp_path)
+    assert done.returncode == 0
+    path = pathlib.Path(done.stdout.split("  ")[0])
+    assert path.read_bytes() == MODEL
+    assert incomplete(tmp_path) == []
+    assert filled.sent_bytes() == len(MODEL) - kept
+    assert [asked.range for asked in filled.asked if asked.server == "store"] == [f"bytes={kept}-"]
+    blobs = [blob for blob in (tmp_path / "hf").rglob("blobs/*") if blob.is_file()]
+    assert [blob.name for blob in blobs] == [hashlib.sha256(MODEL).hexdigest()]
+
+
+def test_two_pulls_at_once_end_with_one_file(filled, tmp_path):
+    filled.faults.append(Fault("/store/", slow_s=0.01))
+    processes = [start("pull", REFERENCE, hub=filled, folder=tmp_path) for _ in range(2)]
+    for process in processes:
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert pathlib.Path(out.split("  ")[0]).read_bytes() == MODEL
+    assert filled.sent_bytes() == len(MODEL)
+
+
+@pytest.mark.engine
+def test_a_pulled_model_is_measured_by_its_name(hub, tmp_path, model, results):  # noqa: F811
+    hub.add(REPO, "smol-Q4_1.gguf", pathlib.Path(model))
+    done = run("pull", "-hf", f"{REPO}:Q4_1", hub=hub, folder=tmp_path)
+    assert done.returncode == 0
+    hub.forget()
+    measured = run(
+        "pp-tg", "-hf", f"{REPO}:Q4_1", "-p", "8", "-n", "2", "-r", "1", "-o", "json",
+        hub=hub, folder=tmp_path, HARNESS_RESULTS=str(results),
+    )  # fmt: skip
+    assert measured.returncode in (0, 5), measured.stderr
+    assert json.loads(measured.stdout)[0]["n_prompt"] == 8
+    assert hub.asked == []
+
+
+# --- headers from afar ------------------------------------------------------------------------------------------------
+
+
+def llama3_like_header() -> HeaderBytes:
+    """About 8 MB of vocabulary and merges as llama3 has them, and the tensors of an 8B model in Q4_0 (4.7 GB)."""
+    rng = random.Random(3)
+    made = HeaderBytes().add("general.architecture", "str", "llama").add("llama.block_count", "u32", 32)
+    letters = "abcdefghijklmnopqrstuvwxyzĠ"
+    tokens = ["".join(rng.choices(letters, k=3 + index * 8 // 128256)) + str(index) for index in range(128256)]
+    made.add_array("tokenizer.ggml.tokens", "str", tokens)
+    made.add_array("tokenizer.ggml.token_type", "i32", [1] * 128256)
+    made.add_array(
+        "tokenizer.ggml.merges",
+        "str",
+        [f"{tokens[i % 128256][:4]} {tokens[-1 - i % 128256][:3]}" for i in range(280147)],
+    )
+    made.add_tensor("token_embd.weight", "Q4_0", 4096, 128256).add_tensor("output.weight", "Q6_K", 4096, 128256)
+    for layer in range(32):
+        for name, width in (("attn_q", 4096), ("attn_k", 1024), ("attn_v", 1024), ("attn_output", 4096)):
+            made.add_tensor(f"blk.{layer}.{name}.weight", "Q4_0", 4096, width)
+        for name, shape in (("ffn_gate", (4096, 14336)), ("ffn_up", (4096, 14336)), ("ffn_down", (14336, 4096))):
+            made.add_tensor(f"blk.{layer}.{name}.weight", "Q4_0", *shape)
+    return made
+
+
+def test_the_header_of_a_remote_4_7_gb_file_costs_little(hub, tmp_path, monkeypatch):  # noqa: F811
+    made = llama3_like_header()
+    head = made.build()
+    assert 7e6 < len(head) < 10e6
+    path = tmp_path / "large.gguf"
+    path.write_bytes(head)
+    os.truncate(path, len(head) + made.offset)
+    assert 4.5e9 < path.stat().st_size < 5e9
+    hub.add(REPO, NAME, path, digest="a" * 64)
+    hub.gated.add(REPO)
+    hub.tokens[REPO] = TOKEN
+    monkeypatch.setenv("HF_TOKEN", TOKEN)  # the store answers 400 to whoever shows it one
+    for text in (REFERENCE, f"{hub.url}/plain/{REPO}/{NAME}"):
+        hub.forget()
+        found = find_header(text)
+        assert found.header == read_header(BytesSource(head))
+        assert found.fetched.size_bytes <= len(head) + 2**20
+        assert found.fetched.n_requests == len(hub.asked) <= 5
+        assert sum(asked.sent_bytes for asked in hub.asked) <= len(head) + 2**20
+        assert found.fetched.size_bytes == sum(asked.sent_bytes for asked in hub.asked)
+        for server in ("hub", "store"):
+            assert len({asked.connection for asked in hub.asked if asked.server == server}) <= 1, "one connection, kept"
+    done = CliRunner().invoke(cli, ["inspect", REFERENCE], catch_exceptions=False)
+    assert "requests" in done.stdout
+    data = json.loads(CliRunner().invoke(cli, ["inspect", REFERENCE, "-o", "json"], catch_exceptions=False).stdout)
+    assert data["fetched"] == {"size_bytes": found.fetched.size_bytes, "n_requests": 5}
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (Fault("", no_ranges=True), "does not serve parts of files"),
+        (Fault("", wrong_range=True), "sent other bytes than those asked for"),
+        (Fault("", cut_at=10), "cannot be reached"),
+        (Fault("", announce=-1_000_000), "is cut off: its header describes 3000064 bytes and it has 2000064"),
+    ],
+)
+def test_inspect_refuses_what_a_server_does_wrong(filled, fault, said):
+    fault.where = "/store/" if fault.cut_at is None else "/plain/"
+    text = REFERENCE if fault.cut_at is None else f"{filled.url}/plain/{REPO}/{NAME}"
+    filled.faults.append(fault)
+    with pytest.raises(HarnessError, match=said):
+        find_header(text)
+
+
+def test_inspect_goes_on_after_one_cut_and_a_server_without_sizes(filled):
+    filled.faults.append(Fault("/store/", cut_at=10, times=1))
+    found = find_header(REFERENCE)
+    assert found.header == read_header(BytesSource(MODEL))
+    assert found.fetched.n_requests == 3
+
+
+def test_inspect_says_of_a_web_page_what_it_is(hub):  # noqa: F811
+    hub.add(REPO, "page.gguf", b"<!DOCTYPE html><html>log in</html>")
+    with pytest.raises(HarnessError, match="a web page"):
+        find_header(f"hf:{REPO}/page.gguf")
+    with pytest.raises(RemoteError, match="is not a GGUF file but begins with"):
+        references.resolve(f"{hub.url}/plain/{REPO}/page.gguf")
+
+
+def test_a_catalog_model_that_the_hub_does_not_give_is_computed(hub):  # noqa: F811
+    found = find_header("llama3.2:1b:q4_0")
+    assert found.is_computed
+    assert found.fetched is None
+    assert "shows no repository" in found.note
+    hub.add("bartowski/Llama-3.2-1B-Instruct-GGUF", "Llama-3.2-1B-Instruct-Q4_0.gguf", MODEL)
+    found = find_header("llama3.2:1b:q4_0")
+    assert not found.is_computed
+    assert found.fetched.n_requests == 2
+    # No file of this quantization is known, or none that runs: no request at all.
+    hub.forget()
+    assert find_header("llama3.1:405b:q4_0").is_computed
+    assert find_header("llama3.2-vision:11b").header.architecture == "mllama"
+    assert hub.asked == []
+
+
+# --- addresses --------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_at_an_address_is_fetched_once_to_be_measured(filled, tmp_path):
+    url = f"{filled.url.replace('//', '//user:pass@')}/plain/{REPO}/{NAME}?X-Amz-Signature=secret"
+    path = references.resolve(url)
+    assert path.read_bytes() == MODEL
+    assert path.is_relative_to(tmp_path / "cache" / "downloads")
+    filled.forget()
+    assert references.resolve(url.replace("secret", "renewed")) == path
+    assert filled.asked == []
+    assert references.name_reference(url) == f"{filled.url}/plain/{REPO}/{NAME}"
+    assert not [file for file in tmp_path.rglob("*.json") if "secret" in file.read_text()]
+
+
+def test_a_file_at_an_address_goes_on_unless_it_changed(filled, tmp_path):
+    url = f"{filled.url}/plain/{REPO}/{NAME}"
+    stop = [Fault("/plain/", times=1), Fault("/plain/", cut_at=1_000_000, times=1), Fault("/plain/", cut_at=0)]
+    filled.faults[:] = stop
+    with pytest.raises(RemoteError, match="kept"):
+        references.resolve(url)
+    filled.faults.clear()
+    filled.forget()
+    (part,) = (tmp_path / "cache").rglob("*.part")
+    kept = part.stat().st_size
+    path = references.resolve(url)
+    assert path.read_bytes() == MODEL
+    assert filled.sent_bytes("hub") == len(MODEL) - kept + 64  # and the first bytes, to see whether it is the same
+    path.unlink()
+
+    filled.faults[:] = [
+        Fault("/plain/", times=1),
+        Fault("/plain/", cut_at=1_000_000, times=1),
+        Fault("/plain/", cut_at=0),
+    ]
+    with pytest.raises(RemoteError, match="kept"):
+        references.resolve(url)
+    filled.faults.clear()
+    other = MODEL[:-100] + bytes(100)
+    filled.add(REPO, NAME, other)
+    assert references.resolve(url).read_bytes() == other
+
+
+def test_a_beginning_that_nothing_vouches_for_is_not_gone_on_with(filled):
+    url = f"{filled.url}/plain/{REPO}/{NAME}"
+    filled.faults[:] = [
+        Fault("/plain/", times=1, no_etag=True),
+        Fault("/plain/", cut_at=1_000_000, times=1),
+        Fault("/plain/", cut_at=0),
+    ]
+    with pytest.raises(RemoteError, match="kept"):
+        references.resolve(url)
+    filled.faults[:] = [Fault("/plain/", no_etag=True)]
+    other = MODEL[:200] + bytes(len(MODEL) - 200)
+    filled.add(REPO, NAME, other)
+    assert references.resolve(url).read_bytes() == other
+
+
+def test_a_file_at_an_address_that_is_not_whole_is_not_kept(filled, tmp_path):
+    filled.add(REPO, NAME, MODEL[:-1000])
+    with pytest.raises(HarnessError, match="is cut off"):
+        references.resolve(f"{filled.url}/plain/{REPO}/{NAME}")
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.suffix in (".gguf", ".part")]
+
+
+def test_files_from_addresses_are_pruned_after_asking(filled):
+    path = references.resolve(f"{filled.url}/plain/{REPO}/{NAME}")
+    assert CliRunner().invoke(cli, ["models", "--prune"], input="n\n").exit_code == 1
+    assert path.exists()
+    done = CliRunner().invoke(cli, ["models", "--prune"], input="y\n")
+    assert str(path) in done.stdout
+    assert not path.exists()
+
+
+# --- the catalog against the hub --------------------------------------------------------------------------------------
+
+
+def write_catalog(tmp_path, files: str) -> pathlib.Path:
+    from .test_catalog import GOOD
+
+    path = tmp_path / "mine.toml"
+    path.write_text(GOOD + files, encoding="utf-8")
+    return path
+
+
+FILES = """
+[[models."mine:1b".files]]
+quantization = "{quant}"
+repository = "{repository}"
+files = ["{name}"]
+"""
+
+
+def test_the_check_names_all_that_is_wrong(filled, tmp_path, monkeypatch):
+    ours = references.load_catalog
+    monkeypatch.setattr(
+        references,
+        "load_catalog",
+        lambda extra: type(ours())({k: v for k, v in ours(extra).entries.items() if k == "mine:1b"}),
+    )
+    filled.add(REPO, "other-Q8_0.gguf", MODEL[:1000])
+    good = f'size_bytes = {len(MODEL)}\nsha256 = ["{hashlib.sha256(MODEL).hexdigest()}"]\nverified = true\n'
+    files = [
+        FILES.format(quant="Q4_0", repository=REPO, name=NAME) + good,
+        FILES.format(quant="Q4_1", repository=REPO, name="gone.gguf"),
+        FILES.format(quant="Q5_0", repository="owner/none", name=NAME),
+        FILES.format(quant="Q8_0", repository=REPO, name="other-Q8_0.gguf")
+        + 'size_bytes = 999\nsha256 = ["'
+        + "0" * 64
+        + '"]\n',
+        FILES.format(quant="F16", repository=REPO, name=NAME),
+    ]
+    catalog = write_catalog(tmp_path, "".join(files))
+    done = CliRunner().invoke(cli, ["models", "--check", "--catalog", str(catalog)])
+    assert done.exit_code == 1
+    text = " ".join(done.stdout.split())
+    assert "mine:1b Q4_0: as the catalog says" in text
+    assert f"mine:1b Q4_1: {REPO} has no gone.gguf" in text
+    assert "mine:1b Q5_0: 127.0.0.1" in text
+    assert "size_bytes is 999 in the catalog and 1000 at the hub" in text
+    assert f"has the SHA-256 {hashlib.sha256(MODEL[:1000]).hexdigest()} at the hub and {'0' * 64}" in text
+    assert f"mine:1b F16: confirmed, not yet noted size_bytes = {len(MODEL)}" in text
+    assert "5 quantizations asked of the hub, 3 of them wrong" in text
+    data = json.loads(CliRunner().invoke(cli, ["models", "--check", "--catalog", str(catalog), "-o", "json"]).stdout)
+    assert [bool(item["problems"]) for item in data] == [False, True, True, True, False]
+    good_only = write_catalog(tmp_path, files[0])
+    assert CliRunner().invoke(cli, ["models", "--check", "--catalog", str(good_only)]).exit_code == 0
+
+
+def test_the_check_of_our_own_catalog_asks_for_every_file(hub):  # noqa: F811
+    catalog = references.load_catalog()
+    for entry in catalog.entries.values():
+        for files in entry.files:
+            for name in files.files:
+                hub.add(files.repository, name, MODEL)
+    done = CliRunner().invoke(cli, ["models", "--check"])
+    asked = [one for one in hub.asked if "/paths-info/" in one.path]
+    assert len(asked) == sum(len(entry.files) for entry in catalog.entries.values())
+    assert done.exit_code == 1  # the sizes are not these
+    assert "has no" not in done.stdout
+
+
+def test_the_server_is_bounded(hub):  # noqa: F811
+    import socket
+
+    from .hub.server import MAX_CONNECTIONS
+
+    host, port = hub.url.removeprefix("http://").split(":")
+    sockets = [socket.create_connection((host, int(port))) for _ in range(MAX_CONNECTIONS + 1)]
+    try:
+        sockets[-1].settimeout(10)
+        assert sockets[-1].recv(1) == b""
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def test_it_needs_no_hub_to_be_imported():
+    code = "import sys, harness.references, harness.headers; print('huggingface_hub' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "False"
+
+
+def test_the_cache_is_huggingface_hubs_own():
+    from huggingface_hub import constants
+
+    assert str(hub_module.cache_dir()) == constants.HF_HUB_CACHE

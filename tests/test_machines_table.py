@@ -1,0 +1,101 @@
+"""The table of machines: published rows as given, measured ones marked, in every format."""
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import pathlib
+
+import pytest
+
+from harness.published import ARTICLE_MODELS, load_machines
+from harness.rates import collect
+from harness.references import load_catalog
+from harness.render.machines import FORMATS, list_models, measured_rows, published_rows, render_machines, sort_rows
+
+CATALOG = load_catalog()
+KINDS = {name: CATALOG.entries[name].ollama_2024 for name in ARTICLE_MODELS}
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+
+
+@pytest.fixture
+def rows(recorded):
+    """The article's machines and the recorded one."""
+    return [*published_rows(load_machines(), KINDS), *measured_rows(collect(recorded, CATALOG), "tg")]
+
+
+def pretend(recorded, name, n_params, **model):
+    """The recorded generation as if it had been another model's."""
+    record = recorded[1]
+    changed = dataclasses.replace(record.model, file_name=name, n_params=n_params, **model)
+    return dataclasses.replace(record, model=changed)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_output_is_the_golden_one(name, rows):
+    text = FORMATS[name](sort_rows(rows), "tg")
+    path = GOLDEN / f"machines.{name}"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+def test_it_fits_eighty_columns_and_says_what_does_not(rows, recorded):
+    more = [pretend(recorded, f"unknown-model-{i}.gguf", 7 * 10**9 + i * 10**6) for i in range(4)]
+    text = render_machines([*rows, *measured_rows(collect(more, CATALOG), "tg")], "tg")
+    assert max(map(len, text.splitlines())) <= 80
+    assert "left out for width: " in text
+
+
+def test_published_figures_are_as_given(rows):
+    assert " 4.15[" in render_machines(rows, "tg")
+    assert [row.machine for row in sort_rows(rows, "given")][:15] == [machine.name for machine in load_machines()]
+
+
+def test_sorting_by_a_model_puts_those_without_it_last(rows):
+    ordered = sort_rows(rows, "llama3.1:70b")
+    rates = [row.cells["llama3.1:70b"].rate_tok_per_s for row in ordered if "llama3.1:70b" in row.cells]
+    assert rates == sorted(rates, reverse=True)
+    assert "llama3.1:70b" in ordered[len(rates) - 1].cells
+    assert all("llama3.1:70b" not in row.cells for row in ordered[len(rates) :])
+
+
+def test_a_measured_machine_stands_among_its_equals(recorded):
+    fast = pretend(recorded, "llama-3.2-1b-q8_0.gguf", 1235814432, description="llama 1B Q8_0")
+    rows = sort_rows([*published_rows(load_machines(), KINDS), *measured_rows(collect([fast], CATALOG), "tg")])
+    names = [row.machine for row in rows]
+    rate = next(row for row in rows if not row.is_published).cells["llama3.2:1b"].rate_tok_per_s
+    assert 37.6 < rate < 164.6
+    assert names.index("RTX 3070 Ti") < names.index("AMD EPYC (2c, 24G)") < names.index("i7-13700T")
+
+
+def test_a_synthetic_model_is_marked(recorded):
+    made = pretend(recorded, "llama3.2-1b-q4_0.gguf", 1235814432, is_synthetic=True)
+    rows = measured_rows(collect([made], CATALOG), "tg")
+    for name in ("table", "md"):
+        assert "random weights" in FORMATS[name](rows, "tg")
+        assert "*" in FORMATS[name](rows, "tg").splitlines()[3 if name == "table" else 2]
+    assert json.loads(FORMATS["json"](rows, "tg"))[0]["cells"]["llama3.2:1b"]["is_synthetic"] is True
+    assert next(csv.DictReader(io.StringIO(FORMATS["csv"](rows, "tg"))))["is_synthetic"] == "1"
+
+
+def test_hostile_names_stay_text(recorded):
+    bad = pretend(recorded, "a|b<script>\nc.gguf", 999, description="llama 1B Q4_0")
+    rows = measured_rows(collect([bad], CATALOG), "tg")
+    assert list_models(rows) == ["a|b<script>\nc"]
+    head = FORMATS["md"](rows, "tg").splitlines()[0]
+    assert "a\\|b&lt;script> c" in head
+    assert FORMATS["table"](rows, "tg").splitlines()[0].count("\n") == 0
+    assert next(csv.DictReader(io.StringIO(FORMATS["csv"](rows, "tg"))))["model"] == "a|b<script>\nc"
+
+
+def test_a_record_with_other_settings_says_so(recorded):
+    (row,) = measured_rows(collect([dataclasses.replace(recorded[1], threads_source="asked")], CATALOG), "tg")
+    assert "not with default settings" in row.cells["smollm2:135m"].remarks
+    assert "not with default settings" in render_machines([row], "tg")
+
+
+def test_prompts_are_another_table(recorded):
+    (row,) = measured_rows(collect(recorded, CATALOG), "pp")
+    assert row.cells["smollm2:135m"].test == "pp64"

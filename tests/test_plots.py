@@ -1,0 +1,125 @@
+"""Pictures: every kind, both themes, both formats, from published data and records; names in them are text."""
+
+import dataclasses
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from harness.errors import UsageError
+from harness.published import ARTICLE_MODELS, LLAMA_7B, load_accuracy, load_apple_chips, load_machines
+from harness.rates import collect
+from harness.references import load_catalog
+from harness.render import plots
+from harness.render.figure import THEMES, to_bytes
+from harness.render.machines import measured_rows, published_rows
+from harness.render.roofline import draw_roofline, hold_against, render_roofline
+from harness.roof import Roof
+from harness.theory.roofline import cost_of_shape
+
+from .test_bandwidth import made
+
+CATALOG = load_catalog()
+COSTS = {kind: cost_of_shape(LLAMA_7B, kind) for kind in ("Q4_0", "Q8_0", "F16")}
+
+
+@pytest.fixture
+def measured(recorded):
+    """The recorded tests at three depths and three times."""
+    records = []
+    for record in recorded[:2]:
+        for number in range(3):
+            asked = dataclasses.replace(record.asked, n_depth=512 * number)
+            records.append(dataclasses.replace(record, asked=asked))
+            records.append(dataclasses.replace(record, time_utc=f"2026-12-0{number + 1}T00:00:00Z"))
+    return collect(records, CATALOG)
+
+
+def rows(measured):
+    kinds = {name: CATALOG.entries[name].ollama_2024 for name in ARTICLE_MODELS}
+    return [*published_rows(load_machines(), kinds), *measured_rows(measured, "tg")]
+
+
+def sizes():
+    found = {
+        (name, CATALOG.entries[name].ollama_2024): cost_of_shape(
+            CATALOG.entries[name].shape, CATALOG.entries[name].ollama_2024
+        ).size_bytes
+        for name in ARTICLE_MODELS
+    }
+    return {**found, ("smollm2:135m", "Q4_1"): 96576768}
+
+
+def roof(recorded):
+    tests = (made(), made(type_name="Q4_0"), made(work="multiply"))
+    return Roof("2026-01-01T00:00:00Z", recorded[0].machine, "0.1.0", recorded[0].build, tests)
+
+
+def draw(kind, measured, recorded, theme):
+    return {
+        "machines": lambda: plots.draw_machines(rows(measured), "tg", theme),
+        "size": lambda: plots.draw_sizes(rows(measured), sizes(), theme),
+        "bandwidth": lambda: plots.draw_bandwidth(load_apple_chips(), COSTS, [plots.Mark("RTX", 448e9, 60.2)], theme),
+        "accuracy": lambda: plots.draw_accuracy(load_accuracy(), theme),
+        "depth": lambda: plots.draw_depth(measured, theme),
+        "history": lambda: plots.draw_history(measured, theme),
+        "roofline": lambda: draw_roofline(roof(recorded), hold_against(measured, roof(recorded)), theme),
+    }[kind]()
+
+
+KINDS = ("machines", "size", "bandwidth", "accuracy", "depth", "history", "roofline")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("theme", THEMES)
+def test_every_picture_is_drawn_in_its_theme(kind, theme, measured, recorded):
+    figure = draw(kind, measured, recorded, theme)
+    svg = to_bytes(figure, "svg").decode()
+    ElementTree.fromstring(svg)
+    assert THEMES[theme].background in svg
+    # No text in the other theme's ink, which would not be seen.
+    other = next(name for name in THEMES if name != theme)
+    assert THEMES[other].ink not in svg
+    assert "fill: #000000" not in svg.lower()
+
+
+def test_png_is_a_png(measured, recorded):
+    assert to_bytes(draw("machines", measured, recorded, "light"), "png").startswith(b"\x89PNG")
+
+
+def test_every_machine_and_the_users_own_are_in_the_picture(measured, recorded):
+    svg = to_bytes(draw("machines", measured, recorded, "light"), "svg").decode()
+    for machine in load_machines():
+        assert machine.name in svg
+    assert "» AMD EPYC" in svg
+
+
+def test_a_name_with_markup_or_formula_is_text(measured, recorded):
+    bad = [dataclasses.replace(item, machine_label="<script>$x^2$ & co") for item in measured]
+    for figure in (plots.draw_machines(rows(bad), "tg"), plots.draw_depth(bad), plots.draw_history(bad)):
+        svg = to_bytes(figure, "svg").decode()
+        root = ElementTree.fromstring(svg)
+        assert "<script" not in svg
+        assert any("<script>$x^2$ & co" in "".join(node.itertext()) for node in root.iter())
+
+
+def test_nothing_to_draw_is_a_sentence(recorded):
+    once = collect(recorded, CATALOG)
+    with pytest.raises(UsageError, match="-d 0,1024"):
+        plots.draw_depth(once)
+    with pytest.raises(UsageError, match="measured twice"):
+        plots.draw_history(once)
+
+
+def test_records_are_held_against_the_roof_of_their_device(measured, recorded):
+    under = hold_against(measured, roof(recorded))
+    assert {item.test for item in under} >= {"pp64", "tg16", "tg16 @ d1024"}
+    one = next(item for item in under if item.test == "tg16")
+    assert one.share == pytest.approx(one.rate_tok_per_s * one.bytes_per_token / 1e9)
+    deep = next(item for item in under if item.test == "tg16 @ d1024")
+    assert deep.bytes_per_token - one.bytes_per_token == 1024 * 23040  # K and V in F16: 30 layers, 3 heads of 64
+
+
+def test_a_share_above_the_roof_blames_the_roof(measured, recorded):
+    low = dataclasses.replace(roof(recorded), tests=(made(duration=10**9), made(work="multiply")))
+    assert "more than the roof" in render_roofline(low, hold_against(measured, low))
+    assert "more than the roof" not in render_roofline(low, [])
