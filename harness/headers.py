@@ -24,6 +24,7 @@ from harness.references import (
     parse_reference,
 )
 from harness.remote import NoSuchFileError, RemoteError, RemoteSource
+from harness.sparse_model import HeaderFile, KeepingSource
 from harness.theory.computed import compute_header
 from harness.theory.gguf import Fetched, Header, check_complete, read_header
 from harness.theory.layout import find_quantization
@@ -39,8 +40,10 @@ _LATER_CHUNK_BYTES = 32 * KIB
 class Found:
     """A model's header, and where it is from.
 
-    path is the (first) file where the model is on this disk. fetched is what a remote header cost. is_computed says that no file was
-    read: the header follows from the catalog's shape, lacks the vocabulary, and its sizes are those of the weights; note says why.
+    path is the (first) file where the model is on this disk. fetched is what a remote header cost, files its bytes where they were
+    asked for.
+    is_computed says that no file was read: the header follows from the catalog's shape, lacks the vocabulary, and its sizes are those
+    of the weights; note says why.
     """
 
     header: Header
@@ -48,10 +51,15 @@ class Found:
     path: Path | None = None
     is_computed: bool = False
     note: str | None = None
+    files: tuple[HeaderFile, ...] = ()
 
 
-def find_header(text: str) -> Found:
+def find_header(text: str, *, keep_bytes: bool = False) -> Found:
     """Find the header of any reference that -m takes: from this disk, by ranges from a server, or computed from the catalog's shape.
+
+    Parameters
+    ----------
+    keep_bytes : fetch a remote header whole, arrays included, and return it as `Found.files`; it costs a few requests more
 
     A catalog model that is not on this disk is asked of the hub, and computed where the hub cannot be reached or has no such
     quantization; so is a model that llama.cpp cannot run, and a synthetic one that is not written yet.
@@ -63,21 +71,21 @@ def find_header(text: str) -> Found:
     """
     reference = parse_reference(text)
     if isinstance(reference, CatalogReference):
-        return _find_catalog_header(reference)
+        return _find_catalog_header(reference, keep_bytes)
     if (path := find_local(reference)) is not None:
         return Found(read_file_header(path), path=path)
     if isinstance(reference, SyntheticReference):
         return _compute(reference.entry, reference.quantization, "no such file is written yet")
     if isinstance(reference, HubReference):
-        return _read_hub_header(reference)
+        return _read_hub_header(reference, keep_bytes)
     assert isinstance(reference, UrlReference), PathReference
     from harness.downloads import list_part_urls, open_url
 
     urls = list_part_urls(reference.url)
-    return _read_remote_header(urls, [name_reference(url) for url in urls], open_url)
+    return _read_remote_header(urls, [name_reference(url) for url in urls], open_url, keep_bytes)
 
 
-def _find_catalog_header(reference: CatalogReference) -> Found:
+def _find_catalog_header(reference: CatalogReference, keep_bytes: bool) -> Found:
     entry, quantization = reference.entry, reference.quantization
     if entry.refused:
         return _compute(entry, quantization, entry.refused)
@@ -99,7 +107,7 @@ def _find_catalog_header(reference: CatalogReference) -> Found:
 
         hub_files = list_catalog_files(files)
         by_name = {str(file): file for file in hub_files}
-        return _read_remote_header(list(by_name), list(by_name), lambda name: open_remote(by_name[name]))
+        return _read_remote_header(list(by_name), list(by_name), lambda name: open_remote(by_name[name]), keep_bytes)
     except RemoteError as error:
         return _compute(entry, files.quantization, str(error).rstrip("."))
 
@@ -118,7 +126,7 @@ def _compute(entry: Entry, quantization: str | None, reason: str) -> Found:
     return Found(header, is_computed=True, note=note)
 
 
-def _read_hub_header(reference: HubReference) -> Found:
+def _read_hub_header(reference: HubReference, keep_bytes: bool) -> Found:
     from dataclasses import replace
 
     from harness.hub import list_parts, open_remote, suggest_names
@@ -126,7 +134,7 @@ def _read_hub_header(reference: HubReference) -> Found:
     files = list_parts(find_hub_file(reference))
     by_name = {str(file): file for file in files}
     try:
-        found = _read_remote_header(list(by_name), list(by_name), lambda name: open_remote(by_name[name]))
+        found = _read_remote_header(list(by_name), list(by_name), lambda name: open_remote(by_name[name]), keep_bytes)
     except NoSuchFileError:
         raise suggest_names(files[0]) from None
     if reference.file is None and found.fetched is not None:  # the repository was listed first
@@ -135,16 +143,19 @@ def _read_hub_header(reference: HubReference) -> Found:
 
 
 def _read_remote_header(
-    places: Sequence[str], names: Sequence[str], open_source: Callable[[str], RemoteSource]
+    places: Sequence[str], names: Sequence[str], open_source: Callable[[str], RemoteSource], keep_bytes: bool
 ) -> Found:
     """Read the headers of all files of a model, from its first; the first one's own count of parts decides."""
-    headers, size_bytes, n_requests = [], 0, 0
+    headers, files, size_bytes, n_requests = [], [], 0, 0
     for index, (place, name) in enumerate(zip(places, names, strict=True)):
         source = open_source(place)
-        header = read_header(source, name=name, chunk_bytes=_LATER_CHUNK_BYTES if index else _FIRST_CHUNK_BYTES)
+        kept = KeepingSource(source)
+        header = read_header(kept, name=name, chunk_bytes=_LATER_CHUNK_BYTES if index else _FIRST_CHUNK_BYTES)
         if source.size_bytes is not None:
             check_complete(header, source.size_bytes, name)
         headers.append(header)
+        if keep_bytes:
+            files.append(HeaderFile(name.rpartition("/")[2], kept.take(header.data_offset), header.size_bytes))
         size_bytes += source.fetched.size_bytes
         n_requests += source.fetched.n_requests
         if index == 0:
@@ -154,4 +165,4 @@ def _read_remote_header(
                     f"{name} says that it is one of {count} files and is named as one of {len(places)}; ask who made it."
                 )
     header = headers[0] if len(headers) == 1 else join_parts(headers, [name.rpartition("/")[2] for name in names])
-    return Found(header, Fetched(size_bytes, n_requests))
+    return Found(header, Fetched(size_bytes, n_requests), files=tuple(files))

@@ -12,17 +12,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.catalog import Entry
 from harness.child import Worker
 from harness.errors import HarnessError, NativeError, UsageError
 from harness.gguf_file import read_file_header
+from harness.headers import Found, find_header
 from harness.machine import available_memory_bytes, count_physical_cores, read_cpu_features, total_memory_bytes
 from harness.record import Build, Failure, build_from_json, read, resolved_from_json
-from harness.references import SYNTHETIC_PREFIX, SYNTHETIC_QUANTIZATION, find_on_disk, load_catalog, resolve
+from harness.references import CatalogReference, SyntheticReference, name_reference, parse_reference, resolve
 from harness.sparse_model import HeaderFile, read_header_files, write_sparse
 from harness.spec import RunSpec
 from harness.theory.gguf import BytesSource, Header, read_header
 from harness.theory.kv_cache import read_count
+from harness.theory.layout import QUANTIZATIONS
 from harness.theory.ledger import (
     CUDA_CONTEXT_BYTES,
     CardFit,
@@ -77,19 +78,23 @@ Watch = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model by its header: files holds the headers' bytes for a dry run, path is None where there are no weights here."""
+    """A model by its header: files holds the headers' bytes for a dry run, path is None where there are no weights here.
+
+    note says where the header is from, where that matters.
+    """
 
     label: str
     header: Header
     files: tuple[HeaderFile, ...]
     path: pathlib.Path | None
+    note: str | None = None
 
     @property
     def subject(self) -> Subject:
         header = self.header
         return Subject(
             label=self.label,
-            origin="shape" if self.path is None else "file",
+            origin="file" if self.path else "server" if self.note == _FROM_SERVER else "shape",
             architecture=header.architecture,
             file_bytes=header.size_bytes,
             n_layers=count_layers(header),
@@ -99,48 +104,46 @@ class Model:
 
 
 def find_model(reference: str, *, weights: bool, progress: Callable[[int, int], None] | None = None) -> Model:
-    """Turn what the user named into a header: the one step that knows where headers come from.
+    """Turn what the user named into a header: of a file that is here, of one on a server, or made up from the catalog's shape.
 
     Parameters
     ----------
-    weights : whether a file with weights is needed; without, the catalog's shape of a model will do
+    weights : whether a file with weights is needed; a synthetic one is then written where it is not yet
 
     Raises
     ------
     UsageError   : there is no such model, or its weights are not here.
     HarnessError : its header cannot be read.
     """
-    if not weights and (made := _model_from_shape(reference)):
-        return made
-    path = resolve(reference, progress)
-    header = read_file_header(path)
-    return Model(reference, header, read_header_files(header, path), path)
+    label = name_reference(reference)
+    if weights:
+        path = resolve(reference, progress)
+        header = read_file_header(path)
+        return Model(label, header, read_header_files(header, path), path)
+    found = find_header(reference, keep_bytes=True)
+    if found.path is not None:
+        return Model(label, found.header, read_header_files(found.header, found.path), found.path)
+    if not found.is_computed:
+        return Model(label, found.header, found.files, None, note=_FROM_SERVER)
+    return _make_model(reference, found)
 
 
-def _model_from_shape(reference: str) -> Model | None:
-    """Make a header from the catalog's shape; None where the reference means a file that is here."""
-    synthetic = reference.startswith(SYNTHETIC_PREFIX)
-    path = pathlib.Path(reference)
-    if not synthetic and (path.exists() or path.suffix.lower() == ".gguf" or path.name != reference):
-        return None
-    entry, asked = load_catalog().split(reference.removeprefix(SYNTHETIC_PREFIX))
-    if not synthetic and _is_here(entry, asked):
-        return None
+_FROM_SERVER = "only the header was fetched: the weights are not here"
+
+
+def _make_model(reference: str, found: Found) -> Model:
+    """Make a header with a stand-in's vocabulary from the catalog's shape, so that llama.cpp can plan with it."""
     from harness.synth import make_header_bytes
 
-    if entry.refused:
-        raise UsageError(entry.refused + ".")
-    quantization = asked or (None if synthetic else entry.ollama_2024) or SYNTHETIC_QUANTIZATION
-    data, size_bytes = make_header_bytes(entry.shape, quantization, name=entry.name)
-    header = read_header(BytesSource(data), name=entry.name)
-    return Model(f"{entry.name}:{quantization.lower()}", header, (HeaderFile("model.gguf", data, size_bytes),), None)
-
-
-def _is_here(entry: Entry, quantization: str | None) -> bool:
-    try:
-        return find_on_disk(entry, quantization) is not None
-    except UsageError:  # a quantization that the catalog has no file of still has a shape
-        return False
+    asked = parse_reference(reference)
+    assert isinstance(asked, (CatalogReference, SyntheticReference)), "only the catalog has shapes"
+    number = found.header.metadata["general.file_type"]
+    quantization = next(name for name, kind in QUANTIZATIONS.items() if kind.file_type == number)
+    data, size_bytes = make_header_bytes(asked.entry.shape, quantization, name=asked.entry.name)
+    header = read_header(BytesSource(data), name=asked.entry.name)
+    note = "no file was read: the header is made up from the catalog's shape, so libraries and vocabulary are those of a stand-in"
+    label = f"{asked.entry.name}:{quantization.lower()}"
+    return Model(label, header, (HeaderFile("model.gguf", data, size_bytes),), None, note=note)
 
 
 def make_spec(model: Model, n_ctx: int, options: dict[str, Any]) -> RunSpec:
@@ -297,9 +300,10 @@ def _forecast_runtime(
 
 def find_fits(forecast: Forecast, host: Host) -> tuple[Fit, ...]:
     """Say of this machine's memory and of each device whether the forecast fits."""
-    fits = [Fit(HOST, forecast.on(HOST), available_memory_bytes(), total_memory_bytes())]
+    partial = not forecast.is_whole
+    fits = [Fit(HOST, forecast.on(HOST), available_memory_bytes(), total_memory_bytes(), partial)]
     for device in host.devices:
-        fits.append(Fit(device.name, forecast.on(device.name), device.memory_bytes, device.memory_bytes))
+        fits.append(Fit(device.name, forecast.on(device.name), device.memory_bytes, device.memory_bytes, partial))
     return tuple(fits)
 
 
@@ -310,7 +314,8 @@ def fit_cards(model: Model, forecast: Forecast, host: Host, vram_bytes: int | No
     ------
     HarnessError : the layers of this model cannot be priced.
     """
-    compute = sum(line.size_bytes for line in forecast.lines if line.cause == COMPUTE)
+    sizes = [line.size_bytes for line in forecast.lines if line.cause == COMPUTE]
+    compute = sum(sizes) if sizes else None
     # A mapped file is a card's usual case, and pinned memory then makes no difference; a card that is not here is taken for CUDA's.
     cards = [(device, device.memory_bytes) for device in host.devices]
     if vram_bytes is not None:
@@ -325,11 +330,11 @@ def fit_cards(model: Model, forecast: Forecast, host: Host, vram_bytes: int | No
 
 
 def _fit_card(
-    model: Model, forecast: Forecast, host: Host, device: DeviceRules, name: str, memory_bytes: int, compute: int
+    model: Model, forecast: Forecast, host: Host, device: DeviceRules, name: str, memory_bytes: int, compute: int | None
 ) -> CardFit:
     prices = price_layers(model.header, forecast.spec, host, device)
     context = CUDA_CONTEXT_BYTES if device.name.startswith("CUDA") else 0
-    fitting = count_fitting_layers(prices, memory_bytes, compute + context)
+    fitting = count_fitting_layers(prices, memory_bytes, (compute or 0) + context)
     return CardFit(name, memory_bytes, len(prices) - 1, fitting, compute, context, prices[fitting], prices[-1])
 
 
@@ -448,7 +453,5 @@ def _context_remarks(model: Model, specs: Sequence[RunSpec]) -> Iterator[str]:
     beyond = [spec.n_ctx for spec in specs if trained and spec.n_ctx > trained]
     if beyond:
         yield f"the model was trained for {trained} tokens of context, and {max(beyond)} are asked for"
-    if model.path is None:
-        yield (
-            "no file was read: the header is made up from the catalog's shape, so libraries and vocabulary are those of a stand-in"
-        )
+    if model.note:
+        yield model.note

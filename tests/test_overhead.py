@@ -29,6 +29,7 @@ from harness.theory.memory import BUFFER_CAUSES, COMPUTE, HOST, KV, OUTPUT, REPA
 from harness.theory.repack import read_features
 from harness.theory.resident import UNEXPLAINED, cause_of_log, device_of_buffer
 from harness.units import MIB
+from tests.hub.fixtures import hub  # noqa: F401
 from tests.shapes import SMALL_SHAPES
 
 pytestmark = pytest.mark.engine
@@ -235,6 +236,36 @@ def test_several_contexts_have_a_slope():
         row <= report.context_slope <= 3 * row + 1024 * 2
     )  # and at most the mask's 512 f16 a cell in the compute buffer
     assert any("trained for 4096" in remark for remark in report.remarks)
+
+
+@pytest.fixture
+def hub_files(hub):  # noqa: F811
+    """A model that is only on the hub."""
+    data, size = make_header_bytes(SMALL_SHAPES["qwen3moe"], "Q4_0", name="far")
+    hub.add("owner/far-GGUF", "far-Q4_0.gguf", data + bytes(size - len(data)))
+    return hub
+
+
+def test_a_model_that_is_only_on_the_hub(hub_files):
+    found = find_model("hf:owner/far-GGUF/far-Q4_0.gguf", weights=False)
+    assert found.path is None
+    near = from_shape("qwen3moe")
+    assert found.header.tensors == near.header.tensors
+    assert len(found.files[0].data) == found.header.data_offset
+    spec = make_spec(found, 2048, {})
+    report = examine(found, [spec], predict_only=True)
+    assert predicted_buffers(report.forecast) == predicted_buffers(forecast(near, [make_spec(near, 2048, {})])[0][0])
+    assert report.subject.origin == "server"
+    with pytest.raises(UsageError, match="harness pull"):
+        find_model("hf:owner/far-GGUF/far-Q4_0.gguf", weights=True)
+
+
+def test_a_model_that_llama_cpp_cannot_run_has_its_arithmetic():
+    found = find_model("llama3.2-vision:11b", weights=False)
+    report = examine(found, [make_spec(found, 2048, {})], predict_only=True, vram_bytes=8 * 10**9)
+    assert any("mllama" in remark for remark in report.forecast.remarks)
+    assert report.forecast.on(HOST) > 5 * 10**9
+    assert (report.fits[0].is_partial, report.cards[-1].compute_bytes) == (True, None)
 
 
 # --- trouble ----------------------------------------------------------------------------------------------------------
