@@ -41,9 +41,8 @@ class Found:
     """A model's header, and where it is from.
 
     path is the (first) file where the model is on this disk. fetched is what a remote header cost, files its bytes where they were
-    asked for.
-    is_computed says that no file was read: the header follows from the catalog's shape, lacks the vocabulary, and its sizes are those
-    of the weights; note says why.
+    asked for. is_computed says that no file was read: the header follows from the catalog's shape, lacks the vocabulary, and its sizes
+    are those of the weights; note says why.
     """
 
     header: Header

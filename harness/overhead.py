@@ -17,8 +17,15 @@ from harness.errors import HarnessError, NativeError, UsageError
 from harness.gguf_file import read_file_header
 from harness.headers import Found, find_header
 from harness.machine import available_memory_bytes, count_physical_cores, read_cpu_features, total_memory_bytes
-from harness.record import Build, Failure, build_from_json, read, resolved_from_json
-from harness.references import CatalogReference, SyntheticReference, name_reference, parse_reference, resolve
+from harness.record import Build, Device, Failure, build_from_json, read, resolved_from_json
+from harness.references import (
+    CatalogReference,
+    PathReference,
+    SyntheticReference,
+    name_reference,
+    parse_reference,
+    resolve,
+)
 from harness.sparse_model import HeaderFile, read_header_files, write_sparse
 from harness.spec import RunSpec
 from harness.theory.gguf import BytesSource, Header, read_header
@@ -115,17 +122,23 @@ def find_model(reference: str, *, weights: bool, progress: Callable[[int, int], 
     UsageError   : there is no such model, or its weights are not here.
     HarnessError : its header cannot be read.
     """
-    label = name_reference(reference)
     if weights:
         path = resolve(reference, progress)
         header = read_file_header(path)
-        return Model(label, header, read_header_files(header, path), path)
+        return Model(_label(reference), header, read_header_files(header, path), path)
     found = find_header(reference, keep_bytes=True)
     if found.path is not None:
-        return Model(label, found.header, read_header_files(found.header, found.path), found.path)
+        return Model(_label(reference), found.header, read_header_files(found.header, found.path), found.path)
     if not found.is_computed:
-        return Model(label, found.header, found.files, None, note=_FROM_SERVER)
+        return Model(_label(reference), found.header, found.files, None, note=_FROM_SERVER)
     return _make_model(reference, found)
+
+
+def _label(reference: str) -> str:
+    """How a model is called in pages, pictures and records: of a path only the last name, for paths name people."""
+    if isinstance(parse_reference(reference), PathReference):
+        return pathlib.PurePath(reference).name
+    return name_reference(reference)
 
 
 _FROM_SERVER = "only the header was fetched: the weights are not here"
@@ -186,12 +199,19 @@ def forecast(model: Model, specs: Sequence[RunSpec]) -> tuple[tuple[Forecast, ..
 def _describe_host(build: Build | None) -> Host:
     if build is None:  # without an engine the CPU's own word has to do
         return Host(read_cpu_features())
-    devices = tuple(
-        device_rules(device.name, device.kind, device.memory_free_bytes)
-        for device in build.devices
-        if device.kind in ("gpu", "igpu")
-    )
-    return Host(read_features(build.system_info), devices)
+    return Host(read_features(build.system_info), tuple(_order_devices(build.devices)))
+
+
+def _order_devices(devices: Sequence[Device]) -> Iterator[DeviceRules]:
+    """The devices that llama.cpp would use, in its order: servers first, then cards, and integrated ones only where there is no other.
+
+    Source: llama.cpp llama_prepare_model_devices.
+    """
+    cards = [device for device in devices if device.kind == "gpu"]
+    chosen = sorted(cards, key=lambda device: not device.name.startswith("RPC"))
+    chosen += [device for device in devices if device.kind == "igpu"] if not cards else []
+    for device in chosen:
+        yield device_rules(device.name, device.kind, device.memory_free_bytes)
 
 
 def _run_dry(model: Model, specs: Sequence[RunSpec], command: Sequence[str] = WORKER) -> _DryRun:
@@ -314,8 +334,6 @@ def fit_cards(model: Model, forecast: Forecast, host: Host, vram_bytes: int | No
     ------
     HarnessError : the layers of this model cannot be priced.
     """
-    sizes = [line.size_bytes for line in forecast.lines if line.cause == COMPUTE]
-    compute = sum(sizes) if sizes else None
     # A mapped file is a card's usual case, and pinned memory then makes no difference; a card that is not here is taken for CUDA's.
     cards = [(device, device.memory_bytes) for device in host.devices]
     if vram_bytes is not None:
@@ -325,8 +343,16 @@ def fit_cards(model: Model, forecast: Forecast, host: Host, vram_bytes: int | No
         if memory_bytes is None:
             continue
         name = device.name if index < len(host.devices) else f"a card of {format_gb(memory_bytes)}"
-        fits.append(_fit_card(model, forecast, host, device, name, memory_bytes, compute))
+        fits.append(_fit_card(model, forecast, host, device, name, memory_bytes, _compute_on(forecast, device.name)))
     return tuple(fits)
+
+
+def _compute_on(forecast: Forecast, device: str) -> int | None:
+    """The compute buffer of a device as planned there; where none is, all compute buffers together, which is more; None if unknown."""
+    sizes = {line.device: line.size_bytes for line in forecast.lines if line.cause == COMPUTE}
+    if not sizes:
+        return None
+    return sizes.get(device, sum(sizes.values()))
 
 
 def _fit_card(

@@ -126,10 +126,21 @@ def test_layers_are_shared_by_the_splits():
 )
 def test_layers_on_a_device_as_llama_cpp_logged_them(model, n_gpu_layers, weights, cache):
     """SmolLM2 in a context of 512 on an RPC device, whose buffers llama.cpp logged so."""
-    host = dataclasses.replace(HERE, devices=(device_rules("RPC0[127.0.0.1:50052]"),))
+    host = dataclasses.replace(HERE, devices=(device_rules("RPC0"),))
     found = predict_memory(read_file_header(model), spec(512, n_gpu_layers=n_gpu_layers), host)
     device = host.devices[0].name
     assert (mib(found.of(COPIED, device)), mib(found.of(KV, device))) == (weights, cache)
+
+
+def test_an_unsplit_model_knows_only_the_main_card():
+    cards = (device_rules("CUDA0", memory_bytes=10**10), device_rules("CUDA1", memory_bytes=10**10))
+    host = dataclasses.replace(HERE, devices=cards)
+    both = predict_memory(small_header("llama"), spec(n_gpu_layers=-1), host)
+    assert both.on("CUDA0") > 0 < both.on("CUDA1")
+    one = predict_memory(small_header("llama"), spec(n_gpu_layers=-1, split_mode="none", main_gpu=1), host)
+    assert one.on("CUDA0") == 0 < one.on("CUDA1")
+    rows = predict_memory(small_header("llama"), spec(n_gpu_layers=-1, split_mode="row"), host)
+    assert "row splits" in rows.remarks[0]
 
 
 def test_the_cache_may_stay_on_the_host():

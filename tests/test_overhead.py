@@ -19,7 +19,7 @@ from harness.cli import overhead as cli
 from harness.errors import HarnessError, UsageError
 from harness.machine import read_cpu_features
 from harness.overhead import Model, check_room, examine, find_model, fit_cards, forecast, make_spec
-from harness.record import Failure
+from harness.record import Device, Failure
 from harness.render.overhead import total_bytes
 from harness.sparse_model import HeaderFile, write_sparse
 from harness.synth import make_header_bytes, write_synthetic
@@ -390,6 +390,13 @@ def test_cards_count_their_layers():
     assert none.used_bytes == 0
 
 
+def test_devices_come_in_the_order_of_llama_cpp():
+    kinds = [("CUDA0", "gpu"), ("CPU", "cpu"), ("Vulkan1", "igpu"), ("RPC0", "gpu"), ("BLAS", "accel")]
+    devices = [Device(name, "", kind, 10**9, 10**9) for name, kind in kinds]
+    assert [device.name for device in overhead._order_devices(devices)] == ["RPC0", "CUDA0"]
+    assert [device.name for device in overhead._order_devices(devices[1:3])] == ["Vulkan1"]
+
+
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
@@ -419,5 +426,6 @@ def test_predicting_keeps_nothing_and_needs_one_value_each(results):
     assert max(len(line) for line in done.stdout.splitlines()) <= 80
     wrong = invoke("-m", "llama3.1:8b:q4_0", "--predict-only", "-ub", "64,128")
     assert isinstance(wrong.exception, UsageError)
+    assert isinstance(invoke("-m", "a.gguf", "-m", "b.gguf").exception, UsageError)
     assert invoke("--vram", "eight").exit_code == 2
     assert invoke("--ctx", "3").exit_code == 2

@@ -143,7 +143,7 @@ def test_files_belong_to_somebody(path, group):
         ("model", "CPU", COPIED, HOST),
         ("model", "CUDA0", COPIED, "CUDA0"),
         ("model", "CUDA_Host", COPIED, HOST),
-        ("kv", "RPC0[127.0.0.1:50052]", KV, "RPC0[127.0.0.1:50052]"),
+        ("kv", "RPC0[127.0.0.1:50052]", KV, "RPC0"),
         ("recurrent", "CPU", RECURRENT, HOST),
         ("compute", "CUDA0", COMPUTE, "CUDA0"),
         ("output", "CUDA_Host", OUTPUT, HOST),

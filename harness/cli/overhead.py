@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import pathlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
 
 from harness.cli.keeper import Keeper
-from harness.cli.options import Values, axes, flatten, measured_options, results_option, save_option
+from harness.cli.options import (
+    Values,
+    axes,
+    flatten,
+    measured_options,
+    reference_options,
+    results_option,
+    save_option,
+)
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
 from harness.cli.progress import byte_bar
 from harness.errors import NativeError, StoreError, UsageError
@@ -57,10 +64,9 @@ class Size(click.ParamType):
     short_help="Account for every byte that a model takes.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.option(
-    "-m", "--model", "--gguf", "reference", default="smollm2:135m", metavar="REF",
-    help="GGUF file, catalog name (llama3.2:1b:q4_0) or synth:NAME. [smollm2:135m]",
-)  # fmt: skip
+@reference_options(
+    "GGUF file, catalog name (llama3.2:1b:q4_0), hf:OWNER/REPO:Q4_0, https://…/x.gguf, ollama:NAME or synth:NAME. [smollm2:135m]"
+)
 @click.option(
     "-c", "--ctx", "contexts", multiple=True, type=Values(whole_numbers(8, MAX_TOKENS), "N"), metavar="N",
     help=f"Context in tokens; a list or range gives the table of them. [{DEFAULT_CONTEXT}]",
@@ -74,22 +80,23 @@ class Size(click.ParamType):
 @theme_option
 @save_option
 @results_option
-def command(reference: str, **options: Any) -> None:
+def command(models: Sequence[str], **options: Any) -> None:
     """Account for every byte that a model takes: weights, their second copy for this CPU's SIMD, KV cache, buffers, libraries.
 
     What is predicted from the model's header alone stands beside what a fresh process really took, step by step; what nothing explains
     is a line of its own.
     """
+    if len(models) > 1:
+        raise UsageError("a ledger is about one model; give -m once.")
     check_picture_path(options["plot"])
     predict_only = options["predict_only"] or _count(options["contexts"]) > 1
     # A forecast is not a measurement, and is made again in a moment: it is not kept.
     with Keeper("overhead", options["results"], save=options["save"] and not predict_only) as keeper:
-        report = _examine(reference, options, predict_only)
+        report = _examine(models[0] if models else "smollm2:135m", options, predict_only)
         click.echo(FORMATS[options["output"]](report), nl=False)
         if report.measurement or report.failure:
-            # Of a path only the last name is kept: paths name people.
-            kept = {**export_report(report), "model": pathlib.PurePath(report.subject.label).name}
-            keeper.keep_line({**kept, "time_utc": utc_now(), "machine": dataclasses.asdict(keeper.machine)})
+            facts = {"time_utc": utc_now(), "machine": dataclasses.asdict(keeper.machine)}
+            keeper.keep_line({**export_report(report), **facts})
     keeper.say_where()
     code = 0 if report.failure is None else NativeError.exit_code
     code = code or (StoreError.exit_code if keeper.trouble else 0)
