@@ -24,7 +24,7 @@ from harness.references import (
     parse_reference,
 )
 from harness.remote import NoSuchFileError, RemoteError, RemoteSource
-from harness.sparse_model import HeaderFile, KeepingSource
+from harness.sparse_model import HeaderFile, KeepingSource, read_header_files
 from harness.theory.computed import compute_header
 from harness.theory.gguf import Fetched, Header, check_complete, read_header
 from harness.theory.layout import find_quantization
@@ -40,9 +40,10 @@ _LATER_CHUNK_BYTES = 32 * KIB
 class Found:
     """A model's header, and where it is from.
 
-    path is the (first) file where the model is on this disk. fetched is what a remote header cost, files its bytes where they were
-    asked for. is_computed says that no file was read: the header follows from the catalog's shape, lacks the vocabulary, and its sizes
-    are those of the weights; note says why.
+    path is the (first) file where the model is on this disk. fetched is what a remote header cost. is_computed says that no file was
+    read: the header follows from the catalog's shape, lacks the vocabulary, and its sizes are those of the weights; note says why.
+    file_bytes is the file's size where it is known without its header. read_files gives the bytes of the header of each file, for
+    those who want llama.cpp to read them; it asks a server only for what was passed over, and is None where nothing can be made.
     """
 
     header: Header
@@ -50,15 +51,12 @@ class Found:
     path: Path | None = None
     is_computed: bool = False
     note: str | None = None
-    files: tuple[HeaderFile, ...] = ()
+    file_bytes: int | None = None
+    read_files: Callable[[], tuple[HeaderFile, ...]] | None = None
 
 
-def find_header(text: str, *, keep_bytes: bool = False) -> Found:
+def find_header(text: str) -> Found:
     """Find the header of any reference that -m takes: from this disk, by ranges from a server, or computed from the catalog's shape.
-
-    Parameters
-    ----------
-    keep_bytes : fetch a remote header whole, arrays included, and return it as `Found.files`; it costs a few requests more
 
     A catalog model that is not on this disk is asked of the hub, and computed where the hub cannot be reached or has no such
     quantization; so is a model that llama.cpp cannot run, and a synthetic one that is not written yet.
@@ -70,21 +68,26 @@ def find_header(text: str, *, keep_bytes: bool = False) -> Found:
     """
     reference = parse_reference(text)
     if isinstance(reference, CatalogReference):
-        return _find_catalog_header(reference, keep_bytes)
+        return _find_catalog_header(reference)
     if (path := find_local(reference)) is not None:
-        return Found(read_file_header(path), path=path)
+        return _read_local(path)
     if isinstance(reference, SyntheticReference):
         return _compute(reference.entry, reference.quantization, "no such file is written yet")
     if isinstance(reference, HubReference):
-        return _read_hub_header(reference, keep_bytes)
+        return _read_hub_header(reference)
     assert isinstance(reference, UrlReference), PathReference
     from harness.downloads import list_part_urls, open_url
 
     urls = list_part_urls(reference.url)
-    return _read_remote_header(urls, [name_reference(url) for url in urls], open_url, keep_bytes)
+    return _read_remote_header(urls, [name_reference(url) for url in urls], open_url)
 
 
-def _find_catalog_header(reference: CatalogReference, keep_bytes: bool) -> Found:
+def _read_local(path: Path) -> Found:
+    header = read_file_header(path)
+    return Found(header, path=path, file_bytes=header.size_bytes, read_files=lambda: read_header_files(header, path))
+
+
+def _find_catalog_header(reference: CatalogReference) -> Found:
     entry, quantization = reference.entry, reference.quantization
     if entry.refused:
         return _compute(entry, quantization, entry.refused)
@@ -98,7 +101,7 @@ def _find_catalog_header(reference: CatalogReference, keep_bytes: bool) -> Found
                 raise
             path = None  # the package with the embedded model is not installed
         if path is not None:
-            return Found(read_file_header(path), path=path)
+            return _read_local(path)
     if files is None:
         return _compute(entry, quantization, "the catalog names no file of this quantization")
     try:
@@ -106,7 +109,7 @@ def _find_catalog_header(reference: CatalogReference, keep_bytes: bool) -> Found
 
         hub_files = list_catalog_files(files)
         by_name = {str(file): file for file in hub_files}
-        return _read_remote_header(list(by_name), list(by_name), lambda name: open_remote(by_name[name]), keep_bytes)
+        return _read_remote_header(list(by_name), list(by_name), lambda name: open_remote(by_name[name]))
     except RemoteError as error:
         return _compute(entry, files.quantization, str(error).rstrip("."))
 
@@ -122,10 +125,24 @@ def _compute(entry: Entry, quantization: str | None, reason: str) -> Found:
     kind = find_quantization(quantization or entry.ollama_2024 or entry.embedded or SYNTHETIC_QUANTIZATION)
     header = compute_header(entry.shape, kind, f"{entry.name} {kind}")
     note = f"{entry.name} {kind} is computed from the catalog's shape, without its vocabulary: {reason}."
-    return Found(header, is_computed=True, note=note)
+    files = _pick_files(entry, kind)
+
+    def make_files() -> tuple[HeaderFile, ...]:
+        from harness.synth import make_header_bytes
+
+        data, size_bytes = make_header_bytes(entry.shape, kind, name=entry.name)
+        return (HeaderFile("model.gguf", data, size_bytes),)
+
+    return Found(
+        header,
+        is_computed=True,
+        note=note,
+        file_bytes=files.size_bytes if files else None,
+        read_files=None if entry.refused else make_files,
+    )
 
 
-def _read_hub_header(reference: HubReference, keep_bytes: bool) -> Found:
+def _read_hub_header(reference: HubReference) -> Found:
     from dataclasses import replace
 
     from harness.hub import list_parts, open_remote, suggest_names
@@ -133,7 +150,7 @@ def _read_hub_header(reference: HubReference, keep_bytes: bool) -> Found:
     files = list_parts(find_hub_file(reference))
     by_name = {str(file): file for file in files}
     try:
-        found = _read_remote_header(list(by_name), list(by_name), lambda name: open_remote(by_name[name]), keep_bytes)
+        found = _read_remote_header(list(by_name), list(by_name), lambda name: open_remote(by_name[name]))
     except NoSuchFileError:
         raise suggest_names(files[0]) from None
     if reference.file is None and found.fetched is not None:  # the repository was listed first
@@ -142,10 +159,11 @@ def _read_hub_header(reference: HubReference, keep_bytes: bool) -> Found:
 
 
 def _read_remote_header(
-    places: Sequence[str], names: Sequence[str], open_source: Callable[[str], RemoteSource], keep_bytes: bool
+    places: Sequence[str], names: Sequence[str], open_source: Callable[[str], RemoteSource]
 ) -> Found:
     """Read the headers of all files of a model, from its first; the first one's own count of parts decides."""
-    headers, files, size_bytes, n_requests = [], [], 0, 0
+    headers, size_bytes, n_requests = [], 0, 0
+    sources: list[KeepingSource] = []
     for index, (place, name) in enumerate(zip(places, names, strict=True)):
         source = open_source(place)
         kept = KeepingSource(source)
@@ -153,8 +171,7 @@ def _read_remote_header(
         if source.size_bytes is not None:
             check_complete(header, source.size_bytes, name)
         headers.append(header)
-        if keep_bytes:
-            files.append(HeaderFile(name.rpartition("/")[2], kept.take(header.data_offset), header.size_bytes))
+        sources.append(kept)
         size_bytes += source.fetched.size_bytes
         n_requests += source.fetched.n_requests
         if index == 0:
@@ -164,4 +181,11 @@ def _read_remote_header(
                     f"{name} says that it is one of {count} files and is named as one of {len(places)}; ask who made it."
                 )
     header = headers[0] if len(headers) == 1 else join_parts(headers, [name.rpartition("/")[2] for name in names])
-    return Found(header, Fetched(size_bytes, n_requests), files=tuple(files))
+
+    def fetch_files() -> tuple[HeaderFile, ...]:
+        return tuple(
+            HeaderFile(name.rpartition("/")[2], source.take(one.data_offset), one.size_bytes)
+            for name, source, one in zip(names, sources, headers, strict=True)
+        )
+
+    return Found(header, Fetched(size_bytes, n_requests), file_bytes=header.size_bytes, read_files=fetch_files)

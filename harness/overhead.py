@@ -14,23 +14,14 @@ from typing import Any
 
 from harness.child import Worker
 from harness.errors import HarnessError, NativeError, UsageError
-from harness.gguf_file import read_file_header
-from harness.headers import Found, find_header
+from harness.headers import find_header
 from harness.machine import available_memory_bytes, count_physical_cores, read_cpu_features, total_memory_bytes
 from harness.record import Build, Device, Failure, build_from_json, read, resolved_from_json
-from harness.references import (
-    CatalogReference,
-    PathReference,
-    SyntheticReference,
-    name_reference,
-    parse_reference,
-    resolve,
-)
-from harness.sparse_model import HeaderFile, read_header_files, write_sparse
+from harness.references import PathReference, SyntheticReference, UrlReference, name_reference, parse_reference, resolve
+from harness.sparse_model import HeaderFile, write_sparse
 from harness.spec import RunSpec
 from harness.theory.gguf import BytesSource, Header, read_header
 from harness.theory.kv_cache import read_count
-from harness.theory.layout import QUANTIZATIONS
 from harness.theory.ledger import (
     CUDA_CONTEXT_BYTES,
     CardFit,
@@ -69,7 +60,7 @@ from harness.theory.resident import (
     cause_of_log,
     device_of_buffer,
 )
-from harness.units import format_gb
+from harness.units import format_gb, format_mib
 
 #: The worker that reads its own memory from the start.
 WORKER = (sys.executable, "-m", "harness.native.memory_steps")
@@ -85,25 +76,27 @@ Watch = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model by its header: files holds the headers' bytes for a dry run, path is None where there are no weights here.
+    """A model by its header: files holds the headers' bytes for a dry run (none where llama.cpp could not read such a file).
 
-    note says where the header is from, where that matters.
+    path is None where there are no weights here; file_bytes is the real file's size where it is known; remarks say where the header
+    is from.
     """
 
     label: str
     header: Header
     files: tuple[HeaderFile, ...]
     path: pathlib.Path | None
-    note: str | None = None
+    file_bytes: int | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def subject(self) -> Subject:
         header = self.header
         return Subject(
             label=self.label,
-            origin="file" if self.path else "server" if self.note == _FROM_SERVER else "shape",
+            origin="file" if self.path else "shape" if self.header.is_synthetic or not self.files else "server",
             architecture=header.architecture,
-            file_bytes=header.size_bytes,
+            file_bytes=self.file_bytes or header.size_bytes,
             n_layers=count_layers(header),
             n_ctx_train=read_count(header, "context_length"),
             is_synthetic=header.metadata.get("harness.synthetic") is True and self.path is not None,
@@ -111,27 +104,30 @@ class Model:
 
 
 def find_model(reference: str, *, weights: bool, progress: Callable[[int, int], None] | None = None) -> Model:
-    """Turn what the user named into a header: of a file that is here, of one on a server, or made up from the catalog's shape.
+    """Find a model's header, and its weights where they are wanted and can be had without a download.
 
     Parameters
     ----------
-    weights : whether a file with weights is needed; a synthetic one is then written where it is not yet
+    weights : whether something is to be measured; a synthetic model is then written, and a file at an address fetched
 
     Raises
     ------
-    UsageError   : there is no such model, or its weights are not here.
+    UsageError   : there is no such model.
     HarnessError : its header cannot be read.
     """
-    if weights:
-        path = resolve(reference, progress)
-        header = read_file_header(path)
-        return Model(_label(reference), header, read_header_files(header, path), path)
-    found = find_header(reference, keep_bytes=True)
-    if found.path is not None:
-        return Model(_label(reference), found.header, read_header_files(found.header, found.path), found.path)
-    if not found.is_computed:
-        return Model(_label(reference), found.header, found.files, None, note=_FROM_SERVER)
-    return _make_model(reference, found)
+    if weights and isinstance(parse_reference(reference), (SyntheticReference, UrlReference)):
+        resolve(reference, progress)
+    found = find_header(reference)
+    files = found.read_files() if found.read_files else ()
+    header = found.header
+    if found.is_computed and files:  # the made-up file has a vocabulary, which takes memory too
+        header = read_header(BytesSource(files[0].data), name=reference)
+    remarks = [found.note.rstrip(".")] if found.note else []
+    if found.fetched:
+        remarks.append(
+            f"only the header was fetched, {format_mib(found.fetched.size_bytes)} of it and what llama.cpp reads besides"
+        )
+    return Model(_label(reference), header, files, found.path, found.file_bytes, tuple(remarks))
 
 
 def _label(reference: str) -> str:
@@ -139,24 +135,6 @@ def _label(reference: str) -> str:
     if isinstance(parse_reference(reference), PathReference):
         return pathlib.PurePath(reference).name
     return name_reference(reference)
-
-
-_FROM_SERVER = "only the header was fetched: the weights are not here"
-
-
-def _make_model(reference: str, found: Found) -> Model:
-    """Make a header with a stand-in's vocabulary from the catalog's shape, so that llama.cpp can plan with it."""
-    from harness.synth import make_header_bytes
-
-    asked = parse_reference(reference)
-    assert isinstance(asked, (CatalogReference, SyntheticReference)), "only the catalog has shapes"
-    number = found.header.metadata["general.file_type"]
-    quantization = next(name for name, kind in QUANTIZATIONS.items() if kind.file_type == number)
-    data, size_bytes = make_header_bytes(asked.entry.shape, quantization, name=asked.entry.name)
-    header = read_header(BytesSource(data), name=asked.entry.name)
-    note = "no file was read: the header is made up from the catalog's shape, so libraries and vocabulary are those of a stand-in"
-    label = f"{asked.entry.name}:{quantization.lower()}"
-    return Model(label, header, (HeaderFile("model.gguf", data, size_bytes),), None, note=note)
 
 
 def make_spec(model: Model, n_ctx: int, options: dict[str, Any]) -> RunSpec:
@@ -226,6 +204,9 @@ def _run_dry(model: Model, specs: Sequence[RunSpec], command: Sequence[str] = WO
                 dry.trouble = _tell(greeting)
                 return dry
             dry.build = build_from_json(greeting["build"])
+            if not model.files:
+                dry.trouble = f"llama.cpp does not know the architecture {model.header.architecture}"
+                return dry
             first = str(write_sparse(model.files, folder))
         except HarnessError as error:
             dry.trouble = str(error)
@@ -479,5 +460,6 @@ def _context_remarks(model: Model, specs: Sequence[RunSpec]) -> Iterator[str]:
     beyond = [spec.n_ctx for spec in specs if trained and spec.n_ctx > trained]
     if beyond:
         yield f"the model was trained for {trained} tokens of context, and {max(beyond)} are asked for"
-    if model.note:
-        yield model.note
+    yield from model.remarks
+    if model.path is None and model.header.is_synthetic:
+        yield "the vocabulary is a stand-in for the real one, and so is what libraries and tables take for it"

@@ -34,7 +34,7 @@ QUICK = ("--rounds", "3", "--tokens", "4", "-t", "1")
 
 def measure(tmp_path, *arguments):
     """Run the command and return (exit code, JSON, record)."""
-    done = CliRunner().invoke(cli, ["overhead-time", *arguments, *QUICK, "-o", "json", "--results", str(tmp_path)])
+    done = CliRunner().invoke(cli, ["overhead", "--time", *arguments, *QUICK, "-o", "json", "--results", str(tmp_path)])
     assert done.exit_code in (0, 5), done.stderr  # 5 if somebody else is busy here
     (journal,) = tmp_path.rglob("*-time-ledger.jsonl")
     return json.loads(done.stdout), json.loads(journal.read_text())
@@ -127,7 +127,7 @@ def test_loading_and_the_application_are_there(measured):
 def test_a_synthetic_model_is_measured_and_marked(tmp_path):
     path = write_synthetic(TINY, "Q4_0", tmp_path / "tiny.gguf", name="tiny")
     done = CliRunner().invoke(
-        cli, ["overhead-time", "-m", str(path), "-d", "0,100,9999", *QUICK, "--no-save", "--no-load"]
+        cli, ["overhead", "--time", "-m", str(path), "-d", "0,100,9999", *QUICK, "--no-save", "--no-load"]
     )
     assert done.exit_code in (0, 5), done.stderr
     flat = " ".join(done.stdout.split())
@@ -157,14 +157,14 @@ def test_depths_that_memory_cannot_hold_are_left_out():
     ],
 )
 def test_what_cannot_be_meant_is_one_sentence(model, tmp_path, arguments, words):
-    done = CliRunner().invoke(cli, ["overhead-time", *arguments, "--results", str(tmp_path)])
+    done = CliRunner().invoke(cli, ["overhead", "--time", *arguments, "--results", str(tmp_path)])
     assert isinstance(done.exception, UsageError)
     assert words in str(done.exception)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_cache_type_is_refused():
-    done = CliRunner().invoke(cli, ["overhead-time", "--caches", "q9"], standalone_mode=False)
+    done = CliRunner().invoke(cli, ["overhead", "--time", "--caches", "q9"], standalone_mode=False)
     assert isinstance(done.exception, click.UsageError)
 
 
@@ -184,7 +184,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_a_killed_worker_is_one_sentence_and_nothing_measured_is_lost(model, tmp_path, monkeypatch):
     monkeypatch.setattr(time_ledger, "Worker", lambda: Worker((sys.executable, "-c", KILLED)))
-    done = CliRunner().invoke(cli, ["overhead-time", "-m", model, "-d", "0", *QUICK, "--results", str(tmp_path)])
+    done = CliRunner().invoke(cli, ["overhead", "--time", "-m", model, "-d", "0", *QUICK, "--results", str(tmp_path)])
     assert done.exit_code == 3
     assert "the worker was killed from outside (SIGKILL)" in done.stderr
     assert "the bench's token" in done.stdout

@@ -19,7 +19,6 @@ COMMANDS = {
     "inspect": ("harness.cli.inspect", "Show what a model is made of, from its header alone."),
     "pull": ("harness.cli.pull", "Download models, going on where it stopped."),
     "models": ("harness.cli.models", "List the catalog: names, sizes, what is on disk, what fits."),
-    "overhead-time": ("harness.cli.time_ledger", "Show where a generated token's time goes."),
     "table": ("harness.cli.table", "Set this machine's speeds beside published ones."),
     "roofline": ("harness.cli.roofline", "Measure bandwidth and arithmetic, and hold speeds against them."),
     "predict": ("harness.cli.predict", "Say how fast a model would be, and whether it fits."),

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from harness.cli.predict import Amount
+from harness.cli.options import Amount
 from harness.errors import UsageError
 from harness.render.ollama_account import export_account, show_account
 from harness.theory.gguf import Header
@@ -58,13 +58,16 @@ class Told:
     data: dict[str, Any]
 
 
-def tell_ollama(header: Header, label: str, options: dict[str, Any], *, file_bytes: int | None = None) -> Told | None:
+def tell_ollama(
+    header: Header, label: str, options: dict[str, Any], *, file_bytes: int | None = None, synthetic: bool = False
+) -> Told | None:
     """Give Ollama's account of a header where the options of `ollama_options` ask for it.
 
     Parameters
     ----------
     options    : the command's options; others are ignored
     file_bytes : the file's size where it is known; what the header promises otherwise
+    synthetic  : whether there are weights, and random ones
 
     Returns
     -------
@@ -91,7 +94,6 @@ def tell_ollama(header: Header, label: str, options: dict[str, Any], *, file_byt
         read_figures(header), Request(**{name: value for name, value in chosen.items() if value is not None})
     )
     size_bytes = file_bytes or header.size_bytes
-    synthetic = any(key.startswith("harness.synthetic") for key in header.metadata)
     return Told(
         account, show_account(account, label, file_bytes=size_bytes, synthetic=synthetic), export_account(account)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import click
 
 from harness.errors import UsageError
 from harness.spec import Parser, Scope, defaults, parameters, whole_numbers
+from harness.units import parse_size
 
 
 class Values(click.ParamType):
@@ -27,6 +29,25 @@ class Values(click.ParamType):
             return self._parse(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Amount(click.ParamType):
+    """A number with a unit, as bytes, bytes a second or operations a second."""
+
+    def __init__(self, name: str, ending: str = "") -> None:
+        self.name, self._ending = name, ending
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        text = re.sub(self._ending + "$", "", value.strip(), flags=re.IGNORECASE) if self._ending else value
+        try:
+            amount = parse_size(text)
+        except ValueError:
+            self.fail(f"{value!r} is not an amount such as {self.name}", param, ctx)
+        if amount <= 0:
+            self.fail(f"{value!r} is not above zero", param, ctx)
+        return amount
 
 
 class Pair(click.ParamType):
@@ -126,6 +147,32 @@ results_option = click.option(
 )  # fmt: skip
 
 save_option = click.option("--save/--no-save", default=True, help="Keep a record of what was measured. [on]")
+
+
+class SectionedCommand(click.Command):
+    """A command whose help shows some options under headings of their own; `sections` maps a heading to a decorator that adds them."""
+
+    def __init__(self, *args: Any, sections: dict[str, Callable[[Any], Any]] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._sections = {heading: option_names(add) for heading, add in (sections or {}).items()}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each section's options together, the others first."""
+        elsewhere = set().union(*self._sections.values())
+        groups = {"Options": {param.name for param in self.get_params(ctx)} - elsewhere, **self._sections}
+        for heading, names in groups.items():
+            found = [param.get_help_record(ctx) for param in self.get_params(ctx) if param.name in names]
+            with formatter.section(heading):
+                formatter.write_dl([record for record in found if record is not None])
+
+
+def option_names(add: Callable[[Any], Any]) -> set[str]:
+    """The parameters that a decorator of options adds to a function."""
+
+    def nothing() -> None:
+        pass
+
+    return {option.name for option in add(nothing).__click_params__}
 
 
 def refuse_contradiction(condition: bool, sentence: str) -> None:

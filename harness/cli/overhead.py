@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -11,27 +12,45 @@ from typing import Any
 import click
 
 from harness.cli.keeper import Keeper
+from harness.cli.ollama_options import Told, ollama_options, tell_ollama
 from harness.cli.options import (
+    Amount,
+    SectionedCommand,
     Values,
     axes,
     flatten,
     measured_options,
+    option_names,
     reference_options,
+    refuse_contradiction,
     results_option,
     save_option,
 )
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
 from harness.cli.progress import byte_bar
+from harness.cli.time_ledger import FORMATS as TIME_FORMATS
+from harness.cli.time_ledger import account_for_time, time_options
 from harness.errors import NativeError, StoreError, UsageError
-from harness.overhead import examine, find_model, make_spec
+from harness.overhead import Model, examine, find_model, make_spec
+from harness.render.ollama_account import ollama_parts
 from harness.render.overhead import FORMATS, export_report
 from harness.spec import MAX_TOKENS, whole_numbers
 from harness.store import utc_now
 from harness.theory.ledger import Report
-from harness.units import parse_size
 
 #: The context that is looked at unless told otherwise, or the model's own where that is smaller.
 DEFAULT_CONTEXT = 8192
+
+DEFAULT_MODEL = "smollm2:135m"
+
+#: Options by name that say nothing of time.
+_MEMORY_ONLY = {
+    "contexts": "--ctx",
+    "predict_only": "--predict-only",
+    "vram_bytes": "--vram",
+    "force": "--force",
+    "ollama_2024": "--ollama-2024",
+}
 
 _EXAMPLES = """
 \b
@@ -40,76 +59,120 @@ Examples:
   harness overhead -m model.gguf --ctx 4096 -ctk q8_0 -ctv q8_0
   harness overhead -m model.gguf --repack off   without the second copy
   harness overhead -m llama3.1:405b:q4_0 --predict-only --vram 8GB
-  harness overhead -m llama3.1:8b:q4_0 --predict-only --ctx 2048-131072*2
+  harness overhead -m llama3.1:8b:q4_0 --ctx 2048-131072*2
+  harness overhead -m llama3.1:8b:q4_0 --ollama-2024 --free-vram 7.6GiB
   harness overhead -m synth:llama3.2:1b:q4_0 --plot ledger.png
-  harness overhead -m model.gguf -o json
+  harness overhead --time                       where a token's time goes
+  harness overhead --time -d 0,4096 --plot token.png
 """
-
-
-class Size(click.ParamType):
-    """A size with a unit, in bytes."""
-
-    name = "SIZE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        try:
-            return value if isinstance(value, int) else parse_size(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 @click.command(
     "overhead",
+    cls=SectionedCommand,
+    sections={
+        "Options of the run": measured_options("load", "context"),
+        "What Ollama said in 2024": ollama_options,
+        "Time instead of memory": time_options,
+    },
     epilog=_EXAMPLES,
-    short_help="Account for every byte that a model takes.",
+    short_help="Account for every byte, and with --time every microsecond, that a model takes.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@reference_options(
-    "GGUF file, catalog name (llama3.2:1b:q4_0), hf:OWNER/REPO:Q4_0, https://…/x.gguf, ollama:NAME or synth:NAME. [smollm2:135m]"
-)
+@reference_options("Any model that pp-tg takes, or one that is not here: its header will do. [smollm2:135m]")
 @click.option(
     "-c", "--ctx", "contexts", multiple=True, type=Values(whole_numbers(8, MAX_TOKENS), "N"), metavar="N",
     help=f"Context in tokens; a list or range gives the table of them. [{DEFAULT_CONTEXT}]",
 )  # fmt: skip
-@measured_options("load", "context")
 @click.option("--predict-only", is_flag=True, help="Load nothing: the header is enough, the weights need not be here.")
-@click.option("--vram", "vram_bytes", type=Size(), metavar="SIZE", help="Say how many layers fit on such a card (8GB).")
+@click.option(
+    "--vram", "vram_bytes", type=Amount("8GB"), metavar="SIZE", help="Say how many layers fit on such a card (8GB)."
+)
 @click.option("--force", is_flag=True, help="Measure although memory will not do.")
 @click.option("-o", "--output", type=click.Choice(list(FORMATS)), default="table", help="Format of the result. [table]")
 @plot_option
 @theme_option
 @save_option
 @results_option
+@measured_options("load", "context")
+@ollama_options
+@click.option("--time", "time", is_flag=True, help="Account for a generated token's time.")
+@time_options
 def command(models: Sequence[str], **options: Any) -> None:
     """Account for every byte that a model takes: weights, their second copy for this CPU's SIMD, KV cache, buffers, libraries.
 
     What is predicted from the model's header alone stands beside what a fresh process really took, step by step; what nothing explains
-    is a line of its own.
+    is a line of its own. Of a model whose weights are not on this disk only the prediction is shown. With --time the same is done for
+    the time of a generated token.
     """
     if len(models) > 1:
-        raise UsageError("a ledger is about one model; give -m once.")
+        raise UsageError("A ledger takes one model at a time; give -m once.")
     check_picture_path(options["plot"])
-    predict_only = options["predict_only"] or _count(options["contexts"]) > 1
-    # A forecast is not a measurement, and is made again in a moment: it is not kept.
-    with Keeper("overhead", options["results"], save=options["save"] and not predict_only) as keeper:
-        report = _examine(models[0] if models else "smollm2:135m", options, predict_only)
-        click.echo(FORMATS[options["output"]](report), nl=False)
-        if report.measurement or report.failure:
-            facts = {"time_utc": utc_now(), "machine": dataclasses.asdict(keeper.machine)}
-            keeper.keep_line({**export_report(report), **facts})
-    keeper.say_where()
+    if options["time"]:
+        _refuse_memory_options(options)
+        raise click.exceptions.Exit(account_for_time({**options, "models": models}))
+    _refuse_time_options()
+    raise click.exceptions.Exit(_account_for_memory(models[0] if models else DEFAULT_MODEL, options))
+
+
+def _refuse_memory_options(options: dict[str, Any]) -> None:
+    """Options that say nothing of time, beside --time."""
+    for name, flag in _MEMORY_ONLY.items():
+        refuse_contradiction(
+            bool(options[name]), f"{flag} is about memory and not about --time; leave one of them out."
+        )
+    refuse_contradiction(options["output"] not in TIME_FORMATS, f"--time gives {' or '.join(TIME_FORMATS)} with -o.")
+
+
+def _refuse_time_options() -> None:
+    """Options that mean something only with --time."""
+    context = click.get_current_context()
+    for name in option_names(time_options):
+        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        refuse_contradiction(
+            given, f"--{name.removeprefix('with_').replace('_bytes_per_s', '')} means something only with --time."
+        )
+
+
+def _account_for_memory(reference: str, options: dict[str, Any]) -> int:
+    """Show the memory ledger, keep it if something was measured, draw it if asked; returns the exit code."""
+    wants_weights = not options["predict_only"] and _count(options["contexts"]) < 2
+    with byte_bar(reference) as show:
+        model = find_model(reference, weights=wants_weights, progress=show)
+    subject = model.subject
+    told = tell_ollama(
+        model.header, model.label, options, file_bytes=subject.file_bytes, synthetic=subject.is_synthetic
+    )
+    report = _examine(model, options, predict_only=not wants_weights or model.path is None)
+    click.echo(_write(report, told, options["output"]), nl=False)
     code = 0 if report.failure is None else NativeError.exit_code
-    code = code or (StoreError.exit_code if keeper.trouble else 0)
+    # A forecast is not a measurement, and is made again in a moment.
+    if report.measurement or report.failure:
+        with Keeper("overhead", options["results"], save=options["save"]) as keeper:
+            keeper.keep_line(
+                {**export_report(report), "time_utc": utc_now(), "machine": dataclasses.asdict(keeper.machine)}
+            )
+        keeper.say_where()
+        code = code or (StoreError.exit_code if keeper.trouble else 0)
     if options["plot"]:
         from harness.render.plot_ledger import draw_ledger
 
-        write_picture(options["plot"], lambda: draw_ledger(report, theme=options["theme"]))
-    raise click.exceptions.Exit(code)
+        others = {"Ollama's SIZE, 2024": ollama_parts(told.account)} if told else None
+        write_picture(options["plot"], lambda: draw_ledger(report, theme=options["theme"], others=others))
+    return code
 
 
-def _examine(reference: str, options: dict[str, Any], predict_only: bool) -> Report:
-    with byte_bar(reference) as show:
-        model = find_model(reference, weights=not predict_only, progress=show)
+def _write(report: Report, told: Told | None, output: str) -> str:
+    """The report in a format, with Ollama's account behind it where it was asked for."""
+    if told is None or output == "csv":
+        return FORMATS[output](report)
+    if output == "json":
+        return json.dumps({**export_report(report), "ollama_2024": told.data}, indent=2, ensure_ascii=False) + "\n"
+    account = f"```\n{told.text.rstrip()}\n```" if output == "md" else told.text.rstrip()
+    return f"{FORMATS[output](report).rstrip()}\n\n{account}\n"
+
+
+def _examine(model: Model, options: dict[str, Any], *, predict_only: bool) -> Report:
     trained = model.subject.n_ctx_train
     usual = min(DEFAULT_CONTEXT, trained) if trained else DEFAULT_CONTEXT
     contexts = sorted(set(flatten(options["contexts"]))) or [max(usual, 8)]

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import pathlib
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from harness.cli.options import results_option
+from harness.cli.options import Amount, results_option
 from harness.errors import UsageError
 from harness.prediction import KINDS, Answer, Machine, Question
 from harness.roof import Roof
 from harness.theory.roofline import Cost
-from harness.units import parse_size
 
 _EXAMPLES = """
 \b
@@ -27,25 +25,6 @@ Examples:
   harness predict -m llama3.1:70b:q4_0 --machine "M4 Pro" --memory 48GiB
   harness predict --check                           how far it is wrong
 """
-
-
-class Amount(click.ParamType):
-    """A number with a unit, as bytes, bytes a second or operations a second."""
-
-    def __init__(self, name: str, ending: str = "") -> None:
-        self.name, self._ending = name, ending
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        text = re.sub(self._ending + "$", "", value.strip(), flags=re.IGNORECASE) if self._ending else value
-        try:
-            amount = parse_size(text)
-        except ValueError:
-            self.fail(f"{value!r} is not an amount such as {self.name}", param, ctx)
-        if amount <= 0:
-            self.fail(f"{value!r} is not above zero", param, ctx)
-        return amount
 
 
 @click.command("predict", epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})

@@ -10,9 +10,8 @@ import click
 import harness
 from harness.child import Worker
 from harness.cli.keeper import Keeper
-from harness.cli.options import Values, flatten, results_option, save_option
+from harness.cli.options import Amount, Values, flatten, results_option, save_option
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
-from harness.cli.predict import Amount
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError
 from harness.machine import count_physical_cores
 from harness.record import Build, Caution, Failure, build_from_json, read

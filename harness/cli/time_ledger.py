@@ -15,16 +15,12 @@ import harness
 from harness.child import Worker
 from harness.cli.keeper import Keeper
 from harness.cli.options import (
+    Amount,
     Values,
     flatten,
-    measured_options,
-    model_option,
     refuse_contradiction,
-    results_option,
-    save_option,
 )  # fmt: skip
-from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
-from harness.cli.predict import Amount
+from harness.cli.picture import check_picture_path, write_picture
 from harness.cli.progress import byte_bar
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, HarnessError, NativeError, StoreError, UsageError
 from harness.gguf_file import read_file_header
@@ -47,14 +43,8 @@ DEPTHS = (0, 512, 2048, 8192)
 #: Where the worker's events go in a record, by their name.
 _LISTS = {"block": "blocks", "load": "loads", "application": "applications"}
 
-_EXAMPLES = """
-\b
-Examples:
-  harness overhead-time                      smollm2:135m, all depths
-  harness overhead-time -m model.gguf -d 0,4096
-  harness overhead-time --no-load --no-app --plot token.png
-  harness overhead-time --roof 38GB/s -o json
-"""
+#: The formats of the time ledger.
+FORMATS = ("table", "json")
 
 
 def time_options(function: Any) -> Any:
@@ -82,20 +72,6 @@ def _read_caches(text: str) -> tuple[str, ...]:
         if kind.upper() not in CACHE_TYPES:
             raise ValueError(f"{kind!r} is not a cache type; use one of {', '.join(CACHE_TYPES).lower()}")
     return kinds
-
-
-@click.command("overhead-time", epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
-@model_option
-@measured_options("load", "context")
-@time_options
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Format. [table]")
-@plot_option
-@theme_option
-@save_option
-@results_option
-def command(**options: Any) -> None:
-    """Show where the time of a generated token goes, part by part and operation by operation, at several depths."""
-    raise click.exceptions.Exit(account_for_time(options))
 
 
 def account_for_time(options: dict[str, Any]) -> int:
@@ -133,8 +109,6 @@ def account_for_time(options: dict[str, Any]) -> int:
 
 
 def _find_model(references: Sequence[str]) -> tuple[str, pathlib.Path]:
-    if len(references) > 1:
-        raise UsageError("The time ledger takes one model at a time; give -m once.")
     if not references:
         return "smollm2:135m", default_model()
     with byte_bar(references[0]) as show:

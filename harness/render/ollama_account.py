@@ -42,6 +42,18 @@ def export_account(account: Account) -> dict[str, Any]:
     }
 
 
+def ollama_parts(account: Account) -> dict[str, int]:
+    """SIZE by the parts of the memory ledger's picture, those of its own beside them."""
+    terms = account.chosen.terms
+    return {
+        "weights as in the file": terms.block_bytes + terms.output_bytes + terms.projector_bytes,
+        "KV cache": terms.kv_bytes,
+        "compute, output": terms.graph_bytes,
+        "CUDA context (a flat guess)": terms.minimum_bytes,
+        "margin that nobody allocates": terms.buffer_layer_bytes + terms.uneven_bytes,
+    }
+
+
 def _export_estimate(found: Estimate) -> dict[str, Any]:
     return {
         "layers": found.layers,
