@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
-from harness.errors import StoreError
+from harness.errors import HarnessError, StoreError
 from harness.record import Record, from_json, to_json
 
 Line = TypeVar("Line")
@@ -96,9 +96,12 @@ def read_records(paths: Iterable[pathlib.Path], warn: Callable[[str], None]) -> 
 
 
 def read_lines(
-    paths: Iterable[pathlib.Path], warn: Callable[[str], None], kinds: Sequence[str], build: Callable[[Any], Line]
+    paths: Iterable[pathlib.Path],
+    warn: Callable[[str], None],
+    kinds: Sequence[str] | None,
+    build: Callable[[Any], Line],
 ) -> list[Line]:
-    """Read the lines of some kinds, each turned into a value by `build`; a line that `build` refuses is skipped with a warning.
+    """Read the lines of some kinds (None: of all), each turned into a value by `build`; what `build` refuses is skipped with a warning.
 
     Raises
     ------
@@ -115,10 +118,11 @@ def read_lines(
                 continue
             try:
                 values = json.loads(line)
-                if values["kind"] in kinds:
+                if kinds is None or values["kind"] in kinds:
                     found.append(build(values))
             except Exception as error:  # a damaged line may be wrong in any way
-                warn(f"{path}:{number}: not a record ({type(error).__name__}); the line is skipped.")
+                reason = str(error) if isinstance(error, HarnessError) else type(error).__name__
+                warn(f"{path}:{number}: not a record ({reason}); the line is skipped.")
     return found
 
 

@@ -68,3 +68,27 @@ def format_duration(duration_ns: float) -> str:
 def format_rate(rate_tok_per_s: float) -> str:
     """Show tokens per second with two decimals, as every tool of this field does; small rates get four digits."""
     return f"{rate_tok_per_s:.2f}" if rate_tok_per_s >= 10 else f"{rate_tok_per_s:.4g}"
+
+
+def format_go_duration(duration_ns: int) -> str:
+    """Show a duration exactly as Ollama does, which is Go's way: ``1m2.5s``, ``1.234567s``, ``512.3ms``, ``12.5µs``, ``0s``.
+
+    Source: time.Duration.String of Go's standard library (no rounding; trailing zeros are left out).
+    """
+    sign, rest = ("-", -duration_ns) if duration_ns < 0 else ("", duration_ns)
+    if rest == 0:
+        return "0s"
+    for unit, factor in (("ns", 1), ("µs", 10**3), ("ms", 10**6)):
+        if rest < factor * 1000:
+            return sign + _without_zeros(rest, factor) + unit
+    minutes, rest = divmod(rest, 60 * NS_PER_S)
+    hours, minutes = divmod(minutes, 60)
+    prefix = (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "")
+    return f"{sign}{prefix}{_without_zeros(rest, NS_PER_S)}s"
+
+
+def _without_zeros(value: int, factor: int) -> str:
+    """value / factor (a power of ten) as a decimal fraction, exact."""
+    whole, rest = divmod(value, factor)
+    digits = str(rest).zfill(len(str(factor)) - 1).rstrip("0") if rest else ""
+    return f"{whole}.{digits}" if digits else str(whole)

@@ -15,6 +15,10 @@ from harness.errors import EXIT_INTERRUPTED, HarnessError
 #: that help and completion stay as quick as click itself.
 COMMANDS = {
     "pp-tg": ("harness.cli.pp_tg", "Measure prompt processing and text generation."),
+    "run": ("harness.cli.run", "Have a model write a text, with Ollama's figures of it."),
+    "reference": ("harness.cli.reference", "Run the article's task over the catalog models that are here."),
+    "ollama": ("harness.cli.ollama", "Measure a model of Ollama's through its server and directly."),
+    "report": ("harness.cli.report", "Put everything that was kept into one HTML page."),
     "overhead": ("harness.cli.overhead", "Account for every byte that a model takes."),
     "inspect": ("harness.cli.inspect", "Show what a model is made of, from its header alone."),
     "pull": ("harness.cli.pull", "Download models, going on where it stopped."),

@@ -119,10 +119,10 @@ def _answer(catalog: Any, question: Question, options: dict[str, Any]) -> list[A
     if options["bandwidth"]:
         kinds = [options["kind"]] if options["kind"] else KINDS
         return [predict_by_bandwidth(kind, options["bandwidth"], question, machines) for kind in kinds]
-    return _answer_here(catalog, question, options["results"], machines)
+    return answer_here(catalog, question, options["results"], machines)
 
 
-def _answer_here(catalog: Any, question: Question, results: pathlib.Path, machines: Sequence[Machine]) -> list[Answer]:
+def answer_here(catalog: Any, question: Question, results: pathlib.Path, machines: Sequence[Machine]) -> list[Answer]:
     """One answer for the CPU, and one for each card that was measured."""
     import dataclasses
 

@@ -34,6 +34,7 @@ Emit = Callable[[str, dict[str, Any]], None]
 #: What the worker can do beside measuring: command → module with ``run(runtime, request, emit)``, imported when it is asked for.
 #: `runtime` is the engine's `Runtime`, `request` the command's JSON object; the last event that `run` emits is ``done``.
 JOBS: dict[str, str] = {
+    "generate": "harness.native.generate",
     "dry_run": "harness.native.dry_run",
     "memory_steps": "harness.native.memory_steps",
     "roofline": "harness.native.bandwidth",

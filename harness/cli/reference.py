@@ -1,0 +1,160 @@
+"""`harness reference`: the article's task over every model of the catalog that is here and fits."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+
+from harness.catalog import Entry
+from harness.cli.keeper import Keeper
+from harness.cli.options import results_option, save_option
+from harness.cli.writing import say, writing_options
+from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError, UsageError
+from harness.machine import available_memory_bytes
+from harness.text_run import REFERENCE_PROMPT, TextRequest, TextRun, text_run_to_json
+from harness.units import format_gb
+
+_EXAMPLES = f"""
+\b
+Examples:
+  harness reference                     every catalog model that is here
+  harness reference --gpu-layers 0      on the CPU, as the article does it
+  harness reference -m llama3.2:1b -m llama3.1:8b
+  harness reference --max-tokens 100 -o json
+
+The task is: {REFERENCE_PROMPT}
+"""
+
+
+@click.command(
+    "reference",
+    epilog=_EXAMPLES,
+    short_help="Run the article's task over the catalog models that are here.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option("-m", "--model", "names", multiple=True, metavar="NAME", help="Only these names of the catalog. [all]")
+@writing_options
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Format. [table]")
+@save_option
+@results_option
+def command(names: tuple[str, ...], output: str, results: pathlib.Path, save: bool, **options: Any) -> None:
+    """Run the article's task, `ollama run --verbose MODEL` with the prompt below, over the models of the catalog that are on this
+    disk (the catalog's own files, or Ollama's) and fit into memory; one record each.
+
+    PP is Ollama's prompt eval rate and TG its eval rate. What was not run is listed with the reason.
+    """
+    from harness.references import load_catalog
+
+    catalog = load_catalog()
+    entries = [catalog.find(name) for name in names] or list(catalog.entries.values())
+    runnable, skipped = _choose(entries, _room_bytes(options["n_gpu_layers"]))
+    runs: list[tuple[str, TextRun]] = []
+    with Keeper("reference", results, save=save) as keeper:
+        for name, path in runnable:
+            click.echo(f"{name} …", err=True)
+            run = _run_one(path, keeper, options)
+            runs.append((name, run))
+            keeper.keep_line(text_run_to_json(run))
+            if run.finish == "interrupted":
+                break
+    _show(runs, skipped, output)
+    keeper.say_where()
+    raise click.exceptions.Exit(_exit_code([run for _, run in runs], keeper))
+
+
+def _room_bytes(n_gpu_layers: int) -> int:
+    """Memory for weights: what is free in RAM, and on GPUs where layers may go there."""
+    from harness.child import Worker
+    from harness.record import Failure, build_from_json
+
+    room = available_memory_bytes()
+    if n_gpu_layers == 0:
+        return room
+    worker = Worker()
+    try:
+        greeting = worker.hello()
+        if isinstance(greeting, Failure):
+            raise NativeError(f"{greeting.message.rstrip('.')}.")
+        devices = build_from_json(greeting["build"]).devices
+        return room + sum(device.memory_free_bytes or 0 for device in devices if device.kind == "gpu")
+    finally:
+        worker.close()
+
+
+def _choose(entries: Sequence[Entry], room_bytes: int) -> tuple[list[tuple[str, pathlib.Path]], list[tuple[str, str]]]:
+    """What can be run, as (name with quantization, file), and what not, as (name, why)."""
+    runnable: list[tuple[str, pathlib.Path]] = []
+    skipped: list[tuple[str, str]] = []
+    for entry in entries:
+        if entry.refused:
+            skipped.append((entry.name, entry.refused))
+            continue
+        found = next(_files_of(entry), None)
+        if found is None:
+            skipped.append((entry.name, "not on this disk"))
+            continue
+        name, path, size = found
+        if size > room_bytes:
+            skipped.append((name, f"{format_gb(size)}, and only {format_gb(room_bytes)} of memory are free"))
+        else:
+            runnable.append((name, path))
+    return runnable, skipped
+
+
+def _files_of(entry: Entry) -> Iterator[tuple[str, pathlib.Path, int]]:
+    """(name, first file, bytes of all parts) of a model's files on this disk; what Ollama's bare name stood for comes first."""
+    from harness.ollama_store import find_ollama
+    from harness.references import find_on_disk
+
+    known = [files.quantization for files in entry.files]
+    order = dict.fromkeys(filter(None, [entry.ollama_2024, entry.embedded, *known]))
+    for quantization in order:
+        try:
+            path = find_on_disk(entry, quantization)
+        except UsageError:
+            continue
+        if path is not None:
+            size = sum(part.stat().st_size for part in _parts(path))
+            yield f"{entry.name}:{quantization.lower()}", path, size
+    try:
+        path = find_ollama(entry.name)
+        yield f"{entry.name} (Ollama's)", path, path.stat().st_size
+    except UsageError:
+        pass
+
+
+def _parts(path: pathlib.Path) -> list[pathlib.Path]:
+    """A model's file, or all of them where its name is that of a first part (``…-00001-of-00003.gguf``)."""
+    stem, marker, _ = path.name.partition("-00001-of-")
+    return sorted(path.parent.glob(f"{stem}-*-of-*.gguf")) if marker else [path]
+
+
+def _run_one(path: pathlib.Path, keeper: Keeper, options: dict[str, Any]) -> TextRun:
+    from harness.generator import Generator
+    from harness.model_file import hash_file
+
+    request = TextRequest(model=str(path), prompt=REFERENCE_PROMPT, **options)
+    with Generator("reference", keeper.machine, model_facts={"file_sha256": hash_file(path)}) as generator:
+        return generator.write(request, lambda _piece: None, say)
+
+
+def _show(runs: Sequence[tuple[str, TextRun]], skipped: Sequence[tuple[str, str]], output: str) -> None:
+    from harness.render.text_run import render_reference, render_reference_json
+
+    click.echo((render_reference_json if output == "json" else render_reference)(runs, skipped), nl=False)
+
+
+def _exit_code(runs: Sequence[TextRun], keeper: Keeper) -> int:
+    """The gravest of what happened, as in `harness pp-tg`."""
+    if any(run.finish == "interrupted" for run in runs):
+        return EXIT_INTERRUPTED
+    if keeper.trouble:
+        return StoreError.exit_code
+    if any(run.failure for run in runs):
+        return NativeError.exit_code
+    if any(caution.distrust for run in runs for caution in run.warnings):
+        return EXIT_NOT_TRUSTED
+    return 0

@@ -1,0 +1,127 @@
+"""`harness report`: everything that was kept, as one HTML page."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import harness
+from harness.cli.journals import files_argument, find_journals, warn
+from harness.cli.options import results_option
+from harness.errors import StoreError, UsageError
+from harness.machine import describe_machine, machine_slug
+
+if TYPE_CHECKING:
+    from harness.catalog import Catalog
+    from harness.prediction import Answer
+    from harness.render.report import Line
+
+_EXAMPLES = """
+\b
+Examples:
+  harness report                               everything in bench_results
+  harness report bench_results/my-machine      one machine's folder
+  harness report mine.jsonl theirs.jsonl -o compared.html
+"""
+
+
+@click.command(
+    "report",
+    epilog=_EXAMPLES,
+    short_help="Put everything that was kept into one HTML page.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@files_argument
+@click.option(
+    "-o", "--output", type=click.Path(path_type=pathlib.Path, dir_okay=False), default=pathlib.Path("report.html"),
+    metavar="FILE", help="Where to write the page. [report.html]",
+)  # fmt: skip
+@click.option("--published/--no-published", default=True, help="Set speeds beside published ones too. [on]")
+@click.option("--predict/--no-predict", default=True, help="Predict the article's models for this machine. [on]")
+@results_option
+def command(
+    files: tuple[pathlib.Path, ...], output: pathlib.Path, published: bool, predict: bool, results: pathlib.Path
+) -> None:
+    """Put records into one self-contained HTML page: summary, machines, speeds, texts, comparisons, predictions, warnings, and how it
+    was all measured. It loads nothing from anywhere, its tables sort, it follows the reader's dark mode and prints.
+
+    FILES are journals (.jsonl) or folders of them, those of several machines together; without any, all in the results folder.
+    """
+    from harness.render.report import Material, read_line, render_report
+    from harness.store import read_lines, utc_now
+
+    if not output.parent.is_dir():
+        raise UsageError(f"There is no folder {output.parent}; make it, or write the page elsewhere with -o.")
+    paths = find_journals(files, results)
+    troubles: list[str] = []
+    lines = read_lines(paths, troubles.append, None, read_line)
+    for trouble in troubles:
+        warn(trouble)
+    if not lines:
+        where = ", ".join(map(str, files or (results,)))
+        raise UsageError(f"There are no records in {where}; measure something first: harness pp-tg.")
+    page = render_report(
+        Material(
+            lines=lines,
+            # Paths name people; a file's own name says which it was.
+            troubles=[_without_folder(trouble, paths) for trouble in troubles],
+            files=sorted({path.name for path in paths}),
+            made_utc=utc_now(),
+            harness_version=harness.__version__,
+            **_answers(lines, results, published=published, predict=predict),
+        )
+    )
+    try:
+        output.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"Cannot write {output} ({error.strerror}); choose another place with -o.") from None
+    click.echo(f"{len(lines)} records of {len(paths)} files in {output}", err=True)
+
+
+def _answers(lines: Sequence[Line], results: pathlib.Path, *, published: bool, predict: bool) -> dict[str, Any]:
+    """What stands beside the records: models of the catalog, published machines, predictions for this machine if it is among them."""
+    from harness.published import ARTICLE_MODELS, load_machines
+    from harness.rates import collect
+    from harness.record import Record
+    from harness.references import load_catalog
+
+    catalog = load_catalog()
+    slug = machine_slug(describe_machine())
+    is_ours = any(machine_slug(line.machine) == slug for line in lines)
+    return {
+        "measured": collect((line.parsed for line in lines if isinstance(line.parsed, Record)), catalog),
+        "published": load_machines() if published else (),
+        "ollama_2024": {
+            name: catalog.entries[name].ollama_2024 or "?" for name in ARTICLE_MODELS if name in catalog.entries
+        },
+        "answers": _predict_article(catalog, results) if predict and is_ours else (),
+    }
+
+
+def _predict_article(catalog: Catalog, results: pathlib.Path) -> list[Answer]:
+    """The article's models on this machine; none where nothing is known of it yet."""
+    from harness.cli.predict import answer_here
+    from harness.prediction import Question, cost_of_entry, known_machines
+    from harness.published import ARTICLE_MODELS
+
+    machines = known_machines(catalog)
+    answers: list[Answer] = []
+    for name in ARTICLE_MODELS:
+        entry = catalog.entries.get(name)
+        if entry is None:
+            continue
+        cost, _ = cost_of_entry(entry, entry.ollama_2024 or "Q4_0")
+        try:
+            answers += answer_here(catalog, Question(cost), results, machines)
+        except UsageError:
+            return []
+    return answers
+
+
+def _without_folder(trouble: str, paths: list[pathlib.Path]) -> str:
+    for path in paths:
+        trouble = trouble.replace(str(path), path.name)
+    return trouble

@@ -1,0 +1,146 @@
+"""`harness run`: a model writes a text, and Ollama's figures of it."""
+
+from __future__ import annotations
+
+import io
+import pathlib
+import sys
+from typing import Any
+
+import click
+
+from harness.cli.keeper import Keeper
+from harness.cli.options import refuse_contradiction, results_option, save_option
+from harness.cli.writing import find_model, say, writing_options
+from harness.errors import EXIT_INTERRUPTED, NativeError, StoreError, UsageError
+from harness.text_run import REFERENCE_PROMPT, TextRequest, TextRun
+
+_EXAMPLES = f"""
+\b
+Examples:
+  harness run                             {REFERENCE_PROMPT}
+  harness run "Why is the sky blue?" --gpu-layers 0
+  harness run --temp 0 --max-tokens 100   the same text each time
+  harness run < question.txt              the prompt from a file
+  harness run --raw "Once upon a time"    without the chat template
+  harness run -o json | jq .response
+"""
+
+
+@click.command(
+    "run",
+    epilog=_EXAMPLES,
+    short_help="Have a model write a text, with Ollama's figures of it.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.argument("words", nargs=-1, metavar="[PROMPT]")
+@click.option("-m", "--model", "--gguf", "reference", metavar="REF", help="GGUF file or catalog name. [smollm2:135m]")
+@writing_options
+@click.option("--raw", is_flag=True, help="Hand the prompt over without the chat template.")
+@click.option("--system", metavar="TEXT", help="A system message, where the template has one.")
+@click.option(
+    "--verbose/--no-verbose", default=True, help="End with the figures of ollama run --verbose, on stderr. [on]"
+)
+@click.option("--verbose-json", is_flag=True, help="The figures as a line of JSON in Ollama's names, on stderr.")
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text",
+    help="json: text and figures as /api/generate gives them. [text]",
+)  # fmt: skip
+@click.option("--keep-text", is_flag=True, help="Put prompt and text into the record too.")
+@save_option
+@results_option
+def command(words: tuple[str, ...], reference: str | None, **options: Any) -> None:
+    """Have a model write a text, streamed as it comes, and end with the figures of `ollama run --verbose` and the time to the first
+    token.
+
+    The prompt may be piped in, or be - for stdin. A record holds the figures, the number of the prompt's tokens and a hash of it,
+    but neither prompt nor text.
+    """
+    refuse_contradiction(
+        options["verbose_json"] and not options["verbose"],
+        "--verbose-json and --no-verbose exclude each other; leave one out.",
+    )
+    prompt = _read_prompt(words)
+    path = find_model(reference)
+    request = TextRequest(
+        model=str(path),
+        prompt=prompt,
+        **{name: options[name] for name in TextRequest.__dataclass_fields__ if name in options},
+    )
+    with Keeper("run", options["results"], save=options["save"]) as keeper:
+        run, text = _write(request, path, keeper, options)
+        keeper.keep_line(_to_json(run))
+    _show(run, text, options)
+    keeper.say_where()
+    if run.finish == "interrupted":
+        raise click.exceptions.Exit(EXIT_INTERRUPTED)
+    raise click.exceptions.Exit(StoreError.exit_code if keeper.trouble else 0)
+
+
+def _read_prompt(words: tuple[str, ...]) -> str:
+    """The prompt from the command line, from a pipe or a file on stdin, or the article's own."""
+    if words and words != ("-",):
+        return " ".join(words)
+    if sys.stdin is None or (words != ("-",) and sys.stdin.isatty()):
+        return REFERENCE_PROMPT
+    try:
+        piped = sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"The prompt on stdin is not UTF-8 text (byte {error.start}); convert it.") from None
+    if words == ("-",) or piped.strip():
+        return piped.rstrip("\n")
+    return REFERENCE_PROMPT  # started by a script or a timer, with nothing to read
+
+
+def _write(request: TextRequest, path: pathlib.Path, keeper: Keeper, options: dict[str, Any]) -> tuple[TextRun, str]:
+    """Write the text and show it as it comes; returns it too.
+
+    Raises
+    ------
+    NativeError : llama.cpp failed before the first piece of text.
+    """
+    from harness.generator import Generator, tell_failure
+    from harness.model_file import hash_file
+
+    streams = options["output"] == "text"
+    pieces: list[str] = []
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # where a console lacks a character, the text goes on
+
+    def show(piece: str) -> None:
+        pieces.append(piece)
+        if streams:
+            click.echo(piece, nl=False)
+
+    facts = {"file_sha256": hash_file(path)}
+    with Generator("run", keeper.machine, model_facts=facts, keep_text=options["keep_text"]) as generator:
+        run = generator.write(request, show, say)
+    if streams and pieces:
+        click.echo()
+    if failure := tell_failure(run):
+        keeper.keep_line(_to_json(run))
+        raise NativeError(failure)
+    return run, "".join(pieces)
+
+
+def _to_json(run: TextRun) -> dict[str, Any]:
+    from harness.text_run import text_run_to_json
+
+    return text_run_to_json(run)
+
+
+def _show(run: TextRun, text: str, options: dict[str, Any]) -> None:
+    from harness.render.text_run import render_answer_json, render_verbose, render_verbose_json
+
+    if options["output"] == "json":
+        click.echo(render_answer_json(run, text), nl=False)
+    elif options["verbose_json"]:
+        click.echo(render_verbose_json(run), nl=False, err=True)
+    elif options["verbose"]:
+        click.echo("\n" + render_verbose(run.figures), nl=False, err=True)
+    if options["output"] == "text" and options["verbose"] and not options["verbose_json"]:
+        if run.finish == "context":
+            say(f"the context of {run.asked['n_ctx']} tokens is full, which ended the text; ask for more with --ctx")
+        for caution in run.warnings:
+            if caution.code in ("busy-machine", "cpu-stolen"):
+                say(caution.text)

@@ -1,0 +1,202 @@
+"""Sections that answer from more than the records: the roof, published machines, predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.published import CAUTIONS
+from harness.render.machines import Row, list_models, measured_rows, published_rows, sort_rows
+from harness.render.plots import draw_machines
+from harness.render.report.material import Material
+from harness.render.report.parts import Cell, Chart, Facts, Footnotes, Part, Prose, Table
+from harness.render.roofline import TOO_MUCH, UnderRoof, draw_roofline, hold_against
+from harness.roof import ARITHMETIC, READING, Roof, RoofTest
+from harness.roof import from_json as roof_from_json
+from harness.theory.predict import LEVEL, Estimate
+from harness.units import format_gb, format_rate
+
+_ABOVE = "above the roof: the roof was measured too low (a busy machine?), or the model fits into a cache"
+
+
+def show_roofline(material: Material) -> Sequence[Part]:
+    """What each machine reads and calculates at best, and the records under it; the latest measurement of each machine."""
+    latest: dict[str, Roof] = {}
+    for line in material.of("roofline"):
+        roof = roof_from_json(line.values)
+        name = material.machine_name(line.machine)
+        if name not in latest or roof.time_utc >= latest[name].time_utc:
+            latest[name] = roof
+    if not latest:
+        return []
+    parts: list[Part] = [
+        Prose(
+            [
+                "Generating a token reads every weight once, so reading limits it; a prompt shares the reading among its tokens, so "
+                "arithmetic limits it. Both were measured by ggml itself, with large matrices."
+            ]
+        )
+    ]
+    for roof in latest.values():
+        parts += _show_roof(roof, hold_against(material.measured, roof))
+    return parts
+
+
+def _show_roof(roof: Roof, under: Sequence[UnderRoof]) -> list[Part]:
+    footnotes = Footnotes()
+    remarks = footnotes.mark([caution.text for caution in roof.warnings])
+    headers = ("device", "work", "type", "threads", "at best", "95 % interval")
+    parts: list[Part] = [
+        Chart(
+            lambda theme: draw_roofline(roof, under, theme),
+            f"Roofline of {roof.machine.cpu}; the tables have its figures",
+        ),
+        Table(headers, _roof_rows(roof, remarks), footnotes.texts()),
+    ]
+    above = Footnotes()
+    rows: list[list[Cell | str]] = [
+        [
+            f"{item.model} {item.quantization}{' (synthetic)' if item.is_synthetic else ''}",
+            item.test,
+            Cell(format_rate(item.rate_tok_per_s), item.rate_tok_per_s),
+            Cell(format_rate(item.roof_tok_per_s), item.roof_tok_per_s),
+            Cell(f"{item.share:.0%}" + above.mark([_ABOVE] if item.share > TOO_MUCH else []), item.share),
+        ]
+        for item in under
+    ]
+    if rows:
+        parts.append(Table(("model", "test", "t/s", "roof t/s", "of the roof"), rows, above.texts()))
+    return parts
+
+
+def _roof_rows(roof: Roof, remarks: str) -> list[list[Cell | str]]:
+    rows: list[list[Cell | str]] = []
+    for device in roof.devices():
+        for work, name in ((READING, "reading"), (ARITHMETIC, "multiplying")):
+            best = roof.best(work, device)
+            if best is not None:
+                threads: Cell | str = Cell(str(best.n_threads), best.n_threads) if best.n_threads else "—"
+                rate = Cell(_amount(best, best.rate_per_s) + remarks, best.rate_per_s)
+                interval = best.interval
+                between = f"{_amount(best, interval.low)} – {_amount(best, interval.high)}" if interval else "—"
+                rows.append([device, name, best.type_name, threads, rate, between])
+    return rows
+
+
+def _amount(test: RoofTest, per_s: float) -> str:
+    return f"{per_s / 1e9:.1f} {'GFLOP/s' if test.work == ARITHMETIC else 'GB/s'}"
+
+
+def show_published(material: Material) -> Sequence[Part]:
+    """Measured generation among the published machines, fastest first."""
+    own = measured_rows(material.measured, "tg")
+    if not own or not material.published:
+        return []
+    rows = sort_rows([*published_rows(material.published, material.ollama_2024), *own])
+    models = list_models(rows)
+    footnotes = Footnotes()
+    table = Table(("machine", *models), [_published_row(row, models, footnotes) for row in rows], footnotes.texts())
+    means = (
+        "Generated tokens a second. » marks what was measured by harness; the other rows are an article of autumn 2024, with Ollama's "
+        "default files of that time and nothing said of their spread."
+    )
+    alt = "Generated tokens a second by machine and model; the table below has the figures"
+    return [Prose([means]), Chart(lambda theme: draw_machines(rows, "tg", theme), alt), table]
+
+
+def _published_row(row: Row, models: Sequence[str], footnotes: Footnotes) -> list[Cell | str]:
+    caution = CAUTIONS.get(row.machine) if row.is_published else None
+    cells: list[Cell | str] = [
+        (row.machine if row.is_published else f"» {row.machine}") + footnotes.mark([caution] if caution else [])
+    ]
+    for model in models:
+        cell = row.cells.get(model)
+        if cell is None:
+            cells.append("—")
+            continue
+        mark = "*" if cell.is_synthetic else ""
+        remarks = [*cell.remarks, *(["synthetic: random weights in this model's shape"] if cell.is_synthetic else [])]
+        cells.append(Cell(format_rate(cell.rate_tok_per_s) + mark + footnotes.mark(remarks), cell.rate_tok_per_s))
+    return cells
+
+
+def show_predictions(material: Material) -> Sequence[Part]:
+    """What the article's models would do on the machine that made the page."""
+    if not material.answers:
+        return []
+    footnotes = Footnotes()
+    rows: list[list[Cell | str]] = []
+    for answer in material.answers:
+        room = answer.rooms[0] if answer.rooms else None
+        fits = "—" if room is None else f"yes, {format_gb(room.left_bytes)} left" if room.fits else "no"
+        rows.append(
+            [
+                f"{answer.cost.name} {answer.cost.quantization}".strip() + footnotes.mark(answer.notes),
+                Cell(format_gb(answer.cost.size_bytes), answer.cost.size_bytes),
+                answer.machine,
+                _estimate_cell(answer.tg),
+                _between(answer.tg),
+                _estimate_cell(answer.pp),
+                fits,
+            ]
+        )
+    basis = "; ".join(dict.fromkeys(answer.basis for answer in material.answers if answer.basis))
+    means = (
+        f"Predicted for the machine that made this page, by harness predict, from {basis}. Nothing here was measured."
+    )
+    headers = ("model", "size", "on", "TG t/s", f"{LEVEL:.0%} interval", "PP t/s", "fits")
+    return [Prose([means]), Table(headers, rows, footnotes.texts())]
+
+
+def _estimate_cell(estimate: Estimate | None) -> Cell | str:
+    return Cell(f"{estimate.rate_tok_per_s:.3g}", estimate.rate_tok_per_s) if estimate else "—"
+
+
+def _between(estimate: Estimate | None) -> str:
+    return f"{estimate.low_tok_per_s:.3g} – {estimate.high_tok_per_s:.3g}" if estimate else "—"
+
+
+def show_memory(material: Material) -> Sequence[Part]:
+    """Memory ledgers: each line of each one, and what the process took in all."""
+    parts: list[Part] = []
+    for line in material.of("overhead"):
+        values = line.values
+        asked = values.get("asked") or {}
+        layers = asked.get("n_gpu_layers")
+        synthetic = " (synthetic)" if values.get("is_synthetic") else ""
+        facts = [
+            ("machine", material.machine_name(line.machine)),
+            ("context", f"{values['n_ctx']} tokens"),
+            ("layers on the GPU", "all that fit" if layers is None or layers < 0 else str(layers)),
+        ]
+        if values.get("failure"):
+            facts.append(("failed", str(values["failure"])))
+        rows: list[list[Cell | str]] = [
+            [
+                str(row["cause"]),
+                str(row["device"]),
+                *(_bytes_cell(row[f"{name}_bytes"]) for name in ("predicted", "measured", "resident")),
+            ]
+            for row in values["ledger"]
+        ]
+        totals = values.get("totals") or {}
+        rows.append(
+            [
+                "in all",
+                "host",
+                *(_bytes_cell(totals.get(f"{name}_bytes")) for name in ("predicted", "measured", "resident")),
+            ]
+        )
+        parts.append(Facts(facts, f"{values['model']}{synthetic}"))
+        parts.append(
+            Table(
+                ("what", "where", "predicted", "allocated", "resident"),
+                rows,
+                [str(text) for text in values.get("warnings", ())],
+            )
+        )
+    means = "What a model takes, cause by cause: predicted from its header, allocated by llama.cpp, and how much of it was in memory."
+    return [Prose([means]), *parts] if parts else []
+
+
+def _bytes_cell(size: int | None) -> Cell | str:
+    return "—" if size is None else Cell(f"{size / 1024**2:.1f} MiB", size)

@@ -1,0 +1,506 @@
+"""The report: what it says, that it says it safely, and that a browser shows it and sorts it."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from harness.prediction import Question, cost_of_entry, known_machines, predict_by_bandwidth
+from harness.published import load_machines
+from harness.rates import collect
+from harness.record import Caution, Failure, to_json
+from harness.references import load_catalog
+from harness.render.report import Material, read_line, render_report
+from harness.render.report.page import render_page
+from harness.render.report.parts import Cell, Chart, Prose, Section, Table
+from harness.render.report.picture import plain, to_svg
+from harness.render.report.sections import SECTIONS
+from harness.roof import Roof
+from harness.roof import to_json as roof_to_json
+from harness.store import read_lines
+from harness.text_run import Figures, TextRun, text_run_to_json
+
+from .test_bandwidth import made
+from .test_cli import harness, one_sentence
+
+EVIL = """<script>document.title = "broken into"</script>"'&amp;--><b>$x_2$"""
+
+
+def material(values, troubles=()):
+    lines = [read_line(json.loads(json.dumps(value))) for value in values]
+    return Material(lines, troubles, ["a.jsonl"], "2026-11-24T12:00:00Z", "0.1")
+
+
+def with_rate(record, factor, **model):
+    """The same cell, so many times as fast."""
+    samples = tuple(
+        dataclasses.replace(sample, duration_ns=round(sample.duration_ns / factor)) for sample in record.samples
+    )
+    return dataclasses.replace(record, samples=samples, model=dataclasses.replace(record.model, **model))
+
+
+@pytest.fixture
+def measured(recorded):
+    return [record for record in recorded if record.failure is None]
+
+
+@pytest.fixture
+def text_run(measured):
+    figures = Figures(2 * 10**9, 10**8, 30, 3 * 10**8, 100, 10**9, 4 * 10**8)
+    return TextRun(
+        "run", "2026-11-24T12:00:00Z", measured[0].machine, "0.1", {}, "hash", figures, "stop", model=measured[0].model
+    )
+
+
+class Text(HTMLParser):
+    """The text of a page, its tags, and its attributes."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.texts, self.tags, self.attributes = [], [], []
+        self._inside = []
+        self.feed(page)
+        self.text = " ".join(" ".join(self.texts).split())
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+        self._inside.append(tag)
+
+    def handle_endtag(self, tag):
+        while self._inside and self._inside.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        if not {"script", "style"} & set(self._inside):
+            self.texts.append(data)
+
+
+def test_the_summary_says_what_there_is(recorded):
+    page = Text(render_report(material(map(to_json, recorded))))
+    assert "This page shows 2 measured cells of 1 model on 1 machine." in page.text
+    assert "Prompts went in at up to" in page.text
+    assert "Text came out at up to" in page.text
+    assert "1 cell failed" in page.text
+    assert "Failures" in page.text
+
+
+def test_the_quickest_is_named_with_its_interval(measured):
+    slow, quick = with_rate(measured[0], 1), with_rate(measured[0], 3, description="quick model")
+    page = Text(render_report(material(map(to_json, [slow, quick]))))
+    (sentence,) = re.findall(r"Prompts went in at up to [^:]*: [^.]*\.", page.text)
+    assert "quick model" in sentence
+    assert "95 % interval" in sentence
+
+
+def test_every_kind_has_its_section_and_an_empty_one_is_left_out(measured, text_run):
+    page = Text(render_report(material([to_json(measured[0])])))
+    assert "Texts" not in page.text
+    page = Text(render_report(material([to_json(measured[0]), text_run_to_json(text_run)])))
+    assert "Texts" in page.text
+    assert "100.00" in page.text, "100 tokens in a second"
+
+
+def test_a_kind_without_a_section_is_named(measured):
+    other = {"schema": 1, "kind": "not-heard-of", "machine": to_json(measured[0])["machine"]}
+    page = Text(render_report(material([to_json(measured[0]), other, other])))
+    assert "Not shown: 2 lines of kind not-heard-of" in page.text
+
+
+def test_a_section_is_one_function_and_one_line(measured, monkeypatch):
+    monkeypatch.setitem(
+        SECTIONS, "Mine", (lambda all_of_it: [Prose([f"{len(all_of_it.of('mine'))} of mine"])], ("mine",))
+    )
+    mine = {"schema": 1, "kind": "mine", "machine": to_json(measured[0])["machine"]}
+    page = Text(render_report(material([mine])))
+    assert "1 of mine" in page.text
+    assert "Not shown" not in page.text
+
+
+def test_cautions_are_footnotes_and_warnings(measured):
+    busy = dataclasses.replace(measured[0], warnings=(Caution("busy-machine", "busy as a bee", distrust=True),))
+    page = Text(render_report(material([to_json(busy)])))
+    assert page.text.count("busy as a bee") == 2
+    assert "[1]" in page.text
+    assert "1 figure is not to be trusted" in page.text
+
+
+def test_synthetic_figures_are_marked(measured):
+    page = Text(render_report(material([to_json(with_rate(measured[0], 1, is_synthetic=True))])))
+    assert "(synthetic)" in page.text
+    assert "random weights" in page.text
+
+
+def test_an_offload_sweep_is_a_section(measured):
+    cells = []
+    for layers in (0, 10, 31):
+        by_device = {"CPU": 31 - layers, "CUDA0": layers} if layers else {"CPU": 31}
+        cells.append(
+            dataclasses.replace(
+                with_rate(measured[1], 1 + layers),
+                asked=dataclasses.replace(measured[1].asked, n_gpu_layers=layers),
+                resolved=dataclasses.replace(measured[1].resolved, layers_by_device=by_device),
+            )
+        )
+    page = Text(render_report(material(map(to_json, cells))))
+    assert "Layers on the GPU" in page.text
+    assert "layers that ran on a GPU" in page.text
+    assert "21 CPU + 10 CUDA0" in page.text
+
+
+def test_the_same_machine_after_an_update_is_one(measured):
+    later = dataclasses.replace(measured[0], machine=dataclasses.replace(measured[0].machine, os="Linux 99"))
+    other = dataclasses.replace(measured[0], machine=dataclasses.replace(measured[0].machine, n_cores_physical=77))
+    one = material(map(to_json, [measured[0], later]))
+    assert len(one.machines) == 1
+    assert "Linux 99" in Text(render_report(one)).text
+    assert "77 cores" in Text(render_report(material(map(to_json, [measured[0], other])))).text
+
+
+def evil_records(measured, text_run):
+    machine = dataclasses.replace(measured[0].machine, cpu=EVIL)
+    record = dataclasses.replace(
+        with_rate(measured[0], 1, description=EVIL, file_name=EVIL),
+        machine=machine,
+        warnings=(Caution("x", EVIL),),
+        time_utc=EVIL,
+    )
+    failure = dataclasses.replace(record, samples=(), failure=Failure(EVIL, EVIL, EVIL, log=(EVIL,)))
+    run = dataclasses.replace(
+        text_run, machine=machine, finish=EVIL, model=record.model, warnings=(Caution("x", EVIL),)
+    )
+    return [
+        to_json(record),
+        to_json(failure),
+        text_run_to_json(run),
+        {"kind": EVIL, "machine": to_json(record)["machine"]},
+    ]
+
+
+def test_what_records_hold_is_text(measured, text_run):
+    page = render_report(material(evil_records(measured, text_run), troubles=[EVIL]))
+    parsed = Text(page)
+    assert parsed.tags.count("script") == 1, "the page's own"
+    assert "b" not in parsed.tags
+    assert not [name for name, _ in parsed.attributes if name.startswith("on")]
+    assert 'document.title = "broken into"' in parsed.text
+    assert "$x_2$" in page, "and a dollar sign is no formula"
+
+
+def test_nothing_is_fetched(measured):
+    page = Text(render_report(material(map(to_json, measured))))
+    links = [
+        value for name, value in page.attributes if name in ("src", "href", "xlink:href", "srcset", "data", "poster")
+    ]
+    assert all(link.startswith("#") or link == "data:," for link in links)
+    assert "default-src 'none'" in dict(page.attributes)["content"] or any(
+        "default-src 'none'" in str(v) for _, v in page.attributes
+    )
+
+
+def test_the_same_records_give_the_same_page(measured):
+    values = [to_json(record) for record in measured]
+    assert render_report(material(values)) == render_report(material(values))
+
+
+def test_pictures_do_not_share_ids(measured):
+    page = render_report(material(map(to_json, measured)))
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    for used in re.findall(r"url\(#([^)]+)\)", page) + re.findall(r'xlink:href="#([^"]+)"', page):
+        assert used in ids
+
+
+def test_a_picture_that_is_more_than_a_drawing_is_refused():
+    class Figure:
+        def savefig(self, stream, **_):
+            stream.write(b'<svg xmlns="http://www.w3.org/2000/svg"><script>1</script></svg>')
+
+    with pytest.raises(ValueError, match="script"):
+        to_svg(Figure(), "a")
+    assert plain("$a$") == r"\$a\$"
+
+
+# --- what stands beside the records -----------------------------------------------------------------------------------
+
+
+def beside(measured, lines=(), **extra):
+    """Material with the models of the catalog recognised."""
+    found = material([*map(to_json, measured), *lines])
+    return dataclasses.replace(found, measured=collect(measured, load_catalog()), **extra)
+
+
+def test_records_stand_under_the_latest_roof(measured):
+    old = Roof(
+        "2026-01-01T00:00:00Z",
+        measured[0].machine,
+        "0.1",
+        measured[0].build,
+        (made(duration=10**9), made(work="multiply")),
+    )
+    new = dataclasses.replace(
+        old,
+        time_utc="2026-02-01T00:00:00Z",
+        tests=(made(), made(work="multiply")),
+        warnings=(Caution("busy-machine", "busy roof"),),
+    )
+    page = Text(render_report(beside(measured, [roof_to_json(new), roof_to_json(old)])))
+    best = new.best("read", "CPU")
+    assert f"{best.rate_per_s / 1e9:.1f} GB/s" in page.text
+    assert f"{old.best('read', 'CPU').rate_per_s / 1e9:.1f} GB/s" not in page.text
+    assert "operations for each byte" in page.text, "the picture"
+    assert "busy roof" in page.text
+    above = Text(render_report(beside(measured, [roof_to_json(old)])))
+    assert "above the roof" in above.text
+
+
+def test_memory_ledgers_have_every_line_and_the_sum(measured):
+    row = {
+        "cause": "KV cache",
+        "device": "CPU",
+        "predicted_bytes": 2**20,
+        "measured_bytes": 3 * 2**20,
+        "resident_bytes": None,
+        "error": 2,
+    }
+    line = {
+        "schema": 1, "kind": "overhead", "machine": to_json(measured[0])["machine"], "model": "a model", "is_synthetic": True,
+        "n_ctx": 777, "asked": {"n_gpu_layers": 3}, "ledger": [row], "warnings": ["mind the gap"],
+        "totals": {"predicted_bytes": 2**21, "measured_bytes": None, "resident_bytes": 5 * 2**20},
+    }  # fmt: skip
+    page = Text(render_report(material([line])))
+    assert "a model (synthetic)" in page.text
+    assert "777 tokens" in page.text
+    assert "KV cache CPU 1.0 MiB 3.0 MiB — in all host 2.0 MiB — 5.0 MiB" in page.text
+    assert "mind the gap" in page.text
+
+
+def test_measured_machines_stand_among_published_ones(measured):
+    page = Text(render_report(beside(measured, published=load_machines(), ollama_2024={"llama3.1:8b": "Q4_0"})))
+    assert "Among published machines" in page.text
+    assert "RTX 3060 Ti" in page.text
+    assert f"» {measured[0].machine.cpu}" in page.text
+    without = Text(render_report(beside(measured)))
+    assert "Among published machines" not in without.text
+
+
+def test_predictions_are_marked_as_such(measured):
+    catalog = load_catalog()
+    cost, _ = cost_of_entry(catalog.find("llama3.1:8b"), "Q4_0")
+    answer = predict_by_bandwidth("apple", 273e9, Question(cost, memory_bytes=48 * 10**9), known_machines(catalog))
+    page = Text(render_report(beside(measured, answers=[answer])))
+    assert "Nothing here was measured." in page.text
+    assert f"{answer.tg.rate_tok_per_s:.3g}" in page.text
+    assert "llama3.1:8b Q4_0" in page.text
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def journal(results, measured, text_run):
+    path = results / "here" / "20261124T120000Z-pp-tg.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        "".join(json.dumps(value) + "\n" for value in (*map(to_json, measured), text_run_to_json(text_run)))
+    )
+    return path
+
+
+def test_the_command_reads_the_folder_of_results(journal, tmp_path):
+    code, out, err = harness("report", cwd=tmp_path)
+    assert (code, out) == (0, "")
+    assert "3 records of 1 files in report.html" in err
+    assert "<!doctype html>" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_records_without_a_machine_are_one_sentence_each(journal, tmp_path, measured):
+    nobody = to_json(measured[0])
+    del nobody["machine"]
+    with open(journal, "a", encoding="utf-8") as file:
+        file.write(json.dumps(nobody) + "\n")
+    code, _, err = harness("report", "-o", tmp_path / "r.html")
+    assert code == 0
+    assert f"{journal.name}:4: not a record (it names no machine); the line is skipped." in err
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "it names no machine" in page
+    assert str(tmp_path) not in page, "paths name people"
+
+
+def test_only_such_records_are_exit_2(results, tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"kind": "result", "schema": 1}\n')
+    code, _, err = harness("report", tmp_path / "x.jsonl", "-o", tmp_path / "r.html")
+    assert code == 2
+    assert "There are no records in" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["nowhere"], 2, "There is no file or folder nowhere"),
+        (["-o", "no/such/folder/r.html"], 2, "There is no folder"),
+        (["-o", "."], 2, "is a directory"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_sentence(journal, tmp_path, arguments, code, words):
+    got, _, err = harness("report", *arguments, cwd=tmp_path)
+    assert got == code
+    assert words in one_sentence(err)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_page_that_cannot_be_written_is_exit_4(journal):
+    code, _, err = harness("report", "-o", "/dev/full")
+    assert code == 4
+    assert "Cannot write /dev/full" in one_sentence(err)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user who may not write everywhere (not root)")
+def test_a_read_only_folder_is_exit_4(journal, tmp_path):
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o500)
+    code, _, err = harness("report", "-o", folder / "r.html")
+    assert code == 4
+    assert "choose another place" in one_sentence(err)
+
+
+def test_reading_all_kinds_tells_why_a_line_was_refused(journal):
+    warned = []
+    lines = read_lines([journal], warned.append, None, read_line)
+    assert [line.kind for line in lines] == ["result", "result", "run"]
+    assert warned == []
+
+
+# --- in a browser -----------------------------------------------------------------------------------------------------
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+in_browser = pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome (Debian's package chromium)")
+
+
+def browse(address: str, tmp_path: pathlib.Path, *flags: str) -> tuple[str, list[str]]:
+    """Open a page without a window: (its DOM after scripts ran, what the console said)."""
+    done = subprocess.run(
+        [
+            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+            "--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}",
+            "--enable-logging=stderr", "--virtual-time-budget=5000", *flags, "--dump-dom", address,
+        ],
+        capture_output=True, text=True, encoding="utf-8", timeout=120,
+    )  # fmt: skip
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def drive(page: str, tmp_path: pathlib.Path, script: str) -> tuple[str, list[str]]:
+    """Put a page into a frame of another page, whose script plays the reader and writes what it sees into its own body.
+
+    The frame has the very bytes of the report (srcdoc), policy included; nothing in the report knows that it is being watched.
+    """
+    wrapper = tmp_path / "wrapper.html"
+    wrapper.write_text(
+        f"""<!doctype html><meta charset="utf-8"><iframe srcdoc="{html.escape(page)}" width="1000" height="800"></iframe><pre></pre>
+<script>document.querySelector("iframe").addEventListener("load", event => {{
+  const page = event.target.contentDocument, seen = [], see = value => seen.push(value);
+  {script}
+  document.querySelector("pre").textContent = "SEEN" + JSON.stringify(seen) + "END";
+}});</script>""",
+        encoding="utf-8",
+    )
+    dom, console = browse(wrapper.as_uri(), tmp_path)
+    match = re.search(r"SEEN(.*)END</pre>", dom, re.DOTALL)
+    assert match, f"the reader's script did not end: {console}"
+    return json.loads(html.unescape(match[1])), console
+
+
+@in_browser
+def test_a_page_with_an_error_would_be_noticed(tmp_path):
+    """The instrument itself: a console error is heard, and a blocked script too."""
+    (tmp_path / "bad.html").write_text("<script>nonsense()</script>")
+    assert browse((tmp_path / "bad.html").as_uri(), tmp_path)[1]
+    policy = """<meta http-equiv="Content-Security-Policy" content="default-src 'none'"><script>1</script>"""
+    (tmp_path / "blocked.html").write_text(policy)
+    assert browse((tmp_path / "blocked.html").as_uri(), tmp_path)[1]
+
+
+@in_browser
+def test_it_opens_without_an_error(tmp_path, measured, text_run):
+    page = tmp_path / "report.html"
+    page.write_text(render_report(material([*map(to_json, measured), text_run_to_json(text_run)])), encoding="utf-8")
+    dom, console = browse(page.as_uri(), tmp_path)
+    assert console == []
+    assert "Language models on" in dom
+    assert dom.count("<svg") == 4, "two pictures, light and dark"
+
+
+@in_browser
+def test_a_model_named_script_is_text_in_a_browser(tmp_path, measured, text_run):
+    page = render_report(material(evil_records(measured, text_run)))
+    seen, console = drive(
+        page, tmp_path, "see(page.title); see(page.scripts.length); see(page.querySelector('td').textContent);"
+    )
+    assert console == []
+    title, scripts, cell = seen
+    assert title == f"Language models on {EVIL}"
+    assert scripts == 1
+    assert cell.startswith(EVIL)
+
+
+@in_browser
+def test_a_click_on_a_heading_sorts(tmp_path):
+    rows = [
+        ["b2", Cell("9.5", 9.5)],
+        ["b10", Cell("100", 100)],
+        ["a", "—"],
+        ["C", Cell("20", 20)],
+    ]
+    page = render_page("t", [Section("s", [Table(("name", "number"), rows)])], made_utc="now", version="0")
+    script = """
+      const column = at => Array.from(page.querySelectorAll("tbody tr"), row => row.cells[at].textContent);
+      const heads = page.querySelectorAll("th"), click = at => heads[at].querySelector("button").click();
+      see(column(0));
+      click(1); see(column(1)); see(heads[1].getAttribute("aria-sort"));
+      click(1); see(column(1)); see(heads[1].getAttribute("aria-sort"));
+      click(0); see(column(0)); see(heads[1].getAttribute("aria-sort"));
+    """
+    seen, console = drive(page, tmp_path, script)
+    assert console == []
+    assert seen == [
+        ["b2", "b10", "a", "C"],
+        ["9.5", "20", "100", "—"], "ascending",
+        ["100", "20", "9.5", "—"], "descending",
+        ["a", "b2", "b10", "C"], None,
+    ]  # fmt: skip
+
+
+@in_browser
+def test_dark_and_light_show_one_picture_each(tmp_path, measured):
+    page = render_report(material(map(to_json, measured)))
+    script = """
+      const shown = name => page.defaultView.getComputedStyle(page.querySelector("figure ." + name)).display;
+      see([page.defaultView.matchMedia("(prefers-color-scheme: dark)").matches, shown("light"), shown("dark")]);
+    """
+    ((dark, light_shown, dark_shown),), _ = drive(page, tmp_path, script)
+    assert (light_shown, dark_shown) == (("none", "block") if dark else ("block", "none"))
+
+
+def test_a_chart_is_drawn_in_both_themes():
+    from harness.render.figure import new_figure
+
+    drawn = []
+
+    def draw(theme):
+        drawn.append(theme)
+        return new_figure(theme=theme)[0]
+
+    page = render_page("t", [Section("s", [Chart(draw, 'alt "text"')])], made_utc="now", version="0")
+    assert drawn == ["light", "dark"]
+    assert 'aria-label="alt &#34;text&#34;"' in page
