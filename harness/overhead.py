@@ -79,7 +79,7 @@ class Model:
     """A model by its header: files holds the headers' bytes for a dry run (none where llama.cpp could not read such a file).
 
     path is None where there are no weights here; file_bytes is the real file's size where it is known; remarks say where the header
-    is from.
+    is from, in words, and origin in one (see `Subject`).
     """
 
     label: str
@@ -88,13 +88,14 @@ class Model:
     path: pathlib.Path | None
     file_bytes: int | None = None
     remarks: tuple[str, ...] = ()
+    origin: str = "shape"
 
     @property
     def subject(self) -> Subject:
         header = self.header
         return Subject(
             label=self.label,
-            origin="file" if self.path else "shape" if self.header.is_synthetic or not self.files else "server",
+            origin=self.origin,
             architecture=header.architecture,
             file_bytes=self.file_bytes or header.size_bytes,
             n_layers=count_layers(header),
@@ -127,7 +128,8 @@ def find_model(reference: str, *, weights: bool, progress: Callable[[int, int], 
         remarks.append(
             f"only the header was fetched, {format_mib(found.fetched.size_bytes)} of it and what llama.cpp reads besides"
         )
-    return Model(_label(reference), header, files, found.path, found.file_bytes, tuple(remarks))
+    origin = "file" if found.path else "shape" if found.is_computed else "server"
+    return Model(_label(reference), header, files, found.path, found.file_bytes, tuple(remarks), origin)
 
 
 def _label(reference: str) -> str:
