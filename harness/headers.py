@@ -24,7 +24,7 @@ from harness.references import (
     parse_reference,
 )
 from harness.remote import NoSuchFileError, RemoteError, RemoteSource
-from harness.sparse_model import HeaderFile, read_header_files
+from harness.sparse_model import HeaderFile, KeepingSource, read_header_files
 from harness.theory.computed import compute_header
 from harness.theory.gguf import Fetched, Header, check_complete, read_header
 from harness.theory.layout import find_quantization
@@ -43,7 +43,7 @@ class Found:
     path is the (first) file where the model is on this disk. fetched is what a remote header cost. is_computed says that no file was
     read: the header follows from the catalog's shape, lacks the vocabulary, and its sizes are those of the weights; note says why.
     file_bytes is the file's size where it is known without its header. read_files gives the bytes of the header of each file, for
-    those who want llama.cpp to read them; it asks the server once more for a remote one, and is None where nothing can be made.
+    those who want llama.cpp to read them; it asks a server only for what was passed over, and is None where nothing can be made.
     """
 
     header: Header
@@ -163,14 +163,15 @@ def _read_remote_header(
 ) -> Found:
     """Read the headers of all files of a model, from its first; the first one's own count of parts decides."""
     headers, size_bytes, n_requests = [], 0, 0
-    sources: list[RemoteSource] = []
+    sources: list[KeepingSource] = []
     for index, (place, name) in enumerate(zip(places, names, strict=True)):
         source = open_source(place)
-        header = read_header(source, name=name, chunk_bytes=_LATER_CHUNK_BYTES if index else _FIRST_CHUNK_BYTES)
+        kept = KeepingSource(source)
+        header = read_header(kept, name=name, chunk_bytes=_LATER_CHUNK_BYTES if index else _FIRST_CHUNK_BYTES)
         if source.size_bytes is not None:
             check_complete(header, source.size_bytes, name)
         headers.append(header)
-        sources.append(source)
+        sources.append(kept)
         size_bytes += source.fetched.size_bytes
         n_requests += source.fetched.n_requests
         if index == 0:
@@ -183,7 +184,7 @@ def _read_remote_header(
 
     def fetch_files() -> tuple[HeaderFile, ...]:
         return tuple(
-            HeaderFile(name.rpartition("/")[2], source.read_at(0, one.data_offset), one.size_bytes)
+            HeaderFile(name.rpartition("/")[2], source.take(one.data_offset), one.size_bytes)
             for name, source, one in zip(names, sources, headers, strict=True)
         )
 

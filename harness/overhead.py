@@ -16,8 +16,8 @@ from harness.child import Worker
 from harness.errors import HarnessError, NativeError, UsageError
 from harness.headers import find_header
 from harness.machine import available_memory_bytes, count_physical_cores, read_cpu_features, total_memory_bytes
-from harness.record import Build, Failure, build_from_json, read, resolved_from_json
-from harness.references import SyntheticReference, UrlReference, name_reference, parse_reference, resolve
+from harness.record import Build, Device, Failure, build_from_json, read, resolved_from_json
+from harness.references import PathReference, SyntheticReference, UrlReference, name_reference, parse_reference, resolve
 from harness.sparse_model import HeaderFile, write_sparse
 from harness.spec import RunSpec
 from harness.theory.gguf import BytesSource, Header, read_header
@@ -35,6 +35,8 @@ from harness.theory.memory import (
     COMPUTE,
     HOST,
     KV,
+    OUTPUT,
+    RECURRENT,
     DeviceRules,
     Host,
     Line,
@@ -77,7 +79,7 @@ class Model:
     """A model by its header: files holds the headers' bytes for a dry run (none where llama.cpp could not read such a file).
 
     path is None where there are no weights here; file_bytes is the real file's size where it is known; remarks say where the header
-    is from.
+    is from, in words, and origin in one (see `Subject`).
     """
 
     label: str
@@ -86,13 +88,14 @@ class Model:
     path: pathlib.Path | None
     file_bytes: int | None = None
     remarks: tuple[str, ...] = ()
+    origin: str = "shape"
 
     @property
     def subject(self) -> Subject:
         header = self.header
         return Subject(
             label=self.label,
-            origin="shape" if self.path is None else "file",
+            origin=self.origin,
             architecture=header.architecture,
             file_bytes=self.file_bytes or header.size_bytes,
             n_layers=count_layers(header),
@@ -120,13 +123,20 @@ def find_model(reference: str, *, weights: bool, progress: Callable[[int, int], 
     header = found.header
     if found.is_computed and files:  # the made-up file has a vocabulary, which takes memory too
         header = read_header(BytesSource(files[0].data), name=reference)
-    label = name_reference(reference)
     remarks = [found.note.rstrip(".")] if found.note else []
     if found.fetched:
         remarks.append(
-            f"the header was read from its server: {format_mib(found.fetched.size_bytes)} and once more as a whole"
+            f"only the header was fetched, {format_mib(found.fetched.size_bytes)} of it and what llama.cpp reads besides"
         )
-    return Model(label, header, files, found.path, found.file_bytes, tuple(remarks))
+    origin = "file" if found.path else "shape" if found.is_computed else "server"
+    return Model(_label(reference), header, files, found.path, found.file_bytes, tuple(remarks), origin)
+
+
+def _label(reference: str) -> str:
+    """How a model is called in pages, pictures and records: of a path only the last name, for paths name people."""
+    if isinstance(parse_reference(reference), PathReference):
+        return pathlib.PurePath(reference).name
+    return name_reference(reference)
 
 
 def make_spec(model: Model, n_ctx: int, options: dict[str, Any]) -> RunSpec:
@@ -169,12 +179,19 @@ def forecast(model: Model, specs: Sequence[RunSpec]) -> tuple[tuple[Forecast, ..
 def _describe_host(build: Build | None) -> Host:
     if build is None:  # without an engine the CPU's own word has to do
         return Host(read_cpu_features())
-    devices = tuple(
-        device_rules(device.name, device.kind, device.memory_free_bytes)
-        for device in build.devices
-        if device.kind in ("gpu", "igpu")
-    )
-    return Host(read_features(build.system_info), devices)
+    return Host(read_features(build.system_info), tuple(_order_devices(build.devices)))
+
+
+def _order_devices(devices: Sequence[Device]) -> Iterator[DeviceRules]:
+    """The devices that llama.cpp would use, in its order: servers first, then cards, and integrated ones only where there is no other.
+
+    Source: llama.cpp llama_prepare_model_devices.
+    """
+    cards = [device for device in devices if device.kind == "gpu"]
+    chosen = sorted(cards, key=lambda device: not device.name.startswith("RPC"))
+    chosen += [device for device in devices if device.kind == "igpu"] if not cards else []
+    for device in chosen:
+        yield device_rules(device.name, device.kind, device.memory_free_bytes)
 
 
 def _run_dry(model: Model, specs: Sequence[RunSpec], command: Sequence[str] = WORKER) -> _DryRun:
@@ -223,7 +240,7 @@ def _forecast_one(model: Model, spec: RunSpec, host: Host, dry: _DryRun, index: 
     for buffer in plan.get("buffers", ()):
         device = device_of_buffer(buffer["buffer"])
         cause = cause_of_log(buffer["cause"], buffer["buffer"])
-        if cause in (COMPUTE, "output buffer", "recurrent state") and buffer["size_bytes"]:
+        if cause in (COMPUTE, OUTPUT, RECURRENT):
             lines.append(Line(cause, device, buffer["buffer"], buffer["size_bytes"]))
     _check_cache(lines, remarks, plan.get("cache_bytes"))
     runtime, interpreter = _forecast_runtime(model, spec, dry, lines)
@@ -270,11 +287,9 @@ def _forecast_runtime(
         return (), None
     # A plan's output buffer and recurrent state are real; nothing has touched the first, and the second is cleared.
     real = [
-        NativeBuffer(
-            line.cause, line.device, line.buffer, line.size_bytes, 0 if line.cause == "output buffer" else None
-        )
+        NativeBuffer(line.cause, line.device, line.buffer, line.size_bytes, 0 if line.cause == OUTPUT else None)
         for line in lines
-        if line.device == HOST and line.cause in ("output buffer", "recurrent state")
+        if line.device == HOST and line.cause in (OUTPUT, RECURRENT)
     ]
     shares = account_growth(dry.readings, real, ()).runtime
     if not shares:
@@ -288,9 +303,10 @@ def _forecast_runtime(
 
 def find_fits(forecast: Forecast, host: Host) -> tuple[Fit, ...]:
     """Say of this machine's memory and of each device whether the forecast fits."""
-    fits = [Fit(HOST, forecast.on(HOST), available_memory_bytes(), total_memory_bytes())]
+    partial = not forecast.is_whole
+    fits = [Fit(HOST, forecast.on(HOST), available_memory_bytes(), total_memory_bytes(), partial)]
     for device in host.devices:
-        fits.append(Fit(device.name, forecast.on(device.name), device.memory_bytes, device.memory_bytes))
+        fits.append(Fit(device.name, forecast.on(device.name), device.memory_bytes, device.memory_bytes, partial))
     return tuple(fits)
 
 
@@ -301,7 +317,6 @@ def fit_cards(model: Model, forecast: Forecast, host: Host, vram_bytes: int | No
     ------
     HarnessError : the layers of this model cannot be priced.
     """
-    compute = sum(line.size_bytes for line in forecast.lines if line.cause == COMPUTE)
     # A mapped file is a card's usual case, and pinned memory then makes no difference; a card that is not here is taken for CUDA's.
     cards = [(device, device.memory_bytes) for device in host.devices]
     if vram_bytes is not None:
@@ -311,16 +326,24 @@ def fit_cards(model: Model, forecast: Forecast, host: Host, vram_bytes: int | No
         if memory_bytes is None:
             continue
         name = device.name if index < len(host.devices) else f"a card of {format_gb(memory_bytes)}"
-        fits.append(_fit_card(model, forecast, host, device, name, memory_bytes, compute))
+        fits.append(_fit_card(model, forecast, host, device, name, memory_bytes, _compute_on(forecast, device.name)))
     return tuple(fits)
 
 
+def _compute_on(forecast: Forecast, device: str) -> int | None:
+    """The compute buffer of a device as planned there; where none is, all compute buffers together, which is more; None if unknown."""
+    sizes = {line.device: line.size_bytes for line in forecast.lines if line.cause == COMPUTE}
+    if not sizes:
+        return None
+    return sizes.get(device, sum(sizes.values()))
+
+
 def _fit_card(
-    model: Model, forecast: Forecast, host: Host, device: DeviceRules, name: str, memory_bytes: int, compute: int
+    model: Model, forecast: Forecast, host: Host, device: DeviceRules, name: str, memory_bytes: int, compute: int | None
 ) -> CardFit:
     prices = price_layers(model.header, forecast.spec, host, device)
     context = CUDA_CONTEXT_BYTES if device.name.startswith("CUDA") else 0
-    fitting = count_fitting_layers(prices, memory_bytes, compute + context)
+    fitting = count_fitting_layers(prices, memory_bytes, (compute or 0) + context)
     return CardFit(name, memory_bytes, len(prices) - 1, fitting, compute, context, prices[fitting], prices[-1])
 
 

@@ -128,26 +128,31 @@ _ENTRY_BYTES = 8
 _PAGES_AT_ONCE = 1 << 17
 
 
-def count_resident_bytes(start: int, size_bytes: int) -> int | None:
-    """Count the bytes of an address range that are in memory, to the page; None where the OS does not tell.
+def resident_pages(first: int, count: int) -> bytes | None:
+    """Say of `count` pages from page number `first` which are in memory: a byte of 1 or 0 each; None where the OS does not tell."""
+    found = []
+    try:
+        with open("/proc/self/pagemap", "rb", buffering=0) as file:
+            for at in range(first, first + count, _PAGES_AT_ONCE):
+                size = min(_PAGES_AT_ONCE, first + count - at)
+                entries = os.pread(file.fileno(), size * _ENTRY_BYTES, at * _ENTRY_BYTES)
+                found.append(entries[_ENTRY_BYTES - 1 :: _ENTRY_BYTES].translate(_PRESENT))
+    except (OSError, AttributeError):
+        return None
+    pages = b"".join(found)
+    return pages if len(pages) == count else None
 
-    Pages at the range's ends that it shares with its neighbours are counted by the part that is in the range.
+
+def count_resident_bytes(start: int, size_bytes: int) -> int | None:
+    """Count the bytes of an address range that are in memory; None where the OS does not tell.
+
+    Pages at the range's ends that it shares with its neighbours count with the part that is in the range.
     """
     page = mmap.PAGESIZE
     first, last = start // page, -(-(start + size_bytes) // page)
-    try:
-        with open("/proc/self/pagemap", "rb", buffering=0) as file:
-            resident = 0
-            for at in range(first, last, _PAGES_AT_ONCE):
-                count = min(_PAGES_AT_ONCE, last - at)
-                present = os.pread(file.fileno(), count * _ENTRY_BYTES, at * _ENTRY_BYTES)[7::8].translate(_PRESENT)
-                if len(present) < count:
-                    return None
-                resident += present.count(1) * page
-                if at == first and present[0]:
-                    resident -= start - first * page
-                if at + count == last and present[-1]:
-                    resident -= last * page - (start + size_bytes)
-            return resident
-    except (OSError, AttributeError):
-        return None
+    pages = resident_pages(first, last - first)
+    if pages is None or not size_bytes:
+        return None if pages is None else 0
+    resident = pages.count(1) * page
+    resident -= (start - first * page) * pages[0]
+    return resident - (last * page - start - size_bytes) * pages[-1]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.errors import HarnessError
-from harness.theory.gguf import Header
+from harness.theory.gguf import ByteSource, Header
 from harness.units import format_gb
 
 
@@ -21,6 +21,36 @@ class HeaderFile:
     name: str
     data: bytes
     size_bytes: int
+
+
+class KeepingSource:
+    """A source that remembers what was read of it, so that a header need not be fetched twice to be written down."""
+
+    def __init__(self, source: ByteSource) -> None:
+        self._source = source
+        self._pieces: dict[int, bytes] = {}
+
+    @property
+    def size_bytes(self) -> int | None:
+        return self._source.size_bytes
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        piece = self._source.read_at(offset, size)
+        self._pieces[offset] = piece
+        return piece
+
+    def take(self, size: int) -> bytes:
+        """Return the first `size` bytes, reading only those that were passed over."""
+        pieces, at = [], 0
+        for offset, piece in sorted(self._pieces.items()):
+            if offset > at:
+                pieces.append(self._source.read_at(at, min(offset, size) - at))
+                at = min(offset, size)
+            pieces.append(piece[at - offset : max(size - offset, 0)])
+            at = max(at, min(offset + len(piece), size))
+        if at < size:
+            pieces.append(self._source.read_at(at, size - at))
+        return b"".join(pieces)
 
 
 def read_header_files(header: Header, first: pathlib.Path) -> tuple[HeaderFile, ...]:

@@ -143,17 +143,17 @@ def _account_for_memory(reference: str, options: dict[str, Any]) -> int:
     told = tell_ollama(
         model.header, model.label, options, file_bytes=subject.file_bytes, synthetic=subject.is_synthetic
     )
-    report = _examine(model, options, predict_only=not wants_weights or model.path is None)
-    click.echo(_write(report, told, options["output"]), nl=False)
+    predict_only = not wants_weights or model.path is None
+    # A forecast is not a measurement, and is made again in a moment: it is not kept.
+    with Keeper("overhead", options["results"], save=options["save"] and not predict_only) as keeper:
+        report = _examine(model, options, predict_only=predict_only)
+        click.echo(_write(report, told, options["output"]), nl=False)
+        if report.measurement or report.failure:
+            facts = {"time_utc": utc_now(), "machine": dataclasses.asdict(keeper.machine)}
+            keeper.keep_line({**export_report(report), **facts})
+    keeper.say_where()
     code = 0 if report.failure is None else NativeError.exit_code
-    # A forecast is not a measurement, and is made again in a moment.
-    if report.measurement or report.failure:
-        with Keeper("overhead", options["results"], save=options["save"]) as keeper:
-            keeper.keep_line(
-                {**export_report(report), "time_utc": utc_now(), "machine": dataclasses.asdict(keeper.machine)}
-            )
-        keeper.say_where()
-        code = code or (StoreError.exit_code if keeper.trouble else 0)
+    code = code or (StoreError.exit_code if keeper.trouble else 0)
     if options["plot"]:
         from harness.render.plot_ledger import draw_ledger
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 
-from harness.process_memory import MemoryMap, count_resident_bytes
+from harness.process_memory import MemoryMap, count_resident_bytes, resident_pages
 
 #: Bytes of a chunk's header, where they may begin in its first page (posix_memalign aligns what follows to 64), and the bit that
 #: marks a chunk with a mapping of its own. Source: glibc malloc/malloc.c, struct malloc_chunk, IS_MMAPPED, _int_memalign.
@@ -48,12 +48,15 @@ def find_blocks(item: MemoryMap) -> Iterator[tuple[int, int]]:
 
     A page that is not in memory has no header and is not looked at, so that looking changes nothing.
     """
-    at = item.start
-    while at < item.stop:
-        size = _block_at(at, item.stop) if count_resident_bytes(at, mmap.PAGESIZE) else 0
+    page = mmap.PAGESIZE
+    present = resident_pages(item.start // page, (item.stop - item.start) // page) or b""
+    index = present.find(1)
+    while index >= 0:
+        at = item.start + index * page
+        size = _block_at(at, item.stop)
         if size:
             yield at, size
-        at += size or mmap.PAGESIZE
+        index = present.find(1, index + (size // page or 1))
 
 
 def _block_at(start: int, stop: int) -> int:

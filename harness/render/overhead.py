@@ -79,8 +79,14 @@ def _percent(share: float | None, digits: int = 2) -> str:
 
 def _make_table(columns: Mapping[str, Sequence[str]], style: str, n_left: int = 1) -> str:
     """Lay columns out; those that are empty throughout are left out."""
-    shown = {name: values for name, values in columns.items() if any(values)}
+    shown = {name: list(values) for name, values in columns.items() if any(values)}
     aligns = ["left" if index < n_left else "right" for index in range(len(shown))]
+    if style == "simple":
+        # tabulate pads headings by two, for which there is no room here: they are rows like others.
+        widths = [max(len(text) for text in (name, *values)) for name, values in shown.items()]
+        rows = [list(shown), ["-" * width for width in widths], *zip(*shown.values(), strict=True)]
+        text = tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=aligns)
+        return "\n".join(line.rstrip() for line in text.splitlines())
     return tabulate(shown, headers="keys", tablefmt=style, disable_numparse=True, colalign=aligns)
 
 
@@ -193,14 +199,22 @@ def _show_steps(measured: Measurement, style: str) -> str:
         "PSS": [_mib(reading.pss_bytes) for reading in readings],
         "USS": [_mib(reading.uss_bytes) for reading in readings],
     }
-    for name in dict.fromkeys(device.name for reading in readings for device in reading.devices):
-        by_step = [next((item for item in reading.devices if item.name == name), None) for reading in readings]
-        columns[f"{_shorten(name)} free"] = [_mib(item.free_bytes) if item else "" for item in by_step]
-    table = _make_table(columns, style)
+    tables = [_make_table(columns, style), *_show_devices(measured, style)]
     notes = ["after: context and model were freed."] if any(item.step == "after" for item in readings) else []
     if all(reading.pss_bytes is None for reading in readings):
         notes.append("This OS does not tell PSS, the share of shared pages.")
-    return "\n".join([table, *notes])
+    return "\n".join([*tables, *notes])
+
+
+def _show_devices(measured: Measurement, style: str) -> list[str]:
+    """Show what each device has free, and what NVML says that this process has of it, after each step."""
+    readings = [reading for reading in measured.readings if reading.devices]
+    columns: dict[str, list[str]] = {"after (MiB)": [reading.step for reading in readings]}
+    for name in dict.fromkeys(device.name for reading in readings for device in reading.devices):
+        by_step = [next((item for item in reading.devices if item.name == name), None) for reading in readings]
+        columns[f"{_shorten(name)} free"] = [_mib(item.free_bytes) if item else "" for item in by_step]
+        columns[f"{_shorten(name)} ours"] = [_mib(item.process_bytes) if item else "" for item in by_step]
+    return ["", _make_table(columns, style), ""] if readings else []
 
 
 # --- several contexts -------------------------------------------------------------------------------------------------
@@ -217,7 +231,8 @@ def _show_contexts(report: Report, style: str) -> str:
     lines = [_make_table(columns, style, n_left=0)]
     if (slope := report.context_slope) is not None:
         lines.append("")
-        lines.append(f"{slope:.0f} bytes for each further token of context, predicted; one --ctx is measured too.")
+        lines.append(f"Each further token of context takes {slope:.0f} bytes.")
+        lines.append("All of this is predicted; a single --ctx is measured as well.")
     return "\n".join(lines)
 
 
@@ -254,7 +269,7 @@ def _process(forecast: Forecast) -> int | None:
 def _show_fits(report: Report) -> str:
     lines = [_tell_fit(fit) for fit in report.fits]
     if len(report.forecasts) > 1:
-        lines = [f"Of the smallest context: {lines[0]}", *lines[1:]]
+        lines = ["with the smallest of these contexts:", *lines]
     if saved := _sum(report.forecast, (REPACKED,)):
         lines.append(
             f"  {format_gb(saved)} of it are the second copy of weights; --repack off does without, more slowly"
@@ -267,7 +282,7 @@ def _show_fits(report: Report) -> str:
 
 def _tell_fit(fit: Fit) -> str:
     name = "this machine" if fit.device == HOST else fit.device
-    need = f"{format_gb(fit.needed_bytes)} needed"
+    need = f"{'more than ' if fit.is_partial else ''}{format_gb(fit.needed_bytes)} needed"
     if fit.total_bytes is None:
         return f"{name}: {need}; its memory cannot be read"
     free = "" if fit.free_bytes in (None, fit.total_bytes) else f", {format_gb(fit.free_bytes or 0)} free"
@@ -275,17 +290,21 @@ def _tell_fit(fit: Fit) -> str:
         verdict = f"{format_gb(fit.needed_bytes - fit.total_bytes)} too much"
     else:
         verdict = "fits" if fit.fits_now is not False else "fits, but not beside what else is in it now"
+        verdict = "may fit" if fit.is_partial else verdict
     return f"{name}: {need} of {format_gb(fit.total_bytes)}{free}: {verdict}"
 
 
 def _tell_card(card: CardFit) -> list[str]:
     how_many = f"all {card.n_layers}" if card.n_fitting == card.n_layers else f"{card.n_fitting} of {card.n_layers}"
-    lines = [f"{card.device}: {how_many} layers fit (-ngl {card.n_fitting}); all need {format_gb(card.needed_bytes)}"]
+    at_most, at_least = ("at most ", "more than ") if card.compute_bytes is None else ("", "")
+    lines = [
+        f"{card.device}: {at_most}{how_many} layers fit (-ngl {card.n_fitting}); all need {at_least}{format_gb(card.needed_bytes)}"
+    ]
     if card.n_fitting:
         parts = [
             f"weights {format_gb(card.price.device_weights_bytes)}",
             f"KV {format_gb(card.price.device_cache_bytes)}",
-            f"compute up to {format_gb(card.compute_bytes)}",
+            "compute not known" if card.compute_bytes is None else f"compute up to {format_gb(card.compute_bytes)}",
         ]
         if card.context_bytes:
             parts.append(f"CUDA's context {format_gb(card.context_bytes)}")
@@ -385,6 +404,7 @@ def _export_fit(fit: Fit) -> dict[str, Any]:
         "total_bytes": fit.total_bytes,
         "fits": fit.fits,
         "fits_now": fit.fits_now,
+        "is_lower_bound": fit.is_partial,
     }
 
 

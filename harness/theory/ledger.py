@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.spec import RunSpec
-from harness.theory.memory import BUFFER_CAUSES, HOST, MAPPED, LayerPrice, Line
+from harness.theory.memory import BUFFER_CAUSES, COMPUTE, HOST, MAPPED, LayerPrice, Line
 from harness.theory.resident import (
     RUNTIME_CAUSES,
     UNEXPLAINED,
@@ -71,6 +71,13 @@ class Forecast:
         return size
 
     @property
+    def is_whole(self) -> bool:
+        """Whether weights, cache and compute buffers are all known; a model without a cache has none to know."""
+        return any(line.cause == COMPUTE for line in self.lines) and not any(
+            remark.startswith(("weights", "KV cache:", "repacked")) and "plans" not in remark for remark in self.remarks
+        )
+
+    @property
     def devices(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((HOST, *(line.device for line in self.lines))))
 
@@ -103,12 +110,16 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Whether something fits a memory: what it needs, what there is in all and what of it is free now."""
+    """Whether something fits a memory: what it needs, what there is in all and what of it is free now.
+
+    is_partial says that something that it needs is not known, so that it is more.
+    """
 
     device: str
     needed_bytes: int
     free_bytes: int | None
     total_bytes: int | None
+    is_partial: bool = False
 
     @property
     def fits(self) -> bool | None:
@@ -124,31 +135,40 @@ class Fit:
 class CardFit:
     """How many layers would go on a card of some size, and what is taken there anyway; layers count the output layer.
 
-    compute_bytes is an upper bound where no such card is here: the buffer that all layers together need.
+    compute_bytes is an upper bound where no such card is here: the buffer that all layers together need. It is None where it is not
+    known, and then not counted.
     """
 
     device: str
     memory_bytes: int
     n_layers: int
     n_fitting: int
-    compute_bytes: int
+    compute_bytes: int | None
     context_bytes: int
     price: LayerPrice
     full: LayerPrice
 
     @property
     def used_bytes(self) -> int:
-        return self.price.device_bytes + (self.compute_bytes + self.context_bytes if self.n_fitting else 0)
+        return self.price.device_bytes + (self.fixed_bytes if self.n_fitting else 0)
 
     @property
     def needed_bytes(self) -> int:
         """What all layers would need."""
-        return self.full.device_bytes + self.compute_bytes + self.context_bytes
+        return self.full.device_bytes + self.fixed_bytes
+
+    @property
+    def fixed_bytes(self) -> int:
+        """What is taken as soon as one layer is there."""
+        return (self.compute_bytes or 0) + self.context_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The model that a ledger is about, by its header. origin is ``file`` or ``shape`` (a header made up from the catalog)."""
+    """The model that a ledger is about, by its header.
+
+    origin is ``file``, ``server`` (only the header was fetched) or ``shape`` (a header made up from the catalog).
+    """
 
     label: str
     origin: str

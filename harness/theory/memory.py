@@ -64,7 +64,7 @@ class DeviceRules:
 
 
 def device_rules(name: str, kind: str = "gpu", memory_bytes: int | None = None) -> DeviceRules:
-    """Look up a device's rules by the name that ggml gives it: ``CUDA0``, ``MTL0``, ``Vulkan0``, ``RPC0[host:port]``, ….
+    """Look up a device's rules by the name that ggml gives it: ``CUDA0``, ``MTL0``, ``Vulkan0``, ``RPC0``, ….
 
     Source: ggml-cuda.cu ggml_backend_cuda_buffer_type_get_alignment, …_get_alloc_size (MATRIX_ROW_PADDING 512);
     ggml-metal.cpp, ggml-rpc.cpp, ggml-vulkan.cpp device props.
@@ -366,9 +366,12 @@ def predict_memory(header: Header, spec: RunSpec, host: Host) -> Prediction:
     ------
     HarnessError : a setting of the header is none that llama.cpp would take.
     """
+    host = _use_devices(spec, host)
     plan = WeightPlan(header, host)
     placement = place_layers(plan.n_layers, spec.n_gpu_layers, _splits(spec, host))
     lines, remarks = plan.price(spec, placement), []
+    if spec.split_mode in ("row", "tensor") and len(host.devices) > 1:
+        remarks.append(f"weights by device: {spec.split_mode} splits are not worked out, layers are shown as whole")
     if host.features is None:
         remarks.append("repacked weights: what this CPU repacks is not known here")
     elif name := host.features.unknown_layouts:
@@ -384,6 +387,13 @@ def predict_memory(header: Header, spec: RunSpec, host: Host) -> Prediction:
         except HarnessError as error:
             remarks.append(f"KV cache: {error}")
     return Prediction(tuple(lines), tuple(remarks))
+
+
+def _use_devices(spec: RunSpec, host: Host) -> Host:
+    """Leave the main GPU alone where the model is not to be split. Source: llama.cpp, "if using single GPU mode"."""
+    if spec.split_mode != "none" or not host.devices:
+        return host
+    return replace(host, devices=host.devices[spec.main_gpu : spec.main_gpu + 1], splits=())
 
 
 def _splits(spec: RunSpec, host: Host) -> tuple[float, ...]:

@@ -232,7 +232,10 @@ def cause_of_log(cause: str, buffer: str) -> str:
 
 
 def device_of_buffer(buffer: str) -> str:
-    """Name the device that a buffer of the log lies on: ``CUDA0`` for ``CUDA0`` and ``CUDA0_Mapped``, the host for ``CUDA_Host``."""
+    """Name the device that a buffer of the log lies on: ``CUDA0`` for ``CUDA0_Mapped``, ``RPC0`` for ``RPC0[host:port]``.
+
+    ``CPU_REPACK`` and ``CUDA_Host`` lie in the host's memory.
+    """
     if buffer.startswith(("CPU", "AMX")) or buffer.endswith("_Host"):
         return HOST
-    return buffer.removesuffix("_Mapped").removesuffix("_Split").removesuffix("_Private")
+    return buffer.partition("[")[0].removesuffix("_Mapped").removesuffix("_Split").removesuffix("_Private")
