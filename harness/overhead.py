@@ -14,11 +14,18 @@ from typing import Any
 
 from harness.child import Worker
 from harness.errors import HarnessError, NativeError, UsageError
-from harness.headers import find_header
 from harness.machine import available_memory_bytes, count_physical_cores, read_cpu_features, total_memory_bytes
 from harness.record import Build, Device, Failure, build_from_json, read, resolved_from_json
-from harness.references import PathReference, SyntheticReference, UrlReference, name_reference, parse_reference, resolve
-from harness.sparse_model import HeaderFile, write_sparse
+from harness.sources.headers import find_header
+from harness.sources.references import (
+    PathReference,
+    SyntheticReference,
+    UrlReference,
+    name_reference,
+    parse_reference,
+    resolve,
+)
+from harness.sources.sparse_model import HeaderFile, write_sparse
 from harness.spec import RunSpec
 from harness.theory.gguf import BytesSource, Header, read_header
 from harness.theory.kv_cache import read_count

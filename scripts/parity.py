@@ -15,7 +15,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from harness.machine import count_physical_cores, describe_machine, machine_slug
-from harness.model_file import default_model
+from harness.sources.model_file import default_model
 from harness.stats import Interval, median, median_interval
 
 #: The goal of the project: no slower than llama-bench within the interval, and never below this.

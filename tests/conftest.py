@@ -7,8 +7,8 @@ import pathlib
 
 import pytest
 
-from harness.model_file import default_model
 from harness.record import Record, from_json
+from harness.sources.model_file import default_model
 
 HERE = pathlib.Path(__file__).parent
 

@@ -6,8 +6,8 @@ import dataclasses
 import functools
 
 from harness.catalog import Shape
-from harness.references import load_catalog
-from harness.synth import make_header_bytes
+from harness.sources.references import load_catalog
+from harness.sources.synth import make_header_bytes
 from harness.theory.gguf import BytesSource, Header, read_header
 
 _SMALL = Shape("llama", 4, 256, 512, 4, 2, 64, 512, 4096, True, 10000.0)

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from harness.errors import HarnessError
-from harness.gguf_file import read_file_header
+from harness.sources.gguf_file import read_file_header
 from harness.theory.anatomy import Share, describe_model
 from harness.theory.gguf import BytesSource, read_header
 from harness.theory.kv_cache import describe_kv_cache

@@ -7,11 +7,11 @@ import os
 import pytest
 from click.testing import CliRunner
 
+from harness.answers.rates import name_host
 from harness.cli import cli
 from harness.cli.roofline import default_threads
 from harness.errors import HarnessError
 from harness.machine import describe_machine, machine_slug
-from harness.rates import name_host
 
 from .conftest import HERE
 

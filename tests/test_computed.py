@@ -8,9 +8,9 @@ import pytest
 
 from harness.cli import cli
 from harness.errors import UsageError
-from harness.gguf_file import read_file_header
-from harness.references import load_catalog
-from harness.synth import write_synthetic
+from harness.sources.gguf_file import read_file_header
+from harness.sources.references import load_catalog
+from harness.sources.synth import write_synthetic
 from harness.theory.anatomy import describe_model
 from harness.theory.computed import COMPUTED_KEY, compute_header
 from harness.theory.gguf import ArrayValue
@@ -81,7 +81,7 @@ def test_what_llama_cpp_cannot_run_is_not_written(tmp_path):
 def test_it_is_inspected_and_not_measured(reference, monkeypatch, tmp_path):
     from click.testing import CliRunner
 
-    from harness.references import resolve
+    from harness.sources.references import resolve
 
     monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path))
     done = CliRunner().invoke(cli, ["inspect", reference], catch_exceptions=False)

@@ -197,7 +197,7 @@ def test_no_more_is_fetched_than_the_bound_for_any_chunk():
 
 
 def test_importing_it_loads_no_numpy():
-    program = "import sys, harness.theory.gguf, harness.gguf_file; sys.exit('numpy' in sys.modules or 'llama_cpp' in sys.modules)"
+    program = "import sys, harness.theory.gguf, harness.sources.gguf_file; sys.exit('numpy' in sys.modules or 'llama_cpp' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 from harness.errors import HarnessError
-from harness.gguf_file import FileSource, read_file_header
+from harness.sources.gguf_file import FileSource, read_file_header
 from harness.theory.gguf import BytesSource, read_header
 from harness.theory.split import join_parts, part_names, split_count
 from tests.gguf_bytes import HeaderBytes, llama_like

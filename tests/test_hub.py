@@ -16,12 +16,12 @@ import time
 import pytest
 from click.testing import CliRunner
 
-from harness import hub as hub_module
-from harness import references, remote
 from harness.cli import cli
 from harness.errors import HarnessError, UsageError
-from harness.headers import find_header
-from harness.remote import NotThereError, RemoteError
+from harness.sources import hub as hub_module
+from harness.sources import references, remote
+from harness.sources.headers import find_header
+from harness.sources.remote import NotThereError, RemoteError
 from harness.theory.gguf import BytesSource, read_header
 
 from .gguf_bytes import HeaderBytes, llama_like
@@ -714,7 +714,7 @@ def test_the_server_is_bounded(hub):  # noqa: F811
 
 
 def test_it_needs_no_hub_to_be_imported():
-    code = "import sys, harness.references, harness.headers; print('huggingface_hub' in sys.modules)"
+    code = "import sys, harness.sources.references, harness.sources.headers; print('huggingface_hub' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "False"
 

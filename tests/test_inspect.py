@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from harness.cli import inspect
 from harness.errors import HarnessError, UsageError
-from harness.headers import Found
 from harness.render.inspect import Fetched, Repacked, export_anatomy, show_anatomy
+from harness.sources.headers import Found
 from harness.theory.anatomy import Anatomy, LayerSize, Share, describe_model
 from harness.theory.gguf import BytesSource, read_header
 from harness.theory.kv_cache import KvGeometry

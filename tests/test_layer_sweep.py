@@ -15,16 +15,16 @@ import pytest
 
 from harness.catalog import Shape
 from harness.devices import survey_devices
-from harness.gguf_file import read_file_header
 from harness.layer_row import make_row
 from harness.layers import GOALS, Search, Sweeper, estimate_crossing, explain_best, measure_wire, recall
 from harness.machine import describe_machine
 from harness.record import Device, from_json, to_json
 from harness.render.layers import export_rows
 from harness.rpc import find_trouble
+from harness.sources.gguf_file import read_file_header
+from harness.sources.synth import ensure_synthetic
 from harness.spec import Grid, RunSpec
 from harness.sweep import Plan
-from harness.synth import ensure_synthetic
 from harness.theory.offload import Capacity, describe_blocks, predict_fit
 from harness.units import MIB
 

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from harness.errors import HarnessError
-from harness.gguf_file import read_file_header
+from harness.sources.gguf_file import read_file_header
 from harness.spec import RunSpec
 from harness.theory.gguf import Part
 from harness.theory.kv_cache import describe_kv_cache

@@ -7,9 +7,9 @@ import random
 import pytest
 
 from harness.catalog import Shape
-from harness.gguf_file import read_file_header
+from harness.sources.gguf_file import read_file_header
+from harness.sources.synth import ensure_synthetic
 from harness.spec import RunSpec
-from harness.synth import ensure_synthetic
 from harness.theory.offload import (
     Capacity,
     Point,

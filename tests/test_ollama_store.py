@@ -10,10 +10,10 @@ import shutil
 import pytest
 
 from harness.errors import UsageError
-from harness.headers import find_header
-from harness.model_file import hash_file
-from harness.ollama_store import find_ollama, list_ollama, parse_ollama_name, store_folders
-from harness.references import resolve
+from harness.sources.headers import find_header
+from harness.sources.model_file import hash_file
+from harness.sources.ollama_store import find_ollama, list_ollama, parse_ollama_name, store_folders
+from harness.sources.references import resolve
 
 from .test_cli import harness
 

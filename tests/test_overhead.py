@@ -21,8 +21,8 @@ from harness.machine import read_cpu_features
 from harness.overhead import Model, check_room, examine, find_model, fit_cards, forecast, make_spec
 from harness.record import Device, Failure
 from harness.render.overhead import total_bytes
-from harness.sparse_model import HeaderFile, write_sparse
-from harness.synth import make_header_bytes, write_synthetic
+from harness.sources.sparse_model import HeaderFile, write_sparse
+from harness.sources.synth import make_header_bytes, write_synthetic
 from harness.theory.gguf import BytesSource, read_header
 from harness.theory.ledger import make_ledger
 from harness.theory.memory import BUFFER_CAUSES, COMPUTE, HOST, KV, OUTPUT, REPACKED

@@ -6,9 +6,8 @@ import random
 
 import pytest
 
-from harness import crosscheck
-from harness.errors import UsageError
-from harness.prediction import (
+from harness.answers import crosscheck
+from harness.answers.prediction import (
     ARTICLE_CTX,
     Machine,
     OwnMachine,
@@ -23,7 +22,8 @@ from harness.prediction import (
     predict_for,
     predict_own,
 )
-from harness.references import load_catalog
+from harness.errors import UsageError
+from harness.sources.references import load_catalog
 from harness.theory.predict import (
     Belief,
     Hardware,

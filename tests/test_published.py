@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from harness import published
+from harness.answers import published
 from harness.theory.roofline import cost_of_shape
 
 DATA = pathlib.Path(published.__file__).parent / "data"

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from harness.rates import ROPE_PARAMS, collect, find_entry, is_default, latest, name_machine, read_quantization
+from harness.answers.rates import ROPE_PARAMS, collect, find_entry, is_default, latest, name_machine, read_quantization
 from harness.record import Device
-from harness.references import load_catalog
+from harness.sources.references import load_catalog
 
 CATALOG = load_catalog()
 

@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from harness.errors import UsageError
-from harness.model_file import default_model, hash_file, is_synthetic
-from harness.references import (
+from harness.sources.model_file import default_model, hash_file, is_synthetic
+from harness.sources.references import (
     CatalogReference,
     HubReference,
     OllamaReference,

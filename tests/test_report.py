@@ -14,11 +14,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from harness.prediction import Question, cost_of_entry, known_machines, predict_by_bandwidth
-from harness.published import load_machines
-from harness.rates import collect
+from harness.answers.prediction import Question, cost_of_entry, known_machines, predict_by_bandwidth
+from harness.answers.published import load_machines
+from harness.answers.rates import collect
 from harness.record import Caution, Failure, to_json
-from harness.references import load_catalog
 from harness.render.report import Material, read_line, render_report
 from harness.render.report.page import render_page
 from harness.render.report.parts import Cell, Chart, Prose, Section, Table
@@ -26,6 +25,7 @@ from harness.render.report.picture import plain, to_svg
 from harness.render.report.sections import SECTIONS
 from harness.roof import Roof
 from harness.roof import to_json as roof_to_json
+from harness.sources.references import load_catalog
 from harness.store import read_lines
 from harness.text_run import Figures, TextRun, text_run_to_json
 

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from harness.gguf_file import read_file_header
-from harness.references import load_catalog
+from harness.sources.gguf_file import read_file_header
+from harness.sources.references import load_catalog
 from harness.theory.roofline import cost_of_header, cost_of_shape, cost_of_size, prompt_roof_tok_per_s, roof_tok_per_s
 from harness.theory.room import count_layers_that_fit, metal_limit_bytes, work_out_need
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from harness.sparse_model import HeaderFile, KeepingSource, read_header_files, write_sparse
+from harness.sources.sparse_model import HeaderFile, KeepingSource, read_header_files, write_sparse
 from harness.theory.gguf import BytesSource, read_header
 from tests.gguf_bytes import llama_like
 

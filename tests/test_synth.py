@@ -17,10 +17,10 @@ import gguf
 import numpy as np
 import pytest
 
-from harness import synth
 from harness.catalog import Shape
 from harness.errors import HarnessError, UsageError
-from harness.synth import (
+from harness.sources import synth
+from harness.sources.synth import (
     ensure_synthetic,
     list_synthetic,
     read_mark,

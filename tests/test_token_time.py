@@ -21,8 +21,8 @@ from harness.errors import UsageError
 from harness.machine import describe_machine, machine_slug
 from harness.native import load_time
 from harness.native.page_cache import drop_from_memory, read_into_memory, resident_share
+from harness.sources.synth import write_synthetic
 from harness.spec import RunSpec
-from harness.synth import write_synthetic
 from harness.theory.gguf import BytesSource, read_header
 from harness.theory.time_ledger import PARTS, TimePlan
 

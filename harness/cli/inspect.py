@@ -10,9 +10,9 @@ import click
 
 from harness.cli.options import reference_options
 from harness.errors import UsageError
-from harness.headers import find_header
-from harness.references import name_reference
 from harness.render.inspect import Repacked, export_anatomy, show_anatomy
+from harness.sources.headers import find_header
+from harness.sources.references import name_reference
 from harness.theory.anatomy import describe_model
 from harness.theory.gguf import Header
 from harness.theory.repack import find_repacked_types

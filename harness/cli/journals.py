@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import click
 
+from harness.answers.rates import Measured, collect
 from harness.catalog import Catalog
 from harness.errors import UsageError
 from harness.machine import describe_machine, machine_slug
-from harness.rates import Measured, collect
 from harness.roof import Roof, from_json
 from harness.store import read_lines, read_records
 

@@ -34,7 +34,7 @@ def command(extra: pathlib.Path | None, output: str, check: bool, prune: bool) -
 
     --check ends with exit code 1 if anything at the hub is not as the catalog says.
     """
-    from harness.references import load_catalog
+    from harness.sources.references import load_catalog
 
     refuse_contradiction(check and prune, "--check and --prune are two things; give one of them")
     if prune:
@@ -48,7 +48,7 @@ def command(extra: pathlib.Path | None, output: str, check: bool, prune: bool) -
 
 def _rows(catalog: Catalog) -> list[Row]:
     from harness.machine import describe_machine
-    from harness.synth import default_cache_dir, list_synthetic
+    from harness.sources.synth import default_cache_dir, list_synthetic
 
     memory_bytes = describe_machine().memory_bytes
     synthetic = {(item.name, item.quantization): item.size_bytes for item in list_synthetic(default_cache_dir())}
@@ -96,7 +96,7 @@ def _compute_size(entry: Entry, quantization: str) -> int | None:
 
 
 def _find(entry: Entry, quantization: str) -> list[pathlib.Path] | None:
-    from harness.references import find_files
+    from harness.sources.references import find_files
 
     try:
         return find_files(entry, quantization)
@@ -105,8 +105,8 @@ def _find(entry: Entry, quantization: str) -> list[pathlib.Path] | None:
 
 
 def _check(catalog: Catalog, output: str) -> None:
-    from harness.catalog_check import check_catalog
     from harness.render.models import render_check, render_check_json
+    from harness.sources.catalog_check import check_catalog
 
     verdicts = list(check_catalog(catalog))
     click.echo((render_check_json if output == "json" else render_check)(verdicts), nl=False)
@@ -115,9 +115,9 @@ def _check(catalog: Catalog, output: str) -> None:
 
 
 def _prune() -> None:
-    from harness.downloads import list_downloads
-    from harness.references import downloads_dir
-    from harness.synth import default_cache_dir, list_synthetic
+    from harness.sources.downloads import list_downloads
+    from harness.sources.references import downloads_dir
+    from harness.sources.synth import default_cache_dir, list_synthetic
     from harness.units import format_gb
 
     synthetic = list_synthetic(default_cache_dir())

@@ -91,8 +91,8 @@ def _find(name: str | None, server: Any) -> tuple[str, pathlib.Path, int | None]
     ------
     UsageError : no or several models to choose from, none of that name, a server elsewhere, a file that may not be read.
     """
-    from harness.model_file import open_model
-    from harness.ollama_store import find_ollama
+    from harness.sources.model_file import open_model
+    from harness.sources.ollama_store import find_ollama
 
     if server is None:
         assert name is not None
@@ -164,7 +164,7 @@ def _clear_line() -> None:
 def _find_account(task: Task) -> Told | None:
     """What Ollama of October 2024 would have said of the file's memory, as `harness inspect --ollama-2024` has it."""
     from harness.cli.ollama_options import tell_ollama
-    from harness.gguf_file import read_file_header
+    from harness.sources.gguf_file import read_file_header
 
     options = {"ollama_2024": True, "num_ctx": task.n_ctx, "num_gpu": task.n_gpu_layers}
     try:

@@ -97,7 +97,7 @@ def flatten(values: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
 
 
 def reference_options(help_text: str, *, argument: str | None = None) -> Callable[[Any], Any]:
-    """Add what names models: -m, llama.cpp's -hf and --quant. The command gets ``models``, references for `harness.references`.
+    """Add what names models: -m, llama.cpp's -hf and --quant. The command gets ``models``, references for `harness.sources.references`.
 
     argument names a click argument that is a reference too, or several; it goes into ``models`` first.
     """
@@ -136,7 +136,7 @@ model_option = reference_options(
 
 def join_references(models: Sequence[str], hub: Sequence[str], quantization: str | None) -> tuple[str, ...]:
     """Write -hf and --quant into references."""
-    from harness.references import HUB_PREFIX, with_quantization
+    from harness.sources.references import HUB_PREFIX, with_quantization
 
     return tuple(with_quantization(text, quantization) for text in (*models, *(f"{HUB_PREFIX}{text}" for text in hub)))
 

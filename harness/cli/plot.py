@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
+from harness.answers.rates import Measured
 from harness.catalog import Catalog
 from harness.cli.journals import files_argument, find_journals, read_measured
 from harness.cli.options import results_option
 from harness.cli.picture import check_picture_path, theme_option, write_picture
-from harness.rates import Measured
 from harness.render.machines import Row
 
 _EXAMPLES = """
@@ -38,7 +38,7 @@ class Material:
 
 
 def _rows(material: Material) -> list[Row]:
-    from harness.published import ARTICLE_MODELS, load_machines
+    from harness.answers.published import ARTICLE_MODELS, load_machines
     from harness.render.machines import measured_rows, published_rows, sort_rows
 
     catalog = material.catalog
@@ -72,7 +72,7 @@ def _draw_size(material: Material, theme: str) -> Any:
 
 
 def _draw_bandwidth(material: Material, theme: str) -> Any:
-    from harness.published import LLAMA_7B, load_apple_chips, load_bandwidths, load_machines
+    from harness.answers.published import LLAMA_7B, load_apple_chips, load_bandwidths, load_machines
     from harness.render.plots import Mark, draw_bandwidth
     from harness.theory.roofline import cost_of_shape
 
@@ -86,7 +86,7 @@ def _draw_bandwidth(material: Material, theme: str) -> Any:
 
 
 def _draw_accuracy(material: Material, theme: str) -> Any:
-    from harness.published import load_accuracy
+    from harness.answers.published import load_accuracy
     from harness.render.plots import draw_accuracy
 
     return draw_accuracy(load_accuracy(), theme)
@@ -138,7 +138,7 @@ def command(
 
     FILES are journals (.jsonl) or folders of them; without any, all in the results folder.
     """
-    from harness.references import load_catalog
+    from harness.sources.references import load_catalog
 
     check_picture_path(picture)
     catalog = load_catalog()

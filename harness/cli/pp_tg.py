@@ -23,11 +23,11 @@ from harness.cli.options import (
 from harness.cli.progress import Progress, byte_bar
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError
 from harness.machine import available_memory_bytes
-from harness.model_file import default_model, hash_file, is_synthetic
 from harness.record import Record
-from harness.references import name_reference, resolve
 from harness.render.formats import FORMATS
 from harness.rpc import check_servers
+from harness.sources.model_file import default_model, hash_file, is_synthetic
+from harness.sources.references import name_reference, resolve
 from harness.spec import Grid, RunSpec, whole_numbers
 from harness.stats import summarize
 from harness.sweep import Plan, run_cells

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
+from harness.answers.prediction import KINDS, Answer, Machine, Question
 from harness.cli.options import Amount, results_option
 from harness.errors import UsageError
-from harness.prediction import KINDS, Answer, Machine, Question
 from harness.roof import Roof
 from harness.theory.roofline import Cost
 
@@ -57,12 +57,12 @@ def command(**options: Any) -> None:
     machines of the kind really have, plus what each layer costs. A machine's own figures (records here, published ones elsewhere)
     move it.
     """
-    from harness.references import load_catalog
     from harness.render.predict import render_answers, render_answers_json, render_check, render_check_json
+    from harness.sources.references import load_catalog
 
     catalog = load_catalog()
     if options["check"]:
-        from harness.crosscheck import check_predictions
+        from harness.answers.crosscheck import check_predictions
 
         check = check_predictions(catalog)
         click.echo((render_check_json if options["output"] == "json" else render_check)(check), nl=False)
@@ -86,8 +86,8 @@ def command(**options: Any) -> None:
 
 def _find_cost(catalog: Any, options: dict[str, Any]) -> tuple[Cost, tuple[str, ...]]:
     """The cost of the model that is meant: by its file's header where it is here, else by the catalog's shape, else by its size."""
-    from harness.prediction import cost_by_size, cost_of_entry
-    from harness.references import SYNTHETIC_PREFIX
+    from harness.answers.prediction import cost_by_size, cost_of_entry
+    from harness.sources.references import SYNTHETIC_PREFIX
 
     if options["size_bytes"]:
         cost = cost_by_size(catalog, options["size_bytes"])
@@ -102,7 +102,7 @@ def _find_cost(catalog: Any, options: dict[str, Any]) -> tuple[Cost, tuple[str, 
 
 
 def _read_cost(path: pathlib.Path, options: dict[str, Any]) -> Cost:
-    from harness.gguf_file import read_file_header
+    from harness.sources.gguf_file import read_file_header
     from harness.theory.anatomy import name_file_type
     from harness.theory.roofline import cost_of_header
 
@@ -111,7 +111,7 @@ def _read_cost(path: pathlib.Path, options: dict[str, Any]) -> Cost:
 
 
 def _answer(catalog: Any, question: Question, options: dict[str, Any]) -> list[Answer]:
-    from harness.prediction import find_machine, known_machines, predict_by_bandwidth, predict_for
+    from harness.answers.prediction import find_machine, known_machines, predict_by_bandwidth, predict_for
 
     machines = known_machines(catalog)
     if options["machine"]:
@@ -126,10 +126,10 @@ def answer_here(catalog: Any, question: Question, results: pathlib.Path, machine
     """One answer for the CPU, and one for each card that was measured."""
     import dataclasses
 
+    from harness.answers.prediction import OwnMachine, predict_own
+    from harness.answers.rates import name_host
     from harness.cli.journals import own_journals, read_measured, read_roofs
     from harness.machine import available_memory_bytes, describe_machine
-    from harness.prediction import OwnMachine, predict_own
-    from harness.rates import name_host
     from harness.roof import ARITHMETIC, READING, latest, reading_for
 
     journals = own_journals(results)

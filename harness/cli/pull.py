@@ -31,7 +31,7 @@ def command(models: Sequence[str]) -> None:
     They go into Hugging Face's own cache (HF_HOME), where other programs find them. What stopped half-way goes on when the same
     command runs again; every file is checked against the hub's SHA-256 before it gets its name.
     """
-    from harness.references import name_reference, pull
+    from harness.sources.references import name_reference, pull
 
     if not models:
         raise UsageError("name a model to pull, such as `harness pull llama3.2:1b`; `harness models` lists them")

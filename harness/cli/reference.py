@@ -46,7 +46,7 @@ def command(names: tuple[str, ...], output: str, results: pathlib.Path, save: bo
 
     PP is Ollama's prompt eval rate and TG its eval rate. What was not run is listed with the reason.
     """
-    from harness.references import load_catalog
+    from harness.sources.references import load_catalog
 
     catalog = load_catalog()
     entries = [catalog.find(name) for name in names] or list(catalog.entries.values())
@@ -106,8 +106,8 @@ def _choose(entries: Sequence[Entry], room_bytes: int) -> tuple[list[tuple[str, 
 
 def _files_of(entry: Entry) -> Iterator[tuple[str, pathlib.Path, int]]:
     """(name, first file, bytes of all parts) of a model's files on this disk; what Ollama's bare name stood for comes first."""
-    from harness.ollama_store import find_ollama
-    from harness.references import find_on_disk
+    from harness.sources.ollama_store import find_ollama
+    from harness.sources.references import find_on_disk
 
     known = [files.quantization for files in entry.files]
     order = dict.fromkeys(filter(None, [entry.ollama_2024, entry.embedded, *known]))
@@ -134,7 +134,7 @@ def _parts(path: pathlib.Path) -> list[pathlib.Path]:
 
 def _run_one(path: pathlib.Path, keeper: Keeper, options: dict[str, Any]) -> TextRun:
     from harness.generator import Generator
-    from harness.model_file import hash_file
+    from harness.sources.model_file import hash_file
 
     request = TextRequest(model=str(path), prompt=REFERENCE_PROMPT, **options)
     with Generator("reference", keeper.machine, model_facts={"file_sha256": hash_file(path)}) as generator:

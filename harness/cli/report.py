@@ -15,8 +15,8 @@ from harness.errors import StoreError, UsageError
 from harness.machine import describe_machine, machine_slug
 
 if TYPE_CHECKING:
+    from harness.answers.prediction import Answer
     from harness.catalog import Catalog
-    from harness.prediction import Answer
     from harness.render.report import Line
 
 _EXAMPLES = """
@@ -83,10 +83,10 @@ def command(
 
 def _answers(lines: Sequence[Line], results: pathlib.Path, *, published: bool, predict: bool) -> dict[str, Any]:
     """What stands beside the records: models of the catalog, published machines, predictions for this machine if it is among them."""
-    from harness.published import ARTICLE_MODELS, load_machines
-    from harness.rates import collect
+    from harness.answers.published import ARTICLE_MODELS, load_machines
+    from harness.answers.rates import collect
     from harness.record import Record
-    from harness.references import load_catalog
+    from harness.sources.references import load_catalog
 
     catalog = load_catalog()
     slug = machine_slug(describe_machine())
@@ -103,9 +103,9 @@ def _answers(lines: Sequence[Line], results: pathlib.Path, *, published: bool, p
 
 def _predict_article(catalog: Catalog, results: pathlib.Path) -> list[Answer]:
     """The article's models on this machine; none where nothing is known of it yet."""
+    from harness.answers.prediction import Question, cost_of_entry, known_machines
+    from harness.answers.published import ARTICLE_MODELS
     from harness.cli.predict import answer_here
-    from harness.prediction import Question, cost_of_entry, known_machines
-    from harness.published import ARTICLE_MODELS
 
     machines = known_machines(catalog)
     answers: list[Answer] = []

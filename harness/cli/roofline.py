@@ -146,8 +146,8 @@ def _find_saved(results: pathlib.Path) -> Roof:
 
 def _show(roof: Roof, options: dict[str, Any]) -> None:
     from harness.cli.journals import own_journals, read_measured
-    from harness.references import load_catalog
     from harness.render.roofline import draw_roofline, hold_against, render_roofline, render_roofline_json
+    from harness.sources.references import load_catalog
 
     under = hold_against(read_measured(own_journals(options["results"]), load_catalog()), roof)
     render = render_roofline_json if options["output"] == "json" else render_roofline

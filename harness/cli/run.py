@@ -100,7 +100,7 @@ def _write(request: TextRequest, path: pathlib.Path, keeper: Keeper, options: di
     NativeError : llama.cpp failed before the first piece of text.
     """
     from harness.generator import Generator, tell_failure
-    from harness.model_file import hash_file
+    from harness.sources.model_file import hash_file
 
     streams = options["output"] == "text"
     pieces: list[str] = []

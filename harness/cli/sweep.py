@@ -27,7 +27,6 @@ from harness.cli.picture import check_picture_path, plot_option, theme_option, w
 from harness.cli.progress import Progress, byte_bar
 from harness.devices import Survey, explain_absence, survey_devices
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError, UsageError
-from harness.gguf_file import read_file_header
 from harness.layer_row import LayerRow
 from harness.layers import (
     GOALS,
@@ -41,9 +40,10 @@ from harness.layers import (
     recall,
 )
 from harness.machine import count_physical_cores, machine_slug
-from harness.model_file import default_model, hash_file, is_synthetic
-from harness.references import resolve
 from harness.render.layers import Page, describe_wire, export_rows, flag_lines, render_rows, wrap
+from harness.sources.gguf_file import read_file_header
+from harness.sources.model_file import default_model, hash_file, is_synthetic
+from harness.sources.references import resolve
 from harness.spec import Grid, RunSpec, parameters, whole_numbers
 from harness.store import read_records
 from harness.sweep import Plan

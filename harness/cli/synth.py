@@ -33,8 +33,8 @@ def command(model: str, output: Path | None, seed: int) -> None:
     given. A complete file in the cache is used again.
     """
     # Imported here, because other commands need not wait for numpy and gguf.
-    from harness.references import SYNTHETIC_QUANTIZATION, load_catalog
-    from harness.synth import default_cache_dir, ensure_synthetic, write_synthetic
+    from harness.sources.references import SYNTHETIC_QUANTIZATION, load_catalog
+    from harness.sources.synth import default_cache_dir, ensure_synthetic, write_synthetic
 
     entry, asked = load_catalog().split(model)
     quantization = asked or SYNTHETIC_QUANTIZATION

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
+from harness.answers.published import ARTICLE_MODELS, load_machines
 from harness.cli.journals import files_argument, find_journals, read_measured
 from harness.cli.options import results_option
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
 from harness.errors import UsageError
-from harness.published import ARTICLE_MODELS, load_machines
 from harness.render.machines import FORMATS, Row, list_models, measured_rows, published_rows, sort_rows
 
 _EXAMPLES = """
@@ -40,7 +40,7 @@ def command(files: tuple[pathlib.Path, ...], **options: Any) -> None:
     FILES are journals (.jsonl) or folders of them, those of several machines together; without any, all in the results folder. A
     cell is the machine's latest record of that model with default settings and an empty cache.
     """
-    from harness.references import load_catalog
+    from harness.sources.references import load_catalog
 
     check_picture_path(options["plot"])
     catalog = load_catalog()

@@ -23,12 +23,12 @@ from harness.cli.options import (
 from harness.cli.picture import check_picture_path, write_picture
 from harness.cli.progress import byte_bar
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, HarnessError, NativeError, StoreError, UsageError
-from harness.gguf_file import read_file_header
 from harness.machine import available_memory_bytes, count_physical_cores
-from harness.model_file import default_model, hash_file, is_synthetic
 from harness.record import Failure
-from harness.references import name_reference, resolve
 from harness.render.time_ledger import export_ledger, show_ledger
+from harness.sources.gguf_file import read_file_header
+from harness.sources.model_file import default_model, hash_file, is_synthetic
+from harness.sources.references import name_reference, resolve
 from harness.spec import RunSpec, defaults, parameters, whole_numbers
 from harness.store import utc_now
 from harness.theory.anatomy import read_count

@@ -9,8 +9,8 @@ import click
 
 from harness.cli.progress import byte_bar
 from harness.errors import UsageError
-from harness.model_file import default_model, is_synthetic
-from harness.references import resolve
+from harness.sources.model_file import default_model, is_synthetic
+from harness.sources.references import resolve
 from harness.spec import MAX_TOKENS, parameters
 from harness.text_run import DEFAULT_N_CTX
 

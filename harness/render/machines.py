@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field
 
 from tabulate import tabulate
 
-from harness.published import ARTICLE_MODELS, CAUTIONS, FIGURE_CAUTIONS, PublishedMachine
-from harness.rates import Measured, latest
+from harness.answers.published import ARTICLE_MODELS, CAUTIONS, FIGURE_CAUTIONS, PublishedMachine
+from harness.answers.rates import Measured, latest
 from harness.stats import median
 
 WIDTH = 80

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from tabulate import tabulate
 
-from harness.catalog_check import Verdict
+from harness.sources.catalog_check import Verdict
 from harness.units import format_gb, format_params
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.answers.published import FIGURE_CAUTIONS, Accuracy, AppleChip
+from harness.answers.rates import Measured
 from harness.errors import UsageError
-from harness.published import FIGURE_CAUTIONS, Accuracy, AppleChip
-from harness.rates import Measured
 from harness.render.figure import PALETTE, THEMES, new_figure
 from harness.render.machines import Row, list_models
 from harness.theory.roofline import Cost

@@ -10,8 +10,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from harness.crosscheck import Bound, Check
-from harness.prediction import Answer, Room
+from harness.answers.crosscheck import Bound, Check
+from harness.answers.prediction import Answer, Room
 from harness.theory.predict import LEVEL, Estimate
 from harness.units import GIB, format_gb, format_rate
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from harness.rates import Measured
+from harness.answers.rates import Measured
 from harness.render.figure import PALETTE, add_legend, new_figure
 from harness.render.plots import set_log, set_title
 from harness.roof import ARITHMETIC, READING, SECOND_METHOD, Roof, RoofTest

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import remote
+from harness.sources import remote
 from tests.hub.server import Hub
 
 TOKEN = "hf_secretsecretsecretsecret"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.published import CAUTIONS
+from harness.answers.published import CAUTIONS
 from harness.render.machines import Row, list_models, measured_rows, published_rows, sort_rows
 from harness.render.plots import draw_machines
 from harness.render.report.material import Material

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.answers.prediction import Answer
+from harness.answers.published import PublishedMachine
+from harness.answers.rates import Measured
 from harness.errors import StoreError
-from harness.prediction import Answer
-from harness.published import PublishedMachine
-from harness.rates import Measured
 from harness.record import Machine, Record, from_json, read
 from harness.text_run import KIND as TEXT_KIND
 from harness.text_run import TextRun, text_run_from_json

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError, UsageError
-from harness.remote import (
+from harness.sources.remote import (
     TIMEOUT_S,
     Address,
     NoSuchFileError,

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.catalog import Catalog, Files
-from harness.hub import HubFacts, describe_files
-from harness.references import list_catalog_files
-from harness.remote import NotThereError
+from harness.sources.hub import HubFacts, describe_files
+from harness.sources.references import list_catalog_files
+from harness.sources.remote import NotThereError
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import pathlib
 import re
 
 from harness.errors import HarnessError, UsageError
-from harness.gguf_file import FileSource, read_file_header
+from harness.sources.gguf_file import FileSource, read_file_header
 from harness.theory.gguf import MAGIC, describe_stranger
 
 #: Files beyond this size are identified by name and size only: hashing them would take longer than measuring.

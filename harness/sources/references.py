@@ -13,10 +13,10 @@ from urllib.parse import unquote, urlsplit
 
 from harness.catalog import Catalog, Entry, Files, parse_catalog
 from harness.errors import UsageError
-from harness.model_file import default_model, open_model
+from harness.sources.model_file import default_model, open_model
 
 if TYPE_CHECKING:
-    from harness.hub import HubFile
+    from harness.sources.hub import HubFile
 
 SYNTHETIC_PREFIX = "synth:"
 HUB_PREFIX = "hf:"
@@ -90,7 +90,7 @@ def load_catalog(extra: pathlib.Path | None = None) -> Catalog:
     ------
     UsageError : a file cannot be read or is no catalog.
     """
-    package = pathlib.Path(__file__).parent
+    package = pathlib.Path(__file__).parent.parent
     # The wheel carries the file inside the package, a checkout has it at the top.
     own = next(path for path in (package / "models.toml", package.parent / "models.toml") if path.exists())
     catalog = parse_catalog(own.read_text(encoding="utf-8"), own.name)
@@ -150,7 +150,7 @@ def _parse_hub(text: str) -> HubReference:
 
 def _parse_url(text: str) -> Reference:
     """Read an address; one of the hub's own pages means the file in it, which the hub's cache then keeps."""
-    from harness.remote import hide_secrets
+    from harness.sources.remote import hide_secrets
 
     parts = urlsplit(text)
     if parts.hostname in ("huggingface.co", "hf.co") or text.startswith(os.environ.get("HF_ENDPOINT") or "\0"):
@@ -182,7 +182,7 @@ def with_quantization(text: str, quantization: str | None) -> str:
 
 def name_reference(text: str) -> str:
     """How a reference is shown: an address without what may grant access."""
-    from harness.remote import hide_secrets
+    from harness.sources.remote import hide_secrets
 
     return hide_secrets(text) if text.lower().startswith(("https://", "http://")) else text
 
@@ -227,7 +227,7 @@ def find_local(reference: Reference) -> pathlib.Path | None:
     if isinstance(reference, PathReference):
         return open_model(reference.path)
     if isinstance(reference, OllamaReference):
-        from harness.ollama_store import find_ollama
+        from harness.sources.ollama_store import find_ollama
 
         return open_model(find_ollama(reference.name))
     if isinstance(reference, CatalogReference):
@@ -235,11 +235,11 @@ def find_local(reference: Reference) -> pathlib.Path | None:
     if isinstance(reference, HubReference):
         return _find_in_cache(reference)
     if isinstance(reference, UrlReference):
-        from harness.downloads import list_part_urls, place_of
+        from harness.sources.downloads import list_part_urls, place_of
 
         paths = [place_of(part, downloads_dir()) for part in list_part_urls(reference.url)]
         return open_model(paths[0]) if all(path.exists() for path in paths) else None
-    from harness.synth import default_cache_dir, list_synthetic
+    from harness.sources.synth import default_cache_dir, list_synthetic
 
     wanted = (reference.entry.name, reference.quantization)
     return next(
@@ -265,7 +265,7 @@ def find_files(entry: Entry, quantization: str | None) -> list[pathlib.Path] | N
     ------
     UsageError : the model cannot be run, or has no such quantization.
     """
-    from harness.hub import find_cached
+    from harness.sources.hub import find_cached
 
     if entry.refused:
         raise UsageError(entry.refused + ".")
@@ -275,7 +275,7 @@ def find_files(entry: Entry, quantization: str | None) -> list[pathlib.Path] | N
 
 
 def _find_in_cache(reference: HubReference) -> pathlib.Path | None:
-    from harness.hub import find_cached, list_parts
+    from harness.sources.hub import find_cached, list_parts
 
     file = _choose_cached(reference)
     found = find_cached(list_parts(file)) if file else None
@@ -284,8 +284,8 @@ def _find_in_cache(reference: HubReference) -> pathlib.Path | None:
 
 def _choose_cached(reference: HubReference) -> HubFile | None:
     """Find the file that a reference means among those in the cache."""
-    from harness.hub import HubFile, choose_file, list_cached
-    from harness.remote import NotThereError
+    from harness.sources.hub import HubFile, choose_file, list_cached
+    from harness.sources.remote import NotThereError
 
     if reference.file is not None:
         return HubFile(reference.repository, reference.file, reference.revision)
@@ -309,7 +309,7 @@ def _refuse(reference: CatalogReference | HubReference, text: str) -> pathlib.Pa
 
 
 def _write_synthetic(reference: SyntheticReference, progress: Progress | None) -> pathlib.Path:
-    from harness.synth import default_cache_dir, ensure_synthetic
+    from harness.sources.synth import default_cache_dir, ensure_synthetic
 
     entry = reference.entry
     if entry.refused:
@@ -339,11 +339,11 @@ def pull(text: str, progress: Progress) -> list[pathlib.Path]:
             raise UsageError(entry.refused + ".")
         if entry.embedded and reference.quantization in (None, entry.embedded):
             return [default_model()]
-        from harness.hub import download
+        from harness.sources.hub import download
 
         return download(list_catalog_files(entry.find_files(reference.quantization)), progress)
     if isinstance(reference, HubReference):
-        from harness.hub import download, list_parts
+        from harness.sources.hub import download, list_parts
 
         named = reference.file is not None or reference.quantization is not None
         file = (_choose_cached(reference) if named else None) or find_hub_file(reference)
@@ -361,7 +361,7 @@ def pull(text: str, progress: Progress) -> list[pathlib.Path]:
 
 def list_catalog_files(files: Files) -> list[HubFile]:
     """Name the files of a catalog quantization on the hub; where only the first part is listed, all parts."""
-    from harness.hub import HubFile, list_parts
+    from harness.sources.hub import HubFile, list_parts
 
     found = [HubFile(files.repository, name) for name in files.files]
     return list(list_parts(found[0])) if len(found) == 1 else found
@@ -374,7 +374,7 @@ def find_hub_file(reference: HubReference) -> HubFile:
     ------
     RemoteError : the hub cannot be reached, or has no such repository or quantization.
     """
-    from harness.hub import HubFile, choose_file, list_files
+    from harness.sources.hub import HubFile, choose_file, list_files
 
     if reference.file is not None:
         return HubFile(reference.repository, reference.file, reference.revision)
@@ -384,7 +384,7 @@ def find_hub_file(reference: HubReference) -> HubFile:
 
 def downloads_dir() -> pathlib.Path:
     """Where files from addresses are kept: ``downloads`` beside the synthetic ones."""
-    from harness.synth import default_cache_dir
+    from harness.sources.synth import default_cache_dir
 
     return default_cache_dir().parent / "downloads"
 
@@ -396,13 +396,13 @@ def fetch_url(url: str, progress: Progress) -> list[pathlib.Path]:
     ------
     HarnessError : the server cannot be reached or refuses, or what it sends is no whole GGUF file.
     """
-    from harness.downloads import fetch, list_part_urls
+    from harness.sources.downloads import fetch, list_part_urls
 
     return [fetch(part, downloads_dir(), progress, _check_whole) for part in list_part_urls(url)]
 
 
 def _check_whole(path: pathlib.Path, name: str) -> None:
-    from harness.gguf_file import FileSource
+    from harness.sources.gguf_file import FileSource
     from harness.theory.gguf import check_complete, read_header
 
     with FileSource(path) as source:

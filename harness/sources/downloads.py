@@ -10,7 +10,16 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from harness.errors import HarnessError, UsageError
-from harness.remote import Address, Progress, RemoteError, RemoteSource, check_space, fetch_into, hide_secrets, probe
+from harness.sources.remote import (
+    Address,
+    Progress,
+    RemoteError,
+    RemoteSource,
+    check_space,
+    fetch_into,
+    hide_secrets,
+    probe,
+)
 from harness.theory.split import part_names
 
 _FIRST_PART = re.compile(r"-00001-of-([0-9]{5})\.gguf$")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from harness.catalog import Entry, Files
 from harness.errors import UsageError
-from harness.gguf_file import read_file_header
-from harness.references import (
+from harness.sources.gguf_file import read_file_header
+from harness.sources.references import (
     SYNTHETIC_QUANTIZATION,
     CatalogReference,
     HubReference,
@@ -23,8 +23,8 @@ from harness.references import (
     name_reference,
     parse_reference,
 )
-from harness.remote import NoSuchFileError, RemoteError, RemoteSource
-from harness.sparse_model import HeaderFile, KeepingSource, read_header_files
+from harness.sources.remote import NoSuchFileError, RemoteError, RemoteSource
+from harness.sources.sparse_model import HeaderFile, KeepingSource, read_header_files
 from harness.theory.computed import compute_header
 from harness.theory.gguf import Fetched, Header, check_complete, read_header
 from harness.theory.layout import find_quantization
@@ -76,7 +76,7 @@ def find_header(text: str) -> Found:
     if isinstance(reference, HubReference):
         return _read_hub_header(reference)
     assert isinstance(reference, UrlReference), PathReference
-    from harness.downloads import list_part_urls, open_url
+    from harness.sources.downloads import list_part_urls, open_url
 
     urls = list_part_urls(reference.url)
     return _read_remote_header(urls, [name_reference(url) for url in urls], open_url)
@@ -105,7 +105,7 @@ def _find_catalog_header(reference: CatalogReference) -> Found:
     if files is None:
         return _compute(entry, quantization, "the catalog names no file of this quantization")
     try:
-        from harness.hub import open_remote
+        from harness.sources.hub import open_remote
 
         hub_files = list_catalog_files(files)
         by_name = {str(file): file for file in hub_files}
@@ -128,7 +128,7 @@ def _compute(entry: Entry, quantization: str | None, reason: str) -> Found:
     files = _pick_files(entry, kind)
 
     def make_files() -> tuple[HeaderFile, ...]:
-        from harness.synth import make_header_bytes
+        from harness.sources.synth import make_header_bytes
 
         data, size_bytes = make_header_bytes(entry.shape, kind, name=entry.name)
         return (HeaderFile("model.gguf", data, size_bytes),)
@@ -145,7 +145,7 @@ def _compute(entry: Entry, quantization: str | None, reason: str) -> Found:
 def _read_hub_header(reference: HubReference) -> Found:
     from dataclasses import replace
 
-    from harness.hub import list_parts, open_remote, suggest_names
+    from harness.sources.hub import list_parts, open_remote, suggest_names
 
     files = list_parts(find_hub_file(reference))
     by_name = {str(file): file for file in files}

@@ -7,8 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.catalog import Catalog
-from harness.prediction import (
+from harness.answers.prediction import (
     ARTICLE_CTX,
     Answer,
     Machine,
@@ -21,6 +20,7 @@ from harness.prediction import (
     predict_by_bandwidth,
     predict_for,
 )
+from harness.catalog import Catalog
 from harness.stats import median
 from harness.theory.layout import tensor_table
 from harness.theory.predict import LEVEL, Estimate, Point
@@ -235,7 +235,7 @@ def _at_m4_pro(catalog: Catalog, machines: Sequence[Machine], question: Question
 
 
 def _claim_m4_pro_7b(catalog: Catalog, machines: Sequence[Machine]) -> Claim:
-    from harness.published import LLAMA_7B
+    from harness.answers.published import LLAMA_7B
 
     answer, tg = _at_m4_pro(catalog, machines, Question(cost_of_shape(LLAMA_7B, "Q4_0", "LLaMA 7B")))
     measured = [

@@ -112,7 +112,7 @@ class Accuracy:
 
 
 def _rows(name: str) -> list[dict[str, str]]:
-    text = (resources.files("harness") / "data" / name).read_text(encoding="utf-8")
+    text = (resources.files("harness.answers") / "data" / name).read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines()))
 
 

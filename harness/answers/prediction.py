@@ -10,10 +10,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness import published
+from harness.answers import published
+from harness.answers.rates import Measured
 from harness.catalog import Catalog, Entry
 from harness.errors import UsageError
-from harness.rates import Measured
 from harness.theory.predict import (
     Device,
     Estimate,
