@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.record import Buffer, Caution, Device, Power, Record
+from harness.record import Buffer, Caution, Device, Power, Record, group_servers
 from harness.spec import RunSpec
 from harness.stats import summarize
+from harness.theory.resident import device_of_buffer
 from harness.units import NS_PER_S
 
 
@@ -123,29 +123,12 @@ def joules_per_token(record: Record) -> float | None:
 def group_memory(buffers: Sequence[Buffer], devices: Sequence[Device] = ()) -> dict[str, dict[str, int]]:
     """Bytes by device and cause; everything in host memory is CPU."""
     found: dict[str, dict[str, int]] = {}
+    servers = group_servers(devices)
     for buffer in buffers:
-        device = "CPU" if buffer.is_host else _device_of(buffer.buffer, devices)
+        device = "CPU" if buffer.is_host else device_of_buffer(buffer.buffer, servers)
         causes = found.setdefault(device, {})
         causes[buffer.cause] = causes.get(buffer.cause, 0) + buffer.size_bytes
     return dict(sorted(found.items(), key=lambda item: item[0] == "CPU"))
-
-
-_REMOTE = re.compile(r"RPC(\d+)\[(.+)\]")
-
-
-def _device_of(buffer: str, devices: Sequence[Device]) -> str:
-    """A device's name by that of its buffers.
-
-    They are the same but for RPC, whose buffers count the devices of one server (``RPC0[host:port]``) where its devices are counted
-    through all servers (RPC0, RPC1, …) and described by their server.
-
-    Source: ggml_backend_rpc_buffer_type and ggml_backend_rpc_add_server in ggml-rpc.cpp.
-    """
-    match = _REMOTE.fullmatch(buffer)
-    if match is None:
-        return buffer
-    of_server = [device.name for device in devices if device.name.startswith("RPC") and device.description == match[2]]
-    return of_server[int(match[1])] if int(match[1]) < len(of_server) else buffer
 
 
 def tell_failure(record: Record) -> str:

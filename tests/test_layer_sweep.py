@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import random
 import resource
 import signal
 import threading
@@ -235,7 +236,11 @@ def test_the_best_count_is_found_and_explained(server, model):
     assert len(best.measured) <= 8
     assert 0 < best.cost_share < 0.5, "timings of a busy test machine jump; the bound proper is measured on a quiet one"
     speeds = {row.n_gpu_layers: row.find("tg").rate_tok_per_s for row in best.rows if row.speeds}
-    assert best.best_n_gpu_layers == max(speeds, key=speeds.get)
+    fastest = max(speeds.values())
+    assert speeds[best.best_n_gpu_layers] > 0.8 * fastest, (
+        "chosen among the fastest, by the looks that were taken in turn"
+    )
+    assert best.looks[best.best_n_gpu_layers] > 1 or best.cost_share > 0.2
     reasons = explain_best(best, blocks, devices, estimate_crossing(best.rows, work))
     assert any("times as fast as" in reason for reason in reasons)
     assert any(f"of {best.n_counts} counts" in reason for reason in reasons)
@@ -248,7 +253,7 @@ class ScriptedSweeper:
 
     def __init__(self, recorded, milliseconds, out_of_memory_from=99):
         self.recorded, self.milliseconds, self.limit = recorded, milliseconds, out_of_memory_from
-        self.now_s = 0.0
+        self.now_s = self.start_s = self.reused_s = 0.0
 
     def predict(self, spec):
         from harness.theory.offload import Fit
@@ -280,6 +285,82 @@ def search_script(recorded, milliseconds, counts=range(32), **options):
     return search.run(), full.now_s
 
 
+class DriftingSweeper(ScriptedSweeper):
+    """Each load of a placement runs at a speed of its own (scatter, relative), and the machine as a whole slows down once."""
+
+    def __init__(self, recorded, milliseconds, seed, scatter, slowdown=(1e9, 1.0), load_s=0.2, start_s=0.0):
+        super().__init__(recorded, milliseconds)
+        self._chance, self._scatter, self._slowdown, self._load_s = random.Random(seed), scatter, slowdown, load_s
+        self._loaded, self._factor, self._start_s = None, 1.0, start_s
+
+    def measure(self, made):
+        from harness.record import Sample
+
+        for cell in made:
+            if self._loaded is None:
+                self.now_s += self._start_s
+                self.start_s += self._start_s
+            if cell.n_gpu_layers != self._loaded:
+                self._loaded, self._factor = cell.n_gpu_layers, self._chance.gauss(1, self._scatter)
+                self.now_s += self._load_s
+            samples = []
+            for repetition in range(cell.repetitions + cell.warmup):
+                n = 1 if cell.warmup and not repetition else cell.n_tokens
+                late = self._slowdown[1] if self.now_s > self._slowdown[0] else 1.0
+                ns = [
+                    round(
+                        self.milliseconds(cell.n_gpu_layers) * self._factor * late * self._chance.gauss(1, 0.02) * 1e6
+                    )
+                    for _ in range(n)
+                ]
+                self.now_s += sum(ns) / 1e9
+                samples.append(Sample(sum(ns), None, tuple(ns), n == 1))
+            yield dataclasses.replace(self.recorded, asked=cell, samples=tuple(samples), warnings=(), failure=None)
+
+
+SHAPES = {
+    "ever faster": lambda n: 100 - 2.5 * n,
+    "a spill": lambda n: 100 - 2.5 * min(n, 20) + 7 * max(n - 20, 0),
+    "a crossing": lambda n: 50 + (4 if n else 0) + 0.4 * n,
+    "a jump": lambda n: 100 - 2 * n + (30 if n > 22 else 0),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("slowdown", [(1e9, 1.0), (6.0, 1.08)], ids=["steady", "slower by 8 % after 6 s"])
+def test_loads_that_scatter_do_not_break_the_promise(recorded, shape, slowdown):
+    """Two loads of one placement differ by 2 %: the choice is within 3 % in nine runs of ten, never far off, and not too dear."""
+    milliseconds, n_runs, losses, shares = SHAPES[shape], 30, [], []
+    fastest = min(map(milliseconds, range(32)))
+    for seed in range(n_runs):
+        full = DriftingSweeper(recorded[0], milliseconds, seed, 0.02, slowdown, start_s=1.0)
+        full.now_s = 1.0
+        list(full.measure([short_cell_of(n) for n in range(32)]))
+        sweeper = DriftingSweeper(recorded[0], milliseconds, seed, 0.02, slowdown, start_s=1.0)
+        sweeper.now_s = 1.0
+        work = {n: n / 31 for n in range(32)}
+        search = Search(
+            sweeper,
+            GOALS["tg"],
+            range(32),
+            lambda n: [short_cell_of(n)],
+            work,
+            clock=lambda s=sweeper: s.now_s,
+            before_s=1.0,
+        )
+        best = search.run()
+        losses.append(milliseconds(best.best_n_gpu_layers) / fastest - 1)
+        shares.append(sweeper.now_s / full.now_s)
+        assert best.cost_share == pytest.approx(shares[-1], rel=0.25)
+    assert sum(loss <= 0.03 for loss in losses) >= 0.9 * n_runs, sorted(losses)[-10:]
+    assert max(losses) <= 0.06
+    assert max(shares) <= 0.25, sorted(shares)[-5:]
+
+
+def short_cell_of(count):
+    return RunSpec("m.gguf", n_gpu_layers=count, n_gen=8, repetitions=5)
+
+
 def cell_of(count):
     return RunSpec("m.gguf", n_gpu_layers=count, n_gen=64, repetitions=5)
 
@@ -304,7 +385,7 @@ def test_a_search_keeps_its_bounds(recorded, milliseconds):
 def test_a_search_whose_time_is_used_up_says_what_might_still_win(recorded):
     """A crossing that costs as much as it saves leaves doubts that a quarter of twelve counts cannot settle."""
     best, full_s = search_script(recorded[0], lambda n: 50 + (6 if n else 0) - 0.05 * n, counts=range(0, 36, 3))
-    assert len(best.measured) == 3
+    assert len(best.measured) <= 5
     assert best.spent_s / full_s <= 0.26
     assert "might still win by up to" in best.stopped
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import pathlib
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import click
+import psutil
 
 from harness.cli.keeper import Keeper
 from harness.cli.options import (
@@ -125,7 +128,9 @@ def command(models: Sequence[str], **options: Any) -> None:
         )
         run = _Run(path, options, blocks, survey, counts, plan, keeper)
         if known:
-            _complain(f"going on with {resumed}: {len({id(record) for record in known.values()})} cells are known.")
+            _complain(
+                f"going on with {resumed}: {len({id(record) for same in known.values() for record in same})} cells are known."
+            )
         outcome = run.search(known) if options["best"] else run.sweep(known)
     _show(outcome, run)
     keeper.say_where()
@@ -163,7 +168,12 @@ def _find(reference: str) -> str:
 
 
 def _describe_file(spec: RunSpec) -> dict[str, Any]:
-    path = pathlib.Path(spec.model)
+    return _file_facts(pathlib.Path(spec.model))
+
+
+@functools.cache
+def _file_facts(path: pathlib.Path) -> dict[str, Any]:
+    """A file's hash takes as long as a short measurement: once a sweep is enough."""
     return {"file_sha256": hash_file(path), "is_synthetic": is_synthetic(path)}
 
 
@@ -204,6 +214,11 @@ def _find_journal(options: dict[str, Any]) -> pathlib.Path | None:
     if not found:
         raise UsageError(f"There is no sweep in {options['results']} to go on with; leave out --resume.")
     return found[-1]
+
+
+def _age_s() -> float:
+    """Seconds that this process has lived."""
+    return max(time.time() - psutil.Process().create_time(), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +307,7 @@ class _Run:
                 self.counts,
                 lambda count: self.cells((count,), tests),
                 self.work,
+                before_s=_age_s(),
             )
             try:
                 best = search.run()
@@ -376,9 +392,13 @@ def _export(outcome: _Outcome, run: _Run, crossing: float | None, reasons: Seque
             "best_n_gpu_layers": outcome.best.best_n_gpu_layers,
             "measured_counts": list(outcome.best.measured),
             "cost_share": round(outcome.best.cost_share, 4),
+            "cost_share_is_lower_bound": bool(outcome.best.reused_s),
+            "looks": {str(count): n for count, n in outcome.best.looks.items()},
+            "confirmed_cost_s": {str(count): cost for count, cost in outcome.best.confirmed.items()},
             "reason": " ".join(f"{reason[0].upper()}{reason[1:]}." for reason in reasons),
             "goal": dataclasses.asdict(outcome.best.goal),
             "spent_s": outcome.best.spent_s,
+            "spent_before_resume_s": outcome.best.reused_s,
             "full_sweep_s_estimated": outcome.best.full_sweep_s,
             "failed": {str(count): text for count, text in outcome.best.failed.items()},
             "skipped": {str(count): text for count, text in outcome.best.skipped.items()},
