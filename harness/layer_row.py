@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.record import Buffer, Caution, Device, Power, Record, group_servers
+from harness.record import Buffer, Caution, Device, Record, group_servers
 from harness.spec import RunSpec
-from harness.stats import summarize
+from harness.stats import joules_per_token, summarize
 from harness.theory.resident import device_of_buffer
-from harness.units import NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +104,6 @@ def _speed(record: Record, *, is_depth_varied: bool) -> Speed:
         joules_per_token(record),
         summary.cautions,
     )
-
-
-def joules_per_token(record: Record) -> float | None:
-    """Energy of one token over all sources that told; None where none did.
-
-    Each source's mean power is taken times the timed duration, so that the few ms around a repetition do not count.
-    """
-    power: tuple[Power, ...] = record.telemetry.power if record.telemetry else ()
-    if not power or not record.timed:
-        return None
-    timed_s = sum(sample.duration_ns for sample in record.timed) / NS_PER_S
-    watts = sum(item.joules / item.window_s for item in power)
-    return watts * timed_s / (record.asked.n_tokens * len(record.timed))
 
 
 def group_memory(buffers: Sequence[Buffer], devices: Sequence[Device] = ()) -> dict[str, dict[str, int]]:

@@ -184,6 +184,29 @@ def measured_s(record: Record) -> float:
     return (load_ns + sum(sample.duration_ns for sample in record.samples)) / NS_PER_S
 
 
+def collect_rows(records: Sequence[Record]) -> list[LayerRow]:
+    """The rows of a sweep's journal: a placement each, whatever a search or a resumed sweep measured in several goes.
+
+    A failure counts only where the cell was not measured after it. Records of other models than the last one are left out.
+    """
+    own = [record for record in records if record.asked.model == records[-1].asked.model]
+    cells: dict[RunSpec, Record] = {}
+    for record in own:
+        # Looks of one cell differ in how often and how it was prepared.
+        cell = dataclasses.replace(record.asked, repetitions=1, warmup=True, delay_s=0.0)
+        before = cells.get(cell)
+        if before is None or before.failure or not before.timed:
+            cells[cell] = record
+        elif record.timed and not record.failure:
+            cells[cell] = _join(before, record)
+    varied = find_varied(list(cells))
+    placements: dict[RunSpec, list[Record]] = {}
+    for cell, record in cells.items():
+        placements.setdefault(_placement(cell), []).append(record)
+    rows = [make_row(group, varied) for group in placements.values()]
+    return sorted(rows, key=lambda row: row.n_gpu_layers)
+
+
 def find_capacities(spec: RunSpec, devices: Sequence[Device]) -> list[Capacity]:
     """The devices that llama.cpp would give layers to, in its order.
 

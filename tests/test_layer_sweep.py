@@ -17,7 +17,17 @@ import pytest
 from harness.catalog import Shape
 from harness.devices import survey_devices
 from harness.layer_row import make_row
-from harness.layers import GOALS, Search, Sweeper, estimate_crossing, explain_best, measure_wire, recall
+from harness.layers import (
+    GOALS,
+    Search,
+    Sweeper,
+    collect_rows,
+    estimate_crossing,
+    explain_best,
+    measure_wire,
+    measured_s,
+    recall,
+)
 from harness.machine import describe_machine
 from harness.record import Device, from_json, to_json
 from harness.render.layers import export_rows
@@ -411,6 +421,44 @@ def test_a_crossing_is_told_from_the_layers_behind_it(recorded):
     assert estimate_crossing(rows[1:], {n: n / 31 for n in range(32)}) is None
 
 
+def test_what_an_earlier_run_spent_counts_as_far_as_its_records_say(recorded):
+    """A resumed search hands out each record once and adds its durations; the share is then a lower bound and says so."""
+    kept = []
+
+    def keeping(made):
+        for record in ScriptedSweeper.measure(first, made):
+            kept.append(record)
+            yield record
+
+    first = ScriptedSweeper(recorded[0], lambda n: 100 - 2.5 * n)
+    first.measure = keeping
+    work = {n: n / 31 for n in range(32)}
+    whole = Search(first, GOALS["tg"], range(32), lambda n: [cell_of(n)], work, clock=lambda: first.now_s).run()
+    known = recall([dataclasses.replace(record, threads_source="asked") for record in kept], 1)
+    sweeper = Sweeper(Plan("sweep", describe_machine()), lambda record: None, lambda step: None, known=known)
+    again = Search(sweeper, GOALS["tg"], range(32), lambda n: [cell_of(n)], work).run()
+    assert (again.best_n_gpu_layers, again.measured, again.looks) == (
+        whole.best_n_gpu_layers,
+        whole.measured,
+        whole.looks,
+    )
+    assert not any(known.values()), "each record stands for one measurement"
+    assert again.reused_s == pytest.approx(sum(map(measured_s, kept)))
+    assert again.spent_s == pytest.approx(again.reused_s, abs=1), "nothing was measured"
+    assert again.cost_share == pytest.approx(whole.cost_share, rel=0.3), "loads are not in these records"
+
+
+def test_rows_of_a_journal_join_looks_and_drop_failures_that_were_mended(recorded):
+    scripted = ScriptedSweeper(recorded[0], lambda n: 50 - n, out_of_memory_from=20)
+    looks = [dataclasses.replace(cell_of(4), repetitions=n, warmup=n == 1) for n in (1, 2)]
+    records = list(scripted.measure([*looks, cell_of(20), cell_of(30)]))
+    scripted.limit = 25
+    records += scripted.measure([cell_of(20)])
+    rows = collect_rows(records)
+    assert [(row.n_gpu_layers, bool(row.failure)) for row in rows] == [(4, False), (20, False), (30, True)]
+    assert [row.speeds[0].n_samples for row in rows[:2]] == [3, 5]
+
+
 def test_records_are_known_again_whatever_the_path(recorded):
     record = from_json(json.loads(json.dumps(to_json(recorded[0]))))
     from harness.layers import identify
@@ -472,6 +520,21 @@ def test_a_sweep_as_a_user_sees_it(server, results, tmp_path):
     assert "waits for" in out
     svg = (tmp_path / "layers.svg").read_text(encoding="utf-8")
     for words in ("pp8, tokens/s", "tg4, tokens/s", "memory, MiB", "layers on the device"):
+        assert words in svg
+
+
+def test_the_last_sweep_is_drawn_from_its_journal(server, results, tmp_path):
+    code, _, err = harness("plot", "layers", "-o", tmp_path / "none.svg")
+    assert code == 2
+    assert "No sweep over layers was found" in one_sentence(err)
+    code, out, _ = harness(
+        "sweep", "--rpc", server.endpoint, "-ngl", "0,31", "-p", "0", "-n", "2", "-r", "1", "-t", "1"
+    )
+    assert code in (0, 5), out
+    code, _, err = harness("plot", "layers", "-o", tmp_path / "layers.svg")
+    assert code == 0, err
+    svg = (tmp_path / "layers.svg").read_text(encoding="utf-8")
+    for words in ("tg2, tokens/s", "layers on the device", "RPC0"):
         assert words in svg
 
 

@@ -29,7 +29,7 @@ from harness.cli.options import (
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
 from harness.cli.progress import Progress, byte_bar
 from harness.devices import Survey, explain_absence, survey_devices
-from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError, UsageError
+from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, HarnessError, NativeError, StoreError, UsageError
 from harness.layer_row import LayerRow
 from harness.layers import (
     GOALS,
@@ -39,10 +39,12 @@ from harness.layers import (
     Wire,
     estimate_crossing,
     explain_best,
+    find_capacities,
     measure_wire,
     recall,
 )
 from harness.machine import count_physical_cores, machine_slug
+from harness.overhead import find_model, plan_compute
 from harness.render.layers import Page, describe_wire, export_rows, flag_lines, render_rows, wrap
 from harness.sources.gguf_file import read_file_header
 from harness.sources.model_file import default_model, hash_file, is_synthetic
@@ -51,7 +53,7 @@ from harness.spec import Grid, RunSpec, parameters, whole_numbers
 from harness.store import read_records
 from harness.sweep import Plan
 from harness.telemetry import Station
-from harness.theory.offload import Blocks, clamp_counts, describe_blocks
+from harness.theory.offload import Blocks, clamp_counts, describe_blocks, predict_fit
 
 _EXAMPLES = """
 \b
@@ -272,10 +274,33 @@ class _Run:
                 blocks=self.blocks,
                 devices=self.survey.build.devices,
                 known=known,
+                compute_bytes=self._plan_compute(cells),
                 try_anyway=self.options["try_anyway"],
             )
             with contextlib.closing(sweeper):
                 yield sweeper, progress
+
+    def _plan_compute(self, cells: Sequence[RunSpec]) -> dict[str, int]:
+        """What computing needs on each device, from one dry run with all layers and the longest context.
+
+        It takes as long as a start, so it is left out where nothing of it matters: no device says what it has free, or weights and
+        cache of the largest placement take less than half of that.
+        """
+        largest = max(cells, key=lambda cell: (cell.n_ctx, cell.n_gpu_layers))
+        capacities = find_capacities(largest, self.survey.build.devices)
+        half = [dataclasses.replace(item, free_bytes=item.free_bytes and item.free_bytes // 2) for item in capacities]
+        if predict_fit(self.blocks, largest, half).fits:
+            return {}
+        try:
+            sizes, trouble = plan_compute(find_model(self.path, weights=False), largest)
+        except HarnessError as error:
+            sizes, trouble = {}, str(error)
+        if trouble:
+            _complain(
+                f"what computing needs on a device is not known ({trouble.rstrip('.')}): what is said to fit may not; "
+                "weights and cache are a lower bound."
+            )
+        return sizes
 
     def sweep(self, known: dict[Any, Any]) -> _Outcome:
         cells = self.cells(self.counts)
