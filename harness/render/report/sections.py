@@ -10,7 +10,8 @@ from typing import Any
 
 from harness.record import Machine, Record
 from harness.render.figure import PALETTE, new_figure
-from harness.render.report.answers import show_memory, show_predictions, show_published, show_roofline
+from harness.render.report.answers import show_predictions, show_published, show_roofline
+from harness.render.report.ledgers import show_memory, show_token_time
 from harness.render.report.material import Material, machine_key
 from harness.render.report.parts import Cell, Chart, Facts, Footnotes, Part, Points, Prose, Table
 from harness.render.report.picture import plain
@@ -391,8 +392,13 @@ def list_warnings(material: Material) -> Sequence[Part]:
     counts: dict[tuple[str, bool], int] = {}
     cautions = [caution for record in material.records for caution in summarize(record).cautions]
     cautions += [caution for run in material.texts for caution in run.warnings]
-    for caution in cautions:
-        counts[caution.text, caution.distrust] = counts.get((caution.text, caution.distrust), 0) + 1
+    found = [(caution.text, caution.distrust) for caution in cautions]
+    # A ledger, and a roof, count as one figure each.
+    for kind, field in (("time-ledger", "cautions"), ("roofline", "warnings")):
+        told = [caution for line in material.of(kind) for caution in line.values.get(field, ())]
+        found += [(str(caution["text"]), bool(caution["distrust"])) for caution in told]
+    for key in found:
+        counts[key] = counts.get(key, 0) + 1
     rows = [
         [text, "not to be trusted" if distrust else "with care", Cell(str(count), count)]
         for (text, distrust), count in sorted(counts.items(), key=lambda item: (not item[0][1], item[0][0]))
@@ -490,6 +496,7 @@ SECTIONS: dict[str, tuple[Callable[[Material], Sequence[Part]], tuple[str, ...]]
     "Speeds": (show_speeds, ("result",)),
     "Layers on the GPU": (show_layers, ("result",)),
     "Memory": (show_memory, ("overhead",)),
+    "A token's time": (show_token_time, ("time-ledger",)),
     "Under the roof": (show_roofline, ("roofline",)),
     "Texts": (show_texts, ("run",)),
     "Beside Ollama": (show_ollama, ("ollama-comparison",)),
