@@ -44,6 +44,11 @@ def _show_one_memory(material: Material, values: Mapping[str, Any]) -> list[Part
         for row in values["ledger"]
     ]
     totals = values.get("totals") or {}
+    remarks = []
+    if steps := values.get("steps"):
+        before = steps[0]["rss_bytes"]  # the ledger is about what came after
+        rows.append(["Python, before all that", "CPU", *(_bytes_cell(before) for _ in names)])
+        remarks = ["In all, allocated: once every page was touched; what is not in memory yet is not taken off."]
     rows.append(["in all", "host", *(_bytes_cell(totals.get(f"{name}_bytes")) for name in names)])
     chart = Chart(
         lambda theme: draw_kept_ledger(values, theme=theme),
@@ -52,7 +57,7 @@ def _show_one_memory(material: Material, values: Mapping[str, Any]) -> list[Part
     table = Table(
         ("what", "where", "predicted", "allocated", "resident"),
         rows,
-        [str(text) for text in values.get("warnings", ())],
+        remarks=[*remarks, *(str(text) for text in values.get("warnings", ()))],
     )
     drawn = any(row[f"{name}_bytes"] for row in values["ledger"] for name in names)
     return [Facts(facts, _title(values["model"], values.get("is_synthetic"))), *([chart] if drawn else []), table]
@@ -160,7 +165,7 @@ def _show_whole(ledger: TimeLedger) -> list[Part]:
         "waiting alone, timed for itself."
     )
     headers = ("a token, by tokens in the cache", *(f"{depth.depth:,}" for depth in ledger.depths))
-    return [Table(headers, rows, [note])]
+    return [Table(headers, rows, remarks=[note])]
 
 
 def _part(whole: WholeToken | None, name: str) -> float | None:
@@ -199,18 +204,18 @@ def _show_operations(depths: Sequence[DepthLedger], ledger: TimeLedger) -> Table
         notes.append(
             "Watching came out cheaper than not watching: the machine was restless, and the shares are doubtful."
         )
-    return Table([*headers, "of the roof"] if ledger.roof_bytes_per_s else headers, rows, notes)
+    return Table([*headers, "of the roof"] if ledger.roof_bytes_per_s else headers, rows, remarks=notes)
 
 
 def _show_cache(ledger: TimeLedger) -> Table:
     rows: list[list[Cell | str]] = []
     for fit in ledger.fits:
-        between = "—" if fit.low_ns is None else f"{fit.low_ns:.1f} – {fit.high_ns:.1f} ns"
+        between = "—" if fit.low_ns is None else f"{fit.low_ns:,.1f} – {fit.high_ns:,.1f} ns"
         size, speed = fit.bytes_per_token, fit.bandwidth_bytes_per_s
         rows.append(
             [
                 fit.cache_type,
-                Cell(f"{fit.slope_ns:.1f} ns", fit.slope_ns),
+                _ns(fit.slope_ns),
                 between,
                 "—" if size is None else Cell(f"{size:,}", size),
                 "—" if speed is None else Cell(f"{speed / 1e9:.2f}", speed),
@@ -223,7 +228,7 @@ def _show_cache(ledger: TimeLedger) -> Table:
         if any(f.slope_ns < 0 for f in ledger.fits)
         else []
     )
-    return Table(headers, rows, notes)
+    return Table(headers, rows, remarks=notes)
 
 
 def _show_loads(ledger: TimeLedger) -> Table:
@@ -237,7 +242,7 @@ def _show_loads(ledger: TimeLedger) -> Table:
         for load in ledger.loads
     ]
     notes = ["In RAM: what of the file was in the system's memory before. Ready: model, context and first token."]
-    return Table(("load", "model", "context", "first token", "second", "ready", "in RAM", "times"), rows, notes)
+    return Table(("load", "model", "context", "first token", "second", "ready", "in RAM", "times"), rows, remarks=notes)
 
 
 def _show_gap(gap: Gap) -> Table:
@@ -247,7 +252,7 @@ def _show_gap(gap: Gap) -> Table:
     rate = f"{format_rate(1e9 / gap.completion_ns)} t/s"
     rows.append(["= create_completion(stream=True)", _ns(gap.completion_ns), rate])
     notes = ["The same prompt, threads, cache and flash attention; a step below zero is noise."]
-    return Table(("an application with llama_cpp.Llama", "a token", "of the bench"), rows, notes)
+    return Table(("an application with llama_cpp.Llama", "a token", "of the bench"), rows, remarks=notes)
 
 
 def _ns(duration_ns: float | None) -> Cell | str:

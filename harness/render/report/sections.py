@@ -99,7 +99,8 @@ def _machine_pairs(material: Material, machine: Machine) -> list[tuple[str, str]
         pairs.append(("system", text))
     for text in dict.fromkeys(
         f"{build.ggml_commit.split('-')[0]} (ggml {build.ggml_version}, llama-cpp-python {build.llama_cpp_python}), "
-        f"{', '.join(build.backends)}"
+        # Servers have addresses of their own, which are among the devices.
+        f"{', '.join(dict.fromkeys(name.partition('[')[0] for name in build.backends))}"
         for build in builds
     ):
         pairs.append(("llama.cpp", text))
@@ -127,7 +128,9 @@ def show_speeds(material: Material) -> Sequence[Part]:
     table = Table(["machine", *headers] if several else headers, rows, footnotes.texts())
     charts: list[Part] = []
     for kind, title in (("pp", "Prompt processing"), ("tg", "Text generation")):
-        chosen = [record for record in records if _pure_kind(record) == kind]
+        pure = [record for record in records if _pure_kind(record) == kind]
+        # Of what was measured again, the latest bar: the table has them all.
+        chosen = list({_bar_label(material, record, pure): record for record in pure}.values())
         if chosen:
             charts.append(_speed_chart(material, chosen[-MAX_BARS:], title))
     return [*charts, table]
@@ -186,7 +189,9 @@ def _speed_chart(material: Material, records: Sequence[Record], title: str) -> C
     told = "; ".join(
         f"{label} {format_rate(summary.rate_tok_per_s)}" for label, summary in zip(labels, summaries, strict=True)
     )
-    return Chart(draw, f"{title}: {told}", f"{title}, tokens/s. The orange line is the 95 % interval of the median.")
+    has_interval = any(summary.rate_low is not None for summary in summaries)
+    how = " The orange line is the 95 % interval of the median." if has_interval else ""
+    return Chart(draw, f"{title}: {told}", f"{title}, tokens/s.{how}")
 
 
 def _bar_label(material: Material, record: Record, others: Sequence[Record]) -> str:
@@ -194,8 +199,8 @@ def _bar_label(material: Material, record: Record, others: Sequence[Record]) -> 
     parts = [_shorten(_model_name(record), 34), record.asked.test]
     if len({other.asked.n_threads for other in others}) > 1:
         parts.append(f"{record.asked.n_threads} threads")
-    if len({other.asked.n_gpu_layers for other in others}) > 1:
-        parts.append(f"-ngl {record.asked.n_gpu_layers}")
+    if len({_layers(other) for other in others}) > 1:
+        parts.append(_layers(record))
     if len(material.machines) > 1:
         parts.append(_shorten(material.machine_name(record.machine), 24))
     return " · ".join(parts)
@@ -265,7 +270,7 @@ def _layer_chart(sweeps: Mapping[tuple[Any, ...], Mapping[int, Record]], title: 
                 places, [summary.rate_tok_per_s for _, summary in points], marker="o", color=PALETTE[at % len(PALETTE)],
                 label=plain(_shorten(f"{key[1]} {key[2]}", 50)),
             )  # fmt: skip
-        axis.set_xlabel("layers that ran on a GPU")
+        axis.set_xlabel("layers that ran on a GPU or another machine")
         axis.set_ylabel(f"{title}, tokens/s")
         axis.set_ylim(bottom=0)
         add_legend(axis, theme=theme)
