@@ -87,7 +87,7 @@ figure svg { height: auto; max-width: 48rem; min-width: 34rem; width: 100%; }
   h2, h3 { break-after: avoid; }
   .wide, figure > div { overflow: visible; }
   figure svg { min-width: 0; width: 13cm; }
-  dl { break-after: avoid; }
+  dl, h2 + p { break-after: avoid; }
 }
 """
 
