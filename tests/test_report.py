@@ -108,6 +108,17 @@ def test_the_quickest_is_named_with_its_interval(measured):
     assert "95 % interval" in sentence
 
 
+def test_the_quickest_is_told_with_its_devices_and_doubts(measured):
+    resolved = dataclasses.replace(measured[0].resolved, layers_by_device={"CPU": 1, "CUDA0": 30})
+    busy = dataclasses.replace(
+        measured[0], resolved=resolved, warnings=(Caution("busy-machine", "busy", distrust=True),)
+    )
+    assert "layers: 1 CPU + 30 CUDA0; not to be trusted." in Text(render_report(material([to_json(busy)]))).text
+    plain_text = Text(render_report(material([to_json(measured[0])]))).text
+    assert "layers: " not in plain_text
+    assert "not to be trusted." not in plain_text
+
+
 def test_every_kind_has_its_section_and_an_empty_one_is_left_out(measured, text_run):
     page = Text(render_report(material([to_json(measured[0])])))
     assert "Texts" not in page.text

@@ -48,7 +48,7 @@ _STYLE = """
   :root { --back: #0d1117; --ink: #e6edf3; --faint: #9198a1; --line: #3d444d; --stripe: #151b23; --link: #4493f8; }
 }
 body { background: var(--back); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-body { margin: 0 auto; max-width: 70rem; padding: 1.5rem; }
+body { margin: 0 auto; max-width: 76rem; padding: 1.5rem; }
 h1 { font-size: 1.7rem; margin: 0 0 .3rem; }
 h2 { border-bottom: 1px solid var(--line); font-size: 1.25rem; margin: 2.2rem 0 .8rem; padding-bottom: .2rem; }
 h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
@@ -57,7 +57,7 @@ nav { display: flex; flex-wrap: wrap; gap: .2rem 1em; }
 nav a { color: var(--link); text-decoration: none; white-space: nowrap; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { border-bottom: 1px solid var(--line); padding: .3rem .7rem; text-align: left; vertical-align: top; }
+th, td { border-bottom: 1px solid var(--line); padding: .3rem .55rem; text-align: left; vertical-align: top; }
 td { max-width: 24em; min-width: 9em; overflow-wrap: break-word; }
 td.number, td.short { min-width: 0; }
 td.number { text-align: right; }

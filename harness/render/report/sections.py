@@ -68,10 +68,17 @@ def _tell_best(material: Material, kind: str) -> str | None:
     interval = _interval(summary)
     between = f" (95 % interval {interval})" if interval != "—" else " (too few repetitions for an interval)"
     where = f" on {material.machine_name(best.machine)}" if len(material.machines) > 1 else ""
+    doubt = "; not to be trusted" if any(caution.distrust for caution in summary.cautions) else ""
     return (
         f"{what} {format_rate(summary.rate_tok_per_s)} tokens/s{between}: {best.asked.test}, {_model_name(best)}, "
-        f"{best.asked.n_threads} threads{where}."
+        f"{best.asked.n_threads} threads{_tell_devices(best)}{where}{doubt}."
     )
+
+
+def _tell_devices(record: Record) -> str:
+    """Where the layers were, unless all were on the CPU."""
+    layers = record.resolved.layers_by_device if record.resolved else {}
+    return "" if set(layers) <= {"CPU"} else f", layers: {_layers(record)}"
 
 
 # --- machines ---------------------------------------------------------------------------------------------------------
