@@ -27,6 +27,7 @@ from harness.sources.references import (
 )
 from harness.sources.sparse_model import HeaderFile, write_sparse
 from harness.spec import RunSpec
+from harness.theory.anatomy import name_file_type
 from harness.theory.gguf import BytesSource, Header, read_header
 from harness.theory.kv_cache import read_count
 from harness.theory.ledger import (
@@ -108,6 +109,7 @@ class Model:
             n_layers=count_layers(header),
             n_ctx_train=read_count(header, "context_length"),
             is_synthetic=header.metadata.get("harness.synthetic") is True and self.path is not None,
+            file_type=name_file_type(header),
         )
 
 

@@ -290,3 +290,10 @@ def test_the_title_stays_in_the_picture():
     figure.draw_without_rendering()
     (axis,) = figure.axes
     assert axis.title.get_window_extent().x1 <= figure.bbox.x1
+
+
+def test_the_heading_says_which_quantization_it_is_about():
+    """A catalog name without one does not."""
+    subject = dataclasses.replace(REPORT.subject, file_type="Q4_K - Medium")
+    assert "layers · Q4_K - Medium · file" in render_table(dataclasses.replace(REPORT, subject=subject))
+    assert "None" not in render_table(REPORT).splitlines()[1]
