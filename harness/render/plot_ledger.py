@@ -14,6 +14,9 @@ from harness.units import GIB, MIB
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+#: Longer names are cut, so that the title stays in the picture.
+_LABEL_WIDTH = 60
+
 #: The parts of a bar from left to right, each with the causes that it stands for.
 PARTS: dict[str, tuple[str, ...]] = {
     "weights as in the file": (MAPPED, COPIED),
@@ -62,7 +65,8 @@ def _title(report: Report) -> str:
     subject = report.subject
     synthetic = " (synthetic)" if subject.is_synthetic else ""
     context = f", context {report.forecast.n_ctx}" if len(report.forecasts) == 1 else ""
-    return f"Where the memory goes: {subject.label}{synthetic}{context}"
+    label = subject.label if len(subject.label) <= _LABEL_WIDTH else f"{subject.label[: _LABEL_WIDTH - 1]}…"
+    return f"Where the memory goes\n{label}{synthetic}{context}"
 
 
 def _make_bars(report: Report) -> dict[str, dict[str, int]]:
