@@ -8,7 +8,7 @@ import sqlite3
 
 import pytest
 
-from harness.record import Caution, Failure, Sample
+from harness.record import Caution, Failure, Power, Sample, Telemetry
 from harness.render.bench import bench_fields
 from harness.render.formats import FORMATS
 
@@ -109,3 +109,19 @@ def test_the_median_is_not_the_mean(recorded):
     row = json.loads(FORMATS["json"]([dataclasses.replace(recorded[0], samples=samples)]))[0]
     assert row["median_ns"] == 100
     assert row["avg_ns"] == 250
+
+
+def test_energy_is_a_column_where_something_told_it_and_none_elsewhere(recorded):
+    assert "J/token" not in FORMATS["table"](recorded)
+    assert "joules" not in FORMATS["json"](recorded) + FORMATS["csv"](recorded)
+    watched = dataclasses.replace(
+        recorded[0], telemetry=Telemetry(power=(Power("rapl:package-0", 100.0, 2.0),), sampler_share=0.004)
+    )
+    for name in ("table", "md"):
+        text = FORMATS[name]([watched, recorded[1]])
+        assert "J/token by rapl:package-0; watching took 0.40% of one CPU" in text
+        assert max(map(len, FORMATS["table"]([watched]).splitlines())) <= 80
+    first, second = json.loads(FORMATS["json"]([watched, recorded[1]]))
+    assert first["joules_per_token"] > 0
+    assert "joules_per_token" not in second
+    assert FORMATS["csv"]([watched, recorded[1]]).splitlines()[0].endswith(",joules_per_token")

@@ -34,6 +34,7 @@ from harness.errors import NativeError, StoreError, UsageError
 from harness.overhead import Model, examine, find_model, make_spec
 from harness.render.ollama_account import ollama_parts
 from harness.render.overhead import FORMATS, export_report
+from harness.rpc import check_servers
 from harness.spec import MAX_TOKENS, whole_numbers
 from harness.store import utc_now
 from harness.theory.ledger import Report
@@ -181,6 +182,7 @@ def _examine(model: Model, options: dict[str, Any], *, predict_only: bool) -> Re
     contexts = sorted(set(flatten(options["contexts"]))) or [max(usual, 8)]
     single = _single_values(options)
     specs = [make_spec(model, n_ctx, single) for n_ctx in contexts]
+    check_servers(specs[0].rpc)
     with _narrator() as watch:
         return examine(
             model,

@@ -162,6 +162,7 @@ _INPUT = ("token_embd.weight", "position_embd.weight", "token_types.weight", "pe
 #: Tensors outside the blocks that llama.cpp keeps with the first layer, and those that each layer shares.
 #: Source: src/llama-arch.cpp LLM_TENSOR_INFOS, LLM_TENSOR_LAYER_REPEATING.
 _FIRST_LAYER = ("token_embd_norm", "per_layer_model_proj", "per_layer_proj_norm")
+_EXPERTS = re.compile(r"blk\.([0-9]{1,4})\.ffn_(up|down|gate|gate_up)_(ch|)exps")
 _SHARED = ("rope_freqs", "rope_factors_long", "rope_factors_short")
 
 
@@ -219,7 +220,8 @@ class WeightPlan:
         on_device: dict[int, list[Tensor]] = {}
         repacked: dict[str, int] = {}
         for use in self._uses:
-            homes = {None} if use.layers is None else {placement[layer] for layer in use.layers}
+            stays = use.layers is None or _is_kept_back(use.tensor.name, spec.n_cpu_moe)
+            homes = {None} if stays else {placement[layer] for layer in use.layers or ()}
             for home in homes:
                 if home is not None:
                     on_device.setdefault(home, []).append(use.tensor)
@@ -233,6 +235,15 @@ class WeightPlan:
             *(Line(REPACKED, HOST, buffer, size) for buffer, size in repacked.items()),
             *(line for home, tensors in on_device.items() for line in _price_device(tensors, self._host.devices[home], mapped)),
         ]  # fmt: skip
+
+
+def _is_kept_back(name: str, n_cpu_moe: int) -> bool:
+    """Whether a tensor holds experts that -ncmoe keeps in host memory, where it is laid out as the CPU's layers are.
+
+    Source: LLM_FFN_EXPS_REGEX in common/common.h; llama-model-loader.cpp create_tensor (buft_list_cpu for such overrides).
+    """
+    match = _EXPERTS.match(name)
+    return match is not None and int(match[1]) < n_cpu_moe
 
 
 def _price_host(tensors: Sequence[Tensor], mapped: bool, host: Host) -> Iterable[Line]:
