@@ -30,9 +30,7 @@ def render_table(records: Sequence[Record]) -> str:
         textwrap.fill(note, _WIDTH, subsequent_indent="    ", break_on_hyphens=False) for note in footnotes.lines()
     ]
     energy = _energy_notes(records)
-    return "
-".join([*filter(None, lines), "", body, *([""] if energy else []), *energy, *notes]) + "
-"
+    return "\n".join([*filter(None, lines), "", body, *([""] if energy else []), *energy, *notes]) + "\n"
 
 
 def render_markdown(records: Sequence[Record]) -> str:
