@@ -27,6 +27,7 @@ from harness.sources.references import (
 )
 from harness.sources.sparse_model import HeaderFile, write_sparse
 from harness.spec import RunSpec
+from harness.theory.anatomy import name_file_type
 from harness.theory.gguf import BytesSource, Header, read_header
 from harness.theory.kv_cache import read_count
 from harness.theory.ledger import (
@@ -111,6 +112,7 @@ class Model:
             n_layers=count_layers(header),
             n_ctx_train=read_count(header, "context_length"),
             is_synthetic=header.metadata.get("harness.synthetic") is True and self.path is not None,
+            file_type=name_file_type(header),
         )
 
 
@@ -263,15 +265,22 @@ def _forecast_one(model: Model, spec: RunSpec, host: Host, dry: _DryRun, index: 
     if len({line.device for line in lines if line.cause == COMPUTE and line.device != HOST}) > 1:
         remarks.append(SEVERAL_DEVICES)
     _check_cache(lines, remarks, plan.get("cache_bytes"))
-    runtime, interpreter = _forecast_runtime(model, spec, dry, lines)
+    flash = plan.get("flash_attn")
+    n_cells = spec.n_prompt if _has_scores(flash, lines) else None
+    runtime, interpreter = _forecast_runtime(model, spec, dry, lines, n_cells=n_cells)
     return Forecast(
         spec=spec,
         lines=tuple(lines),
         runtime=runtime,
         interpreter_bytes=interpreter,
-        flash_attn=plan.get("flash_attn"),
+        flash_attn=flash,
         remarks=tuple(remarks),
     )
+
+
+def _has_scores(flash_attn: bool | None, lines: Sequence[Line]) -> bool:
+    """Whether the CPU makes whole matrices of attention scores: layers with their cache here, and no flash attention."""
+    return flash_attn is False and any(line.cause == KV and line.device == HOST for line in lines)
 
 
 def _predict(model: Model, spec: RunSpec, host: Host) -> Prediction:
@@ -300,7 +309,7 @@ def _check_cache(lines: list[Line], remarks: list[str], planned_bytes: int | Non
 
 
 def _forecast_runtime(
-    model: Model, spec: RunSpec, dry: _DryRun, lines: Sequence[Line]
+    model: Model, spec: RunSpec, dry: _DryRun, lines: Sequence[Line], *, n_cells: int | None
 ) -> tuple[tuple[Share, ...], int | None]:
     """Take libraries, objects and tables from the dry run's own process, which has all of a real one's but its buffers."""
     if len(dry.readings) < 2 or dry.readings[-1].step != "context":
@@ -314,7 +323,7 @@ def _forecast_runtime(
     shares = account_growth(dry.readings, real, ()).runtime
     if not shares:
         return (), dry.readings[0].rss_bytes
-    work = Share(WORK, work_bytes(model.header, spec))
+    work = Share(WORK, work_bytes(model.header, spec, n_cells=n_cells))
     return (*(share for share in shares if share.cause != WORK), work), dry.readings[0].rss_bytes
 
 
@@ -472,7 +481,7 @@ def examine(
     """
     watch("dry run")
     forecasts, host = forecast(model, specs)
-    remarks = list(_context_remarks(model, specs))
+    remarks = [*_context_remarks(model, specs), *_score_remarks(model, forecasts[-1])]
     cards: tuple[CardFit, ...] = ()
     try:
         cards = fit_cards(model, forecasts[0], host, vram_bytes)
@@ -488,6 +497,14 @@ def examine(
     if isinstance(outcome, Failure):
         return dataclasses.replace(report, failure=_tell(outcome))
     return dataclasses.replace(report, measurement=outcome)
+
+
+def _score_remarks(model: Model, last: Forecast) -> Iterator[str]:
+    """What attention scores take once the context is full, where they are made and the ledger's prompt is shorter."""
+    if last.n_ctx <= PROMPT_TOKENS or not last.runtime or not _has_scores(last.flash_attn, last.lines):
+        return
+    full = work_bytes(model.header, last.spec, n_cells=last.n_ctx)
+    yield f"without flash attention the work buffers grow to {format_gb(full)} when {last.n_ctx} tokens are in the context"
 
 
 def _context_remarks(model: Model, specs: Sequence[RunSpec]) -> Iterator[str]:

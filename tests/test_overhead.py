@@ -214,6 +214,20 @@ def test_the_whole_process_is_predicted_within_two_percent(report):
     assert totals["predicted_bytes"] == pytest.approx(totals["measured_bytes"], rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("n_ctx", "options"), [(1024, {"flash_attn": "off", "mmap": "off", "repack": False}), (4096, {"type_k": "q8_0"})]
+)
+def test_the_process_is_predicted_with_other_settings_too(model, n_ctx, options):
+    found = find_model(model, weights=True)
+    report = examine(found, [make_spec(found, n_ctx, options)])
+    assert report.measurement is not None, report.failure
+    if not report.measurement.readings[0].maps:
+        pytest.skip("needs an OS that tells mappings apart (Linux)")
+    totals = total_bytes(report)
+    assert totals["predicted_bytes"] == pytest.approx(totals["measured_bytes"], rel=0.02)
+    assert any("without flash attention" in remark for remark in report.remarks) == ("flash_attn" in options)
+
+
 def test_a_model_of_405b_needs_no_weights():
     found = find_model("llama3.1:405b:q4_0", weights=False)
     report = examine(found, [make_spec(found, 8192, {})], predict_only=True, vram_bytes=8 * 10**9)
@@ -429,6 +443,16 @@ def test_predicting_keeps_nothing_and_needs_one_value_each(results):
     assert isinstance(invoke("-m", "a.gguf", "-m", "b.gguf").exception, UsageError)
     assert invoke("--vram", "eight").exit_code == 2
     assert invoke("--ctx", "3").exit_code == 2
+
+
+def test_ollamas_account_is_missed_in_a_csv(results):
+    wanted = ("-m", "llama3.1:8b:q4_0", "--predict-only", "--ollama-2024")
+    done = invoke(*wanted, "-o", "csv")
+    assert "-o json has Ollama's account too" in done.stderr
+    assert done.stdout.startswith("cause,device,")
+    account = json.loads(invoke(*wanted, "-o", "json").stdout)["ollama_2024"]
+    assert (account["size_bytes"], account["size"], account["processor"]) == (6_654_289_920, "6.7 GB", "100% GPU")
+    assert {"layers", "graph_bytes", "size_vram_bytes", "terms"} <= account.keys()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the server is ended by POSIX signals")

@@ -165,7 +165,10 @@ def _account_for_memory(reference: str, options: dict[str, Any]) -> int:
 
 def _write(report: Report, told: Told | None, output: str) -> str:
     """The report in a format, with Ollama's account behind it where it was asked for."""
-    if told is None or output == "csv":
+    if told is None:
+        return FORMATS[output](report)
+    if output == "csv":
+        click.echo("harness: note: -o csv holds the ledger alone; -o json has Ollama's account too.", err=True)
         return FORMATS[output](report)
     if output == "json":
         return json.dumps({**export_report(report), "ollama_2024": told.data}, indent=2, ensure_ascii=False) + "\n"

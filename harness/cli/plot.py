@@ -26,6 +26,7 @@ Examples:
   harness plot bandwidth -o bandwidth.png
   harness plot depth -o depth.png bench_results/
   harness plot history -o history.png
+  harness plot ledger -o ledger.png             the latest harness overhead
   harness plot layers -o layers.png             the last harness sweep
 """
 
@@ -107,6 +108,19 @@ def _draw_history(material: Material, theme: str) -> Any:
     return draw_history(material.measured, theme)
 
 
+def _draw_ledger(material: Material, theme: str) -> Any:
+    """The latest memory ledger that was kept."""
+    from harness.cli.journals import warn
+    from harness.errors import UsageError
+    from harness.render.plot_ledger import draw_kept_ledger
+    from harness.store import read_lines
+
+    ledgers = read_lines(material.journals, warn, ("overhead",), dict)
+    if not ledgers:
+        raise UsageError("No memory ledger was kept; run `harness overhead` first.")
+    return draw_kept_ledger(max(ledgers, key=lambda values: str(values.get("time_utc") or "")), theme=theme)
+
+
 def _draw_layers(material: Material, theme: str) -> Any:
     from harness.layers import collect_rows
     from harness.render.plot_layers import draw_layers
@@ -133,6 +147,7 @@ KINDS: dict[str, Callable[[Material, str], Any]] = {
     "accuracy": _draw_accuracy,
     "depth": _draw_depth,
     "history": _draw_history,
+    "ledger": _draw_ledger,
     "layers": _draw_layers,
 }
 
@@ -156,6 +171,8 @@ def command(
     results: pathlib.Path,
 ) -> None:
     """Draw KIND: machines (speed by machine), size (speed against size), bandwidth (prompts and generation against it, Apple's line),
+    accuracy (published scores by model), depth (speed against a filled cache), history (speed over time), ledger (where the memory
+    goes, by the latest harness overhead).
     accuracy (published scores by model), depth (speed against a filled cache), history (speed over time),
     layers (speed and memory over the layers on the device, of the last sweep).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from harness.spec import defaults, parameters
 from harness.stats import Summary, joules_per_token, summarize
 from harness.units import format_duration, format_mib, format_params, format_rate
 
+_WIDTH = 80
+
 
 def render_table(records: Sequence[Record]) -> str:
     """A plain table under a heading that says once what all rows share."""
@@ -23,8 +26,11 @@ def render_table(records: Sequence[Record]) -> str:
     lines += _preparation(records)
     rest = {name: values for name, values in columns.items() if name not in shared}
     body = tabulate(rest, headers="keys", tablefmt="simple", disable_numparse=True, colalign=_alignment(rest))
+    notes = [
+        textwrap.fill(note, _WIDTH, subsequent_indent="    ", break_on_hyphens=False) for note in footnotes.lines()
+    ]
     energy = _energy_notes(records)
-    return "\n".join([*filter(None, lines), "", body, *([""] if energy else []), *energy, *footnotes.lines()]) + "\n"
+    return "\n".join([*filter(None, lines), "", body, *([""] if energy else []), *energy, *notes]) + "\n"
 
 
 def render_markdown(records: Sequence[Record]) -> str:

@@ -177,6 +177,7 @@ class Subject:
     n_layers: int
     n_ctx_train: int | None
     is_synthetic: bool = False
+    file_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
