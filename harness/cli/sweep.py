@@ -14,11 +14,12 @@ import click
 
 from harness.cli.keeper import Keeper
 from harness.cli.options import (
+    MODEL_HELP,
     Values,
     axes,
     flatten,
     measured_options,
-    model_option,
+    reference_options,
     refuse_contradiction,
     results_option,
     save_option,
@@ -70,7 +71,7 @@ _tokens = Values(whole_numbers(0), "N")
     short_help="Measure over layers on the GPU, or find the best number.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@model_option
+@reference_options(MODEL_HELP + " [smollm2:135m]")
 @click.option("-p", "--n-prompt", multiple=True, type=_tokens, metavar="N", help="Prompt tokens; 0 for none. [512]")
 @click.option("-n", "--n-gen", multiple=True, type=_tokens, metavar="N", help="Generated tokens; 0 for none. [128]")
 @measured_options("test", "load", "context")
@@ -151,7 +152,8 @@ def _refuse_nonsense(models: Sequence[str], options: dict[str, Any]) -> None:
     if options["best"]:
         given = axes(options)
         lists = [parameters()[name].flags[-1] for name in given if name != "n_gpu_layers" and len(given[name]) > 1]
-        lists += [flag for flag in ("n_prompt", "n_gen") if len(flatten(options[flag])) > 1]
+        tests = {"n_prompt": "--n-prompt", "n_gen": "--n-gen"}
+        lists += [flag for name, flag in tests.items() if len(flatten(options[name])) > 1]
         refuse_contradiction(
             bool(lists), f"--best looks for -ngl alone; give one value to {lists[0] if lists else ''}."
         )
