@@ -272,7 +272,7 @@ def _show_fits(report: Report) -> str:
         lines = ["with the smallest of these contexts:", *lines]
     if saved := _sum(report.forecast, (REPACKED,)):
         lines.append(
-            f"  {format_gb(saved)} of it are the second copy of weights; --repack off does without, more slowly"
+            f"  {format_gb(saved)} of it are a second copy of weights; --mmap off keeps one copy, --repack off the file's"
         )
     if mapped := _sum(report.forecast, (MAPPED,)):
         lines.append(f"  {format_gb(mapped)} of it are pages of the file, which the OS may drop and read again")
