@@ -112,6 +112,7 @@ def command(models: Sequence[str], **options: Any) -> None:
     blocks = describe_blocks(read_file_header(path))
     rpc = flatten(options["rpc"])
     survey = survey_devices(rpc[0] if rpc else ())
+    _refuse_split(options, survey)
     counts = _choose_counts(options, blocks, survey)
     with contextlib.ExitStack() as stack:
         keeper = stack.enter_context(Keeper("sweep", options["results"], save=options["save"], resume=resumed))
@@ -156,6 +157,18 @@ def _refuse_nonsense(models: Sequence[str], options: dict[str, Any]) -> None:
         lists += [flag for name, flag in tests.items() if len(flatten(options[name])) > 1]
         refuse_contradiction(
             bool(lists), f"--best looks for -ngl alone; give one value to {lists[0] if lists else ''}."
+        )
+
+
+def _refuse_split(options: dict[str, Any], survey: Survey) -> None:
+    """More shares than devices to share among would be dropped by llama.cpp without a word."""
+    named = [len(names) for names in flatten(options["devices"]) if names and names != ("none",)]
+    n_devices = max(named, default=len(survey.gpus))
+    for split in flatten(options["tensor_split"]):
+        refuse_contradiction(
+            0 < n_devices < len(split),
+            f"-ts {'/'.join(f'{share:g}' for share in split)} shares among {len(split)} devices and there "
+            f"{'is' if n_devices == 1 else 'are'} {n_devices}; give one share a device.",
         )
 
 
