@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.record import Buffer, Caution, Device, Power, Record
+from harness.record import Buffer, Caution, Device, Record, group_servers
 from harness.spec import RunSpec
-from harness.stats import summarize
-from harness.units import NS_PER_S
+from harness.stats import joules_per_token, summarize
+from harness.theory.resident import device_of_buffer
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,45 +106,15 @@ def _speed(record: Record, *, is_depth_varied: bool) -> Speed:
     )
 
 
-def joules_per_token(record: Record) -> float | None:
-    """Energy of one token over all sources that told; None where none did.
-
-    Each source's mean power is taken times the timed duration, so that the few ms around a repetition do not count.
-    """
-    power: tuple[Power, ...] = record.telemetry.power if record.telemetry else ()
-    if not power or not record.timed:
-        return None
-    timed_s = sum(sample.duration_ns for sample in record.timed) / NS_PER_S
-    watts = sum(item.joules / item.window_s for item in power)
-    return watts * timed_s / (record.asked.n_tokens * len(record.timed))
-
-
 def group_memory(buffers: Sequence[Buffer], devices: Sequence[Device] = ()) -> dict[str, dict[str, int]]:
     """Bytes by device and cause; everything in host memory is CPU."""
     found: dict[str, dict[str, int]] = {}
+    servers = group_servers(devices)
     for buffer in buffers:
-        device = "CPU" if buffer.is_host else _device_of(buffer.buffer, devices)
+        device = "CPU" if buffer.is_host else device_of_buffer(buffer.buffer, servers)
         causes = found.setdefault(device, {})
         causes[buffer.cause] = causes.get(buffer.cause, 0) + buffer.size_bytes
     return dict(sorted(found.items(), key=lambda item: item[0] == "CPU"))
-
-
-_REMOTE = re.compile(r"RPC(\d+)\[(.+)\]")
-
-
-def _device_of(buffer: str, devices: Sequence[Device]) -> str:
-    """A device's name by that of its buffers.
-
-    They are the same but for RPC, whose buffers count the devices of one server (``RPC0[host:port]``) where its devices are counted
-    through all servers (RPC0, RPC1, …) and described by their server.
-
-    Source: ggml_backend_rpc_buffer_type and ggml_backend_rpc_add_server in ggml-rpc.cpp.
-    """
-    match = _REMOTE.fullmatch(buffer)
-    if match is None:
-        return buffer
-    of_server = [device.name for device in devices if device.name.startswith("RPC") and device.description == match[2]]
-    return of_server[int(match[1])] if int(match[1]) < len(of_server) else buffer
 
 
 def tell_failure(record: Record) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,10 +15,11 @@ from harness.layer_row import LayerRow, make_row, skipped_row
 from harness.record import Device, Record
 from harness.rpc import CountingProxy, Traffic
 from harness.spec import RunSpec, parameters
-from harness.stats import summarize
+from harness.stats import mean, median, summarize
 from harness.sweep import Bench, Plan, Step, run_cells
 from harness.theory.offload import (
     NOISE,
+    TOLERANCE,
     Blocks,
     Capacity,
     Choice,
@@ -29,15 +31,24 @@ from harness.theory.offload import (
 )
 from harness.units import NS_PER_S, format_mib
 
-#: What a search may cost of the full sweep's time, once the ends and the middle are known. The goal is a quarter; the rest is for the
-#: start of Python and llama.cpp, which a search pays as a sweep does, and for the estimate's error.
-COST_LIMIT = 0.22
+#: What a search may cost of the full sweep's time, once the ends and the middle are known, all starts included. The goal is a quarter;
+#: the rest is for the estimate's error and for ending.
+COST_LIMIT = 0.23
+
+#: What of it may go into finding candidates; the rest confirms them.
+EXPLORE_LIMIT = 0.16
 
 #: A search in which so many counts failed before one was measured is given up.
 HOPELESS = 3
 
 #: A count whose first repetition is worse than the best one by this factor is not measured further.
 LOSING = 1.15
+
+#: So many counts, the best ones, are measured again in turn at the end, each up to so many times in all.
+FINALISTS, MAX_LOOKS = 3, 5
+
+#: Looks that `NOISE` counts for as the scatter between loads, before there are any to learn it from.
+_PRIOR_LOOKS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +81,8 @@ GOALS = {
 class Sweeper:
     """Measures cells in one worker, takes over what an earlier run left, and leaves out what cannot fit.
 
-    known maps `identify` to records of an earlier run; devices are those that layers can go to.
+    known maps `identify` to records of an earlier run; devices are those that layers can go to; compute_bytes is what a dry run
+    planned for computing, by device.
     """
 
     plan: Plan
@@ -78,11 +90,15 @@ class Sweeper:
     watch: Callable[[Step], None]
     blocks: Blocks | None = None
     devices: Sequence[Device] = ()
-    known: Mapping[Any, Record] = field(default_factory=dict)
+    known: Mapping[Any, list[Record]] = field(default_factory=dict)
     try_anyway: bool = False
+    compute_bytes: Mapping[str, int] = field(default_factory=dict)
+    #: Seconds that the known records which were handed out took when they were measured, as far as they say.
+    reused_s: float = 0.0
 
     def __post_init__(self) -> None:
         self._bench = Bench(self.plan)
+        self._n_done = 0
 
     def close(self) -> None:
         self._bench.close()
@@ -91,15 +107,27 @@ class Sweeper:
         """Whether a placement can fit; yes where nothing is known of the model."""
         if self.blocks is None:
             return Fit(True, None, {})
-        return predict_fit(self.blocks, spec, find_capacities(spec, self.devices))
+        return predict_fit(self.blocks, spec, find_capacities(spec, self.devices), self.compute_bytes)
+
+    @property
+    def start_s(self) -> float:
+        """Seconds that starting workers has taken so far."""
+        return self._bench.start_s
 
     def measure(self, cells: Sequence[RunSpec]) -> Iterator[Record]:
-        """Measure cells in order; those that are known already are handed out again and not kept twice."""
-        for known, group in itertools.groupby(cells, key=lambda cell: identify(cell) in self.known):
+        """Measure cells in order; those that are known already are handed out again, each record once, and not kept twice."""
+        for cell in cells:
+            known = self.known.get(identify(cell))
             if known:
-                yield from (self.known[identify(cell)] for cell in group)
+                record = known.pop(0)
+                self.reused_s += measured_s(record)
+                yield record
             else:
-                yield from run_cells(list(group), self.plan, keep=self.keep, watch=self.watch, bench=self._bench)
+                yield from run_cells([cell], self.plan, keep=self.keep, watch=self._pass_on, bench=self._bench)
+            self._n_done += 1
+
+    def _pass_on(self, step: Step) -> None:
+        self.watch(dataclasses.replace(step, cell=self._n_done))
 
     def sweep(self, cells: Sequence[RunSpec]) -> Iterator[LayerRow]:
         """Measure all cells, a row for each placement as soon as it is done; what cannot fit comes last or not at all."""
@@ -134,18 +162,49 @@ def identify(cell: RunSpec) -> Any:
     return tuple(values.to_dict().items())
 
 
-def recall(records: Sequence[Record], n_threads: int) -> dict[Any, Record]:
-    """Records of an earlier run that need not be repeated, by `identify`: measured ones, and those that memory refused.
+def recall(records: Sequence[Record], n_threads: int) -> dict[Any, list[Record]]:
+    """Records of an earlier run that need not be repeated, by `identify`, in order: measured ones, and those that memory refused.
 
-    A cell that was interrupted, or lost to a dead server, is measured again.
+    A cell that was interrupted, or lost to a dead server, is measured again. A search measures one cell several times, so each record
+    stands for one measurement; a list may be known by two names.
     """
-    known = {}
+    known: dict[Any, list[Record]] = {}
     for record in records:
         if record.failure is None or "out of memory on" in record.failure.message:
-            known[identify(record.asked)] = record
+            same = known.setdefault(identify(record.asked), [])
+            same.append(record)
             if record.threads_source != "asked":
-                known[identify(dataclasses.replace(record.asked, n_threads=None))] = record
+                known[identify(dataclasses.replace(record.asked, n_threads=None))] = same
     return known
+
+
+def measured_s(record: Record) -> float:
+    """Seconds that a record says it took: load, context and all its samples. Starting a worker is in none."""
+    load_ns = record.load.load_duration_ns + record.load.context_duration_ns if record.load else 0
+    return (load_ns + sum(sample.duration_ns for sample in record.samples)) / NS_PER_S
+
+
+def collect_rows(records: Sequence[Record]) -> list[LayerRow]:
+    """The rows of a sweep's journal: a placement each, whatever a search or a resumed sweep measured in several goes.
+
+    A failure counts only where the cell was not measured after it. Records of other models than the last one are left out.
+    """
+    own = [record for record in records if record.asked.model == records[-1].asked.model]
+    cells: dict[RunSpec, Record] = {}
+    for record in own:
+        # Looks of one cell differ in how often and how it was prepared.
+        cell = dataclasses.replace(record.asked, repetitions=1, warmup=True, delay_s=0.0)
+        before = cells.get(cell)
+        if before is None or before.failure or not before.timed:
+            cells[cell] = record
+        elif record.timed and not record.failure:
+            cells[cell] = _join(before, record)
+    varied = find_varied(list(cells))
+    placements: dict[RunSpec, list[Record]] = {}
+    for cell, record in cells.items():
+        placements.setdefault(_placement(cell), []).append(record)
+    rows = [make_row(group, varied) for group in placements.values()]
+    return sorted(rows, key=lambda row: row.n_gpu_layers)
 
 
 def find_capacities(spec: RunSpec, devices: Sequence[Device]) -> list[Capacity]:
@@ -172,7 +231,11 @@ def find_capacities(spec: RunSpec, devices: Sequence[Device]) -> list[Capacity]:
 @dataclass(frozen=True, slots=True)
 class Best:
     """What a search found. cost_s is seconds of the goal's work at the best count; cost_share the time spent as a share of the full
-    sweep's, which is estimated from the measured counts by straight lines between them."""
+    sweep's, which is estimated from the measured counts by straight lines between them. Both times begin with the process.
+
+    looks says how often each count was measured, a load each; confirmed holds the finalists' costs in s where they were measured
+    again in turn. reused_s is the part of spent_s that an earlier run spent, by its records: a lower bound, as starts are not in them.
+    """
 
     best_n_gpu_layers: int
     goal: Goal
@@ -186,17 +249,56 @@ class Best:
     full_sweep_s: float
     stopped: str
     rows: tuple[LayerRow, ...]
+    looks: Mapping[int, int] = field(default_factory=dict)
+    confirmed: Mapping[int, float] = field(default_factory=dict)
+    reused_s: float = 0.0
 
     @property
     def cost_share(self) -> float:
         return self.spent_s / self.full_sweep_s
 
 
+@dataclass
+class _Count:
+    """All looks at one count: the goal's cost of each in s, the records by test, and what they took."""
+
+    costs_s: list[float] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    spent_s: list[float] = field(default_factory=list)
+    setup_s: list[float] = field(default_factory=list)
+    n_per_look: int = 1
+
+    def add(self, cost_s: float, records: Sequence[Record], spent_s: float) -> None:
+        timed_s = sum(sample.duration_ns for record in records for sample in record.timed) / NS_PER_S
+        self.costs_s.append(cost_s)
+        self.spent_s.append(spent_s)
+        self.setup_s.append(max(spent_s - timed_s, 0.0))
+        self.n_per_look = len(records[0].timed)
+        joined = (
+            [_join(first, second) for first, second in zip(self.records, records, strict=True)]
+            if self.records
+            else records
+        )
+        self.records = list(joined)
+
+    @property
+    def cost_s(self) -> float:
+        return median(self.costs_s)
+
+    def full_s(self, repetitions: int) -> float:
+        """What a full sweep would take here: loading and warming up once, and all repetitions."""
+        timed_s = sum(sample.duration_ns for record in self.records for sample in record.timed) / NS_PER_S
+        return median(self.setup_s) + repetitions * timed_s / max(len(self.records[0].timed), 1)
+
+
 class Search:
     """Finds the best count of layers for a goal by measuring few.
 
     cells_of gives the cells of a count (a test for each token kind that the goal weighs); counts are those that may be measured, and
-    work is what each moves. clock is in s.
+    work is what each moves. clock is in s; before_s is what the process took until now, which a full sweep pays too.
+
+    Each count is first looked at once: a load and a few repetitions, one where it is clearly losing. The best ones are then
+    looked at again in turn, a load each time, because two loads of one placement differ by more than the repetitions after one.
     """
 
     def __init__(
@@ -207,17 +309,17 @@ class Search:
         cells_of: Callable[[int], Sequence[RunSpec]],
         work: Mapping[int, float],
         clock: Callable[[], float] = time.monotonic,
+        before_s: float = 0.0,
     ) -> None:
         self._sweeper, self._goal, self._cells_of, self._work, self._clock = sweeper, goal, cells_of, work, clock
         self._all = list(counts)
-        self._points: dict[int, Point] = {}
-        self._wall_s: dict[int, float] = {}
+        self._found: dict[int, _Count] = {}
         self._rows: dict[int, LayerRow] = {}
-        self._quick: set[int] = set()
         self._skipped: dict[int, str] = {}
         self._failed: dict[int, str] = {}
         self._tried_twice: set[int] = set()
-        self._spent_s = 0.0
+        self._last: int | None = None
+        self._spent_s = self._shared_s = before_s
 
     @property
     def rows(self) -> list[LayerRow]:
@@ -225,60 +327,146 @@ class Search:
         return [self._rows[count] for count in sorted(self._rows)]
 
     def run(self) -> Best | None:
-        """Search until nothing can win, or the time is used up; None where no count could be measured."""
+        """Search until nothing can win, or the time is used up, and confirm; None where no count could be measured."""
         for count in self._all:
             fit = self._sweeper.predict(max(self._cells_of(count), key=lambda cell: cell.n_ctx))
             if not fit.fits and not self._sweeper.try_anyway:
                 self._skipped[count] = fit.reason or "cannot fit"
         while True:
-            left = [count for count in self._all if count not in self._skipped and count not in self._failed]
-            if not left or (not self._points and len(self._failed) >= HOPELESS):
+            left = self._left()
+            if not left or (not self._found and len(self._failed) >= HOPELESS):
                 return None
-            choice = choose_next(list(self._points.values()), left, self._work)
-            if choice.next_count is None or self._is_too_dear(choice):
+            choice = choose_next(self._points(), left, self._work)
+            if choice.next_count is not None and self._affords(choice.next_count, EXPLORE_LIMIT):
+                self._look(choice.next_count)
+                continue
+            again = self._choose_again()
+            if again is None or not self._affords(again, COST_LIMIT):
                 return self._conclude(choice)
-            self._measure(choice.next_count)
+            self._look(again)
 
-    def _is_too_dear(self, choice: Choice) -> bool:
-        if len(self._points) < 3 or choice.next_count is None:
-            return False
-        counts = [count for count in self._all if count not in self._skipped]
-        total = estimate_total(self._wall_s, counts, self._work)
-        near = min(self._wall_s, key=lambda count: abs(self._work[count] - self._work[choice.next_count or 0]))
-        return self._spent_s + self._wall_s[near] > COST_LIMIT * total
+    def _left(self) -> list[int]:
+        return [count for count in self._all if count not in self._skipped and count not in self._failed]
 
-    def _measure(self, count: int) -> None:
-        """Measure one count: a first look of one repetition, and the rest unless it is clearly losing."""
-        start = self._clock()
-        cells = self._cells_of(count)
-        quick = [dataclasses.replace(cell, repetitions=1) for cell in cells]
-        records = list(self._sweeper.measure(quick))
-        looked_s = self._clock() - start
+    def _points(self) -> list[Point]:
+        """What is known of each count; the scatter between loads is a part of its noise."""
+        scatter = self._scatter()
+        return [
+            Point(
+                count,
+                found.cost_s,
+                max(_relative_error(record, scatter / len(found.costs_s) ** 0.5) for record in found.records),
+            )
+            for count, found in self._found.items()
+            if count not in self._failed
+        ]
+
+    def _scatter(self) -> float:
+        """Relative standard deviation between loads of one placement, from all counts that were loaded more than once."""
+        squares, n_free = _PRIOR_LOOKS * NOISE**2, float(_PRIOR_LOOKS)
+        for found in self._found.values():
+            average = mean(found.costs_s)
+            squares += sum((cost / average - 1) ** 2 for cost in found.costs_s)
+            n_free += len(found.costs_s) - 1
+        return (squares / n_free) ** 0.5
+
+    def _full_s(self) -> float:
+        """What measuring every count would take, with the starts that a search pays too."""
+        repetitions = self._cells_of(self._all[0])[0].repetitions
+        wall_s = {count: found.full_s(repetitions) for count, found in self._found.items()}
+        counts = [count for count in self._left() if count not in self._failed]
+        return self._shared_s + estimate_total(wall_s, counts, self._work)
+
+    def _affords(self, count: int, limit: float) -> bool:
+        if len(self._found) < 3 and count not in self._found:
+            return True
+        near = min(self._found, key=lambda known: abs(self._work[known] - self._work[count]))
+        return self._spent_s + mean(self._found[near].spent_s) <= limit * self._full_s()
+
+    def _choose_again(self) -> int | None:
+        """The finalist to look at again: whoever was looked at least, not the last one if it can be helped; None if all is settled."""
+        finalists = self._finalists()
+        best = finalists[0]
+        if (neighbour := self._promising_neighbour(best)) is not None:
+            return neighbour
+        open_ = [
+            point
+            for point in finalists[1:]
+            if len(self._found[point.n_gpu_layers].costs_s) < 2
+            or point.cost_s / best.cost_s - 1 < 2 * math.hypot(point.noise, best.noise)
+        ]
+        if not open_ and len(self._found[best.n_gpu_layers].costs_s) > 1:
+            return None
+        looks = {point.n_gpu_layers: len(self._found[point.n_gpu_layers].costs_s) for point in (best, *open_)}
+        least = min(looks, key=lambda count: (looks[count], count == self._last))
+        return least if looks[least] < MAX_LOOKS else None
+
+    def _promising_neighbour(self, best: Point) -> int | None:
+        """The untried count beside the best one that wins by half of `TOLERANCE` if the line that falls to that one goes on."""
+        left, known = self._left(), {point.n_gpu_layers: point for point in self._points()}
+        place = left.index(best.n_gpu_layers)
+        for step in (1, -1):
+            others = left[place + 1 :] if step < 0 else left[:place][::-1]
+            beyond = next((known[count] for count in others if count in known), None)
+            if beyond is None or not 0 <= place + step < len(left) or left[place + step] in known:
+                continue
+            slope = (best.cost_s - beyond.cost_s) / (self._work[best.n_gpu_layers] - self._work[beyond.n_gpu_layers])
+            gain = -slope * (self._work[left[place + step]] - self._work[best.n_gpu_layers])
+            if gain > TOLERANCE / 2 * best.cost_s:  # a line drawn from noisy ends may promise too little
+                return left[place + step]
+        return None
+
+    def _finalists(self) -> list[Point]:
+        """The best counts so far that noise may have put into a wrong order, the best one first."""
+        points = sorted(self._points(), key=lambda point: point.cost_s)
+        margin = max(TOLERANCE, 2 * self._scatter())
+        return [point for point in points[:FINALISTS] if point.cost_s <= (1 + margin) * points[0].cost_s]
+
+    def _look(self, count: int) -> None:
+        """Measure one count after a load: one repetition if it is clearly losing, else more, as many as are worth the load."""
+        start, start_s, reused_s = self._clock(), self._sweeper.start_s, self._sweeper.reused_s
+        records = self._measure(count)
+        self._last = count
+        started_s = self._sweeper.start_s - start_s
+        took_s = self._clock() - start - started_s + self._sweeper.reused_s - reused_s
+        self._shared_s += started_s if not self._spent_on_start else 0.0
+        self._spent_s += took_s + started_s
         if any(record.failure for record in records):
             self._fail(count, records)
-            self._spent_s += self._clock() - start
             return
-        cost = self._cost(records)
-        best = min((point.cost_s for point in self._points.values()), default=None)
-        n_more = cells[0].repetitions - 1
-        is_losing = best is not None and cost > LOSING * best
-        if n_more and not is_losing:
-            rest = [dataclasses.replace(cell, repetitions=n_more, warmup=False) for cell in cells]
-            more = list(self._sweeper.measure(rest))
-            if any(record.failure for record in more):
-                self._fail(count, more)
-                self._spent_s += self._clock() - start
-                return
-            records = [_join(first, second) for first, second in zip(records, more, strict=True)]
-        elif n_more:
-            self._quick.add(count)
-        self._points[count] = Point(count, self._cost(records), self._noise(records))
-        self._rows[count] = make_row(records, ["n_gpu_layers"])
-        spent = self._clock() - start
-        self._spent_s += spent
-        timed_s = sum(sample.duration_ns for record in records for sample in record.timed) / NS_PER_S
-        # What a full sweep would have taken here: the first look's loading and warm-up once, and all repetitions.
-        self._wall_s[count] = looked_s + n_more * timed_s / max(len(records[0].timed), 1)
+        found = self._found.setdefault(count, _Count())
+        found.add(self._cost(records), records, took_s)
+        self._rows[count] = make_row(found.records, ["n_gpu_layers"])
+
+    @property
+    def _spent_on_start(self) -> bool:
+        """Whether a worker was started before: a full sweep starts one as well, but not those that replace the dead."""
+        return bool(self._found or self._failed or self._tried_twice)
+
+    def _measure(self, count: int) -> list[Record]:
+        """The records of one look, joined by test; the failed ones if any failed."""
+        cells = self._cells_of(count)
+        most = cells[0].repetitions
+        if count in self._found:
+            n_first = min(max(self._found[count].n_per_look, 2), most)
+        else:
+            n_first = 1
+        start, start_s, reused_s = self._clock(), self._sweeper.start_s, self._sweeper.reused_s
+        first = list(self._sweeper.measure([dataclasses.replace(cell, repetitions=n_first) for cell in cells]))
+        took_s = self._clock() - start - (self._sweeper.start_s - start_s) + self._sweeper.reused_s - reused_s
+        if count in self._found or any(record.failure for record in first):
+            return first
+        best = min((point.cost_s for point in self._points()), default=None)
+        timed_s = sum(sample.duration_ns for record in first for sample in record.timed) / NS_PER_S
+        n_more = min(most - 1, max(1, round((took_s - timed_s) / max(timed_s, 1e-9))))
+        if not n_more or (best is not None and self._cost(first) > LOSING * best):
+            return first
+        more = list(
+            self._sweeper.measure([dataclasses.replace(cell, repetitions=n_more, warmup=False) for cell in cells])
+        )
+        if any(record.failure for record in more):
+            return more
+        return [_join(one, other) for one, other in zip(first, more, strict=True)]
 
     def _fail(self, count: int, records: Sequence[Record]) -> None:
         row = make_row(records, ["n_gpu_layers"])
@@ -290,7 +478,7 @@ class Search:
         self._failed[count] = row.failure or "failed"
         if is_memory:
             for more in self._all:
-                if more > count and more not in self._points and more not in self._failed:
+                if more > count and more not in self._found and more not in self._failed:
                     self._skipped[more] = f"{count} layers ran out of memory already"
 
     def _cost(self, records: Sequence[Record]) -> float:
@@ -301,44 +489,62 @@ class Search:
             total += weight / summarize(record).rate_tok_per_s
         return total
 
-    @staticmethod
-    def _noise(records: Sequence[Record]) -> float:
-        """Relative standard error of the tests' medians, the worst of them: `NOISE` at the least, half as much again for one sample."""
-        return max(_relative_error(record) for record in records)
+    def _decide(self) -> tuple[int, dict[int, float]]:
+        """(the best count, the finalists' costs in s by the looks that confirmed them, where there were enough).
 
-    def _conclude(self, choice: Choice) -> Best:
-        best = min(self._points.values(), key=lambda point: point.cost_s)
-        counts = [count for count in self._all if count not in self._skipped and count not in self._failed]
+        First looks lie far apart in time; a machine that slows down in between has them compare times, not counts. Those at the end
+        were taken in turn, and decide alone as soon as there are two of each finalist.
+        """
+        finalists = [point.n_gpu_layers for point in self._finalists()]
+        again = {count: self._found[count].costs_s[1:] for count in finalists}
+        if len(finalists) > 1 and all(len(costs) > 1 for costs in again.values()):
+            costs = {count: median(values) for count, values in again.items()}
+            return min(costs, key=lambda count: costs[count]), costs
+        confirmed = {count: self._found[count].cost_s for count in finalists if again[count]}
+        return finalists[0], confirmed
+
+    def _conclude(self, choice: Choice) -> Best | None:
+        if not self._points():
+            return None
+        count, confirmed = self._decide()
         stopped = choice.why
+        cost_s = self._found[count].cost_s
         if choice.next_count is not None:
             stopped = (
                 f"the time for a search was used up; {choice.next_count} layers might still win by up to "
-                f"{1 - choice.bound_s / best.cost_s:.0%}"
+                f"{max(1 - choice.bound_s / cost_s, 0):.0%}"
             )
+        n_most = max(self._found[known].n_per_look for known in self._found)
         return Best(
-            best_n_gpu_layers=best.n_gpu_layers,
+            best_n_gpu_layers=count,
             goal=self._goal,
-            cost_s=best.cost_s,
-            measured=tuple(sorted(self._points)),
-            quick=tuple(sorted(self._quick)),
+            cost_s=cost_s,
+            measured=tuple(sorted(self._found)),
+            quick=tuple(
+                sorted(n for n, found in self._found.items() if len(found.records[0].timed) == 1 and n_most > 1)
+            ),
             skipped=dict(self._skipped),
             failed=dict(self._failed),
-            n_counts=len(counts),
+            n_counts=len(self._left()),
             spent_s=self._spent_s,
-            full_sweep_s=estimate_total(self._wall_s, counts, self._work),
+            full_sweep_s=self._full_s(),
             stopped=stopped,
             rows=tuple(self.rows),
+            looks={known: len(found.costs_s) for known, found in sorted(self._found.items())},
+            confirmed=confirmed,
+            reused_s=self._sweeper.reused_s,
         )
 
 
-def _relative_error(record: Record) -> float:
-    """From the spread of the repetitions; of a single one, from that of its tokens. A median's error is 1.25 times a mean's."""
+def _relative_error(record: Record, least: float = NOISE) -> float:
+    """Relative standard error of a record's median, `least` or more.
+
+    From the spread of the repetitions; of a single one, from that of its tokens. A median's error is 1.25 times a mean's."""
     values: Sequence[int] = [sample.duration_ns for sample in record.timed]
-    least = NOISE
     if len(values) < 3:
-        values, least = [ns for sample in record.timed for ns in sample.token_ns], 1.5 * NOISE
+        values, least = [ns for sample in record.timed for ns in sample.token_ns], least * (1.5, 1.2)[len(values) - 1]
     if len(values) < 3:
-        return 2 * NOISE
+        return 2 * least
     average = sum(values) / len(values)
     spread = (sum((value - average) ** 2 for value in values) / (len(values) - 1)) ** 0.5
     return max(least, 1.25 * spread / average / len(values) ** 0.5)
@@ -366,11 +572,28 @@ def explain_best(best: Best, blocks: Blocks, devices: Sequence[Device], crossing
     reasons += _tell_memory(best, devices)
     for text, counts in _group_reasons({**best.skipped, **best.failed}).items():
         reasons.append(f"{_spell_counts(counts)} layers were left out: {text}")
+    again = {count: n for count, n in best.looks.items() if n > 1}
+    if len(best.confirmed) > 1:
+        reasons.append(
+            "the best counts were loaded and measured again in turn, and there it is the fastest: "
+            + ", ".join(
+                f"{count} +{cost / best.confirmed[best.best_n_gpu_layers] - 1:.1%}"
+                for count, cost in best.confirmed.items()
+                if count != best.best_n_gpu_layers and best.best_n_gpu_layers in best.confirmed
+            )
+            + " time"
+        )
     reasons.append(
         f"measured {', '.join(map(str, best.measured))}"
+        + (f", {', '.join(f'{count} {n} times' for count, n in again.items())}," if again else "")
         + (f" ({', '.join(map(str, best.quick))} by one repetition: clearly slower)" if best.quick else "")
         + f" of {best.n_counts} counts in {best.spent_s:.0f} s, {best.cost_share:.0%} of the {best.full_sweep_s:.0f} s that all would "
         "take (estimated by straight lines between the measured counts)"
+        + (
+            f"; {best.reused_s:.0f} s of it were spent in the earlier run, by what its records say, so the share is a lower bound"
+            if best.reused_s
+            else ""
+        )
     )
     reasons.append(f"stopped because {best.stopped}")
     return reasons

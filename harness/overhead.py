@@ -15,7 +15,7 @@ from typing import Any
 from harness.child import Worker
 from harness.errors import HarnessError, NativeError, UsageError
 from harness.machine import available_memory_bytes, count_physical_cores, read_cpu_features, total_memory_bytes
-from harness.record import Build, Device, Failure, build_from_json, read, resolved_from_json
+from harness.record import Build, Device, Failure, build_from_json, group_servers, read, resolved_from_json
 from harness.sources.headers import find_header
 from harness.sources.references import (
     PathReference,
@@ -27,6 +27,7 @@ from harness.sources.references import (
 )
 from harness.sources.sparse_model import HeaderFile, write_sparse
 from harness.spec import RunSpec
+from harness.theory.anatomy import name_file_type
 from harness.theory.gguf import BytesSource, Header, read_header
 from harness.theory.kv_cache import read_count
 from harness.theory.ledger import (
@@ -78,6 +79,9 @@ DRY_RUN_TIMEOUT_S = 60.0
 #: Tokens of the first prompt that is measured, as in pp512.
 PROMPT_TOKENS = 512
 
+#: Measured with two RPC devices: 108.2 MiB planned for the last one and 103.7 allocated; the others and the host's agree.
+SEVERAL_DEVICES = "compute buffers: of several devices llama.cpp plans up to a twentieth more than it then allocates"
+
 Watch = Callable[[str], None]
 
 
@@ -108,6 +112,7 @@ class Model:
             n_layers=count_layers(header),
             n_ctx_train=read_count(header, "context_length"),
             is_synthetic=header.metadata.get("harness.synthetic") is True and self.path is not None,
+            file_type=name_file_type(header),
         )
 
 
@@ -179,24 +184,29 @@ def forecast(model: Model, specs: Sequence[RunSpec]) -> tuple[tuple[Forecast, ..
     A dry run that dies or is refused takes only its own lines along.
     """
     dry = _run_dry(model, specs)
-    host = _describe_host(dry.build)
+    host = _describe_host(dry.build, specs[0].devices)
     return tuple(_forecast_one(model, spec, host, dry, index) for index, spec in enumerate(specs)), host
 
 
-def _describe_host(build: Build | None) -> Host:
+def _describe_host(build: Build | None, names: Sequence[str] = ()) -> Host:
     if build is None:  # without an engine the CPU's own word has to do
         return Host(read_cpu_features())
-    return Host(read_features(build.system_info), tuple(_order_devices(build.devices)))
+    return Host(read_features(build.system_info), tuple(_order_devices(build.devices, names)))
 
 
-def _order_devices(devices: Sequence[Device]) -> Iterator[DeviceRules]:
-    """The devices that llama.cpp would use, in its order: servers first, then cards, and integrated ones only where there is no other.
+def _order_devices(devices: Sequence[Device], names: Sequence[str] = ()) -> Iterator[DeviceRules]:
+    """The devices that llama.cpp would use, in its order: the named ones (-dev), else servers first, then cards, and integrated ones
+    only where there is no other.
 
     Source: llama.cpp llama_prepare_model_devices.
     """
     cards = [device for device in devices if device.kind == "gpu"]
     chosen = sorted(cards, key=lambda device: not device.name.startswith("RPC"))
-    chosen += [device for device in devices if device.kind == "igpu"] if not cards else []
+    if not any(not device.name.startswith("RPC") for device in cards):
+        chosen += [device for device in devices if device.kind == "igpu"]
+    if names:
+        known = {device.name: device for device in devices if device.kind in ("gpu", "igpu", "accel")}
+        chosen = [known[name] for name in names if name in known]
     for device in chosen:
         yield device_rules(device.name, device.kind, device.memory_free_bytes)
 
@@ -226,6 +236,8 @@ def _run_dry(model: Model, specs: Sequence[RunSpec], command: Sequence[str] = WO
                 dry.trouble = _tell(event)
             elif event["event"] == "planned":
                 dry.plans[event["index"]] = event
+            elif event["event"] == "build":
+                dry.build = build_from_json(event["build"])
             elif event["event"] == "reading":
                 dry.readings.append(_reading_from_json(event))
     return dry
@@ -244,21 +256,31 @@ def _forecast_one(model: Model, spec: RunSpec, host: Host, dry: _DryRun, index: 
     plan = dry.plans.get(index, {})
     if trouble := plan.get("refused") or (dry.trouble if not plan else None):
         remarks.append(f"compute and output buffers: {trouble}")
+    servers = group_servers(dry.build.devices) if dry.build else {}
     for buffer in plan.get("buffers", ()):
-        device = device_of_buffer(buffer["buffer"])
+        device = device_of_buffer(buffer["buffer"], servers)
         cause = cause_of_log(buffer["cause"], buffer["buffer"])
         if cause in (COMPUTE, OUTPUT, RECURRENT):
             lines.append(Line(cause, device, buffer["buffer"], buffer["size_bytes"]))
+    if len({line.device for line in lines if line.cause == COMPUTE and line.device != HOST}) > 1:
+        remarks.append(SEVERAL_DEVICES)
     _check_cache(lines, remarks, plan.get("cache_bytes"))
-    runtime, interpreter = _forecast_runtime(model, spec, dry, lines)
+    flash = plan.get("flash_attn")
+    n_cells = spec.n_prompt if _has_scores(flash, lines) else None
+    runtime, interpreter = _forecast_runtime(model, spec, dry, lines, n_cells=n_cells)
     return Forecast(
         spec=spec,
         lines=tuple(lines),
         runtime=runtime,
         interpreter_bytes=interpreter,
-        flash_attn=plan.get("flash_attn"),
+        flash_attn=flash,
         remarks=tuple(remarks),
     )
+
+
+def _has_scores(flash_attn: bool | None, lines: Sequence[Line]) -> bool:
+    """Whether the CPU makes whole matrices of attention scores: layers with their cache here, and no flash attention."""
+    return flash_attn is False and any(line.cause == KV and line.device == HOST for line in lines)
 
 
 def _predict(model: Model, spec: RunSpec, host: Host) -> Prediction:
@@ -287,7 +309,7 @@ def _check_cache(lines: list[Line], remarks: list[str], planned_bytes: int | Non
 
 
 def _forecast_runtime(
-    model: Model, spec: RunSpec, dry: _DryRun, lines: Sequence[Line]
+    model: Model, spec: RunSpec, dry: _DryRun, lines: Sequence[Line], *, n_cells: int | None
 ) -> tuple[tuple[Share, ...], int | None]:
     """Take libraries, objects and tables from the dry run's own process, which has all of a real one's but its buffers."""
     if len(dry.readings) < 2 or dry.readings[-1].step != "context":
@@ -301,8 +323,21 @@ def _forecast_runtime(
     shares = account_growth(dry.readings, real, ()).runtime
     if not shares:
         return (), dry.readings[0].rss_bytes
-    work = Share(WORK, work_bytes(model.header, spec))
+    work = Share(WORK, work_bytes(model.header, spec, n_cells=n_cells))
     return (*(share for share in shares if share.cause != WORK), work), dry.readings[0].rss_bytes
+
+
+def plan_compute(model: Model, spec: RunSpec) -> tuple[dict[str, int], str | None]:
+    """(bytes of the compute buffers by device as llama.cpp plans them, why there are none to tell)."""
+    dry = _run_dry(model, [spec])
+    plan = dry.plans.get(0, {})
+    servers = group_servers(dry.build.devices) if dry.build else {}
+    sizes: dict[str, int] = {}
+    for buffer in plan.get("buffers", ()):
+        if buffer["cause"] == "compute":
+            device = device_of_buffer(buffer["buffer"], servers)
+            sizes[device] = sizes.get(device, 0) + buffer["size_bytes"]
+    return sizes, None if sizes else plan.get("refused") or dry.trouble or "llama.cpp planned none"
 
 
 # --- does it fit ------------------------------------------------------------------------------------------------------
@@ -446,7 +481,7 @@ def examine(
     """
     watch("dry run")
     forecasts, host = forecast(model, specs)
-    remarks = list(_context_remarks(model, specs))
+    remarks = [*_context_remarks(model, specs), *_score_remarks(model, forecasts[-1])]
     cards: tuple[CardFit, ...] = ()
     try:
         cards = fit_cards(model, forecasts[0], host, vram_bytes)
@@ -462,6 +497,14 @@ def examine(
     if isinstance(outcome, Failure):
         return dataclasses.replace(report, failure=_tell(outcome))
     return dataclasses.replace(report, measurement=outcome)
+
+
+def _score_remarks(model: Model, last: Forecast) -> Iterator[str]:
+    """What attention scores take once the context is full, where they are made and the ledger's prompt is shorter."""
+    if last.n_ctx <= PROMPT_TOKENS or not last.runtime or not _has_scores(last.flash_attn, last.lines):
+        return
+    full = work_bytes(model.header, last.spec, n_cells=last.n_ctx)
+    yield f"without flash attention the work buffers grow to {format_gb(full)} when {last.n_ctx} tokens are in the context"
 
 
 def _context_remarks(model: Model, specs: Sequence[RunSpec]) -> Iterator[str]:

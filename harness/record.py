@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +51,15 @@ class Device:
     kind: str
     memory_free_bytes: int | None
     memory_total_bytes: int | None
+
+
+def group_servers(devices: Sequence[Device]) -> dict[str, list[str]]:
+    """Names of the devices of each RPC server by its ``host:port``, which is what ggml describes them by."""
+    servers: dict[str, list[str]] = {}
+    for device in devices:
+        if device.name.startswith("RPC"):
+            servers.setdefault(device.description, []).append(device.name)
+    return servers
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.record import Caution, Record
+from harness.record import Caution, Power, Record
 from harness.units import NS_PER_S
 
 CONFIDENCE = 0.95
@@ -144,6 +144,19 @@ def summarize(record: Record) -> Summary:
         tokens=_token_times(record),
         cautions=cautions,
     )
+
+
+def joules_per_token(record: Record) -> float | None:
+    """Energy of one token over all sources that told; None where none did.
+
+    Each source's mean power is taken times the timed duration, so that the few ms around a repetition do not count.
+    """
+    power: tuple[Power, ...] = record.telemetry.power if record.telemetry else ()
+    if not power or not record.timed:
+        return None
+    timed_s = sum(sample.duration_ns for sample in record.timed) / NS_PER_S
+    watts = sum(item.joules / item.window_s for item in power)
+    return watts * timed_s / (record.asked.n_tokens * len(record.timed))
 
 
 def _token_times(record: Record) -> TokenTimes | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -120,6 +121,7 @@ class Bench:
         self._worker: Worker | _InProcess | None = None
         self._rpc: tuple[str, ...] = ()
         self.build: Build | None = None
+        self.start_s = 0.0  # what starting workers took, in all
 
     def run(self, spec: RunSpec) -> Iterator[dict[str, Any] | Failure]:
         if self._worker is not None and not self._worker.is_alive:
@@ -130,8 +132,10 @@ class Bench:
             self._drop()  # ggml cannot forget a server's devices
         if self._worker is None:
             self._rpc = ()
+            begun = time.monotonic()
             self._worker = Worker(self._plan.worker_command) if self._plan.isolate else _InProcess()
             greeting = self._worker.hello()
+            self.start_s += time.monotonic() - begun
             if isinstance(greeting, Failure):
                 self._drop()
                 yield greeting

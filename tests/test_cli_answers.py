@@ -12,8 +12,10 @@ from harness.cli import cli
 from harness.cli.roofline import default_threads
 from harness.errors import HarnessError
 from harness.machine import describe_machine, machine_slug
+from harness.sources.gguf_file import read_file_header
 
 from .conftest import HERE
+from .test_ollama_store import add
 
 
 @pytest.fixture
@@ -119,6 +121,67 @@ def test_predict_of_a_file_on_disk(own, model):
     (answer,) = json.loads(run("predict", "-m", model, "--depth", "2048", "-ctk", "q8_0", "-o", "json").output)
     assert answer["cost"]["n_layers"] == 30
     assert answer["bytes_per_token"] > answer["cost"]["read_bytes"]
+
+
+@pytest.fixture
+def ways(own, model, tmp_path, monkeypatch):
+    """The embedded model by each kind of name that needs no network."""
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "ollama"))
+    add(tmp_path / "ollama", "registry.ollama.ai/library/tiny/1b", model)
+    return {"path": str(model), "ollama": "ollama:tiny:1b", "synth": "synth:smollm2:135m:q4_1"}
+
+
+@pytest.mark.parametrize("way", ["path", "ollama", "synth"])
+def test_predict_takes_every_kind_of_name(ways, way):
+    (cost,) = (answer["cost"] for answer in json.loads(run("predict", "-m", ways[way], "-o", "json").output))
+    (by_name,) = (a["cost"] for a in json.loads(run("predict", "-m", "smollm2:135m:q4_1", "-o", "json").output))
+    assert {**cost, "name": ""} == {**by_name, "name": ""}, "the catalog's shape is that of the file"
+    assert "Q4_1" not in cost["name"], "the quantization is told beside it"
+
+
+def test_predict_reads_the_header_of_a_file_that_is_not_here(own, model, monkeypatch):
+    from harness.sources import headers
+
+    asked = []
+    monkeypatch.setattr(
+        headers, "find_header", lambda text: asked.append(text) or headers.Found(read_file_header(model))
+    )
+    result = run("predict", "-m", "hf:owner/tiny-GGUF:Q4_1")
+    assert asked == ["hf:owner/tiny-GGUF:Q4_1"]
+    assert result.output.startswith("hf:owner/tiny-GGUF Q4_1 ")
+
+
+def test_predict_of_what_is_nowhere_is_one_sentence(own, tmp_path, monkeypatch):
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path))
+    assert "ollama pull" in refused("predict", "-m", "ollama:none")
+    assert "There is no file" in refused("predict", "-m", "nothing.gguf")
+
+
+def test_the_latest_memory_ledger_is_drawn(own, tmp_path):
+    assert "harness overhead" in refused("plot", "ledger", "-o", tmp_path / "a.svg")
+    row = {
+        "cause": "KV cache",
+        "device": "CPU",
+        "predicted_bytes": 2**24,
+        "measured_bytes": 2**25,
+        "resident_bytes": 2**25,
+    }
+    line = {
+        "schema": 1, "kind": "overhead", "model": "old $x$", "n_ctx": 512, "ledger": [row], "steps": [{}],
+        "time_utc": "2026-11-24T12:00:00Z",
+    }  # fmt: skip
+    lines = [{**line, "model": "new $x$", "time_utc": "2026-11-25T12:00:00Z"}, line]
+    (own / "x-overhead.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines), encoding="utf-8")
+    assert run("plot", "ledger", "-o", tmp_path / "a.svg").exit_code == 0
+    drawn = (tmp_path / "a.svg").read_text(encoding="utf-8")
+    assert "new $x$, context 512" in drawn
+    assert "in memory now" in drawn
+    del lines[0]["steps"]
+    (own / "x-overhead.jsonl").write_text(json.dumps(lines[0]) + "\n", encoding="utf-8")
+    assert run("plot", "ledger", "-o", tmp_path / "a.svg").exit_code == 0
+    assert "measured" not in (tmp_path / "a.svg").read_text(encoding="utf-8"), (
+        "of a failure there is only the prediction"
+    )
 
 
 @pytest.mark.parametrize("name", ["M4 Pro", "RTX 3070 Ti", "i7-8700", "M1 Ultra 64"])

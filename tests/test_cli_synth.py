@@ -78,3 +78,14 @@ def test_help_has_examples(run):
     output = run("--help").output
     assert "harness synth llama3.1:8b:q4_k_m" in output
     assert all(len(line) <= 80 for line in output.splitlines())
+
+
+def test_it_never_writes_over_what_is_not_its_own(run, tmp_path):
+    real = tmp_path / "real.gguf"
+    real.write_bytes(b"GGUF and somebody's weights")
+    refused = run("tiny:1m", "-o", str(real))
+    assert isinstance(refused.exception, UsageError)
+    assert "is not written over" in str(refused.exception)
+    assert real.read_bytes() == b"GGUF and somebody's weights"
+    own = tmp_path / "own.gguf"
+    assert [run("tiny:1m", "-o", str(own)).exit_code for _ in range(2)] == [0, 0]

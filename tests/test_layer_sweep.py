@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import random
 import resource
 import signal
 import threading
@@ -16,7 +17,17 @@ import pytest
 from harness.catalog import Shape
 from harness.devices import survey_devices
 from harness.layer_row import make_row
-from harness.layers import GOALS, Search, Sweeper, estimate_crossing, explain_best, measure_wire, recall
+from harness.layers import (
+    GOALS,
+    Search,
+    Sweeper,
+    collect_rows,
+    estimate_crossing,
+    explain_best,
+    measure_wire,
+    measured_s,
+    recall,
+)
 from harness.machine import describe_machine
 from harness.record import Device, from_json, to_json
 from harness.render.layers import export_rows
@@ -235,7 +246,11 @@ def test_the_best_count_is_found_and_explained(server, model):
     assert len(best.measured) <= 8
     assert 0 < best.cost_share < 0.5, "timings of a busy test machine jump; the bound proper is measured on a quiet one"
     speeds = {row.n_gpu_layers: row.find("tg").rate_tok_per_s for row in best.rows if row.speeds}
-    assert best.best_n_gpu_layers == max(speeds, key=speeds.get)
+    fastest = max(speeds.values())
+    assert speeds[best.best_n_gpu_layers] > 0.8 * fastest, (
+        "chosen among the fastest, by the looks that were taken in turn"
+    )
+    assert best.looks[best.best_n_gpu_layers] > 1 or best.cost_share > 0.2
     reasons = explain_best(best, blocks, devices, estimate_crossing(best.rows, work))
     assert any("times as fast as" in reason for reason in reasons)
     assert any(f"of {best.n_counts} counts" in reason for reason in reasons)
@@ -248,7 +263,7 @@ class ScriptedSweeper:
 
     def __init__(self, recorded, milliseconds, out_of_memory_from=99):
         self.recorded, self.milliseconds, self.limit = recorded, milliseconds, out_of_memory_from
-        self.now_s = 0.0
+        self.now_s = self.start_s = self.reused_s = 0.0
 
     def predict(self, spec):
         from harness.theory.offload import Fit
@@ -280,6 +295,82 @@ def search_script(recorded, milliseconds, counts=range(32), **options):
     return search.run(), full.now_s
 
 
+class DriftingSweeper(ScriptedSweeper):
+    """Each load of a placement runs at a speed of its own (scatter, relative), and the machine as a whole slows down once."""
+
+    def __init__(self, recorded, milliseconds, seed, scatter, slowdown=(1e9, 1.0), load_s=0.2, start_s=0.0):
+        super().__init__(recorded, milliseconds)
+        self._chance, self._scatter, self._slowdown, self._load_s = random.Random(seed), scatter, slowdown, load_s
+        self._loaded, self._factor, self._start_s = None, 1.0, start_s
+
+    def measure(self, made):
+        from harness.record import Sample
+
+        for cell in made:
+            if self._loaded is None:
+                self.now_s += self._start_s
+                self.start_s += self._start_s
+            if cell.n_gpu_layers != self._loaded:
+                self._loaded, self._factor = cell.n_gpu_layers, self._chance.gauss(1, self._scatter)
+                self.now_s += self._load_s
+            samples = []
+            for repetition in range(cell.repetitions + cell.warmup):
+                n = 1 if cell.warmup and not repetition else cell.n_tokens
+                late = self._slowdown[1] if self.now_s > self._slowdown[0] else 1.0
+                ns = [
+                    round(
+                        self.milliseconds(cell.n_gpu_layers) * self._factor * late * self._chance.gauss(1, 0.02) * 1e6
+                    )
+                    for _ in range(n)
+                ]
+                self.now_s += sum(ns) / 1e9
+                samples.append(Sample(sum(ns), None, tuple(ns), n == 1))
+            yield dataclasses.replace(self.recorded, asked=cell, samples=tuple(samples), warnings=(), failure=None)
+
+
+SHAPES = {
+    "ever faster": lambda n: 100 - 2.5 * n,
+    "a spill": lambda n: 100 - 2.5 * min(n, 20) + 7 * max(n - 20, 0),
+    "a crossing": lambda n: 50 + (4 if n else 0) + 0.4 * n,
+    "a jump": lambda n: 100 - 2 * n + (30 if n > 22 else 0),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("slowdown", [(1e9, 1.0), (6.0, 1.08)], ids=["steady", "slower by 8 % after 6 s"])
+def test_loads_that_scatter_do_not_break_the_promise(recorded, shape, slowdown):
+    """Two loads of one placement differ by 2 %: the choice is within 3 % in nine runs of ten, never far off, and not too dear."""
+    milliseconds, n_runs, losses, shares = SHAPES[shape], 30, [], []
+    fastest = min(map(milliseconds, range(32)))
+    for seed in range(n_runs):
+        full = DriftingSweeper(recorded[0], milliseconds, seed, 0.02, slowdown, start_s=1.0)
+        full.now_s = 1.0
+        list(full.measure([short_cell_of(n) for n in range(32)]))
+        sweeper = DriftingSweeper(recorded[0], milliseconds, seed, 0.02, slowdown, start_s=1.0)
+        sweeper.now_s = 1.0
+        work = {n: n / 31 for n in range(32)}
+        search = Search(
+            sweeper,
+            GOALS["tg"],
+            range(32),
+            lambda n: [short_cell_of(n)],
+            work,
+            clock=lambda s=sweeper: s.now_s,
+            before_s=1.0,
+        )
+        best = search.run()
+        losses.append(milliseconds(best.best_n_gpu_layers) / fastest - 1)
+        shares.append(sweeper.now_s / full.now_s)
+        assert best.cost_share == pytest.approx(shares[-1], rel=0.25)
+    assert sum(loss <= 0.03 for loss in losses) >= 0.9 * n_runs, sorted(losses)[-10:]
+    assert max(losses) <= 0.06
+    assert max(shares) <= 0.25, sorted(shares)[-5:]
+
+
+def short_cell_of(count):
+    return RunSpec("m.gguf", n_gpu_layers=count, n_gen=8, repetitions=5)
+
+
 def cell_of(count):
     return RunSpec("m.gguf", n_gpu_layers=count, n_gen=64, repetitions=5)
 
@@ -304,7 +395,7 @@ def test_a_search_keeps_its_bounds(recorded, milliseconds):
 def test_a_search_whose_time_is_used_up_says_what_might_still_win(recorded):
     """A crossing that costs as much as it saves leaves doubts that a quarter of twelve counts cannot settle."""
     best, full_s = search_script(recorded[0], lambda n: 50 + (6 if n else 0) - 0.05 * n, counts=range(0, 36, 3))
-    assert len(best.measured) == 3
+    assert len(best.measured) <= 5
     assert best.spent_s / full_s <= 0.26
     assert "might still win by up to" in best.stopped
 
@@ -328,6 +419,44 @@ def test_a_crossing_is_told_from_the_layers_behind_it(recorded):
     rows = [make_row(list(scripted.measure([cell_of(n)])), ["n_gpu_layers"]) for n in (0, 4, 16, 31)]
     assert estimate_crossing(rows, {n: n / 31 for n in range(32)}) == pytest.approx(0.008)
     assert estimate_crossing(rows[1:], {n: n / 31 for n in range(32)}) is None
+
+
+def test_what_an_earlier_run_spent_counts_as_far_as_its_records_say(recorded):
+    """A resumed search hands out each record once and adds its durations; the share is then a lower bound and says so."""
+    kept = []
+
+    def keeping(made):
+        for record in ScriptedSweeper.measure(first, made):
+            kept.append(record)
+            yield record
+
+    first = ScriptedSweeper(recorded[0], lambda n: 100 - 2.5 * n)
+    first.measure = keeping
+    work = {n: n / 31 for n in range(32)}
+    whole = Search(first, GOALS["tg"], range(32), lambda n: [cell_of(n)], work, clock=lambda: first.now_s).run()
+    known = recall([dataclasses.replace(record, threads_source="asked") for record in kept], 1)
+    sweeper = Sweeper(Plan("sweep", describe_machine()), lambda record: None, lambda step: None, known=known)
+    again = Search(sweeper, GOALS["tg"], range(32), lambda n: [cell_of(n)], work).run()
+    assert (again.best_n_gpu_layers, again.measured, again.looks) == (
+        whole.best_n_gpu_layers,
+        whole.measured,
+        whole.looks,
+    )
+    assert not any(known.values()), "each record stands for one measurement"
+    assert again.reused_s == pytest.approx(sum(map(measured_s, kept)))
+    assert again.spent_s == pytest.approx(again.reused_s, abs=1), "nothing was measured"
+    assert again.cost_share == pytest.approx(whole.cost_share, rel=0.3), "loads are not in these records"
+
+
+def test_rows_of_a_journal_join_looks_and_drop_failures_that_were_mended(recorded):
+    scripted = ScriptedSweeper(recorded[0], lambda n: 50 - n, out_of_memory_from=20)
+    looks = [dataclasses.replace(cell_of(4), repetitions=n, warmup=n == 1) for n in (1, 2)]
+    records = list(scripted.measure([*looks, cell_of(20), cell_of(30)]))
+    scripted.limit = 25
+    records += scripted.measure([cell_of(20)])
+    rows = collect_rows(records)
+    assert [(row.n_gpu_layers, bool(row.failure)) for row in rows] == [(4, False), (20, False), (30, True)]
+    assert [row.speeds[0].n_samples for row in rows[:2]] == [3, 5]
 
 
 def test_records_are_known_again_whatever_the_path(recorded):
@@ -391,6 +520,21 @@ def test_a_sweep_as_a_user_sees_it(server, results, tmp_path):
     assert "waits for" in out
     svg = (tmp_path / "layers.svg").read_text(encoding="utf-8")
     for words in ("pp8, tokens/s", "tg4, tokens/s", "memory, MiB", "layers on the device"):
+        assert words in svg
+
+
+def test_the_last_sweep_is_drawn_from_its_journal(server, results, tmp_path):
+    code, _, err = harness("plot", "layers", "-o", tmp_path / "none.svg")
+    assert code == 2
+    assert "No sweep over layers was found" in one_sentence(err)
+    code, out, _ = harness(
+        "sweep", "--rpc", server.endpoint, "-ngl", "0,31", "-p", "0", "-n", "2", "-r", "1", "-t", "1"
+    )
+    assert code in (0, 5), out
+    code, _, err = harness("plot", "layers", "-o", tmp_path / "layers.svg")
+    assert code == 0, err
+    svg = (tmp_path / "layers.svg").read_text(encoding="utf-8")
+    for words in ("tg2, tokens/s", "layers on the device", "RPC0"):
         assert words in svg
 
 

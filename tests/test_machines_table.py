@@ -48,6 +48,15 @@ def test_it_fits_eighty_columns_and_says_what_does_not(rows, recorded):
     assert "left out for width: " in text
 
 
+def test_what_is_left_out_is_never_all_that_a_machine_has(rows):
+    own = next(row for row in rows if not row.is_published)
+    wide = dataclasses.replace(own, machine="a name that is as wide as it can be")
+    text = render_machines([*rows, wide], "tg")
+    assert "left out for width: llama3.1:70b" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("» a name")]
+    assert line.split()[-1][0].isdigit()
+
+
 def test_published_figures_are_as_given(rows):
     assert " 4.15[" in render_machines(rows, "tg")
     assert [row.machine for row in sort_rows(rows, "given")][:15] == [machine.name for machine in load_machines()]

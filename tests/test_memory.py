@@ -252,3 +252,9 @@ def test_a_header_that_states_no_layers_is_refused():
 def test_work_is_the_widest_product_of_a_micro_batch():
     assert work_bytes(catalog_header("llama3.2:1b:q4_0"), spec()) == 512 * 8192 * 34 // 32
     assert work_bytes(catalog_header("llama3.2:1b:q4_0"), spec(n_ubatch=64)) == 64 * 8192 * 34 // 32
+
+
+def test_without_flash_attention_the_scores_are_work_too():
+    header = catalog_header("llama3.2:1b:q4_0")
+    assert work_bytes(header, spec(), n_cells=8000) == 8192 * 512 * 32 * 2  # cells, tokens, heads, f16
+    assert work_bytes(header, spec(n_ubatch=64), n_cells=512) == 512 * 64 * 32 * 2

@@ -56,6 +56,14 @@ def test_what_cannot_fit_is_said_with_its_figures(blocks):
     assert fit.reason == "cannot fit on CUDA0: weights and cache need 98 MiB of 50 free"
 
 
+def test_a_planned_compute_buffer_counts_where_layers_are(blocks):
+    devices, compute = [Capacity("CUDA0", 100 * MIB)], {"CUDA0": 40 * MIB, "CPU": 9 * MIB}
+    assert predict_fit(blocks, RunSpec("m", n_gpu_layers=-1, n_gen=1), devices).fits, "98 MiB without it"
+    fit = predict_fit(blocks, RunSpec("m", n_gpu_layers=-1, n_gen=1), devices, compute)
+    assert fit.reason == "cannot fit on CUDA0: weights, cache and compute buffer need 138 MiB of 100 free"
+    assert predict_fit(blocks, RunSpec("m", n_gpu_layers=0, n_gen=1), [Capacity("CUDA0", MIB)], compute).fits
+
+
 def test_layers_are_split_by_share_or_by_free_memory(blocks):
     spec = RunSpec("m", n_gpu_layers=31, n_gen=1, tensor_split=(3.0, 1.0))
     by_share = predict_fit(blocks, spec, [Capacity("A", None), Capacity("B", None)]).needed_bytes

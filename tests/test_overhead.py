@@ -30,6 +30,7 @@ from harness.theory.repack import read_features
 from harness.theory.resident import UNEXPLAINED, cause_of_log, device_of_buffer
 from harness.units import MIB
 from tests.hub.fixtures import hub  # noqa: F401
+from tests.rpc_server import rpc_server
 from tests.shapes import SMALL_SHAPES
 
 pytestmark = pytest.mark.engine
@@ -52,8 +53,8 @@ def from_shape(name: str, quantization: str = "Q4_0") -> Model:
     return Model(name, read_header(BytesSource(data)), (HeaderFile("m.gguf", data, size),), None)
 
 
-def logged_buffers(specs) -> list[Counter]:
-    """What llama.cpp really allocates for each spec, by cause and device."""
+def logged_buffers(specs, servers=None) -> list[Counter]:
+    """What llama.cpp really allocates for each spec, by cause and device; servers names the devices of RPC servers."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.real_buffers"], input=json.dumps([spec.to_dict() for spec in specs]),
         capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120,
@@ -63,7 +64,7 @@ def logged_buffers(specs) -> list[Counter]:
     for buffers in json.loads(done.stdout):
         sizes: Counter = Counter()
         for item in buffers:
-            key = cause_of_log(item["cause"], item["buffer"]), device_of_buffer(item["buffer"])
+            key = cause_of_log(item["cause"], item["buffer"]), device_of_buffer(item["buffer"], servers)
             sizes[key] += item["size_bytes"]
         found.append(sizes)
     return found
@@ -211,6 +212,20 @@ def test_the_ledger_adds_up_and_explains_the_growth(report):
 def test_the_whole_process_is_predicted_within_two_percent(report):
     totals = total_bytes(report)
     assert totals["predicted_bytes"] == pytest.approx(totals["measured_bytes"], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("n_ctx", "options"), [(1024, {"flash_attn": "off", "mmap": "off", "repack": False}), (4096, {"type_k": "q8_0"})]
+)
+def test_the_process_is_predicted_with_other_settings_too(model, n_ctx, options):
+    found = find_model(model, weights=True)
+    report = examine(found, [make_spec(found, n_ctx, options)])
+    assert report.measurement is not None, report.failure
+    if not report.measurement.readings[0].maps:
+        pytest.skip("needs an OS that tells mappings apart (Linux)")
+    totals = total_bytes(report)
+    assert totals["predicted_bytes"] == pytest.approx(totals["measured_bytes"], rel=0.02)
+    assert any("without flash attention" in remark for remark in report.remarks) == ("flash_attn" in options)
 
 
 def test_a_model_of_405b_needs_no_weights():
@@ -428,3 +443,58 @@ def test_predicting_keeps_nothing_and_needs_one_value_each(results):
     assert isinstance(invoke("-m", "a.gguf", "-m", "b.gguf").exception, UsageError)
     assert invoke("--vram", "eight").exit_code == 2
     assert invoke("--ctx", "3").exit_code == 2
+
+
+def test_ollamas_account_is_missed_in_a_csv(results):
+    wanted = ("-m", "llama3.1:8b:q4_0", "--predict-only", "--ollama-2024")
+    done = invoke(*wanted, "-o", "csv")
+    assert "-o json has Ollama's account too" in done.stderr
+    assert done.stdout.startswith("cause,device,")
+    account = json.loads(invoke(*wanted, "-o", "json").stdout)["ollama_2024"]
+    assert (account["size_bytes"], account["size"], account["processor"]) == (6_654_289_920, "6.7 GB", "100% GPU")
+    assert {"layers", "graph_bytes", "size_vram_bytes", "terms"} <= account.keys()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the server is ended by POSIX signals")
+def test_devices_behind_rpc_are_predicted_and_measured(model, tmp_path, results):
+    """Layers, shares, named devices, a cache and experts on the host: buffer by buffer on two loopback servers as on none."""
+    moe = str(write_synthetic(SMALL_SHAPES["mixtral"], "Q4_0", tmp_path / "moe.gguf", name="moe"))
+    with rpc_server() as first, rpc_server() as second:
+        both = (first.endpoint, second.endpoint)
+        servers = {first.endpoint: ["RPC0"], second.endpoint: ["RPC1"]}
+        for path, options in (
+            (model, {"n_gpu_layers": 10, "rpc": both[:1]}),
+            (model, {"n_gpu_layers": -1, "rpc": both, "tensor_split": (3.0, 1.0)}),
+            (model, {"n_gpu_layers": 20, "rpc": both, "devices": ("RPC1",)}),
+            (model, {"n_gpu_layers": 20, "rpc": both[:1], "no_kv_offload": True}),
+            (moe, {"n_gpu_layers": -1, "rpc": both[:1], "n_cpu_moe": 1}),
+        ):
+            found = find_model(path, weights=True)
+            spec = make_spec(found, 512, options)
+            (item,), _ = forecast(found, [spec])
+            predicted, (logged,) = predicted_buffers(item), logged_buffers([spec], servers)
+            assert any(device != HOST for _, device in logged)
+            if "tensor_split" in options:
+                assert item.remarks[0].startswith("compute buffers: of several devices llama.cpp plans")
+                for key in [key for key in logged if key[0] == COMPUTE]:
+                    size = logged.pop(key)
+                    assert -LOG_STEP <= predicted.pop(key) - size <= 0.05 * size + LOG_STEP
+            else:
+                assert item.remarks == (), options
+            assert_equal(predicted, logged, options)
+        asked = ["-m", model, "--rpc", first.endpoint, "-ngl", "10", "-c", "512", "-o", "json", "--no-save"]
+        done = CliRunner().invoke(cli.command, asked)
+    assert done.exit_code == 0, done.output
+    rows = {(row["cause"], row["device"]): row for row in json.loads(done.stdout)["ledger"]}
+    for cause in ("weights copied", "KV cache", "compute buffer"):
+        row = rows[cause, "RPC0"]
+        assert row["predicted_bytes"] == pytest.approx(row["measured_bytes"], abs=LOG_STEP)
+    assert ("driver's context", "RPC0") not in rows, "what a server has free is a whole machine's"
+
+
+def test_a_server_that_is_not_there_is_one_sentence(model):
+    done = CliRunner().invoke(
+        cli.command, ["-m", model, "--rpc", "127.0.0.1:1", "-ngl", "10", "-c", "512", "--no-save"]
+    )
+    assert isinstance(done.exception, HarnessError)
+    assert "No RPC server can be reached" in str(done.exception)

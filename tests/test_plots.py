@@ -102,6 +102,20 @@ def test_a_name_with_markup_or_formula_is_text(measured, recorded):
         assert any("<script>$x^2$ & co" in "".join(node.itertext()) for node in root.iter())
 
 
+def test_a_line_by_depth_is_one_test_in_one_place(recorded):
+    record = next(one for one in recorded if one.asked.n_prompt)
+    here = dataclasses.replace(
+        record, resolved=dataclasses.replace(record.resolved, layers_by_device={"CPU": 16, "RPC0": 15})
+    )
+    short = dataclasses.replace(record, asked=dataclasses.replace(record.asked, n_prompt=16, n_depth=64))
+    with pytest.raises(UsageError, match="two depths"):
+        plots.draw_depth(collect([record, short], CATALOG))
+    deep = dataclasses.replace(here, asked=dataclasses.replace(here.asked, n_depth=64))
+    drawn = to_bytes(plots.draw_depth(collect([record, here, deep], CATALOG)), "svg").decode()
+    assert "16 CPU + 15 RPC0" in drawn
+    assert f"pp{record.asked.n_prompt}" in drawn
+
+
 def test_nothing_to_draw_is_a_sentence(recorded):
     once = collect(recorded, CATALOG)
     with pytest.raises(UsageError, match="-d 0,1024"):

@@ -113,7 +113,10 @@ def test_prune_asks_first(tmp_path):
     path.parent.mkdir(parents=True)
     path.write_text(GOOD, encoding="utf-8")
     made = resolve("synth:mine:1b")
-    assert harness("models", "--prune", input="n\n")[0] == 130
+    assert harness("models", "--prune", input="n\n")[0] == 0
+    assert made.exists()
+    code, _, said = harness("models", "--prune", input="")
+    assert (code, "nothing was deleted" in said) == (2, True)
     assert made.exists()
     assert harness("models", "--prune", input="y\n")[0] == 0
     assert not made.exists()

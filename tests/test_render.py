@@ -8,7 +8,7 @@ import sqlite3
 
 import pytest
 
-from harness.record import Caution, Failure, Sample
+from harness.record import Caution, Failure, Power, Sample, Telemetry
 from harness.render.bench import bench_fields
 from harness.render.formats import FORMATS
 
@@ -31,12 +31,15 @@ def test_output_is_the_golden_one(name, recorded):
 def test_a_failed_cell_is_a_row_with_its_reason(name, recorded):
     text = FORMATS[name](recorded)
     assert "failed [" in text
-    assert recorded[-1].failure.message in text
+    assert recorded[-1].failure.message in " ".join(text.split())
 
 
 def test_the_plain_table_fits_eighty_columns(recorded):
-    text = FORMATS["table"](recorded[:2])
-    assert max(map(len, text.splitlines())) <= 80
+    reason = "error loading model: check_tensor_dims: tensor 'blk.0.attn_q.weight' has wrong shape"
+    failure = dataclasses.replace(recorded[-1].failure, message=reason)
+    for records in (recorded[:2], [dataclasses.replace(recorded[-1], failure=failure)]):
+        text = FORMATS["table"](records)
+        assert max(map(len, text.splitlines())) <= 80
 
 
 def test_fields_are_llama_benchs_in_order_and_type(recorded):
@@ -106,3 +109,19 @@ def test_the_median_is_not_the_mean(recorded):
     row = json.loads(FORMATS["json"]([dataclasses.replace(recorded[0], samples=samples)]))[0]
     assert row["median_ns"] == 100
     assert row["avg_ns"] == 250
+
+
+def test_energy_is_a_column_where_something_told_it_and_none_elsewhere(recorded):
+    assert "J/token" not in FORMATS["table"](recorded)
+    assert "joules" not in FORMATS["json"](recorded) + FORMATS["csv"](recorded)
+    watched = dataclasses.replace(
+        recorded[0], telemetry=Telemetry(power=(Power("rapl:package-0", 100.0, 2.0),), sampler_share=0.004)
+    )
+    for name in ("table", "md"):
+        text = FORMATS[name]([watched, recorded[1]])
+        assert "J/token by rapl:package-0; watching took 0.40% of one CPU" in text
+        assert max(map(len, FORMATS["table"]([watched]).splitlines())) <= 80
+    first, second = json.loads(FORMATS["json"]([watched, recorded[1]]))
+    assert first["joules_per_token"] > 0
+    assert "joules_per_token" not in second
+    assert FORMATS["csv"]([watched, recorded[1]]).splitlines()[0].endswith(",joules_per_token")

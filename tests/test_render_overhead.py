@@ -283,3 +283,17 @@ def test_bars_are_as_long_as_what_they_stand_for():
     growth = REPORT.measurement.account.growth_bytes / MIB
     assert totals["now"] == pytest.approx(growth)
     assert set(PARTS) >= {container.get_label() for container in axis.containers}
+
+
+def test_the_title_stays_in_the_picture():
+    figure = draw_ledger(dataclasses.replace(REPORT, subject=dataclasses.replace(REPORT.subject, label="m" * 200)))
+    figure.draw_without_rendering()
+    (axis,) = figure.axes
+    assert axis.title.get_window_extent().x1 <= figure.bbox.x1
+
+
+def test_the_heading_says_which_quantization_it_is_about():
+    """A catalog name without one does not."""
+    subject = dataclasses.replace(REPORT.subject, file_type="Q4_K - Medium")
+    assert "layers · Q4_K - Medium · file" in render_table(dataclasses.replace(REPORT, subject=subject))
+    assert "None" not in render_table(REPORT).splitlines()[1]

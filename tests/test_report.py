@@ -26,11 +26,17 @@ from harness.render.report.sections import SECTIONS
 from harness.roof import Roof
 from harness.roof import to_json as roof_to_json
 from harness.sources.references import load_catalog
+from harness.stats import summarize
 from harness.store import read_lines
 from harness.text_run import Figures, TextRun, text_run_to_json
+from harness.theory.gguf import BytesSource, read_header
+from harness.theory.time_ledger import build_ledger, count_reads
+from harness.units import format_duration
 
+from .gguf_bytes import llama_like
 from .test_bandwidth import made
 from .test_cli import harness, one_sentence
+from .test_time_ledger import make_raw
 
 EVIL = """<script>document.title = "broken into"</script>"'&amp;--><b>$x_2$"""
 
@@ -100,6 +106,17 @@ def test_the_quickest_is_named_with_its_interval(measured):
     (sentence,) = re.findall(r"Prompts went in at up to [^:]*: [^.]*\.", page.text)
     assert "quick model" in sentence
     assert "95 % interval" in sentence
+
+
+def test_the_quickest_is_told_with_its_devices_and_doubts(measured):
+    resolved = dataclasses.replace(measured[0].resolved, layers_by_device={"CPU": 1, "CUDA0": 30})
+    busy = dataclasses.replace(
+        measured[0], resolved=resolved, warnings=(Caution("busy-machine", "busy", distrust=True),)
+    )
+    assert "layers: 1 CPU + 30 CUDA0; not to be trusted." in Text(render_report(material([to_json(busy)]))).text
+    plain_text = Text(render_report(material([to_json(measured[0])]))).text
+    assert "layers: " not in plain_text
+    assert "not to be trusted." not in plain_text
 
 
 def test_every_kind_has_its_section_and_an_empty_one_is_left_out(measured, text_run):
@@ -284,6 +301,94 @@ def test_memory_ledgers_have_every_line_and_the_sum(measured):
     assert "mind the gap" in page.text
 
 
+def memory_line(measured, **changes):
+    row = {
+        "cause": "KV cache",
+        "device": "CPU",
+        "predicted_bytes": 2**20,
+        "measured_bytes": 2**20,
+        "resident_bytes": 2**20,
+    }
+    return {
+        "schema": 1, "kind": "overhead", "machine": to_json(measured[0])["machine"], "model": "a model", "n_ctx": 512,
+        "asked": {"n_gpu_layers": 0, "type_k": "q8_0", "repack": False}, "ledger": [row], "warnings": [],
+        "totals": {}, "steps": [{"rss_bytes": 7 * 2**20}], "time_utc": "2026-11-24T12:00:00Z", **changes,
+    }  # fmt: skip
+
+
+def test_of_the_same_question_the_latest_ledger_is_shown(measured):
+    new = memory_line(measured, time_utc="2026-11-25T12:00:00Z")
+    page = Text(render_report(material([new, memory_line(measured), memory_line(measured, n_ctx=4096)])))
+    assert page.text.count("K cache q8_0 repacking off") == 2, "what is not the usual is told"
+    assert "2026-11-25 12:00" in page.text
+    assert "1 older one of the same is left out" in page.text
+    assert "Python, before all that CPU 7.0 MiB 7.0 MiB 7.0 MiB" in page.text
+
+
+def time_line(measured, **changes):
+    """A line as `harness overhead --time` writes it, with the bytes of a header."""
+    header = read_header(BytesSource(llama_like().build()))
+    raw = json.loads(json.dumps(make_raw()))
+    asked = {**raw["asked"], "spec": {"n_threads": 3}}
+    return {
+        **raw, "schema": 1, "kind": "time-ledger", "machine": to_json(measured[0])["machine"], "time_utc": "2026-11-24T12:00:00Z",
+        "asked": asked, "model": {"file_name": "tiny.gguf", "is_synthetic": True}, "remarks": ["depth 9 is left out"],
+        "cautions": [{"code": "busy-machine", "text": "busy as an ant", "distrust": True}],
+        "reads": count_reads(header, asked["cache_types"]).to_dict(), "roof_bytes_per_s": 5e9,
+        "resolved": {"flash_attn": True, "layers_by_device": {"CPU": 3}, "repacked_bytes": 0}, **changes,
+    }  # fmt: skip
+
+
+def test_a_time_ledger_has_parts_operations_cache_loads_and_the_gap(measured):
+    line = time_line(measured)
+    page = Text(render_report(material([line])))
+    ledger = build_ledger(line, read_header(BytesSource(llama_like().build())), 5e9)
+    assert "Not shown" not in page.text
+    assert "tiny.gguf (synthetic)" in page.text
+    for depth in ledger.depths:
+        assert f"{format_duration(depth.bare.median_ns)}" in page.text
+    operation = next(one for one in ledger.depths[-1].operations if one.bandwidth_bytes_per_s)
+    shown = (
+        f"{operation.touched_bytes / 1e6:.2f} {operation.bandwidth_bytes_per_s / 1e9:.2f} {operation.roof_share:.0%}"
+    )
+    assert f"{operation.share:.1%} {shown}" in page.text
+    for words in (
+        "= a whole token",
+        "one more cached token adds",
+        "create_completion(stream=True)",
+        "depth 9 is left out",
+    ):
+        assert words in page.text
+    assert "ms a generated token" in page.text, "the picture"
+    assert page.text.count("busy as an ant") == 2, "at the ledger and among the warnings"
+
+
+@pytest.mark.parametrize(
+    "missing", ["blocks", "loads", "applications", "reads", "roof_bytes_per_s", "resolved", "cautions"]
+)
+def test_a_time_ledger_that_was_interrupted_is_shown_as_far_as_it_goes(measured, missing):
+    line = {name: value for name, value in time_line(measured).items() if name != missing}
+    page = Text(render_report(material([line])))
+    assert "A token's time" in page.text
+    assert ("of the roof" in page.text) == (missing not in ("roof_bytes_per_s", "blocks"))
+
+
+def test_bars_say_what_ran_and_show_the_latest_of_the_same(measured):
+    old, new = with_rate(measured[0], 1), with_rate(measured[0], 2)
+    here = render_report(material([to_json(old), to_json(new)]))
+    assert here.count(f"{summarize(old).rate_tok_per_s:.2f}") > 0
+    (alt,) = re.findall(r'aria-label="(Prompt processing:[^"]*)"', here)
+    assert f"{summarize(new).rate_tok_per_s:.2f}" in alt
+    assert f"{summarize(old).rate_tok_per_s:.2f}" not in alt
+
+
+def test_a_server_s_address_is_no_part_of_the_engine(measured):
+    build = dataclasses.replace(measured[0].build, backends=("CPU", "RPC[127.0.0.1:50052]", "RPC[other:1]"))
+    page = Text(render_report(material([to_json(dataclasses.replace(measured[0], build=build))])))
+    assert ", RPC" in page.text
+    assert "RPC[" not in page.text
+
+
 def test_measured_machines_stand_among_published_ones(measured):
     page = Text(render_report(beside(measured, published=load_machines(), ollama_2024={"llama3.1:8b": "Q4_0"})))
     assert "Among published machines" in page.text
@@ -439,6 +544,23 @@ def test_it_opens_without_an_error(tmp_path, measured, text_run):
     assert console == []
     assert "Language models on" in dom
     assert dom.count("<svg") == 4, "two pictures, light and dark"
+
+
+@in_browser
+def test_no_section_is_wider_than_a_phone(tmp_path, measured, text_run):
+    lines = [*map(to_json, measured), text_run_to_json(text_run), memory_line(measured), time_line(measured)]
+    page = render_report(material(lines))
+    script = """
+      event.target.width = 400;
+      const box = page.documentElement;
+      see(box.clientWidth); see(box.scrollWidth);
+      see(Array.from(page.querySelectorAll("figure svg"), svg => svg.getBoundingClientRect().width).filter(w => w > 0 && w < 500));
+    """
+    (width, needed, small), console = drive(page, tmp_path, script)
+    assert console == []
+    assert 0 < width <= 400
+    assert needed <= width
+    assert small == [], "a picture scrolls rather than shrink until it cannot be read"
 
 
 @in_browser

@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from harness.layer_row import joules_per_token
 from harness.record import Failure, from_json, to_json
+from harness.stats import joules_per_token
 from harness.telemetry import Nvml, RaplSource, Station, Watch, find_rapl
 
 HERE = pathlib.Path(__file__).parent
@@ -132,6 +132,7 @@ def with_stand_in(folder, code, mode=""):
 
 WATCH_A_CARD = """
 import dataclasses, json
+from harness.stats import joules_per_token
 from harness.telemetry import Station
 from tests.test_telemetry import events, watch
 station = Station(rapl=[])

@@ -363,6 +363,7 @@ def test_the_page_fits_80_columns(header, roof):
     text = show_ledger(build_ledger(raw, header, roof), "tiny", ["8 threads", "flash attention on"], ["a remark " * 20])
     assert max(map(len, text.splitlines())) <= WIDTH
     assert ("of roof" in text) == (roof is not None)
+    assert ("run `harness roofline` once" in " ".join(text.split())) == (roof is None)
     for heading in ("a generated token", "inside the decode at depth 2048", "what observing costs", "one more token",
                     "getting ready", "why an application is slower"):  # fmt: skip
         assert heading in text

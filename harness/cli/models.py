@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 
 import click
 
@@ -129,6 +130,15 @@ def _prune() -> None:
     for what, path in found:
         click.echo(f"{what}  {format_gb(path.stat().st_size)}  {path}")
     total = sum(path.stat().st_size for _, path in found)
-    click.confirm(f"Delete these {len(found)} files ({format_gb(total)})?", abort=True)
+    these = "this file" if len(found) == 1 else f"these {len(found)} files"
+    try:
+        agreed = click.confirm(f"Delete {these} ({format_gb(total)})?")
+    except click.Abort as error:  # Ctrl-C, or the end of an input that nobody types at
+        if sys.stdin.isatty():
+            raise
+        raise UsageError("--prune asks before it deletes, and nobody answered; nothing was deleted.") from error
+    if not agreed:
+        click.echo("Nothing was deleted.")
+        return
     for _, path in found:
         path.unlink(missing_ok=True)

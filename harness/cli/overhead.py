@@ -34,6 +34,7 @@ from harness.errors import NativeError, StoreError, UsageError
 from harness.overhead import Model, examine, find_model, make_spec
 from harness.render.ollama_account import ollama_parts
 from harness.render.overhead import FORMATS, export_report
+from harness.rpc import check_servers
 from harness.spec import MAX_TOKENS, whole_numbers
 from harness.store import utc_now
 from harness.theory.ledger import Report
@@ -164,7 +165,10 @@ def _account_for_memory(reference: str, options: dict[str, Any]) -> int:
 
 def _write(report: Report, told: Told | None, output: str) -> str:
     """The report in a format, with Ollama's account behind it where it was asked for."""
-    if told is None or output == "csv":
+    if told is None:
+        return FORMATS[output](report)
+    if output == "csv":
+        click.echo("harness: note: -o csv holds the ledger alone; -o json has Ollama's account too.", err=True)
         return FORMATS[output](report)
     if output == "json":
         return json.dumps({**export_report(report), "ollama_2024": told.data}, indent=2, ensure_ascii=False) + "\n"
@@ -178,6 +182,7 @@ def _examine(model: Model, options: dict[str, Any], *, predict_only: bool) -> Re
     contexts = sorted(set(flatten(options["contexts"]))) or [max(usual, 8)]
     single = _single_values(options)
     specs = [make_spec(model, n_ctx, single) for n_ctx in contexts]
+    check_servers(specs[0].rpc)
     with _narrator() as watch:
         return examine(
             model,

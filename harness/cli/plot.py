@@ -11,10 +11,12 @@ import click
 
 from harness.answers.rates import Measured
 from harness.catalog import Catalog
-from harness.cli.journals import files_argument, find_journals, read_measured
+from harness.cli.journals import files_argument, find_journals, read_measured, warn
 from harness.cli.options import results_option
 from harness.cli.picture import check_picture_path, theme_option, write_picture
+from harness.errors import UsageError
 from harness.render.machines import Row
+from harness.store import read_records
 
 _EXAMPLES = """
 \b
@@ -24,6 +26,8 @@ Examples:
   harness plot bandwidth -o bandwidth.png
   harness plot depth -o depth.png bench_results/
   harness plot history -o history.png
+  harness plot ledger -o ledger.png             the latest harness overhead
+  harness plot layers -o layers.png             the last harness sweep
 """
 
 
@@ -104,6 +108,37 @@ def _draw_history(material: Material, theme: str) -> Any:
     return draw_history(material.measured, theme)
 
 
+def _draw_ledger(material: Material, theme: str) -> Any:
+    """The latest memory ledger that was kept."""
+    from harness.cli.journals import warn
+    from harness.errors import UsageError
+    from harness.render.plot_ledger import draw_kept_ledger
+    from harness.store import read_lines
+
+    ledgers = read_lines(material.journals, warn, ("overhead",), dict)
+    if not ledgers:
+        raise UsageError("No memory ledger was kept; run `harness overhead` first.")
+    return draw_kept_ledger(max(ledgers, key=lambda values: str(values.get("time_utc") or "")), theme=theme)
+
+
+def _draw_layers(material: Material, theme: str) -> Any:
+    from harness.layers import collect_rows
+    from harness.render.plot_layers import draw_layers
+
+    journals = [
+        [record for record in read_records([path], warn) if record.command == "sweep"] for path in material.journals
+    ]
+    sweeps = [records for records in journals if any(record.timed for record in records)]
+    if not sweeps:
+        raise UsageError("No sweep over layers was found in the journals; run `harness sweep` first.")
+    records = max(sweeps, key=lambda found: found[-1].time_utc)
+    last = next(record for record in reversed(records) if record.timed)
+    devices = [item.name for item in last.build.devices if item.kind in ("gpu", "igpu")] if last.build else []
+    synthetic = " (synthetic)" if last.model and last.model.is_synthetic else ""
+    name = pathlib.PurePath(last.asked.model).name + synthetic
+    return draw_layers(collect_rows(records), f"{name} · {', '.join(devices) or 'CPU only'}", theme=theme)
+
+
 #: Every picture: what makes it out of the material, in a theme. A new kind is one line here.
 KINDS: dict[str, Callable[[Material, str], Any]] = {
     "machines": _draw_machines,
@@ -112,6 +147,8 @@ KINDS: dict[str, Callable[[Material, str], Any]] = {
     "accuracy": _draw_accuracy,
     "depth": _draw_depth,
     "history": _draw_history,
+    "ledger": _draw_ledger,
+    "layers": _draw_layers,
 }
 
 
@@ -134,7 +171,10 @@ def command(
     results: pathlib.Path,
 ) -> None:
     """Draw KIND: machines (speed by machine), size (speed against size), bandwidth (prompts and generation against it, Apple's line),
-    accuracy (published scores by model), depth (speed against a filled cache), history (speed over time).
+    accuracy (published scores by model), depth (speed against a filled cache), history (speed over time), ledger (where the memory
+    goes, by the latest harness overhead).
+    accuracy (published scores by model), depth (speed against a filled cache), history (speed over time),
+    layers (speed and memory over the layers on the device, of the last sweep).
 
     FILES are journals (.jsonl) or folders of them; without any, all in the results folder.
     """

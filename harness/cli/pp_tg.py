@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from harness.sources.references import name_reference, resolve
 from harness.spec import Grid, RunSpec, whole_numbers
 from harness.stats import summarize
 from harness.sweep import Plan, run_cells
+from harness.telemetry import Station
 from harness.units import format_gb
 
 _EXAMPLES = """
@@ -95,13 +97,18 @@ def command(models: Sequence[str], **options: Any) -> None:
     _warn_if_too_large(grid.models)
     records: list[Record] = []
     interrupted = False
-    with Keeper("pp-tg", options["results"], save=options["save"]) as keeper, Progress(cells) as progress:
+    with (
+        Keeper("pp-tg", options["results"], save=options["save"]) as keeper,
+        contextlib.closing(Station()) as station,
+        Progress(cells) as progress,
+    ):
         plan = Plan(
             command="pp-tg",
             machine=keeper.machine,
             cell_timeout_s=options["cell_timeout_s"],
             model_facts=_describe_file,
             isolate=options["isolate"],
+            observe=station.watch,
         )
         try:
             for record in run_cells(cells, plan, keep=keeper.keep, watch=progress.show):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ _EXAMPLES = """
 Examples:
   harness predict -m llama3.1:8b:q4_0               on this machine
   harness predict -m model.gguf --depth 8192 -ctk q8_0 -ctv q8_0
+  harness predict -m hf:OWNER/REPO:Q4_K_M           from its header alone
   harness predict -m llama3.1:8b:q4_0 --machine "M4 Pro"
   harness predict --size 20GB --bandwidth 273GB/s --kind apple
   harness predict -m llama3.1:70b:q4_0 --machine "RTX 3070 Ti" --host i7-8700
@@ -43,7 +45,14 @@ _QUESTION = {
 
 
 @click.command("predict", epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-m", "--model", "--gguf", "model", metavar="REF", help="GGUF file or catalog name. [smollm2:135m]")
+@click.option(
+    "-m",
+    "--model",
+    "--gguf",
+    "model",
+    metavar="REF",
+    help="GGUF file, catalog name, hf:…, ollama:…, https://… or synth:…; the header will do. [smollm2:135m]",
+)
 @click.option("--size", "size_bytes", type=Amount("20GB"), metavar="SIZE", help="Any dense model of this size instead.")
 @click.option("--machine", metavar="NAME", help="A published machine instead of this one.")
 @click.option(
@@ -145,29 +154,35 @@ def _refuse_nonsense(options: dict[str, Any]) -> None:
 
 
 def _find_cost(catalog: Any, options: dict[str, Any]) -> tuple[Cost, tuple[str, ...]]:
-    """The cost of the model that is meant: by its file's header where it is here, else by the catalog's shape, else by its size."""
+    """The cost of the model that is meant: a bare name of the catalog by its shape, any other reference by its header."""
     from harness.answers.prediction import cost_by_size, cost_of_entry
-    from harness.sources.references import SYNTHETIC_PREFIX
+    from harness.sources.references import CatalogReference, PathReference, name_reference, parse_reference
 
     if options["size_bytes"]:
         cost = cost_by_size(catalog, options["size_bytes"])
         return cost, (f"taken as a dense Q4_0 of Llama's family: {cost.n_layers} layers, all bytes read for a token",)
-    text = (options["model"] or "smollm2:135m").removeprefix(SYNTHETIC_PREFIX)
-    path = pathlib.Path(text)
-    if path.exists() or path.suffix.lower() == ".gguf":
-        return _read_cost(path, options), ()
-    entry, quantization = catalog.split(text)
-    quantization = quantization or entry.ollama_2024 or entry.embedded or "Q4_0"
-    return cost_of_entry(entry, quantization, options["type_k"], options["type_v"])
+    text = options["model"] or "smollm2:135m"
+    reference = parse_reference(text)
+    if isinstance(reference, CatalogReference):
+        entry = reference.entry
+        quantization = reference.quantization or entry.ollama_2024 or entry.embedded or "Q4_0"
+        return cost_of_entry(entry, quantization, options["type_k"], options["type_v"])
+    label = reference.path.stem if isinstance(reference, PathReference) else name_reference(text)
+    return _read_cost(text, label, options)
 
 
-def _read_cost(path: pathlib.Path, options: dict[str, Any]) -> Cost:
-    from harness.sources.gguf_file import read_file_header
+def _read_cost(text: str, label: str, options: dict[str, Any]) -> tuple[Cost, tuple[str, ...]]:
+    """By the model's header, from this disk or from its server without the weights."""
+    from harness.sources.headers import find_header
     from harness.theory.anatomy import name_file_type
     from harness.theory.roofline import cost_of_header
 
-    header = read_file_header(path)
-    return cost_of_header(header, name_file_type(header) or "", path.stem, options["type_k"], options["type_v"])
+    found = find_header(text)
+    kind = name_file_type(found.header) or ""
+    # The quantization is told beside the name, and needs no telling in it.
+    name = re.sub(rf"[-_.:]{re.escape(kind)}$", "", label, flags=re.IGNORECASE) if kind else label
+    cost = cost_of_header(found.header, kind, name, options["type_k"], options["type_v"])
+    return cost, () if found.note is None else (found.note.rstrip("."),)
 
 
 def _answer(catalog: Any, question: Question, options: dict[str, Any]) -> list[Answer]:

@@ -31,14 +31,14 @@ class Progress:
 
     def show(self, step: Step) -> None:
         """Draw where the run stands."""
-        self._cell = step.cell
+        self._cell = min(step.cell, len(self._ends) - 2)  # a search may measure a cell more than once
         if self._bar is None:
             return
         where = f"{step.spec.test}: {step.phase}"
         if step.phase == "repetition":
             where += f" {step.index + 1}/{step.count}"
         self._bar.set_description_str(where.ljust(28), refresh=False)
-        done = self._ends[step.cell] + (1 + step.index if step.phase in ("repetition", "depth") else 0)
+        done = self._ends[self._cell] + (1 + step.index if step.phase in ("repetition", "depth") else 0)
         self._bar.n = max(self._bar.n, done)
         self._bar.refresh()
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import pathlib
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import click
+import psutil
 
 from harness.cli.keeper import Keeper
 from harness.cli.options import (
@@ -27,7 +30,7 @@ from harness.cli.options import (
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
 from harness.cli.progress import Progress, byte_bar
 from harness.devices import Survey, explain_absence, survey_devices
-from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError, UsageError
+from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, HarnessError, NativeError, StoreError, UsageError
 from harness.layer_row import LayerRow
 from harness.layers import (
     GOALS,
@@ -37,10 +40,12 @@ from harness.layers import (
     Wire,
     estimate_crossing,
     explain_best,
+    find_capacities,
     measure_wire,
     recall,
 )
 from harness.machine import count_physical_cores, machine_slug
+from harness.overhead import find_model, plan_compute
 from harness.render.layers import Page, describe_wire, export_rows, flag_lines, render_rows, wrap
 from harness.sources.gguf_file import read_file_header
 from harness.sources.model_file import default_model, hash_file, is_synthetic
@@ -49,7 +54,7 @@ from harness.spec import Grid, RunSpec, parameters, whole_numbers
 from harness.store import read_records
 from harness.sweep import Plan
 from harness.telemetry import Station
-from harness.theory.offload import Blocks, clamp_counts, describe_blocks
+from harness.theory.offload import Blocks, clamp_counts, describe_blocks, predict_fit
 
 _EXAMPLES = """
 \b
@@ -127,7 +132,9 @@ def command(models: Sequence[str], **options: Any) -> None:
         )
         run = _Run(path, options, blocks, survey, counts, plan, keeper)
         if known:
-            _complain(f"going on with {resumed}: {len({id(record) for record in known.values()})} cells are known.")
+            _complain(
+                f"going on with {resumed}: {len({id(record) for same in known.values() for record in same})} cells are known."
+            )
         outcome = run.search(known) if options["best"] else run.sweep(known)
     _show(outcome, run)
     keeper.say_where()
@@ -178,7 +185,12 @@ def _find(reference: str) -> str:
 
 
 def _describe_file(spec: RunSpec) -> dict[str, Any]:
-    path = pathlib.Path(spec.model)
+    return _file_facts(pathlib.Path(spec.model))
+
+
+@functools.cache
+def _file_facts(path: pathlib.Path) -> dict[str, Any]:
+    """A file's hash takes as long as a short measurement: once a sweep is enough."""
     return {"file_sha256": hash_file(path), "is_synthetic": is_synthetic(path)}
 
 
@@ -219,6 +231,11 @@ def _find_journal(options: dict[str, Any]) -> pathlib.Path | None:
     if not found:
         raise UsageError(f"There is no sweep in {options['results']} to go on with; leave out --resume.")
     return found[-1]
+
+
+def _age_s() -> float:
+    """Seconds that this process has lived."""
+    return max(time.time() - psutil.Process().create_time(), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,10 +289,33 @@ class _Run:
                 blocks=self.blocks,
                 devices=self.survey.build.devices,
                 known=known,
+                compute_bytes=self._plan_compute(cells),
                 try_anyway=self.options["try_anyway"],
             )
             with contextlib.closing(sweeper):
                 yield sweeper, progress
+
+    def _plan_compute(self, cells: Sequence[RunSpec]) -> dict[str, int]:
+        """What computing needs on each device, from one dry run with all layers and the longest context.
+
+        It takes as long as a start, so it is left out where nothing of it matters: no device says what it has free, or weights and
+        cache of the largest placement take less than half of that.
+        """
+        largest = max(cells, key=lambda cell: (cell.n_ctx, cell.n_gpu_layers))
+        capacities = find_capacities(largest, self.survey.build.devices)
+        half = [dataclasses.replace(item, free_bytes=item.free_bytes and item.free_bytes // 2) for item in capacities]
+        if predict_fit(self.blocks, largest, half).fits:
+            return {}
+        try:
+            sizes, trouble = plan_compute(find_model(self.path, weights=False), largest)
+        except HarnessError as error:
+            sizes, trouble = {}, str(error)
+        if trouble:
+            _complain(
+                f"what computing needs on a device is not known ({trouble.rstrip('.')}): what is said to fit may not; "
+                "weights and cache are a lower bound."
+            )
+        return sizes
 
     def sweep(self, known: dict[Any, Any]) -> _Outcome:
         cells = self.cells(self.counts)
@@ -307,6 +347,7 @@ class _Run:
                 self.counts,
                 lambda count: self.cells((count,), tests),
                 self.work,
+                before_s=_age_s(),
             )
             try:
                 best = search.run()
@@ -391,9 +432,13 @@ def _export(outcome: _Outcome, run: _Run, crossing: float | None, reasons: Seque
             "best_n_gpu_layers": outcome.best.best_n_gpu_layers,
             "measured_counts": list(outcome.best.measured),
             "cost_share": round(outcome.best.cost_share, 4),
+            "cost_share_is_lower_bound": bool(outcome.best.reused_s),
+            "looks": {str(count): n for count, n in outcome.best.looks.items()},
+            "confirmed_cost_s": {str(count): cost for count, cost in outcome.best.confirmed.items()},
             "reason": " ".join(f"{reason[0].upper()}{reason[1:]}." for reason in reasons),
             "goal": dataclasses.asdict(outcome.best.goal),
             "spent_s": outcome.best.spent_s,
+            "spent_before_resume_s": outcome.best.reused_s,
             "full_sweep_s_estimated": outcome.best.full_sweep_s,
             "failed": {str(count): text for count, text in outcome.best.failed.items()},
             "skipped": {str(count): text for count, text in outcome.best.skipped.items()},

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from harness.cli.progress import byte_bar
+from harness.errors import UsageError
 from harness.units import format_gb
 
 _EXAMPLES = """
@@ -23,7 +24,7 @@ Examples:
 @click.argument("model", metavar="NAME[:QUANT]")
 @click.option(
     "-o", "--output", "output", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
-    help="Write this file, over any that is there, instead of keeping one in the cache folder.",
+    help="Write this file, over nothing but another synthetic one, instead of one in the cache folder.",
 )  # fmt: skip
 @click.option("--seed", type=int, default=0, metavar="N", help="Another seed gives other random weights. [0]")
 def command(model: str, output: Path | None, seed: int) -> None:
@@ -36,6 +37,8 @@ def command(model: str, output: Path | None, seed: int) -> None:
     from harness.sources.references import SYNTHETIC_QUANTIZATION, load_catalog
     from harness.sources.synth import default_cache_dir, ensure_synthetic, write_synthetic
 
+    if output is not None:
+        _check_target(output)
     entry, asked = load_catalog().split(model)
     quantization = asked or SYNTHETIC_QUANTIZATION
     with byte_bar(f"{entry.name} {quantization}") as show:
@@ -46,3 +49,13 @@ def command(model: str, output: Path | None, seed: int) -> None:
         else:
             path = write_synthetic(entry.shape, quantization, output, name=entry.name, seed=seed, progress=show)
     click.echo(f"{path}  {format_gb(path.stat().st_size)}  {quantization}  synthetic")
+
+
+def _check_target(path: Path) -> None:
+    """Refuse to write over what is not synthetic: a model that was hours in coming, say."""
+    from harness.sources.synth import read_mark
+
+    if not path.parent.is_dir():
+        raise UsageError(f"There is no folder {path.parent}; make it, or choose another one for the file.")
+    if path.exists() and read_mark(path) is None:
+        raise UsageError(f"{path} exists and is no synthetic file, so it is not written over; choose another name.")

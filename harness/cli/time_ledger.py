@@ -35,7 +35,7 @@ from harness.theory.anatomy import read_count
 from harness.theory.gguf import Header
 from harness.theory.kv_cache import CACHE_TYPES, describe_kv_cache
 from harness.theory.split import part_names, split_count
-from harness.theory.time_ledger import SCHEMA, WARMUP_TOKENS, TimePlan, build_ledger
+from harness.theory.time_ledger import SCHEMA, WARMUP_TOKENS, TimePlan, build_ledger, count_reads
 from harness.units import format_gb
 
 DEPTHS = (0, 512, 2048, 8192)
@@ -93,6 +93,9 @@ def account_for_time(options: dict[str, Any]) -> int:
     with Keeper("time-ledger", options["results"], save=options["save"]) as keeper:
         raw, failure, interrupted = collect(plan, keeper)
         raw["remarks"] = [*remarks, *raw["remarks"]]
+        # The header and the roof of that day, so that the line can be read without the model.
+        raw["reads"] = count_reads(header, plan.cache_types).to_dict()
+        raw["roof_bytes_per_s"] = options["roof_bytes_per_s"] or find_roof(raw.get("resolved"), options["results"])
         if raw["blocks"] or raw["loads"] or raw["applications"]:
             keeper.keep_line(raw)
     _show(raw, header, label, options)
@@ -287,8 +290,7 @@ class _Bar:
 
 
 def _show(raw: dict[str, Any], header: Header, label: str, options: dict[str, Any]) -> None:
-    roof = options["roof_bytes_per_s"] or find_roof(raw.get("resolved"), options["results"])
-    ledger = build_ledger(raw, header, roof)
+    ledger = build_ledger(raw, header, raw["roof_bytes_per_s"])
     cautions = [caution["text"] for caution in raw["cautions"]]
     if options["output"] == "json":
         data = {

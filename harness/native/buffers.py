@@ -9,7 +9,7 @@ import llama_cpp
 
 from harness.native.engine import LoadedModel, Session
 from harness.process_memory import count_resident_bytes
-from harness.record import Buffer
+from harness.record import Buffer, group_servers
 from harness.spec import RunSpec
 from harness.theory.memory import COMPUTE, HOST, KV, MAPPED, OUTPUT, RECURRENT
 from harness.theory.resident import NativeBuffer, cause_of_log, device_of_buffer
@@ -60,7 +60,7 @@ class WatchedSession(Session):
     """
 
     def __init__(self, model: LoadedModel, spec: RunSpec) -> None:
-        self._native = model.runtime.lib
+        self._runtime, self._native = model.runtime, model.runtime.lib
         _declare(self._native)
         self._seen: dict[int, str] = {}  # pointer of a buffer → name of a tensor in it
         self._layout_is_known: bool | None = None
@@ -99,9 +99,10 @@ class WatchedSession(Session):
         Buffers are told apart by cause, device and the 0.01 MiB of their logged size.
         """
         ranges = [*self._seen_ranges(), *self._output_range()]
+        servers = group_servers(self._runtime.describe().devices)
         found = []
         for buffer in logged:
-            cause, device = cause_of_log(buffer.cause, buffer.buffer), device_of_buffer(buffer.buffer)
+            cause, device = cause_of_log(buffer.cause, buffer.buffer), device_of_buffer(buffer.buffer, servers)
             resident, size = None, buffer.size_bytes
             for item in ranges:
                 if device == HOST and item[0] == cause and abs(item[2] - buffer.size_bytes) <= 0.006 * 1024**2:

@@ -39,16 +39,20 @@ class DryModel(LoadedModel):
 def run(runtime: Any, request: dict[str, Any], emit: Any) -> None:
     """Plan ``request["specs"]``, which share a model and its load parameters.
 
-    Emits ``reading`` for the steps that this process has been through (a real one takes the same for its libraries, vocabulary and
-    tables), ``planned`` for each spec with the buffers and the cache's size or why llama.cpp refused, and ``done`` last.
+    Emits ``build`` where servers were attached, ``reading`` for the steps that this process has been through (a real one takes the same
+    for its libraries, vocabulary and tables), ``planned`` for each spec with the buffers and the cache's size or why llama.cpp refused,
+    and ``done`` last.
 
     Raises
     ------
-    NativeError : llama.cpp refused the header.
+    NativeError : llama.cpp refused the header, or a server cannot be had.
     """
     specs = [RunSpec.from_dict(spec) for spec in request["specs"]]
     for reading in early_readings(runtime):
         emit("reading", dataclasses.asdict(reading))
+    if specs[0].rpc:
+        runtime.attach_rpc(specs[0].rpc)
+        emit("build", {"build": dataclasses.asdict(runtime.describe())})  # the devices are others now
     model = DryModel(runtime, specs[0])
     is_first = True
     for index, (plan, buffers) in enumerate(_plan_all(model, specs)):

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.record import Record, to_json
-from harness.stats import mean, standard_deviation, summarize
+from harness.stats import joules_per_token, mean, standard_deviation, summarize
 from harness.units import NS_PER_S
 
 _LOAD_MODES = {"auto": "auto", "on": "mmap", "off": "none"}
@@ -115,6 +115,12 @@ def harness_fields(record: Record) -> dict[str, Any]:
     }
 
 
+def _energy_fields(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """The column of energy, for each record; no column where nothing measured it."""
+    joules = [joules_per_token(record) for record in records]
+    return [{"joules_per_token": value} if any(item is not None for item in joules) else {} for value in joules]
+
+
 def _object(record: Record) -> dict[str, Any]:
     """One JSON object: llama-bench's fields and arrays, ours, then the whole record."""
     timed = record.timed
@@ -125,6 +131,7 @@ def _object(record: Record) -> dict[str, Any]:
         "samples_ns": [sample.duration_ns for sample in timed],
         "samples_ts": rates,
         **harness_fields(record),
+        **_energy_fields([record])[0],
         "samples_prompt_ns": [sample.prompt_ns for sample in timed],
         "samples_token_ns": [list(sample.token_ns) for sample in timed],
         **{
@@ -141,6 +148,7 @@ def _object(record: Record) -> dict[str, Any]:
                 "model",
             )
         },
+        **({} if whole.get("telemetry") is None else {"telemetry": whole["telemetry"]}),
     }
 
 
@@ -155,7 +163,11 @@ def render_jsonl(records: Sequence[Record]) -> str:
 def render_csv(records: Sequence[Record]) -> str:
     """One heading line, every field quoted, booleans as 0 and 1: as llama-bench writes it."""
     text = io.StringIO()
-    rows = [{**bench_fields(record), **harness_fields(record)} for record in _measured(records)]
+    measured = _measured(records)
+    rows = [
+        {**bench_fields(record), **harness_fields(record), **energy}
+        for record, energy in zip(measured, _energy_fields(measured), strict=True)
+    ]
     if rows:
         text.write(",".join(rows[0]) + "\n")
         csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(
@@ -170,7 +182,11 @@ def render_sql(records: Sequence[Record]) -> str:
     if not measured:
         return ""
     text = [_create_table("llama_bench", bench_fields(measured[0]))]
-    ours = [{"test_time": r.time_utc, "test": r.asked.test, **harness_fields(r)} for r in measured]
+    # A table has the same columns whatever measured it.
+    ours = [
+        {"test_time": r.time_utc, "test": r.asked.test, **harness_fields(r), "joules_per_token": joules_per_token(r)}
+        for r in measured
+    ]
     text.append(_create_table("harness_bench", ours[0]))
     for record, own in zip(measured, ours, strict=True):
         text.append(_insert("llama_bench", bench_fields(record)))
@@ -186,7 +202,7 @@ def _create_table(name: str, row: dict[str, Any]) -> str:
 def _sql_type(field: str) -> str:
     if field in _TEXT or field in ("test", "warnings"):
         return "TEXT"
-    return "REAL" if field in _REAL or field.endswith("_ts") else "INTEGER"
+    return "REAL" if field in _REAL or field.endswith("_ts") or field == "joules_per_token" else "INTEGER"
 
 
 def _insert(table: str, row: dict[str, Any]) -> str:

@@ -116,6 +116,15 @@ def list_models(rows: Sequence[Row]) -> list[str]:
     return [model for model in ARTICLE_MODELS if model in found] + [m for m in found if m not in ARTICLE_MODELS]
 
 
+def _without_one(models: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """Leave out the last model that is not all that some row has."""
+    for model in reversed(models):
+        rest = [other for other in models if other != model]
+        if all(any(other in row.cells for other in rest) for row in rows if model in row.cells):
+            return rest
+    return list(models[:-1])
+
+
 def render_machines(rows: Sequence[Row], test_kind: str) -> str:
     """A plain table of 80 columns; what does not fit is said and is in the other formats."""
     models = list_models(rows)
@@ -125,7 +134,7 @@ def render_machines(rows: Sequence[Row], test_kind: str) -> str:
         text = _table(rows, shown, notes, "simple")
         if max(map(len, text.splitlines())) <= WIDTH or len(shown) <= 1:
             break
-        shown.pop()
+        shown = _without_one(shown, rows)
     left_out = [model for model in models if model not in shown]
     remarks = _remarks(rows, test_kind)
     if left_out:

@@ -48,6 +48,7 @@ def _lay_out(report: Report, style: str) -> str:
 def _show_heading(report: Report) -> str:
     subject, spec = report.subject, report.forecast.spec
     synthetic = " (synthetic)" if subject.is_synthetic else ""
+    shape = f"{subject.architecture}, {subject.n_layers} layers"
     context = ""
     if len(report.forecasts) == 1:
         trained = f" of {subject.n_ctx_train}" if subject.n_ctx_train else ""
@@ -58,7 +59,7 @@ def _show_heading(report: Report) -> str:
     return "\n".join(
         [
             _cut(f"{subject.label}{synthetic}"),
-            _cut(f"{subject.architecture}, {subject.n_layers} layers · file {format_gb(subject.file_bytes)}"),
+            _cut(" · ".join(filter(None, [shape, subject.file_type, f"file {format_gb(subject.file_bytes)}"]))),
             _cut(f"{context}K {spec.type_k}, V {spec.type_v} · n_ubatch {spec.n_ubatch} · flash attention {flash}"),
         ]
     )
@@ -344,6 +345,7 @@ def export_report(report: Report) -> dict[str, Any]:
         "origin": report.subject.origin,
         "is_synthetic": report.subject.is_synthetic,
         "architecture": report.subject.architecture,
+        "file_type": report.subject.file_type,
         "file_bytes": report.subject.file_bytes,
         "n_layers": report.subject.n_layers,
         "n_ctx_train": report.subject.n_ctx_train,

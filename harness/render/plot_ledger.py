@@ -14,6 +14,9 @@ from harness.units import GIB, MIB
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+#: Longer names are cut, so that the title stays in the picture.
+_LABEL_WIDTH = 60
+
 #: The parts of a bar from left to right, each with the causes that it stands for.
 PARTS: dict[str, tuple[str, ...]] = {
     "weights as in the file": (MAPPED, COPIED),
@@ -34,15 +37,25 @@ def draw_ledger(
     ----------
     others : further bars, by name: bytes by part (the names of `PARTS`, or others that are then added to the legend)
     """
-    bars = _make_bars(report)
-    for name, parts in (others or {}).items():
-        bars[name] = dict(parts)
+    return _draw_bars({**_make_bars(report), **(others or {})}, _title(report), theme)
+
+
+def draw_kept_ledger(values: Mapping[str, Any], *, theme: str = "light") -> Figure:
+    """Draw the ledger of a line of kind ``overhead``, as `harness.render.overhead.export_report` writes it."""
+    fields = ("cause", "device", "predicted_bytes", "measured_bytes", "resident_bytes")
+    rows = [Row(*(row[name] for name in fields)) for row in values["ledger"]]
+    synthetic = " (synthetic)" if values.get("is_synthetic") else ""
+    title = f"Where the memory goes: {values['model']}{synthetic}, context {values['n_ctx']}"
+    return _draw_bars(_compare(rows, measured=bool(values.get("steps"))), title, theme)
+
+
+def _draw_bars(bars: Mapping[str, Mapping[str, int]], title: str, theme: str) -> Figure:
     names = [*PARTS, *dict.fromkeys(part for parts in bars.values() for part in parts if part not in PARTS)]
     figure, axis = new_figure(8.0, 2.0 + 0.6 * len(bars), theme=theme)
     unit, scale = ("GiB", GIB) if max(sum(parts.values()) for parts in bars.values()) >= 10 * GIB else ("MiB", MIB)
     _stack(axis, bars, names, scale, theme)
     axis.set_xlabel(f"{unit} of memory", color=THEMES[theme].ink, fontsize=11)
-    axis.set_title(_title(report), color=THEMES[theme].ink, fontsize=12, loc="left")
+    axis.set_title(title, color=THEMES[theme].ink, fontsize=12, loc="left", parse_math=False)
     axis.grid(False, axis="y")
     figure.legend(loc="outside lower center", ncols=3, frameon=False, labelcolor=THEMES[theme].ink, fontsize=10)
     return figure
@@ -52,7 +65,8 @@ def _title(report: Report) -> str:
     subject = report.subject
     synthetic = " (synthetic)" if subject.is_synthetic else ""
     context = f", context {report.forecast.n_ctx}" if len(report.forecasts) == 1 else ""
-    return f"Where the memory goes: {subject.label}{synthetic}{context}"
+    label = subject.label if len(subject.label) <= _LABEL_WIDTH else f"{subject.label[: _LABEL_WIDTH - 1]}…"
+    return f"Where the memory goes\n{label}{synthetic}{context}"
 
 
 def _make_bars(report: Report) -> dict[str, dict[str, int]]:
@@ -60,9 +74,13 @@ def _make_bars(report: Report) -> dict[str, dict[str, int]]:
         return {
             f"context {item.n_ctx}": _by_part(make_ledger(item, None), "predicted_bytes") for item in report.forecasts
         }
-    rows = make_ledger(report.forecast, report.measurement)
+    return _compare(make_ledger(report.forecast, report.measurement), measured=report.measurement is not None)
+
+
+def _compare(rows: Sequence[Row], *, measured: bool) -> dict[str, dict[str, int]]:
+    """One bar for the prediction, and two for the measurement where there is one."""
     bars = {"predicted": _by_part(rows, "predicted_bytes")}
-    if report.measurement:
+    if measured:
         bars["measured"] = _by_part(rows, "measured_bytes")
         bars["in memory now"] = _by_part(rows, "resident_bytes")
         unexplained = next((row.measured_bytes or 0 for row in rows if row.cause == UNEXPLAINED), 0)

@@ -75,7 +75,7 @@ def draw_token_time(ledger: TimeLedger, label: str, *, theme: str = "light") -> 
     axis.set_xlabel("tokens in the cache")
     axis.set_ylabel("ms a generated token")
     title = f"Where a token's time goes: {label}, {ledger.cache_type} cache"
-    axis.set_title(title, loc="left", fontsize=11, color=THEMES[theme].ink)
+    axis.set_title(title, loc="left", fontsize=11, color=THEMES[theme].ink, parse_math=False)
     axis.grid(False, axis="x")
     axis.margins(y=0.1)
     handles, names = axis.get_legend_handles_labels()

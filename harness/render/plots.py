@@ -16,6 +16,9 @@ from harness.theory.roofline import Cost
 #: Marks that tell series apart where colours run out or are not seen.
 MARKS = "osD^vPX*"
 
+#: Marks of the user's own machines, none of which a published one has in the same picture.
+OWN_MARKS = "*PX<>p"
+
 
 def set_title(axis: Any, text: str, theme: str) -> None:
     axis.set_title(text, loc="left", fontsize=12, color=THEMES[theme].ink)
@@ -105,7 +108,7 @@ def draw_sizes(rows: Sequence[Row], sizes: Mapping[tuple[str, str | None], int],
     figure, axis = new_figure(8.0, 5.6, theme=theme)
     set_log(axis, "x", "y")
     ordered = sorted(rows, key=lambda row: not row.is_published)
-    shown = 0
+    shown = n_own = 0
     for row in ordered:
         points = sorted(
             (sizes[model, cell.quantization] / 1e9, cell.rate_tok_per_s, (row.machine, model) in FIGURE_CAUTIONS)
@@ -118,9 +121,10 @@ def draw_sizes(rows: Sequence[Row], sizes: Mapping[tuple[str, str | None], int],
         spilled = [(size, rate) for size, rate, spilled in points if spilled]
         size, rate = held.T
         own = not row.is_published
+        n_own += own
         colour = THEMES[theme].ink if own else PALETTE[shown % len(PALETTE)]
         line = "-" if shown < len(PALETTE) or own else "--"
-        mark = "*" if own else MARKS[(shown // len(PALETTE)) * 2 + shown % 2]
+        mark = OWN_MARKS[(n_own - 1) % len(OWN_MARKS)] if own else MARKS[(shown // len(PALETTE)) * 2 + shown % 2]
         if len(size) > 1:
             slope, height = np.polyfit(np.log(size), np.log(rate), 1)
             ends = np.array([size[0], size[-1]])
@@ -226,7 +230,9 @@ def draw_depth(measured: Sequence[Measured], theme: str = "light") -> Any:
     for item in sorted(measured, key=lambda item: item.record.time_utc):
         if item.test_kind == "pp+tg":
             continue
-        name = f"{_name(item)}{_cache(item)}, {item.machine_label}"
+        asked = item.record.asked
+        test = f"pp{asked.n_prompt}" if asked.n_prompt else f"tg{asked.n_gen}"
+        name = f"{_name(item)} {test}, {asked.n_threads} threads{_cache(item)}, {_place(item)}"
         series.setdefault((item.test_kind, name), {})[item.record.asked.n_depth] = item
     series = {key: depths for key, depths in series.items() if len(depths) > 1}
     if not series:
@@ -235,16 +241,24 @@ def draw_depth(measured: Sequence[Measured], theme: str = "light") -> Any:
     figure, axes = new_figure(
         5.0 * len(kinds) if len(kinds) > 1 else 8.0, 4.6, theme=theme, ncols=len(kinds), squeeze=False
     )
-    names = list(dict.fromkeys(name for _, name in series))
     for axis, kind in zip(axes[0], kinds, strict=True):
-        for (found, name), depths in series.items():
+        for number, ((found, name), depths) in enumerate(series.items()):
             if found == kind:
-                _plot_intervals(axis, sorted(depths.items()), name, names.index(name))
+                _plot_intervals(axis, sorted(depths.items()), name, number)
         axis.set_xlabel("tokens already in the cache")
         axis.set_ylim(0, axis.get_ylim()[1] * 1.04)
         set_title(axis, "Prompts, tokens a second" if kind == "pp" else "Generation, tokens a second", theme)
-    _legend_below(figure, axes[0][0], theme, columns=1)
+    handles = [pair for axis in axes[0] for pair in zip(*axis.get_legend_handles_labels(), strict=True)]
+    _legend(figure, handles, theme)
     return figure
+
+
+def _place(item: Measured) -> str:
+    """The machine, with the layers on each device where several share them."""
+    resolved = item.record.resolved
+    layers = resolved.layers_by_device if resolved else {}
+    shared = ", " + " + ".join(f"{count} {device}" for device, count in layers.items()) if len(layers) > 1 else ""
+    return f"{item.machine_label}{shared}"
 
 
 def _cache(item: Measured) -> str:
@@ -278,7 +292,7 @@ def draw_history(measured: Sequence[Measured], theme: str = "light") -> Any:
     for item in measured:
         if item.record.asked.n_depth == 0 and item.test_kind != "pp+tg":
             threads = item.record.asked.n_threads
-            name = f"{_name(item)} {item.record.asked.test}, {threads} threads{_cache(item)}, {item.machine_label}"
+            name = f"{_name(item)} {item.record.asked.test}, {threads} threads{_cache(item)}, {_place(item)}"
             series.setdefault((item.test_kind, name), []).append(item)
     series = {key: found for key, found in series.items() if len(found) > 1}
     if not series:

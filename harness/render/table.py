@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +11,10 @@ from tabulate import tabulate
 from harness.record import Record
 from harness.render.bench import name_backends
 from harness.spec import defaults, parameters
-from harness.stats import Summary, summarize
+from harness.stats import Summary, joules_per_token, summarize
 from harness.units import format_duration, format_mib, format_params, format_rate
+
+_WIDTH = 80
 
 
 def render_table(records: Sequence[Record]) -> str:
@@ -23,7 +26,11 @@ def render_table(records: Sequence[Record]) -> str:
     lines += _preparation(records)
     rest = {name: values for name, values in columns.items() if name not in shared}
     body = tabulate(rest, headers="keys", tablefmt="simple", disable_numparse=True, colalign=_alignment(rest))
-    return "\n".join([*filter(None, lines), "", body, *footnotes.lines()]) + "\n"
+    notes = [
+        textwrap.fill(note, _WIDTH, subsequent_indent="    ", break_on_hyphens=False) for note in footnotes.lines()
+    ]
+    energy = _energy_notes(records)
+    return "\n".join([*filter(None, lines), "", body, *([""] if energy else []), *energy, *notes]) + "\n"
 
 
 def render_markdown(records: Sequence[Record]) -> str:
@@ -32,7 +39,7 @@ def render_markdown(records: Sequence[Record]) -> str:
     columns = _columns(records, footnotes)
     body = tabulate(columns, headers="keys", tablefmt="github", disable_numparse=True, colalign=_alignment(columns))
     notes = footnotes.lines(separator="  ")
-    return "\n".join([body, *notes, "", *_builds(records)]) + "\n"
+    return "\n".join([body, *notes, "", *_energy_notes(records), *_builds(records)]) + "\n"
 
 
 #: Columns that move into the heading where all rows agree, and how they read there.
@@ -70,11 +77,14 @@ class _Footnotes:
 def _columns(records: Sequence[Record], footnotes: _Footnotes) -> dict[str, list[str]]:
     """Every column by its heading: model, what varies, test, result."""
     shown = _varying(records)
+    has_energy = any(joules_per_token(record) is not None for record in records)
     table: dict[str, list[str]] = {}
     for record in records:
         row: dict[str, str] = {**_model_cells(record)}
         row |= {parameters()[name].heading: _spell(getattr(record.asked, name)) for name in shown}
         row |= {"test": record.asked.test, **_result_cells(record, footnotes)}
+        if has_energy:
+            row["J/token"] = _spell_energy(record)
         for heading, value in row.items():
             table.setdefault(heading, []).append(value)
     return table
@@ -107,6 +117,20 @@ def _result_cells(record: Record, footnotes: _Footnotes) -> dict[str, str]:
     summary = summarize(record)
     rate = format_rate(summary.rate_tok_per_s) + footnotes.mark([caution.text for caution in summary.cautions])
     return {"t/s": rate, "95 % interval": _interval(summary), "reps": str(summary.n_samples)}
+
+
+def _spell_energy(record: Record) -> str:
+    joules = joules_per_token(record)
+    return "" if joules is None else f"{joules:.3g}"
+
+
+def _energy_notes(records: Sequence[Record]) -> list[str]:
+    """Whose energy is in J/token: a processor's counter knows nothing of a card, and neither knows the rest of the machine."""
+    found = [record.telemetry for record in records if record.telemetry and joules_per_token(record) is not None]
+    sources = dict.fromkeys(power.source for telemetry in found for power in telemetry.power)
+    shares = [telemetry.sampler_share for telemetry in found if telemetry.sampler_share]
+    cost = f"; watching took {max(shares):.2%} of one CPU" if shares else ""
+    return [f"J/token by {', '.join(sources)}{cost}"] if sources else []
 
 
 def _interval(summary: Summary) -> str:

@@ -85,6 +85,9 @@ def _export_gap(gap: Gap) -> dict[str, Any]:
     return values | {"bench_tok_per_s": 1e9 / gap.bench_ns, "completion_tok_per_s": 1e9 / gap.completion_ns}
 
 
+_NO_ROOF = "What share of the memory's bandwidth these rates are is not known here: run `harness roofline` once, or give --roof."
+
+
 def show_ledger(ledger: TimeLedger, label: str, facts: Sequence[str] = (), remarks: Sequence[str] = ()) -> str:
     """Lay the ledger out, at most 80 columns wide.
 
@@ -99,6 +102,8 @@ def show_ledger(ledger: TimeLedger, label: str, facts: Sequence[str] = (), remar
     if ledger.depths:
         sections.append(_show_whole(ledger))
         sections += [_show_operations(depth, ledger) for depth in ledger.depths if depth.operations]
+        if ledger.roof_bytes_per_s is None and any(depth.operations for depth in ledger.depths):
+            sections.append("\n".join(textwrap.wrap(_NO_ROOF, WIDTH)))
         if any(depth.observer for depth in ledger.depths):
             sections.append(_show_observer(ledger))
     if ledger.fits:

@@ -139,7 +139,7 @@ def write_synthetic(
     Raises
     ------
     UsageError   : unknown architecture or quantization, or a vocabulary too small to make up.
-    HarnessError : the disk lacks the space, or the file cannot be written.
+    HarnessError : the disk lacks the space, the file cannot be written.
     """
     quantization = find_quantization(quantization)
     if shape.architecture not in ARCHITECTURES:

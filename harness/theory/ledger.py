@@ -177,6 +177,7 @@ class Subject:
     n_layers: int
     n_ctx_train: int | None
     is_synthetic: bool = False
+    file_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +250,12 @@ def _rank(key: tuple[str, str]) -> tuple[bool, int, str]:
 
 
 def _driver_bytes(measurement: Measurement, now: DeviceReading) -> int | None:
-    """What a device's use grew by beyond llama.cpp's buffers: by NVML for this process, else by what the device has less free."""
+    """What a device's use grew by beyond llama.cpp's buffers: by NVML for this process, else by what the device has less free.
+
+    None for a device behind RPC: what is free there is a whole machine's memory, which others use too.
+    """
+    if now.name.startswith("RPC"):
+        return None
     allocated = sum(buffer.size_bytes for buffer in measurement.buffers if buffer.device == now.name)
     if now.process_bytes is not None:
         return now.process_bytes - allocated

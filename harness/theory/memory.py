@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from harness.errors import HarnessError
 from harness.spec import RunSpec
 from harness.theory.gguf import Header, Tensor
-from harness.theory.kv_cache import KvGeometry, KvLayer, describe_kv_cache, read_count
+from harness.theory.kv_cache import KvGeometry, KvLayer, describe_kv_cache, read_count, read_per_layer
 from harness.theory.repack import CpuFeatures, Layout, find_layout, is_matrix_product, output_duplicate
 from harness.theory.tensor_types import tensor_type
 
@@ -162,6 +162,7 @@ _INPUT = ("token_embd.weight", "position_embd.weight", "token_types.weight", "pe
 #: Tensors outside the blocks that llama.cpp keeps with the first layer, and those that each layer shares.
 #: Source: src/llama-arch.cpp LLM_TENSOR_INFOS, LLM_TENSOR_LAYER_REPEATING.
 _FIRST_LAYER = ("token_embd_norm", "per_layer_model_proj", "per_layer_proj_norm")
+_EXPERTS = re.compile(r"blk\.([0-9]{1,4})\.ffn_(up|down|gate|gate_up)_(ch|)exps")
 _SHARED = ("rope_freqs", "rope_factors_long", "rope_factors_short")
 
 
@@ -219,7 +220,8 @@ class WeightPlan:
         on_device: dict[int, list[Tensor]] = {}
         repacked: dict[str, int] = {}
         for use in self._uses:
-            homes = {None} if use.layers is None else {placement[layer] for layer in use.layers}
+            stays = use.layers is None or _is_kept_back(use.tensor.name, spec.n_cpu_moe)
+            homes = {None} if stays else {placement[layer] for layer in use.layers or ()}
             for home in homes:
                 if home is not None:
                     on_device.setdefault(home, []).append(use.tensor)
@@ -233,6 +235,15 @@ class WeightPlan:
             *(Line(REPACKED, HOST, buffer, size) for buffer, size in repacked.items()),
             *(line for home, tensors in on_device.items() for line in _price_device(tensors, self._host.devices[home], mapped)),
         ]  # fmt: skip
+
+
+def _is_kept_back(name: str, n_cpu_moe: int) -> bool:
+    """Whether a tensor holds experts that -ncmoe keeps in host memory, where it is laid out as the CPU's layers are.
+
+    Source: LLM_FFN_EXPS_REGEX in common/common.h; llama-model-loader.cpp create_tensor (buft_list_cpu for such overrides).
+    """
+    match = _EXPERTS.match(name)
+    return match is not None and int(match[1]) < n_cpu_moe
 
 
 def _price_host(tensors: Sequence[Tensor], mapped: bool, host: Host) -> Iterable[Line]:
@@ -339,12 +350,19 @@ def price_cache(geometry: KvGeometry, spec: RunSpec, placement: Sequence[int | N
 # --- decoding ----------------------------------------------------------------------------------------------------------
 
 
-def work_bytes(header: Header, spec: RunSpec) -> int:
-    """Estimate what computing a full micro-batch takes beside the compute buffer: the largest matrix product's inputs, quantized.
+def work_bytes(header: Header, spec: RunSpec, *, n_cells: int | None = None) -> int:
+    """Estimate what computing a full micro-batch takes beside the compute buffer: the largest matrix product's inputs, converted.
 
-    Exact for that product; tiled products and flash attention may take some hundred KiB a thread more.
+    Those of a matrix are quantized; without flash attention the scores of all heads are halved to f16 for their product with V, and
+    grow with the tokens that are looked at. Exact for these products; tiled products and flash attention may take some hundred KiB a
+    thread more.
 
-    Source: ggml-cpu.c ggml_graph_plan, GGML_OP_MUL_MAT and _ID; repack.cpp work_size (rows of Q8_0, Q8_1 or Q8_K: at most 36/32 byte).
+    Parameters
+    ----------
+    n_cells : tokens looked at where flash attention is off, rounded up to 256; None with flash attention
+
+    Source: ggml-cpu.c ggml_graph_plan, GGML_OP_MUL_MAT and _ID; repack.cpp work_size (rows of Q8_0, Q8_1 or Q8_K: at most 36/32 byte);
+    llama-graph.cpp build_attn_mha; llama-kv-cache.cpp get_n_kv (the padding).
     """
     n_tokens = min(spec.n_ctx, spec.n_batch, spec.n_ubatch)
     used = read_count(header, "expert_used_count") or 1
@@ -353,6 +371,9 @@ def work_bytes(header: Header, spec: RunSpec) -> int:
         if len(tensor.shape) > 1 and is_matrix_product(tensor) and tensor_type(tensor.type_name).block_elements > 1:
             rows = n_tokens * (used if "ffn_down_exps" in tensor.name else 1)
             largest = max(largest, rows * tensor.shape[0] * 34 // 32)
+    if n_cells is not None:
+        heads = read_per_layer(header, "attention.head_count", read_count(header, "block_count") or 0) or [0]
+        largest = max(largest, round_context(n_cells) * n_tokens * max(heads, default=0) * 2)
     return largest
 
 

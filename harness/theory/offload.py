@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from harness.spec import RunSpec
 from harness.theory.anatomy import describe_model
 from harness.theory.gguf import Header
-from harness.theory.memory import DeviceRules, Host, device_rules, place_layers, predict_memory
+from harness.theory.memory import Host, device_rules, predict_memory
 from harness.units import MIB
 
 
@@ -87,17 +87,21 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Whether a placement can fit. needed_bytes is a lower bound by device: weights and cache, without compute buffers."""
+    """Whether a placement can fit. needed_bytes is by device: weights, cache, and compute buffers where those were planned; a lower
+    bound where they were not."""
 
     fits: bool
     reason: str | None
     needed_bytes: Mapping[str, int]
 
 
-def predict_fit(blocks: Blocks, spec: RunSpec, devices: Sequence[Capacity]) -> Fit:
-    """Say whether a spec's layers can fit into the free memory of its devices: no where their weights and cache alone cannot.
+def predict_fit(
+    blocks: Blocks, spec: RunSpec, devices: Sequence[Capacity], compute_bytes: Mapping[str, int] | None = None
+) -> Fit:
+    """Say whether a spec's layers can fit into the free memory of its devices.
 
-    devices are those that llama.cpp would use for the spec, in its order.
+    devices are those that llama.cpp would use for the spec, in its order; compute_bytes is what a dry run planned for computing, by
+    device, which a device needs as soon as a layer is on it. For a device that is not in it only weights and cache count.
 
     Raises
     ------
@@ -105,31 +109,18 @@ def predict_fit(blocks: Blocks, spec: RunSpec, devices: Sequence[Capacity]) -> F
     """
     rules = tuple(device_rules(device.name, memory_bytes=device.free_bytes) for device in devices)
     prediction = predict_memory(blocks.header, spec, Host(None, rules))
-    staying = _staying_bytes(blocks, spec, rules)
-    needed = {device.name: prediction.on(device.name) - staying.get(device.name, 0) for device in devices}
+    stored = {device.name: prediction.on(device.name) for device in devices}
+    compute = {name: (compute_bytes or {}).get(name, 0) if size else 0 for name, size in stored.items()}
+    needed = {name: size + compute[name] for name, size in stored.items()}
     for device in devices:
         if device.free_bytes is not None and needed[device.name] > device.free_bytes:
+            parts = "weights, cache and compute buffer" if compute[device.name] else "weights and cache"
             reason = (
-                f"cannot fit on {device.name}: weights and cache need {math.ceil(needed[device.name] / MIB)} MiB of "
+                f"cannot fit on {device.name}: {parts} need {math.ceil(needed[device.name] / MIB)} MiB of "
                 f"{device.free_bytes // MIB} free"
             )
             return Fit(False, reason, needed)
     return Fit(True, None, needed)
-
-
-def _staying_bytes(blocks: Blocks, spec: RunSpec, rules: Sequence[DeviceRules]) -> dict[str, int]:
-    """Bytes of experts that stay on the CPU (-ncmoe), by the device that their layer goes to."""
-    staying: dict[str, int] = {}
-    if not spec.n_cpu_moe or not rules:
-        return staying
-    shares = spec.tensor_split or tuple(float(rule.memory_bytes or 1) for rule in rules)
-    placement = place_layers(blocks.n_layers, spec.n_gpu_layers, (*shares, *(0.0,) * len(rules))[: len(rules)])
-    for layer in range(min(spec.n_cpu_moe, blocks.n_layers)):
-        home = placement[layer]
-        if home is not None:
-            name = rules[home].name
-            staying[name] = staying.get(name, 0) + blocks.expert_bytes[layer]
-    return staying
 
 
 # The search for the best count.

@@ -6,7 +6,8 @@ allocator's own books. What no fact names is left over as a line of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.theory.memory import COMPUTE, COPIED, HOST, KV, MAPPED, OUTPUT, RECURRENT, REPACKED
@@ -231,11 +232,20 @@ def cause_of_log(cause: str, buffer: str) -> str:
     return {"kv": KV, "recurrent": RECURRENT, "compute": COMPUTE, "output": OUTPUT}[cause]
 
 
-def device_of_buffer(buffer: str) -> str:
+_REMOTE = re.compile(r"RPC(\d+)\[(.+)\]")
+
+
+def device_of_buffer(buffer: str, servers: Mapping[str, Sequence[str]] | None = None) -> str:
     """Name the device that a buffer of the log lies on: ``CUDA0`` for ``CUDA0_Mapped``, ``RPC0`` for ``RPC0[host:port]``.
 
-    ``CPU_REPACK`` and ``CUDA_Host`` lie in the host's memory.
+    ``CPU_REPACK`` and ``CUDA_Host`` lie in the host's memory. RPC's buffers count the devices of one server, and its devices those of
+    all servers: servers maps ``host:port`` to the names of that server's devices, in order.
+
+    Source: ggml_backend_rpc_buffer_type and ggml_backend_rpc_add_server in ggml-rpc.cpp.
     """
     if buffer.startswith(("CPU", "AMX")) or buffer.endswith("_Host"):
         return HOST
-    return buffer.partition("[")[0].removesuffix("_Mapped").removesuffix("_Split").removesuffix("_Private")
+    if match := _REMOTE.fullmatch(buffer):
+        names = (servers or {}).get(match[2], ())
+        return names[int(match[1])] if int(match[1]) < len(names) else f"RPC{match[1]}"
+    return buffer.removesuffix("_Mapped").removesuffix("_Split").removesuffix("_Private")

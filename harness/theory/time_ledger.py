@@ -177,18 +177,49 @@ def weights_by_role(header: Header) -> dict[str, int]:
     return dict(found)
 
 
-def touched_bytes(header: Header, n_cells: int, cache_type: str) -> dict[str, int | None]:
-    """Bytes that one token must read from memory, by role: weights, and for the attention the n_cells tokens in the cache.
+@dataclass(frozen=True, slots=True)
+class TokenReads:
+    """What a token reads from memory, by the model's header: bytes of matrices by role, and of a cached token by cache type.
 
-    Activations are left out: they stay in the CPU's caches. None where it is not known (a cache of another kind, or one that a
-    sliding window cuts).
+    A cached token's bytes are None where they are not known; window_tokens is what a sliding window leaves of the cache (None: all).
     """
+
+    weights_bytes: Mapping[str, int]
+    cache_bytes: Mapping[str, int | None]
+    window_tokens: int | None = None
+
+    def touched_bytes(self, n_cells: int, cache_type: str) -> dict[str, int | None]:
+        """Bytes that one token must read from memory, by role: weights, and for the attention the n_cells tokens in the cache.
+
+        Activations are left out: they stay in the CPU's caches. None where it is not known (a cache of another kind, or one that a
+        sliding window cuts).
+        """
+        per_token = self.cache_bytes.get(cache_type)
+        cut = per_token is None or (self.window_tokens is not None and n_cells > self.window_tokens)
+        found: dict[str, int | None] = {**self.weights_bytes}
+        found["attention"] = None if cut or per_token is None else per_token * n_cells
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "weights_bytes": dict(self.weights_bytes),
+            "cache_bytes": dict(self.cache_bytes),
+            "window_tokens": self.window_tokens,
+        }
+
+
+def count_reads(header: Header, cache_types: Iterable[str]) -> TokenReads:
+    """What a token of a model reads, with caches of these types."""
     kv = describe_kv_cache(header)
-    per_token = kv.bytes_per_token(cache_type)
-    cut = per_token is None or (kv.window_tokens is not None and n_cells > kv.window_tokens)
-    found: dict[str, int | None] = {**weights_by_role(header)}
-    found["attention"] = None if cut or per_token is None else per_token * n_cells
-    return found
+    return TokenReads(
+        weights_by_role(header), {kind: kv.bytes_per_token(kind) for kind in cache_types}, kv.window_tokens
+    )
+
+
+def touched_bytes(header: Header, n_cells: int, cache_type: str) -> dict[str, int | None]:
+    """As `TokenReads.touched_bytes`, from a header."""
+    return count_reads(header, (cache_type,)).touched_bytes(n_cells, cache_type)
 
 
 # Medians and fits.
@@ -426,24 +457,30 @@ class TimeLedger:
     roof_bytes_per_s: float | None
 
 
-def build_ledger(raw: Mapping[str, Any], header: Header, roof_bytes_per_s: float | None = None) -> TimeLedger:
+def build_ledger(
+    raw: Mapping[str, Any], header: Header | None = None, roof_bytes_per_s: float | None = None
+) -> TimeLedger:
     """Derive the ledger from a line of kind "time-ledger" and the model's header.
 
     Parameters
     ----------
     raw              : what `collect_events` made of the worker's events; any part may be missing
+    header           : of the model; without it the line's own ``reads`` are taken, and where it has none no bytes are told
     roof_bytes_per_s : the memory bandwidth that was measured on this machine
     """
     blocks = raw.get("blocks", [])
-    main = raw["asked"]["cache_types"][0]
+    caches = raw["asked"]["cache_types"]
+    main = caches[0]
+    kept = raw.get("reads")
+    reads = count_reads(header, caches) if header else TokenReads(**kept) if kept else TokenReads({}, {})
     by_key: dict[tuple[int, str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for block in blocks:
         by_key[block["depth"], block["cache"], block["variant"]].append(block)
     depths = sorted({depth for depth, cache, variant in by_key if cache == main and variant == "bare"})
     copies = raw.get("copies") or {}
     return TimeLedger(
-        depths=tuple(_build_depth(depth, by_key, main, header, roof_bytes_per_s) for depth in depths),
-        fits=tuple(_fit_caches(blocks, header)),
+        depths=tuple(_build_depth(depth, by_key, main, reads, roof_bytes_per_s) for depth in depths),
+        fits=tuple(_fit_caches(blocks, reads)),
         loads=tuple(_summarize_loads(raw.get("loads", []))),
         gap=_explain_gap(raw.get("applications", [])),
         logits_copy_ns=_median_or_none(copies.get("logits_copy_ns")),
@@ -459,7 +496,7 @@ def _median_or_none(values: Sequence[float] | None) -> float | None:
 
 
 def _build_depth(
-    depth: int, by_key: Mapping[tuple[int, str, str], list[Any]], main: str, header: Header, roof: float | None
+    depth: int, by_key: Mapping[tuple[int, str, str], list[Any]], main: str, reads: TokenReads, roof: float | None
 ) -> DepthLedger:
     bare_blocks = by_key[depth, main, "bare"]
     bare = summarize_blocks([block["token_ns"] for block in bare_blocks])
@@ -469,7 +506,7 @@ def _build_depth(
     if not watched or not declining:
         return DepthLedger(depth, bare, tuple(whole), (), None)
     n_tokens = len(bare_blocks[0]["token_ns"]) - WARMUP_TOKENS
-    touched = touched_bytes(header, depth + WARMUP_TOKENS + (n_tokens + 1) // 2, main)
+    touched = reads.touched_bytes(depth + WARMUP_TOKENS + (n_tokens + 1) // 2, main)
     operations, observer = _take_apart(bare, watched, declining, touched, roof)
     return DepthLedger(depth, bare, tuple(whole), operations, observer)
 
@@ -539,16 +576,15 @@ def _weigh(
     return Operation(role, duration_ns, duration_ns / token_ns, observed_ns, n_nodes, size, bandwidth, share)
 
 
-def _fit_caches(blocks: Sequence[Mapping[str, Any]], header: Header) -> Iterable[DepthFit]:
+def _fit_caches(blocks: Sequence[Mapping[str, Any]], reads: TokenReads) -> Iterable[DepthFit]:
     """One fit a cache type, from the bench's tokens."""
     rounds: dict[str, dict[int, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))
     for block in blocks:
         kept = block["token_ns"][WARMUP_TOKENS:]
         if block["variant"] == "bare" and kept:
             rounds[block["cache"]][block["round"]].append((block["depth"], statistics.median(kept)))
-    kv = describe_kv_cache(header)
     for cache_type, found in rounds.items():
-        fit = fit_depth(found.values(), cache_type, kv.bytes_per_token(cache_type))
+        fit = fit_depth(found.values(), cache_type, reads.cache_bytes.get(cache_type))
         if fit is not None:
             yield fit
 

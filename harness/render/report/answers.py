@@ -8,7 +8,7 @@ from harness.answers.published import CAUTIONS
 from harness.render.machines import Row, list_models, measured_rows, published_rows, sort_rows
 from harness.render.plots import draw_machines
 from harness.render.report.material import Material
-from harness.render.report.parts import Cell, Chart, Facts, Footnotes, Part, Prose, Table
+from harness.render.report.parts import Cell, Chart, Footnotes, Part, Prose, Table
 from harness.render.roofline import TOO_MUCH, UnderRoof, draw_roofline, hold_against
 from harness.roof import ARITHMETIC, READING, Roof, RoofTest
 from harness.roof import from_json as roof_from_json
@@ -153,50 +153,3 @@ def _estimate_cell(estimate: Estimate | None) -> Cell | str:
 
 def _between(estimate: Estimate | None) -> str:
     return f"{estimate.low_tok_per_s:.3g} – {estimate.high_tok_per_s:.3g}" if estimate else "—"
-
-
-def show_memory(material: Material) -> Sequence[Part]:
-    """Memory ledgers: each line of each one, and what the process took in all."""
-    parts: list[Part] = []
-    for line in material.of("overhead"):
-        values = line.values
-        asked = values.get("asked") or {}
-        layers = asked.get("n_gpu_layers")
-        synthetic = " (synthetic)" if values.get("is_synthetic") else ""
-        facts = [
-            ("machine", material.machine_name(line.machine)),
-            ("context", f"{values['n_ctx']} tokens"),
-            ("layers on the GPU", "all that fit" if layers is None or layers < 0 else str(layers)),
-        ]
-        if values.get("failure"):
-            facts.append(("failed", str(values["failure"])))
-        rows: list[list[Cell | str]] = [
-            [
-                str(row["cause"]),
-                str(row["device"]),
-                *(_bytes_cell(row[f"{name}_bytes"]) for name in ("predicted", "measured", "resident")),
-            ]
-            for row in values["ledger"]
-        ]
-        totals = values.get("totals") or {}
-        rows.append(
-            [
-                "in all",
-                "host",
-                *(_bytes_cell(totals.get(f"{name}_bytes")) for name in ("predicted", "measured", "resident")),
-            ]
-        )
-        parts.append(Facts(facts, f"{values['model']}{synthetic}"))
-        parts.append(
-            Table(
-                ("what", "where", "predicted", "allocated", "resident"),
-                rows,
-                [str(text) for text in values.get("warnings", ())],
-            )
-        )
-    means = "What a model takes, cause by cause: predicted from its header, allocated by llama.cpp, and how much of it was in memory."
-    return [Prose([means]), *parts] if parts else []
-
-
-def _bytes_cell(size: int | None) -> Cell | str:
-    return "—" if size is None else Cell(f"{size / 1024**2:.1f} MiB", size)

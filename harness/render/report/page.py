@@ -48,16 +48,18 @@ _STYLE = """
   :root { --back: #0d1117; --ink: #e6edf3; --faint: #9198a1; --line: #3d444d; --stripe: #151b23; --link: #4493f8; }
 }
 body { background: var(--back); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-body { margin: 0 auto; max-width: 70rem; padding: 1.5rem; }
+body { margin: 0 auto; max-width: 76rem; padding: 1.5rem; }
 h1 { font-size: 1.7rem; margin: 0 0 .3rem; }
 h2 { border-bottom: 1px solid var(--line); font-size: 1.25rem; margin: 2.2rem 0 .8rem; padding-bottom: .2rem; }
 h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
 .made, .notes, nav, figcaption { color: var(--faint); font-size: .875rem; }
-nav a { color: var(--link); margin-right: 1em; text-decoration: none; white-space: nowrap; }
+nav { display: flex; flex-wrap: wrap; gap: .2rem 1em; }
+nav a { color: var(--link); text-decoration: none; white-space: nowrap; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { border-bottom: 1px solid var(--line); padding: .3rem .7rem; text-align: left; vertical-align: top; }
-td { max-width: 24em; overflow-wrap: break-word; }
+th, td { border-bottom: 1px solid var(--line); padding: .3rem .55rem; text-align: left; vertical-align: top; }
+td { max-width: 24em; min-width: 9em; overflow-wrap: break-word; }
+td.number, td.short { min-width: 0; }
 td.number { text-align: right; }
 td.number, td.short { white-space: nowrap; }
 th.number { text-align: right; }
@@ -72,7 +74,8 @@ dt { color: var(--faint); }
 dd { margin: 0; overflow-wrap: anywhere; }
 ol.notes { padding-left: 2.2em; }
 figure { margin: 1rem 0; }
-figure svg { height: auto; max-width: 100%; width: 48rem; }
+figure > div { overflow-x: auto; }
+figure svg { height: auto; max-width: 48rem; min-width: 34rem; width: 100%; }
 .dark { display: none; }
 @media (prefers-color-scheme: dark) { .dark { display: block; } .light { display: none; } }
 @media print {
@@ -82,7 +85,9 @@ figure svg { height: auto; max-width: 100%; width: 48rem; }
   nav, th > button::after { display: none; }
   tr, figure, dl { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
-  .wide { overflow: visible; }
+  .wide, figure > div { overflow: visible; }
+  figure svg { min-width: 0; width: 13cm; }
+  dl, h2 + p { break-after: avoid; }
 }
 """
 
@@ -133,6 +138,7 @@ _PARTS = {
 {% endfor %}</tr>
 {% endfor %}</tbody>
 </table></div>
+{% for text in part.remarks %}<p class="notes">{{ text }}</p>{% endfor %}
 {% if part.notes %}<ol class="notes">{% for text in part.notes %}<li>{{ text }}</li>{% endfor %}</ol>{% endif %}
 """,
     Chart: """\

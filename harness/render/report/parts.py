@@ -21,16 +21,20 @@ class Cell:
     @property
     def is_short(self) -> bool:
         """Whether it may stand on one line in any table."""
-        return len(self.text) <= 24
+        return len(self.text) <= 28
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table that sorts by click. rows hold cells or plain text, as many as there are headers; notes are numbered footnotes."""
+    """A table that sorts by click. rows hold cells or plain text, as many as there are headers.
+
+    notes are numbered footnotes, remarks say how to read the whole.
+    """
 
     headers: Sequence[str]
     rows: Sequence[Sequence[Cell | str]]
     notes: Sequence[str] = ()
+    remarks: Sequence[str] = ()
 
     def cells(self) -> list[list[Cell]]:
         return [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in self.rows]

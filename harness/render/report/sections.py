@@ -10,7 +10,8 @@ from typing import Any
 
 from harness.record import Machine, Record
 from harness.render.figure import PALETTE, new_figure
-from harness.render.report.answers import show_memory, show_predictions, show_published, show_roofline
+from harness.render.report.answers import show_predictions, show_published, show_roofline
+from harness.render.report.ledgers import show_memory, show_token_time
 from harness.render.report.material import Material, machine_key
 from harness.render.report.parts import Cell, Chart, Facts, Footnotes, Part, Points, Prose, Table
 from harness.render.report.picture import plain
@@ -67,10 +68,17 @@ def _tell_best(material: Material, kind: str) -> str | None:
     interval = _interval(summary)
     between = f" (95 % interval {interval})" if interval != "—" else " (too few repetitions for an interval)"
     where = f" on {material.machine_name(best.machine)}" if len(material.machines) > 1 else ""
+    doubt = "; not to be trusted" if any(caution.distrust for caution in summary.cautions) else ""
     return (
         f"{what} {format_rate(summary.rate_tok_per_s)} tokens/s{between}: {best.asked.test}, {_model_name(best)}, "
-        f"{best.asked.n_threads} threads{where}."
+        f"{best.asked.n_threads} threads{_tell_devices(best)}{where}{doubt}."
     )
+
+
+def _tell_devices(record: Record) -> str:
+    """Where the layers were, unless all were on the CPU."""
+    layers = record.resolved.layers_by_device if record.resolved else {}
+    return "" if set(layers) <= {"CPU"} else f", layers: {_layers(record)}"
 
 
 # --- machines ---------------------------------------------------------------------------------------------------------
@@ -98,7 +106,8 @@ def _machine_pairs(material: Material, machine: Machine) -> list[tuple[str, str]
         pairs.append(("system", text))
     for text in dict.fromkeys(
         f"{build.ggml_commit.split('-')[0]} (ggml {build.ggml_version}, llama-cpp-python {build.llama_cpp_python}), "
-        f"{', '.join(build.backends)}"
+        # Servers have addresses of their own, which are among the devices.
+        f"{', '.join(dict.fromkeys(name.partition('[')[0] for name in build.backends))}"
         for build in builds
     ):
         pairs.append(("llama.cpp", text))
@@ -126,7 +135,9 @@ def show_speeds(material: Material) -> Sequence[Part]:
     table = Table(["machine", *headers] if several else headers, rows, footnotes.texts())
     charts: list[Part] = []
     for kind, title in (("pp", "Prompt processing"), ("tg", "Text generation")):
-        chosen = [record for record in records if _pure_kind(record) == kind]
+        pure = [record for record in records if _pure_kind(record) == kind]
+        # Of what was measured again, the latest bar: the table has them all.
+        chosen = list({_bar_label(material, record, pure): record for record in pure}.values())
         if chosen:
             charts.append(_speed_chart(material, chosen[-MAX_BARS:], title))
     return [*charts, table]
@@ -185,7 +196,9 @@ def _speed_chart(material: Material, records: Sequence[Record], title: str) -> C
     told = "; ".join(
         f"{label} {format_rate(summary.rate_tok_per_s)}" for label, summary in zip(labels, summaries, strict=True)
     )
-    return Chart(draw, f"{title}: {told}", f"{title}, tokens/s. The orange line is the 95 % interval of the median.")
+    has_interval = any(summary.rate_low is not None for summary in summaries)
+    how = " The orange line is the 95 % interval of the median." if has_interval else ""
+    return Chart(draw, f"{title}: {told}", f"{title}, tokens/s.{how}")
 
 
 def _bar_label(material: Material, record: Record, others: Sequence[Record]) -> str:
@@ -193,8 +206,8 @@ def _bar_label(material: Material, record: Record, others: Sequence[Record]) -> 
     parts = [_shorten(_model_name(record), 34), record.asked.test]
     if len({other.asked.n_threads for other in others}) > 1:
         parts.append(f"{record.asked.n_threads} threads")
-    if len({other.asked.n_gpu_layers for other in others}) > 1:
-        parts.append(f"-ngl {record.asked.n_gpu_layers}")
+    if len({_layers(other) for other in others}) > 1:
+        parts.append(_layers(record))
     if len(material.machines) > 1:
         parts.append(_shorten(material.machine_name(record.machine), 24))
     return " · ".join(parts)
@@ -264,7 +277,7 @@ def _layer_chart(sweeps: Mapping[tuple[Any, ...], Mapping[int, Record]], title: 
                 places, [summary.rate_tok_per_s for _, summary in points], marker="o", color=PALETTE[at % len(PALETTE)],
                 label=plain(_shorten(f"{key[1]} {key[2]}", 50)),
             )  # fmt: skip
-        axis.set_xlabel("layers that ran on a GPU")
+        axis.set_xlabel("layers that ran on a GPU or another machine")
         axis.set_ylabel(f"{title}, tokens/s")
         axis.set_ylim(bottom=0)
         add_legend(axis, theme=theme)
@@ -391,8 +404,13 @@ def list_warnings(material: Material) -> Sequence[Part]:
     counts: dict[tuple[str, bool], int] = {}
     cautions = [caution for record in material.records for caution in summarize(record).cautions]
     cautions += [caution for run in material.texts for caution in run.warnings]
-    for caution in cautions:
-        counts[caution.text, caution.distrust] = counts.get((caution.text, caution.distrust), 0) + 1
+    found = [(caution.text, caution.distrust) for caution in cautions]
+    # A ledger, and a roof, count as one figure each.
+    for kind, field in (("time-ledger", "cautions"), ("roofline", "warnings")):
+        told = [caution for line in material.of(kind) for caution in line.values.get(field, ())]
+        found += [(str(caution["text"]), bool(caution["distrust"])) for caution in told]
+    for key in found:
+        counts[key] = counts.get(key, 0) + 1
     rows = [
         [text, "not to be trusted" if distrust else "with care", Cell(str(count), count)]
         for (text, distrust), count in sorted(counts.items(), key=lambda item: (not item[0][1], item[0][0]))
@@ -490,6 +508,7 @@ SECTIONS: dict[str, tuple[Callable[[Material], Sequence[Part]], tuple[str, ...]]
     "Speeds": (show_speeds, ("result",)),
     "Layers on the GPU": (show_layers, ("result",)),
     "Memory": (show_memory, ("overhead",)),
+    "A token's time": (show_token_time, ("time-ledger",)),
     "Under the roof": (show_roofline, ("roofline",)),
     "Texts": (show_texts, ("run",)),
     "Beside Ollama": (show_ollama, ("ollama-comparison",)),
