@@ -49,7 +49,7 @@ class Generator:
         greeting = self._worker.hello()
         if isinstance(greeting, Failure):
             self._worker.close()
-            raise NativeError(_as_sentence(greeting))
+            raise NativeError(greeting.sentence)
         self.build: Build = build_from_json(greeting["build"])
 
     def __enter__(self) -> Generator:
@@ -205,15 +205,3 @@ class _Account(_Heard):
 def _rounded(n_prompt: int) -> int:
     """A context with room for an answer of a thousand tokens, in whole kibitokens."""
     return -(-(n_prompt + 1024) // 1024) * 1024
-
-
-def _as_sentence(failure: Failure) -> str:
-    sentence = failure.message.rstrip(".") + "."
-    if failure.cause in ("refused", "interrupted") or not failure.log:
-        return sentence
-    return f"{sentence} Its last words: {failure.log[-1].strip()}"
-
-
-def tell_failure(run: TextRun) -> str | None:
-    """A run's failure in one sentence, with the engine's last line where it adds something; None where nothing failed."""
-    return _as_sentence(run.failure) if run.failure else None

@@ -319,6 +319,7 @@ class Search:
         self._failed: dict[int, str] = {}
         self._tried_twice: set[int] = set()
         self._last: int | None = None
+        self._n_neighbours = 0
         self._spent_s = self._shared_s = before_s
 
     @property
@@ -386,8 +387,11 @@ class Search:
     def _choose_again(self) -> int | None:
         """The finalist to look at again: whoever was looked at least, not the last one if it can be helped; None if all is settled."""
         finalists = self._finalists()
+        if not finalists:
+            return None
         best = finalists[0]
-        if (neighbour := self._promising_neighbour(best)) is not None:
+        if self._n_neighbours < FINALISTS and (neighbour := self._promising_neighbour(best)) is not None:
+            self._n_neighbours += 1  # noise promises something at every step: it is not followed for ever
             return neighbour
         open_ = [
             point
@@ -418,9 +422,14 @@ class Search:
 
     def _finalists(self) -> list[Point]:
         """The best counts so far that noise may have put into a wrong order, the best one first."""
-        points = sorted(self._points(), key=lambda point: point.cost_s)
-        margin = max(TOLERANCE, 2 * self._scatter())
-        return [point for point in points[:FINALISTS] if point.cost_s <= (1 + margin) * points[0].cost_s]
+        points = sorted(self._points(), key=lambda point: point.cost_s)  # empty where all that ran once failed later
+        scatter = self._scatter()
+
+        def could_win(point: Point) -> bool:
+            noise = max(scatter, math.hypot(point.noise, points[0].noise))
+            return point.cost_s <= (1 + max(TOLERANCE, 2 * noise)) * points[0].cost_s
+
+        return [point for point in points if could_win(point)][:FINALISTS]
 
     def _look(self, count: int) -> None:
         """Measure one count after a load: one repetition if it is clearly losing, else more, as many as are worth the load."""
@@ -541,6 +550,8 @@ def _relative_error(record: Record, least: float = NOISE) -> float:
 
     From the spread of the repetitions; of a single one, from that of its tokens. A median's error is 1.25 times a mean's."""
     values: Sequence[int] = [sample.duration_ns for sample in record.timed]
+    if len(values) == 2:  # a burst of other work hits one of them whole, and shows in neither's tokens
+        least = max(least, 1.25 * abs(values[0] - values[1]) / (values[0] + values[1]))
     if len(values) < 3:
         values, least = [ns for sample in record.timed for ns in sample.token_ns], least * (1.5, 1.2)[len(values) - 1]
     if len(values) < 3:
@@ -573,13 +584,13 @@ def explain_best(best: Best, blocks: Blocks, devices: Sequence[Device], crossing
     for text, counts in _group_reasons({**best.skipped, **best.failed}).items():
         reasons.append(f"{_spell_counts(counts)} layers were left out: {text}")
     again = {count: n for count, n in best.looks.items() if n > 1}
-    if len(best.confirmed) > 1:
+    if len(best.confirmed) > 1 and best.best_n_gpu_layers in best.confirmed:
         reasons.append(
             "the best counts were loaded and measured again in turn, and there it is the fastest: "
             + ", ".join(
                 f"{count} +{cost / best.confirmed[best.best_n_gpu_layers] - 1:.1%}"
                 for count, cost in best.confirmed.items()
-                if count != best.best_n_gpu_layers and best.best_n_gpu_layers in best.confirmed
+                if count != best.best_n_gpu_layers
             )
             + " time"
         )

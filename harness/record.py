@@ -172,6 +172,14 @@ class Failure:
     exit_code: int | None = None
     log: tuple[str, ...] = ()
 
+    @property
+    def sentence(self) -> str:
+        """The message as a sentence, with the engine's last line where that adds something."""
+        sentence = self.message.rstrip(".") + "."
+        if self.cause in ("refused", "interrupted") or not self.log:
+            return sentence
+        return f"{sentence} Its last words: {self.log[-1].strip()}"
+
 
 @dataclass(frozen=True, slots=True)
 class Caution:

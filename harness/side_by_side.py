@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from harness.comparison import OLLAMA_BATCH, Comparison, Round, Task
 from harness.errors import NativeError
-from harness.generator import Generator, tell_failure
+from harness.generator import Generator
 from harness.ollama_server import Answer, Loaded
 from harness.record import Caution, Machine
 from harness.text_run import TextRequest, TextRun
@@ -129,8 +129,8 @@ def _measure_here(
         run = generator.write(request, lambda _piece: None)
     if run.finish == "interrupted":
         raise KeyboardInterrupt
-    if failure := tell_failure(run):
-        raise NativeError(failure)
+    if run.failure:
+        raise NativeError(run.failure.sentence)
     return run
 
 

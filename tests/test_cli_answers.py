@@ -201,7 +201,39 @@ def test_troubles_of_predict(results):
     assert "not an amount" in refused("predict", "--bandwidth", "quick")
     assert "not above zero" in refused("predict", "--bandwidth", "0")
     assert "the nearest are" in refused("predict", "-m", "llama3.1:70b", "--machine", "RTX 3070 Ti", "--host", "i7-870")
-    assert "is not a tensor type" in refused("predict", "-m", "llama3.1:8b", "--machine", "M1", "-ctk", "q9")
+    assert "'q9' is not one of 'f32'" in refused("predict", "-m", "llama3.1:8b", "--machine", "M1", "-ctk", "q9")
+    assert "asks nothing else" in refused("predict", "--check", "--machine", "M1")
+    assert "holds no 9000" in refused("predict", "-m", "llama3.1:8b", "--machine", "M1", "-c", "100", "-d", "9000")
+
+
+def test_the_context_grows_with_the_depth(results):
+    (answer,) = json.loads(
+        run(
+            "predict",
+            "-m",
+            "llama3.1:8b",
+            "--machine",
+            "i7-8700",
+            "--memory",
+            "16GiB",
+            "--n-depth",
+            "9000",
+            "-o",
+            "json",
+        ).output
+    )
+    assert answer["rooms"][0]["need"]["cache_bytes"] == 9000 * 128 * 1024
+
+
+def test_prompts_of_five_digits_fit_eighty_columns(results):
+    text = run("predict", "-m", "smollm2:135m", "--machine", "M4 Pro").output
+    assert max(map(len, text.splitlines())) <= 80
+    assert "–" in text
+
+
+def test_troubles_of_roofline(results):
+    assert "from 1 to 512" in refused("roofline", "-t", "9999")
+    assert "fits into any cache" in refused("roofline", "--size", "1")
 
 
 @pytest.mark.engine

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from harness.errors import NativeError, UsageError
-from harness.generator import Generator, tell_failure
+from harness.generator import Generator
 from harness.machine import describe_machine
 from harness.text_run import TextRequest
 
@@ -164,7 +164,7 @@ def test_a_file_that_llama_cpp_refuses_is_a_failure(generator, tmp_path):
     broken.write_bytes(b"GGUF" + bytes(100))
     run, *_ = write(generator, str(broken))
     assert (run.finish, run.model) == ("failed", None)
-    assert "llama.cpp cannot load broken.gguf" in tell_failure(run)
+    assert "llama.cpp cannot load broken.gguf" in run.failure.sentence
 
 
 def scripted(lines):

@@ -571,6 +571,7 @@ def test_best_as_json(server, results):
         (["--goal", "pp"], "add --best"),
         (["--best", "--goal", "pp", "--for", "rag"], "exclude each other"),
         (["--best", "-ncmoe", "0,1"], "--best looks for -ngl alone"),
+        (["--best", "-p", "1,2"], "one value to --n-prompt"),
         (["--resume", "nowhere.jsonl"], "There is no journal nowhere.jsonl"),
         (["--resume"], "There is no sweep in"),
         (["--plot", "a.gif"], "neither a .png nor a .svg"),
@@ -598,9 +599,9 @@ def test_an_unknown_device_is_a_failed_row_that_names_those_there_are(server, re
 
 
 def test_a_dash_ts_of_more_devices_than_there_are_is_said(server, results):
-    split = "/".join(["1"] * 40)
-    code, out, _ = harness(
-        "sweep", "--rpc", server.endpoint, "-ts", split, "-ngl", "4", "-p", "0", "-n", "1", "-r", "1"
+    code, out, err = harness(
+        "sweep", "--rpc", server.endpoint, "-ts", "1/1/1", "-ngl", "4", "-p", "0", "-n", "1", "-r", "1"
     )
-    assert code == 3
-    assert "-ts names 40 devices" in " ".join(out.split())
+    assert code == 2
+    assert out == ""
+    assert "-ts 1/1/1 shares among 3 devices and there is 1" in one_sentence(err)

@@ -46,7 +46,16 @@ Examples:
 )  # fmt: skip
 @click.option("-p", "--n-prompt", type=click.IntRange(1), default=256, metavar="N", help="Words of each prompt. [256]")
 @click.option("-n", "--n-gen", type=click.IntRange(2), default=64, metavar="N", help="Tokens to write. [64]")
-@click.option("-r", "--rounds", type=click.IntRange(1), default=6, metavar="N", help="Rounds, each side once. [6]")
+@click.option(
+    "-r",
+    "--repetitions",
+    "--rounds",
+    "rounds",
+    type=click.IntRange(1),
+    default=6,
+    metavar="N",
+    help="Rounds, each side once. [6]",
+)
 @click.option("--seed", type=int, default=0, metavar="N", help="Seed of the prompts. [0]")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Format. [table]")
 @save_option

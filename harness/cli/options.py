@@ -128,10 +128,12 @@ def reference_options(help_text: str, *, argument: str | None = None) -> Callabl
     return decorate
 
 
-model_option = reference_options(
-    "GGUF file, catalog name (llama3.2:1b:q4_0), hf:OWNER/REPO:Q4_0, https://…/x.gguf, ollama:NAME or synth:NAME; "
-    "several -m make a comparison. [smollm2:135m]"
+#: What -m takes.
+MODEL_HELP = (
+    "GGUF file, catalog name (llama3.2:1b:q4_0), hf:OWNER/REPO:Q4_0, https://…/x.gguf, ollama:NAME or synth:NAME."
 )
+
+model_option = reference_options(f"{MODEL_HELP} Several -m make a comparison. [smollm2:135m]")
 
 
 def join_references(models: Sequence[str], hub: Sequence[str], quantization: str | None) -> tuple[str, ...]:

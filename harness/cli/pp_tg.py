@@ -137,20 +137,10 @@ def _describe_file(spec: RunSpec) -> dict[str, Any]:
 def _show(records: Sequence[Record], options: dict[str, Any]) -> None:
     for record in records:
         if record.failure is not None:
-            click.echo(f"harness: {record.asked.test}: {_tell(record)}", err=True)
+            click.echo(f"harness: {record.asked.test}: {record.failure.sentence}", err=True)
     click.echo(FORMATS[options["output"]](records), nl=False)
     if options["output_err"]:
         click.echo(FORMATS[options["output_err"]](records), nl=False, err=True)
-
-
-def _tell(record: Record) -> str:
-    """A failure in one sentence, with the engine's last line where it adds something."""
-    assert record.failure is not None
-    failure = record.failure
-    sentence = failure.message.rstrip(".") + "."
-    if failure.cause in ("refused", "interrupted") or not failure.log:
-        return sentence
-    return f"{sentence} Its last words: {failure.log[-1].strip()}"
 
 
 def _exit_code(records: Sequence[Record], keeper: Keeper, interrupted: bool) -> int:

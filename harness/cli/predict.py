@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from harness.answers.prediction import KINDS, Answer, Machine, Question
-from harness.cli.options import Amount, results_option
-from harness.errors import UsageError
+from harness.cli.options import Amount, refuse_contradiction, results_option
 from harness.roof import Roof
+from harness.spec import CACHE_TYPES, MAX_TOKENS
 from harness.theory.roofline import Cost
 
 _EXAMPLES = """
@@ -27,6 +27,21 @@ Examples:
   harness predict -m llama3.1:70b:q4_0 --machine "M4 Pro" --memory 48GiB
   harness predict --check                           how far it is wrong
 """
+
+
+#: Context in tokens where nobody asks for another.
+DEFAULT_N_CTX = 4096
+
+#: Options that say what is asked, by name; None where they are not given.
+_QUESTION = {
+    "model": "-m",
+    "size_bytes": "--size",
+    "machine": "--machine",
+    "bandwidth": "--bandwidth",
+    "host": "--host",
+    "vram_bytes": "--vram",
+    "memory_bytes": "--memory",
+}
 
 
 @click.command("predict", epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,12 +62,38 @@ Examples:
 @click.option(
     "--flops", type=Amount("20TFLOPS", "flops(/s)?|flop/s"), metavar="RATE", help="What matrix products reach, for pp."
 )
-@click.option("-c", "--ctx", "n_ctx", type=click.IntRange(1), default=4096, metavar="N", help="Context. [4096]")
 @click.option(
-    "-d", "--depth", "n_depth", type=click.IntRange(0), default=0, metavar="N", help="Tokens already in the cache. [0]"
+    "-c", "--ctx", "--ctx-size", "n_ctx", type=click.IntRange(1, MAX_TOKENS), metavar="N",
+    help="Context. [4096, or --n-depth if that is more]",
+)  # fmt: skip
+@click.option(
+    "-d",
+    "--n-depth",
+    "--depth",
+    "n_depth",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Tokens already in the cache. [0]",
 )
-@click.option("-ctk", "--cache-type-k", "type_k", default="f16", metavar="TYPE", help="Cache type of K. [f16]")
-@click.option("-ctv", "--cache-type-v", "type_v", default="f16", metavar="TYPE", help="Cache type of V. [f16]")
+@click.option(
+    "-ctk",
+    "--cache-type-k",
+    "type_k",
+    type=click.Choice(CACHE_TYPES, case_sensitive=False),
+    default="f16",
+    metavar="TYPE",
+    help="Cache type of K. [f16]",
+)
+@click.option(
+    "-ctv",
+    "--cache-type-v",
+    "type_v",
+    type=click.Choice(CACHE_TYPES, case_sensitive=False),
+    default="f16",
+    metavar="TYPE",
+    help="Cache type of V. [f16]",
+)
 @click.option("--vram", "vram_bytes", type=Amount("8GiB"), metavar="SIZE", help="Memory of the card.")
 @click.option("--memory", "memory_bytes", type=Amount("48GiB"), metavar="SIZE", help="Memory of the machine.")
 @click.option("--host", metavar="NAME", help="Published CPU that takes the layers that a card cannot.")
@@ -70,18 +111,14 @@ def command(**options: Any) -> None:
     from harness.sources.references import load_catalog
 
     catalog = load_catalog()
+    _refuse_nonsense(options)
     if options["check"]:
         from harness.answers.crosscheck import check_predictions
 
         check = check_predictions(catalog)
         click.echo((render_check_json if options["output"] == "json" else render_check)(check), nl=False)
         return
-    if options["model"] and options["size_bytes"]:
-        raise UsageError("-m and --size both name a model; give one of them.")
-    if options["machine"] and options["bandwidth"]:
-        raise UsageError("--machine and --bandwidth both name a machine; give one of them.")
-    if options["kind"] and not options["bandwidth"]:
-        raise UsageError("--kind says what has the --bandwidth; give that too.")
+    options["n_ctx"] = options["n_ctx"] or max(DEFAULT_N_CTX, options["n_depth"])
     cost, remarks = _find_cost(catalog, options)
     question = Question(
         cost=cost,
@@ -91,6 +128,29 @@ def command(**options: Any) -> None:
     answers = _answer(catalog, question, options)
     render = render_answers_json if options["output"] == "json" else render_answers
     click.echo(render(answers, remarks), nl=False)
+
+
+def _refuse_nonsense(options: dict[str, Any]) -> None:
+    given = [flag for name, flag in _QUESTION.items() if options[name] is not None]
+    refuse_contradiction(
+        options["check"] and bool(given),
+        f"--check predicts what was published and asks nothing else; leave out {given[0] if given else ''}.",
+    )
+    refuse_contradiction(
+        bool(options["model"] and options["size_bytes"]), "-m and --size both name a model; give one of them."
+    )
+    refuse_contradiction(
+        bool(options["machine"] and options["bandwidth"]),
+        "--machine and --bandwidth both name a machine; give one of them.",
+    )
+    refuse_contradiction(
+        bool(options["kind"] and not options["bandwidth"]), "--kind says what has the --bandwidth; give that too."
+    )
+    n_ctx, n_depth = options["n_ctx"], options["n_depth"]
+    refuse_contradiction(
+        n_ctx is not None and n_depth > n_ctx,
+        f"A context of {n_ctx} tokens holds no {n_depth}; ask for more with --ctx, or leave it out.",
+    )
 
 
 def _find_cost(catalog: Any, options: dict[str, Any]) -> tuple[Cost, tuple[str, ...]]:

@@ -10,7 +10,7 @@ import click
 import harness
 from harness.child import Worker
 from harness.cli.keeper import Keeper
-from harness.cli.options import Amount, Values, flatten, results_option, save_option
+from harness.cli.options import Amount, Values, flatten, refuse_contradiction, results_option, save_option
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError
 from harness.machine import count_physical_cores
@@ -35,10 +35,13 @@ READING_TYPES, MULTIPLYING_TYPES = ("F32", "F16", "Q8_0", "Q4_0"), ("F16", "Q4_0
 #: Rows of the matrix that is multiplied: 4096 x 4096, as large as an attention matrix of llama3.1:8b.
 N_ROWS = 4096
 
+#: A matrix below this says nothing of a memory.
+MINIMUM_BYTES = 1_000_000
+
 
 @click.command("roofline", epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "-t", "--threads", multiple=True, type=Values(whole_numbers(1), "N"), metavar="N",
+    "-t", "--threads", multiple=True, type=Values(whole_numbers(1, 512), "N"), metavar="N",
     help="Threads of the CPU, as a list or range. [1 to the physical cores, by powers of two]",
 )  # fmt: skip
 @click.option(
@@ -59,6 +62,10 @@ def command(**options: Any) -> None:
     machine is then held against that roof.
     """
     check_picture_path(options["plot"])
+    refuse_contradiction(
+        options["size_bytes"] < MINIMUM_BYTES,
+        f"A --size of {options['size_bytes']} bytes fits into any cache; give at least 1MB, better several times the last cache.",
+    )
     if options["saved"]:
         _show(_find_saved(options["results"]), options)
         return

@@ -60,7 +60,7 @@ def command(host: str, port: int, devices: str | None, n_threads: int | None, al
     try:
         parse_endpoints(endpoint)
     except ValueError:
-        raise UsageError(f"{host} is neither a host name nor an IPv4 address; choose another --host.") from None
+        raise UsageError(f"{host!r} is neither a host name nor an IPv4 address; choose another --host.") from None
     if len(names) != 1:
         raise UsageError(
             f"--device {devices} names alternatives; join the devices to lend with /, such as CUDA0/CUDA1."

@@ -99,7 +99,7 @@ def _write(request: TextRequest, path: pathlib.Path, keeper: Keeper, options: di
     ------
     NativeError : llama.cpp failed before the first piece of text.
     """
-    from harness.generator import Generator, tell_failure
+    from harness.generator import Generator
     from harness.sources.model_file import hash_file
 
     streams = options["output"] == "text"
@@ -117,9 +117,9 @@ def _write(request: TextRequest, path: pathlib.Path, keeper: Keeper, options: di
         run = generator.write(request, show, say)
     if streams and pieces:
         click.echo()
-    if failure := tell_failure(run):
+    if run.failure:
         keeper.keep_line(_to_json(run))
-        raise NativeError(failure)
+        raise NativeError(run.failure.sentence)
     return run, "".join(pieces)
 
 

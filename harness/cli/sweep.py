@@ -17,11 +17,12 @@ import psutil
 
 from harness.cli.keeper import Keeper
 from harness.cli.options import (
+    MODEL_HELP,
     Values,
     axes,
     flatten,
     measured_options,
-    model_option,
+    reference_options,
     refuse_contradiction,
     results_option,
     save_option,
@@ -75,7 +76,7 @@ _tokens = Values(whole_numbers(0), "N")
     short_help="Measure over layers on the GPU, or find the best number.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@model_option
+@reference_options(MODEL_HELP + " [smollm2:135m]")
 @click.option("-p", "--n-prompt", multiple=True, type=_tokens, metavar="N", help="Prompt tokens; 0 for none. [512]")
 @click.option("-n", "--n-gen", multiple=True, type=_tokens, metavar="N", help="Generated tokens; 0 for none. [128]")
 @measured_options("test", "load", "context")
@@ -116,6 +117,7 @@ def command(models: Sequence[str], **options: Any) -> None:
     blocks = describe_blocks(read_file_header(path))
     rpc = flatten(options["rpc"])
     survey = survey_devices(rpc[0] if rpc else ())
+    _refuse_split(options, survey)
     counts = _choose_counts(options, blocks, survey)
     with contextlib.ExitStack() as stack:
         keeper = stack.enter_context(Keeper("sweep", options["results"], save=options["save"], resume=resumed))
@@ -158,9 +160,22 @@ def _refuse_nonsense(models: Sequence[str], options: dict[str, Any]) -> None:
     if options["best"]:
         given = axes(options)
         lists = [parameters()[name].flags[-1] for name in given if name != "n_gpu_layers" and len(given[name]) > 1]
-        lists += [flag for flag in ("n_prompt", "n_gen") if len(flatten(options[flag])) > 1]
+        tests = {"n_prompt": "--n-prompt", "n_gen": "--n-gen"}
+        lists += [flag for name, flag in tests.items() if len(flatten(options[name])) > 1]
         refuse_contradiction(
             bool(lists), f"--best looks for -ngl alone; give one value to {lists[0] if lists else ''}."
+        )
+
+
+def _refuse_split(options: dict[str, Any], survey: Survey) -> None:
+    """More shares than devices to share among would be dropped by llama.cpp without a word."""
+    named = [len(names) for names in flatten(options["devices"]) if names and names != ("none",)]
+    n_devices = max(named, default=len(survey.gpus))
+    for split in flatten(options["tensor_split"]):
+        refuse_contradiction(
+            0 < n_devices < len(split),
+            f"-ts {'/'.join(f'{share:g}' for share in split)} shares among {len(split)} devices and there "
+            f"{'is' if n_devices == 1 else 'are'} {n_devices}; give one share a device.",
         )
 
 

@@ -206,12 +206,12 @@ def collect(
     try:
         greeting = worker.hello()
         if isinstance(greeting, Failure):
-            return raw, _tell(greeting), False
+            return raw, greeting.sentence, False
         raw["build"] = greeting["build"]
         with _Bar() as bar:
             for event in worker.ask("token-time", plan.to_dict()):
                 if isinstance(event, Failure):
-                    failure = _tell(event)
+                    failure = event.sentence
                 else:
                     bar.show(event)
                     hear(raw, event)
@@ -265,13 +265,6 @@ def hear(raw: dict[str, Any], event: dict[str, Any]) -> None:
         }
     elif kind == "done":
         raw |= {"resolved": body["resolved"], "cautions": body["cautions"]}
-
-
-def _tell(failure: Failure) -> str:
-    sentence = failure.message.rstrip(".") + "."
-    if failure.cause == "refused" or not failure.log:
-        return sentence
-    return f"{sentence} Its last words: {failure.log[-1].strip()}"
 
 
 class _Bar:

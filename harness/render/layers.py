@@ -56,13 +56,13 @@ def _speed_cells(row: LayerRow, rows: Sequence[LayerRow], notes: _Notes) -> dict
     lost = f"{_label(row)}: {row.failure or row.skipped}" if row.failure or row.skipped else None
     own = {speed.test: speed for speed in row.speeds}
     word = "skipped" if row.skipped else "failed" if row.failure else "—"
-    for test in tests or ["t/s"]:
+    for test in tests or [""]:
         speed = own.get(test)
         remarks = (
             [(caution.code, caution.text) for caution in speed.cautions] if speed else [(lost, lost)] if lost else []
         )
         text = format_rate(speed.rate_tok_per_s) if speed else word
-        cells[f"{test} t/s"] = text + notes.mark(remarks)
+        cells[f"{test} t/s".strip()] = text + notes.mark(remarks)
     cells["load"] = "" if row.load_duration_ns is None else format_duration(row.load_duration_ns)
     if any(speed.joules_per_token is not None for item in rows for speed in item.speeds):
         for test in tests:

@@ -17,6 +17,9 @@ from harness.units import GIB, format_gb, format_rate
 
 WIDTH = 80
 
+#: The longest name of a machine that leaves room for its figures.
+MACHINE_WIDTH = 26
+
 
 def render_answers(answers: Sequence[Answer], remarks: Sequence[str] = ()) -> str:
     """One model on one machine or several: rates with their intervals, where it fits, and what that rests on."""
@@ -51,7 +54,9 @@ def _describe_model(answer: Answer) -> str:
 def _rates(answers: Sequence[Answer]) -> str:
     rows = [
         {
-            "machine": answer.machine if len(answer.machine) <= 26 else answer.machine[:25] + "…",
+            "machine": answer.machine
+            if len(answer.machine) <= MACHINE_WIDTH
+            else answer.machine[: MACHINE_WIDTH - 1] + "…",
             "tg t/s": format_rate(answer.tg.rate_tok_per_s) if answer.tg else "—",
             f"{LEVEL:.0%} interval": _interval(answer.tg),
             "roof": format_rate(answer.tg_roof_tok_per_s) if answer.tg_roof_tok_per_s else "—",
@@ -61,7 +66,16 @@ def _rates(answers: Sequence[Answer]) -> str:
         for answer in answers
     ]
     align = ["left", *["right"] * 5]
-    return tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True, colalign=align)
+    table = tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True, colalign=align)
+    # Five and more digits, as a small model's prompts have, leave no room for blanks around the dash.
+    return table if len(table.partition("\n")[0]) <= WIDTH else _rates_tightly(rows, align)
+
+
+def _rates_tightly(rows: Sequence[dict[str, str]], align: Sequence[str]) -> str:
+    tight = [
+        {name: value if name == "machine" else value.replace(" – ", "–") for name, value in row.items()} for row in rows
+    ]
+    return tabulate(tight, headers="keys", tablefmt="simple", disable_numparse=True, colalign=align)
 
 
 def _interval(estimate: Estimate | None) -> str:
