@@ -101,12 +101,7 @@ def generate(
         if progress.first_token_ns is None:
             progress.first_token_ns = now - (start if ready_ns is None else ready_ns)
         ended = engine.is_end(token) and not ignore_eog
-        if ended:
-            progress.finish = "stop"
-        elif progress.eval_count == max_tokens:
-            progress.finish = "length"
-        elif progress.eval_count == limit:
-            progress.finish = "context"
+        progress.finish = "stop" if ended else _find_end(progress.eval_count, max_tokens, limit)
         if not ended:
             outlet.take(engine.piece(token))
         progress.token_ns.append(now - mark)
@@ -117,6 +112,13 @@ def generate(
             _decode_one(engine, clock, token, progress)
     outlet.let_out(None, progress)
     return progress
+
+
+def _find_end(eval_count: int, max_tokens: int | None, limit: int) -> str:
+    """Say why the text ends after so many tokens; empty where it goes on."""
+    if eval_count == max_tokens:
+        return "length"
+    return "context" if eval_count == limit else ""
 
 
 def _decode_one(engine: TextEngine, clock: Clock, token: int, progress: Progress) -> None:

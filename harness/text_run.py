@@ -56,6 +56,7 @@ class TextRequest:
     n_ctx: int | None = None
     n_gpu_layers: int = -1
     n_threads: int | None = None
+    rpc: tuple[str, ...] = ()
     n_batch: int = 2048
     temperature: float = 0.8
     top_k: int = 40
@@ -83,7 +84,7 @@ class TextRequest:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TextRequest:
-        return cls(**values)
+        return cls(**{**values, "rpc": tuple(values.get("rpc") or ())})
 
     def public(self) -> dict[str, Any]:
         """What a record keeps of it: everything but the model's path, the prompt and the system message."""

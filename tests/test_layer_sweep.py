@@ -8,6 +8,7 @@ import os
 import random
 import resource
 import signal
+import subprocess
 import threading
 import time
 
@@ -605,3 +606,32 @@ def test_a_dash_ts_of_more_devices_than_there_are_is_said(server, results):
     assert code == 2
     assert out == ""
     assert "-ts 1/1/1 shares among 3 devices and there is 1" in one_sentence(err)
+
+
+def test_a_text_is_written_on_another_machines_device(server, results):
+    code, out, _ = harness(
+        "run",
+        "--rpc",
+        server.endpoint,
+        "--temp",
+        "0",
+        "--ctx",
+        "256",
+        "--max-tokens",
+        "4",
+        "-ngl",
+        "31",
+        stdin=subprocess.DEVNULL,
+    )
+    assert code == 0
+    assert out.startswith("Quantum")
+    (journal,) = results.rglob("*-run.jsonl")
+    buffers = json.loads(journal.read_text(encoding="utf-8"))["resolved"]["buffers"]
+    assert any(buffer["buffer"].startswith("RPC0") and buffer["cause"] == "model" for buffer in buffers)
+
+
+def test_the_roof_of_another_machines_device_is_measured(server, results):
+    code, out, err = harness("roofline", "--rpc", server.endpoint, "--size", "4MB", "-t", "1", "-r", "1", "-o", "json")
+    assert code in (0, 5), err
+    tests = json.loads(out)["tests"]
+    assert {test["device"] for test in tests if test["device"].startswith("RPC")}

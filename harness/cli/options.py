@@ -133,6 +133,22 @@ MODEL_HELP = (
     "GGUF file, catalog name (llama3.2:1b:q4_0), hf:OWNER/REPO:Q4_0, https://…/x.gguf, ollama:NAME or synth:NAME."
 )
 
+
+def one_reference(help_text: str, name: str = "reference") -> Callable[[Any], Any]:
+    """As `reference_options`, for a command that is about one model: it gets ``name``, a reference or None."""
+
+    def decorate(function: Any) -> Any:
+        @functools.wraps(function)
+        def single(*args: Any, models: Sequence[str], **rest: Any) -> Any:
+            if len(models) > 1:
+                raise UsageError("This command takes one model at a time; give -m once.")
+            return function(*args, **{name: models[0] if models else None}, **rest)
+
+        return reference_options(help_text)(single)
+
+    return decorate
+
+
 model_option = reference_options(f"{MODEL_HELP} Several -m make a comparison. [smollm2:135m]")
 
 

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -20,8 +20,8 @@ from harness.cli.options import (
     axes,
     flatten,
     measured_options,
+    one_reference,
     option_names,
-    reference_options,
     refuse_contradiction,
     results_option,
     save_option,
@@ -80,7 +80,7 @@ Examples:
     short_help="Account for every byte, and with --time every microsecond, that a model takes.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@reference_options("Any model that pp-tg takes, or one that is not here: its header will do. [smollm2:135m]")
+@one_reference("Any model that pp-tg takes, or one that is not here: its header will do. [smollm2:135m]")
 @click.option(
     "-c", "--ctx", "contexts", multiple=True, type=Values(whole_numbers(8, MAX_TOKENS), "N"), metavar="N",
     help=f"Context in tokens; a list or range gives the table of them. [{DEFAULT_CONTEXT}]",
@@ -99,21 +99,19 @@ Examples:
 @ollama_options
 @click.option("--time", "time", is_flag=True, help="Account for a generated token's time.")
 @time_options
-def command(models: Sequence[str], **options: Any) -> None:
+def command(reference: str | None, **options: Any) -> None:
     """Account for every byte that a model takes: weights, their second copy for this CPU's SIMD, KV cache, buffers, libraries.
 
     What is predicted from the model's header alone stands beside what a fresh process really took, step by step; what nothing explains
     is a line of its own. Of a model whose weights are not on this disk only the prediction is shown. With --time the same is done for
     the time of a generated token.
     """
-    if len(models) > 1:
-        raise UsageError("A ledger takes one model at a time; give -m once.")
     check_picture_path(options["plot"])
     if options["time"]:
         _refuse_memory_options(options)
-        raise click.exceptions.Exit(account_for_time({**options, "models": models}))
+        raise click.exceptions.Exit(account_for_time({**options, "models": (reference,) if reference else ()}))
     _refuse_time_options()
-    raise click.exceptions.Exit(_account_for_memory(models[0] if models else DEFAULT_MODEL, options))
+    raise click.exceptions.Exit(_account_for_memory(reference or DEFAULT_MODEL, options))
 
 
 def _refuse_memory_options(options: dict[str, Any]) -> None:

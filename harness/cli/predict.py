@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from harness.answers.prediction import KINDS, Answer, Machine, Question
-from harness.cli.options import Amount, refuse_contradiction, results_option
+from harness.cli.options import Amount, one_reference, refuse_contradiction, results_option
 from harness.roof import Roof
 from harness.spec import CACHE_TYPES, MAX_TOKENS
 from harness.theory.roofline import Cost
@@ -45,13 +45,8 @@ _QUESTION = {
 
 
 @click.command("predict", epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "-m",
-    "--model",
-    "--gguf",
-    "model",
-    metavar="REF",
-    help="GGUF file, catalog name, hf:…, ollama:…, https://… or synth:…; the header will do. [smollm2:135m]",
+@one_reference(
+    "GGUF file, catalog name, hf:…, ollama:…, https://… or synth:…; the header will do. [smollm2:135m]", "model"
 )
 @click.option("--size", "size_bytes", type=Amount("20GB"), metavar="SIZE", help="Any dense model of this size instead.")
 @click.option("--machine", metavar="NAME", help="A published machine instead of this one.")

@@ -12,10 +12,12 @@ from harness.child import Worker
 from harness.cli.keeper import Keeper
 from harness.cli.options import Amount, Values, flatten, refuse_contradiction, results_option, save_option
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
+from harness.cli.writing import one_value
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError
 from harness.machine import count_physical_cores
 from harness.record import Build, Caution, Failure, build_from_json, read
 from harness.roof import Roof, RoofTest, roof_test_from_json, to_json
+from harness.rpc import check_servers
 from harness.spec import whole_numbers
 from harness.store import utc_now
 
@@ -48,6 +50,7 @@ MINIMUM_BYTES = 1_000_000
     "--size", "size_bytes", type=Amount("512MiB"), default=512 * 1024**2, metavar="SIZE",
     help="Matrix to read; several times larger than any cache. [512MiB]",
 )  # fmt: skip
+@one_value("rpc", default=())
 @click.option("-r", "--repetitions", type=click.IntRange(1), default=10, metavar="N", help="Timed runs of each. [10]")
 @click.option("--saved", is_flag=True, help="Measure nothing; show the last one that was kept.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Format. [table]")
@@ -75,9 +78,11 @@ def command(**options: Any) -> None:
         "n_rows": N_ROWS,
         "threads": threads,
         "repetitions": options["repetitions"],
+        "rpc": options["rpc"],
         "reading": READING_TYPES,
         "multiplying": MULTIPLYING_TYPES,
     }
+    check_servers(options["rpc"])
     with Keeper("roofline", options["results"], save=options["save"]) as keeper:
         run = _Run()
         try:
@@ -130,7 +135,7 @@ class _Run:
         if isinstance(event, Failure):
             self.failure = event
             click.echo(f"harness: {event.message.rstrip('.')}.", err=True)
-        elif event["event"] == "hello":
+        elif event["event"] in ("hello", "build"):
             self.build = build_from_json(event["build"])
         elif event["event"] == "phase":
             line.set_description_str(event["phase"])

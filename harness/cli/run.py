@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from harness.cli.keeper import Keeper
-from harness.cli.options import refuse_contradiction, results_option, save_option
+from harness.cli.options import one_reference, refuse_contradiction, results_option, save_option
 from harness.cli.writing import find_model, say, writing_options
 from harness.errors import EXIT_INTERRUPTED, NativeError, StoreError, UsageError
 from harness.text_run import REFERENCE_PROMPT, TextRequest, TextRun
@@ -34,7 +34,7 @@ Examples:
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.argument("words", nargs=-1, metavar="[PROMPT]")
-@click.option("-m", "--model", "--gguf", "reference", metavar="REF", help="GGUF file or catalog name. [smollm2:135m]")
+@one_reference("GGUF file, catalog name, hf:OWNER/REPO:Q4_0, https://…/x.gguf or ollama:NAME. [smollm2:135m]")
 @writing_options
 @click.option("--raw", is_flag=True, help="Hand the prompt over without the chat template.")
 @click.option("--system", metavar="TEXT", help="A system message, where the template has one.")

@@ -15,13 +15,14 @@ from harness.spec import MAX_TOKENS, parameters
 from harness.text_run import DEFAULT_N_CTX
 
 
-def one_value(name: str, *, default: int | None) -> Any:
-    """An option of `harness pp-tg` that takes one whole number here instead of a list."""
+def one_value(name: str, *, default: Any) -> Any:
+    """An option of `harness pp-tg` that takes one value here instead of a list."""
     parameter = parameters()[name]
-    shown = "" if default is None else f" [{default}]"
+    shown = f" [{default}]" if default else ""
     return click.option(
-        *parameter.flags, name, type=_One(parameter.parse), default=default, metavar="N", help=parameter.help + shown
-    )
+        *parameter.flags, name, type=_One(parameter.parse), default=default, metavar=parameter.metavar,
+        help=parameter.help + shown,
+    )  # fmt: skip
 
 
 def writing_options(function: Any) -> Any:
@@ -30,6 +31,7 @@ def writing_options(function: Any) -> Any:
         (
             one_value("n_gpu_layers", default=-1),
             one_value("n_threads", default=None),
+            one_value("rpc", default=()),
             click.option(
                 "-c", "--ctx", "--ctx-size", "n_ctx", type=click.IntRange(2, MAX_TOKENS), metavar="N",
                 help=f"Context for prompt and text. [{DEFAULT_N_CTX}, or the model's if that is less]",
@@ -62,8 +64,8 @@ class _One(click.ParamType):
     def __init__(self, parse: Any) -> None:
         self._parse = parse
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
             return value
         try:
             values = self._parse(value)
@@ -71,7 +73,7 @@ class _One(click.ParamType):
             self.fail(str(error), param, ctx)
         if len(values) != 1:
             self.fail(f"{value!r} is several values; a text is written with one", param, ctx)
-        return int(values[0])
+        return values[0]
 
 
 def find_model(reference: str | None) -> pathlib.Path:

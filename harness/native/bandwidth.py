@@ -44,7 +44,7 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
     """Measure every device; each test leaves as an event ``test`` when it is done.
 
     request: size_bytes of the matrix to read, n_rows of the one to multiply, threads (list), repetitions, reading and multiplying
-    (lists of type names).
+    (lists of type names), rpc (servers whose devices are measured too; may be missing).
 
     Raises
     ------
@@ -56,6 +56,11 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
             f"{available_memory_bytes() / 1e9:.1f} GB of memory are free, too little for a matrix of {size_bytes / 1e9:.1f} GB and "
             "its copy; choose a smaller --size."
         )
+    if request.get("rpc"):
+        runtime.attach_rpc(request["rpc"])
+        emit(
+            "build", {"build": dataclasses.asdict(runtime.describe())}
+        )  # the devices are others now than at the greeting
     before = read_load(time.monotonic())
     for device in _list_devices(runtime.lib):
         threads = request["threads"] if device.kind == "cpu" else [None]

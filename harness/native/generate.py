@@ -36,7 +36,7 @@ def run(runtime: Any, request: dict[str, Any], emit: Any) -> None:
     asked = TextRequest.from_dict(request)
     start = time.perf_counter_ns()
     emit("phase", {"phase": "load", "index": 0, "count": 1})
-    model = LoadedModel(runtime, _spec(asked, asked.n_ctx or DEFAULT_N_CTX))
+    model = runtime.load(_spec(asked, asked.n_ctx or DEFAULT_N_CTX))
     try:
         _refuse_what_writes_nothing(model)
         n_trained = llama_cpp.llama_model_n_ctx_train(model.pointer)
@@ -59,6 +59,7 @@ def _spec(asked: TextRequest, n_ctx: int) -> RunSpec:
         model=asked.model,
         n_gpu_layers=asked.n_gpu_layers,
         n_threads=asked.n_threads,
+        rpc=asked.rpc,
         n_batch=asked.n_batch,
         n_ubatch=min(asked.n_batch, 512),
         n_prompt=n_ctx,

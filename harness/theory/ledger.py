@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from harness.spec import RunSpec
 from harness.theory.memory import BUFFER_CAUSES, COMPUTE, HOST, MAPPED, LayerPrice, Line
+from harness.theory.ollama import MINIMUM_BYTES
 from harness.theory.resident import (
     RUNTIME_CAUSES,
     UNEXPLAINED,
@@ -22,8 +23,7 @@ from harness.theory.resident import (
 DRIVER_CONTEXT = "driver's context"
 
 #: A CUDA context with its libraries, where no card is there to measure it on: what Ollama reserved for it in 2024.
-#: Source: ollama v0.3.14 discover/gpu.go cudaMinimumMemory, 457 MiB.
-CUDA_CONTEXT_BYTES = 457 * 1024**2
+CUDA_CONTEXT_BYTES = MINIMUM_BYTES["cuda"]
 
 
 @dataclass(frozen=True, slots=True)

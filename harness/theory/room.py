@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.theory.ollama import MINIMUM_BYTES
 from harness.theory.roofline import Cost
 from harness.units import MIB
 
-#: What a CUDA context with its libraries takes, as Ollama counted it for every CUDA card in 2024.
-#: Source: ollama v0.3.14 discover/gpu.go cudaMinimumMemory (457 MiB).
-DEVICE_BYTES = 457 * MIB
+#: What a CUDA context with its libraries takes: as Ollama counted it for every CUDA card in 2024.
+DEVICE_BYTES = MINIMUM_BYTES["cuda"]
 
 #: llama.cpp's default micro-batch: so many rows of logits and activations are worked on at once.
 N_UBATCH = 512
