@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from harness.catalog import Catalog, Entry
 from harness.errors import HarnessError
 from harness.record import Machine, Record
+from harness.rpc import is_loopback, split_endpoint
 from harness.spec import defaults
 from harness.stats import Summary, summarize
 from harness.theory.anatomy import FILE_TYPES
@@ -67,11 +68,15 @@ class Measured:
 
 
 def collect(records: Iterable[Record], catalog: Catalog) -> list[Measured]:
-    """The records that have a number, each with its machine and model; a failed cell has none."""
+    """The records that have a number, each with its machine and model; a failed cell has none.
+
+    A device behind a loopback RPC server is a stand-in for one, on the same machine; its figures speak for no machine.
+    """
     found = []
     for record in records:
         dead = record.failure is not None and record.failure.cause != "interrupted"
-        if not record.timed or record.model is None or dead:
+        stand_in = any(is_loopback(split_endpoint(endpoint)[0]) for endpoint in record.asked.rpc)
+        if not record.timed or record.model is None or dead or stand_in:
             continue
         entry = find_entry(record, catalog)
         label, kind = name_machine(record)

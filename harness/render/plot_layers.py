@@ -47,6 +47,7 @@ def draw_layers(rows: Sequence[LayerRow], title: str, *, best: int | None = None
         "layers on the device (-ngl)" if axis == "n_gpu_layers" else f"{heading(axis)} ({parameters()[axis].flags[0]})"
     )
     panels[-1].set_xlabel(name, color=THEMES[theme].ink)
+    panels[-1].locator_params(axis="x", integer=True)
     return figure
 
 

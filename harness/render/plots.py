@@ -44,22 +44,22 @@ def draw_machines(rows: Sequence[Row], test_kind: str, theme: str = "light") -> 
     set_log(axis, "x")
     ink = THEMES[theme].ink
     for number, model in enumerate(models):
-        points = [
-            (row.cells[model].rate_tok_per_s, place, row)
-            for place, row in enumerate(reversed(rows))
-            if model in row.cells
-        ]
-        for own in (False, True):
-            mine = [(rate, place) for rate, place, row in points if row.is_published != own]
+        points = [(row.cells[model], place, row) for place, row in enumerate(reversed(rows)) if model in row.cells]
+        for own, synthetic in ((False, False), (True, False), (True, True)):
+            mine = [
+                (cell.rate_tok_per_s, place)
+                for cell, place, row in points
+                if (row.is_published, cell.is_synthetic) == (not own, synthetic)
+            ]
             if mine or not own:
                 axis.scatter(
                     [rate for rate, _ in mine],
                     [place for _, place in mine],
                     s=110 if own else 60,
                     marker=MARKS[number % len(MARKS)],
-                    color=PALETTE[number],
-                    edgecolors=ink if own else "none",
-                    linewidths=1.4,
+                    facecolors=THEMES[theme].background if synthetic else PALETTE[number],
+                    edgecolors=PALETTE[number] if synthetic else ink if own else "none",
+                    linewidths=2.0 if synthetic else 1.4,
                     label="_" if own else model,
                     zorder=3,
                 )
@@ -70,7 +70,8 @@ def draw_machines(rows: Sequence[Row], test_kind: str, theme: str = "light") -> 
         text.set_parse_math(False)
     axis.set_ylim(-0.7, len(rows) - 0.3)
     what = "generated" if test_kind == "tg" else "prompt"
-    axis.set_xlabel(f"{what} tokens a second")
+    is_synthetic = any(cell.is_synthetic for row in rows for cell in row.cells.values())
+    axis.set_xlabel(f"{what} tokens a second" + ("; hollow: a synthetic model" if is_synthetic else ""))
     set_title(axis, f"{what.capitalize()} tokens a second by machine and model", theme)
     _legend_below(figure, axis, theme, columns=3 if len(models) > 2 else len(models))
     return figure

@@ -124,8 +124,8 @@ def _machine_pairs(material: Material, machine: Machine) -> list[tuple[str, str]
 
 
 def show_speeds(material: Material) -> Sequence[Part]:
-    """Every measured cell, with its interval."""
-    records = material.records
+    """Every measured cell but those of sweeps, which have a section of their own, with its interval."""
+    records = [record for record in material.records if record.command != "sweep"]
     if not records:
         return []
     footnotes = Footnotes()
