@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import random
-import resource
 import signal
 import subprocess
 import threading
@@ -42,6 +41,8 @@ from harness.units import MIB
 
 from .rpc_server import rpc_server
 from .test_cli import harness, one_sentence
+
+resource = pytest.importorskip("resource", reason="needs POSIX limits and signals")
 
 pytestmark = [pytest.mark.engine, pytest.mark.skipif(os.name == "nt", reason="the server is ended by POSIX signals")]
 
