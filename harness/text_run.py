@@ -80,7 +80,7 @@ class TextRequest:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, by field name."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "rpc": list(self.rpc)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TextRequest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import shlex
 import signal
 import subprocess
 import sys
@@ -277,7 +278,7 @@ def test_an_unknown_command_is_one_sentence():
 
 
 def test_a_closed_pipe_is_no_error(results):
-    command = f"{sys.executable} -m harness pp-tg --help | head -1"
+    command = f"{shlex.quote(sys.executable)} -m harness pp-tg --help | head -1"
     done = subprocess.run(
         command, shell=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
