@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import psutil
 
@@ -34,15 +34,6 @@ _THROTTLE_BITS = {
     0x0000000000000040: "temperature (hardware)",
     0x0000000000000080: "power brake",
 }
-
-
-class EnergySource(Protocol):
-    """Something that counts energy."""
-
-    name: str
-
-    def read_joules(self) -> float | None:
-        """Energy since some fixed moment, in J; None where it cannot be read just now."""
 
 
 @dataclass

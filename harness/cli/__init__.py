@@ -70,17 +70,17 @@ def main() -> None:
         code = cli.main(standalone_mode=False)
         sys.stdout.flush()
     except (KeyboardInterrupt, click.Abort):
-        _complain("interrupted.")
+        complain("interrupted.")
         code = EXIT_INTERRUPTED
     except click.UsageError as error:
         hint = f" Try '{error.ctx.command_path} --help'." if error.ctx else ""
-        _complain(error.format_message().rstrip(".") + "." + hint)
+        complain(error.format_message().rstrip(".") + "." + hint)
         code = error.exit_code
     except click.ClickException as error:
-        _complain(error.format_message())
+        complain(error.format_message())
         code = error.exit_code
     except HarnessError as error:
-        _complain(str(error))
+        complain(str(error))
         code = error.exit_code
     except BrokenPipeError:  # `harness … | head`
         _forget_stdout()
@@ -89,12 +89,13 @@ def main() -> None:
         if os.environ.get("HARNESS_DEBUG"):
             raise
         _forget_stdout()
-        _complain(f"{type(error).__name__}: {error}. Set HARNESS_DEBUG=1 to see where, and please report it.")
+        complain(f"{type(error).__name__}: {error}. Set HARNESS_DEBUG=1 to see where, and please report it.")
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _complain(sentence: str) -> None:
+def complain(sentence: str) -> None:
+    """Say a sentence on stderr, where results do not go."""
     click.echo(f"harness: {sentence}", err=True)
 
 

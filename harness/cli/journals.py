@@ -9,6 +9,7 @@ import click
 
 from harness.answers.rates import Measured, collect
 from harness.catalog import Catalog
+from harness.cli import complain
 from harness.errors import UsageError
 from harness.machine import describe_machine, machine_slug
 from harness.roof import Roof, from_json
@@ -41,18 +42,14 @@ def find_journals(files: Sequence[pathlib.Path], results: pathlib.Path) -> list[
 
 def read_measured(journals: Sequence[pathlib.Path], catalog: Catalog) -> list[Measured]:
     """Every record with a number; damaged lines are told on stderr."""
-    return collect(read_records(journals, warn), catalog)
+    return collect(read_records(journals, complain), catalog)
 
 
 def read_roofs(journals: Sequence[pathlib.Path]) -> list[Roof]:
     """Every line of kind ``roofline``."""
-    return read_lines(journals, warn, ("roofline",), from_json)
+    return read_lines(journals, complain, ("roofline",), from_json)
 
 
 def own_journals(results: pathlib.Path) -> list[pathlib.Path]:
     """The journals of this very machine."""
     return find_journals((), results / machine_slug(describe_machine()))
-
-
-def warn(sentence: str) -> None:
-    click.echo(f"harness: {sentence}", err=True)

@@ -82,6 +82,21 @@ def measured_options(*scopes: Scope) -> Callable[[Any], Any]:
     return decorate
 
 
+def length_options(function: Any) -> Any:
+    """Add -p and -n, the lengths of llama-bench's two tests, as lists or ranges."""
+    tokens = Values(whole_numbers(0), "N")
+    for option in (
+        click.option(
+            "-n", "--n-gen", multiple=True, type=tokens, metavar="N", help="Generated tokens; 0 for none. [128]"
+        ),
+        click.option(
+            "-p", "--n-prompt", multiple=True, type=tokens, metavar="N", help="Prompt tokens; 0 for none. [512]"
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 def _spell(value: Any) -> str:
     return ("on" if value else "off") if isinstance(value, bool) else str(value)
 

@@ -11,7 +11,8 @@ import click
 
 from harness.answers.rates import Measured
 from harness.catalog import Catalog
-from harness.cli.journals import files_argument, find_journals, read_measured, warn
+from harness.cli import complain
+from harness.cli.journals import files_argument, find_journals, read_measured
 from harness.cli.options import results_option
 from harness.cli.picture import check_picture_path, theme_option, write_picture
 from harness.errors import UsageError
@@ -110,12 +111,11 @@ def _draw_history(material: Material, theme: str) -> Any:
 
 def _draw_ledger(material: Material, theme: str) -> Any:
     """The latest memory ledger that was kept."""
-    from harness.cli.journals import warn
     from harness.errors import UsageError
     from harness.render.plot_ledger import draw_kept_ledger
     from harness.store import read_lines
 
-    ledgers = read_lines(material.journals, warn, ("overhead",), dict)
+    ledgers = read_lines(material.journals, complain, ("overhead",), dict)
     if not ledgers:
         raise UsageError("No memory ledger was kept; run `harness overhead` first.")
     return draw_kept_ledger(max(ledgers, key=lambda values: str(values.get("time_utc") or "")), theme=theme)
@@ -126,7 +126,7 @@ def _draw_layers(material: Material, theme: str) -> Any:
     from harness.render.plot_layers import draw_layers
 
     journals = [
-        [record for record in read_records([path], warn) if record.command == "sweep"] for path in material.journals
+        [record for record in read_records([path], complain) if record.command == "sweep"] for path in material.journals
     ]
     sweeps = [records for records in journals if any(record.timed for record in records)]
     if not sweeps:

@@ -13,9 +13,9 @@ import click
 from harness.cli.keeper import Keeper
 from harness.cli.options import (
     Pair,
-    Values,
     axes,
     flatten,
+    length_options,
     measured_options,
     model_option,
     results_option,
@@ -29,7 +29,7 @@ from harness.render.formats import FORMATS
 from harness.rpc import check_servers
 from harness.sources.model_file import default_model, hash_file, is_synthetic
 from harness.sources.references import name_reference, resolve
-from harness.spec import Grid, RunSpec, whole_numbers
+from harness.spec import Grid, RunSpec
 from harness.stats import summarize
 from harness.sweep import Plan, run_cells
 from harness.telemetry import Station
@@ -47,8 +47,6 @@ Examples:
   harness pp-tg -pg 512,128 -r 20 -o md         one test, as Markdown
 """
 
-_tokens = Values(whole_numbers(0), "N")
-
 
 @click.command(
     "pp-tg",
@@ -57,8 +55,7 @@ _tokens = Values(whole_numbers(0), "N")
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @model_option
-@click.option("-p", "--n-prompt", multiple=True, type=_tokens, metavar="N", help="Prompt tokens; 0 for none. [512]")
-@click.option("-n", "--n-gen", multiple=True, type=_tokens, metavar="N", help="Generated tokens; 0 for none. [128]")
+@length_options
 @click.option(
     "-pg", "n_pg", multiple=True, type=Pair(), metavar="P,N", help="A prompt and a generation timed as one test."
 )

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import harness
-from harness.cli.journals import files_argument, find_journals, warn
+from harness.cli import complain
+from harness.cli.journals import files_argument, find_journals
 from harness.cli.options import results_option
 from harness.errors import StoreError, UsageError
 from harness.machine import describe_machine, machine_slug
@@ -59,7 +60,7 @@ def command(
     troubles: list[str] = []
     lines = read_lines(paths, troubles.append, None, read_line)
     for trouble in troubles:
-        warn(trouble)
+        complain(trouble)
     if not lines:
         where = ", ".join(map(str, files or (results,)))
         raise UsageError(f"There are no records in {where}; measure something first: harness pp-tg.")

@@ -15,12 +15,13 @@ from typing import Any
 import click
 import psutil
 
+from harness.cli import complain
 from harness.cli.keeper import Keeper
 from harness.cli.options import (
     MODEL_HELP,
-    Values,
     axes,
     flatten,
+    length_options,
     measured_options,
     reference_options,
     refuse_contradiction,
@@ -50,7 +51,7 @@ from harness.render.layers import Page, describe_wire, export_rows, flag_lines, 
 from harness.sources.gguf_file import read_file_header
 from harness.sources.model_file import default_model, hash_file, is_synthetic
 from harness.sources.references import resolve
-from harness.spec import Grid, RunSpec, parameters, whole_numbers
+from harness.spec import Grid, RunSpec, parameters
 from harness.store import read_records
 from harness.sweep import Plan
 from harness.telemetry import Station
@@ -67,8 +68,6 @@ Examples:
   harness sweep -m model.gguf --rpc 127.0.0.1:50052 --resume
 """
 
-_tokens = Values(whole_numbers(0), "N")
-
 
 @click.command(
     "sweep",
@@ -77,8 +76,7 @@ _tokens = Values(whole_numbers(0), "N")
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @reference_options(MODEL_HELP + " [smollm2:135m]")
-@click.option("-p", "--n-prompt", multiple=True, type=_tokens, metavar="N", help="Prompt tokens; 0 for none. [512]")
-@click.option("-n", "--n-gen", multiple=True, type=_tokens, metavar="N", help="Generated tokens; 0 for none. [128]")
+@length_options
 @measured_options("test", "load", "context")
 @click.option("--best", is_flag=True, help="Find the fastest -ngl, measuring few counts.")
 @click.option("--goal", type=click.Choice(["tg", "pp"]), help="What --best makes fast. [tg]")
@@ -122,7 +120,7 @@ def command(models: Sequence[str], **options: Any) -> None:
     with contextlib.ExitStack() as stack:
         keeper = stack.enter_context(Keeper("sweep", options["results"], save=options["save"], resume=resumed))
         station = stack.enter_context(contextlib.closing(Station()))
-        known = recall(read_records([resumed], _complain), count_physical_cores()) if resumed else {}
+        known = recall(read_records([resumed], complain), count_physical_cores()) if resumed else {}
         plan = Plan(
             command="sweep",
             machine=keeper.machine,
@@ -132,17 +130,13 @@ def command(models: Sequence[str], **options: Any) -> None:
         )
         run = _Run(path, options, blocks, survey, counts, plan, keeper)
         if known:
-            _complain(
+            complain(
                 f"going on with {resumed}: {len({id(record) for same in known.values() for record in same})} cells are known."
             )
         outcome = run.search(known) if options["best"] else run.sweep(known)
     _show(outcome, run)
     keeper.say_where()
     raise click.exceptions.Exit(_exit_code(outcome, keeper))
-
-
-def _complain(text: str) -> None:
-    click.echo(f"harness: {text}", err=True)
 
 
 def _refuse_nonsense(models: Sequence[str], options: dict[str, Any]) -> None:
@@ -200,13 +194,13 @@ def _choose_counts(options: dict[str, Any], blocks: Blocks, survey: Survey) -> t
     if not survey.gpus and ("none",) not in flatten(options["devices"]):
         absence = explain_absence(survey)
         change = f" To change that: {absence.command}" if absence and absence.command else ""
-        _complain(f"no layer can go anywhere: {absence.reason if absence else 'there is no device'}.{change}")
+        complain(f"no layer can go anywhere: {absence.reason if absence else 'there is no device'}.{change}")
     if not asked:
         others = any(len(values) > 1 for name, values in axes(options).items() if name != "n_gpu_layers")
         asked = (-1,) if others else tuple(range(blocks.max_gpu_layers + 1)) if survey.gpus else (0,)
     counts, beyond = clamp_counts(asked, blocks.max_gpu_layers)
     if beyond:
-        _complain(
+        complain(
             f"the model has {blocks.n_layers} layers and the output layer: -ngl {', '.join(map(str, beyond))} "
             f"means {blocks.max_gpu_layers}."
         )
@@ -311,7 +305,7 @@ class _Run:
         except HarnessError as error:
             sizes, trouble = {}, str(error)
         if trouble:
-            _complain(
+            complain(
                 f"what computing needs on a device is not known ({trouble.rstrip('.')}): what is said to fit may not; "
                 "weights and cache are a lower bound."
             )

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from harness.cli import complain
 from harness.cli.progress import byte_bar
 from harness.errors import UsageError
 from harness.sources.model_file import default_model, is_synthetic
@@ -100,4 +101,4 @@ def _refuse_synthetic(name: str) -> None:
 
 def say(remark: str) -> None:
     """A remark on stderr."""
-    click.echo(f"harness: {remark.rstrip('.')}.", err=True)
+    complain(f"{remark.rstrip('.')}.")

@@ -120,7 +120,6 @@ class _Cache:
 
     def __init__(self, context: _Context, deepest: int, state: Any = None) -> None:
         self.context, self._deepest, self.state = context, deepest, state
-        self._depth = -1
 
     def fill(self) -> None:
         """Fill the cache to the greatest depth and keep a copy of it."""
@@ -132,7 +131,6 @@ class _Cache:
         self.context.clear()
         if self._deepest and not (self.state is not None and self.context.restore_state(self.state)):
             self._compute(self._deepest)
-        self._depth = self._deepest
 
     def shorten(self, depth: int) -> None:
         """Go back to a depth that was passed before."""

@@ -10,6 +10,7 @@ from typing import Any
 from tabulate import tabulate
 
 from harness.layer_row import LayerRow, Speed
+from harness.render.table import spell
 from harness.spec import parameters
 from harness.units import MIB, format_duration, format_rate
 
@@ -95,7 +96,7 @@ class _Notes:
 
 def name_row(row: LayerRow) -> dict[str, str]:
     """The swept parameters by their headings."""
-    return {heading(name): _spell(value) for name, value in row.varied.items()}
+    return {heading(name): spell(value) for name, value in row.varied.items()}
 
 
 def heading(name: str) -> str:
@@ -105,15 +106,7 @@ def heading(name: str) -> str:
 
 def _label(row: LayerRow) -> str:
     first, *rest = row.varied.items()
-    return ", ".join([_spell(first[1]), *(f"{heading(name)} {_spell(value)}" for name, value in rest)])
-
-
-def _spell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, tuple):
-        return "/".join(item if isinstance(item, str) else f"{item:g}" for item in value) or "auto"
-    return str(value)
+    return ", ".join([spell(first[1]), *(f"{heading(name)} {spell(value)}" for name, value in rest)])
 
 
 def _memory_tables(rows: Sequence[LayerRow], form: str) -> list[str]:

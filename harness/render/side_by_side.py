@@ -40,10 +40,6 @@ def _heading(comparison: Comparison) -> list[str]:
     ]
 
 
-def _ollama(name: str) -> _Pick:
-    return lambda turn: getattr(turn.answer, name) if turn.answer else None
-
-
 _PP: tuple[_Pick, _Pick] = (
     lambda turn: rate(turn.answer.prompt_eval_count, turn.answer.prompt_eval_duration_ns) if turn.answer else None,
     lambda turn: turn.direct.figures.prompt_eval_rate_tok_per_s,

@@ -81,7 +81,7 @@ def _columns(records: Sequence[Record], footnotes: _Footnotes) -> dict[str, list
     table: dict[str, list[str]] = {}
     for record in records:
         row: dict[str, str] = {**_model_cells(record)}
-        row |= {parameters()[name].heading: _spell(getattr(record.asked, name)) for name in shown}
+        row |= {parameters()[name].heading: spell(getattr(record.asked, name)) for name in shown}
         row |= {"test": record.asked.test, **_result_cells(record, footnotes)}
         if has_energy:
             row["J/token"] = _spell_energy(record)
@@ -155,7 +155,8 @@ def _varying(records: Sequence[Record]) -> list[str]:
     return shown
 
 
-def _spell(value: Any) -> str:
+def spell(value: Any) -> str:
+    """A parameter's value as a table shows it."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):

@@ -94,9 +94,6 @@ _DRIVERS = (
     "libhsa",
 )
 
-#: The steps after which something is there, in order; a reading may leave some out.
-STEPS = ("interpreter", "imports", "backend", "model", "context", "first prompt", "first token", "after")
-
 
 def group_of(path: str) -> str:
     """Name the group of libraries that a mapped file belongs to."""
