@@ -16,6 +16,7 @@ import pytest
 
 from harness.catalog import Shape
 from harness.errors import UsageError
+from harness.theory.computed import list_hyperparameters
 from harness.theory.layout import (
     QUANTIZATIONS,
     count_parameters,
@@ -43,6 +44,14 @@ SHAPES = {
 
 # Small models of every architecture, and what the quantizer's rules look at: depth, experts, heads, rows of no whole block.
 TINY = Shape("llama", 2, 256, 512, 4, 2, 64, 320, 512, False, 1e4)
+#: The dimensions of a recurrent block's state.
+STATE = {
+    "ssm_conv_kernel": 4,
+    "ssm_state_size": 64,
+    "ssm_group_count": 2,
+    "ssm_time_step_rank": 4,
+    "ssm_inner_size": 256,
+}
 VARIANTS = {
     "llama": TINY,
     "llama tied": dataclasses.replace(TINY, tied_embeddings=True, rope_factors=True, block_count=32),
@@ -64,7 +73,22 @@ VARIANTS = {
     ),
     "gemma2": dataclasses.replace(TINY, architecture="gemma2", tied_embeddings=True, sliding_window=32, block_count=26),
     "gemma3": dataclasses.replace(TINY, architecture="gemma3", tied_embeddings=True, sliding_window=32, block_count=18),
-}
+    "qwen35": dataclasses.replace(TINY, architecture="qwen35", block_count=8, full_attention_interval=4, **STATE),
+    "qwen35moe": dataclasses.replace(
+        TINY, architecture="qwen35moe", block_count=8, full_attention_interval=4, expert_count=16, expert_used_count=4,
+        expert_shared_feed_forward_length=256, **STATE,
+    ),
+    "gpt-oss": dataclasses.replace(
+        TINY, architecture="gpt-oss", attention_bias=True, expert_count=8, expert_used_count=4, sliding_window=32
+    ),
+    "smollm3": dataclasses.replace(TINY, architecture="smollm3", tied_embeddings=True, block_count=9),
+    "phi3": dataclasses.replace(TINY, architecture="phi3", block_count=9),
+    "mistral3": dataclasses.replace(TINY, architecture="mistral3"),
+    "granitehybrid": dataclasses.replace(
+        TINY, architecture="granitehybrid", tied_embeddings=True, block_count=8, attention_blocks=(3, 7),
+        expert_count=16, expert_used_count=4, expert_shared_feed_forward_length=256, **{**STATE, "ssm_inner_size": 512},
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -165,23 +189,25 @@ def test_an_impossible_shape_is_refused(change, message):
 def write_sparse_source(shape: Shape, path: Path) -> None:
     """Write a GGUF of this shape as a converter would (F16, or F32 for what is small), tensors shuffled, data a hole."""
     writer = gguf.GGUFWriter(path, shape.architecture)
-    writer.add_block_count(shape.block_count)
-    writer.add_context_length(shape.context_length)
-    writer.add_embedding_length(shape.embedding_length)
-    writer.add_feed_forward_length(shape.feed_forward_length)
-    writer.add_head_count(shape.head_count)
-    writer.add_head_count_kv(shape.head_count_kv)
-    writer.add_key_length(shape.head_dim)
-    writer.add_value_length(shape.head_dim)
-    writer.add_layer_norm_rms_eps(shape.rms_norm_eps)
-    if shape.expert_count:
-        writer.add_expert_count(shape.expert_count)
-        writer.add_expert_used_count(shape.expert_used_count)
+    for key, value in list_hyperparameters(shape).items():
+        name = f"{shape.architecture}.{key}"
+        if isinstance(value, tuple):
+            writer.add_array(name, list(value))
+        elif isinstance(value, float):
+            writer.add_float32(name, value)
+        else:
+            writer.add_uint32(name, value)
     tensors = list(tensor_table(shape, "F32"))
     random.Random(0).shuffle(tensors)
     data_bytes = 0
     for t in tensors:
-        small = sum(n > 1 for n in t.shape) < 2 or "norm" in t.name or "ffn_gate_inp" in t.name
+        small = (
+            sum(n > 1 for n in t.shape) < 2
+            or "norm" in t.name
+            or "ffn_gate_inp" in t.name
+            or "conv1d" in t.name
+            or t.name.endswith("bias")
+        )
         dtype = np.dtype(np.float32 if small else np.float16)
         size = t.n_elements * dtype.itemsize
         writer.add_tensor_info(t.name, t.shape[::-1], dtype, size)
