@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 import os
 import re
 import shutil
@@ -451,9 +450,9 @@ def _make_blocks(type_name: str, n_blocks: int, random: np.random.Generator) -> 
     layout = np.dtype([(field, kind, (n,)) if n > 1 else (field, kind) for field, kind, n in _BLOCK_FIELDS[type_name]])
     blocks = np.frombuffer(bytearray(random.bytes(n_blocks * layout.itemsize)), dtype=layout)
     if type_name == "MXFP4":
-        # The scale is a power of two: 2^(e - 128) times integers up to 12, which spread by 5.3.
-        # Source: ggml-impl.h ggml_e8m0_to_fp32_half; ggml-common.h kvalues_mxfp4.
-        blocks["e"] = 128 + round(math.log2(_WEIGHT_STD / 5.3))
+        # The scale is a power of two: 2^(e - 128) times integers up to 12, whose root mean square is 5.85. Two scales in these
+        # shares spread the weights like the other types. Source: ggml-impl.h ggml_e8m0_to_fp32_half; ggml-common.h kvalues_mxfp4.
+        blocks["e"] = 119 + (random.random(n_blocks) < 0.69)
         return blocks.tobytes()
     spread, minimum = _SPREAD[type_name]
     scale = random.uniform(0.75, 1.25, n_blocks) * _WEIGHT_STD / spread

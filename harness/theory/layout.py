@@ -341,7 +341,7 @@ def _mixture_type(shape: Shape, quantization: str, block: int, name: str, ne: tu
         return "MXFP4" if len(ne) > 2 and ne[2] > 1 else "Q8_0"
     kind = name.rsplit(".", 2)[-2]
     if kind in ("attn_v", "attn_qkv"):
-        return _attn_v_type(shape, quantization, block)
+        return _attn_v_type(shape, quantization, *_rank_among_values(shape, block))
     if kind == "attn_k":
         return "Q8_0" if shape.expert_count == 8 else default
     if kind in ("ffn_down", "ffn_down_exps", "ffn_down_shexp"):
@@ -367,7 +367,18 @@ def _is_70b(shape: Shape) -> bool:
     return shape.architecture == "qwen2" or (shape.architecture == "llama" and shape.head_count != shape.head_count_kv)
 
 
-def _attn_v_type(shape: Shape, quantization: str, block: int) -> str:
+def _rank_among_values(shape: Shape, block: int) -> tuple[int, int]:
+    """Which of the model's value matrices a block's is, from 0, and how many there are; a Mamba block has none.
+
+    Source: llama-quant.cpp i_attention_wv, n_attention_wv.
+    """
+    if shape.architecture != "granitehybrid":
+        return block, shape.block_count
+    with_values = [index for index in range(shape.block_count) if not shape.is_recurrent(index)]
+    return with_values.index(block), len(with_values)
+
+
+def _attn_v_type(shape: Shape, quantization: str, index: int, n_values: int) -> str:
     if shape.expert_count == 8:
         return "Q8_0"
     # hparams.n_gqa() is that of the first block, and 0 where granitehybrid has no attention there.
@@ -377,12 +388,12 @@ def _attn_v_type(shape: Shape, quantization: str, block: int) -> str:
     if quantization == "Q2_K":
         type_name = "Q4_K" if many_heads else "Q3_K"
     elif quantization == "Q3_K_M":
-        type_name = "Q5_K" if block < 2 else "Q4_K"
+        type_name = "Q5_K" if index < 2 else "Q4_K"
     elif quantization == "Q3_K_L" or (quantization in ("IQ4_NL", "IQ4_XS") and many_heads):
         type_name = "Q5_K"
-    elif quantization in ("Q4_K_M", "Q5_K_M") and _use_more_bits(block, shape.block_count):
+    elif quantization in ("Q4_K_M", "Q5_K_M") and _use_more_bits(index, n_values):
         type_name = "Q6_K"
-    elif quantization == "Q4_K_S" and block < 4:
+    elif quantization == "Q4_K_S" and index < 4:
         type_name = "Q5_K"
     return "Q5_K" if _is_70b(shape) and type_name in ("Q3_K", "Q4_K") else type_name
 
