@@ -97,13 +97,13 @@ class Entry:
     refused: str | None = None
 
     def find_files(self, quantization: str | None) -> Files:
-        """The files of a quantization; of Ollama's, else of the first one, where none is named.
+        """The files of a quantization; where none is named, of Ollama's in 2024, else of Q4_K_M, else of the first one.
 
         Raises
         ------
         UsageError : the catalog has no such quantization of this model.
         """
-        wanted = (quantization or self.ollama_2024 or "").upper()
+        wanted = (quantization or self.ollama_2024 or "Q4_K_M").upper()
         for files in self.files:
             if files.quantization == wanted:
                 return files

@@ -64,6 +64,7 @@ ARCHITECTURES = {
     "smollm3": dataclasses.replace(TINY, architecture="smollm3", tied_embeddings=True, block_count=9),
     "phi3": dataclasses.replace(TINY, architecture="phi3", block_count=9),
     "mistral3": dataclasses.replace(TINY, architecture="mistral3"),
+    "granite": dataclasses.replace(TINY, architecture="granite", tied_embeddings=True),
     "granitehybrid": dataclasses.replace(
         TINY, architecture="granitehybrid", tied_embeddings=True, block_count=8, attention_blocks=(3, 7),
         expert_count=16, expert_used_count=4, expert_shared_feed_forward_length=256, **{**STATE, "ssm_inner_size": 512},

@@ -58,13 +58,15 @@ def list_hyperparameters(shape: Shape) -> dict[str, int | float | tuple[int, ...
         "attention.head_count_kv": shape.head_count_kv,
         "attention.key_length": shape.head_dim,
         "attention.value_length": shape.head_dim,
-        "attention.layer_norm_rms_epsilon": shape.rms_norm_eps,
+        "attention.layer_norm_rms_epsilon": float(shape.rms_norm_eps),
         "rope.dimension_count": rotated,
-        "rope.freq_base": shape.rope_freq_base,
+        "rope.freq_base": float(shape.rope_freq_base),
         "vocab_size": shape.vocab_size,
         **_list_expert_settings(shape),
         **_list_state_settings(shape),
     }
+    if shape.architecture == "granite":
+        settings["logit_scale"] = 1.0  # asked for; what the logits are multiplied by changes no work
     if shape.sliding_window:
         settings["attention.sliding_window"] = shape.sliding_window
     if shape.architecture in ("qwen35", "qwen35moe"):

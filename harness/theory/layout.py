@@ -42,7 +42,7 @@ _ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "MXFP4": "MXFP
 #: Architectures whose tensors are known here; each is a decoder with RMS norms and a gated FFN.
 ARCHITECTURES = (
     "llama", "qwen2", "qwen3", "qwen3moe", "qwen35", "qwen35moe", "gemma2", "gemma3", "gpt-oss", "smollm3", "phi3",
-    "mistral3", "granitehybrid",
+    "mistral3", "granite", "granitehybrid",
 )  # fmt: skip
 
 #: Llama 3.2 Vision's text part. llama.cpp never had this architecture; the layout is that of Ollama's conversion, so that a size can
