@@ -64,13 +64,13 @@ def csv_cell(text: str) -> str:
 
     Source: OWASP, CSV Injection. Programs that compare runs read numbers and plain names, which stay as they are.
     """
-    text = line(text)
+    text = lines(text)
     return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
 
 
 def sql_text(text: str) -> str:
     """A string as SQL writes it, quotes included."""
-    return "'" + line(text).replace("'", "''") + "'"
+    return "'" + lines(text).replace("'", "''") + "'"
 
 
 def _does_harm(character: str) -> bool:

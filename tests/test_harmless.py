@@ -98,4 +98,4 @@ def test_names_and_numbers_in_csv_stay_as_they_are():
 @given(st.text())
 def test_sql_reads_back_what_was_written(text):
     (found,) = sqlite3.connect(":memory:").execute(f"SELECT {harmless.sql_text(text)}").fetchone()
-    assert found == harmless.line(text)
+    assert found == harmless.lines(text)
