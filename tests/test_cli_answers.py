@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from harness.answers.rates import name_host
 from harness.cli import cli
+from harness.cli.plot import KINDS
 from harness.cli.roofline import default_threads
 from harness.errors import HarnessError
 from harness.machine import describe_machine, machine_slug
@@ -62,9 +63,10 @@ def test_folders_of_several_machines_together(own, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     text = (own / "20261124T123432Z-pp-tg.jsonl").read_text(encoding="utf-8")
-    (other / "a.jsonl").write_text(
-        text.replace("AMD EPYC", "Intel(R) Xeon(R) CPU E5-2696 v3 @ 2.30GHz"), encoding="utf-8"
-    )
+    lines = [json.loads(line) for line in text.splitlines()]
+    for line in lines:
+        line["machine"]["cpu"] = "Intel(R) Xeon(R) CPU E5-2696 v3 @ 2.30GHz"
+    (other / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     rows = json.loads(run("table", own, other, "--no-published", "-o", "json").output)
     names = {row["machine"] for row in rows}
     assert names == {
@@ -269,6 +271,12 @@ def test_plots_are_written(own, tmp_path):
         result = run("plot", kind, "-o", path, "--theme", "dark")
         assert result.exit_code == 0, result.exception
         assert path.read_bytes().startswith(b"<?xml")
+
+
+def test_the_help_of_plot_names_each_kind_once():
+    text = " ".join(run("plot", "--help").output.split())
+    for kind in KINDS.values():
+        assert text.count(f"({kind.what})") == 1
 
 
 def test_troubles_of_plot(results, tmp_path):
