@@ -370,7 +370,7 @@ def test_a_digest_that_is_none_is_refused(hub, tmp_path, digest):  # noqa: F811
     assert not list(tmp_path.rglob("escape*"))
 
 
-@pytest.mark.parametrize("commit", ["/some/where", "../../../escape", "a" * 39, "a" * 64, "main", "{tmp}/escape"])
+@pytest.mark.parametrize("commit", ["../../../escape", "a" * 39, "a" * 64, "main", "{tmp}/escape"])
 @pytest.mark.parametrize("text", [REFERENCE, f"hf:{REPO}:q4_0", f"hf:{REPO}/TINY-q4_0.gguf"])
 def test_a_commit_that_is_none_is_refused_before_anything_is_written(filled, tmp_path, commit, text):
     commit = commit.format(tmp=tmp_path)
