@@ -42,6 +42,8 @@ KNOWN_ARCHITECTURES = _names(
 _ENCODERS = _names(
     "bert jina-bert-v2 jina-bert-v3 nomic-bert nomic-bert-moe neo-bert eurobert modern-bert gemma-embedding t5encoder"
 )
+#: Decoders that were trained to embed and have no output matrix. Source: src/models/llama-embed.cpp.
+_EMBEDDERS = _names("llama-embed")
 #: Source: src/llama-arch.cpp llm_arch_is_diffusion.
 _TEXT_DIFFUSION = _names("dream llada llada-moe rnd1")
 #: What needs the context of the model that it guesses for. Source: src/models/eagle3.cpp, dflash.cpp, gemma4-assistant.cpp.
@@ -140,6 +142,18 @@ class FileKind:
         return f"{label} is {self.kind.value}{shown}: {_ADVICE[self.kind]}"
 
 
+#: By general.type. Source: gguf-py's GGUFType; "model" says nothing more.
+_STATED = {"adapter": Kind.ADAPTER, "imatrix": Kind.IMATRIX, "mmproj": Kind.PROJECTOR}
+
+_BY_ARCHITECTURE: dict[str, Kind] = {
+    "clip": Kind.PROJECTOR,
+    "controlvector": Kind.CONTROL_VECTOR,
+    **dict.fromkeys(_DRAFTS, Kind.DRAFT),
+    **dict.fromkeys(_SOUND, Kind.SOUND),
+    **dict.fromkeys(_IMAGE, Kind.IMAGE),
+}
+
+
 def find_kind(header: Header) -> FileKind:
     """Say what a file is, by its stated type, its tensors and its architecture, in this order."""
     architecture = header.architecture
@@ -156,19 +170,11 @@ def find_kind(header: Header) -> FileKind:
 
 def _find_kind(header: Header) -> Kind:
     architecture = header.architecture
-    stated = {"adapter": Kind.ADAPTER, "imatrix": Kind.IMATRIX, "mmproj": Kind.PROJECTOR}
     said = header.metadata.get("general.type")
-    if isinstance(said, str) and said in stated:
-        return stated[said]
-    for names, kind in (
-        ({"clip"}, Kind.PROJECTOR),
-        ({"controlvector"}, Kind.CONTROL_VECTOR),
-        (_DRAFTS, Kind.DRAFT),
-        (_SOUND, Kind.SOUND),
-        (_IMAGE, Kind.IMAGE),
-    ):
-        if architecture in names:
-            return kind
+    if isinstance(said, str) and said in _STATED:
+        return _STATED[said]
+    if architecture in _BY_ARCHITECTURE:
+        return _BY_ARCHITECTURE[architecture]
     names = [tensor.name for tensor in header.tensors]
     if any(name.endswith((".lora_a", ".lora_b")) for name in names):
         return Kind.ADAPTER
@@ -188,7 +194,7 @@ def _find_language_kind(header: Header) -> Kind:
     if header.architecture in _TEXT_DIFFUSION:
         return Kind.TEXT_DIFFUSION
     pooled = header.hparam("pooling_type") in _POOLING
-    if header.architecture in _ENCODERS or pooled or header.hparam("attention.causal") is False:
+    if header.architecture in _ENCODERS | _EMBEDDERS or pooled or header.hparam("attention.causal") is False:
         return Kind.EMBEDDING
     return Kind.TEXT
 
@@ -204,10 +210,16 @@ def _describe_foreign(header: Header, foreign: ForeignType) -> str:
     if foreign.origin is Origin.OLLAMA:
         return f"was written by Ollama for its own engine (tensors of {foreign.name}); {_pull_instead(header)}"
     if foreign.origin is Origin.REMOVED:
-        return has + "which was removed from llama.cpp; take a newer quantization of the same model (llama.cpp repacks Q4_0 itself)"
+        return (
+            has
+            + "which was removed from llama.cpp; take a newer quantization of the same model (llama.cpp repacks Q4_0 itself)"
+        )
     if foreign.origin is Origin.UNKNOWN:
         return has + "which this llama.cpp does not know; take another quantization of the same model"
-    return has + f"a type of another program's fork, {foreign.origin.value}; take a quantization that llama.cpp itself writes"
+    return (
+        has
+        + f"a type of another program's fork, {foreign.origin.value}; take a quantization that llama.cpp itself writes"
+    )
 
 
 def _pull_instead(header: Header) -> str:
@@ -247,7 +259,9 @@ def refuse_context(header: Header, n_tokens: int, label: str, flag: str) -> None
     """
     limit = find_kind(header).n_positions
     if limit is not None and n_tokens > limit:
-        raise UsageError(f"{label} has {limit} learned positions and {flag} asks for {n_tokens}; ask for no more than {limit}.")
+        raise UsageError(
+            f"{label} has {limit} learned positions and {flag} asks for {n_tokens}; ask for no more than {limit}."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,14 +300,18 @@ def suit_cells(header: Header, cells: Sequence[RunSpec], asked: Collection[str],
         notes |= {note: None} if note else {}
         suited.append(fitted)
     if not suited:
-        raise UsageError(f"Nothing is left to measure: {found.describe(label)}; give -p, the tokens that it is to read.")
+        raise UsageError(
+            f"Nothing is left to measure: {found.describe(label)}; give -p, the tokens that it is to read."
+        )
     return Suited(tuple(dict.fromkeys(suited)), tuple(notes))
 
 
 def _leaves_out(found: FileKind, cell: RunSpec, asked: Collection[str], label: str) -> bool:
     """Whether a cell generates where nothing is generated; an embedding model that could do it does it when asked."""
     if cell.n_depth and not found.steps:
-        raise UsageError(f"{label} is {found.kind.value}, which reads a text from its start: it takes no depth; leave out -d.")
+        raise UsageError(
+            f"{label} is {found.kind.value}, which reads a text from its start: it takes no depth; leave out -d."
+        )
     if not cell.n_gen or found.kind is Kind.TEXT:
         return False
     expressly = "n_pg" in asked if cell.n_prompt else "n_gen" in asked
@@ -310,8 +328,10 @@ def _shorten(found: FileKind, cell: RunSpec, asked: Collection[str], label: str)
     name = "n_prompt" if cell.n_prompt else "n_gen"
     room = limit - cell.n_depth
     if name in asked or "n_pg" in asked or room < 1:
-        raise UsageError(f"{label} has {limit} learned positions and {cell.test} needs {cell.n_ctx}; ask for no more than {limit}.")
-    return replace(cell, **{name: room})
+        raise UsageError(
+            f"{label} has {limit} learned positions and {cell.test} needs {cell.n_ctx}; ask for no more than {limit}."
+        )
+    return replace(cell, n_prompt=room) if cell.n_prompt else replace(cell, n_gen=room)
 
 
 def suit_batches(found: FileKind, spec: RunSpec, asked: Collection[str], label: str) -> tuple[RunSpec, str | None]:
