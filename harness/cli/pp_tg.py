@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +26,7 @@ from harness.machine import available_memory_bytes
 from harness.record import Record
 from harness.render.formats import FORMATS
 from harness.rpc import check_servers
-from harness.sources.model_file import default_model, hash_file, is_synthetic
+from harness.sources.model_file import default_model, hash_file, is_synthetic, model_size_bytes
 from harness.sources.references import name_reference, resolve
 from harness.spec import Grid, RunSpec
 from harness.stats import summarize
@@ -156,7 +155,7 @@ def _exit_code(records: Sequence[Record], keeper: Keeper, interrupted: bool) -> 
 def _warn_if_too_large(models: Sequence[str]) -> None:
     available = available_memory_bytes()
     for model in models:
-        size = os.path.getsize(model)
+        size = model_size_bytes(pathlib.Path(model))
         if size > available:
             click.echo(
                 f"harness: warning: {pathlib.Path(model).name} has {format_gb(size)} and only {format_gb(available)} of memory "
