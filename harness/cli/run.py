@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import pathlib
 import sys
 from typing import Any
 
 import click
 
+from harness.cli import terminal
 from harness.cli.keeper import Keeper
 from harness.cli.options import one_reference, refuse_contradiction, results_option, save_option
 from harness.cli.writing import find_model, say, writing_options
@@ -72,7 +72,7 @@ def command(words: tuple[str, ...], reference: str | None, **options: Any) -> No
         keeper.keep_line(_to_json(run))
     _show(run, text, options)
     keeper.say_where()
-    if run.finish == "interrupted":
+    if run.finish == "interrupted" and not terminal.is_output_lost():
         raise click.exceptions.Exit(EXIT_INTERRUPTED)
     raise click.exceptions.Exit(StoreError.exit_code if keeper.trouble else 0)
 
@@ -104,19 +104,19 @@ def _write(request: TextRequest, path: pathlib.Path, keeper: Keeper, options: di
 
     streams = options["output"] == "text"
     pieces: list[str] = []
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # where a console lacks a character, the text goes on
 
     def show(piece: str) -> None:
         pieces.append(piece)
         if streams:
-            click.echo(piece, nl=False)
+            terminal.show_piece(piece)
+            if terminal.is_output_lost():
+                raise KeyboardInterrupt  # a text that nobody reads need not be written to its end
 
     facts = {"file_sha256": hash_file(path)}
     with Generator("run", keeper.machine, model_facts=facts, keep_text=options["keep_text"]) as generator:
         run = generator.write(request, show, say)
     if streams and pieces:
-        click.echo()
+        terminal.show()
     if run.failure:
         keeper.keep_line(_to_json(run))
         raise NativeError(run.failure.sentence)
@@ -133,11 +133,11 @@ def _show(run: TextRun, text: str, options: dict[str, Any]) -> None:
     from harness.render.text_run import render_answer_json, render_verbose, render_verbose_json
 
     if options["output"] == "json":
-        click.echo(render_answer_json(run, text), nl=False)
+        terminal.show(render_answer_json(run, text), nl=False)
     elif options["verbose_json"]:
-        click.echo(render_verbose_json(run), nl=False, err=True)
+        terminal.tell(render_verbose_json(run), nl=False)
     elif options["verbose"]:
-        click.echo("\n" + render_verbose(run.figures), nl=False, err=True)
+        terminal.tell("\n" + render_verbose(run.figures), nl=False)
     if options["output"] == "text" and options["verbose"] and not options["verbose_json"]:
         if run.finish == "context":
             say(f"the context of {run.asked['n_ctx']} tokens is full, which ended the text; ask for more with --ctx")
