@@ -281,3 +281,11 @@ def test_a_command_keeps_to_the_columns_asked_for(arguments, columns):
     done = run(*arguments, env=environment(COLUMNS=str(columns)))
     assert done.returncode in (0, 5)
     assert max(map(len, done.stdout.splitlines())) <= columns
+
+
+@posix
+@pytest.mark.parametrize("arguments", [["run", b"Caf\xe9"], ["run", "--system", b"Caf\xe9", "Hello"]])
+def test_a_prompt_that_is_no_utf8_is_a_sentence(arguments):
+    done = subprocess.run([*HARNESS, *arguments], capture_output=True, env=environment(), timeout=120)
+    assert done.returncode == 2
+    assert b"is not UTF-8 text" in done.stderr

@@ -61,6 +61,7 @@ def command(words: tuple[str, ...], reference: str | None, **options: Any) -> No
         "--verbose-json and --no-verbose exclude each other; leave one out.",
     )
     prompt = _read_prompt(words)
+    _check_text(options["system"] or "", "system message")
     path = find_model(reference)
     request = TextRequest(
         model=str(path),
@@ -80,7 +81,7 @@ def command(words: tuple[str, ...], reference: str | None, **options: Any) -> No
 def _read_prompt(words: tuple[str, ...]) -> str:
     """The prompt from the command line, from a pipe or a file on stdin, or the article's own."""
     if words and words != ("-",):
-        return " ".join(words)
+        return _check_text(" ".join(words), "prompt")
     if sys.stdin is None or (words != ("-",) and sys.stdin.isatty()):
         return REFERENCE_PROMPT
     try:
@@ -90,6 +91,18 @@ def _read_prompt(words: tuple[str, ...]) -> str:
     if words == ("-",) or piped.strip():
         return piped.rstrip("\n")
     return REFERENCE_PROMPT  # started by a script or a timer, with nothing to read
+
+
+def _check_text(text: str, name: str) -> str:
+    """A text from the command line, which is bytes in the end.
+
+    Raises
+    ------
+    UsageError : they are not UTF-8.
+    """
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UsageError(f"The {name} is not UTF-8 text; convert it.")
+    return text
 
 
 def _write(request: TextRequest, path: pathlib.Path, keeper: Keeper, options: dict[str, Any]) -> tuple[TextRun, str]:
