@@ -22,6 +22,7 @@ from harness.cli.options import (
     save_option,
 )
 from harness.cli.progress import Progress, byte_bar
+from harness.cli.writing import say
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError
 from harness.machine import available_memory_bytes
 from harness.record import Record
@@ -122,7 +123,7 @@ def command(models: Sequence[str], **options: Any) -> None:
 def _find(reference: str) -> str:
     """The path that a reference means; a synthetic file may have to be written first."""
     with byte_bar(name_reference(reference)) as show:
-        return str(resolve(reference, show))
+        return str(resolve(reference, show, say))
 
 
 def _describe_file(spec: RunSpec) -> dict[str, Any]:
