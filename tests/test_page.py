@@ -109,8 +109,10 @@ def roof(recorded, name):
     found = Roof(
         "2026-01-01T00:00:00Z", machine, "0", recorded[0].build, tuple(tests), (Caution("a", f"{CPU} was busy"),)
     )
-    item = UnderRoof(name, "Q4_K_M", True, GPU, "pp512 @ d131072 with q8_0/q8_0", 128, 1e5, 1e10, 1e13, 1e4)
-    yield render_roofline(found, [item, dataclasses.replace(item, test="tg128")])
+    item = UnderRoof(
+        name, "Q4_K_M", True, GPU, "pp512 @ d131072", 128, 1e5, 1e10, 1e13, 1e4, ("type_k q8_0", "type_v q8_0"), 512
+    )
+    yield render_roofline(found, [item, dataclasses.replace(item, test="tg128", n_prompt=0)])
     yield render_roofline(found, [])
 
 
