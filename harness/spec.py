@@ -250,6 +250,10 @@ class RunSpec:
         "auto", "-fa", "--flash-attn", parse=_flash, scope="context",
         help="Flash attention: on, off or auto.", heading="fa", metavar="on|off|auto", bare="on",
     )  # fmt: skip
+    embeddings: bool = _field(
+        False, "-embd", "--embeddings", parse=parse_switch, scope="context",
+        help="Compute embeddings instead of logits; default: on for embedding models.", heading="embd", metavar="[on|off]", bare="on",
+    )  # fmt: skip
     n_threads: int | None = _field(
         None, "-t", "--threads", parse=whole_numbers(1, 512), scope="context",
         help="CPU threads; default: the number of physical cores.", heading="threads",

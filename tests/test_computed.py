@@ -34,6 +34,9 @@ def test_a_computed_header_is_that_of_a_file(name, tmp_path):
     for key, value in made.metadata.items():
         if key not in (COMPUTED_KEY, "general.name"):
             expected = read.metadata[key]
+            if isinstance(value, ArrayValue):  # which also knows where it stands in its file
+                assert (value.item_type, value.read()) == (expected.item_type, expected.read()), key
+                continue
             assert value == (pytest.approx(expected, rel=1e-6) if isinstance(value, float) else expected), key
             assert made.metadata_types[key] == read.metadata_types[key], key
     ours, theirs = describe_model(made), describe_model(read)

@@ -100,4 +100,4 @@ def test_a_mac_gives_its_gpu_a_part():
 
 
 def test_405b_is_larger_than_the_article_guessed():
-    assert cost("llama3.1:405b").size_bytes == pytest.approx(228.8e9, rel=0.001)
+    assert cost("llama3.1:405b").size_bytes == pytest.approx(231.2e9, rel=0.001)  # and what Ollama's page says of it

@@ -234,7 +234,13 @@ class Session:
         self._vocab = llama_cpp.llama_model_get_vocab(model.pointer)
         self._n_vocab = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self._random = random.Random(spec.seed)
-        self._decode, self._synchronize = llama_cpp.llama_decode, llama_cpp.llama_synchronize
+        if self._n_vocab < 1:
+            self.close()
+            raise NativeError("This model has no vocabulary to draw tokens from; take one that has.")
+        # An encoder's graph is run by a function of its own; llama_decode of such a model wants the text encoded before.
+        has_encoder = llama_cpp.llama_model_has_encoder(model.pointer)
+        self._decode = llama_cpp.llama_encode if has_encoder else llama_cpp.llama_decode
+        self._synchronize = llama_cpp.llama_synchronize
 
     @staticmethod
     def _parameters(spec: RunSpec) -> Any:
@@ -249,6 +255,7 @@ class Session:
         parameters.offload_kqv = not spec.no_kv_offload
         parameters.flash_attn_type = _FLASH_MODES[spec.flash_attn]
         parameters.swa_full = False
+        parameters.embeddings = spec.embeddings
         return parameters
 
     def _attach_threads(self) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 from harness.render import page
 from harness.theory.anatomy import Anatomy, LayerSize, Share
 from harness.theory.gguf import Fetched
+from harness.theory.kinds import Kind
 from harness.units import format_gb, format_mib, format_params
 
 _LAYER_PARTS = ("attention", "ffn", "experts")
@@ -69,6 +70,7 @@ def _show_facts(anatomy: Anatomy, label: str, fetched: Fetched | None, is_comput
             f"{'~' if is_computed else ''}{format_gb(anatomy.file_bytes)}{parts}, weights {format_mib(anatomy.weights_bytes)}",
         ),
         ("context length", _show_count(anatomy.context_length, "tokens")),
+        ("positions", None if anatomy.kind.n_positions is None else f"{anatomy.kind.n_positions} learned ones"),
         ("layers", _show_count(anatomy.n_layers)),
         ("embedding length", _show_count(anatomy.n_embd)),
         ("attention heads", _show_heads(anatomy)),
@@ -82,6 +84,8 @@ def _show_facts(anatomy: Anatomy, label: str, fetched: Fetched | None, is_comput
     ]
     width = max(len(name) for name, _ in facts) + 2
     lines = [page.cut_start(label, page.width())]
+    if anatomy.kind.kind is not Kind.TEXT:
+        lines.append(page.fill(anatomy.kind.describe("this file") + ".", rest=""))
     lines += [f"{name:<{width}}{page.cut(value, page.width() - width)}" for name, value in facts if value is not None]
     return "\n".join(lines)
 
@@ -209,6 +213,9 @@ def export_anatomy(
     return {
         "model": label,
         "name": anatomy.name,
+        "kind": anatomy.kind.kind.name.lower().replace("_", " "),
+        "kind_note": None if anatomy.kind.kind is Kind.TEXT else anatomy.kind.describe("this file"),
+        "n_positions": anatomy.kind.n_positions,
         "architecture": anatomy.architecture,
         "architecture_known": anatomy.architecture_known,
         "file_type": anatomy.file_type,

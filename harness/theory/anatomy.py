@@ -9,27 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.theory.gguf import ArrayValue, Header, Tensor
-from harness.theory.kv_cache import CACHE_TYPES, KvGeometry, describe_kv_cache, name_set, read_count, read_per_layer
+from harness.theory.kinds import KNOWN_ARCHITECTURES, FileKind, find_kind
+from harness.theory.kv_cache import CACHE_TYPES, KvGeometry, describe_kv_cache, read_count, read_per_layer
 
 #: The parts that a size is broken down into, in the order in which data passes them.
 PARTS = ("token embeddings", "attention", "ffn", "experts", "norms", "output", "other")
-
-#: Every architecture that llama.cpp 0c1e570 loads. Source: src/llama-arch.cpp LLM_ARCH_NAMES.
-KNOWN_ARCHITECTURES = name_set(
-    "clip llama llama4 deci falcon grok gpt2 gptj gptneox mpt baichuan starcoder refact bert modern-bert "
-    "nomic-bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert bloom stablelm qwen qwen2 qwen2moe "
-    "qwen2vl qwen3 qwen3moe qwen3next qwen3vl qwen3vlmoe qwen35 qwen35moe qwen4exp phi2 phi3 phimoe plamo plamo2 "
-    "plamo3 codeshell orion internlm2 minicpm minicpm3 gemma gemma2 gemma3 gemma3n gemma4 gemma4-assistant "
-    "gemma-embedding starcoder2 mamba mamba2 maple jamba falcon-h1 xverse command-r cohere2 cohere2moe dbrx olmo "
-    "olmo2 olmoe muse-glimmer openelm arctic deepseek deepseek2 deepseek2-ocr deepseek32 deepseek4 chatglm glm4 "
-    "glm4moe glm-dsa bitnet t5 t5encoder jais jais2 nemotron nemotron_h nemotron_h_moe exaone exaone4 exaone-moe "
-    "rwkv6 rwkv6qwen2 rwkv7 arwkv7 granite granitemoe granitehybrid graniteswitch granite_swa chameleon "
-    "wavtokenizer-dec plm bailingmoe bailingmoe2 bailingmoe3 dots1 dots3note arcee afmoe laguna ernie4_5 "
-    "ernie4_5-moe hunyuan-moe hunyuan-dense hunyuan_vl hy_v3 hy_v4 smollm3 gpt-oss lfm2 lfm2moe dream "
-    "smallthinker llada llada-moe seed_oss grovemoe apertus minimax-01 hrm_text minimax-m2 minimax-m3 cogvlm rnd1 "
-    "pangu-embedded mistral3 eagle3 dflash mistral4 paddleocr mimo2 step35 spark2_5 llama-embed maincoder "
-    "kimi-linear kimi-k3 glm5-next talkie mellum nanbeige qwen3tts pockettts"
-)
 
 #: Names of general.file_type. Source: src/llama-model-loader.cpp llama_ftype_name, include/llama.h llama_ftype.
 FILE_TYPES: dict[int, str] = {
@@ -71,6 +55,7 @@ class Anatomy:
     token embeddings (tied_output) counts once. n_params_active leaves out the experts that a token does not visit.
     """
 
+    kind: FileKind
     architecture: str
     architecture_known: bool
     name: str | None
@@ -120,6 +105,7 @@ def describe_model(header: Header) -> Anatomy:
     n_experts_used = max(used) if used else None
     names = {tensor.name for tensor in header.tensors}
     return Anatomy(
+        kind=find_kind(header),
         architecture=header.architecture,
         architecture_known=header.architecture in KNOWN_ARCHITECTURES,
         name=_text(header, "general.name"),
@@ -217,8 +203,7 @@ def _read_layers(header: Header, key: str, n_layers: int | None) -> tuple[int, .
     value: Any = header.hparam(key)
     # One number stands for all layers; it is not repeated here, for block_count may be a lie of 2^32.
     n_items = n_layers if isinstance(value, ArrayValue) else 1
-    items = read_per_layer(header, key, n_items)
-    return None if items is None else tuple(items)
+    return tuple(read_per_layer(header, key, n_items) or ()) or None
 
 
 def _count_vocab(header: Header) -> int | None:
