@@ -275,8 +275,8 @@ class _InProcess:
         try:
             self._bench.run(self._spec, lambda event, body: heard.append({"event": event, **body}))
         except HarnessError as error:
-            why = {name: getattr(error, name, None) for name in ("reason", "trouble")}
-            heard.append(Failure("measure", str(error), "refused", **why))
+            reason, trouble = getattr(error, "reason", None), getattr(error, "trouble", None)
+            heard.append(Failure("measure", str(error), "refused", reason=reason, trouble=trouble))
         yield from heard
 
     def kill(self) -> None:
