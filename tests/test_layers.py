@@ -19,6 +19,8 @@ FLOORS = {
     "harness.harmless": 0,
     "harness.spec": 1,
     "harness.catalog": 1,
+    "harness.safe_json": 1,
+    "harness.safe_names": 1,
     "harness.record": 2,
     "harness.stats": 2,
     "harness.last_words": 2,
