@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.child import Worker
+from harness.cpus import choose_threads
 from harness.errors import HarnessError, NativeError, UsageError
-from harness.machine import available_memory_bytes, count_physical_cores, read_cpu_features, total_memory_bytes
+from harness.host_memory import available_memory_bytes, total_memory_bytes
+from harness.machine import read_cpu_features
 from harness.record import Build, Device, Failure, build_from_json, group_servers, read, resolved_from_json
 from harness.sources.headers import find_header
 from harness.sources.references import (
@@ -162,7 +164,7 @@ def make_spec(model: Model, n_ctx: int, options: dict[str, Any]) -> RunSpec:
     spec = RunSpec(
         model=str(model.path or model.label), n_prompt=n_prompt, n_gen=1, n_depth=max(n_ctx - n_prompt - 1, 0), **options
     )  # fmt: skip
-    return spec.with_threads(count_physical_cores())
+    return spec.with_threads(choose_threads().count)
 
 
 # --- predicted --------------------------------------------------------------------------------------------------------

@@ -199,7 +199,8 @@ def answer_here(catalog: Any, question: Question, results: pathlib.Path, machine
     from harness.answers.prediction import OwnMachine, predict_own
     from harness.answers.rates import name_host
     from harness.cli.journals import own_journals, read_measured, read_roofs
-    from harness.machine import available_memory_bytes, describe_machine
+    from harness.host_memory import available_memory_bytes
+    from harness.machine import describe_machine
     from harness.roof import ARITHMETIC, READING, latest, reading_for
 
     journals = own_journals(results)
