@@ -28,7 +28,7 @@ from harness.sources.references import (
 from harness.sources.sparse_model import HeaderFile, write_sparse
 from harness.spec import RunSpec
 from harness.theory.anatomy import name_file_type
-from harness.theory.attention import count_layers
+from harness.theory.attention import count_layers, describe_attention, tell_skipped
 from harness.theory.gguf import BytesSource, Header, read_header
 from harness.theory.ledger import (
     CUDA_CONTEXT_BYTES,
@@ -69,7 +69,7 @@ from harness.theory.resident import (
     cause_of_log,
     device_of_buffer,
 )
-from harness.theory.settings import read_count
+from harness.theory.settings import read_count, tell_untrained
 from harness.units import format_gb, format_mib
 
 #: The worker that reads its own memory from the start.
@@ -519,10 +519,10 @@ def _score_remarks(model: Model, last: Forecast) -> Iterator[str]:
 
 
 def _context_remarks(model: Model, specs: Sequence[RunSpec]) -> Iterator[str]:
-    trained = read_count(model.header, "context_length")
-    beyond = [spec.n_ctx for spec in specs if trained and spec.n_ctx > trained]
-    if beyond:
-        yield f"the model was trained for {trained} tokens of context, and {max(beyond)} are asked for"
+    if said := tell_untrained(read_count(model.header, "context_length"), (spec.n_ctx for spec in specs)):
+        yield said
+    if skipped := describe_attention(model.header).skipped:
+        yield tell_skipped(skipped)
     yield from model.remarks
     if model.path is None and model.header.is_synthetic:
         yield "the vocabulary is a stand-in for the real one, and so is what libraries and tables take for it"

@@ -14,6 +14,7 @@ from harness.cli.options import Amount, one_reference, refuse_contradiction, res
 from harness.roof import Roof
 from harness.spec import CACHE_TYPES, MAX_TOKENS
 from harness.theory.roofline import Cost
+from harness.theory.settings import tell_untrained
 
 _EXAMPLES = """
 \b
@@ -115,6 +116,7 @@ def command(**options: Any) -> None:
         return
     options["n_ctx"] = options["n_ctx"] or max(DEFAULT_N_CTX, options["n_depth"])
     cost, remarks = _find_cost(catalog, options)
+    remarks = (*remarks, tell_untrained(cost.n_ctx_train, [options["n_ctx"]]) or "")
     question = Question(
         cost=cost,
         **{name: options[name] for name in ("n_ctx", "n_depth", "vram_bytes", "memory_bytes", "host")},
