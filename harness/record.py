@@ -162,7 +162,11 @@ class Telemetry:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a cell has no result: the phase it died in, one sentence, and the engine's last words."""
+    """Why a cell has no result: the phase it died in, one sentence, and the engine's last words.
+
+    reason is the message without what was tried, where there is such a part; trouble is what ran out or went away, by
+    `harness.last_words`, where its words say so.
+    """
 
     phase: str
     message: str
@@ -170,6 +174,8 @@ class Failure:
     signal: int | None = None
     exit_code: int | None = None
     log: tuple[str, ...] = ()
+    reason: str | None = None
+    trouble: str | None = None
 
     @property
     def sentence(self) -> str:

@@ -292,10 +292,20 @@ class RunSpec:
         return self.n_prompt + self.n_gen
 
     @property
+    def kind(self) -> str:
+        """What is timed: ``pp``, ``tg``, or ``pp+tg`` in one test."""
+        return "pp+tg" if self.n_prompt and self.n_gen else "tg" if self.n_gen else "pp"
+
+    @property
     def test(self) -> str:
         """llama-bench's name of the test: ``pp512``, ``tg128``, ``pp512+tg128``, ``tg128 @ d4096``."""
+        return self.test_without_depth + (f" @ d{self.n_depth}" if self.n_depth else "")
+
+    @property
+    def test_without_depth(self) -> str:
+        """The same for a table that has the depth in a column."""
         parts = [f"pp{self.n_prompt}"] * (self.n_prompt > 0) + [f"tg{self.n_gen}"] * (self.n_gen > 0)
-        return "+".join(parts) + (f" @ d{self.n_depth}" if self.n_depth else "")
+        return "+".join(parts)
 
     @property
     def file_name(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from harness.answers.prediction import KINDS, Answer, Machine, Question
+from harness.cli import terminal
 from harness.cli.options import Amount, one_reference, refuse_contradiction, results_option
 from harness.roof import Roof
 from harness.spec import CACHE_TYPES, MAX_TOKENS
@@ -112,7 +113,7 @@ def command(**options: Any) -> None:
         from harness.answers.crosscheck import check_predictions
 
         check = check_predictions(catalog)
-        click.echo((render_check_json if options["output"] == "json" else render_check)(check), nl=False)
+        terminal.show((render_check_json if options["output"] == "json" else render_check)(check), nl=False)
         return
     options["n_ctx"] = options["n_ctx"] or max(DEFAULT_N_CTX, options["n_depth"])
     cost, remarks = _find_cost(catalog, options)
@@ -124,7 +125,7 @@ def command(**options: Any) -> None:
     )
     answers = _answer(catalog, question, options)
     render = render_answers_json if options["output"] == "json" else render_answers
-    click.echo(render(answers, remarks), nl=False)
+    terminal.show(render(answers, remarks), nl=False)
 
 
 def _refuse_nonsense(options: dict[str, Any]) -> None:
@@ -199,7 +200,7 @@ def answer_here(catalog: Any, question: Question, results: pathlib.Path, machine
     import dataclasses
 
     from harness.answers.prediction import OwnMachine, predict_own
-    from harness.answers.rates import name_host
+    from harness.answers.rates import is_shared, name_host
     from harness.cli.journals import own_journals, read_measured, read_roofs
     from harness.machine import available_memory_bytes, describe_machine
     from harness.roof import ARITHMETIC, READING, latest, reading_for
@@ -207,7 +208,7 @@ def answer_here(catalog: Any, question: Question, results: pathlib.Path, machine
     journals = own_journals(results)
     measured, roof = read_measured(journals, catalog), latest(read_roofs(journals))
     host = name_host(describe_machine())
-    labels = {item.machine_label: item.kind for item in measured if not item.machine_label.endswith(" + CPU")}
+    labels = {item.machine_label: item.kind for item in measured if not is_shared(item.record)}
     for test in roof.tests if roof else ():
         labels.setdefault(host if test.kind == "cpu" else test.description, test.kind if test.kind == "cpu" else "gpu")
     question = dataclasses.replace(question, memory_bytes=question.memory_bytes or available_memory_bytes())

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 
+from harness.cli import terminal
 from harness.cli.options import reference_options
 from harness.cli.progress import byte_bar
 from harness.cli.writing import say
@@ -41,4 +42,4 @@ def command(models: Sequence[str]) -> None:
             paths = pull(text, show, say)
         size_bytes = sum(path.stat().st_size for path in paths)
         files = f"  {len(paths)} files" if len(paths) > 1 else ""
-        click.echo(f"{paths[0]}  {format_gb(size_bytes)}{files}")
+        terminal.show(f"{paths[0]}  {format_gb(size_bytes)}{files}")

@@ -13,6 +13,7 @@ import click
 import harness
 from harness import harmless
 from harness.child import Worker
+from harness.cli import terminal
 from harness.cli.keeper import Keeper
 from harness.cli.options import (
     Amount,
@@ -100,7 +101,7 @@ def account_for_time(options: dict[str, Any]) -> int:
             keeper.keep_line(raw)
     _show(raw, header, label, options)
     if failure is not None:
-        click.echo(f"harness: {failure}", err=True)
+        terminal.complain(str(failure))
     keeper.say_where()
     if interrupted:
         return EXIT_INTERRUPTED
@@ -272,7 +273,7 @@ class _Bar:
 
     def __enter__(self) -> _Bar:
         self._bar: Any = None
-        if sys.stderr.isatty():
+        if terminal.is_watched():
             from tqdm import tqdm
 
             tqdm.monitor_interval = 0
@@ -282,7 +283,7 @@ class _Bar:
     def show(self, event: dict[str, Any]) -> None:
         if self._bar is not None and event["event"] == "phase":
             where = f"{event['phase']}: {event['index'] + 1}/{event['count']}"
-            self._bar.set_description_str(where.ljust(28), refresh=True)
+            self._bar.set_description_str(harmless.line(where).ljust(28), refresh=True)
 
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
@@ -303,9 +304,9 @@ def _show(raw: dict[str, Any], header: Header, label: str, options: dict[str, An
             "cautions": raw["cautions"],
             "failure": raw.get("failure"),
         }
-        click.echo(harmless.json_text(data))
+        terminal.show(harmless.json_text(data))
     elif ledger.depths or ledger.loads or ledger.gap:
-        click.echo(show_ledger(ledger, label, _state_facts(raw), [*raw["remarks"], *cautions]), nl=False)
+        terminal.show(show_ledger(ledger, label, _state_facts(raw), [*raw["remarks"], *cautions]), nl=False)
     if options["plot"] is not None:
         _draw(ledger, label, options)
 
