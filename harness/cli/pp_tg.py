@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from harness.cli.asking import suit
 from harness.cli.keeper import Keeper
 from harness.cli.options import (
     Pair,
@@ -89,7 +90,7 @@ def command(models: Sequence[str], **options: Any) -> None:
         n_pg=options["n_pg"],
         **{name: options[name] for name in ("repetitions", "warmup", "delay_s", "seed")},
     )
-    cells = grid.cells()
+    cells = suit(grid.cells(), options)
     check_servers(list(dict.fromkeys(endpoint for cell in cells for endpoint in cell.rpc)))
     _warn_if_too_large(grid.models)
     records: list[Record] = []

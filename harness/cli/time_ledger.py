@@ -33,6 +33,7 @@ from harness.spec import RunSpec, defaults, parameters, whole_numbers
 from harness.store import utc_now
 from harness.theory.anatomy import read_count
 from harness.theory.gguf import Header
+from harness.theory.kinds import Question, refuse
 from harness.theory.kv_cache import CACHE_TYPES, describe_kv_cache
 from harness.theory.split import part_names, split_count
 from harness.theory.time_ledger import SCHEMA, WARMUP_TOKENS, TimePlan, build_ledger, count_reads
@@ -89,6 +90,7 @@ def account_for_time(options: dict[str, Any]) -> int:
     check_picture_path(options["plot"])
     label, path = _find_model(options["models"])
     header = read_file_header(path)
+    refuse(header, Question.TEXT, label)
     plan, remarks = make_plan(path, header, options)
     with Keeper("time-ledger", options["results"], save=options["save"]) as keeper:
         raw, failure, interrupted = collect(plan, keeper)

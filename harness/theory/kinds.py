@@ -46,6 +46,8 @@ _ENCODERS = _names(
 _EMBEDDERS = _names("llama-embed")
 #: Source: src/llama-arch.cpp llm_arch_is_diffusion.
 _TEXT_DIFFUSION = _names("dream llada llada-moe rnd1")
+#: Architectures that always have a table of positions.
+_LEARNED_POSITIONS = _names("bert gpt2 starcoder")
 #: What needs the context of the model that it guesses for. Source: src/models/eagle3.cpp, dflash.cpp, gemma4-assistant.cpp.
 _DRAFTS = _names("eagle3 dflash gemma4-assistant")
 #: Source: src/models/wavtokenizer-dec.cpp (takes codes of sound), pockettts.cpp (its latents come from the projector's file).
@@ -117,6 +119,15 @@ _ADVICE: dict[Kind, str] = {
 }
 
 
+#: Why there is no tg, after "which".
+_WITHOUT_TG: dict[Kind, str] = {
+    Kind.EMBEDDING: "generates no text",
+    Kind.ENCODER_DECODER: "generates only after it has encoded a text",
+    Kind.TEXT_DIFFUSION: "does not generate one token after the other",
+    Kind.UNKNOWN: "this llama.cpp does not run",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class FileKind:
     """What a file is, and what bounds the runs of it.
@@ -131,14 +142,24 @@ class FileKind:
     reads_at_once: bool = False
     steps: bool = True
     n_positions: int | None = None
+    has_weights: bool = True
     foreign: ForeignType | None = None
     trouble: str | None = None
+
+    @property
+    def answers(self) -> frozenset[Question]:
+        """What may be asked of the file."""
+        allowed = _ANSWERS.get(self.kind, frozenset())
+        return allowed if self.has_weights else allowed & _ANSWERS[Kind.VOCABULARY]
 
     def describe(self, label: str) -> str:
         """What the file is and what to do, as one sentence without its full stop."""
         if self.kind is Kind.FOREIGN:
             return f"{label} {self.trouble}"
         shown = f" ({self.architecture})" if self.kind in _ANSWERS and self.kind is not Kind.VOCABULARY else ""
+        if self.kind in _ANSWERS and not self.has_weights:
+            word = "" if self.kind is Kind.VOCABULARY else f" of {self.kind.value}{shown}"
+            return f"{label} is {Kind.VOCABULARY.value}{word}: {_ADVICE[Kind.VOCABULARY]}"
         return f"{label} is {self.kind.value}{shown}: {_ADVICE[self.kind]}"
 
 
@@ -162,7 +183,8 @@ def find_kind(header: Header) -> FileKind:
     is_causal = header.hparam("attention.causal", True) is not False and kind is not Kind.TEXT_DIFFUSION
     reads_at_once = not is_causal or architecture in _ENCODERS or kind is Kind.ENCODER_DECODER
     steps = kind in (Kind.TEXT, Kind.EMBEDDING, Kind.UNKNOWN) and not reads_at_once
-    found = FileKind(kind, architecture, reads_at_once, steps, _count_positions(header))
+    has_weights = any(tensor.n_elements for tensor in header.tensors)
+    found = FileKind(kind, architecture, reads_at_once, steps, _count_positions(header), has_weights)
     if foreign is not None and kind in _ANSWERS:
         return replace(found, kind=Kind.FOREIGN, foreign=foreign, trouble=_describe_foreign(header, foreign))
     return found
@@ -182,9 +204,9 @@ def _find_kind(header: Header) -> Kind:
         return Kind.IMAGE
     if architecture not in KNOWN_ARCHITECTURES:
         return Kind.UNKNOWN
-    if not any(tensor.n_elements for tensor in header.tensors):
-        return Kind.VOCABULARY
-    return _find_language_kind(header)
+    kind = _find_language_kind(header)
+    is_empty = kind is Kind.TEXT and not any(tensor.n_elements for tensor in header.tensors)
+    return Kind.VOCABULARY if is_empty else kind
 
 
 def _find_language_kind(header: Header) -> Kind:
@@ -200,9 +222,14 @@ def _find_language_kind(header: Header) -> Kind:
 
 
 def _count_positions(header: Header) -> int | None:
-    """Rows of the table of learned positions. Source: src/models/bert.cpp, gpt2.cpp, mpt.cpp, starcoder.cpp (LLM_TENSOR_POS_EMBD)."""
+    """Rows of the table of learned positions, which llama.cpp wants to be as many as the context has tokens.
+
+    Source: src/models/bert.cpp, gpt2.cpp, starcoder.cpp (LLM_TENSOR_POS_EMBD), mpt.cpp (the same, where the file has one).
+    """
     table = next((tensor for tensor in header.tensors if tensor.name == "position_embd.weight"), None)
-    return table.shape[1] if table is not None and len(table.shape) > 1 else None
+    if table is not None and len(table.shape) > 1:
+        return table.shape[1]
+    return (_number(header.hparam("context_length")) or None) if header.architecture in _LEARNED_POSITIONS else None
 
 
 def _describe_foreign(header: Header, foreign: ForeignType) -> str:
@@ -234,6 +261,11 @@ def _number(value: Any) -> int:
     return value if isinstance(value, int) else 0
 
 
+def may_be_asked(header: Header, question: Question) -> bool:
+    """Whether a question may be asked of a file."""
+    return question in find_kind(header).answers
+
+
 def refuse(header: Header, question: Question, label: str) -> None:
     """Make sure that a question may be asked of a file; this is what every command calls first.
 
@@ -245,9 +277,8 @@ def refuse(header: Header, question: Question, label: str) -> None:
     ------
     UsageError : it may not; what the file is and what to do is said.
     """
-    found = find_kind(header)
-    if question not in _ANSWERS.get(found.kind, ()):
-        raise UsageError(found.describe(label) + ".")
+    if not may_be_asked(header, question):
+        raise UsageError(find_kind(header).describe(label) + ".")
 
 
 def refuse_context(header: Header, n_tokens: int, label: str, flag: str) -> None:
@@ -291,7 +322,7 @@ def suit_cells(header: Header, cells: Sequence[RunSpec], asked: Collection[str],
     notes: dict[str, None] = {}
     for cell in cells:
         if _leaves_out(found, cell, asked, label):
-            notes[f"{label} is {found.kind.value}, which generates no text: {cell.test} is left out"] = None
+            notes[f"{label} is {found.kind.value}, which {_WITHOUT_TG[found.kind]}: {cell.test} is left out"] = None
             continue
         short = _shorten(found, cell, asked, label)
         if short.n_ctx < cell.n_ctx:
@@ -316,7 +347,9 @@ def _leaves_out(found: FileKind, cell: RunSpec, asked: Collection[str], label: s
         return False
     expressly = "n_pg" in asked if cell.n_prompt else "n_gen" in asked
     if expressly and not found.steps:
-        raise UsageError(f"{label} is {found.kind.value}, which generates no text ({cell.test}); leave out -n and -pg.")
+        raise UsageError(
+            f"{label} is {found.kind.value}, which {_WITHOUT_TG[found.kind]} ({cell.test}); leave out -n and -pg."
+        )
     return not expressly
 
 
