@@ -8,7 +8,6 @@ from click.testing import CliRunner
 from harness import child
 from harness.cli import cli
 from harness.errors import HarnessError
-
 from harness.theory.tensor_types import foreign_type
 
 from .kind_files import FILES, learned, llama

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from harness import harmless
+from harness.cli import terminal
 from harness.cli.keeper import Keeper
 from harness.cli.ollama_options import Told, ollama_options, tell_ollama
 from harness.cli.options import (
@@ -151,7 +152,7 @@ def _account_for_memory(reference: str, options: dict[str, Any]) -> int:
     # A forecast is not a measurement, and is made again in a moment: it is not kept.
     with Keeper("overhead", options["results"], save=options["save"] and not predict_only) as keeper:
         report = _examine(model, options, predict_only=predict_only)
-        click.echo(_write(report, told, options["output"]), nl=False)
+        terminal.show(_write(report, told, options["output"]), nl=False)
         if report.measurement or report.failure:
             facts = {"time_utc": utc_now(), "machine": dataclasses.asdict(keeper.machine)}
             keeper.keep_line({**export_report(report), **facts})
@@ -171,7 +172,7 @@ def _write(report: Report, told: Told | None, output: str) -> str:
     if told is None:
         return FORMATS[output](report)
     if output == "csv":
-        click.echo("harness: note: -o csv holds the ledger alone; -o json has Ollama's account too.", err=True)
+        terminal.complain("note: -o csv holds the ledger alone; -o json has Ollama's account too.")
         return FORMATS[output](report)
     if output == "json":
         return harmless.json_text({**export_report(report), "ollama_2024": told.data}) + "\n"
@@ -215,10 +216,10 @@ def _single_values(options: dict[str, Any]) -> dict[str, Any]:
 @contextlib.contextmanager
 def _narrator() -> Iterator[Callable[[str], None]]:
     """Say on a terminal which step is on."""
-    if not sys.stderr.isatty():
+    if not terminal.is_watched():
         yield lambda _step: None
         return
     from tqdm import tqdm
 
     with tqdm(bar_format="{desc}  {elapsed}", leave=False, file=sys.stderr) as bar:
-        yield bar.set_description_str
+        yield lambda step: bar.set_description_str(harmless.line(step))

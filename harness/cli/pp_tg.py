@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from harness.cli import terminal
 from harness.cli.asking import suit
 from harness.cli.keeper import Keeper
 from harness.cli.options import (
@@ -135,10 +136,10 @@ def _describe_file(spec: RunSpec) -> dict[str, Any]:
 def _show(records: Sequence[Record], options: dict[str, Any]) -> None:
     for record in records:
         if record.failure is not None:
-            click.echo(f"harness: {record.asked.test}: {record.failure.sentence}", err=True)
-    click.echo(FORMATS[options["output"]](records), nl=False)
+            terminal.complain(f"{record.asked.test}: {record.failure.sentence}")
+    terminal.show(FORMATS[options["output"]](records), nl=False)
     if options["output_err"]:
-        click.echo(FORMATS[options["output_err"]](records), nl=False, err=True)
+        terminal.tell(FORMATS[options["output_err"]](records), nl=False)
 
 
 def _exit_code(records: Sequence[Record], keeper: Keeper, interrupted: bool) -> int:
@@ -159,8 +160,7 @@ def _warn_if_too_large(models: Sequence[str]) -> None:
     for model in models:
         size = os.path.getsize(model)
         if size > available:
-            click.echo(
-                f"harness: warning: {pathlib.Path(model).name} has {format_gb(size)} and only {format_gb(available)} of memory "
-                "are free; it may be read from disk again and again, or be killed.",
-                err=True,
+            terminal.complain(
+                f"warning: {pathlib.Path(model).name} has {format_gb(size)} and only {format_gb(available)} of memory "
+                "are free; it may be read from disk again and again, or be killed."
             )

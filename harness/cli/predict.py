@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from harness.answers.prediction import KINDS, Answer, Machine, Question
+from harness.cli import terminal
 from harness.cli.options import Amount, one_reference, refuse_contradiction, results_option
 from harness.roof import Roof
 from harness.spec import CACHE_TYPES, MAX_TOKENS
@@ -112,7 +113,7 @@ def command(**options: Any) -> None:
         from harness.answers.crosscheck import check_predictions
 
         check = check_predictions(catalog)
-        click.echo((render_check_json if options["output"] == "json" else render_check)(check), nl=False)
+        terminal.show((render_check_json if options["output"] == "json" else render_check)(check), nl=False)
         return
     cost, remarks = _find_cost(catalog, options)
     options["n_ctx"] = options["n_ctx"] or max(DEFAULT_N_CTX, options["n_depth"])
@@ -123,7 +124,7 @@ def command(**options: Any) -> None:
     )
     answers = _answer(catalog, question, options)
     render = render_answers_json if options["output"] == "json" else render_answers
-    click.echo(render(answers, remarks), nl=False)
+    terminal.show(render(answers, remarks), nl=False)
 
 
 def _refuse_nonsense(options: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from harness.catalog import Entry
+from harness.cli import terminal
 from harness.cli.asking import read_for
 from harness.cli.keeper import Keeper
 from harness.cli.options import results_option, save_option
@@ -56,7 +57,7 @@ def command(names: tuple[str, ...], output: str, results: pathlib.Path, save: bo
     runs: list[tuple[str, TextRun]] = []
     with Keeper("reference", results, save=save) as keeper:
         for name, path in runnable:
-            click.echo(f"{name} …", err=True)
+            terminal.tell(f"{name} …")
             run = _run_one(path, keeper, options)
             runs.append((name, run))
             keeper.keep_line(text_run_to_json(run))
@@ -151,7 +152,7 @@ def _run_one(path: pathlib.Path, keeper: Keeper, options: dict[str, Any]) -> Tex
 def _show(runs: Sequence[tuple[str, TextRun]], skipped: Sequence[tuple[str, str]], output: str) -> None:
     from harness.render.text_run import render_reference, render_reference_json
 
-    click.echo((render_reference_json if output == "json" else render_reference)(runs, skipped), nl=False)
+    terminal.show((render_reference_json if output == "json" else render_reference)(runs, skipped), nl=False)
 
 
 def _exit_code(runs: Sequence[TextRun], keeper: Keeper) -> int:

@@ -15,7 +15,7 @@ import click
 import psutil
 
 from harness import harmless
-from harness.cli import complain
+from harness.cli import complain, terminal
 from harness.cli.asking import read_for, suit
 from harness.cli.keeper import Keeper
 from harness.cli.options import (
@@ -395,12 +395,12 @@ def _show(outcome: _Outcome, run: _Run) -> None:
         notes.append(f"what goes over the network could not be counted: {outcome.wire_trouble}")
     reasons = explain_best(outcome.best, run.blocks, run.survey.build.devices, crossing) if outcome.best else []
     if run.options["output"] == "json":
-        click.echo(harmless.json_text(_export(outcome, run, crossing, reasons)))
+        terminal.show(harmless.json_text(_export(outcome, run, crossing, reasons)))
     elif rows:
         page = Page(_heading(run, rows), [*_energy_notes(rows), *notes])
-        click.echo(render_rows(rows, page, form="github" if run.options["output"] == "md" else "simple"), nl=False)
+        terminal.show(render_rows(rows, page, form="github" if run.options["output"] == "md" else "simple"), nl=False)
         if outcome.best:
-            click.echo(_tell_best(outcome.best, reasons), nl=False)
+            terminal.show(_tell_best(outcome.best, reasons), nl=False)
     if run.options["plot"] and any(row.speeds for row in rows):
         from harness.render.plot_layers import draw_layers
 

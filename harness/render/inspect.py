@@ -109,7 +109,7 @@ def _show_range(values: Sequence[int]) -> str:
 def _show_experts(anatomy: Anatomy) -> str | None:
     if not anatomy.n_experts:
         return None
-    used = "" if anatomy.n_experts_used is None else f", {anatomy.n_experts_used} used by each token"
+    used = f", {_show_range(anatomy.n_experts_used)} used by each token" if anatomy.n_experts_used else ""
     return f"{anatomy.n_experts}{used}"
 
 
@@ -172,18 +172,20 @@ def _show_numbers(numbers: Sequence[int]) -> str:
 
 
 def _show_kv(anatomy: Anatomy) -> str:
-    """Show the cache's price for each type, per token and for the whole context."""
-    title = "KV cache by type of K and V"
-    if anatomy.kv.layers is None:
-        return f"{title}\n{page.fill(f'not known: {anatomy.kv.reason}')}"
-    context = anatomy.context_length
+    """Show the cache's price for each type: a token's, and the whole for several contexts."""
+    title = "cache by type of K and V" if anatomy.attention.states else "KV cache by type of K and V"
+    notes = [page.fill(note) for note in anatomy.attention.notes]
+    if anatomy.attention.layers is None:
+        return "\n".join([title, page.fill(f"not known: {anatomy.attention.reason}"), *notes])
+    if not anatomy.attention.layers:
+        return "\n".join(["KV cache", "none", *notes])
     rows = [
-        (kind.lower(), size, format_mib(size * context) if context else "")
+        (kind.lower(), size, *(format_mib(total) if total is not None else "" for total in anatomy.cache_bytes[kind]))
         for kind, size in anatomy.kv_bytes_per_token.items()
         if size is not None
     ]
-    table = _show_table(title, ("type", "bytes per token", f"at {context} tokens" if context else ""), rows)
-    return "\n".join([table, *(page.fill(note) for note in anatomy.kv.notes)])
+    headers = ("type", "bytes per token", *(f"at {n_ctx} tokens" for n_ctx in anatomy.cache_contexts))
+    return "\n".join([_show_table(title, headers, rows), *notes])
 
 
 def _show_repacked(repacked: Sequence[Repacked]) -> str:
@@ -230,7 +232,7 @@ def export_anatomy(
         "n_heads": None if anatomy.n_heads is None else list(anatomy.n_heads),
         "n_heads_kv": None if anatomy.n_heads_kv is None else list(anatomy.n_heads_kv),
         "n_experts": anatomy.n_experts,
-        "n_experts_used": anatomy.n_experts_used,
+        "n_experts_used": None if anatomy.n_experts_used is None else max(anatomy.n_experts_used, default=None),
         "context_length": anatomy.context_length,
         "tied_output": anatomy.tied_output,
         "by_type": {name: _export_share(share) for name, share in anatomy.by_type.items()},
@@ -240,9 +242,15 @@ def export_anatomy(
             for layer in anatomy.layers
         ],
         "kv_bytes_per_token": {kind.lower(): size for kind, size in anatomy.kv_bytes_per_token.items()},
-        "kv_unknown_because": anatomy.kv.reason,
-        "kv_notes": list(anatomy.kv.notes),
-        "sliding_window_tokens": anatomy.kv.window_tokens,
+        "kv_unknown_because": anatomy.attention.reason,
+        "kv_notes": list(anatomy.attention.notes),
+        "cache_bytes": [
+            {"n_ctx": n_ctx, **{kind.lower(): sizes[index] for kind, sizes in anatomy.cache_bytes.items()}}
+            for index, n_ctx in enumerate(anatomy.cache_contexts)
+        ],
+        "state_bytes": None if anatomy.attention.layers is None else anatomy.attention.state_bytes,
+        "blocks_not_loaded": list(anatomy.attention.skipped),
+        "sliding_window_tokens": anatomy.attention.window_tokens,
         "tokenizer": anatomy.tokenizer,
         "tokenizer_pre": anatomy.tokenizer_pre,
         "vocab_size": anatomy.vocab_size,
