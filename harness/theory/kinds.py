@@ -14,15 +14,11 @@ from typing import Any
 from harness.errors import UsageError
 from harness.spec import RunSpec
 from harness.theory.gguf import Header
+from harness.theory.settings import name_set
 from harness.theory.tensor_types import ForeignType, Origin
 
-
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
 #: Every architecture that llama.cpp 0c1e570 loads. Source: src/llama-arch.cpp LLM_ARCH_NAMES.
-KNOWN_ARCHITECTURES = _names(
+KNOWN_ARCHITECTURES = name_set(
     "clip llama llama4 deci falcon grok gpt2 gptj gptneox mpt baichuan starcoder refact bert modern-bert "
     "nomic-bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert bloom stablelm qwen qwen2 qwen2moe "
     "qwen2vl qwen3 qwen3moe qwen3next qwen3vl qwen3vlmoe qwen35 qwen35moe qwen4exp phi2 phi3 phimoe plamo plamo2 "
@@ -38,22 +34,22 @@ KNOWN_ARCHITECTURES = _names(
     "kimi-linear kimi-k3 glm5-next talkie mellum nanbeige qwen3tts pockettts"
 )
 
-#: Encoders: no cache, every token looks at every other. Source: src/llama-model.cpp create_memory, the cases without one.
-_ENCODERS = _names(
+#: Encoders: every token looks at every other. Source: src/llama-model.cpp create_memory, the cases without a cache; and t5encoder.cpp.
+ENCODERS = name_set(
     "bert jina-bert-v2 jina-bert-v3 nomic-bert nomic-bert-moe neo-bert eurobert modern-bert gemma-embedding t5encoder"
 )
 #: Decoders that were trained to embed and have no output matrix. Source: src/models/llama-embed.cpp.
-_EMBEDDERS = _names("llama-embed")
+_EMBEDDERS = name_set("llama-embed")
 #: Source: src/llama-arch.cpp llm_arch_is_diffusion.
-_TEXT_DIFFUSION = _names("dream llada llada-moe rnd1")
+TEXT_DIFFUSION = name_set("dream llada llada-moe rnd1")
 #: Architectures that always have a table of positions.
-_LEARNED_POSITIONS = _names("bert gpt2 starcoder")
+_LEARNED_POSITIONS = name_set("bert gpt2 starcoder")
 #: What needs the context of the model that it guesses for. Source: src/models/eagle3.cpp, dflash.cpp, gemma4-assistant.cpp.
-_DRAFTS = _names("eagle3 dflash gemma4-assistant")
+_DRAFTS = name_set("eagle3 dflash gemma4-assistant")
 #: Source: src/models/wavtokenizer-dec.cpp (takes codes of sound), pockettts.cpp (its latents come from the projector's file).
-_SOUND = _names("wavtokenizer-dec pockettts")
+_SOUND = name_set("wavtokenizer-dec pockettts")
 #: Source: loader.py IMG_ARCH_LIST of city96/ComfyUI-GGUF, and "pig" of gguf-connector, which that reads too.
-_IMAGE = _names("flux sd1 sdxl sd3 aura hidream cosmos ltxv hyvid wan lumina2 qwen_image pig")
+_IMAGE = name_set("flux sd1 sdxl sd3 aura hidream cosmos ltxv hyvid wan lumina2 qwen_image pig")
 #: How tensors of image models begin that name no architecture, as stable-diffusion.cpp writes them.
 _IMAGE_TENSORS = ("model.diffusion_model.", "first_stage_model.", "double_blocks.", "cond_stage_model.")
 
@@ -181,7 +177,7 @@ def find_kind(header: Header) -> FileKind:
     foreign = next((tensor.foreign for tensor in header.tensors if tensor.foreign), None)
     kind = _find_kind(header)
     is_causal = header.hparam("attention.causal", True) is not False and kind is not Kind.TEXT_DIFFUSION
-    reads_at_once = not is_causal or architecture in _ENCODERS or kind is Kind.ENCODER_DECODER
+    reads_at_once = not is_causal or architecture in ENCODERS or kind is Kind.ENCODER_DECODER
     steps = kind in (Kind.TEXT, Kind.EMBEDDING, Kind.UNKNOWN) and not reads_at_once
     has_weights = any(tensor.n_elements for tensor in header.tensors)
     found = FileKind(kind, architecture, reads_at_once, steps, _count_positions(header), has_weights)
@@ -213,10 +209,10 @@ def _find_language_kind(header: Header) -> Kind:
     """Tell language models apart by what they do with a text."""
     if header.architecture == "t5":
         return Kind.ENCODER_DECODER
-    if header.architecture in _TEXT_DIFFUSION:
+    if header.architecture in TEXT_DIFFUSION:
         return Kind.TEXT_DIFFUSION
     pooled = header.hparam("pooling_type") in _POOLING
-    if header.architecture in _ENCODERS | _EMBEDDERS or pooled or header.hparam("attention.causal") is False:
+    if header.architecture in ENCODERS | _EMBEDDERS or pooled or header.hparam("attention.causal") is False:
         return Kind.EMBEDDING
     return Kind.TEXT
 
