@@ -219,7 +219,7 @@ def answer_here(catalog: Any, question: Question, results: pathlib.Path, machine
     import dataclasses
 
     from harness.answers.prediction import OwnMachine, predict_own
-    from harness.answers.rates import name_host
+    from harness.answers.rates import is_shared, name_host
     from harness.cli.journals import own_journals, read_measured, read_roofs
     from harness.machine import available_memory_bytes, describe_machine
     from harness.roof import ARITHMETIC, READING, latest, reading_for
@@ -227,7 +227,7 @@ def answer_here(catalog: Any, question: Question, results: pathlib.Path, machine
     journals = own_journals(results)
     measured, roof = read_measured(journals, catalog), latest(read_roofs(journals))
     host = name_host(describe_machine())
-    labels = {item.machine_label: item.kind for item in measured if not item.machine_label.endswith(" + CPU")}
+    labels = {item.machine_label: item.kind for item in measured if not is_shared(item.record)}
     for test in roof.tests if roof else ():
         labels.setdefault(host if test.kind == "cpu" else test.description, test.kind if test.kind == "cpu" else "gpu")
     question = dataclasses.replace(question, memory_bytes=question.memory_bytes or available_memory_bytes())

@@ -114,6 +114,7 @@ def _choose(entries: Sequence[Entry], room_bytes: int) -> tuple[list[tuple[str, 
 
 def _files_of(entry: Entry) -> Iterator[tuple[str, pathlib.Path, int]]:
     """(name, first file, bytes of all parts) of a model's files on this disk; what Ollama's bare name stood for comes first."""
+    from harness.sources.model_file import model_size_bytes
     from harness.sources.ollama_store import find_ollama
     from harness.sources.references import find_on_disk
 
@@ -125,19 +126,12 @@ def _files_of(entry: Entry) -> Iterator[tuple[str, pathlib.Path, int]]:
         except UsageError:
             continue
         if path is not None:
-            size = sum(part.stat().st_size for part in _parts(path))
-            yield f"{entry.name}:{quantization.lower()}", path, size
+            yield f"{entry.name}:{quantization.lower()}", path, model_size_bytes(path)
     try:
         path = find_ollama(entry.name)
         yield f"{entry.name} (Ollama's)", path, path.stat().st_size
     except UsageError:
         pass
-
-
-def _parts(path: pathlib.Path) -> list[pathlib.Path]:
-    """A model's file, or all of them where its name is that of a first part (``…-00001-of-00003.gguf``)."""
-    stem, marker, _ = path.name.partition("-00001-of-")
-    return sorted(path.parent.glob(f"{stem}-*-of-*.gguf")) if marker else [path]
 
 
 def _run_one(path: pathlib.Path, keeper: Keeper, options: dict[str, Any]) -> TextRun:

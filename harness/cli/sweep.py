@@ -31,6 +31,7 @@ from harness.cli.options import (
 )
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
 from harness.cli.progress import Progress, byte_bar
+from harness.cli.writing import say
 from harness.devices import Survey, explain_absence, survey_devices
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, HarnessError, NativeError, StoreError, UsageError
 from harness.layer_row import LayerRow
@@ -214,7 +215,7 @@ def _refuse_split(options: dict[str, Any], survey: Survey) -> None:
 
 def _find(reference: str) -> str:
     with byte_bar(reference) as show:
-        return str(resolve(reference, show))
+        return str(resolve(reference, show, say))
 
 
 def _describe_file(spec: RunSpec) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from harness.cli.options import (
 )  # fmt: skip
 from harness.cli.picture import check_picture_path, write_picture
 from harness.cli.progress import byte_bar
+from harness.cli.writing import say
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, HarnessError, NativeError, StoreError, UsageError
 from harness.machine import available_memory_bytes, count_physical_cores
 from harness.record import Failure
@@ -118,7 +119,7 @@ def _find_model(references: Sequence[str]) -> tuple[str, pathlib.Path]:
     if not references:
         return "smollm2:135m", default_model()
     with byte_bar(references[0]) as show:
-        path = resolve(references[0], show)
+        path = resolve(references[0], show, say)
     # A picture or a page should not tell where on somebody's disk a file lies.
     label = name_reference(references[0])
     return (path.name if pathlib.PurePath(label).name == path.name else label), path
