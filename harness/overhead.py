@@ -30,6 +30,7 @@ from harness.spec import RunSpec
 from harness.theory.anatomy import name_file_type
 from harness.theory.attention import count_layers, describe_attention, tell_skipped
 from harness.theory.gguf import BytesSource, Header, read_header
+from harness.theory.kinds import find_kind, suit_batches
 from harness.theory.ledger import (
     CUDA_CONTEXT_BYTES,
     CardFit,
@@ -154,17 +155,19 @@ def _label(reference: str) -> str:
 
 
 def make_spec(model: Model, n_ctx: int, options: dict[str, Any]) -> RunSpec:
-    """Describe a run in a context of n_ctx tokens: a prompt and one token, the rest of the context left free.
+    """Describe a run in a context of n_ctx tokens: a prompt and one token, the rest of the context left free; the whole context as
+    a prompt where a model reads it at once.
 
     Raises
     ------
     UsageError : the options contradict each other.
     """
-    n_prompt = max(min(PROMPT_TOKENS, n_ctx - 1), 1)
-    spec = RunSpec(
-        model=str(model.path or model.label), n_prompt=n_prompt, n_gen=1, n_depth=max(n_ctx - n_prompt - 1, 0), **options
-    )  # fmt: skip
-    return spec.with_threads(count_physical_cores())
+    kind = find_kind(model.header)
+    n_prompt = n_ctx if kind.reads_at_once else max(min(PROMPT_TOKENS, n_ctx - 1), 1)
+    n_gen = 0 if kind.reads_at_once else 1
+    n_depth = max(n_ctx - n_prompt - n_gen, 0)
+    spec = RunSpec(str(model.path or model.label), n_prompt=n_prompt, n_gen=n_gen, n_depth=n_depth, **options)
+    return suit_batches(kind, spec, options, model.label)[0].with_threads(count_physical_cores())
 
 
 # --- predicted --------------------------------------------------------------------------------------------------------

@@ -75,7 +75,11 @@ class Build:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The file that ran. size_bytes is what llama.cpp counts (tensors only), file_size_bytes what the disk holds."""
+    """The file that ran, all parts of a split one.
+
+    size_bytes is what llama.cpp counts (tensors only), file_size_bytes what the disk holds.
+    file_sha256 of a split model is over its parts' own (`sources.model_file.hash_file`); file_name is the first part's.
+    """
 
     file_name: str
     description: str

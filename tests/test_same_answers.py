@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import cli
+from harness.cli.asking import suit
 from harness.sources.gguf_file import read_file_header
 from harness.spec import RunSpec
 from harness.theory.attention import describe_attention, loaded_tensors
@@ -182,11 +183,15 @@ def test_a_cache_that_is_not_known_does_not_fit(tmp_path):
     assert "does not state how large its recurrent layers' state is" in said
 
 
-def test_a_context_beyond_what_a_model_was_trained_for_is_said(tmp_path):
+def test_a_context_beyond_what_a_model_was_trained_for_is_said(tmp_path, capsys):
     file = tmp_path / "plain.gguf"
     file.write_bytes(MODELS["plain"].build(data=True))
     done = CliRunner().invoke(cli, ["predict", "-m", str(file), "--bandwidth", "50GB/s", "--kind", "cpu", "-d", "9000"])
     assert "trained for 8192 tokens of context, and 9000 are asked for" in " ".join(done.stdout.split())
+    suit([RunSpec(str(file), n_prompt=0, n_gen=1, n_depth=9000), RunSpec(str(file), n_prompt=512, n_gen=0)], {})
+    assert "trained for 8192 tokens of context, and 9001 are asked for" in " ".join(capsys.readouterr().err.split())
+    suit([RunSpec(str(file), n_prompt=512, n_gen=0)], {})
+    assert capsys.readouterr().err == ""
 
 
 def test_a_window_bounds_the_roof_at_depth():

@@ -23,6 +23,7 @@ from harness.cli.options import (
 )  # fmt: skip
 from harness.cli.picture import check_picture_path, write_picture
 from harness.cli.progress import byte_bar
+from harness.cli.writing import say
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, HarnessError, NativeError, StoreError, UsageError
 from harness.machine import available_memory_bytes, count_physical_cores
 from harness.record import Failure
@@ -34,6 +35,7 @@ from harness.spec import RunSpec, defaults, parameters, whole_numbers
 from harness.store import utc_now
 from harness.theory.attention import CACHE_TYPES, Context, describe_attention
 from harness.theory.gguf import Header
+from harness.theory.kinds import Question, refuse
 from harness.theory.settings import read_count
 from harness.theory.split import part_names, split_count
 from harness.theory.time_ledger import SCHEMA, WARMUP_TOKENS, TimePlan, build_ledger, count_reads
@@ -90,6 +92,7 @@ def account_for_time(options: dict[str, Any]) -> int:
     check_picture_path(options["plot"])
     label, path = _find_model(options["models"])
     header = read_file_header(path)
+    refuse(header, Question.TEXT, label)
     plan, remarks = make_plan(path, header, options)
     with Keeper("time-ledger", options["results"], save=options["save"]) as keeper:
         raw, failure, interrupted = collect(plan, keeper)
@@ -116,7 +119,7 @@ def _find_model(references: Sequence[str]) -> tuple[str, pathlib.Path]:
     if not references:
         return "smollm2:135m", default_model()
     with byte_bar(references[0]) as show:
-        path = resolve(references[0], show)
+        path = resolve(references[0], show, say)
     # A picture or a page should not tell where on somebody's disk a file lies.
     label = name_reference(references[0])
     return (path.name if pathlib.PurePath(label).name == path.name else label), path

@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from harness.errors import HarnessError, UsageError
 from harness.safe_json import read_json
-from harness.safe_names import MAX_PARTS, below, find_commit, find_digest, is_relative_name, is_repository
+from harness.safe_names import below, find_commit, find_digest, is_relative_name, is_repository
 from harness.sources.choice import (
     byte_split_of,
     choose,
@@ -44,12 +44,10 @@ from harness.sources.remote import (
     fetch_into,
     probe,
 )
-from harness.theory.split import part_names
+from harness.theory import split
 from harness.units import MIB
 
 Remark = Callable[[str], None]
-
-_PART = re.compile(r"-([0-9]{5})-of-([0-9]{5})\.gguf$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +93,9 @@ def list_parts(file: HubFile) -> tuple[HubFile, ...]:
 
     Raises
     ------
-    HarnessError : this is a later part.
+    UsageError : this is a later part.
     """
-    match = _PART.search(file.name)
-    if match is None or int(match[2]) < 2:
-        return (file,)
-    if int(match[1]) != 1:
-        first = _PART.sub(f"-00001-of-{match[2]}.gguf", file.name)
-        raise HarnessError(f"{file.name} is a later part of a split model; name its first part, {first}.")
-    if int(match[2]) > MAX_PARTS:
-        raise HarnessError(
-            f"{file.name} says that it is one of {int(match[2])} files, which no model has; check the name."
-        )
-    return tuple(HubFile(file.repository, name, file.revision) for name in part_names(file.name, int(match[2])))
+    return tuple(HubFile(file.repository, name, file.revision) for name in split.list_parts(file.name))
 
 
 # --- what is on this disk ---------------------------------------------------------------------------------------------
