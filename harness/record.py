@@ -6,12 +6,11 @@ Nothing here is derived: means, medians, rates and intervals are computed by `ha
 from __future__ import annotations
 
 import dataclasses
-import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.spec import RunSpec
+from harness.spec import RunSpec, cell_key
 
 #: History of the line format.
 #: 1 (2026-11): first.
@@ -76,7 +75,11 @@ class Build:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The file that ran. size_bytes is what llama.cpp counts (tensors only), file_size_bytes what the disk holds."""
+    """The file that ran, all parts of a split one.
+
+    size_bytes is what llama.cpp counts (tensors only), file_size_bytes what the disk holds.
+    file_sha256 of a split model is over its parts' own (`sources.model_file.hash_file`); file_name is the first part's.
+    """
 
     file_name: str
     description: str
@@ -171,7 +174,11 @@ class Telemetry:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a cell has no result: the phase it died in, one sentence, and the engine's last words."""
+    """Why a cell has no result: the phase it died in, one sentence, and the engine's last words.
+
+    reason is the message without what was tried, where there is such a part; trouble is what ran out or went away, by
+    `harness.last_words`, where its words say so.
+    """
 
     phase: str
     message: str
@@ -179,6 +186,8 @@ class Failure:
     signal: int | None = None
     exit_code: int | None = None
     log: tuple[str, ...] = ()
+    reason: str | None = None
+    trouble: str | None = None
 
     @property
     def sentence(self) -> str:
@@ -228,10 +237,29 @@ class Record:
         return tuple(sample for sample in self.samples if not sample.is_warmup)
 
 
+def machine_key(machine: Machine) -> tuple[str, int, int]:
+    """What makes a machine the same one: CPU, physical cores, memory in GiB, as its folder's name has it."""
+    return (machine.cpu, machine.n_cores_physical, round(machine.memory_bytes / 1024**3))
+
+
+def is_same_model(first: Record, second: Record) -> bool:
+    """Whether two records are of one file: by its hash where both know it, else by its name."""
+    hashes = [record.model.file_sha256 if record.model else None for record in (first, second)]
+    if all(hashes):
+        return hashes[0] == hashes[1]
+    return first.asked.file_name == second.asked.file_name
+
+
+def record_key(record: Record, *, but: Collection[str] = ()) -> tuple[Any, ...]:
+    """The key by which records of several machines and models are the same: machine, model, and `cell_key` without `but`."""
+    sha256 = record.model.file_sha256 if record.model else None
+    return (machine_key(record.machine), sha256 or record.asked.file_name, cell_key(record.asked, but={"model", *but}))
+
+
 def to_json(record: Record) -> dict[str, Any]:
     """Turn a record into plain JSON values; of the model's path only the file name is kept, since paths name people."""
     values = dataclasses.asdict(record)
-    values["asked"]["model"] = pathlib.PurePath(record.asked.model).name
+    values["asked"]["model"] = record.asked.file_name
     return {"schema": values.pop("schema"), "kind": "failure" if record.failure else "result", **values}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness import harmless
 from harness.render import page
+from harness.spec import cell_key
 from harness.theory.ledger import CardFit, Fit, Forecast, Measurement, Report, Row, make_ledger
 from harness.theory.memory import COMPUTE, HOST, KV, MAPPED, OUTPUT, RECURRENT, REPACKED
 from harness.theory.resident import UNREAD, UNTOUCHED
@@ -17,6 +18,9 @@ from harness.units import MIB, format_gb
 #: History of the data: of ``-o json`` and of the lines of kind ``overhead`` in journals.
 #: 1 (2026-11): first.
 SCHEMA = 1
+
+#: Of what was asked: the model has a field of its own, and n_ctx is prompt, generation and depth together.
+_SAID_ELSEWHERE = ("model", "n_gen", "n_depth")
 
 
 def render_table(report: Report) -> str:
@@ -292,7 +296,7 @@ def _tell_card(card: CardFit) -> list[str]:
     if card.n_fitting:
         parts = [
             f"weights {format_gb(card.price.device_weights_bytes)}",
-            f"KV {format_gb(card.price.device_cache_bytes)}",
+            f"cache {format_gb(card.price.device_cache_bytes)}",
             "compute not known" if card.compute_bytes is None else f"compute up to {format_gb(card.compute_bytes)}",
         ]
         if card.context_bytes:
@@ -331,7 +335,7 @@ def export_report(report: Report) -> dict[str, Any]:
         "n_layers": report.subject.n_layers,
         "n_ctx_train": report.subject.n_ctx_train,
         "n_ctx": spec.n_ctx,
-        "asked": {name: value for name, value in spec.to_dict().items() if name in _ASKED},
+        "asked": dict(cell_key(spec, but=_SAID_ELSEWHERE)),
         "flash_attn": measured.flash_attn if measured else report.forecast.flash_attn,
         "load_mode": measured.load_mode if measured else None,
         "layers_by_device": measured.layers_by_device if measured else None,
@@ -351,12 +355,6 @@ def export_report(report: Report) -> dict[str, Any]:
             dict.fromkeys((*report.remarks, *(text for item in report.forecasts for text in item.remarks)))
         ),
     }
-
-
-_ASKED = (
-    "n_gpu_layers", "split_mode", "main_gpu", "tensor_split", "mmap", "repack", "n_batch", "n_ubatch", "type_k", "type_v",
-    "no_kv_offload", "flash_attn", "n_threads", "n_prompt",
-)  # fmt: skip
 
 
 def _export_row(row: Row) -> dict[str, Any]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.record import machine_key
 from harness.render.plot_ledger import draw_kept_ledger
 from harness.render.plot_time import draw_token_time
 from harness.render.report.material import Line, Material
 from harness.render.report.parts import Cell, Chart, Facts, Part, Prose, Table
 from harness.render.time_ledger import PART_NAMES, STEP_NAMES
+from harness.spec import RunSpec, cell_key
 from harness.theory.time_ledger import DISPATCH, PARTS, DepthLedger, Gap, TimeLedger, WholeToken, build_ledger
 from harness.units import format_duration, format_rate
 
@@ -26,7 +29,7 @@ _ASKED = (
 
 def show_memory(material: Material) -> Sequence[Part]:
     """Memory ledgers: each line of each one, and what the process took in all; of the same question the latest answer."""
-    lines, n_older = _latest(material, "overhead", "n_ctx", "asked")
+    lines, n_older = _latest(material, "overhead")
     parts: list[Part] = []
     for line in lines:
         parts += _show_one_memory(material, line.values)
@@ -95,7 +98,7 @@ def _bytes_cell(size: int | None) -> Cell | str:
 
 def show_token_time(material: Material) -> Sequence[Part]:
     """Time ledgers: a token by its parts and operations, what the cache and an application add, and loading."""
-    lines, n_older = _latest(material, "time-ledger", "asked")
+    lines, n_older = _latest(material, "time-ledger")
     parts: list[Part] = []
     for line in lines:
         ledger = build_ledger(line.values, roof_bytes_per_s=line.values.get("roof_bytes_per_s"))
@@ -265,16 +268,23 @@ def _ns(duration_ns: float | None) -> Cell | str:
 # --- both -------------------------------------------------------------------------------------------------------------
 
 
-def _latest(material: Material, kind: str, *keys: str) -> tuple[list[Line], int]:
+def _latest(material: Material, kind: str) -> tuple[list[Line], int]:
     """Of each machine, model and question the latest line, in the order of the files, and how many older ones there are."""
-    found: dict[str, Line] = {}
     lines = material.of(kind)
-    for line in sorted(lines, key=lambda line: str(line.values.get("time_utc") or "")):
-        values = line.values
-        model = values["model"] if isinstance(values["model"], str) else values["model"].get("file_name")
-        found[repr((material.machine_name(line.machine), model, *(values.get(key) for key in keys)))] = line
+    found = {_question(line): line for line in sorted(lines, key=lambda line: str(line.values.get("time_utc") or ""))}
     kept = {id(line) for line in found.values()}
     return [line for line in lines if id(line) in kept], len(lines) - len(kept)
+
+
+def _question(line: Line) -> tuple[Any, ...]:
+    """What a ledger was about: two of the same are one, made again. A ledger of time says what it asked beside its cell."""
+    model = line.values["model"]
+    name = model if isinstance(model, str) else model.get("file_sha256") or model.get("file_name")
+    asked = dict(line.values.get("asked") or {})
+    spec = RunSpec.from_dict({"model": "", "n_prompt": 1, **asked.pop("spec", asked)})
+    rest = {key: value for key, value in asked.items() if key not in RunSpec.__dataclass_fields__}
+    context = line.values.get("n_ctx")
+    return (machine_key(line.machine), name, context, cell_key(spec, but=("model",)), json.dumps(rest, sort_keys=True))
 
 
 def _tell_older(count: int) -> list[str]:

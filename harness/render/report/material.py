@@ -10,7 +10,7 @@ from harness.answers.prediction import Answer
 from harness.answers.published import PublishedMachine
 from harness.answers.rates import Measured
 from harness.errors import StoreError
-from harness.record import Machine, Record, from_json, read
+from harness.record import Machine, Record, from_json, machine_key, read
 from harness.text_run import KIND as TEXT_KIND
 from harness.text_run import TextRun, text_run_from_json
 
@@ -94,8 +94,3 @@ class Material:
         cpu, cores, memory_gib = machine_key(machine)
         same = [other for other in self.machines if other.cpu == cpu]
         return cpu if len(same) < 2 else f"{cpu}, {cores} cores, {memory_gib} GiB"
-
-
-def machine_key(machine: Machine) -> tuple[str, int, int]:
-    """What makes a machine the same one: CPU, physical cores, memory in GiB, as its folder's name has it."""
-    return (machine.cpu, machine.n_cores_physical, round(machine.memory_bytes / 1024**3))

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from harness.record import Machine, Record
+from harness.record import Machine, Record, machine_key, record_key
 from harness.render.figure import PALETTE, new_figure
 from harness.render.report.answers import show_predictions, show_published, show_roofline
 from harness.render.report.ledgers import show_memory, show_token_time
-from harness.render.report.material import Material, machine_key
+from harness.render.report.material import Material
 from harness.render.report.parts import Cell, Chart, Facts, Footnotes, Part, Points, Prose, Table
 from harness.render.report.picture import plain
+from harness.render.table import spell_settings
+from harness.spec import find_varied
 from harness.stats import Summary, median, median_interval, summarize
 from harness.text_run import TextRun, rate
 from harness.units import format_duration, format_gb, format_mib, format_params, format_rate
@@ -49,8 +51,8 @@ def _count_things(material: Material) -> str:
     names = {_file_name(record) for record in material.records} | {
         run.model.file_name for run in material.texts if run.model
     }
-    parts = [_number(len(material.records), "measured cell"), _number(len(material.texts), "written text")]
-    counted = " and ".join(part for part in parts if not part.startswith("no "))
+    things = {"measured cell": len(material.records), "written text": len(material.texts)}
+    counted = " and ".join(_number(count, noun) for noun, count in things.items() if count)
     where = _number(len(material.machines), "machine")
     if not counted:
         return f"There are {_number(len(material.lines), 'line')} of other kinds from {where}, and no measured cell."
@@ -59,7 +61,7 @@ def _count_things(material: Material) -> str:
 
 def _tell_best(material: Material, kind: str) -> str | None:
     """The quickest record of pure prompt processing or generation, with its interval and what it was."""
-    wanted = [record for record in material.records if _pure_kind(record) == kind and not record.failure]
+    wanted = [record for record in material.records if record.asked.kind == kind and not record.failure]
     if not wanted:
         return None
     best = max(wanted, key=lambda record: summarize(record).rate_tok_per_s)
@@ -130,20 +132,30 @@ def show_speeds(material: Material) -> Sequence[Part]:
         return []
     footnotes = Footnotes()
     several = len(material.machines) > 1
-    rows = [_speed_row(material, record, footnotes, several) for record in records]
+    settings = _find_settings(records, "n_threads", "n_gpu_layers", "n_depth")
+    rows = [_speed_row(material, record, footnotes, several, settings) for record in records]
     headers = ["model", "size", "test", "threads", "layers", "t/s", "95 % interval", "reps", "when"]
+    if settings:
+        headers.insert(5, "settings")
     table = Table(["machine", *headers] if several else headers, rows, footnotes.texts())
     charts: list[Part] = []
     for kind, title in (("pp", "Prompt processing"), ("tg", "Text generation")):
-        pure = [record for record in records if _pure_kind(record) == kind]
+        pure = [record for record in records if record.asked.kind == kind]
         # Of what was measured again, the latest bar: the table has them all.
-        chosen = list({_bar_label(material, record, pure): record for record in pure}.values())
+        chosen = list({record_key(record): record for record in pure}.values())
         if chosen:
             charts.append(_speed_chart(material, chosen[-MAX_BARS:], title))
     return [*charts, table]
 
 
-def _speed_row(material: Material, record: Record, footnotes: Footnotes, several: bool) -> list[Cell | str]:
+def _find_settings(records: Sequence[Record], *shown: str) -> list[str]:
+    """The parameters that tell records apart and have no column of their own."""
+    return [name for name in find_varied(record.asked for record in records) if name not in shown]
+
+
+def _speed_row(
+    material: Material, record: Record, footnotes: Footnotes, several: bool, settings: Sequence[str]
+) -> list[Cell | str]:
     summary = summarize(record)
     size = record.model.size_bytes if record.model else None
     row: list[Cell | str] = [
@@ -160,6 +172,8 @@ def _speed_row(material: Material, record: Record, footnotes: Footnotes, several
         Cell(str(summary.n_samples), summary.n_samples),
         record.time_utc[:16].replace("T", " "),
     ]
+    if settings:
+        row.insert(5, spell_settings(record.asked, settings))
     return [material.machine_name(record.machine), *row] if several else row
 
 
@@ -208,6 +222,8 @@ def _bar_label(material: Material, record: Record, others: Sequence[Record]) -> 
         parts.append(f"{record.asked.n_threads} threads")
     if len({_layers(other) for other in others}) > 1:
         parts.append(_layers(record))
+    if settings := _find_settings(others, "n_threads", "n_gpu_layers", "n_depth"):
+        parts.append(spell_settings(record.asked, settings))
     if len(material.machines) > 1:
         parts.append(_shorten(material.machine_name(record.machine), 24))
     return " · ".join(parts)
@@ -217,65 +233,61 @@ def _bar_label(material: Material, record: Record, others: Sequence[Record]) -> 
 
 
 def show_layers(material: Material) -> Sequence[Part]:
-    """Cells that differ in nothing but the layers on the GPU, as one line each."""
+    """Every placement that a sweep measured, and what else differs in nothing but the layers on the GPU; as one line each."""
     groups: dict[tuple[Any, ...], dict[int, Record]] = {}
     for record in material.records:
-        asked = record.asked
-        key = (
-            record.machine,
-            _model_name(record),
-            asked.test,
-            asked.n_threads,
-            asked.n_batch,
-            asked.n_ubatch,
-            asked.type_k,
-            asked.type_v,
-        )
-        groups.setdefault(key, {})[asked.n_gpu_layers] = record
-    sweeps = {key: cells for key, cells in groups.items() if len(cells) > 1}
-    if not sweeps:
+        key = record_key(record, but=("n_gpu_layers",))
+        groups.setdefault(key, {})[record.asked.n_gpu_layers] = record
+    curves = [
+        [cells[count] for count in sorted(cells)]
+        for cells in groups.values()
+        if len(cells) > 1 or any(record.command == "sweep" for record in cells.values())
+    ]
+    if not curves:
         return []
-    rows: list[list[Cell | str]] = []
-    for key, cells in sweeps.items():
-        for layers, record in sorted(cells.items()):
-            summary = summarize(record)
-            shown = Cell("all" if layers < 0 else str(layers), 1e9 if layers < 0 else layers)
-            rows.append(
-                [
-                    key[1],
-                    key[2],
-                    shown,
-                    Cell(format_rate(summary.rate_tok_per_s), summary.rate_tok_per_s),
-                    _interval(summary),
-                    _layers(record),
-                ]
-            )
-    table = Table(("model", "test", "-ngl", "t/s", "95 % interval", "what ran"), rows)
-    return [*(_layer_charts(sweeps)), table]
+    settings = _find_settings([record for curve in curves for record in curve], "n_gpu_layers", "n_depth")
+    several = len(material.machines) > 1
+    rows = [_layer_row(material, record, settings, several) for curve in curves for record in curve]
+    headers = ["model", "test", "-ngl", *["settings"] * bool(settings), "t/s", "95 % interval", "what ran"]
+    return [*_layer_charts(curves, settings), Table(["machine", *headers] if several else headers, rows)]
 
 
-def _layer_charts(sweeps: Mapping[tuple[Any, ...], Mapping[int, Record]]) -> list[Chart]:
+def _layer_row(material: Material, record: Record, settings: Sequence[str], several: bool) -> list[Cell | str]:
+    summary, layers = summarize(record), record.asked.n_gpu_layers
+    return [
+        *[material.machine_name(record.machine)] * several,
+        _model_name(record),
+        record.asked.test,
+        Cell("all" if layers < 0 else str(layers), 1e9 if layers < 0 else layers),
+        *[spell_settings(record.asked, settings)] * bool(settings),
+        Cell(format_rate(summary.rate_tok_per_s), summary.rate_tok_per_s),
+        _interval(summary),
+        _layers(record),
+    ]
+
+
+def _layer_charts(curves: Sequence[Sequence[Record]], settings: Sequence[str]) -> list[Chart]:
     charts = []
-    for kind in ("pp", "tg"):
-        chosen = {key: cells for key, cells in sweeps.items() if key[2].startswith(kind) and "+" not in key[2]}
+    for kind, title in (("pp", "Prompt processing"), ("tg", "Text generation")):
+        chosen = [curve for curve in curves if len(curve) > 1 and curve[0].asked.kind == kind]
         if chosen:
-            charts.append(_layer_chart(chosen, "Prompt processing" if kind == "pp" else "Text generation"))
+            charts.append(_layer_chart(chosen, title, settings))
     return charts
 
 
-def _layer_chart(sweeps: Mapping[tuple[Any, ...], Mapping[int, Record]], title: str) -> Chart:
+def _layer_chart(curves: Sequence[Sequence[Record]], title: str, settings: Sequence[str]) -> Chart:
     def draw(theme: str) -> Any:
         from harness.render.figure import add_legend
 
         figure, axis = new_figure(theme=theme)
-        for at, (key, cells) in enumerate(sweeps.items()):
-            points = sorted(
-                (_offloaded(record), summarize(record)) for record in cells.values() if _offloaded(record) is not None
-            )
-            places = [place for place, _ in points]
+        for at, curve in enumerate(curves):
+            known = [(place, summarize(record)) for record in curve if (place := _offloaded(record)) is not None]
+            points = sorted(known, key=lambda point: point[0])
+            first = curve[0]
+            parts = (f"{_model_name(first)} {first.asked.test}", spell_settings(first.asked, settings))
             axis.plot(
-                places, [summary.rate_tok_per_s for _, summary in points], marker="o", color=PALETTE[at % len(PALETTE)],
-                label=plain(_shorten(f"{key[1]} {key[2]}", 50)),
+                [place for place, _ in points], [summary.rate_tok_per_s for _, summary in points], marker="o",
+                color=PALETTE[at % len(PALETTE)], label=plain(" · ".join(_shorten(part, 50) for part in parts if part)),
             )  # fmt: skip
         axis.set_xlabel("layers that ran on a GPU or another machine")
         axis.set_ylabel(f"{title}, tokens/s")
@@ -462,7 +474,7 @@ def _number(count: int, noun: str) -> str:
 
 
 def _file_name(record: Record) -> str:
-    return record.model.file_name if record.model else record.asked.model.replace("\\", "/").rsplit("/", 1)[-1]
+    return record.model.file_name if record.model else record.asked.file_name
 
 
 def _is_synthetic(record: Record) -> bool:
@@ -475,12 +487,6 @@ def _model_name(record: Record) -> str:
         return _file_name(record)
     name = f"{record.model.description}, {format_params(record.model.n_params)}"
     return f"{name} (synthetic)" if record.model.is_synthetic else name
-
-
-def _pure_kind(record: Record) -> str:
-    """pp, tg or neither."""
-    asked = record.asked
-    return "" if asked.n_prompt and asked.n_gen else "pp" if asked.n_prompt else "tg"
 
 
 def _interval(summary: Summary) -> str:
