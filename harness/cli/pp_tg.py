@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from harness.cli import terminal
+from harness.cli.asking import suit
 from harness.cli.keeper import Keeper
 from harness.cli.options import (
     Pair,
@@ -24,7 +25,7 @@ from harness.cli.options import (
 from harness.cli.progress import Progress, byte_bar
 from harness.cli.writing import say
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError
-from harness.machine import available_memory_bytes
+from harness.host_memory import available_memory_bytes
 from harness.record import Record
 from harness.render.formats import FORMATS
 from harness.rpc import check_servers
@@ -90,7 +91,7 @@ def command(models: Sequence[str], **options: Any) -> None:
         n_pg=options["n_pg"],
         **{name: options[name] for name in ("repetitions", "warmup", "delay_s", "seed")},
     )
-    cells = grid.cells()
+    cells = suit(grid.cells(), options)
     check_servers(list(dict.fromkeys(endpoint for cell in cells for endpoint in cell.rpc)))
     _warn_if_too_large(grid.models)
     records: list[Record] = []

@@ -10,12 +10,14 @@ import click
 
 from harness.catalog import Entry
 from harness.cli import terminal
+from harness.cli.asking import read_for
 from harness.cli.keeper import Keeper
 from harness.cli.options import results_option, save_option
 from harness.cli.writing import say, writing_options
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError, UsageError
-from harness.machine import available_memory_bytes
+from harness.host_memory import available_memory_bytes
 from harness.text_run import REFERENCE_PROMPT, TextRequest, TextRun, text_run_to_json
+from harness.theory.kinds import Question
 from harness.units import format_gb
 
 _EXAMPLES = f"""
@@ -98,6 +100,11 @@ def _choose(entries: Sequence[Entry], room_bytes: int) -> tuple[list[tuple[str, 
             skipped.append((entry.name, "not on this disk"))
             continue
         name, path, size = found
+        try:
+            read_for(path, Question.TEXT)
+        except UsageError as error:
+            skipped.append((name, str(error).rstrip(".")))
+            continue
         if size > room_bytes:
             skipped.append((name, f"{format_gb(size)}, and only {format_gb(room_bytes)} of memory are free"))
         else:
