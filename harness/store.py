@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
+from harness import harmless
 from harness.errors import HarnessError, StoreError
 from harness.record import Record, from_json, to_json
 
@@ -77,7 +78,8 @@ class Journal:
         StoreError : the disk is full or the file is gone; what was written before stays.
         """
         try:
-            self._file.write(json.dumps(values, ensure_ascii=False, separators=(",", ":")) + "\n")
+            # Escaped, a name that is not UTF-8 is kept, and no line end inside a name ends the line for any reader.
+            self._file.write(harmless.escape_json(json.dumps(values, ensure_ascii=False, separators=(",", ":"))) + "\n")
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
