@@ -49,10 +49,10 @@ def command(extra: pathlib.Path | None, output: str, check: bool, prune: bool) -
 
 
 def _rows(catalog: Catalog) -> list[Row]:
-    from harness.machine import describe_machine
+    from harness.host_memory import total_memory_bytes
     from harness.sources.synth import default_cache_dir, list_synthetic
 
-    memory_bytes = describe_machine().memory_bytes
+    memory_bytes = total_memory_bytes()
     synthetic = {(item.name, item.quantization): item.size_bytes for item in list_synthetic(default_cache_dir())}
     rows = []
     for entry in catalog.entries.values():

@@ -25,7 +25,7 @@ from harness.cli.options import (
 from harness.cli.progress import Progress, byte_bar
 from harness.cli.writing import say
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError
-from harness.machine import available_memory_bytes
+from harness.host_memory import available_memory_bytes
 from harness.record import Record
 from harness.render.formats import FORMATS
 from harness.rpc import check_servers

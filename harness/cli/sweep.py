@@ -32,6 +32,7 @@ from harness.cli.options import (
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
 from harness.cli.progress import Progress, byte_bar
 from harness.cli.writing import say
+from harness.cpus import choose_threads
 from harness.devices import Survey, explain_absence, survey_devices
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, HarnessError, NativeError, StoreError, UsageError
 from harness.layer_row import LayerRow
@@ -48,7 +49,7 @@ from harness.layers import (
     measure_wire,
     recall,
 )
-from harness.machine import count_physical_cores, machine_slug
+from harness.machine import machine_slug
 from harness.overhead import find_model, plan_compute
 from harness.render.layers import Page, describe_wire, export_rows, flag_lines, render_rows, wrap
 from harness.sources.gguf_file import read_file_header
@@ -125,7 +126,7 @@ def command(models: Sequence[str], **options: Any) -> None:
     with contextlib.ExitStack() as stack:
         keeper = stack.enter_context(Keeper("sweep", options["results"], save=options["save"], resume=resumed))
         station = stack.enter_context(contextlib.closing(Station()))
-        known = recall(read_records([resumed], complain), count_physical_cores()) if resumed else {}
+        known = recall(read_records([resumed], complain), choose_threads().count) if resumed else {}
         plan = Plan(
             command="sweep",
             machine=keeper.machine,

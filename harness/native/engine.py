@@ -302,7 +302,7 @@ class Session:
     def _random_tokens(self, n_tokens: int) -> Any:
         """BOS where the model wants one, then random ids. Source: test_prompt and test_gen in llama-bench.cpp."""
         tokens = (llama_cpp.llama_token * n_tokens)(*(self._random.choices(range(self._n_vocab), k=n_tokens)))
-        if llama_cpp.llama_vocab_get_add_bos(self._vocab):
+        if n_tokens and llama_cpp.llama_vocab_get_add_bos(self._vocab):
             tokens[0] = llama_cpp.llama_vocab_bos(self._vocab)
         return tokens
 
