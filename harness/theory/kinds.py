@@ -194,8 +194,8 @@ def _find_kind(header: Header) -> Kind:
     if architecture in _BY_ARCHITECTURE:
         return _BY_ARCHITECTURE[architecture]
     names = [tensor.name for tensor in header.tensors]
-    if any(name.endswith((".lora_a", ".lora_b")) for name in names):
-        return Kind.ADAPTER
+    if "token_embd.weight" not in names and any(name.endswith((".lora_a", ".lora_b")) for name in names):
+        return Kind.ADAPTER  # with its own embeddings it is a model that has adapters built in, as graniteswitch
     if any(name.startswith(_IMAGE_TENSORS) for name in names):
         return Kind.IMAGE
     if architecture not in KNOWN_ARCHITECTURES:

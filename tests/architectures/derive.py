@@ -134,7 +134,7 @@ _FAMILIES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("glm4", _NEXTN),
     ("nanbeige", {"num_loops": 2}),
     ("gemma2 olmo2 modern-bert", _WINDOW),
-    ("gemma3", {**_WINDOW, "block_count": 7}),
+    ("gemma3 gemma-embedding", {**_WINDOW, "block_count": 7}),
     ("plamo3", {**_WINDOW, "block_count": 9}),
     ("exaone4", {**_WINDOW, "block_count": 64, "embedding_length": 64, "feed_forward_length": 64}),
     ("gemma3n", {**_WINDOW, "block_count": 22}),

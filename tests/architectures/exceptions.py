@@ -23,20 +23,29 @@ class Step(enum.Enum):
 
 _DRAFT = "drafts for another model, and llama.cpp makes its context only from that model's"
 
+_EMBEDS = "an embedding model, which writes nothing; pp computes embeddings"
+_DIFFUSES = "writes all tokens at once and over again; pp is one such pass"
+_SOUNDS = "one half of a program that speaks; llama.cpp loads it, and no prompt of words means anything to it"
+
+
+def _same(names: str, step: Step, why: str) -> dict[str, tuple[Step, str]]:
+    return dict.fromkeys(names.split(), (step, why))
+
+
 #: (the first step that cannot be done, why), by architecture.
 EXCEPTIONS: dict[str, tuple[Step, str]] = {
     "clip": (Step.LOAD, "a projector, of no use without the language model that it goes with"),
     "gptj": (Step.LOAD, "llama.cpp has its name and nothing else of it"),
-    "gemma4-assistant": (Step.CONTEXT, _DRAFT),
-    "eagle3": (Step.CONTEXT, _DRAFT),
-    "dflash": (Step.CONTEXT, _DRAFT),
-    "plm": (
-        Step.CONTEXT,
-        "llama.cpp's graph of it fails an assertion: values are handed to the cache in a shape that it refuses",
+    **_same("gemma4-assistant eagle3 dflash", Step.CONTEXT, _DRAFT),
+    "plm": (Step.CONTEXT, "llama.cpp's graph of it fails an assertion: it hands values to the cache in a shape that is refused"),
+    **_same("wavtokenizer-dec pockettts", Step.PROMPT, _SOUNDS),
+    **_same(
+        "bert modern-bert nomic-bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert gemma-embedding t5encoder "
+        "llama-embed", Step.TOKENS, _EMBEDS,
     ),
-    "t5": (Step.PROMPT, "its decoder needs an encoded text first"),
-    "gemma-embedding": (Step.PROMPT, "llama.cpp aborts unless embeddings are asked for"),
-}
+    "t5": (Step.TOKENS, "its decoder writes only about a text that was encoded before; pp encodes one"),
+    **_same("dream llada llada-moe rnd1", Step.TOKENS, _DIFFUSES),
+}  # fmt: skip
 
 
 def describe_exceptions(names: list[str]) -> str:
@@ -47,11 +56,18 @@ def describe_exceptions(names: list[str]) -> str:
         "",
         "| architecture | cannot have | because |",
         "|---|---|---|",
-        *(f"| {name} | {step.value} | {why} |" for name, (step, why) in sorted(EXCEPTIONS.items())),
+        *(f"| {', '.join(same)} | {step.value} | {why} |" for (step, why), same in _by_reason().items()),
         "",
         f"The others: {', '.join(name for name in names if name not in EXCEPTIONS)}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _by_reason() -> dict[tuple[Step, str], list[str]]:
+    found: dict[tuple[Step, str], list[str]] = {}
+    for name, reason in EXCEPTIONS.items():
+        found.setdefault(reason, []).append(name)
+    return found
 
 
 def main() -> None:
