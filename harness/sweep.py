@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import harness
 from harness.child import Worker
+from harness.cpus import choose_threads
 from harness.errors import HarnessError
-from harness.machine import count_physical_cores
 from harness.record import (
     Build,
     Caution,
@@ -31,6 +31,7 @@ from harness.record import (
 from harness.rpc import wait_for_servers
 from harness.spec import RunSpec
 from harness.store import utc_now
+from harness.telemetry import POWER_CAP
 
 #: How long a cell waits for an RPC server that the cell before it lost.
 RPC_RETURN_S = 10.0
@@ -166,7 +167,9 @@ class _Cell:
     """Collects what is heard of one cell until it can be filed."""
 
     def __init__(self, spec: RunSpec, plan: Plan) -> None:
-        self.spec = spec.with_threads(count_physical_cores())
+        threads = choose_threads()
+        self.spec = spec.with_threads(threads.count)
+        self._threads_source = "asked" if spec.n_threads is not None else threads.source
         self._plan = plan
         self._asked = spec
         self._time_utc = utc_now()
@@ -227,7 +230,7 @@ class _Cell:
             telemetry=self._telemetry,
             failure=self._failure,
             warnings=(*self._cautions, *_placement_cautions(self.spec, self._resolved), *_throttle(self._telemetry)),
-            threads_source="asked" if self._asked.n_threads is not None else "physical cores",
+            threads_source=self._threads_source,
         )
 
 
@@ -247,7 +250,7 @@ def _throttle(telemetry: Telemetry | None) -> Iterator[Caution]:
     """A card at its power limit runs as it always will; heat and brakes make a number that another day will not repeat."""
     if telemetry is not None and telemetry.throttled:
         reasons = ", ".join(telemetry.throttled)
-        distrust = any(reason != "power cap" for reason in telemetry.throttled)
+        distrust = any(reason != POWER_CAP for reason in telemetry.throttled)
         yield Caution("throttled", f"the card was slowed down while this was measured: {reasons}", distrust)
 
 
@@ -274,7 +277,8 @@ class _InProcess:
         try:
             self._bench.run(self._spec, lambda event, body: heard.append({"event": event, **body}))
         except HarnessError as error:
-            heard.append(Failure("measure", str(error), "refused"))
+            reason, trouble = getattr(error, "reason", None), getattr(error, "trouble", None)
+            heard.append(Failure("measure", str(error), "refused", reason=reason, trouble=trouble))
         yield from heard
 
     def kill(self) -> None:

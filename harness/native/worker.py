@@ -127,7 +127,7 @@ class Bench:
             after = read_load(time.monotonic())
         finally:
             gc.enable()
-        cautions = judge_load(before, after, spec.n_threads or 1, os.cpu_count() or 1)
+        cautions = judge_load(before, after, spec.n_threads or 1)
         if any(is_loopback(split_endpoint(endpoint)[0]) for endpoint in spec.rpc):
             # The server of a loopback run is one of the others, and its work is what is measured.
             note = "; an RPC server on this machine is among them"
@@ -147,7 +147,8 @@ def serve(bench: Bench, commands: queue.SimpleQueue[dict[str, Any] | None], emit
         try:
             _answer(bench, command, emit)
         except HarnessError as error:
-            emit("refused", {"message": str(error)})
+            reason, trouble = getattr(error, "reason", None), getattr(error, "trouble", None)
+            emit("refused", {"message": str(error), "reason": reason, "trouble": trouble})
     bench.close()
 
 

@@ -51,8 +51,8 @@ def _count_things(material: Material) -> str:
     names = {_file_name(record) for record in material.records} | {
         run.model.file_name for run in material.texts if run.model
     }
-    parts = [_number(len(material.records), "measured cell"), _number(len(material.texts), "written text")]
-    counted = " and ".join(part for part in parts if not part.startswith("no "))
+    things = {"measured cell": len(material.records), "written text": len(material.texts)}
+    counted = " and ".join(_number(count, noun) for noun, count in things.items() if count)
     where = _number(len(material.machines), "machine")
     if not counted:
         return f"There are {_number(len(material.lines), 'line')} of other kinds from {where}, and no measured cell."
@@ -61,7 +61,7 @@ def _count_things(material: Material) -> str:
 
 def _tell_best(material: Material, kind: str) -> str | None:
     """The quickest record of pure prompt processing or generation, with its interval and what it was."""
-    wanted = [record for record in material.records if _pure_kind(record) == kind and not record.failure]
+    wanted = [record for record in material.records if record.asked.kind == kind and not record.failure]
     if not wanted:
         return None
     best = max(wanted, key=lambda record: summarize(record).rate_tok_per_s)
@@ -140,7 +140,7 @@ def show_speeds(material: Material) -> Sequence[Part]:
     table = Table(["machine", *headers] if several else headers, rows, footnotes.texts())
     charts: list[Part] = []
     for kind, title in (("pp", "Prompt processing"), ("tg", "Text generation")):
-        pure = [record for record in records if _pure_kind(record) == kind]
+        pure = [record for record in records if record.asked.kind == kind]
         # Of what was measured again, the latest bar: the table has them all.
         chosen = list({record_key(record): record for record in pure}.values())
         if chosen:
@@ -269,7 +269,7 @@ def _layer_row(material: Material, record: Record, settings: Sequence[str], seve
 def _layer_charts(curves: Sequence[Sequence[Record]], settings: Sequence[str]) -> list[Chart]:
     charts = []
     for kind, title in (("pp", "Prompt processing"), ("tg", "Text generation")):
-        chosen = [curve for curve in curves if len(curve) > 1 and _pure_kind(curve[0]) == kind]
+        chosen = [curve for curve in curves if len(curve) > 1 and curve[0].asked.kind == kind]
         if chosen:
             charts.append(_layer_chart(chosen, title, settings))
     return charts
@@ -487,12 +487,6 @@ def _model_name(record: Record) -> str:
         return _file_name(record)
     name = f"{record.model.description}, {format_params(record.model.n_params)}"
     return f"{name} (synthetic)" if record.model.is_synthetic else name
-
-
-def _pure_kind(record: Record) -> str:
-    """pp, tg or neither."""
-    asked = record.asked
-    return "" if asked.n_prompt and asked.n_gen else "pp" if asked.n_prompt else "tg"
 
 
 def _interval(summary: Summary) -> str:
