@@ -406,6 +406,7 @@ def test_a_commit_in_the_cache_that_is_none_names_no_folder(filled, tmp_path):
         b"\xff",
         b'{"siblings": 3}',
         b'{"siblings": [3, {"rfilename": 4, "size": "x"}]}',
+        b'{"siblings": [{"rfilename": "m-Q4_K_M.gguf", "size": -5}, {"rfilename": "n.gguf", "size": true}]}',
     ],
 )
 def test_a_listing_that_is_none_is_said(filled, body):

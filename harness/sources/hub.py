@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import quote
 
 from harness.errors import HarnessError, UsageError
@@ -223,7 +223,7 @@ def list_files(repository: str, revision: str = "main") -> list[HubFacts]:
     found = []
     for item in answer["siblings"]:
         name, size_bytes = (item.get("rfilename"), item.get("size")) if isinstance(item, dict) else (None, None)
-        if isinstance(name, str) and isinstance(size_bytes, int) and (is_gguf(name) or is_byte_split(name)):
+        if isinstance(name, str) and _is_size(size_bytes) and (is_gguf(name) or is_byte_split(name)):
             digest = _take_digest(item.get("lfs"), "sha256", item.get("blobId"))
             found.append(HubFacts(HubFile(repository, name, revision), size_bytes, digest, commit))
     return sorted(found, key=lambda facts: facts.file.name)
@@ -244,7 +244,7 @@ def describe_files(files: Sequence[HubFile]) -> dict[str, HubFacts]:
     found = {}
     for item in answer:
         name, size_bytes = (item.get("path"), item.get("size")) if isinstance(item, dict) else (None, None)
-        if name in wanted and isinstance(size_bytes, int):  # folders have none
+        if isinstance(name, str) and name in wanted and _is_size(size_bytes):  # folders have none
             found[name] = HubFacts(wanted[name], size_bytes, _take_digest(item.get("lfs"), "oid", item.get("oid")))
     return found
 
@@ -279,6 +279,10 @@ def _take_commit(said: object, name: str) -> str | None:
             "Check HF_ENDPOINT and proxies."
         )
     return commit
+
+
+def _is_size(said: object) -> TypeGuard[int]:
+    return isinstance(said, int) and not isinstance(said, bool) and 0 <= said < 2**63
 
 
 def _take_digest(lfs: object, key: str, blob_id: object) -> str | None:
