@@ -11,14 +11,11 @@ from typing import Any
 
 from tabulate import tabulate
 
+from harness.kinds import OVERHEAD_SCHEMA
 from harness.theory.ledger import CardFit, Fit, Forecast, Measurement, Report, Row, make_ledger
 from harness.theory.memory import COMPUTE, HOST, KV, MAPPED, OUTPUT, RECURRENT, REPACKED
 from harness.theory.resident import UNREAD, UNTOUCHED
 from harness.units import MIB, format_gb
-
-#: History of the data: of ``-o json`` and of the lines of kind ``overhead`` in journals.
-#: 1 (2026-11): first.
-SCHEMA = 1
 
 _WIDTH = 80
 
@@ -339,7 +336,7 @@ def export_report(report: Report) -> dict[str, Any]:
     account = measured.account if measured else None
     spec = report.forecast.spec
     return {
-        "schema": SCHEMA,
+        "schema": OVERHEAD_SCHEMA,
         "kind": "overhead",
         "model": report.subject.label,
         "origin": report.subject.origin,

@@ -110,10 +110,14 @@ def render_roofline(roof: Roof, under: Sequence[UnderRoof]) -> str:
     else:
         parts += ["No records of known models here yet; `harness pp-tg` makes some."]
     parts += [
-        _fill(f"! {test.device} {test.type_name} gives wrong results (off by {test.max_error:.2g})") for test in wrong
+        _fill(f"! {test.device} {test.type_name} gives wrong results ({_tell_error(test)})") for test in wrong
     ]
     parts += [_fill(f"! {caution.text}") for caution in roof.warnings]
     return "\n".join(parts) + "\n"
+
+
+def _tell_error(test: RoofTest) -> str:
+    return "not numbers" if test.max_error is None else f"off by {test.max_error:.2g}"
 
 
 def _describe(roof: Roof) -> str:
