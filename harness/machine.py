@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import pathlib
 import platform
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
 
-import psutil
-
+from harness.host_os import the_os
 from harness.record import Caution, Machine
 from harness.theory.repack import CpuFeatures
 
 
 def describe_machine() -> Machine:
     """Collect what identifies the hardware; no host name, user name or path."""
+    system = the_os()
     return Machine(
         cpu=_cpu_name(),
         n_cores_physical=count_physical_cores(),
-        n_cores_logical=psutil.cpu_count() or 1,
-        memory_bytes=psutil.virtual_memory().total,
-        os=f"{platform.system()} {platform.release()}",
-        arch=platform.machine(),
+        n_cores_logical=system.count_cpus(logical=True) or 1,
+        memory_bytes=total_memory_bytes(),
+        os=system.name,
+        arch=system.arch,
         python=platform.python_version(),
     )
 
@@ -39,20 +35,20 @@ def machine_slug(machine: Machine) -> str:
 
 def count_physical_cores() -> int:
     """Physical cores that this process may use; logical ones where the OS does not tell them apart."""
-    physical = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        return max(min(physical, len(os.sched_getaffinity(0))), 1)
-    return physical
+    system = the_os()
+    physical = system.count_cpus(logical=False) or system.count_cpus(logical=True) or 1
+    allowed = system.affinity()
+    return physical if allowed is None else max(min(physical, len(allowed)), 1)
 
 
 def available_memory_bytes() -> int:
     """Memory that can be taken without swapping, as the OS estimates it."""
-    return psutil.virtual_memory().available
+    return the_os().memory_bytes()[1]
 
 
 def total_memory_bytes() -> int:
     """All of this machine's memory."""
-    return psutil.virtual_memory().total
+    return the_os().memory_bytes()[0]
 
 
 #: llama.cpp's names of CPU features that decide what is repacked, by those of Linux's /proc/cpuinfo and of macOS's sysctl.
@@ -71,50 +67,36 @@ def read_cpu_features() -> CpuFeatures | None:
 
     Source: ggml-cpu is compiled with -march=native (GGML_NATIVE) and with repacking (GGML_CPU_REPACK) by default.
     """
-    if sys.platform == "linux":
-        try:
-            text = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return None
-        match = re.search(r"^(?:flags|Features|features)\s*:\s*(.+)$", text, re.MULTILINE)
+    system = the_os()
+    if system.platform == "linux":
+        match = re.search(r"^(?:flags|Features|features)\s*:\s*(.+)$", system.read("/proc/cpuinfo") or "", re.MULTILINE)
         words = set(match[1].split()) if match else set()
-        if not words or words & {"sve"} or platform.machine().startswith("riscv"):
+        if not words or words & {"sve"} or system.arch.startswith("riscv"):
             return None
         return CpuFeatures(frozenset({"REPACK", *(name for word, name in _LINUX_FEATURES.items() if word in words)}))
-    if sys.platform == "darwin" and platform.machine() == "arm64":
-        found = {name for feature, name in _MACOS_FEATURES.items() if _sysctl(f"hw.optional.arm.{feature}") == "1"}
+    if system.platform == "darwin" and system.arch == "arm64":
+        found = {
+            name for feature, name in _MACOS_FEATURES.items() if system.sysctl(f"hw.optional.arm.{feature}") == "1"
+        }
         return CpuFeatures(frozenset({"REPACK", "NEON", *found}))
     return None
 
 
-def _sysctl(name: str) -> str:
-    try:
-        return subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, timeout=5).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
-
-
 def _cpu_name() -> str:
-    try:
-        if sys.platform == "linux":
-            text = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-            match = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", text, re.MULTILINE)
-            return match[1].strip() if match else platform.machine()
-        if sys.platform == "darwin":
-            command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-            return subprocess.run(command, capture_output=True, text=True, timeout=5).stdout.strip() or "Apple"
-    except (OSError, subprocess.SubprocessError):
-        pass
-    return platform.processor() or platform.machine()
+    system = the_os()
+    if system.platform == "linux":
+        match = re.search(
+            r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", system.read("/proc/cpuinfo") or "", re.MULTILINE
+        )
+        return match[1].strip() if match else system.arch
+    if system.platform == "darwin":
+        return system.sysctl("machdep.cpu.brand_string") or "Apple"
+    return system.processor() or system.arch
 
 
 def count_oom_kills() -> int | None:
     """How often the kernel has killed for memory since boot; None where it does not tell. Source: proc(5), /proc/vmstat oom_kill."""
-    try:
-        text = pathlib.Path("/proc/vmstat").read_text(encoding="ascii")
-    except OSError:
-        return None
-    match = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
+    match = re.search(r"^oom_kill (\d+)$", the_os().read("/proc/vmstat") or "", re.MULTILINE)
     return int(match[1]) if match else None
 
 
@@ -130,12 +112,10 @@ class LoadReading:
 
 def read_load(wall_s: float) -> LoadReading:
     """Read the counters that `judge_load` compares; costs about 0.1 ms and belongs outside every timed region."""
-    everyone, own = psutil.cpu_times(), psutil.Process().cpu_times()
-    idle = everyone.idle + getattr(everyone, "iowait", 0.0)
-    stolen = getattr(everyone, "steal", 0.0)
-    # On Linux guest time is already in user time.
-    total = sum(everyone) - getattr(everyone, "guest", 0.0) - getattr(everyone, "guest_nice", 0.0)
-    return LoadReading(wall_s, total - idle - stolen, own.user + own.system, stolen)
+    times = the_os().cpu_times()
+    return LoadReading(
+        wall_s, sum(one.busy_s for one in times), the_os().own_cpu_s(), sum(one.stolen_s for one in times)
+    )
 
 
 #: Busy CPUs beyond the machine's own that make a number suspect, and those that make it worthless.

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
+from harness.codec import Malformed
 from harness.errors import HarnessError, StoreError
-from harness.record import Record, from_json, to_json
-
-Line = TypeVar("Line")
+from harness.kinds import Line, read_line
+from harness.record import Record, to_json
 
 
 class Journal:
@@ -103,45 +104,61 @@ class Journal:
             pass  # an empty file that cannot be removed harms nobody
 
 
-def read_records(paths: Iterable[pathlib.Path], warn: Callable[[str], None]) -> list[Record]:
-    """Read the measured cells of journals, skipping with a warning what is damaged (a line that a power cut left half written).
-
-    Raises
-    ------
-    StoreError : a file cannot be read at all.
-    """
-    return read_lines(paths, warn, ("result", "failure"), from_json)
+def read_records(paths: Iterable[pathlib.Path], warn: Callable[[str], None]) -> Iterator[Record]:
+    """Read the measured cells of journals; see `read_lines`."""
+    for line in read_lines(paths, warn, ("result", "failure")):
+        if isinstance(line.content, Record):
+            yield line.content
 
 
 def read_lines(
-    paths: Iterable[pathlib.Path],
-    warn: Callable[[str], None],
-    kinds: Sequence[str] | None,
-    build: Callable[[Any], Line],
-) -> list[Line]:
-    """Read the lines of some kinds (None: of all), each turned into a value by `build`; what `build` refuses is skipped with a warning.
+    paths: Iterable[pathlib.Path], warn: Callable[[str], None], kinds: Sequence[str] | None = None
+) -> Iterator[Line]:
+    """Read the lines of some kinds (None: of all) one by one; what is damaged or of a later schema is skipped with a warning.
+
+    A line ends at ``\\n`` and nowhere else: JSON lets other separators of Unicode stand in a name. One line is held at a time.
 
     Raises
     ------
     StoreError : a file cannot be read at all.
     """
-    found = []
     for path in paths:
         try:
-            text = path.read_text(encoding="utf-8", errors="replace")
+            with open(path, "rb") as file:
+                for number, raw in enumerate(file, start=1):
+                    if raw.strip():
+                        line = _read_line(raw, kinds, lambda reason, n=number: warn(f"{path}:{n}: {reason}"))  # type: ignore[misc]
+                        if line is not None:
+                            yield line
         except OSError as error:
             raise StoreError(f"Cannot read {path} ({error.strerror}).") from None
-        for number, line in enumerate(text.splitlines(), start=1):
-            if not line.strip():
-                continue
-            try:
-                values = json.loads(line)
-                if kinds is None or values["kind"] in kinds:
-                    found.append(build(values))
-            except Exception as error:  # a damaged line may be wrong in any way
-                reason = str(error) if isinstance(error, HarnessError) else type(error).__name__
-                warn(f"{path}:{number}: not a record ({reason}); the line is skipped.")
-    return found
+
+
+def _read_line(raw: bytes, kinds: Sequence[str] | None, warn: Callable[[str], None]) -> Line | None:
+    try:
+        values = _DECODER.decode(raw.decode("utf-8", "replace"))
+        if kinds is not None and isinstance(values, dict) and values.get("kind") not in kinds:
+            return None
+        return read_line(values)
+    except json.JSONDecodeError:
+        warn("not a record (no JSON); the line is skipped.")
+    except RecursionError:
+        warn("not a record (nested too deep); the line is skipped.")
+    except (ValueError, HarnessError) as error:
+        warn(f"not a record ({str(error).rstrip('.')}); the line is skipped.")
+    return None
+
+
+def _refuse_number(text: str) -> float:
+    raise Malformed(f"holds {text}, which is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse_number(text)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_number, parse_float=_finite)
 
 
 def utc_now() -> str:

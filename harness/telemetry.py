@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import psutil
-
+from harness.host_os import the_os
 from harness.record import Failure, Power, Telemetry
 
 #: A reading every so often: a few dozen in a repetition of seconds, at a cost that the record states.
@@ -225,9 +224,9 @@ class Watch:
 
     def _sample(self) -> None:
         self._n_samples += 1
-        frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
-        if frequency is not None and frequency.current:
-            self._clocks.append(frequency.current)
+        clock = the_os().cpu_mhz()
+        if clock is not None:
+            self._clocks.append(clock)
         with self._lock:
             for card in self._station.nvml.cards:
                 self._sample_card(card)

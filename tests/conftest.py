@@ -3,14 +3,43 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 
 import pytest
 
+from harness import host_os
 from harness.record import Record, from_json
 from harness.sources.model_file import default_model
 
+from . import machines
+
 HERE = pathlib.Path(__file__).parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--identity", choices=machines.NAMES, default=os.environ.get("HARNESS_TEST_IDENTITY", machines.DEFAULT),
+        help="The machine of tests/machines/ that every test runs on which does not name one, or need this one.",
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def machine_it_runs_on(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> machines.Identity | None:
+    """Another machine's answers instead of this one's, but where a test runs the real engine or is marked `this_machine`."""
+    if request.node.get_closest_marker("engine") or request.node.get_closest_marker("this_machine"):
+        return None
+    identity = machines.Identity(request.config.getoption("--identity"))
+    monkeypatch.setattr(host_os, "_system", identity)
+    return identity
+
+
+@pytest.fixture(params=machines.NAMES)
+def identity(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> machines.Identity:
+    """Every machine of tests/machines/ in turn: for what shows a machine, chooses threads or judges load."""
+    one = machines.Identity(request.param)
+    monkeypatch.setattr(host_os, "_system", one)
+    return one
 
 
 @pytest.fixture(scope="session")

@@ -62,9 +62,10 @@ def test_folders_of_several_machines_together(own, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     text = (own / "20261124T123432Z-pp-tg.jsonl").read_text(encoding="utf-8")
-    (other / "a.jsonl").write_text(
-        text.replace("AMD EPYC", "Intel(R) Xeon(R) CPU E5-2696 v3 @ 2.30GHz"), encoding="utf-8"
-    )
+    lines = [json.loads(line) for line in text.splitlines()]
+    for line in lines:
+        line["machine"]["cpu"] = "Intel(R) Xeon(R) CPU E5-2696 v3 @ 2.30GHz"
+    (other / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     rows = json.loads(run("table", own, other, "--no-published", "-o", "json").output)
     names = {row["machine"] for row in rows}
     assert names == {

@@ -16,6 +16,7 @@ FLOORS = {
     "harness": 0,
     "harness.errors": 0,
     "harness.units": 0,
+    "harness.harmless": 0,
     "harness.spec": 1,
     "harness.catalog": 1,
     "harness.record": 2,
@@ -27,6 +28,7 @@ FLOORS = {
     "harness.measure": 3,
     "harness.generation": 3,
     "harness.ollama_server": 3,
+    "harness.host_os": 3,
     "harness.machine": 3,
     "harness.store": 3,
     "harness.rpc": 3,
@@ -57,6 +59,8 @@ ALLOWED_SIDEWAYS = {
     ("harness.text_run", "harness.record"),
     ("harness.roof", "harness.record"),
     ("harness.roof", "harness.stats"),
+    ("harness.machine", "harness.host_os"),
+    ("harness.telemetry", "harness.host_os"),
 }
 
 #: Floors 0-2 and render know no clock, file, process or environment.

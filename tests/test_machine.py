@@ -1,6 +1,8 @@
 import dataclasses
 import re
 
+import pytest
+
 from harness.machine import LoadReading, count_physical_cores, describe_machine, judge_load, machine_slug, read_load
 
 IDLE = LoadReading(wall_s=0, busy_s=100, own_s=50, stolen_s=1)
@@ -40,6 +42,7 @@ def test_too_short_a_time_cannot_be_judged():
     assert judge_load(IDLE, after(others_s=1, wall_s=0.01), n_threads=2, n_cpus=2) == ()
 
 
+@pytest.mark.this_machine
 def test_counters_only_grow():
     first = read_load(0.0)
     sum(range(200_000))
@@ -48,7 +51,7 @@ def test_counters_only_grow():
     assert second.busy_s >= first.busy_s > 0
 
 
-def test_the_machine_is_described_without_names_of_people():
+def test_every_machine_is_described_without_names_of_people(identity):
     machine = describe_machine()
     assert machine.cpu
     assert 1 <= machine.n_cores_physical == count_physical_cores() <= machine.n_cores_logical

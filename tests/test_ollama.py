@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from harness.cli.ollama_options import ollama_options, tell_ollama
 from harness.errors import HarnessError, UsageError
-from harness.render.ollama_account import WIDTH, export_account, show_account
+from harness.render.ollama_account import export_account, show_account
+from harness.render.page import USUAL as WIDTH
 from harness.sources.references import load_catalog
 from harness.theory.gguf import ArrayValue, Header, Tensor
 from harness.theory.layout import tensor_table

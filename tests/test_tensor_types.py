@@ -9,7 +9,7 @@ import gguf
 import pytest
 
 from harness.errors import HarnessError
-from harness.theory.tensor_types import RETIRED_TYPES, TENSOR_TYPES, tensor_size_bytes, tensor_type
+from harness.theory.tensor_types import TENSOR_TYPES, Origin, foreign_type, tensor_size_bytes, tensor_type
 
 
 def test_the_table_is_llama_cpps_own():
@@ -21,15 +21,15 @@ def test_the_table_is_llama_cpps_own():
     library.ggml_type_name.restype = ctypes.c_char_p
     library.ggml_type_size.restype = ctypes.c_size_t
     library.ggml_blck_size.restype = ctypes.c_int64
-    for number in sorted(TENSOR_TYPES.keys() | RETIRED_TYPES.keys()):
+    for number in range(43):
         elements, size_bytes = library.ggml_blck_size(number), library.ggml_type_size(number)
-        if number in RETIRED_TYPES:
+        if number not in TENSOR_TYPES:
             assert elements == 0
-        else:
-            kind = TENSOR_TYPES[number]
-            name = library.ggml_type_name(number).decode().upper()
-            assert (kind.name, kind.block_elements, kind.block_bytes) == (name, elements, size_bytes)
-    assert sorted(TENSOR_TYPES.keys() | RETIRED_TYPES.keys()) == list(range(43)), "GGML_TYPE_COUNT of this llama.cpp"
+            continue
+        kind = TENSOR_TYPES[number]
+        name = library.ggml_type_name(number).decode().upper()
+        assert (kind.name, kind.block_elements, kind.block_bytes) == (name, elements, size_bytes)
+    assert max(TENSOR_TYPES) == 42, "GGML_TYPE_COUNT of this llama.cpp is 43"
 
 
 def test_the_gguf_library_agrees_on_the_types_it_knows():
@@ -56,3 +56,31 @@ def test_counts_the_bytes_of_a_tensor():
         tensor_size_bytes((33,), 2)
     with pytest.raises(HarnessError, match="tensor type 4 "):
         tensor_size_bytes((32,), 4)
+
+
+@pytest.mark.parametrize(
+    ("type_id", "origin", "name"),
+    [
+        (4, Origin.OLLAMA, "MXFP4 (4)"),
+        (5, Origin.REMOVED, "Q4_3 (5)"),
+        (31, Origin.REMOVED, "Q4_0_4_4 (31)"),
+        (33, Origin.REMOVED, "Q4_0_8_8 (33)"),
+        (36, Origin.BITNET, "I2_S (36)"),
+        (38, Origin.BITNET, "TL1 (38)"),
+        (43, Origin.UNKNOWN, "type 43"),
+        (137, Origin.IK_LLAMA, "IQ2_K (137)"),
+        (139, Origin.IK_LLAMA, "IQ4_K (139)"),
+        (202, Origin.IK_LLAMA, "type 202"),
+        (1023, Origin.UNKNOWN, "type 1023"),
+    ],
+)
+def test_says_whose_a_type_is_that_llama_cpp_does_not_read(type_id, origin, name):
+    found = foreign_type(type_id)
+    assert found is not None
+    assert (found.origin, found.name) == (origin, name)
+
+
+def test_types_that_are_read_or_that_nobody_has_are_not_foreign():
+    assert all(foreign_type(number) is None for number in TENSOR_TYPES)
+    assert foreign_type(1024) is None
+    assert foreign_type(2**32 - 1) is None

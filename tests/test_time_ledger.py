@@ -10,8 +10,9 @@ import random
 import pytest
 
 from harness.render.figure import to_bytes
+from harness.render.page import USUAL as WIDTH
 from harness.render.plot_time import GROUPS, draw_token_time, stack_token
-from harness.render.time_ledger import WIDTH, export_ledger, show_ledger
+from harness.render.time_ledger import export_ledger, show_ledger
 from harness.spec import RunSpec
 from harness.theory.gguf import BytesSource, read_header
 from harness.theory.time_ledger import (

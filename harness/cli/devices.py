@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
 
 import click
 
+from harness import harmless
 from harness.cli.options import Values
 from harness.devices import explain_absence, survey_devices
 from harness.render.devices import export_devices, render_devices
@@ -48,7 +48,7 @@ def command(servers: tuple[tuple[tuple[str, ...], ...], ...], output: str) -> No
     }
     if output == "json":
         missing = dataclasses.asdict(absence) if absence else None
-        click.echo(json.dumps(export_devices(survey.build, survey.backend_of, missing, **about), indent=2))
+        click.echo(harmless.json_text(export_devices(survey.build, survey.backend_of, missing, **about)))
         return
     notes = []
     if absence:

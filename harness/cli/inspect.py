@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
+from harness import harmless
 from harness.cli.options import reference_options
 from harness.errors import UsageError
 from harness.render.inspect import Repacked, export_anatomy, show_anatomy
@@ -66,6 +66,6 @@ def command(models: Sequence[str], output: str) -> None:
     if found.note:
         click.echo(f"harness: note: {found.note}", err=True)
     if output == "json":
-        click.echo(json.dumps(export_anatomy(anatomy, label, **facts), indent=2, ensure_ascii=False))
+        click.echo(harmless.json_text(export_anatomy(anatomy, label, **facts)))
     else:
         click.echo(show_anatomy(anatomy, label, **facts))

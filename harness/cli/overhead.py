@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
 
+from harness import harmless
 from harness.cli.keeper import Keeper
 from harness.cli.ollama_options import Told, ollama_options, tell_ollama
 from harness.cli.options import (
@@ -169,7 +169,7 @@ def _write(report: Report, told: Told | None, output: str) -> str:
         click.echo("harness: note: -o csv holds the ledger alone; -o json has Ollama's account too.", err=True)
         return FORMATS[output](report)
     if output == "json":
-        return json.dumps({**export_report(report), "ollama_2024": told.data}, indent=2, ensure_ascii=False) + "\n"
+        return harmless.json_text({**export_report(report), "ollama_2024": told.data}) + "\n"
     account = f"```\n{told.text.rstrip()}\n```" if output == "md" else told.text.rstrip()
     return f"{FORMATS[output](report).rstrip()}\n\n{account}\n"
 

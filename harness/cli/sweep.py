@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
 import pathlib
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 import click
 import psutil
 
+from harness import harmless
 from harness.cli import complain
 from harness.cli.keeper import Keeper
 from harness.cli.options import (
@@ -366,7 +366,7 @@ def _show(outcome: _Outcome, run: _Run) -> None:
         notes.append(f"what goes over the network could not be counted: {outcome.wire_trouble}")
     reasons = explain_best(outcome.best, run.blocks, run.survey.build.devices, crossing) if outcome.best else []
     if run.options["output"] == "json":
-        click.echo(json.dumps(_export(outcome, run, crossing, reasons), indent=2, ensure_ascii=False))
+        click.echo(harmless.json_text(_export(outcome, run, crossing, reasons)))
     elif rows:
         page = Page(_heading(run, rows), [*_energy_notes(rows), *notes])
         click.echo(render_rows(rows, page, form="github" if run.options["output"] == "md" else "simple"), nl=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import click
 
 import harness
+from harness import harmless
 from harness.child import Worker
 from harness.cli.keeper import Keeper
 from harness.cli.options import (
@@ -303,7 +303,7 @@ def _show(raw: dict[str, Any], header: Header, label: str, options: dict[str, An
             "cautions": raw["cautions"],
             "failure": raw.get("failure"),
         }
-        click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+        click.echo(harmless.json_text(data))
     elif ledger.depths or ledger.loads or ledger.gap:
         click.echo(show_ledger(ledger, label, _state_facts(raw), [*raw["remarks"], *cautions]), nl=False)
     if options["plot"] is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence

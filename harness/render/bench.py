@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from typing import Any
 
+from harness import harmless
 from harness.record import Record, to_json
 from harness.stats import joules_per_token, mean, standard_deviation, summarize
 from harness.units import NS_PER_S
@@ -153,11 +153,11 @@ def _object(record: Record) -> dict[str, Any]:
 
 
 def render_json(records: Sequence[Record]) -> str:
-    return json.dumps([_object(record) for record in _measured(records)], indent=2, ensure_ascii=False) + "\n"
+    return harmless.json_text([_object(record) for record in _measured(records)]) + "\n"
 
 
 def render_jsonl(records: Sequence[Record]) -> str:
-    return "".join(json.dumps(_object(record), ensure_ascii=False) + "\n" for record in _measured(records))
+    return "".join(harmless.json_text(_object(record), indent=None) + "\n" for record in _measured(records))
 
 
 def render_csv(records: Sequence[Record]) -> str:
@@ -171,7 +171,10 @@ def render_csv(records: Sequence[Record]) -> str:
     if rows:
         text.write(",".join(rows[0]) + "\n")
         csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(
-            [[_as_text(value) for value in row.values()] for row in rows]
+            [
+                [harmless.csv_cell(value) if isinstance(value, str) else _as_text(value) for value in row.values()]
+                for row in rows
+            ]
         )
     return text.getvalue()
 
@@ -206,9 +209,7 @@ def _sql_type(field: str) -> str:
 
 
 def _insert(table: str, row: dict[str, Any]) -> str:
-    values = ", ".join(
-        "NULL" if value is None else "'" + _as_text(value).replace("'", "''") + "'" for value in row.values()
-    )
+    values = ", ".join("NULL" if value is None else harmless.sql_text(_as_text(value)) for value in row.values())
     return f"INSERT INTO {table} ({', '.join(row)}) VALUES ({values});"
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tabulate import tabulate
-
 from harness.record import Build
+from harness.render import page
 from harness.units import format_mib
 
 
@@ -31,13 +29,11 @@ def render_devices(
             "kind": device.kind,
             "free": _memory(device.memory_free_bytes),
             "total": _memory(device.memory_total_bytes),
-            "description": textwrap.shorten(device.description, 26, placeholder="…"),
+            "description": device.description,
         }
         for device in build.devices
     ]
-    table = tabulate(
-        rows, headers="keys", tablefmt="simple", colalign=("left", "left", "left", "right", "right", "left")
-    )
+    table = page.table(rows, "lllrrl")
     facts = [
         f"llama.cpp {build.ggml_commit.split('-')[0]}, ggml {build.ggml_version}, llama-cpp-python {build.llama_cpp_python}",
         f"built for: {', '.join(compiled)}" + (f" ({build_flags})" if build_flags else ""),
@@ -45,8 +41,8 @@ def render_devices(
     ]
     if driver:
         facts.append(f"NVIDIA driver: {driver}")
-    wrapped = [textwrap.fill(fact, 80, subsequent_indent="  ") for fact in facts]
-    told = [textwrap.fill(note, 80, break_long_words=False, break_on_hyphens=False) for note in notes]
+    wrapped = [page.fill(fact) for fact in facts]
+    told = [page.fill(note, rest="") for note in notes]
     return "\n".join([table, "", *wrapped, *([""] if told else []), *told]) + "\n"
 
 

@@ -6,13 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tabulate import tabulate
-
+from harness.render import page
 from harness.theory.anatomy import Anatomy, LayerSize, Share
 from harness.theory.gguf import Fetched
 from harness.units import format_gb, format_mib, format_params
 
-_WIDTH = 80
 _LAYER_PARTS = ("attention", "ffn", "experts")
 
 
@@ -83,8 +81,8 @@ def _show_facts(anatomy: Anatomy, label: str, fetched: Fetched | None, is_comput
         ("fetched", None if fetched is None else _show_fetched(fetched)),
     ]
     width = max(len(name) for name, _ in facts) + 2
-    lines = [_cut_left(label, _WIDTH)]
-    lines += [f"{name:<{width}}{_cut_right(value, _WIDTH - width)}" for name, value in facts if value is not None]
+    lines = [page.cut_start(label, page.width())]
+    lines += [f"{name:<{width}}{page.cut(value, page.width() - width)}" for name, value in facts if value is not None]
     return "\n".join(lines)
 
 
@@ -152,7 +150,7 @@ def _show_layers(layers: Sequence[LayerSize]) -> str:
     headers = (*_LAYER_PARTS, "rest", "together")
     shown = [column for column in range(len(headers)) if any(sizes[column] for sizes in alike)]
     rows = [
-        (_cut_right(_show_numbers(numbers), 16), *(format_mib(sizes[column]) for column in shown))
+        (page.cut(_show_numbers(numbers), 16), *(format_mib(sizes[column]) for column in shown))
         for sizes, numbers in alike.items()
     ]
     return _show_table("size of each layer", ("layers", *(headers[column] for column in shown)), rows)
@@ -173,7 +171,7 @@ def _show_kv(anatomy: Anatomy) -> str:
     """Show the cache's price for each type, per token and for the whole context."""
     title = "KV cache by type of K and V"
     if anatomy.kv.layers is None:
-        return f"{title}\n{_cut_right(f'not known: {anatomy.kv.reason}', _WIDTH)}"
+        return f"{title}\n{page.fill(f'not known: {anatomy.kv.reason}')}"
     context = anatomy.context_length
     rows = [
         (kind.lower(), size, format_mib(size * context) if context else "")
@@ -181,7 +179,7 @@ def _show_kv(anatomy: Anatomy) -> str:
         if size is not None
     ]
     table = _show_table(title, ("type", "bytes per token", f"at {context} tokens" if context else ""), rows)
-    return "\n".join([table, *(_cut_right(note, _WIDTH) for note in anatomy.kv.notes)])
+    return "\n".join([table, *(page.fill(note) for note in anatomy.kv.notes)])
 
 
 def _show_repacked(repacked: Sequence[Repacked]) -> str:
@@ -195,27 +193,8 @@ def _show_table(title: str, headers: Sequence[str], rows: Iterable[Sequence[obje
     rows = list(rows)
     if not rows:
         return ""
-    aligns = ("left", *("right" for _ in headers[1:]))
-    body = tabulate(
-        rows, headers=headers, tablefmt="plain", colalign=aligns, headersalign=aligns, disable_numparse=True
-    )
-    # Only a file that lies about its sizes has numbers too wide for the page.
-    return "\n".join([title, *(_cut_right(line.rstrip(), _WIDTH) for line in body.splitlines())])
-
-
-def _cut_left(text: str, width: int) -> str:
-    text = _one_line(text)
-    return text if len(text) <= width else "…" + text[1 - width :]
-
-
-def _cut_right(text: str, width: int) -> str:
-    text = _one_line(text)
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def _one_line(text: str) -> str:
-    """Make text from a file harmless to a terminal: no line ends, no control sequences."""
-    return "".join(character if character.isprintable() else " " for character in text)
+    body = page.table([dict(zip(headers, row, strict=True)) for row in rows], "lr", rule=False)
+    return f"{title}\n{body}"
 
 
 def export_anatomy(

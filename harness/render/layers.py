@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tabulate import tabulate
-
+from harness import harmless
 from harness.layer_row import LayerRow, Speed
+from harness.render import page as pages
 from harness.render.table import spell
 from harness.spec import parameters
 from harness.units import MIB, format_duration, format_rate
-
-WIDTH = 80
 
 #: The order of causes in tables.
 _CAUSES = ("model", "kv", "recurrent", "compute", "output")
@@ -31,24 +28,26 @@ class Page:
 def render_rows(rows: Sequence[LayerRow], page: Page, *, form: str = "simple") -> str:
     """The table of speeds, the table of memory, then remarks; `form` is tabulate's name of a format."""
     notes = _Notes()
-    parts = [" · ".join(page.heading), "", _table([_speed_cells(row, rows, notes) for row in rows], form)]
+    is_page = form == "simple"
+    title = pages.heading(page.heading) if is_page else harmless.markdown(" · ".join(page.heading))
+    parts = [title, "", _table([_speed_cells(row, rows, notes) for row in rows], form)]
     parts += _memory_tables(rows, form)
     if any((row.memory or {}).get("CPU", {}).get("model") and row.n_gpu_layers for row in rows):
         page = Page(
             page.heading, (*page.notes, "CPU model is the mapped span of the file; it may hold what was offloaded too")
         )
     lines = [*notes.lines(), *page.notes]
-    parts += [""] * bool(lines) + [wrap(line) for line in lines]
+    parts += [""] * bool(lines) + [wrap(line) if is_page else harmless.markdown(line) for line in lines]
     return "\n".join(parts) + "\n"
 
 
 def wrap(line: str) -> str:
     """Fold a sentence to the page's width, its later lines indented."""
-    return textwrap.fill(line, WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+    return pages.fill(line, rest="    ")
 
 
 def _table(rows: Sequence[Mapping[str, str]], form: str) -> str:
-    return tabulate(rows, headers="keys", tablefmt=form, disable_numparse=True, stralign="right")
+    return pages.table(rows, "r", style=form)
 
 
 def _speed_cells(row: LayerRow, rows: Sequence[LayerRow], notes: _Notes) -> dict[str, str]:
@@ -117,7 +116,7 @@ def _memory_tables(rows: Sequence[LayerRow], form: str) -> list[str]:
         return []
     text = _table([_memory_cells(row, known, devices) for row in known], form)
     texts = [text]
-    if form == "simple" and max(map(len, text.splitlines())) > WIDTH:
+    if form == "simple" and max(map(len, text.splitlines())) > pages.width():
         texts = [_table([_memory_cells(row, known, [device]) for row in known], form) for device in devices]
     return ["", "memory in MiB, by device and cause", *(line for text in texts for line in ("", text))]
 

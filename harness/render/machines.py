@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from tabulate import tabulate
-
+from harness import harmless
 from harness.answers.published import ARTICLE_MODELS, CAUTIONS, FIGURE_CAUTIONS, PublishedMachine
 from harness.answers.rates import Measured, latest
+from harness.render import page
 from harness.stats import median
-
-WIDTH = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,21 +129,22 @@ def render_machines(rows: Sequence[Row], test_kind: str) -> str:
     while True:
         notes = _Notes()
         text = _table(rows, shown, notes, "simple")
-        if max(map(len, text.splitlines())) <= WIDTH or len(shown) <= 1:
+        if max(map(len, text.splitlines())) <= page.width() or len(shown) <= 1:
             break
         shown = _without_one(shown, rows)
     left_out = [model for model in models if model not in shown]
     remarks = _remarks(rows, test_kind)
     if left_out:
         remarks.append(f"left out for width: {', '.join(left_out)} (-o csv and -o json have them)")
-    lines = [text, "", *(_fill(note) for note in (*notes.lines(), *remarks))]
+    lines = [text, "", *(page.fill(note) for note in (*notes.lines(), *remarks))]
     return "\n".join(lines) + "\n"
 
 
 def render_machines_md(rows: Sequence[Row], test_kind: str) -> str:
     notes = _Notes()
     text = _table(rows, list_models(rows), notes, "github")
-    return "\n".join([text, "", *(f"- {note}" for note in (*notes.lines(), *_remarks(rows, test_kind)))]) + "\n"
+    told = [f"- {harmless.markdown(note)}" for note in (*notes.lines(), *_remarks(rows, test_kind))]
+    return "\n".join([text, "", *told]) + "\n"
 
 
 class _Notes:
@@ -166,25 +164,22 @@ def _table(rows: Sequence[Row], models: Sequence[str], notes: _Notes, style: str
     table = []
     for row in rows:
         caution = CAUTIONS.get(row.machine) if row.is_published else None
-        name = _escape(row.machine, style)
-        if style == "simple":
-            name = name if len(name) <= 24 else name[:23] + "…"
+        name = page.cut(row.machine, 24) if style == "simple" else row.machine
         name = (name if row.is_published else f"» {name}") + (" " + notes.mark([caution]) if caution else "")
         cells = [_show_cell(row.cells.get(model), notes) for model in models]
         table.append([name, *cells])
+    heads = ["machine", *models]
     if style == "simple":
         return _align(
             [["", *(_head(model)[0] for model in models)], ["machine", *(_head(m)[1] for m in models)]], table
         )
-    heads = [_escape(model, style) for model in models]
-    align = ["left", *["right"] * len(models)]
-    return tabulate(table, headers=["machine", *heads], tablefmt=style, disable_numparse=True, colalign=align)
+    return page.table([dict(zip(heads, row, strict=True)) for row in table], "lr", style=style)
 
 
 def _head(model: str) -> tuple[str, str]:
     """A model's name in two short lines."""
     family, _, size = model.partition(":")
-    return (family[:12], size[:12]) if size else ("", family if len(family) <= 12 else family[:11] + "…")
+    return (page.cut(family, 12), page.cut(size, 12)) if size else ("", page.cut(family, 12))
 
 
 def _align(heads: Sequence[Sequence[str]], rows: Sequence[Sequence[str]]) -> str:
@@ -200,12 +195,6 @@ def _align(heads: Sequence[Sequence[str]], rows: Sequence[Sequence[str]]) -> str
 
     rule = "  ".join("-" * width for width in widths)
     return "\n".join([*map(lay, heads), rule, *map(lay, rows)])
-
-
-def _escape(text: str, style: str) -> str:
-    """Names come from files: nothing in them may end a cell or begin markup."""
-    text = " ".join(text.split())
-    return text.replace("|", "\\|").replace("<", "&lt;") if style == "github" else text
 
 
 def _show_cell(cell: Cell | None, notes: _Notes) -> str:
@@ -243,10 +232,6 @@ def _spell(found: Mapping[str, Mapping[str, None]]) -> str:
     return ", ".join(f"{model} {'/'.join(kinds)}" for model, kinds in found.items())
 
 
-def _fill(text: str) -> str:
-    return textwrap.fill(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
-
-
 def render_machines_csv(rows: Sequence[Row], test_kind: str) -> str:
     """One line a figure."""
     text = io.StringIO()
@@ -255,15 +240,16 @@ def render_machines_csv(rows: Sequence[Row], test_kind: str) -> str:
     writer.writerow(names)
     for row in rows:
         for model, cell in row.cells.items():
-            values = {**asdict(cell), "remarks": "; ".join(cell.remarks)}
-            writer.writerow(
-                [row.machine, row.kind, int(row.is_published), model, test_kind]
-                + [
-                    "" if value is None else int(value) if isinstance(value, bool) else value
-                    for value in values.values()
-                ]
-            )
+            values = [row.machine, row.kind, row.is_published, model, test_kind]
+            values += {**asdict(cell), "remarks": "; ".join(cell.remarks)}.values()
+            writer.writerow(map(_csv_value, values))
     return text.getvalue()
+
+
+def _csv_value(value: Any) -> Any:
+    if isinstance(value, str):
+        return harmless.csv_cell(value)
+    return int(value) if isinstance(value, bool) else value
 
 
 def render_machines_json(rows: Sequence[Row], test_kind: str) -> str:
@@ -271,7 +257,7 @@ def render_machines_json(rows: Sequence[Row], test_kind: str) -> str:
         {**asdict(row), "test_kind": test_kind, "caution": CAUTIONS.get(row.machine) if row.is_published else None}
         for row in rows
     ]
-    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    return harmless.json_text(values) + "\n"
 
 
 FORMATS = {

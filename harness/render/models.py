@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from tabulate import tabulate
-
+from harness import harmless
+from harness.render import page
 from harness.sources.catalog_check import Verdict
 from harness.units import format_gb, format_params
 
@@ -48,9 +46,7 @@ def render_models(rows: Sequence[Row]) -> str:
         }
         for row, is_first in zip(rows, _mark_first(rows), strict=True)
     ]
-    align = ["left", "right", "left", "right", "left", "left"]
-    text = tabulate(table, headers="keys", tablefmt="simple", disable_numparse=True, colalign=align)
-    return "\n".join([text, "", *_explain(rows)]) + "\n"
+    return "\n".join([page.table(table, "lrlrll"), "", *_explain(rows)]) + "\n"
 
 
 def _mark_first(rows: Sequence[Row]) -> list[bool]:
@@ -66,11 +62,11 @@ def _explain(rows: Sequence[Row]) -> list[str]:
     if unverified:
         notes.append(f"{unverified} files were never checked against the hub; `harness models --check` asks it")
     notes += sorted({f"{row.refused}." for row in rows if row.refused})
-    return [textwrap.fill(note, 80, subsequent_indent="  ") for note in notes]
+    return [page.fill(note) for note in notes]
 
 
 def render_models_json(rows: Sequence[Row]) -> str:
-    return json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False) + "\n"
+    return harmless.json_text([asdict(row) for row in rows]) + "\n"
 
 
 def render_check(verdicts: Sequence[Verdict]) -> str:
@@ -80,13 +76,14 @@ def render_check(verdicts: Sequence[Verdict]) -> str:
         what = "; ".join(verdict.problems) or (
             "as the catalog says" if verdict.verified else "confirmed, not yet noted"
         )
-        lines.append(textwrap.fill(f"{verdict.name} {verdict.quantization}: {what}", 80, subsequent_indent="  "))
+        lines.append(page.fill(f"{verdict.name} {verdict.quantization}: {what}"))
         if not verdict.problems and not verdict.verified:
             digests = ", ".join(f'"{digest}"' for digest in verdict.sha256)
             lines += [f"  size_bytes = {verdict.size_bytes}", f"  sha256 = [{digests}]", "  verified = true"]
     wrong = sum(bool(verdict.problems) for verdict in verdicts)
-    return "\n".join([*lines, "", f"{len(verdicts)} quantizations asked of the hub, {wrong} of them wrong"]) + "\n"
+    total = page.fill(f"{len(verdicts)} quantizations asked of the hub, {wrong} of them wrong")
+    return "\n".join([*lines, "", total]) + "\n"
 
 
 def render_check_json(verdicts: Sequence[Verdict]) -> str:
-    return json.dumps([asdict(verdict) for verdict in verdicts], indent=2, ensure_ascii=False) + "\n"
+    return harmless.json_text([asdict(verdict) for verdict in verdicts]) + "\n"

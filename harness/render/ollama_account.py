@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import textwrap
 from collections.abc import Iterator
 from typing import Any
 
+from harness.render import page
 from harness.theory.ollama import AUTOMATIC, NUM_BATCH, VERSIONS, Account, Estimate, format_ollama
-
-WIDTH = 80
 
 #: What stands behind each term's bytes: the model's weights, what llama.cpp allocates, a flat figure that stands in for what the
 #: driver allocates, a margin that nobody allocates, a rounding.
@@ -80,7 +78,7 @@ def show_account(account: Account, label: str, *, file_bytes: int | None = None,
     chosen = account.chosen
     title = f"Ollama's account of {label} ({VERSIONS}, October 2024)"
     blocks = [
-        "\n".join(textwrap.wrap(title, WIDTH)),
+        page.fill(title, rest=""),
         _show_answer(account),
         "\n".join(_show_terms(account)),
         *(_wrap(sentence) for sentence in _explain(account, file_bytes)),
@@ -109,7 +107,7 @@ def _show_answer(account: Account) -> str:
         rows.append(("num_gpu", str(request.num_gpu)))
     if 0 < chosen.size_vram_bytes < chosen.size_bytes:
         rows.append(("of it, GPU", f"{format_ollama(chosen.size_vram_bytes)}  ({chosen.size_vram_bytes:,} bytes)"))
-    return "\n".join(f"{name:<12}{text}" for name, text in rows)
+    return "\n".join(page.fill(text, first=f"{name:<12}", rest=" " * 12) for name, text in rows)
 
 
 def _show_terms(account: Account) -> Iterator[str]:
@@ -117,7 +115,7 @@ def _show_terms(account: Account) -> Iterator[str]:
     terms = account.chosen.terms
     for name, size_bytes, meaning in _describe_terms(account):
         if size_bytes:
-            yield f"{name:<15}{size_bytes:>16,}  {meaning}"
+            yield page.fill(meaning, first=f"{name:<15}{size_bytes:>16,}  ", rest=" " * 33)
     yield "-" * 31
     yield f"{'SIZE':<15}{terms.total_bytes:>16,}  {account.chosen.size}"
 
@@ -244,4 +242,4 @@ def _mb(size_bytes: int) -> str:
 
 
 def _wrap(text: str) -> str:
-    return "\n".join(textwrap.wrap(text, WIDTH))
+    return page.fill(text, rest="")

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tabulate import tabulate
-
+from harness import harmless
 from harness.kinds import OVERHEAD_SCHEMA
+from harness.render import page
 from harness.theory.ledger import CardFit, Fit, Forecast, Measurement, Report, Row, make_ledger
 from harness.theory.memory import COMPUTE, HOST, KV, MAPPED, OUTPUT, RECURRENT, REPACKED
 from harness.theory.resident import UNREAD, UNTOUCHED
 from harness.units import MIB, format_gb
 
-_WIDTH = 80
 
 
 def render_table(report: Report) -> str:
@@ -31,15 +28,20 @@ def render_markdown(report: Report) -> str:
 
 
 def _lay_out(report: Report, style: str) -> str:
-    sections = [_show_heading(report)]
+    sections = [_tell(_show_heading(report), style)]
     if len(report.forecasts) > 1:
         sections.append(_show_contexts(report, style))
     else:
-        sections += [_show_ledger(report, style), _show_account(report)]
+        sections += [_show_ledger(report, style), _tell(_show_account(report), style)]
         if report.measurement:
             sections.append(_show_steps(report.measurement, style))
-    sections += [_show_fits(report), _show_remarks(report)]
+    sections += [_tell(_show_fits(report), style), _tell(_show_remarks(report), style)]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _tell(text: str, style: str) -> str:
+    """Sentences, which in Markdown may begin no markup."""
+    return text if style == "simple" else "\n".join(harmless.markdown(line) for line in text.split("\n"))
 
 
 def _show_heading(report: Report) -> str:
@@ -49,22 +51,19 @@ def _show_heading(report: Report) -> str:
     context = ""
     if len(report.forecasts) == 1:
         trained = f" of {subject.n_ctx_train}" if subject.n_ctx_train else ""
-        context = f"context {spec.n_ctx}{trained} · "
+        context = f"context {spec.n_ctx}{trained}"
     flash = {True: "on", False: "off", None: spec.flash_attn}[
         report.measurement.flash_attn if report.measurement else report.forecast.flash_attn
     ]
     return "\n".join(
         [
-            _cut(f"{subject.label}{synthetic}"),
-            _cut(" · ".join(filter(None, [shape, subject.file_type, f"file {format_gb(subject.file_bytes)}"]))),
-            _cut(f"{context}K {spec.type_k}, V {spec.type_v} · n_ubatch {spec.n_ubatch} · flash attention {flash}"),
+            page.fill(f"{subject.label}{synthetic}"),
+            page.heading([shape, subject.file_type or "", f"file {format_gb(subject.file_bytes)}"]),
+            page.heading(
+                [context, f"K {spec.type_k}, V {spec.type_v}", f"n_ubatch {spec.n_ubatch}", f"flash attention {flash}"]
+            ),
         ]
     )
-
-
-def _cut(text: str) -> str:
-    text = "".join(character if character.isprintable() else " " for character in text)
-    return text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"
 
 
 def _mib(size_bytes: int | None) -> str:
@@ -78,14 +77,8 @@ def _percent(share: float | None, digits: int = 2) -> str:
 def _make_table(columns: Mapping[str, Sequence[str]], style: str, n_left: int = 1) -> str:
     """Lay columns out; those that are empty throughout are left out."""
     shown = {name: list(values) for name, values in columns.items() if any(values)}
-    aligns = ["left" if index < n_left else "right" for index in range(len(shown))]
-    if style == "simple":
-        # tabulate pads headings by two, for which there is no room here: they are rows like others.
-        widths = [max(len(text) for text in (name, *values)) for name, values in shown.items()]
-        rows = [list(shown), ["-" * width for width in widths], *zip(*shown.values(), strict=True)]
-        text = tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=aligns)
-        return "\n".join(line.rstrip() for line in text.splitlines())
-    return tabulate(shown, headers="keys", tablefmt=style, disable_numparse=True, colalign=aligns)
+    rows = [dict(zip(shown, row, strict=True)) for row in zip(*shown.values(), strict=True)]
+    return page.table(rows, "l" * n_left + "r", style=style, air=0)
 
 
 # --- one context ------------------------------------------------------------------------------------------------------
@@ -108,7 +101,7 @@ def _show_ledger(report: Report, style: str) -> str:
     lines += _total_lines(report, rows, several)
     columns: dict[str, list[str]] = {
         "MiB": [cause for cause, *_ in lines],
-        "device": [_shorten(device) for _, device, *_ in lines],
+        "device": [device for _, device, *_ in lines],
         "predicted": [_mib(line[2]) for line in lines],
         "measured": [_mib(line[3]) for line in lines],
         "error": [_percent(line[4]) for line in lines],
@@ -152,15 +145,11 @@ def total_bytes(report: Report) -> dict[str, int | None]:
     return {"predicted_bytes": predicted, "measured_bytes": allocated, "resident_bytes": resident}
 
 
-def _shorten(device: str) -> str:
-    return device if len(device) <= 8 else device[:7] + "…"
-
-
 def _show_account(report: Report) -> str:
     """Say in words how well the ledger adds up and what the lines below the buffers mean."""
     measured = report.measurement
     if measured is None:
-        return f"not measured: {_wrap(report.failure, 14)}" if report.failure else ""
+        return page.fill(f"not measured: {report.failure}", rest=" " * 14) if report.failure else ""
     account = measured.account
     lines = []
     if account.explained_share is None:
@@ -182,7 +171,7 @@ def _show_account(report: Report) -> str:
         lines.append(f"{_mib(last.rss_bytes - last.uss_bytes)} MiB are shared with other processes (RSS less USS).")
     if last.swap_bytes:
         lines.append(f"{_mib(last.swap_bytes)} MiB are in swap.")
-    return "\n".join(_wrap(line, 0) for line in lines)
+    return "\n".join(page.fill(line, rest="") for line in lines)
 
 
 def _show_steps(measured: Measurement, style: str) -> str:
@@ -201,7 +190,7 @@ def _show_steps(measured: Measurement, style: str) -> str:
     notes = ["after: context and model were freed."] if any(item.step == "after" for item in readings) else []
     if all(reading.pss_bytes is None for reading in readings):
         notes.append("This OS does not tell PSS, the share of shared pages.")
-    return "\n".join([*tables, *notes])
+    return "\n".join([*tables, *(page.fill(note, rest="") for note in notes)])
 
 
 def _show_devices(measured: Measurement, style: str) -> list[str]:
@@ -210,8 +199,8 @@ def _show_devices(measured: Measurement, style: str) -> list[str]:
     columns: dict[str, list[str]] = {"after (MiB)": [reading.step for reading in readings]}
     for name in dict.fromkeys(device.name for reading in readings for device in reading.devices):
         by_step = [next((item for item in reading.devices if item.name == name), None) for reading in readings]
-        columns[f"{_shorten(name)} free"] = [_mib(item.free_bytes) if item else "" for item in by_step]
-        columns[f"{_shorten(name)} ours"] = [_mib(item.process_bytes) if item else "" for item in by_step]
+        columns[f"{name} free"] = [_mib(item.free_bytes) if item else "" for item in by_step]
+        columns[f"{name} ours"] = [_mib(item.process_bytes) if item else "" for item in by_step]
     return ["", _make_table(columns, style), ""] if readings else []
 
 
@@ -229,8 +218,8 @@ def _show_contexts(report: Report, style: str) -> str:
     lines = [_make_table(columns, style, n_left=0)]
     if (slope := report.context_slope) is not None:
         lines.append("")
-        lines.append(f"Each further token of context takes {slope:.0f} bytes.")
-        lines.append("All of this is predicted; a single --ctx is measured as well.")
+        lines.append(page.fill(f"Each further token of context takes {slope:.0f} bytes.", rest=""))
+        lines.append(page.fill("All of this is predicted; a single --ctx is measured as well.", rest=""))
     return "\n".join(lines)
 
 
@@ -275,7 +264,7 @@ def _show_fits(report: Report) -> str:
     if mapped := _sum(report.forecast, (MAPPED,)):
         lines.append(f"  {format_gb(mapped)} of it are pages of the file, which the OS may drop and read again")
     lines += [line for card in report.cards for line in _tell_card(card)]
-    return "\n".join(_wrap(line, 2) for line in lines)
+    return "\n".join(page.fill(line) for line in lines)
 
 
 def _tell_fit(fit: Fit) -> str:
@@ -312,14 +301,7 @@ def _tell_card(card: CardFit) -> list[str]:
 
 def _show_remarks(report: Report) -> str:
     remarks = dict.fromkeys((*report.remarks, *(remark for item in report.forecasts for remark in item.remarks)))
-    return "\n".join(f"[{number}] {_wrap(remark, 4)}" for number, remark in enumerate(remarks, start=1))
-
-
-def _wrap(text: str | None, indent: int) -> str:
-    """Break a line so that it fits beside what stands before it, with the rest indented."""
-    clean = "".join(character if character.isprintable() else " " for character in text or "")
-    width = _WIDTH - (0 if clean.startswith(" ") else indent)
-    return textwrap.fill(clean, width, subsequent_indent=" " * indent, break_on_hyphens=False)
+    return "\n".join(page.fill(f"[{number}] {remark}", rest="    ") for number, remark in enumerate(remarks, start=1))
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
@@ -448,7 +430,10 @@ def render_csv(report: Report) -> str:
         rows = [_export_row(row) for row in make_ledger(report.forecast, report.measurement)]
     writer = csv.DictWriter(stream, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(
+        {name: harmless.csv_cell(value) if isinstance(value, str) else value for name, value in row.items()}
+        for row in rows
+    )
     return stream.getvalue()
 
 
@@ -457,7 +442,7 @@ _CSV_COLUMNS = {"_".join(name.lower().split()): causes for name, causes in _CONT
 
 def render_json(report: Report) -> str:
     """The whole report."""
-    return json.dumps(export_report(report), indent=2, ensure_ascii=False) + "\n"
+    return harmless.json_text(export_report(report)) + "\n"
 
 
 #: The formats that ``-o`` takes, by name.

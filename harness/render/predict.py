@@ -3,41 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from tabulate import tabulate
-
+from harness import harmless
 from harness.answers.crosscheck import Bound, Check
 from harness.answers.prediction import Answer, Room
+from harness.render import page
 from harness.theory.predict import LEVEL, Estimate
 from harness.units import GIB, format_gb, format_rate
-
-WIDTH = 80
-
-#: The longest name of a machine that leaves room for its figures.
-MACHINE_WIDTH = 26
 
 
 def render_answers(answers: Sequence[Answer], remarks: Sequence[str] = ()) -> str:
     """One model on one machine or several: rates with their intervals, where it fits, and what that rests on."""
     first = answers[0]
-    parts = [_fill(_describe_model(first)), "", _rates(answers), ""]
+    parts = [page.fill(_describe_model(first)), "", _rates(answers), ""]
     parts += _shared({a.machine: [_tell_room(room) for room in a.rooms] for a in answers})
     parts += _shared({a.machine: [f"tg from {a.basis}."] for a in answers if a.tg})
     parts += _shared({a.machine: [f"pp: {a.pp_basis}."] for a in answers if a.tg})
     notes = dict.fromkeys(note for note in (*(note for answer in answers for note in answer.notes), *remarks) if note)
-    parts += [_fill(f"! {note}.") for note in notes]
+    parts += [page.fill(f"! {note}.") for note in notes]
     return "\n".join(parts) + "\n"
 
 
 def _shared(sentences: dict[str, list[str]]) -> list[str]:
     """What is said of each machine; once where it is the same for all."""
     if len({tuple(said) for said in sentences.values()}) <= 1:
-        return [_fill(text) for text in next(iter(sentences.values()), [])]
-    return [_fill(f"{machine}: {text}") for machine, said in sentences.items() for text in said]
+        return [page.fill(text) for text in next(iter(sentences.values()), [])]
+    return [page.fill(f"{machine}: {text}") for machine, said in sentences.items() for text in said]
 
 
 def _describe_model(answer: Answer) -> str:
@@ -54,9 +47,7 @@ def _describe_model(answer: Answer) -> str:
 def _rates(answers: Sequence[Answer]) -> str:
     rows = [
         {
-            "machine": answer.machine
-            if len(answer.machine) <= MACHINE_WIDTH
-            else answer.machine[: MACHINE_WIDTH - 1] + "…",
+            "machine": answer.machine,
             "tg t/s": format_rate(answer.tg.rate_tok_per_s) if answer.tg else "—",
             f"{LEVEL:.0%} interval": _interval(answer.tg),
             "roof": format_rate(answer.tg_roof_tok_per_s) if answer.tg_roof_tok_per_s else "—",
@@ -65,17 +56,7 @@ def _rates(answers: Sequence[Answer]) -> str:
         }
         for answer in answers
     ]
-    align = ["left", *["right"] * 5]
-    table = tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True, colalign=align)
-    # Five and more digits, as a small model's prompts have, leave no room for blanks around the dash.
-    return table if len(table.partition("\n")[0]) <= WIDTH else _rates_tightly(rows, align)
-
-
-def _rates_tightly(rows: Sequence[dict[str, str]], align: Sequence[str]) -> str:
-    tight = [
-        {name: value if name == "machine" else value.replace(" – ", "–") for name, value in row.items()} for row in rows
-    ]
-    return tabulate(tight, headers="keys", tablefmt="simple", disable_numparse=True, colalign=align)
+    return page.table(rows, "lr")
 
 
 def _interval(estimate: Estimate | None) -> str:
@@ -100,10 +81,6 @@ def _tell_room(room: Room) -> str:
     return f"{total}: does not fit, {format_gb(-room.left_bytes)} too much{layers}."
 
 
-def _fill(text: str) -> str:
-    return textwrap.fill(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-
-
 def render_answers_json(answers: Sequence[Answer], remarks: Sequence[str] = ()) -> str:
     rows = [
         {
@@ -119,7 +96,7 @@ def render_answers_json(answers: Sequence[Answer], remarks: Sequence[str] = ()) 
         }
         for answer in answers
     ]
-    return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
+    return harmless.json_text(rows) + "\n"
 
 
 def _plain(value: Any) -> dict[str, Any]:
@@ -131,15 +108,15 @@ def render_check(check: Check) -> str:
     parts = ["Every figure predicted without itself:", "", _bounds(check.bounds), ""]
     parts += ["The article's own predictions:", ""]
     for claim in check.claims:
-        parts += [_fill(f"{claim.subject}: {claim.said}")]
-        parts += [_fill(f"  → {claim.found}: {claim.verdict}."), f"  $ {claim.command}"]
+        parts += [page.fill(f"{claim.subject}: {claim.said}")]
+        parts += [page.fill(f"  → {claim.found}: {claim.verdict}."), page.fill(f"  $ {claim.command}", rest="    ")]
     parts += ["", "The worst misses, one a machine and model, and why:", ""]
     for miss in check.misses:
         trial = miss.trial
         known = f"{trial.n_known} others known" if trial.n_known else "bandwidth alone"
         rates = f"{format_rate(trial.predicted.rate_tok_per_s)} for {format_rate(trial.measured_tok_per_s)} t/s"
         head = f"{trial.error:+5.0%}  {trial.machine}, {trial.model} {trial.quantization}: {rates} ({known})"
-        parts += [head, textwrap.fill(miss.reason, WIDTH, initial_indent=" " * 7, subsequent_indent=" " * 7)]
+        parts += [page.fill(head), page.fill(miss.reason, first=" " * 7, rest=" " * 7)]
     verdict = "All bounds are met." if check.is_met else "Not all bounds are met."
     return "\n".join([*parts, "", verdict]) + "\n"
 
@@ -155,9 +132,8 @@ def _bounds(bounds: Sequence[Bound]) -> str:
         }
         for bound in bounds
     ]
-    rows = [{**row, "what": "\n".join(textwrap.wrap(row["what"], 29))} for row in rows]
-    align = ["left", *["right"] * 4]
-    table = tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True, colalign=align)
+    rows = [{**row, "what": page.wrap(row["what"], 29)} for row in rows]
+    table = page.table(rows, "lr")
     return f"{table}\n\nin interval: how many lay in their {LEVEL:.0%} interval"
 
 
@@ -167,4 +143,4 @@ def render_check_json(check: Check) -> str:
         bound |= {"median_error": found.median_error, "is_met": found.is_met, "inside_share": found.inside_share}
         for trial, source in zip(bound["trials"], found.trials, strict=True):
             trial["error"] = source.error
-    return json.dumps({**values, "is_met": check.is_met}, indent=2, ensure_ascii=False) + "\n"
+    return harmless.json_text({**values, "is_met": check.is_met}) + "\n"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tabulate import tabulate
-
+from harness import harmless
 from harness.answers.rates import Measured
+from harness.render import page
 from harness.render.figure import PALETTE, add_legend, new_figure
 from harness.render.plots import set_log, set_title
 from harness.roof import ARITHMETIC, READING, SECOND_METHOD, Roof, RoofTest
@@ -105,14 +103,16 @@ def render_roofline(roof: Roof, under: Sequence[UnderRoof]) -> str:
             parts += ["* random weights in this model's shape"]
         if any(item.share > TOO_MUCH for item in under):
             text = "! more than the roof: it was measured while the machine was busier; run `harness roofline` again"
-            parts += [_fill(text)]
-        parts += [_fill("of roof: t/s against bandwidth / bytes a token (tg), and FLOP/s / operations a token (pp)")]
+            parts += [page.fill(text)]
+        parts += [
+            page.fill("of roof: t/s against bandwidth / bytes a token (tg), and FLOP/s / operations a token (pp)")
+        ]
     else:
-        parts += ["No records of known models here yet; `harness pp-tg` makes some."]
+        parts += [page.fill("No records of known models here yet; `harness pp-tg` makes some.")]
     parts += [
-        _fill(f"! {test.device} {test.type_name} gives wrong results ({_tell_error(test)})") for test in wrong
+        page.fill(f"! {test.device} {test.type_name} gives wrong results ({_tell_error(test)})") for test in wrong
     ]
-    parts += [_fill(f"! {caution.text}") for caution in roof.warnings]
+    parts += [page.fill(f"! {caution.text}") for caution in roof.warnings]
     return "\n".join(parts) + "\n"
 
 
@@ -124,7 +124,7 @@ def _describe(roof: Roof) -> str:
     sizes = [test.n_bytes for test in roof.tests if test.work == READING]
     runs = min((len(test.durations_ns) for test in roof.tests), default=0)
     read = f"matrices of {format_mib(max(sizes))} read" if sizes else "nothing read"
-    return f"{roof.machine.cpu} · {read} · medians of {runs} runs"
+    return page.heading([roof.machine.cpu, read, f"medians of {runs} runs"])
 
 
 def _tests(tests: Sequence[RoofTest]) -> str:
@@ -134,7 +134,7 @@ def _tests(tests: Sequence[RoofTest]) -> str:
         interval = test.interval
         rows.append(
             {
-                "device": test.device if test.kind == "cpu" else f"{test.device} {test.description}"[:24],
+                "device": test.device if test.kind == "cpu" else f"{test.device} {test.description}",
                 "type": test.type_name + (" repacked" if test.is_repacked else ""),
                 "threads": "—" if test.n_threads is None else str(test.n_threads),
                 unit: f"{test.rate_per_s / 1e9:.2f}",
@@ -142,8 +142,7 @@ def _tests(tests: Sequence[RoofTest]) -> str:
                 "result": "right" if test.is_right else "WRONG",
             }
         )
-    align = ["left", "left", "right", "right", "right", "left"]
-    return tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True, colalign=align)
+    return page.table(rows, "llrrrl")
 
 
 def _second_method(roof: Roof) -> list[str]:
@@ -156,8 +155,10 @@ def _second_method(roof: Roof) -> list[str]:
         if same:
             best = max(same, key=lambda t: t.rate_per_s)
             lines.append(
-                f"numpy.max with {test.n_threads} thread{'s' * (test.n_threads != 1)}: {test.rate_per_s / 1e9:.2f} GB/s; "
-                f"ggml's best is {best.rate_per_s / test.rate_per_s:.2f} times that"
+                page.fill(
+                    f"numpy.max with {test.n_threads} thread{'s' * (test.n_threads != 1)}: {test.rate_per_s / 1e9:.2f} GB/s; "
+                    f"ggml's best is {best.rate_per_s / test.rate_per_s:.2f} times that"
+                )
             )
     return [*lines, ""] if lines else []
 
@@ -169,7 +170,7 @@ def _under(under: Sequence[UnderRoof]) -> str:
         used = (item.bytes_per_token if is_tg else item.flops_per_token) * item.rate_tok_per_s
         rows.append(
             {
-                "model": f"{item.model} {item.quantization}{'*' if item.is_synthetic else ''}"[:26],
+                "model": f"{item.model} {item.quantization}{'*' if item.is_synthetic else ''}",
                 "test": item.test.replace(" with ", "\nwith "),
                 "thr.": "—" if item.n_threads is None else str(item.n_threads),
                 "t/s": format_rate(item.rate_tok_per_s),
@@ -180,18 +181,13 @@ def _under(under: Sequence[UnderRoof]) -> str:
                 "of roof": f"{item.share:.0%}",
             }
         )
-    align = ["left", "left", *["right"] * 5]
-    return tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True, colalign=align)
-
-
-def _fill(text: str) -> str:
-    return textwrap.fill(text, 80, subsequent_indent="  ")
+    return page.table(rows, "llr")
 
 
 def render_roofline_json(roof: Roof, under: Sequence[UnderRoof]) -> str:
     tests = [{**asdict(test), "rate_per_s": test.rate_per_s, "is_right": test.is_right} for test in roof.tests]
     records = [{**asdict(item), "share_of_roof": item.share} for item in under]
-    return json.dumps({**asdict(roof), "tests": tests, "records": records}, indent=2, ensure_ascii=False) + "\n"
+    return harmless.json_text({**asdict(roof), "tests": tests, "records": records}) + "\n"
 
 
 def draw_roofline(roof: Roof, under: Sequence[UnderRoof], theme: str = "light") -> Any:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tabulate import tabulate
-
+from harness import harmless
 from harness.comparison import Comparison, Round
 from harness.ollama_server import default_slots, parse_version
+from harness.render import page
 from harness.stats import median, median_interval
 from harness.text_run import rate
 from harness.units import format_duration, format_gb, format_rate
@@ -33,10 +31,11 @@ def _heading(comparison: Comparison) -> list[str]:
         " + ".join(f"{count} layers on {device}" for device, count in ran.items()) or f"-ngl {comparison.n_gpu_layers}"
     )
     figures = first.figures
+    written = f"prompt of {figures.prompt_eval_count} tokens, {figures.eval_count} written"
     return [
-        f"{ollama} on {task.name}{size}",
-        f"context {task.n_ctx} · {task.n_threads} threads · {layers}",
-        f"prompt of {figures.prompt_eval_count} tokens, {figures.eval_count} written · {len(comparison.rounds)} rounds",
+        page.fill(f"{ollama} on {task.name}{size}"),
+        page.heading([f"context {task.n_ctx}", f"{task.n_threads} threads", layers]),
+        page.heading([written, f"{len(comparison.rounds)} rounds"]),
     ]
 
 
@@ -60,10 +59,10 @@ def _table(comparison: Comparison) -> str:
             [name, _middle(comparison, theirs, form), _middle(comparison, ours, form), _ratio(comparison, theirs, ours)]
         )
     rows.append(["memory", *_memory(comparison)])
-    heads, align = ["", "Ollama", "harness", "harness / Ollama"], ["left", "right", "right", "right"]
+    heads = ["", "Ollama", "harness", "harness / Ollama"]
     if comparison.version is None:
-        rows, heads, align = [[row[0], row[2]] for row in rows], ["", "harness"], align[:2]
-    return tabulate(rows, headers=heads, tablefmt="simple", disable_numparse=True, colalign=align)
+        rows, heads = [[row[0], row[2]] for row in rows], ["", "harness"]
+    return page.table([dict(zip(heads, row, strict=True)) for row in rows], "lr")
 
 
 def _values(comparison: Comparison, pick: _Pick) -> list[float]:
@@ -163,14 +162,14 @@ def _memory_meaning(version: str) -> str:
 
 
 def _bullet(text: str) -> str:
-    return textwrap.fill(text, 80, initial_indent="  - ", subsequent_indent="    ", break_on_hyphens=False)
+    return page.fill(text, first="  - ", rest="    ")
 
 
 def _notes(comparison: Comparison) -> list[str]:
     notes = [caution.text for caution in comparison.cautions]
     if len(comparison.rounds) < 6:
         notes.append("fewer than 6 rounds give no 95 % interval")
-    return ["", *(textwrap.fill(f"[{number}] {text}", 80) for number, text in enumerate(notes, 1))] if notes else []
+    return ["", *(page.fill(f"[{number}] {text}", rest="") for number, text in enumerate(notes, 1))] if notes else []
 
 
 def render_comparison_json(comparison: Comparison, ollama_2024: Mapping[str, Any] | None = None) -> str:
@@ -202,7 +201,7 @@ def render_comparison_json(comparison: Comparison, ollama_2024: Mapping[str, Any
     }
     if ollama_2024 is not None:
         values["ollama_2024"] = ollama_2024
-    return json.dumps(values, indent=2) + "\n"
+    return harmless.json_text(values) + "\n"
 
 
 def _median_or_none(values: Sequence[float]) -> float | None:

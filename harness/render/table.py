@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from tabulate import tabulate
-
+from harness import harmless
 from harness.record import Record
+from harness.render import page
 from harness.render.bench import name_backends
 from harness.spec import defaults, parameters
 from harness.stats import Summary, joules_per_token, summarize
 from harness.units import format_duration, format_mib, format_params, format_rate
-
-_WIDTH = 80
 
 
 def render_table(records: Sequence[Record]) -> str:
@@ -22,14 +19,12 @@ def render_table(records: Sequence[Record]) -> str:
     footnotes = _Footnotes()
     columns = _columns(records, footnotes)
     shared = {name: values[0] for name, values in columns.items() if name in _HOISTED and len(set(values)) == 1}
-    lines = [" · ".join(_HOISTED[name].format(value) for name, value in shared.items())]
+    lines = [page.heading([_HOISTED[name].format(value) for name, value in shared.items()])]
     lines += _preparation(records)
     rest = {name: values for name, values in columns.items() if name not in shared}
-    body = tabulate(rest, headers="keys", tablefmt="simple", disable_numparse=True, colalign=_alignment(rest))
-    notes = [
-        textwrap.fill(note, _WIDTH, subsequent_indent="    ", break_on_hyphens=False) for note in footnotes.lines()
-    ]
-    energy = _energy_notes(records)
+    body = page.table(_rows(rest), _alignment(rest))
+    notes = [page.fill(note, rest="    ") for note in footnotes.lines()]
+    energy = [page.fill(note) for note in _energy_notes(records)]
     return "\n".join([*filter(None, lines), "", body, *([""] if energy else []), *energy, *notes]) + "\n"
 
 
@@ -37,9 +32,14 @@ def render_markdown(records: Sequence[Record]) -> str:
     """llama-bench's table with the median, its interval and the number of repetitions; pastes into an issue."""
     footnotes = _Footnotes()
     columns = _columns(records, footnotes)
-    body = tabulate(columns, headers="keys", tablefmt="github", disable_numparse=True, colalign=_alignment(columns))
+    body = page.table(_rows(columns), _alignment(columns), style="github")
     notes = footnotes.lines(separator="  ")
-    return "\n".join([body, *notes, "", *_energy_notes(records), *_builds(records)]) + "\n"
+    told = [*notes, "", *_energy_notes(records), *_builds(records)]
+    return "\n".join([body, *map(harmless.markdown, told)]) + "\n"
+
+
+def _rows(columns: dict[str, list[str]]) -> list[dict[str, str]]:
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 #: Columns that move into the heading where all rows agree, and how they read there.

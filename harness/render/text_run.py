@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from tabulate import tabulate
-
+from harness import harmless
+from harness.render import page
 from harness.text_run import Figures, TextRun
 from harness.units import format_go_duration, format_mib, format_rate
 
@@ -51,14 +49,16 @@ def verbose_values(run: TextRun) -> dict[str, Any]:
 
 def render_verbose_json(run: TextRun) -> str:
     """`verbose_values` as one line of JSON."""
-    return json.dumps({"done_reason": _reason(run), **verbose_values(run), **_warnings(run)}) + "\n"
+    return (
+        harmless.json_text({"done_reason": _reason(run), **verbose_values(run), **_warnings(run)}, indent=None) + "\n"
+    )
 
 
 def render_answer_json(run: TextRun, text: str) -> str:
     """The whole answer as Ollama's /api/generate gives it without streaming."""
     name = run.model.file_name if run.model else None
     answer = {"model": name, "created_at": run.time_utc, "response": text, "done": True, "done_reason": _reason(run)}
-    return json.dumps({**answer, **verbose_values(run), **_warnings(run)}, ensure_ascii=False, indent=2) + "\n"
+    return harmless.json_text({**answer, **verbose_values(run), **_warnings(run)}) + "\n"
 
 
 def _warnings(run: TextRun) -> dict[str, list[str]]:
@@ -77,8 +77,7 @@ def render_reference(runs: Sequence[tuple[str, TextRun]], skipped: Sequence[tupl
     parts = []
     if rows:
         heads = ("model", "size", "PP t/s", "TG t/s", "load", "tokens", "ended")
-        align = ("left", "right", "right", "right", "right", "right", "left")
-        parts.append(tabulate(rows, headers=heads, tablefmt="simple", disable_numparse=True, colalign=align))
+        parts.append(page.table([dict(zip(heads, row, strict=True)) for row in rows], "lrrrrrl"))
     if notes:
         parts.append("\n".join(_wrap(f"[{number}] {text}") for text, number in notes.items()))
     if skipped:
@@ -87,7 +86,7 @@ def render_reference(runs: Sequence[tuple[str, TextRun]], skipped: Sequence[tupl
 
 
 def _wrap(text: str) -> str:
-    return textwrap.fill(text, 79, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+    return page.fill(text, first="  ", rest="    ")
 
 
 def _reference_row(name: str, run: TextRun, notes: dict[str, int]) -> tuple[str, ...]:
@@ -122,4 +121,4 @@ def render_reference_json(runs: Sequence[tuple[str, TextRun]], skipped: Sequence
         for name, run in runs
     ]
     left_out = [{"model": name, "why": why} for name, why in skipped]
-    return json.dumps({"runs": rows, "not_run": left_out}, indent=2) + "\n"
+    return harmless.json_text({"runs": rows, "not_run": left_out}) + "\n"

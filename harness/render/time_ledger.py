@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tabulate import tabulate
-
+from harness.render import page
 from harness.theory.time_ledger import (
     DISPATCH,
     PARTS,
@@ -21,8 +19,6 @@ from harness.theory.time_ledger import (
     WholeToken,
 )
 from harness.units import format_duration, format_rate
-
-WIDTH = 80
 
 #: What the parts of a token are called where people read them.
 PART_NAMES = {
@@ -98,12 +94,12 @@ def show_ledger(ledger: TimeLedger, label: str, facts: Sequence[str] = (), remar
     remarks : what was left out and why, and what makes the numbers doubtful
     """
     title = f"Where a token's time goes: {label}"
-    sections = ["\n".join(textwrap.wrap("; ".join([title, *facts]), WIDTH))]
+    sections = [page.fill("; ".join([title, *facts]), rest="")]
     if ledger.depths:
         sections.append(_show_whole(ledger))
         sections += [_show_operations(depth, ledger) for depth in ledger.depths if depth.operations]
         if ledger.roof_bytes_per_s is None and any(depth.operations for depth in ledger.depths):
-            sections.append("\n".join(textwrap.wrap(_NO_ROOF, WIDTH)))
+            sections.append(page.fill(_NO_ROOF, rest=""))
         if any(depth.observer for depth in ledger.depths):
             sections.append(_show_observer(ledger))
     if ledger.fits:
@@ -112,15 +108,13 @@ def show_ledger(ledger: TimeLedger, label: str, facts: Sequence[str] = (), remar
         sections.append(_show_loads(ledger.loads))
     if ledger.gap:
         sections.append(_show_gap(ledger, ledger.gap))
-    sections += ["\n".join(textwrap.wrap(f"Note: {remark.rstrip('.')}.", WIDTH)) for remark in remarks]
+    sections += [page.fill(f"Note: {remark.rstrip('.')}.", rest="") for remark in remarks]
     return "\n\n".join(sections) + "\n"
 
 
 def _table(heading: str, headers: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:
-    align = ["left", *["right"] * (len(headers) - 1)]
-    text = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True, colalign=align)
-    wrapped = [line for note in notes for line in textwrap.wrap(note, WIDTH)]
-    return "\n".join([heading, "", text, *wrapped])
+    text = page.table([dict(zip(headers, row, strict=True)) for row in rows], "lr")
+    return "\n".join([heading, "", text, *(page.fill(note, rest="") for note in notes)])
 
 
 def _show_whole(ledger: TimeLedger) -> str:

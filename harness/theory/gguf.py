@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import length_hint
 from types import MappingProxyType
 from typing import Any, NoReturn, Protocol
 
 from harness.errors import HarnessError
-from harness.theory.tensor_types import RETIRED_TYPES, TENSOR_TYPES, tensor_size_bytes
+from harness.theory.tensor_types import TENSOR_TYPES, ForeignType, foreign_type, tensor_size_bytes
 from harness.units import MIB, format_gb
 
 MAGIC = b"GGUF"
@@ -131,7 +131,7 @@ class ArrayValue:
         Raises
         ------
         HarnessError : no source was given and the bytes were not kept, the array is larger than max_bytes, the source
-            is shorter than the header said, a string is not UTF-8, or a bool is neither 0 nor 1.
+            is shorter than the header said, or a bool is neither 0 nor 1.
         """
         data = self.data
         if data is None:
@@ -167,7 +167,7 @@ class ArrayValue:
             size = length_of(data, at)[0] if at + 8 <= len(data) else len(data)
             if at + 8 + size > len(data):
                 raise HarnessError(_unreadable("the array", self.offset + at, "a string reaches beyond its array"))
-            items.append(_decode(data[at + 8 : at + 8 + size], "the array", self.offset + at + 8, "an item"))
+            items.append(_decode(data[at + 8 : at + 8 + size]))
             at += 8 + size
         return items
 
@@ -177,8 +177,9 @@ class Tensor:
     """One row of the tensor table.
 
     shape is in GGUF's own order (ne[0], the contiguous dimension, first); type_name is llama.cpp's, in capitals
-    (``Q4_0``); offset is in bytes from `Header.data_offset`; size_bytes follows from shape and type. part is the file
-    of a split model that holds the tensor (0 where there is one file); the offset counts from that part's data_offset.
+    (``Q4_0``); offset is in bytes from `Header.data_offset`; size_bytes follows from shape and type, and is the room up to
+    the next tensor (or the file's end) where this llama.cpp does not read the type. part is the file of a split model that
+    holds the tensor (0 where there is one file); the offset counts from that part's data_offset.
     """
 
     name: str
@@ -195,6 +196,11 @@ class Tensor:
         for extent in self.shape:
             count *= extent
         return count
+
+    @property
+    def foreign(self) -> ForeignType | None:
+        """Whose the tensor's type is where this llama.cpp does not read it."""
+        return foreign_type(self.type_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,8 +265,8 @@ def read_header(source: ByteSource, *, name: str = "the file", chunk_bytes: int 
     HarnessError : it is not a GGUF file, or llama.cpp would refuse it, or it passes a limit of this module; the message
         names the byte. Whether the tensor data is there is `check_complete`'s question.
 
-    Source: ggml/src/gguf.cpp gguf_init_from_reader. Stricter here: zero-sized dimensions, bools other than 0 and 1, and
-    text that is not UTF-8 are refused. Wider here: big-endian files are read on any machine.
+    Source: ggml/src/gguf.cpp gguf_init_from_reader. Stricter here: bools other than 0 and 1 are refused. Wider here:
+    big-endian files are read on any machine, and types of other programs are noted, though only they can read them.
     """
     cursor = _Cursor(source, name, chunk_bytes)
     version, byte_order = _read_preamble(cursor)
@@ -270,13 +276,14 @@ def read_header(source: ByteSource, *, name: str = "the file", chunk_bytes: int 
     alignment = _find_alignment(cursor, metadata, types)
     tensors = _read_tensors(cursor, tensor_count, alignment)
     cursor.confirm()
+    data_offset = _pad(cursor.at, alignment) if tensors else cursor.at
     return Header(
         version=version,
         byte_order=byte_order,
         metadata=MappingProxyType(metadata),
-        tensors=tensors,
+        tensors=_fill_last(tensors, data_offset, source.size_bytes),
         alignment=alignment,
-        data_offset=_pad(cursor.at, alignment) if tensors else cursor.at,
+        data_offset=data_offset,
         metadata_types=MappingProxyType(types),
     )
 
@@ -304,11 +311,9 @@ def _unreadable(name: str, offset: int, problem: str) -> str:
     return f"{name} is not a readable GGUF file: at byte {offset}, {problem}; download it again, or ask who made it"
 
 
-def _decode(data: bytes, name: str, offset: int, what: str) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise HarnessError(_unreadable(name, offset + error.start, f"{what} is not UTF-8")) from None
+def _decode(data: bytes, errors: str = "replace") -> str:
+    """Text as llama.cpp takes it, which asks for no encoding: what is not UTF-8 gets a replacement character."""
+    return data.decode("utf-8", errors)
 
 
 class _Cursor:
@@ -387,12 +392,16 @@ class _Cursor:
         self.at += layout.size
         return value
 
-    def take_text(self, limit_bytes: int, what: str) -> str:
+    def take_text(self, limit_bytes: int, what: str, errors: str = "replace") -> str:
         start = self.at
         size = self.take_number(10, f"the length of {what}")
         if size > limit_bytes:
             self.fail(start, f"the length of {what} is {size}, above the limit of {limit_bytes}")
-        return _decode(self.take(size, what), self.name, start + 8, what)
+        return _decode(self.take(size, what), errors)
+
+    def take_name(self, limit_bytes: int, what: str) -> str:
+        """Take a text that must stay apart from others like it, whatever its bytes are."""
+        return self.take_text(limit_bytes, what, "backslashreplace")
 
     def read_count(self, what: str, limit: int, item_bytes: int) -> int:
         """Read how many keys or tensors follow; a number that cannot be true is refused before anything is made."""
@@ -535,7 +544,7 @@ def _read_metadata(cursor: _Cursor, count: int, table_bytes: int) -> tuple[dict[
     for index in range(count):
         cursor.ahead_bytes = (count - index - 1) * _MIN_KEY_VALUE_BYTES + table_bytes
         start = cursor.at
-        key = cursor.take_text(MAX_KEY_BYTES, f"key {index}")
+        key = cursor.take_name(MAX_KEY_BYTES, f"key {index}")
         if not key:
             cursor.fail(start, f"key {index} is empty")
         if key in metadata:
@@ -607,11 +616,14 @@ def _read_tensors(cursor: _Cursor, count: int, alignment: int) -> tuple[Tensor, 
     for index in range(count):
         cursor.ahead_bytes = (count - index - 1) * _MIN_TENSOR_BYTES
         start = cursor.at
-        name = cursor.take_text(MAX_TENSOR_NAME_BYTES, f"the name of tensor {index}")
+        name = cursor.take_name(MAX_TENSOR_NAME_BYTES, f"the name of tensor {index}")
         if name in names:
             cursor.fail(start, f"tensor {name!r} is there twice")
         names.add(name)
         tensor = _read_tensor(cursor, name)
+        if tensors and tensors[-1].foreign and tensor.offset >= expected_offset and tensor.offset % alignment == 0:
+            tensors[-1] = replace(tensors[-1], size_bytes=tensor.offset - expected_offset)
+            expected_offset = tensor.offset
         if tensor.offset != expected_offset:
             cursor.fail(cursor.at - 8, f"tensor {name!r} is at offset {tensor.offset} where {expected_offset} is due")
         expected_offset += _pad(tensor.size_bytes, alignment)
@@ -619,6 +631,14 @@ def _read_tensors(cursor: _Cursor, count: int, alignment: int) -> tuple[Tensor, 
             cursor.fail(cursor.at - 8, f"tensor {name!r} makes the data larger than 2^63 bytes")
         tensors.append(tensor)
     return tuple(tensors)
+
+
+def _fill_last(tensors: tuple[Tensor, ...], data_offset: int, file_bytes: int | None) -> tuple[Tensor, ...]:
+    """Give the last tensor, if its type is not known, what is left of the file, where the file's size is known."""
+    if not tensors or not tensors[-1].foreign or file_bytes is None:
+        return tensors
+    size_bytes = max(file_bytes - data_offset - tensors[-1].offset, 0)
+    return (*tensors[:-1], replace(tensors[-1], size_bytes=size_bytes))
 
 
 def _read_tensor(cursor: _Cursor, name: str) -> Tensor:
@@ -630,15 +650,17 @@ def _read_tensor(cursor: _Cursor, name: str) -> Tensor:
     n_elements = 1
     for extent in shape:
         n_elements *= extent
-    if not 0 < n_elements < 2**63:
+    if n_elements >= 2**63 or any(extent >= 2**63 for extent in shape):
         cursor.fail(start, f"tensor {name!r} has the shape {shape}, which no tensor can have")
     type_at = cursor.at
     type_id = cursor.take_number(4, f"the type of {name!r}")
     kind = TENSOR_TYPES.get(type_id)
     if kind is None:
-        retired = RETIRED_TYPES.get(type_id)
-        known = f"{retired}, which llama.cpp no longer reads" if retired else "which does not exist"
-        cursor.fail(type_at, f"tensor {name!r} has type {type_id}, {known}")
+        foreign = foreign_type(type_id)
+        if foreign is None:
+            cursor.fail(type_at, f"tensor {name!r} has type {type_id}, which does not exist")
+        offset = cursor.take_number(10, f"the offset of {name!r}")
+        return Tensor(name, shape, type_id, foreign.name, offset, 0)
     row = shape[0] if shape else 1
     if row % kind.block_elements:
         cursor.fail(start, f"tensor {name!r} has rows of {row}, not a multiple of {kind.name}'s {kind.block_elements}")

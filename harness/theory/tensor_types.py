@@ -1,7 +1,8 @@
-"""The tensor types that llama.cpp reads: name, elements in a block, bytes of a block."""
+"""The tensor types that llama.cpp reads: name, elements in a block, bytes of a block; and whose the others are that files carry."""
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -65,17 +66,64 @@ TENSOR_TYPES: dict[int, TensorType] = {
     )
 }
 
-#: Types that older files may carry and llama.cpp refuses, with what to do about it.
-RETIRED_TYPES: dict[int, str] = {
-    4: "Q4_2",
-    5: "Q4_3",
-    31: "Q4_0_4_4",
-    32: "Q4_0_4_8",
-    33: "Q4_0_8_8",
-    36: "IQ4_NL_4_4",
-    37: "IQ4_NL_4_8",
-    38: "IQ4_NL_8_8",
-}
+
+class Origin(enum.Enum):
+    """Whose a type is that this llama.cpp does not read."""
+
+    OLLAMA = "Ollama's own engine"
+    BITNET = "BitNet (bitnet.cpp)"
+    IK_LLAMA = "ik_llama.cpp"
+    REMOVED = "an older llama.cpp"
+    UNKNOWN = "a newer llama.cpp or another program"
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignType:
+    """A type that files carry and this llama.cpp does not read; known_name is None where nobody has told."""
+
+    type_id: int
+    origin: Origin
+    known_name: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.known_name} ({self.type_id})" if self.known_name else f"type {self.type_id}"
+
+
+#: Numbers that llama.cpp itself once gave out and takes no more. Source: ggml/include/ggml.h enum ggml_type.
+_REMOVED = {5: "Q4_3", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8"}
+
+#: Numbers that other programs gave a meaning. Ollama put gpt-oss's MXFP4 where Q4_2 was, which no GGUF file ever had (fs/ggml/type.go
+#: of ollama/ollama); 36 to 38 are BitNet's in files, for llama.cpp's own repacked types of these numbers never were in one
+#: (ggml.h of microsoft/BitNet's llama.cpp); the rest is ggml.h of ikawrakow/ik_llama.cpp.
+_FOREIGN = {
+    Origin.OLLAMA: {4: "MXFP4"},
+    Origin.BITNET: {36: "I2_S", 37: "I8_S", 38: "TL1"},
+    Origin.IK_LLAMA: {
+        133: "Q6_0", 134: "IQ1_BN", 135: "IQ2_BN", 136: "Q8_K64", 137: "IQ2_K", 138: "IQ3_K", 139: "IQ4_K", 140: "IQ5_K",
+        141: "IQ6_K", 144: "IQ4_KS", 145: "IQ2_KS", 146: "IQ4_KSS", 152: "IQ5_KS", 153: "IQ2_KT", 154: "IQ3_KT", 155: "IQ4_KT",
+        156: "IQ3_KS", 157: "IQ2_KL", 158: "IQ1_KT",
+    },
+}  # fmt: skip
+
+#: ik_llama.cpp numbers its types from 97, and those that are interleaved by rows (…_R4, …_R8) from 200.
+_IK_NUMBERS = range(97, 400)
+
+#: No program is known to number its types beyond this: such a number is a spoilt byte.
+MAX_TYPE_ID = 1023
+
+
+def foreign_type(type_id: int) -> ForeignType | None:
+    """Say whose a type is that this llama.cpp does not read; None for one that it reads, and for numbers that nobody has."""
+    if type_id in TENSOR_TYPES or not 0 <= type_id <= MAX_TYPE_ID:
+        return None
+    if type_id in _REMOVED:
+        return ForeignType(type_id, Origin.REMOVED, _REMOVED[type_id])
+    for origin, names in _FOREIGN.items():
+        if type_id in names:
+            return ForeignType(type_id, origin, names[type_id])
+    return ForeignType(type_id, Origin.IK_LLAMA if type_id in _IK_NUMBERS else Origin.UNKNOWN)
+
 
 _BY_NAME = {kind.name: kind for kind in TENSOR_TYPES.values()}
 

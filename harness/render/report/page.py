@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+from harness import harmless
 from harness.render.report.parts import Chart, Facts, Points, Prose, Section, Table
 from harness.render.report.picture import to_svg
 
@@ -168,10 +169,11 @@ def render_page(title: str, sections: Sequence[Section], *, made_utc: str, versi
         return Markup(templates[type(part)].render(part=part, **extra))
 
     shown = [{"title": section.title, "parts": [show(part) for part in section.parts]} for section in sections]
-    return environment.from_string(_PAGE).render(
+    text = environment.from_string(_PAGE).render(
         title=title, sections=shown, made=made_utc, version=version, policy=_policy(),
         style=Markup(_STYLE), script=Markup(_SCRIPT),
     )  # fmt: skip
+    return harmless.lines(text)
 
 
 def _numeric_columns(table: Table) -> list[bool]:

@@ -1,0 +1,275 @@
+"""Every page keeps to its width, whatever the names in it are."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.answers import crosscheck
+from harness.answers.prediction import Answer, Room
+from harness.answers.published import ARTICLE_MODELS, load_machines
+from harness.answers.rates import collect
+from harness.layer_row import make_row
+from harness.record import Caution, Device
+from harness.render import page
+from harness.render.devices import render_devices
+from harness.render.inspect import show_anatomy
+from harness.render.layers import Page, render_rows
+from harness.render.machines import measured_rows, published_rows, render_machines
+from harness.render.models import Row, render_models
+from harness.render.models import render_check as render_hub_check
+from harness.render.ollama_account import show_account
+from harness.render.overhead import render_table as render_ledger
+from harness.render.predict import render_answers, render_check
+from harness.render.roofline import UnderRoof, render_roofline
+from harness.render.side_by_side import render_comparison
+from harness.render.table import render_table
+from harness.render.text_run import render_reference
+from harness.render.time_ledger import show_ledger
+from harness.roof import Roof, RoofTest
+from harness.sources.catalog_check import Verdict
+from harness.sources.references import load_catalog
+from harness.theory.gguf import BytesSource, read_header
+from harness.theory.ollama import Request, give_account, read_figures
+from harness.theory.predict import Estimate
+from harness.theory.room import Need
+from harness.theory.time_ledger import build_ledger
+
+from . import test_devices, test_inspect, test_render_overhead, test_time_ledger
+from .gguf_bytes import llama_like
+from .test_side_by_side import comparison  # noqa: F401 - a fixture
+
+CPU = "Intel(R) Xeon(R) Platinum 8481C CPU with Built-in Accelerators @ 2.70GHz, a virtual machine of 4 sockets"
+GPU = "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition with 96 GB of GDDR7"
+MODEL = "Mistral-Small-3.2-24B-Instruct-2506-abliterated-uncensored-heretic-i1-imatrix.Q4_K_M-00001-of-00002.gguf"
+WIDE = "通义千问2.5-超长上下文-一百万词元-指令微调-量化版本-非常非常长的名字-Q4_K_M.gguf"
+WIDTHS = [60, 80, 120]
+
+CATALOG = load_catalog()
+
+
+def long_records(recorded, name):
+    """The recorded run on another machine, of another file, with everything in its heading or its columns."""
+    changed = []
+    for number, record in enumerate(recorded):
+        model = record.model and dataclasses.replace(record.model, description=name, file_name=name)
+        asked = dataclasses.replace(
+            record.asked, model=f"/models/{name}", type_k="q8_0", type_v="q8_0", n_ubatch=1024, n_gpu_layers=number,
+            tensor_split=(3.0, 1.0), no_kv_offload=True, main_gpu=1, devices=("CUDA0", "CUDA1"), mmap="off", repack=False,
+            n_depth=131072,
+        )  # fmt: skip
+        build = record.build and dataclasses.replace(record.build, backends=("CUDA", "Vulkan", "RPC"))
+        machine = dataclasses.replace(record.machine, cpu=CPU)
+        remark = Caution("a", f"while {name} was measured on {CPU}, something else was at work")
+        changed.append(
+            dataclasses.replace(record, model=model, asked=asked, build=build, machine=machine, warnings=(remark,))
+        )
+    return changed
+
+
+def speeds(recorded, name):
+    yield render_table(long_records(recorded, name))
+    same = [
+        dataclasses.replace(r, asked=dataclasses.replace(r.asked, n_gpu_layers=0)) for r in long_records(recorded, name)
+    ]
+    yield render_table(same[:1])
+
+
+def layers(recorded, name):
+    rows = [make_row([record], ["n_gpu_layers", "type_k", "tensor_split"]) for record in long_records(recorded, name)]
+    memory = {
+        f"RPC0[{number}.168.100.200:50052]": dict.fromkeys(("model", "kv", "compute"), 10**12) for number in range(4)
+    }
+    rows = [dataclasses.replace(row, memory=memory) for row in rows]
+    yield render_rows(rows, Page([name, f"{GPU}, {GPU}", "5 repetitions"], [f"network to {name}: a note about {GPU}"]))
+
+
+def devices(_recorded, name):
+    seen = test_devices.survey(
+        ("CPU", "CUDA"),
+        devices=(Device("CUDA0", GPU, "gpu", 7 << 30, 8 << 30), Device("RPC0", name, "gpu", None, None)),
+    )
+    notes = [f"No GPU: {CPU}.", "To change that: CMAKE_ARGS=-DGGML_VULKAN=ON scripts/harness devices"]
+    flags = "-DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=120-real -DGGML_CUDA_FA_ALL_QUANTS=ON"
+    yield render_devices(
+        seen.build, {"CUDA0": "CUDA"}, notes, compiled=seen.compiled, driver="580.65.06", build_flags=flags
+    )
+
+
+def roof(recorded, name):
+    machine = dataclasses.replace(recorded[0].machine, cpu=CPU)
+    tests = [
+        RoofTest(work, device, described, kind, "Q4_0", n, 10**12, 10**15, (10**6,) * 6, 1.0, 1e-3, device == "CPU")
+        for work in ("read", "multiply", "numpy")
+        for device, described, kind, n in (("CPU", CPU, "cpu", 128), ("CUDA0", GPU, "gpu", None))
+    ]
+    found = Roof(
+        "2026-01-01T00:00:00Z", machine, "0", recorded[0].build, tuple(tests), (Caution("a", f"{CPU} was busy"),)
+    )
+    item = UnderRoof(name, "Q4_K_M", True, GPU, "pp512 @ d131072 with q8_0/q8_0", 128, 1e5, 1e10, 1e13, 1e4)
+    yield render_roofline(found, [item, dataclasses.replace(item, test="tg128")])
+    yield render_roofline(found, [])
+
+
+def side_by_side(recorded, name, comparison):  # noqa: F811
+    task = dataclasses.replace(comparison.task, name=name)
+    yield render_comparison(dataclasses.replace(comparison, task=task, cautions=(Caution("a", f"{name} and {GPU}"),)))
+
+
+def models(_recorded, name):
+    rows = [
+        Row(name, 405 * 10**9, "Q4_K_M", 10**12, True, "synthetic", False, f"{name} cannot run here", True, True, False)
+    ]
+    yield render_models(rows)
+    yield render_hub_check([Verdict(name, "Q4_K_M", name, (f"{name} is not there",), 10**12, ("0" * 64,), False)])
+
+
+def predictions(_recorded, name):
+    from harness.theory.roofline import Cost
+
+    cost = next(iter(made for made in [make_cost(Cost, name)]))
+    estimate = Estimate(12345.6, 10000.0, 20000.0)
+    room = Room(Need(10**12, 10**10, 10**9, 10**9), 8 * 10**9, f"the card {GPU}", 33)
+    answers = [
+        Answer(
+            f"{GPU} {i}",
+            "gpu",
+            1e12,
+            f"figures of {CPU}",
+            cost,
+            4096,
+            0,
+            estimate,
+            99999.9,
+            estimate,
+            CPU,
+            (room,),
+            (CPU,),
+        )
+        for i in range(2)
+    ]
+    yield render_answers(answers, [f"a remark on {name}"])
+    yield render_check(crosscheck.check_predictions(CATALOG))
+
+
+def make_cost(kind, name):
+    values = {field.name: 1 for field in dataclasses.fields(kind)}
+    return kind(**{**values, "name": name, "quantization": "Q4_K_M"})
+
+
+def machines(recorded, name):
+    kinds = {model: CATALOG.entries[model].ollama_2024 for model in ARTICLE_MODELS}
+    measured = collect(long_records(recorded, name), CATALOG)
+    yield render_machines([*published_rows(load_machines(), kinds), *measured_rows(measured, "tg")], "tg")
+
+
+def reference(_recorded, name, comparison):  # noqa: F811
+    run = comparison.rounds[0].direct
+    run = dataclasses.replace(run, warnings=(Caution("a", f"{CPU} was busy"),))
+    yield render_reference([(name, run)], [(name, f"it needs more than {CPU} has")])
+
+
+def account(_recorded, name):
+    header = read_header(BytesSource(llama_like().build()))
+    for request in (Request(), Request(free_vram_bytes=1, num_gpu=99), Request(library="cpu", num_gpu=0)):
+        yield show_account(give_account(read_figures(header), request), name, file_bytes=10**12, synthetic=True)
+
+
+def token_time(_recorded, name):
+    header = read_header(BytesSource(llama_like().build()))
+    ledger = build_ledger(test_time_ledger.make_raw(depths=(0, 512, 4096, 32768, 131072)), header, 12e9)
+    yield show_ledger(ledger, name, ["128 threads", f"on {CPU}"], [f"{name} was left out"])
+
+
+def anatomy(_recorded, name):
+    for made in (test_inspect.tiny(), test_inspect.large()):
+        yield show_anatomy(dataclasses.replace(made, name=name, file_type=name), f"/models/{name}" * 3, repacked=[])
+
+
+def ledger(_recorded, name):
+    for report in test_render_overhead.ALL.values():
+        subject = dataclasses.replace(report.subject, label=name, architecture=name)
+        yield render_ledger(dataclasses.replace(report, subject=subject, remarks=(f"{name} on {CPU}",)))
+
+
+PAGES = [speeds, layers, devices, roof, side_by_side, models, predictions, machines, reference, account, token_time, anatomy, ledger]  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+@pytest.mark.parametrize("make", PAGES, ids=lambda make: make.__name__)
+def test_every_page_keeps_to_its_width(make, columns, recorded, comparison):  # noqa: F811
+    more = (comparison,) if "comparison" in make.__code__.co_varnames[: make.__code__.co_argcount] else ()
+    for name in (MODEL, WIDE, "a\x1b[31m|b\u202e\n<c>`d`"):
+        with page.of_width(columns):
+            texts = list(make(recorded, name, *more))
+        assert texts
+        for text in texts:
+            wide = [line for line in text.splitlines() if page.columns_of(line) > columns]
+            assert wide == []
+            assert "\x1b" not in text
+            assert "\u202e" not in text
+
+
+def test_a_table_fits_by_the_mildest_means():
+    rows = [{"name": MODEL, "t/s": "123.45", "95 % interval": "1 – 2"}]
+    with page.of_width(120):
+        wide = page.table([{**rows[0], "name": "short"}], "lr")
+        assert wide.splitlines()[0].startswith("name       t/s    95 % interval"), (
+            "air around headings where there is room"
+        )
+    text = page.table(rows, "lr")
+    assert "123.45" in text
+    assert "1 – 2" in text
+    assert "Mistral-Small" in text
+    assert "of-00002.gguf" in text, "a name loses its middle"
+    assert max(map(len, text.splitlines())) == 80
+
+
+def test_a_table_of_many_numbers_is_taken_apart_with_its_first_column():
+    rows = [{"device": f"d{n}", **{f"column {i}": f"{10**9 + i}" for i in range(12)}} for n in range(3)]
+    with page.of_width(60):
+        text = page.table(rows, "lr")
+    assert max(map(len, text.splitlines())) <= 60
+    parts = text.split("\n\n")
+    assert len(parts) > 1
+    for part in parts:
+        assert [line.split()[0] for line in part.splitlines()[-3:]] == ["d0", "d1", "d2"]
+    for i in range(12):
+        assert str(10**9 + i) in text
+
+
+@given(
+    st.lists(st.lists(st.text(max_size=90), min_size=3, max_size=3), min_size=1, max_size=4),
+    st.integers(page.NARROWEST, page.WIDEST),
+)
+def test_no_table_is_wider_than_its_page(cells, columns):
+    rows = [dict(zip(("a", "b b", "c"), row, strict=True)) for row in cells]
+    with page.of_width(columns):
+        text = page.table(rows, "lrl")
+    assert all(page.columns_of(line) <= columns for line in text.split("\n"))
+
+
+@given(st.text(), st.integers(page.NARROWEST, page.WIDEST), st.integers(1, 50))
+def test_nothing_that_is_wrapped_or_cut_is_wider_than_asked(text, columns, few):
+    with page.of_width(columns):
+        assert all(page.columns_of(line) <= columns for line in page.fill(text).split("\n"))
+    for cut in (page.cut, page.cut_start, page.cut_middle):
+        assert page.columns_of(cut(text, few)) <= few
+
+
+def test_a_narrow_page_is_not_narrower_than_tables_are_made_for():
+    with page.of_width(20):
+        assert page.width() == page.NARROWEST
+    with page.of_width(1000):
+        assert page.width() == page.WIDEST
+    assert page.width() == page.USUAL
+
+
+def test_a_cell_of_markdown_keeps_its_table():
+    text = page.table([{"a|b": "x|y\nz", "c": "<img>"}], "lr", style="github")
+    assert len(text.splitlines()) == 3
+    assert "x\\|y z" in text
+    assert "<img" not in text
