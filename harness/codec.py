@@ -5,7 +5,7 @@ right types all the way down, or `Malformed` with the place of the first thing t
 ignored, so that a line of a later version which only added fields can be read; null for a field that has a default means that default.
 
 A field is checked by its annotation: str, bool, int (no truth value), float (finite), ``X | None``, ``tuple[X, ...]``,
-``Mapping[str, X]``, ``Any``, another dataclass, or one of the annotations below. Units are a part of names here, so that names say more:
+``Mapping[str, X]``, ``Any``, another dataclass, or one of the annotations below. Units are a part of names here, so a name says more:
 durations and sizes (``…_ns``, ``…_s``, ``…_bytes``) are not below 0.
 """
 
@@ -67,7 +67,7 @@ def decode(kind: type[Value], values: Any) -> Value:
 
 
 @functools.cache
-def _object_reader(kind: type[Any]) -> Reader:
+def _object_reader(kind: Any) -> Reader:
     hints = typing.get_type_hints(kind, include_extras=True)
     fields = [
         (
@@ -120,7 +120,7 @@ def _reader(hint: Any, name: str, marks: tuple[Any, ...] = ()) -> Reader:
     if origin in (collections.abc.Mapping, dict):
         return _mapping_reader(_reader(inside[1], name))
     if dataclasses.is_dataclass(hint):
-        return _object_reader(typing.cast("type[Any]", hint))
+        return _object_reader(hint)
     if hint in (int, float):
         return _number_reader(hint, name, marks)
     simple = {str: _read_utc if "utc time" in marks else _read_text, bool: _read_truth, Any: _read_anything}
@@ -140,7 +140,7 @@ def _list_reader(reader: Reader, item: Any, name: str, *, must_hold_some: bool) 
         if must_hold_some and not values:
             raise Malformed("is empty")
         # A record holds thousands of token times: the usual case is checked all at once.
-        if is_counts and values and set(map(type, values)) == {int} and 0 <= min(values) and max(values) < _LARGEST:
+        if is_counts and values and set(map(type, values)) == {int} and min(values) >= 0 and max(values) < _LARGEST:
             return tuple(values)
         return tuple(_read_inside(f"[{at}]", reader, value) for at, value in enumerate(values))
 

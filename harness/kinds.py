@@ -1,11 +1,12 @@
 """What a line of a journal may be: every kind with its schema, and the one place where a line is read and checked.
 
-Nothing of a line is believed before it went through `read_line`: kind, schema, and every field's type (`harness.codec`). A line of a kind
-that is not known here, from a later version, is kept as such if it says whose it is.
+Nothing of a line is believed before it went through `read_line`: kind, schema, and every field's type (`harness.codec`). A line of a
+kind that is not known here, from a later version, is kept as such if it says whose it is.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -14,6 +15,8 @@ from harness import record, roof, text_run
 from harness.codec import NOT_EMPTY, Malformed, Positive, PositiveNumber, UtcTime, decode
 from harness.record import Caution, Machine, Record, Resolved
 from harness.roof import Roof
+from harness.spec import RunSpec
+from harness.stats import Digest
 from harness.text_run import TextRun
 from harness.theory import time_ledger
 from harness.theory.ledger import Row
@@ -48,15 +51,17 @@ class MemoryLine:
     n_ctx: int
     ledger: tuple[Row, ...]
     machine: Machine
+    asked: RunSpec
     time_utc: UtcTime | None = None
     is_synthetic: bool = False
-    asked: Mapping[str, Any] = field(default_factory=dict)
     flash_attn: bool | None = None
     layers_by_device: Mapping[str, int] | None = None
     totals: Totals = field(default_factory=Totals)
     steps: tuple[Step, ...] = ()
     failure: str | None = None
     warnings: tuple[str, ...] = ()
+    file_type: str | None = None
+    file_name: str | None = None
     file_sha256: str | None = None
 
 
@@ -70,15 +75,10 @@ class TimedFile:
 
 
 @dataclass(frozen=True, slots=True)
-class TimedSpec:
-    """What of a time ledger's `RunSpec` is shown."""
-
-    n_threads: int
-
-
-@dataclass(frozen=True, slots=True)
 class TimedQuestion:
-    spec: TimedSpec
+    """What of a time ledger's plan every reader needs."""
+
+    spec: RunSpec
     cache_types: Annotated[tuple[str, ...], NOT_EMPTY]
 
 
@@ -99,11 +99,11 @@ class TimeLine:
 
 @dataclass(frozen=True, slots=True)
 class TimeRecord:
-    """A time ledger as it is shown again: the line, what follows from its times, and all that was asked for in one text."""
+    """A time ledger as it is shown again: the line, what follows from its times, and what was asked beside the cell, as one text."""
 
     line: TimeLine
     ledger: TimeLedger
-    question: str
+    plan: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,8 @@ class ParityLine:
     ratio_high: PositiveNumber | None = None
 
 
-Content = Record | TextRun | Roof | MemoryLine | TimeRecord | ComparisonLine | ParityLine
+#: What a line holds; a measured cell may be condensed to its `Digest`.
+Content = Record | Digest | TextRun | Roof | MemoryLine | TimeRecord | ComparisonLine | ParityLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +190,11 @@ class Kind:
     read: Callable[[Mapping[str, Any]], Content]
 
 
+def _read_memory_line(values: Mapping[str, Any]) -> MemoryLine:
+    """Such a line holds what matters to memory of the cell that was asked for, and neither its model nor its test."""
+    return decode(MemoryLine, {**values, "asked": {"model": "", "n_prompt": 1, **(values.get("asked") or {})}})
+
+
 def _read_time_record(values: Mapping[str, Any]) -> TimeRecord:
     """Check what surrounds the times, and derive the ledger: what does not add up is no time ledger."""
     line = decode(TimeLine, values)
@@ -196,7 +202,8 @@ def _read_time_record(values: Mapping[str, Any]) -> TimeRecord:
         ledger = build_ledger(values, roof_bytes_per_s=line.roof_bytes_per_s)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise Malformed(f"holds times that do not add up to a ledger ({type(error).__name__}: {error})") from None
-    return TimeRecord(line, ledger, repr(values["asked"]))
+    beside = {name: value for name, value in values["asked"].items() if name != "spec"}
+    return TimeRecord(line, ledger, json.dumps(beside, sort_keys=True))
 
 
 #: Every kind of line. A new one is one line here.
@@ -204,7 +211,7 @@ KINDS: dict[str, Kind] = {
     "result": Kind(record.SCHEMA, record.from_json),
     "failure": Kind(record.SCHEMA, record.from_json),
     "run": Kind(text_run.SCHEMA, text_run.text_run_from_json),
-    "overhead": Kind(OVERHEAD_SCHEMA, lambda values: decode(MemoryLine, values)),
+    "overhead": Kind(OVERHEAD_SCHEMA, _read_memory_line),
     "time-ledger": Kind(time_ledger.SCHEMA, _read_time_record),
     "roofline": Kind(roof.SCHEMA, roof.from_json),
     "ollama-comparison": Kind(COMPARISON_SCHEMA, lambda values: decode(ComparisonLine, values)),
@@ -224,6 +231,6 @@ def read_line(values: Any) -> Line:
     kind = KINDS.get(origin.kind)
     if kind is not None and origin.schema > kind.schema:
         raise Malformed(
-            f"is of schema {origin.schema} of {origin.kind}, and this version of harness reads up to {kind.schema}; update harness"
+            f"it has schema {origin.schema} of kind {origin.kind}, and this version of harness knows up to {kind.schema}: update harness"
         )
     return Line(origin.kind, origin.machine, kind.read(values) if kind else None, origin.harness_version)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from harness.layer_row import LayerRow, make_row, skipped_row
-from harness.record import Device, Record
+from harness.record import Device, Record, is_same_model
 from harness.rpc import CountingProxy, Traffic
-from harness.spec import RunSpec, parameters
+from harness.spec import CellKey, RunSpec, cell_key, find_varied
 from harness.stats import mean, median, summarize
 from harness.sweep import Bench, Plan, Step, run_cells
 from harness.theory.offload import (
@@ -81,7 +80,7 @@ GOALS = {
 class Sweeper:
     """Measures cells in one worker, takes over what an earlier run left, and leaves out what cannot fit.
 
-    known maps `identify` to records of an earlier run; devices are those that layers can go to; compute_bytes is what a dry run
+    known maps `look_key` to records of an earlier run; devices are those that layers can go to; compute_bytes is what a dry run
     planned for computing, by device.
     """
 
@@ -117,7 +116,7 @@ class Sweeper:
     def measure(self, cells: Sequence[RunSpec]) -> Iterator[Record]:
         """Measure cells in order; those that are known already are handed out again, each record once, and not kept twice."""
         for cell in cells:
-            known = self.known.get(identify(cell))
+            known = self.known.get(look_key(cell))
             if known:
                 record = known.pop(0)
                 self.reused_s += measured_s(record)
@@ -131,7 +130,7 @@ class Sweeper:
 
     def sweep(self, cells: Sequence[RunSpec]) -> Iterator[LayerRow]:
         """Measure all cells, a row for each placement as soon as it is done; what cannot fit comes last or not at all."""
-        varied = find_varied(cells)
+        varied = find_columns(cells)
         groups = [list(group) for _, group in itertools.groupby(cells, key=_placement)]
         fits = [(group, self._judge(group)) for group in groups]
         for group, fit in sorted(fits, key=lambda item: not item[1].fits):
@@ -145,25 +144,23 @@ class Sweeper:
         return self.predict(max(group, key=lambda cell: cell.n_ctx))
 
 
-def _placement(cell: RunSpec) -> RunSpec:
+def _placement(cell: RunSpec) -> CellKey:
     """What two cells of one row share: everything but the test."""
-    return dataclasses.replace(cell, n_prompt=1, n_gen=0)
+    return cell_key(cell, but=("n_prompt", "n_gen"))
 
 
-def find_varied(cells: Sequence[RunSpec]) -> list[str]:
+def find_columns(cells: Iterable[RunSpec]) -> list[str]:
     """The parameters that differ between cells, layers first and always."""
-    names = [name for name in parameters() if len({getattr(cell, name) for cell in cells}) > 1]
-    return ["n_gpu_layers", *(name for name in names if name != "n_gpu_layers")]
+    return list(dict.fromkeys(("n_gpu_layers", *find_varied(cells))))
 
 
-def identify(cell: RunSpec) -> Any:
-    """A key by which a cell and the record of an earlier run are the same: of the model's path only the file name counts."""
-    values = dataclasses.replace(cell, model=pathlib.PurePath(cell.model).name, delay_s=0.0)
-    return tuple(values.to_dict().items())
+def look_key(cell: RunSpec) -> tuple[Any, ...]:
+    """A key by which a look at a cell and the record of an earlier run are the same: the cell, and how it was repeated."""
+    return (cell_key(cell), cell.repetitions, cell.warmup, cell.seed)
 
 
 def recall(records: Sequence[Record], n_threads: int) -> dict[Any, list[Record]]:
-    """Records of an earlier run that need not be repeated, by `identify`, in order: measured ones, and those that memory refused.
+    """Records of an earlier run that need not be repeated, by `look_key`, in order: measured ones, and those that memory refused.
 
     A cell that was interrupted, or lost to a dead server, is measured again. A search measures one cell several times, so each record
     stands for one measurement; a list may be known by two names.
@@ -171,10 +168,10 @@ def recall(records: Sequence[Record], n_threads: int) -> dict[Any, list[Record]]
     known: dict[Any, list[Record]] = {}
     for record in records:
         if record.failure is None or "out of memory on" in record.failure.message:
-            same = known.setdefault(identify(record.asked), [])
+            same = known.setdefault(look_key(record.asked), [])
             same.append(record)
             if record.threads_source != "asked":
-                known[identify(dataclasses.replace(record.asked, n_threads=None))] = same
+                known[look_key(dataclasses.replace(record.asked, n_threads=None))] = same
     return known
 
 
@@ -189,20 +186,19 @@ def collect_rows(records: Sequence[Record]) -> list[LayerRow]:
 
     A failure counts only where the cell was not measured after it. Records of other models than the last one are left out.
     """
-    own = [record for record in records if record.asked.model == records[-1].asked.model]
-    cells: dict[RunSpec, Record] = {}
+    own = [record for record in records if is_same_model(record, records[-1])]
+    cells: dict[CellKey, Record] = {}
     for record in own:
-        # Looks of one cell differ in how often and how it was prepared.
-        cell = dataclasses.replace(record.asked, repetitions=1, warmup=True, delay_s=0.0)
-        before = cells.get(cell)
+        key = cell_key(record.asked, but=("model",))  # looks of one cell differ in how often and how it was prepared
+        before = cells.get(key)
         if before is None or before.failure or not before.timed:
-            cells[cell] = record
+            cells[key] = record
         elif record.timed and not record.failure:
-            cells[cell] = _join(before, record)
-    varied = find_varied(list(cells))
-    placements: dict[RunSpec, list[Record]] = {}
-    for cell, record in cells.items():
-        placements.setdefault(_placement(cell), []).append(record)
+            cells[key] = _join(before, record)
+    varied = find_columns(record.asked for record in cells.values())
+    placements: dict[CellKey, list[Record]] = {}
+    for record in cells.values():
+        placements.setdefault(_placement(record.asked), []).append(record)
     rows = [make_row(group, varied) for group in placements.values()]
     return sorted(rows, key=lambda row: row.n_gpu_layers)
 

@@ -6,13 +6,12 @@ Nothing here is derived: means, medians, rates and intervals are computed by `ha
 from __future__ import annotations
 
 import dataclasses
-import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from harness.codec import Positive, PositiveNumber, UtcTime, Value, decode
-from harness.spec import RunSpec
+from harness.spec import RunSpec, cell_key
 
 #: History of the line format.
 #: 1 (2026-11): first.
@@ -218,10 +217,29 @@ class Record:
         return tuple(sample for sample in self.samples if not sample.is_warmup)
 
 
+def machine_key(machine: Machine) -> tuple[str, int, int]:
+    """What makes a machine the same one: CPU, physical cores, memory in GiB, as its folder's name has it."""
+    return (machine.cpu, machine.n_cores_physical, round(machine.memory_bytes / 1024**3))
+
+
+def is_same_model(first: Record, second: Record) -> bool:
+    """Whether two records are of one file: by its hash where both know it, else by its name."""
+    hashes = [record.model.file_sha256 if record.model else None for record in (first, second)]
+    if all(hashes):
+        return hashes[0] == hashes[1]
+    return first.asked.file_name == second.asked.file_name
+
+
+def record_key(record: Record, *, but: Collection[str] = ()) -> tuple[Any, ...]:
+    """The key by which records of several machines and models are the same: machine, model, and `cell_key` without `but`."""
+    sha256 = record.model.file_sha256 if record.model else None
+    return (machine_key(record.machine), sha256 or record.asked.file_name, cell_key(record.asked, but={"model", *but}))
+
+
 def to_json(record: Record) -> dict[str, Any]:
     """Turn a record into plain JSON values; of the model's path only the file name is kept, since paths name people."""
     values = dataclasses.asdict(record)
-    values["asked"]["model"] = pathlib.PurePath(record.asked.model).name
+    values["asked"]["model"] = record.asked.file_name
     return {"schema": values.pop("schema"), "kind": "failure" if record.failure else "result", **values}
 
 

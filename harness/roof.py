@@ -128,4 +128,5 @@ def roof_test_from_json(values: Mapping[str, Any]) -> RoofTest:
 
 
 def latest(roofs: Sequence[Roof]) -> Roof | None:
-    return max(roofs, key=lambda roof: roof.time_utc, default=None)
+    """The last one that was measured; roofs are in the order of their journals."""
+    return roofs[-1] if roofs else None

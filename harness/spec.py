@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from harness.codec import decode
 from harness.errors import UsageError
 
 Scope = Literal["load", "context", "test", "run"]
@@ -293,6 +294,11 @@ class RunSpec:
         parts = [f"pp{self.n_prompt}"] * (self.n_prompt > 0) + [f"tg{self.n_gen}"] * (self.n_gen > 0)
         return "+".join(parts) + (f" @ d{self.n_depth}" if self.n_depth else "")
 
+    @property
+    def file_name(self) -> str:
+        """The name of the model's file without its folders, whichever system wrote the path."""
+        return self.model.replace("\\", "/").rpartition("/")[2]
+
     def load_key(self) -> tuple[Any, ...]:
         """Two specs with the same key can share one loaded model."""
         return (self.model, *(getattr(self, name) for name in parameters("load")))
@@ -307,11 +313,14 @@ class RunSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunSpec:
-        """Read what `to_dict` wrote, ignoring fields of another version."""
-        known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
-        for name in ("tensor_split", "devices", "rpc"):
-            known[name] = tuple(known.get(name) or ())
-        return cls(**known)
+        """Read what `to_dict` wrote, ignoring fields of another version.
+
+        Raises
+        ------
+        Malformed : a field has a value of another type.
+        UsageError : the fields contradict each other.
+        """
+        return decode(cls, values)
 
 
 def parameters(*scopes: Scope) -> dict[str, Parameter]:
@@ -320,6 +329,29 @@ def parameters(*scopes: Scope) -> dict[str, Parameter]:
         item.name: item.metadata["parameter"] for item in dataclasses.fields(RunSpec) if "parameter" in item.metadata
     }
     return {name: parameter for name, parameter in table.items() if not scopes or parameter.scope in scopes}
+
+
+#: Fields that say how often and in what manner a cell is repeated. All others decide what is timed.
+MANNER = frozenset({"repetitions", "warmup", "delay_s", "seed"})
+
+CellKey = tuple[tuple[str, Any], ...]
+
+
+def cell_key(spec: RunSpec, *, but: Collection[str] = ()) -> CellKey:
+    """The one key by which two cells are the same, so that their records repeat each other.
+
+    It holds every field but those of `MANNER`; of the model's path only the file's name. Whoever draws a curve over some fields names
+    these in `but`: cells with equal keys are then points of one curve.
+    """
+    left_out = {*MANNER, *but}
+    names = [item.name for item in dataclasses.fields(spec) if item.name not in left_out]
+    return tuple((name, spec.file_name if name == "model" else getattr(spec, name)) for name in names)
+
+
+def find_varied(specs: Iterable[RunSpec]) -> list[str]:
+    """The measured parameters by which some cells differ, in the order of `parameters`."""
+    cells = list(specs)
+    return [name for name in parameters() if len({getattr(cell, name) for cell in cells}) > 1]
 
 
 def defaults() -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -17,11 +18,34 @@ from harness.errors import HarnessError, StoreError
 from harness.kinds import Line, read_line
 from harness.record import Record, to_json
 
+#: When a journal was begun, by its name: ``20261124T231638Z-pp-tg.jsonl``, or ``…Z-pp-tg-2.jsonl`` for the second of a second.
+_NAME = re.compile(r"(\d{8}T\d{6}Z)-.*?(?:-(\d+))?\.jsonl")
+
+
+def journal_order(path: pathlib.Path) -> tuple[str, int, str]:
+    """The key that puts journals in the order in which they were begun: by the time in the name, then by the number behind it.
+
+    A new journal's name never lies before an old one's in its folder (`Journal`), so the order holds even where the clock was set back.
+    A file of another name, such as journals that somebody put together, counts by the time when it was last written.
+    """
+    match = _NAME.fullmatch(path.name)
+    if match is not None:
+        return (match[1], int(match[2] or 1), str(path))
+    try:
+        written = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.timezone.utc)
+    except (OSError, OverflowError, ValueError):
+        return ("", 0, str(path))
+    return (written.strftime(_STAMP), 0, str(path))
+
+
+_STAMP = "%Y%m%dT%H%M%SZ"
+
 
 class Journal:
     """An append-only file of records, opened before anything is measured and removed again if nothing was.
 
-    `resume` names a journal of before, which goes on instead of a new one.
+    `resume` names a journal of before, which goes on instead of a new one. A clock that was set back does not put a new journal before
+    the old ones: it then has the time of the last one in the folder, and a number behind.
 
     Raises
     ------
@@ -32,16 +56,16 @@ class Journal:
         if resume is not None:
             self._reopen(resume)
             return
-        stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-        self.path = folder / f"{stamp}-{command}.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for attempt in range(2, 1000):
+            stamp, number = _next_name(folder)
+            for attempt in range(number, number + 1000):
+                self.path = folder / f"{stamp}-{command}{f'-{attempt}' if attempt > 1 else ''}.jsonl"
                 try:
-                    self._file = open(self.path, "x", encoding="utf-8")
+                    self._file = open(self.path, "xb")
                     return
                 except FileExistsError:  # two runs in one second
-                    self.path = folder / f"{stamp}-{command}-{attempt}.jsonl"
+                    continue
         except OSError as error:
             raise StoreError(
                 f"Cannot write records into {folder} ({error.strerror}); choose another folder with --results or use --no-save."
@@ -53,9 +77,9 @@ class Journal:
         self.path = path
         try:
             is_cut = path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
-            self._file = open(path, "a", encoding="utf-8")
+            self._file = open(path, "ab")
             if is_cut:
-                self._file.write("\n")
+                self._file.write(b"\n")
         except OSError as error:
             raise StoreError(
                 f"Cannot go on in {path} ({error.strerror}); name another journal or leave out --resume."
@@ -76,9 +100,12 @@ class Journal:
         Raises
         ------
         StoreError : the disk is full or the file is gone; what was written before stays.
+        ValueError : a number is not finite, which JSON does not have.
         """
+        text = json.dumps(values, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         try:
-            self._file.write(json.dumps(values, ensure_ascii=False, separators=(",", ":")) + "\n")
+            # A file name that is not UTF-8 has half surrogates in it; JSON writes these as \udce9, and reads them back.
+            self._file.write(text.encode("utf-8", "backslashreplace") + b"\n")
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -104,6 +131,14 @@ class Journal:
             pass  # an empty file that cannot be removed harms nobody
 
 
+def _next_name(folder: pathlib.Path) -> tuple[str, int]:
+    """The time and the number of a new journal: now, or behind the last one of the folder where that is later."""
+    now = datetime.datetime.now(datetime.timezone.utc).strftime(_STAMP)
+    names = [path for path in folder.glob("*.jsonl") if _NAME.fullmatch(path.name)]
+    last = max(map(journal_order, names), default=("", 0, ""))
+    return (now, 1) if now > last[0] else (last[0], last[1] + 1)
+
+
 def read_records(paths: Iterable[pathlib.Path], warn: Callable[[str], None]) -> Iterator[Record]:
     """Read the measured cells of journals; see `read_lines`."""
     for line in read_lines(paths, warn, ("result", "failure")):
@@ -116,7 +151,7 @@ def read_lines(
 ) -> Iterator[Line]:
     """Read the lines of some kinds (None: of all) one by one; what is damaged or of a later schema is skipped with a warning.
 
-    A line ends at ``\\n`` and nowhere else: JSON lets other separators of Unicode stand in a name. One line is held at a time.
+    A line ends at a line feed and nowhere else: JSON lets other separators of Unicode stand in a name. One line is held at a time.
 
     Raises
     ------
@@ -126,27 +161,31 @@ def read_lines(
         try:
             with open(path, "rb") as file:
                 for number, raw in enumerate(file, start=1):
-                    if raw.strip():
-                        line = _read_line(raw, kinds, lambda reason, n=number: warn(f"{path}:{n}: {reason}"))  # type: ignore[misc]
-                        if line is not None:
-                            yield line
+                    try:
+                        line = _read_line(raw, kinds)
+                    except (ValueError, RecursionError, HarnessError) as error:
+                        warn(f"{path}:{number}: not a record ({_name_trouble(error)}); the line is skipped.")
+                        continue
+                    if line is not None:
+                        yield line
         except OSError as error:
             raise StoreError(f"Cannot read {path} ({error.strerror}).") from None
 
 
-def _read_line(raw: bytes, kinds: Sequence[str] | None, warn: Callable[[str], None]) -> Line | None:
-    try:
-        values = _DECODER.decode(raw.decode("utf-8", "replace"))
-        if kinds is not None and isinstance(values, dict) and values.get("kind") not in kinds:
-            return None
-        return read_line(values)
-    except json.JSONDecodeError:
-        warn("not a record (no JSON); the line is skipped.")
-    except RecursionError:
-        warn("not a record (nested too deep); the line is skipped.")
-    except (ValueError, HarnessError) as error:
-        warn(f"not a record ({str(error).rstrip('.')}); the line is skipped.")
-    return None
+def _read_line(raw: bytes, kinds: Sequence[str] | None) -> Line | None:
+    """One line; None where it is empty or of none of the kinds."""
+    if not raw.strip():
+        return None
+    values = _DECODER.decode(raw.decode("utf-8", "replace"))
+    if kinds is not None and isinstance(values, dict) and values.get("kind") not in kinds:
+        return None
+    return read_line(values)
+
+
+def _name_trouble(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return "no JSON"
+    return "nested too deep" if isinstance(error, RecursionError) else str(error).rstrip(".")
 
 
 def _refuse_number(text: str) -> float:

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from harness.answers.rates import name_host
 from harness.cli import cli
+from harness.cli.plot import KINDS
 from harness.cli.roofline import default_threads
 from harness.errors import HarnessError
 from harness.machine import describe_machine, machine_slug
@@ -270,6 +271,12 @@ def test_plots_are_written(own, tmp_path):
         result = run("plot", kind, "-o", path, "--theme", "dark")
         assert result.exit_code == 0, result.exception
         assert path.read_bytes().startswith(b"<?xml")
+
+
+def test_the_help_of_plot_names_each_kind_once():
+    text = " ".join(run("plot", "--help").output.split())
+    for kind in KINDS.values():
+        assert text.count(f"({kind.what})") == 1
 
 
 def test_troubles_of_plot(results, tmp_path):

@@ -463,13 +463,13 @@ def test_rows_of_a_journal_join_looks_and_drop_failures_that_were_mended(recorde
 
 def test_records_are_known_again_whatever_the_path(recorded):
     record = from_json(json.loads(json.dumps(to_json(recorded[0]))))
-    from harness.layers import identify
+    from harness.layers import look_key
 
     known = recall([record], 2)
     asked = dataclasses.replace(record.asked, model="/somewhere/else/" + record.asked.model)
-    assert identify(asked) in known
-    assert identify(dataclasses.replace(asked, n_threads=None)) in known, "as threads were left to us then and now"
-    assert identify(dataclasses.replace(asked, n_gpu_layers=3)) not in known
+    assert look_key(asked) in known
+    assert look_key(dataclasses.replace(asked, n_threads=None)) in known, "as threads were left to us then and now"
+    assert look_key(dataclasses.replace(asked, n_gpu_layers=3)) not in known
 
 
 # The commands.

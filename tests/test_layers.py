@@ -16,10 +16,12 @@ FLOORS = {
     "harness": 0,
     "harness.errors": 0,
     "harness.units": 0,
+    "harness.codec": 0,
     "harness.harmless": 0,
     "harness.spec": 1,
     "harness.catalog": 1,
     "harness.record": 2,
+    "harness.kinds": 2,
     "harness.stats": 2,
     "harness.last_words": 2,
     "harness.theory": 2,
@@ -59,6 +61,10 @@ ALLOWED_SIDEWAYS = {
     ("harness.text_run", "harness.record"),
     ("harness.roof", "harness.record"),
     ("harness.roof", "harness.stats"),
+    *(
+        ("harness.kinds", name)
+        for name in ("harness.record", "harness.roof", "harness.stats", "harness.text_run", "harness.theory")
+    ),
     ("harness.machine", "harness.host_os"),
     ("harness.telemetry", "harness.host_os"),
 }

@@ -9,8 +9,7 @@ from typing import Any
 from harness import harmless
 from harness.layer_row import LayerRow, Speed
 from harness.render import page as pages
-from harness.render.table import spell
-from harness.spec import parameters
+from harness.render.table import heading, spell
 from harness.units import MIB, format_duration, format_rate
 
 #: The order of causes in tables.
@@ -96,11 +95,6 @@ class _Notes:
 def name_row(row: LayerRow) -> dict[str, str]:
     """The swept parameters by their headings."""
     return {heading(name): spell(value) for name, value in row.varied.items()}
-
-
-def heading(name: str) -> str:
-    """A parameter's column heading."""
-    return parameters()[name].heading or name.removeprefix("n_")
 
 
 def _label(row: LayerRow) -> str:

@@ -10,11 +10,14 @@ from typing import Any
 from harness import harmless
 from harness.kinds import OVERHEAD_SCHEMA
 from harness.render import page
+from harness.spec import cell_key
 from harness.theory.ledger import CardFit, Fit, Forecast, Measurement, Report, Row, make_ledger
 from harness.theory.memory import COMPUTE, HOST, KV, MAPPED, OUTPUT, RECURRENT, REPACKED
 from harness.theory.resident import UNREAD, UNTOUCHED
 from harness.units import MIB, format_gb
 
+#: Of what was asked: the model has a field of its own, and n_ctx is prompt, generation and depth together.
+_SAID_ELSEWHERE = ("model", "n_gen", "n_depth")
 
 
 def render_table(report: Report) -> str:
@@ -329,7 +332,7 @@ def export_report(report: Report) -> dict[str, Any]:
         "n_layers": report.subject.n_layers,
         "n_ctx_train": report.subject.n_ctx_train,
         "n_ctx": spec.n_ctx,
-        "asked": {name: value for name, value in spec.to_dict().items() if name in _ASKED},
+        "asked": dict(cell_key(spec, but=_SAID_ELSEWHERE)),
         "flash_attn": measured.flash_attn if measured else report.forecast.flash_attn,
         "load_mode": measured.load_mode if measured else None,
         "layers_by_device": measured.layers_by_device if measured else None,
@@ -349,12 +352,6 @@ def export_report(report: Report) -> dict[str, Any]:
             dict.fromkeys((*report.remarks, *(text for item in report.forecasts for text in item.remarks)))
         ),
     }
-
-
-_ASKED = (
-    "n_gpu_layers", "split_mode", "main_gpu", "tensor_split", "mmap", "repack", "n_batch", "n_ubatch", "type_k", "type_v",
-    "no_kv_offload", "flash_attn", "n_threads", "n_prompt",
-)  # fmt: skip
 
 
 def _export_row(row: Row) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.layer_row import LayerRow
 from harness.render.figure import PALETTE, THEMES, add_legend, new_figure
-from harness.render.layers import heading, name_row
+from harness.render.layers import name_row
+from harness.render.table import heading
 from harness.spec import parameters
 from harness.units import GIB, MIB
 

@@ -9,8 +9,11 @@ from typing import Any
 from harness.answers.published import FIGURE_CAUTIONS, Accuracy, AppleChip
 from harness.answers.rates import Measured
 from harness.errors import UsageError
+from harness.record import record_key
 from harness.render.figure import PALETTE, THEMES, new_figure
 from harness.render.machines import Row, list_models
+from harness.render.table import spell_settings
+from harness.spec import find_varied
 from harness.theory.roofline import Cost
 
 #: Marks that tell series apart where colours run out or are not seen.
@@ -227,15 +230,7 @@ def draw_depth(measured: Sequence[Measured], theme: str = "light") -> Any:
     ------
     UsageError : there are no records at two depths.
     """
-    series: dict[tuple[str, str], dict[int, Measured]] = {}
-    for item in sorted(measured, key=lambda item: item.record.time_utc):
-        if item.test_kind == "pp+tg":
-            continue
-        asked = item.record.asked
-        test = f"pp{asked.n_prompt}" if asked.n_prompt else f"tg{asked.n_gen}"
-        name = f"{_name(item)} {test}, {asked.n_threads} threads{_cache(item)}, {_place(item)}"
-        series.setdefault((item.test_kind, name), {})[item.record.asked.n_depth] = item
-    series = {key: depths for key, depths in series.items() if len(depths) > 1}
+    series = {key: depths for key, depths in depth_series(measured).items() if len(depths) > 1}
     if not series:
         raise UsageError("No model was measured at two depths; run `harness pp-tg -d 0,1024,4096` first.")
     kinds = [kind for kind in ("pp", "tg") if any(key[0] == kind for key in series)]
@@ -252,6 +247,34 @@ def draw_depth(measured: Sequence[Measured], theme: str = "light") -> Any:
     handles = [pair for axis in axes[0] for pair in zip(*axis.get_legend_handles_labels(), strict=True)]
     _legend(figure, handles, theme)
     return figure
+
+
+def depth_series(measured: Sequence[Measured]) -> dict[tuple[str, str], dict[int, Measured]]:
+    """The latest record at each depth, by (kind of test, what tells the series from the others)."""
+    series: dict[tuple[str, str], dict[int, Measured]] = {}
+    for key, items in _same_cells(measured, but=("n_depth",)).items():
+        by_depth = {item.record.asked.n_depth: item for item in items}
+        series[key] = dict(sorted(by_depth.items()))
+    return series
+
+
+def _same_cells(measured: Sequence[Measured], but: Sequence[str] = ()) -> dict[tuple[str, str], list[Measured]]:
+    """Pure prompts and pure generation by cell and by what ran, as (kind of test, a name that no other series has)."""
+    pure = [item for item in measured if item.test_kind != "pp+tg"]
+    named = ("n_threads", "type_k", "type_v", "n_depth")
+    settings = [name for name in find_varied(item.record.asked for item in pure) if name not in named]
+    groups: dict[tuple[Any, ...], list[Measured]] = {}
+    for item in pure:
+        groups.setdefault((_place(item), *record_key(item.record, but=but)), []).append(item)
+    series: dict[tuple[str, str], list[Measured]] = {}
+    for items in groups.values():
+        asked = items[0].record.asked
+        test = f"pp{asked.n_prompt}" if asked.n_prompt else f"tg{asked.n_gen}"
+        told = [f"{_name(items[0])} {test}", f"{asked.n_threads} threads{_cache(items[0])}", _place(items[0])]
+        name = ", ".join(filter(None, [*told, spell_settings(asked, settings)]))
+        number = sum(key[1].partition(" #")[0] == name for key in series)
+        series[items[0].test_kind, f"{name} #{number + 1}" if number else name] = items
+    return series
 
 
 def _place(item: Measured) -> str:
@@ -289,13 +312,8 @@ def draw_history(measured: Sequence[Measured], theme: str = "light") -> Any:
     ------
     UsageError : nothing was measured twice.
     """
-    series: dict[tuple[str, str], list[Measured]] = {}
-    for item in measured:
-        if item.record.asked.n_depth == 0 and item.test_kind != "pp+tg":
-            threads = item.record.asked.n_threads
-            name = f"{_name(item)} {item.record.asked.test}, {threads} threads{_cache(item)}, {_place(item)}"
-            series.setdefault((item.test_kind, name), []).append(item)
-    series = {key: found for key, found in series.items() if len(found) > 1}
+    flat = [item for item in measured if item.record.asked.n_depth == 0]
+    series = {key: found for key, found in _same_cells(flat).items() if len(found) > 1}
     if not series:
         raise UsageError("Nothing was measured twice yet; each `harness pp-tg` adds to the history.")
     kinds = [kind for kind in ("pp", "tg") if any(key[0] == kind for key in series)]

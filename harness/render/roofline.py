@@ -44,7 +44,7 @@ class UnderRoof:
 def hold_against(measured: Sequence[Measured], roof: Roof) -> list[UnderRoof]:
     """Hold the generations and prompts of known models against a roof; the latest record of each model, quantization and test."""
     found: dict[tuple[Any, ...], UnderRoof] = {}
-    for item in sorted(measured, key=lambda item: item.record.time_utc):
+    for item in measured:
         device = _find_device(item, roof)
         cost = item.cost()
         if device is None or cost is None or item.test_kind == "pp+tg":

@@ -9,7 +9,7 @@ from harness import harmless
 from harness.record import Record
 from harness.render import page
 from harness.render.bench import name_backends
-from harness.spec import defaults, parameters
+from harness.spec import RunSpec, defaults, parameters
 from harness.stats import Summary, joules_per_token, summarize
 from harness.units import format_duration, format_mib, format_params, format_rate
 
@@ -95,7 +95,7 @@ def _model_cells(record: Record) -> dict[str, str]:
     backend = name_backends(build.backends) if build else "?"
     if model is None:
         return {
-            "model": record.asked.model.replace("\\", "/").rsplit("/", 1)[-1],
+            "model": record.asked.file_name,
             "size": "?",
             "params": "?",
             "backend": backend,
@@ -162,6 +162,16 @@ def spell(value: Any) -> str:
     if isinstance(value, tuple):
         return "/".join(item if isinstance(item, str) else f"{item:g}" for item in value) or "auto"
     return str(value)
+
+
+def spell_settings(spec: RunSpec, names: Sequence[str]) -> str:
+    """Some parameters of a cell with their headings, ``nkvo on, type_k q8_0``."""
+    return ", ".join(f"{heading(name)} {spell(getattr(spec, name))}" for name in names)
+
+
+def heading(name: str) -> str:
+    """A parameter's column heading."""
+    return parameters()[name].heading or name.removeprefix("n_")
 
 
 def _preparation(records: Sequence[Record]) -> list[str]:
