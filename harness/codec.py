@@ -62,7 +62,7 @@ def decode(kind: type[Value], values: Any) -> Value:
     Malformed : something is missing or of another type.
     UsageError : the dataclass itself refuses what its fields say together.
     """
-    found: Value = _object_reader(kind)(values)
+    found: Value = _object_reader(typing.cast("Any", kind))(values)
     return found
 
 
@@ -120,7 +120,7 @@ def _reader(hint: Any, name: str, marks: tuple[Any, ...] = ()) -> Reader:
     if origin in (collections.abc.Mapping, dict):
         return _mapping_reader(_reader(inside[1], name))
     if dataclasses.is_dataclass(hint):
-        return _object_reader(hint)
+        return _object_reader(typing.cast("Any", hint))
     if hint in (int, float):
         return _number_reader(hint, name, marks)
     simple = {str: _read_utc if "utc time" in marks else _read_text, bool: _read_truth, Any: _read_anything}

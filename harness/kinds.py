@@ -231,6 +231,6 @@ def read_line(values: Any) -> Line:
     kind = KINDS.get(origin.kind)
     if kind is not None and origin.schema > kind.schema:
         raise Malformed(
-            f"it has schema {origin.schema} of kind {origin.kind}, and this version of harness knows up to {kind.schema}: update harness"
+            f"it has schema {origin.schema} of kind {origin.kind}, and this harness knows up to {kind.schema}: update harness"
         )
     return Line(origin.kind, origin.machine, kind.read(values) if kind else None, origin.harness_version)

@@ -139,8 +139,13 @@ def _next_name(folder: pathlib.Path) -> tuple[str, int]:
     return (now, 1) if now > last[0] else (last[0], last[1] + 1)
 
 
-def read_records(paths: Iterable[pathlib.Path], warn: Callable[[str], None]) -> Iterator[Record]:
+def read_records(paths: Iterable[pathlib.Path], warn: Callable[[str], None]) -> list[Record]:
     """Read the measured cells of journals; see `read_lines`."""
+    return list(each_record(paths, warn))
+
+
+def each_record(paths: Iterable[pathlib.Path], warn: Callable[[str], None]) -> Iterator[Record]:
+    """The same one by one, for whoever need not hold them all."""
     for line in read_lines(paths, warn, ("result", "failure")):
         if isinstance(line.content, Record):
             yield line.content

@@ -13,7 +13,7 @@ from harness.cli import complain
 from harness.errors import UsageError
 from harness.machine import describe_machine, machine_slug
 from harness.roof import Roof
-from harness.store import journal_order, read_lines, read_records
+from harness.store import each_record, journal_order, read_lines
 
 files_argument = click.argument(
     "files", nargs=-1, metavar="[FILES]...", type=click.Path(path_type=pathlib.Path)
@@ -42,7 +42,7 @@ def find_journals(files: Sequence[pathlib.Path], results: pathlib.Path) -> list[
 
 def read_measured(journals: Sequence[pathlib.Path], catalog: Catalog) -> list[Measured]:
     """Every record with a number; damaged lines are told on stderr."""
-    return collect(read_records(journals, complain), catalog)
+    return collect(each_record(journals, complain), catalog)
 
 
 def read_roofs(journals: Sequence[pathlib.Path]) -> list[Roof]:

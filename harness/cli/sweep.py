@@ -120,7 +120,7 @@ def command(models: Sequence[str], **options: Any) -> None:
     with contextlib.ExitStack() as stack:
         keeper = stack.enter_context(Keeper("sweep", options["results"], save=options["save"], resume=resumed))
         station = stack.enter_context(contextlib.closing(Station()))
-        known = recall(list(read_records([resumed], complain)), count_physical_cores()) if resumed else {}
+        known = recall(read_records([resumed], complain), count_physical_cores()) if resumed else {}
         plan = Plan(
             command="sweep",
             machine=keeper.machine,

@@ -81,6 +81,10 @@ class Material:
         """What lines of a class hold, in the order of the files."""
         return [line.content for line in self.lines if isinstance(line.content, kind)]
 
+    def of(self, *kinds: str) -> list[Line]:
+        """The lines of some kinds."""
+        return [line for line in self.lines if line.kind in kinds]
+
     @functools.cached_property
     def machines(self) -> list[Machine]:
         """Each machine once, whatever was updated on it meanwhile."""
