@@ -22,7 +22,10 @@ class Shape:
     """A model's dimensions, in GGUF's names and units (counts of elements), enough to lay out its tensors without its weights.
 
     head_dim is both the key and the value length of one head; extra metadata (rope scaling, biases) goes by flags.
-    cross_attention_blocks are the blocks of mllama that look at an image instead of at the text.
+    feed_forward_length is one expert's where there are experts; expert_shared_feed_forward_length that of the expert which every token
+    uses. rope_dimension_count is how much of a head is rotated, 0 for all of it. full_attention_interval (qwen35: every so manieth
+    block) or attention_blocks (granitehybrid) say which blocks have attention; the others keep a recurrent state, whose dimensions the
+    ssm fields give. cross_attention_blocks are the blocks of mllama that look at an image instead of at the text.
     """
 
     architecture: str
@@ -41,8 +44,23 @@ class Shape:
     rope_factors: bool = False  # llama3's rope_freqs.weight tensor
     expert_count: int = 0
     expert_used_count: int = 0
+    expert_shared_feed_forward_length: int = 0
     sliding_window: int = 0
+    rope_dimension_count: int = 0
+    full_attention_interval: int = 0
+    attention_blocks: tuple[int, ...] = ()
+    ssm_conv_kernel: int = 0
+    ssm_state_size: int = 0
+    ssm_group_count: int = 0
+    ssm_time_step_rank: int = 0
+    ssm_inner_size: int = 0
     cross_attention_blocks: tuple[int, ...] = ()
+
+    def is_recurrent(self, block: int) -> bool:
+        """Whether a block (from 0) keeps a state of fixed size instead of keys and values."""
+        if self.full_attention_interval:
+            return (block + 1) % self.full_attention_interval != 0
+        return bool(self.attention_blocks) and block not in self.attention_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +68,7 @@ class Files:
     """One quantization on Hugging Face: its parts in order.
 
     size_bytes is of all parts together; sha256 has one digest a part, where they are known. verified says whether the hub itself
-    confirmed that the files exist with this size and these digests (`harness models --check`).
+    confirmed that the files exist with this size and these digests (`harness models --check`); evidence where else they were seen.
     """
 
     quantization: str
@@ -59,6 +77,7 @@ class Files:
     size_bytes: int | None = None
     sha256: tuple[str, ...] = ()
     verified: bool = False
+    evidence: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +97,13 @@ class Entry:
     refused: str | None = None
 
     def find_files(self, quantization: str | None) -> Files:
-        """The files of a quantization; of Ollama's, else of the first one, where none is named.
+        """The files of a quantization; where none is named, of Ollama's in 2024, else of Q4_K_M, else of the first one.
 
         Raises
         ------
         UsageError : the catalog has no such quantization of this model.
         """
-        wanted = (quantization or self.ollama_2024 or "").upper()
+        wanted = (quantization or self.ollama_2024 or "Q4_K_M").upper()
         for files in self.files:
             if files.quantization == wanted:
                 return files

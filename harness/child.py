@@ -103,7 +103,8 @@ class Worker:
             if event["event"] == "phase":
                 phase = event["phase"]
             if event["event"] == "refused":
-                yield Failure(phase, event["message"], "refused", log=self.last_words())
+                why = {name: event.get(name) for name in ("reason", "trouble")}
+                yield Failure(phase, event["message"], "refused", log=self.last_words(), **why)
                 return
             yield event
             if event["event"] == "done":
@@ -126,10 +127,10 @@ class Worker:
         words = self.last_words()
         if code < 0:
             cause, message = _name_signal(-code, _oom_kills_since(self._oom_kills))
-            reason = explain(words) if cause == "abort" else None
-            if reason:
-                message = f"{reason} (llama.cpp ended the worker)"
-            return Failure(phase, message, cause, signal=-code, log=words)
+            said = explain(words) if cause == "abort" else None
+            if said:
+                message = f"{said.text} (llama.cpp ended the worker)"
+            return Failure(phase, message, cause, signal=-code, log=words, trouble=said.trouble if said else None)
         cause = _WINDOWS_CAUSES.get(code, "exit") if os.name == "nt" else "exit"
         return Failure(phase, f"the worker ended by itself with exit code {code}", cause, exit_code=code, log=words)
 

@@ -16,9 +16,16 @@ class UsageError(HarnessError):
 
 
 class NativeError(HarnessError):
-    """llama.cpp refused, failed or died."""
+    """llama.cpp refused, failed or died.
+
+    reason is why, without what was tried; trouble says what ran out or went away where that is known (`harness.last_words`).
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, *, reason: str | None = None, trouble: str | None = None) -> None:
+        super().__init__(message)
+        self.reason, self.trouble = reason, trouble
 
 
 class StoreError(HarnessError):

@@ -49,7 +49,11 @@ def json_text(values: Any, *, indent: int | None = 2) -> str:
     ------
     TypeError : a value that JSON does not have.
     """
-    text = json.dumps(values, ensure_ascii=False, indent=indent)
+    return escape_json(json.dumps(values, ensure_ascii=False, indent=indent))
+
+
+def escape_json(text: str) -> str:
+    """JSON as `json_text` writes it, from JSON that holds characters as they are."""
     return _SUSPECT.sub(lambda match: json.dumps(match[0])[1:-1] if _does_harm(match[0]) else match[0], text)
 
 

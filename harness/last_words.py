@@ -7,8 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from harness.units import MIB
+
+#: What ran out or went away: memory of some device, the card or its driver, an RPC server.
+MEMORY, CARD, SERVER = "memory", "card", "server"
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What made llama.cpp give up: the kind, which decides what is tried next, and half a sentence for people."""
+
+    trouble: str
+    text: str
+
 
 # ggml-alloc.c: "alloc_tensor_range: failed to allocate CUDA0 buffer of size 851443712", "ggml_gallocr_reserve_n: failed to …"
 _ALLOCATION = re.compile(r"failed to allocate (\S+) buffer of size (\d+)")
@@ -24,21 +37,22 @@ _RPC_GONE = "Remote RPC server crashed or returned malformed response"
 _RPC_CONNECT = re.compile(r"(?:Failed to connect to|RPC handshake failed for) (\S+)")
 
 
-def explain(lines: Iterable[str]) -> str | None:
-    """Say in half a sentence what made llama.cpp give up; None where its last lines are of no known kind."""
+def explain(lines: Iterable[str]) -> Explanation | None:
+    """Say what made llama.cpp give up; None where its last lines are of no known kind."""
     known = list(lines)
     return _explain_allocation(known) or _explain_card(known) or _explain_server(known)
 
 
-def _explain_allocation(lines: list[str]) -> str | None:
+def _explain_allocation(lines: list[str]) -> Explanation | None:
     """The first buffer that could not be had: later ones only follow from it."""
     free = {match[1]: int(match[2]) for line in lines if (match := _FREE.search(line))}
     for line in lines:
         if match := _ALLOCATION.search(line):
-            return f"out of memory on {match[1]}, asked {round(int(match[2]) / MIB)} MiB{_spell_free(match[1], free)}"
+            asked = f"asked {round(int(match[2]) / MIB)} MiB{_spell_free(match[1], free)}"
+            return Explanation(MEMORY, f"out of memory on {match[1]}, {asked}")
     for line in lines:
         if match := _UNABLE.search(line):
-            return f"out of memory on {match[1]}{_spell_free(match[1], free)}"
+            return Explanation(MEMORY, f"out of memory on {match[1]}{_spell_free(match[1], free)}")
     return None
 
 
@@ -47,21 +61,24 @@ def _spell_free(buffer: str, free_mib: dict[str, int]) -> str:
     return f" of {free_mib[device]} free" if device in free_mib else ""
 
 
-def _explain_card(lines: list[str]) -> str | None:
+def _explain_card(lines: list[str]) -> Explanation | None:
     text = "\n".join(lines)
     if match := _CUDA_MEMORY.search(text):
         device = _CURRENT_DEVICE.search(text)
         name = f"{match[1]}{device[1] if device else ''}"
-        return f"out of memory on {name} while it computed: the model fits, its scratch memory does not; offload fewer layers"
+        return Explanation(
+            MEMORY,
+            f"out of memory on {name} while it computed: the model fits, its scratch memory does not; offload fewer layers",
+        )
     if match := _CUDA_GONE.search(text):
-        return f"the card or its driver went away ({match[1].strip()})"
+        return Explanation(CARD, f"the card or its driver went away ({match[1].strip()})")
     return None
 
 
-def _explain_server(lines: list[str]) -> str | None:
+def _explain_server(lines: list[str]) -> Explanation | None:
     text = "\n".join(lines)
     if _RPC_GONE in text:
-        return "the RPC server hung up: it crashed, was ended, or the network is gone"
+        return Explanation(SERVER, "the RPC server hung up: it crashed, was ended, or the network is gone")
     if match := _RPC_CONNECT.search(text):
-        return f"the RPC server at {match[1]} could not be reached"
+        return Explanation(SERVER, f"the RPC server at {match[1]} could not be reached")
     return None

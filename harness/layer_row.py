@@ -14,9 +14,11 @@ from harness.theory.resident import device_of_buffer
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """A measured test: its name without a depth that the row states, tokens per second with the 95 % interval, joules per token."""
+    """A measured test: its name without a depth that the row states, its kind (pp, tg, pp+tg), tokens per second with the 95 %
+    interval, joules per token."""
 
     test: str
+    kind: str
     rate_tok_per_s: float
     rate_low: float | None
     rate_high: float | None
@@ -48,8 +50,8 @@ class LayerRow:
     sampler_share: float | None = None
 
     def find(self, kind: str) -> Speed | None:
-        """The first speed whose test begins with ``pp`` or ``tg``."""
-        return next((speed for speed in self.speeds if speed.test.startswith(kind)), None)
+        """The first speed of pure prompts (``pp``) or pure generation (``tg``)."""
+        return next((speed for speed in self.speeds if speed.kind == kind), None)
 
 
 def make_row(records: Sequence[Record], varied: Sequence[str]) -> LayerRow:
@@ -96,7 +98,8 @@ def _largest_memory(records: Sequence[Record]) -> dict[str, dict[str, int]] | No
 def _speed(record: Record, *, is_depth_varied: bool) -> Speed:
     summary = summarize(record)
     return Speed(
-        record.asked.test.partition(" @ ")[0] if is_depth_varied else record.asked.test,
+        record.asked.test_without_depth if is_depth_varied else record.asked.test,
+        record.asked.kind,
         summary.rate_tok_per_s,
         summary.rate_low,
         summary.rate_high,
@@ -118,9 +121,6 @@ def group_memory(buffers: Sequence[Buffer], devices: Sequence[Device] = ()) -> d
 
 
 def tell_failure(record: Record) -> str:
-    """A failure in a few words: phase where it adds something, message, nothing of the log."""
+    """A failure in a few words: why, without what was tried, which the row says, and nothing of the log."""
     assert record.failure is not None
-    message = record.failure.message
-    for useless in (f"llama.cpp cannot load {record.asked.model.rpartition('/')[2]}: ",):
-        message = message.removeprefix(useless)
-    return message.removesuffix(".")
+    return (record.failure.reason or record.failure.message).rstrip(".")

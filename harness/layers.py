@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.last_words import MEMORY
 from harness.layer_row import LayerRow, make_row, skipped_row
 from harness.record import Device, Record, is_same_model
 from harness.rpc import CountingProxy, Traffic
@@ -167,7 +168,7 @@ def recall(records: Sequence[Record], n_threads: int) -> dict[Any, list[Record]]
     """
     known: dict[Any, list[Record]] = {}
     for record in records:
-        if record.failure is None or "out of memory on" in record.failure.message:
+        if record.failure is None or record.failure.trouble == MEMORY:
             same = known.setdefault(look_key(record.asked), [])
             same.append(record)
             if record.threads_source != "asked":
@@ -475,7 +476,7 @@ class Search:
 
     def _fail(self, count: int, records: Sequence[Record]) -> None:
         row = make_row(records, ["n_gpu_layers"])
-        is_memory = "out of memory on" in (row.failure or "")
+        is_memory = any(record.failure and record.failure.trouble == MEMORY for record in records)
         if not is_memory and count not in self._tried_twice:
             self._tried_twice.add(count)  # a server that died may be back
             return

@@ -28,8 +28,9 @@ from harness.sources.references import (
 from harness.sources.sparse_model import HeaderFile, write_sparse
 from harness.spec import RunSpec
 from harness.theory.anatomy import name_file_type
+from harness.theory.attention import count_layers
 from harness.theory.gguf import BytesSource, Header, read_header
-from harness.theory.kv_cache import read_count
+from harness.theory.kinds import find_kind, suit_batches
 from harness.theory.ledger import (
     CUDA_CONTEXT_BYTES,
     CardFit,
@@ -41,16 +42,17 @@ from harness.theory.ledger import (
 )
 from harness.theory.memory import (
     COMPUTE,
+    COPIED,
     HOST,
     KV,
     OUTPUT,
     RECURRENT,
     DeviceRules,
+    Gap,
     Host,
     Line,
     Prediction,
     count_fitting_layers,
-    count_layers,
     device_rules,
     predict_memory,
     price_layers,
@@ -68,6 +70,7 @@ from harness.theory.resident import (
     cause_of_log,
     device_of_buffer,
 )
+from harness.theory.settings import read_count
 from harness.units import format_gb, format_mib
 
 #: The worker that reads its own memory from the start.
@@ -152,17 +155,19 @@ def _label(reference: str) -> str:
 
 
 def make_spec(model: Model, n_ctx: int, options: dict[str, Any]) -> RunSpec:
-    """Describe a run in a context of n_ctx tokens: a prompt and one token, the rest of the context left free.
+    """Describe a run in a context of n_ctx tokens: a prompt and one token, the rest of the context left free; the whole context as
+    a prompt where a model reads it at once.
 
     Raises
     ------
     UsageError : the options contradict each other.
     """
-    n_prompt = max(min(PROMPT_TOKENS, n_ctx - 1), 1)
-    spec = RunSpec(
-        model=str(model.path or model.label), n_prompt=n_prompt, n_gen=1, n_depth=max(n_ctx - n_prompt - 1, 0), **options
-    )  # fmt: skip
-    return spec.with_threads(count_physical_cores())
+    kind = find_kind(model.header)
+    n_prompt = n_ctx if kind.reads_at_once else max(min(PROMPT_TOKENS, n_ctx - 1), 1)
+    n_gen = 0 if kind.reads_at_once else 1
+    n_depth = max(n_ctx - n_prompt - n_gen, 0)
+    spec = RunSpec(str(model.path or model.label), n_prompt=n_prompt, n_gen=n_gen, n_depth=n_depth, **options)
+    return suit_batches(kind, spec, options, model.label)[0].with_threads(count_physical_cores())
 
 
 # --- predicted --------------------------------------------------------------------------------------------------------
@@ -252,19 +257,22 @@ def _tell(failure: Failure) -> str:
 
 def _forecast_one(model: Model, spec: RunSpec, host: Host, dry: _DryRun, index: int) -> Forecast:
     prediction = _predict(model, spec, host)
-    lines, remarks = list(prediction.lines), list(prediction.remarks)
+    lines, gaps, remarks = list(prediction.lines), list(prediction.gaps), []
     plan = dry.plans.get(index, {})
     if trouble := plan.get("refused") or (dry.trouble if not plan else None):
         remarks.append(f"compute and output buffers: {trouble}")
     servers = group_servers(dry.build.devices) if dry.build else {}
+    planned = []
     for buffer in plan.get("buffers", ()):
         device = device_of_buffer(buffer["buffer"], servers)
-        cause = cause_of_log(buffer["cause"], buffer["buffer"])
-        if cause in (COMPUTE, OUTPUT, RECURRENT):
-            lines.append(Line(cause, device, buffer["buffer"], buffer["size_bytes"]))
+        planned.append(
+            Line(cause_of_log(buffer["cause"], buffer["buffer"]), device, buffer["buffer"], buffer["size_bytes"])
+        )
+    lines += [line for line in planned if line.cause in (COMPUTE, OUTPUT)]
     if len({line.device for line in lines if line.cause == COMPUTE and line.device != HOST}) > 1:
         remarks.append(SEVERAL_DEVICES)
-    _check_cache(lines, remarks, plan.get("cache_bytes"))
+    _check_plan(KV, lines, gaps, remarks, _planned_cache(plan))
+    _check_plan(RECURRENT, lines, gaps, remarks, [line for line in planned if line.cause == RECURRENT])
     flash = plan.get("flash_attn")
     n_cells = spec.n_prompt if _has_scores(flash, lines) else None
     runtime, interpreter = _forecast_runtime(model, spec, dry, lines, n_cells=n_cells)
@@ -274,7 +282,8 @@ def _forecast_one(model: Model, spec: RunSpec, host: Host, dry: _DryRun, index: 
         runtime=runtime,
         interpreter_bytes=interpreter,
         flash_attn=flash,
-        remarks=tuple(remarks),
+        remarks=(*(gap.reason for gap in gaps), *remarks),
+        unknown=frozenset(gap.cause for gap in gaps),
     )
 
 
@@ -287,25 +296,30 @@ def _predict(model: Model, spec: RunSpec, host: Host) -> Prediction:
     try:
         return predict_memory(model.header, spec, host)
     except HarnessError as error:
-        return Prediction((), (f"weights and KV cache: {error}",))
+        return Prediction((), (Gap(COPIED, f"weights and KV cache: {error}"),))
 
 
-def _check_cache(lines: list[Line], remarks: list[str], planned_bytes: int | None) -> None:
-    """Set the cache's arithmetic against llama.cpp's own plan, which wins: it knows every architecture.
+def _planned_cache(plan: dict[str, Any]) -> list[Line]:
+    """The cache as llama.cpp plans it: how large it is, and not where it lies."""
+    size = plan.get("cache_bytes")
+    return [] if size is None else [Line(KV, HOST, HOST, size)]
 
-    A plan says how large the cache is, and not where it lies; where there are devices, the arithmetic's shares are kept.
+
+def _check_plan(cause: str, lines: list[Line], gaps: list[Gap], remarks: list[str], planned: Sequence[Line]) -> None:
+    """Set the arithmetic of a cache or a state against llama.cpp's own plan, which wins: it knows every architecture.
+
+    Where both agree to the log's rounding, the arithmetic's shares of the devices are kept.
     """
-    if planned_bytes is None:
+    if not planned:
         return
-    found = sum(line.size_bytes for line in lines if line.cause == KV)
-    if abs(found - planned_bytes) <= max(0.011 * 1024**2, 1e-4 * planned_bytes):
+    found = sum(line.size_bytes for line in lines if line.cause == cause)
+    total = sum(line.size_bytes for line in planned)
+    if abs(found - total) <= max(0.011 * 1024**2, 1e-4 * total):
         return
     if found:
-        remarks.append(f"KV cache: llama.cpp plans {format_gb(planned_bytes)}, not {format_gb(found)} as by the header")
-    else:
-        remarks[:] = [remark for remark in remarks if not remark.startswith("KV cache:")]
-    lines[:] = [line for line in lines if line.cause != KV]
-    lines.append(Line(KV, HOST, HOST, planned_bytes))
+        remarks.append(f"{cause}: llama.cpp plans {format_gb(total)}, not {format_gb(found)} as by the header")
+    gaps[:] = [gap for gap in gaps if gap.cause != cause]
+    lines[:] = [line for line in lines if line.cause != cause] + list(planned)
 
 
 def _forecast_runtime(

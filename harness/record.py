@@ -76,7 +76,11 @@ class Build:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The file that ran. size_bytes is what llama.cpp counts (tensors only), file_size_bytes what the disk holds."""
+    """The file that ran, all parts of a split one.
+
+    size_bytes is what llama.cpp counts (tensors only), file_size_bytes what the disk holds.
+    file_sha256 of a split model is over its parts' own (`sources.model_file.hash_file`); file_name is the first part's.
+    """
 
     file_name: str
     description: str
@@ -163,7 +167,11 @@ class Telemetry:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a cell has no result: the phase it died in, one sentence, and the engine's last words."""
+    """Why a cell has no result: the phase it died in, one sentence, and the engine's last words.
+
+    reason is the message without what was tried, where there is such a part; trouble is what ran out or went away, by
+    `harness.last_words`, where its words say so.
+    """
 
     phase: str
     message: str
@@ -171,6 +179,8 @@ class Failure:
     signal: int | None = None
     exit_code: int | None = None
     log: tuple[str, ...] = ()
+    reason: str | None = None
+    trouble: str | None = None
 
     @property
     def sentence(self) -> str:

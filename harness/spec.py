@@ -61,11 +61,11 @@ def parse_range(text: str) -> tuple[int, ...]:
 
 
 def whole_numbers(minimum: int, maximum: int = 2**31 - 1, *, words: Mapping[str, int] | None = None) -> Parser:
-    """Make a parser of lists and ranges of whole numbers within bounds; `words` name single values (``all`` = -1)."""
+    """Make a parser of lists and ranges of whole numbers within bounds; `words` name values (``0,all`` is 0 and -1)."""
 
     def parse(text: str) -> tuple[int, ...]:
-        if words and text.strip().lower() in words:
-            return (words[text.strip().lower()],)
+        for word, value in (words or {}).items():
+            text = re.sub(rf"(?i)(?<![^,]) *{word} *(?![^,])", str(value), text)
         values = parse_range(text)
         for value in values:
             if not minimum <= value <= maximum:
@@ -192,8 +192,8 @@ class RunSpec:
 
     model: str
     n_gpu_layers: int = _field(
-        -1, "-ngl", "--n-gpu-layers", "--gpu-layers", parse=whole_numbers(-1, words={"all": -1}), scope="load",
-        help="Layers to put on the GPU; -1 or 'all' is every layer, 0 is CPU only.", heading="ngl",
+        -1, "-ngl", "--n-gpu-layers", "--gpu-layers", parse=whole_numbers(-1, words={"all": -1, "auto": -1}), scope="load",
+        help="Layers to put on the GPU; -1, 'all' or 'auto' is every layer, 0 is CPU only.", heading="ngl",
     )  # fmt: skip
     split_mode: str = _field(
         "layer", "-sm", "--split-mode", parse=choices("none", "layer", "row", "tensor"), scope="load",
@@ -251,6 +251,10 @@ class RunSpec:
         "auto", "-fa", "--flash-attn", parse=_flash, scope="context",
         help="Flash attention: on, off or auto.", heading="fa", metavar="on|off|auto", bare="on",
     )  # fmt: skip
+    embeddings: bool = _field(
+        False, "-embd", "--embeddings", parse=parse_switch, scope="context",
+        help="Compute embeddings instead of logits; default: on for embedding models.", heading="embd", metavar="[on|off]", bare="on",
+    )  # fmt: skip
     n_threads: int | None = _field(
         None, "-t", "--threads", parse=whole_numbers(1, 512), scope="context",
         help="CPU threads; default: the number of physical cores.", heading="threads",
@@ -289,10 +293,20 @@ class RunSpec:
         return self.n_prompt + self.n_gen
 
     @property
+    def kind(self) -> str:
+        """What is timed: ``pp``, ``tg``, or ``pp+tg`` in one test."""
+        return "pp+tg" if self.n_prompt and self.n_gen else "tg" if self.n_gen else "pp"
+
+    @property
     def test(self) -> str:
         """llama-bench's name of the test: ``pp512``, ``tg128``, ``pp512+tg128``, ``tg128 @ d4096``."""
+        return self.test_without_depth + (f" @ d{self.n_depth}" if self.n_depth else "")
+
+    @property
+    def test_without_depth(self) -> str:
+        """The same for a table that has the depth in a column."""
         parts = [f"pp{self.n_prompt}"] * (self.n_prompt > 0) + [f"tg{self.n_gen}"] * (self.n_gen > 0)
-        return "+".join(parts) + (f" @ d{self.n_depth}" if self.n_depth else "")
+        return "+".join(parts)
 
     @property
     def file_name(self) -> str:

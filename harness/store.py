@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from harness import harmless
 from harness.codec import Malformed
 from harness.errors import HarnessError, StoreError
 from harness.kinds import Line, read_line
@@ -104,8 +105,8 @@ class Journal:
         """
         text = json.dumps(values, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         try:
-            # A file name that is not UTF-8 has half surrogates in it; JSON writes these as \udce9, and reads them back.
-            self._file.write(text.encode("utf-8", "backslashreplace") + b"\n")
+            # Escaped, a name that is not UTF-8 is kept, and no line end inside a name ends the line for any reader.
+            self._file.write(harmless.escape_json(text).encode("utf-8") + b"\n")
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:

@@ -31,6 +31,7 @@ from harness.record import (
 from harness.rpc import wait_for_servers
 from harness.spec import RunSpec
 from harness.store import utc_now
+from harness.telemetry import POWER_CAP
 
 #: How long a cell waits for an RPC server that the cell before it lost.
 RPC_RETURN_S = 10.0
@@ -247,7 +248,7 @@ def _throttle(telemetry: Telemetry | None) -> Iterator[Caution]:
     """A card at its power limit runs as it always will; heat and brakes make a number that another day will not repeat."""
     if telemetry is not None and telemetry.throttled:
         reasons = ", ".join(telemetry.throttled)
-        distrust = any(reason != "power cap" for reason in telemetry.throttled)
+        distrust = any(reason != POWER_CAP for reason in telemetry.throttled)
         yield Caution("throttled", f"the card was slowed down while this was measured: {reasons}", distrust)
 
 
@@ -274,7 +275,8 @@ class _InProcess:
         try:
             self._bench.run(self._spec, lambda event, body: heard.append({"event": event, **body}))
         except HarnessError as error:
-            heard.append(Failure("measure", str(error), "refused"))
+            reason, trouble = getattr(error, "reason", None), getattr(error, "trouble", None)
+            heard.append(Failure("measure", str(error), "refused", reason=reason, trouble=trouble))
         yield from heard
 
     def kill(self) -> None:

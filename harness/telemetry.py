@@ -24,10 +24,13 @@ MAX_SHARE = 0.01
 
 _RAPL = pathlib.Path("/sys/class/powercap")
 
+#: What a card at its power limit says, which is how it always runs.
+POWER_CAP = "power cap"
+
 #: Names of nvmlClocksEventReason bits that mean "slower than it could be"; idle and settings by the user are left out.
 #: Source: nvml.h, nvmlClocksEventReasons.
 _THROTTLE_BITS = {
-    0x0000000000000004: "power cap",
+    0x0000000000000004: POWER_CAP,
     0x0000000000000008: "hardware slowdown",
     0x0000000000000020: "temperature (software)",
     0x0000000000000040: "temperature (hardware)",

@@ -8,10 +8,18 @@ from harness.theory.layout import count_parameters, tensor_table
 
 OURS = parse_catalog((pathlib.Path(__file__).parent.parent / "models.toml").read_text(encoding="utf-8"), "models.toml")
 
-#: Published parameter counts in millions.
+#: Published parameter counts in millions, of the article's models; 405b with each of its 8 key heads twice, as its files have them.
 PUBLISHED = {
     "qwen2.5:0.5b": 494, "llama3.2:1b": 1236, "llama3.2:3b": 3213, "llama3.1:8b": 8030, "llama3.1:70b": 70554,
-    "llama3.1:405b": 405853, "smollm2:135m": 135,
+    "llama3.1:405b": 410081, "smollm2:135m": 135,
+}  # fmt: skip
+#: Published counts in billions as the models' pages round them.
+ROUNDED = {
+    "qwen2.5:1.5b": 1.8, "qwen2.5:7b": 7.6, "qwen2.5:14b": 14.8, "qwen2.5:32b": 32.8, "qwen2.5:72b": 72.7, "qwen3:0.6b": 0.6,
+    "qwen3:1.7b": 1.7, "qwen3:4b": 4.0, "qwen3:8b": 8.2, "qwen3:14b": 14.8, "qwen3:32b": 32.8, "qwen3:30b": 30.5,
+    "gpt-oss:20b": 20.9, "gpt-oss:120b": 116.8, "gemma3:1b": 1.0, "gemma3:4b": 3.9, "gemma3:12b": 11.8, "gemma3:27b": 27.0,
+    "smollm3:3b": 3.1, "phi4:14b": 14.7, "mistral-small3.2:24b": 23.6, "granite4:h-tiny": 6.9, "granite4:micro": 3.4,
+    "smollm2:360m": 0.4, "smollm2:1.7b": 1.7, "llama3.3:70b": 70.6,
 }  # fmt: skip
 
 GOOD = """
@@ -40,8 +48,27 @@ def test_shapes_give_the_published_counts(name):
     assert round(entry.parameters / 1e6) == PUBLISHED[name]
 
 
+@pytest.mark.parametrize("name", ROUNDED)
+def test_shapes_of_today_give_the_published_counts(name):
+    assert round(OURS.find(name).parameters / 1e9, 1) == ROUNDED[name]
+
+
+def test_a_quantization_that_nobody_named_is_the_usual_one():
+    assert OURS.find("qwen3:0.6b").find_files(None).quantization == "Q4_K_M"
+    assert OURS.find("gpt-oss:20b").find_files(None).quantization == "MXFP4", "there is no other"
+
+
+def test_every_file_says_where_it_was_seen():
+    """And digests are whole: one for each part."""
+    for entry in OURS.entries.values():
+        for files in entry.files:
+            assert files.evidence, (entry.name, files.quantization)
+            assert all(len(digest) == 64 for digest in files.sha256)
+            assert len(files.sha256) in (0, len(files.files))
+
+
 def test_every_model_of_the_article_is_there():
-    assert set(PUBLISHED) | {"llama3.2-vision:11b"} == set(OURS.entries)
+    assert set(PUBLISHED) | {"llama3.2-vision:11b"} <= set(OURS.entries)
     assert OURS.find("llama3.2:1b").find_files(None).quantization == "Q8_0", "what Ollama's name stood for"
     assert "mllama" in OURS.find("llama3.2-vision:11b").refused
 
@@ -57,7 +84,7 @@ def test_names_with_and_without_quantization():
 
 @pytest.mark.parametrize(
     ("wrong", "right"),
-    [("llama3.2:2b", "llama3.2:3b"), ("lama3.1:8b", "llama3.1:8b"), ("qwen", "qwen2.5:0.5b"), ("xyz", "there are")],
+    [("llama3.2:2b", "llama3.2:3b"), ("lama3.1:8b", "llama3.1:8b"), ("qwen", "qwen3"), ("xyz", "there are")],
 )
 def test_a_wrong_name_suggests_the_nearest(wrong, right):
     with pytest.raises(UsageError, match=right):
@@ -65,7 +92,7 @@ def test_a_wrong_name_suggests_the_nearest(wrong, right):
 
 
 def test_an_unknown_quantization_lists_the_known_ones():
-    with pytest.raises(UsageError, match=r"no Q2_K of llama3.2:1b; it has Q4_0, Q4_K_M, Q8_0"):
+    with pytest.raises(UsageError, match=r"no Q2_K of llama3.2:1b; it has F16, Q4_0, Q4_K_M, Q8_0"):
         OURS.find("llama3.2:1b").find_files("Q2_K")
 
 

@@ -224,7 +224,7 @@ def test_the_context_grows_with_the_depth(results):
             "json",
         ).output
     )
-    assert answer["rooms"][0]["need"]["cache_bytes"] == 9000 * 128 * 1024
+    assert answer["rooms"][0]["need"]["cache_bytes"] == 9216 * 128 * 1024
 
 
 def test_prompts_of_five_digits_fit_eighty_columns(results):

@@ -14,8 +14,8 @@ from harness.errors import HarnessError, UsageError
 from harness.render.inspect import Fetched, Repacked, export_anatomy, show_anatomy
 from harness.sources.headers import Found
 from harness.theory.anatomy import Anatomy, LayerSize, Share, describe_model
+from harness.theory.attention import Attention
 from harness.theory.gguf import BytesSource, read_header
-from harness.theory.kv_cache import KvGeometry
 from tests.gguf_bytes import llama_like
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "inspect.txt"
@@ -33,11 +33,11 @@ def large() -> Anatomy:
     return dataclasses.replace(
         tiny(),
         name="x" * 200, architecture="y" * 100, architecture_known=False, n_params=10**13, n_params_active=10**12,
-        n_experts=1024, n_experts_used=16, n_heads=(8, 128), n_heads_kv=(1, 64), layers=layers, file_bytes=10**14, n_parts=163,
+        n_experts=1024, n_experts_used=(16,), n_heads=(8, 128), n_heads_kv=(1, 64), layers=layers, file_bytes=10**14, n_parts=163,
         by_type=dict.fromkeys(("IQ2_XXS", "Q4_K", "F32"), share),
         by_part=dict.fromkeys(("token embeddings", "attention", "ffn", "experts", "norms", "output", "other"), share),
-        context_length=10**7, kv_bytes_per_token={"IQ4_NL": 10**7}, tokenizer="z" * 100, synthetic=True,
-        kv=KvGeometry((), None, 4096, ("note " * 30,)),
+        context_length=10**7, kv_bytes_per_token={"IQ4_NL": 10**7}, cache_contexts=(4096, 32768, 10**7), cache_bytes={"IQ4_NL": (10**11, 10**12, 10**14)}, tokenizer="z" * 100, synthetic=True,
+        attention=Attention((), None, 4096, ("note " * 30,)),
     )  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def test_the_cost_and_the_repacking_are_shown_where_known():
 
 
 def test_an_unknown_cache_says_why():
-    unknown = dataclasses.replace(tiny(), kv=KvGeometry(None, "it is recurrent"))
+    unknown = dataclasses.replace(tiny(), attention=Attention(None, "it is recurrent"))
     assert "KV cache by type of K and V\nnot known: it is recurrent" in show_anatomy(unknown, "m")
 
 

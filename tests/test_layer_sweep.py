@@ -16,6 +16,7 @@ import pytest
 
 from harness.catalog import Shape
 from harness.devices import survey_devices
+from harness.last_words import MEMORY
 from harness.layer_row import make_row
 from harness.layers import (
     GOALS,
@@ -283,7 +284,7 @@ class ScriptedSweeper:
             sample = Sample(token_ns * n, None, (token_ns,) * n, False)
             yield dataclasses.replace(
                 self.recorded, asked=cell, samples=() if failed else (sample,) * cell.repetitions, warnings=(),
-                failure=Failure("load", "out of memory on CUDA0, asked 9 MiB of 1 free", "refused") if failed else None,
+                failure=Failure("load", "reworded, and still no memory", "refused", trouble=MEMORY) if failed else None,
             )  # fmt: skip
 
 

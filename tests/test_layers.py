@@ -20,6 +20,8 @@ FLOORS = {
     "harness.harmless": 0,
     "harness.spec": 1,
     "harness.catalog": 1,
+    "harness.safe_json": 1,
+    "harness.safe_names": 1,
     "harness.record": 2,
     "harness.kinds": 2,
     "harness.stats": 2,
@@ -27,6 +29,7 @@ FLOORS = {
     "harness.theory": 2,
     "harness.text_run": 2,
     "harness.roof": 2,
+    "harness.interrupt": 3,
     "harness.measure": 3,
     "harness.generation": 3,
     "harness.ollama_server": 3,
@@ -168,6 +171,40 @@ def test_only_the_command_line_prints(path):
 )
 def test_a_planted_import_is_found(module, line):
     assert offences(module, line) != []
+
+
+#: What makes text, and the one place for each: whoever needs it calls the owner, which knows what does harm and how wide a page is.
+OWNED = {
+    "click.echo": "harness.cli.terminal",
+    "click.secho": "harness.cli.terminal",
+    "click.confirm": "harness.cli.terminal",
+    "click.prompt": "harness.cli.terminal",
+    "sys.stdout.write": "harness.cli.terminal",
+    "sys.stderr.write": "harness.cli.terminal",
+    "textwrap.fill": "harness.render.page",
+    "textwrap.wrap": "harness.render.page",
+    "textwrap.shorten": "harness.render.page",
+    "tabulate": "harness.render.page",
+}
+SHOWING = [path for path in MODULES if room_of(module_name(path)) in ("harness.cli", "harness.render")]
+
+
+def owned_calls(source: str) -> set[str]:
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    shown = [
+        call for call in calls if not any(word.arg == "sort_keys" for word in call.keywords)
+    ]  # sorted: a key to compare by
+    return {ast.unparse(call.func) for call in shown} & {*OWNED, "json.dumps"}
+
+
+@pytest.mark.parametrize("path", SHOWING, ids=module_name)
+def test_text_is_made_by_its_owner(path):
+    found = owned_calls(path.read_text(encoding="utf-8"))
+    assert {name for name in found if OWNED.get(name) != module_name(path)} == set()
+
+
+def test_a_planted_echo_is_found():
+    assert owned_calls("import click, json\nclick.echo(json.dumps(1))") == {"click.echo", "json.dumps"}
 
 
 def test_importing_harness_loads_nothing_heavy():

@@ -9,8 +9,8 @@ import pytest
 from harness.errors import HarnessError
 from harness.sources.gguf_file import read_file_header
 from harness.spec import RunSpec
+from harness.theory.attention import describe_attention, window_cells
 from harness.theory.gguf import Part
-from harness.theory.kv_cache import describe_kv_cache
 from harness.theory.memory import (
     COPIED,
     HOST,
@@ -26,7 +26,6 @@ from harness.theory.memory import (
     predict_memory,
     price_layers,
     round_context,
-    window_cells,
     work_bytes,
 )
 from harness.theory.repack import read_features
@@ -174,20 +173,21 @@ def test_cuda_rounds_the_rows_of_quantized_tensors():
 
 def test_windowed_layers_stop_growing():
     header = small_header("gemma3")  # six layers, the last of them without the window of 512
-    geometry = describe_kv_cache(header)
+    geometry = describe_attention(header)
     assert [layer.windowed for layer in geometry.layers] == [True] * 5 + [False]
     row = 2 * 128 * 2
     assert window_cells(spec(4096), 512) == 1024  # window and micro-batch, rounded up to 256
     assert window_cells(spec(512), 512) == 512  # no more than the context
     assert window_cells(spec(4096, n_ubatch=100), 512) == 768
     assert predict_memory(header, spec(4096), HERE).of(KV) == row * (5 * 1024 + 4096)
-    assert [layer.windowed for layer in describe_kv_cache(small_header("gemma2")).layers] == [True, False] * 2
-    assert not any(layer.windowed for layer in describe_kv_cache(small_header("llama")).layers)
+    assert [layer.windowed for layer in describe_attention(small_header("gemma2")).layers] == [True, False] * 2
+    assert not any(layer.windowed for layer in describe_attention(small_header("llama")).layers)
 
 
 def test_without_flash_attention_v_takes_the_width_of_the_widest_layer():
-    geometry = describe_kv_cache(small_header("llama"))
+    geometry = describe_attention(small_header("llama"))
     layers = (*geometry.layers[:3], dataclasses.replace(geometry.layers[3], n_embd_v=256))
+    layers = tuple(dataclasses.replace(layer, widest_v=256) for layer in layers)
     from harness.theory.memory import price_cache
 
     uneven = dataclasses.replace(geometry, layers=layers)
@@ -205,7 +205,9 @@ def test_what_cannot_be_known_is_said():
     assert "Kleidiai" in predict_memory(header, spec(), kleidi).remarks[0]
     mamba = dataclasses.replace(header, metadata={**header.metadata, "general.architecture": "mamba"})
     mamba = dataclasses.replace(mamba, metadata={**mamba.metadata, "mamba.block_count": 4})
-    assert "recurrent" in predict_memory(mamba, spec(), HERE).remarks[0]
+    found = predict_memory(mamba, spec(), HERE)
+    assert "state" in found.remarks[0]
+    assert [gap.cause for gap in found.gaps] == [KV]
 
 
 def test_a_cache_type_that_does_not_divide_a_head():

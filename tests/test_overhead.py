@@ -232,10 +232,10 @@ def test_a_model_of_405b_needs_no_weights():
     found = find_model("llama3.1:405b:q4_0", weights=False)
     report = examine(found, [make_spec(found, 8192, {})], predict_only=True, vram_bytes=8 * 10**9)
     sizes = predicted_buffers(report.forecast)
-    assert sizes[KV, HOST] == 8192 * 126 * 2 * 1024 * 2
+    assert sizes[KV, HOST] == 8192 * 126 * 2 * 16 * 128 * 2
     assert sizes[COMPUTE, HOST] > 100 * MIB
     assert sizes[OUTPUT, HOST] == pytest.approx(128256 * 4, abs=LOG_STEP)
-    assert report.fits[0].needed_bytes > 228 * 10**9
+    assert report.fits[0].needed_bytes > 231 * 10**9
     (card,) = report.cards[-1:]
     assert card.n_layers == 127
     assert 1 <= card.n_fitting <= 4  # each layer has 1.79 GB in Q4_0, the output more

@@ -32,6 +32,7 @@ from harness.render.time_ledger import show_ledger
 from harness.roof import Roof, RoofTest
 from harness.sources.catalog_check import Verdict
 from harness.sources.references import load_catalog
+from harness.theory.attention import CacheCost
 from harness.theory.gguf import BytesSource, read_header
 from harness.theory.ollama import Request, give_account, read_figures
 from harness.theory.predict import Estimate
@@ -109,8 +110,10 @@ def roof(recorded, name):
     found = Roof(
         "2026-01-01T00:00:00Z", machine, "0", recorded[0].build, tuple(tests), (Caution("a", f"{CPU} was busy"),)
     )
-    item = UnderRoof(name, "Q4_K_M", True, GPU, "pp512 @ d131072 with q8_0/q8_0", 128, 1e5, 1e10, 1e13, 1e4)
-    yield render_roofline(found, [item, dataclasses.replace(item, test="tg128")])
+    item = UnderRoof(
+        name, "Q4_K_M", True, GPU, "pp512 @ d131072", 128, 1e5, 1e10, 1e13, 1e4, ("type_k q8_0", "type_v q8_0"), 512
+    )
+    yield render_roofline(found, [item, dataclasses.replace(item, test="tg128", n_prompt=0)])
     yield render_roofline(found, [])
 
 
@@ -130,7 +133,7 @@ def models(_recorded, name):
 def predictions(_recorded, name):
     from harness.theory.roofline import Cost
 
-    cost = next(iter(made for made in [make_cost(Cost, name)]))
+    cost = make_cost(Cost, name)
     estimate = Estimate(12345.6, 10000.0, 20000.0)
     room = Room(Need(10**12, 10**10, 10**9, 10**9), 8 * 10**9, f"the card {GPU}", 33)
     answers = [
@@ -157,7 +160,17 @@ def predictions(_recorded, name):
 
 def make_cost(kind, name):
     values = {field.name: 1 for field in dataclasses.fields(kind)}
-    return kind(**{**values, "name": name, "quantization": "Q4_K_M"})
+    return kind(
+        **{
+            **values,
+            "name": name,
+            "quantization": "Q4_K_M",
+            "cache": CacheCost(131072),
+            "cache_unknown": None,
+            "skipped": (),
+            "is_estimate": True,
+        }
+    )
 
 
 def machines(recorded, name):

@@ -180,7 +180,7 @@ def test_the_article_is_answered(check):
     assert verdicts["LLaMA 7B Q4_0 on an M4 Pro"].startswith("agrees")
     assert verdicts["a model of 20 GB on an M4 Pro"].startswith("not possible")
     assert verdicts["llama3.1:70b Q4_0 on an M4 Pro"].startswith("not possible")
-    assert "14% more" in verdicts["llama3.1:405b in Q4_0"]
+    assert "16% more" in verdicts["llama3.1:405b in Q4_0"]
     assert all(claim.command.startswith("harness predict ") for claim in check.claims)
 
 

@@ -198,12 +198,15 @@ def test_an_address_is_shown_without_what_grants_access():
 
 
 def test_what_cannot_be_pulled_says_what_to_do_instead():
+    user_catalog_path().parent.mkdir(parents=True)
+    user_catalog_path().write_text(GOOD, encoding="utf-8")
     for text, said in [
         ("ollama:llama3.2:1b", r"run `ollama pull llama3\.2:1b`"),
         ("synth:llama3.2:1b:q8_0", r"run `harness synth llama3\.2:1b:q8_0`"),
         ("model.gguf", "is a file's name"),
         ("llama3.2-vision:11b", "mllama"),
-        ("llama3.1:405b", "names no file of llama3.1:405b; give one as hf:OWNER/REPO:QUANT"),
+        ("llama3.1:70b:q4_0", "has no Q4_0 of llama3.1:70b; it has Q4_K_M"),
+        ("mine:1b", "names no file of mine:1b; give one as hf:OWNER/REPO:QUANT"),
     ]:
         with pytest.raises(UsageError, match=said):
             pull(text, lambda done, total: None)

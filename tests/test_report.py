@@ -102,7 +102,10 @@ def test_the_summary_says_what_there_is(recorded):
 
 
 def test_the_quickest_is_named_with_its_interval(measured):
-    slow, quick = with_rate(measured[0], 1), with_rate(measured[0], 3, file_name="quick model.gguf", file_sha256="0" * 64)
+    slow, quick = (
+        with_rate(measured[0], 1),
+        with_rate(measured[0], 3, file_name="quick model.gguf", file_sha256="0" * 64),
+    )
     page = Text(render_report(material(map(to_json, [slow, quick]))))
     (sentence,) = re.findall(r"Prompts went in at up to [^:]*: [^.]*\.", page.text)
     assert "quick model" in sentence

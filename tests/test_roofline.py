@@ -53,7 +53,7 @@ def test_a_token_visits_only_its_share_of_the_experts():
 def test_a_real_header_costs_what_its_shape_does(model):
     by_header = cost_of_header(read_file_header(model), "Q4_1", "smollm2:135m")
     by_shape = cost("smollm2:135m", "Q4_1")
-    for name in ("n_layers", "n_embd", "n_embd_q", "n_vocab", "kv_bytes_per_token", "n_multiplied", "n_params"):
+    for name in ("n_layers", "n_embd", "n_vocab", "kv_bytes_per_token", "n_multiplied", "n_params"):
         assert getattr(by_header, name) == getattr(by_shape, name), name
     assert by_header.read_bytes == by_header.size_bytes  # tied
 
@@ -100,4 +100,4 @@ def test_a_mac_gives_its_gpu_a_part():
 
 
 def test_405b_is_larger_than_the_article_guessed():
-    assert cost("llama3.1:405b").size_bytes == pytest.approx(228.8e9, rel=0.001)
+    assert cost("llama3.1:405b").size_bytes == pytest.approx(231.2e9, rel=0.001)  # and what Ollama's page says of it

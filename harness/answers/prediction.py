@@ -438,7 +438,11 @@ def cost_of_entry(
     )
     encoder_bytes = 2 * (whole - text.n_params)
     cost = dataclasses.replace(
-        text, size_bytes=text.size_bytes + encoder_bytes, read_bytes=text.read_bytes, n_params=whole, is_estimate=True
+        text,
+        size_bytes=text.size_bytes + encoder_bytes,
+        memory_bytes=text.memory_bytes + encoder_bytes,
+        n_params=whole,
+        is_estimate=True,
     )
     return cost, (
         f"text part worked out as {entry.shape.block_count} common blocks; the other {(whole - text.n_params) / 1e9:.1f} B "

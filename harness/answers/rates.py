@@ -50,8 +50,7 @@ class Measured:
     @property
     def test_kind(self) -> str:
         """tg, pp, or both in one test."""
-        asked = self.record.asked
-        return "pp+tg" if asked.n_prompt and asked.n_gen else "tg" if asked.n_gen else "pp"
+        return self.record.asked.kind
 
     @property
     def mean_depth(self) -> float:
@@ -160,8 +159,14 @@ def name_machine(record: Record) -> tuple[str, str]:
     ]
     if not cards:
         return name_host(record.machine), "cpu"
-    shared = any(name.upper().startswith("CPU") and count > 1 for name, count in layers.items())
-    return " + ".join(dict.fromkeys(cards)) + (" + CPU" if shared else ""), "gpu"
+    return " + ".join(dict.fromkeys(cards)) + (" + CPU" if is_shared(record) else ""), "gpu"
+
+
+def is_shared(record: Record) -> bool:
+    """Whether the CPU held layers beside a GPU; one is llama.cpp's input, which always lies there."""
+    layers = record.resolved.layers_by_device if record.resolved else {}
+    on_cpu = sum(count for name, count in layers.items() if name.upper().startswith("CPU"))
+    return on_cpu > 1 and any(count for name, count in layers.items() if not name.upper().startswith("CPU"))
 
 
 def name_host(machine: Machine) -> str:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import os
 import sys
+from typing import Any
 
 import click
 
 import harness
+from harness import interrupt
+from harness.cli import terminal
+from harness.cli.terminal import complain as complain
 from harness.errors import EXIT_INTERRUPTED, HarnessError
+from harness.render import page
 
 #: Every command: the module that holds it (as `command`), and its line in `harness --help`. Modules are imported only when used, so
 #: that help and completion stay as quick as click itself.
@@ -46,6 +53,12 @@ class LazyGroup(click.Group):
         command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
         return command
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[Any, ...]:
+        """Import the command; from then on an interrupt lets it keep what it has."""
+        found = super().resolve_command(ctx, args)
+        interrupt.raise_in_command()
+        return found
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
@@ -57,51 +70,67 @@ class LazyGroup(click.Group):
     epilog="Start with:  harness pp-tg      Help on one command:  harness pp-tg --help",
 )
 @click.version_option(harness.__version__, prog_name="harness")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Measure GGUF language models on this machine, in-process through llama.cpp.
 
     How fast a prompt goes in, how fast tokens come out, and where memory and time go.
     """
+    ctx.with_resource(page.of_width(terminal.columns()))
 
 
 def main() -> None:
     """Run the command line and turn whatever happens into one sentence and an exit code."""
+    if sys.stderr is None:  # closed from the start: nobody is to be told anything
+        sys.stderr = open(os.devnull, "w")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what a console cannot show does not end the program
     try:
-        code = cli.main(standalone_mode=False)
-        sys.stdout.flush()
+        code = _run()
     except (KeyboardInterrupt, click.Abort):
+        interrupt.end_quietly()
+        # CPython remembers an interrupt that came out of text it was executing (as dataclasses do) and would end by SIGINT in spite
+        # of the exit code; the next text makes it forget. Source: run_eval_code_obj in Python/pythonrun.c.
+        eval("None")
         complain("interrupted.")
         code = EXIT_INTERRUPTED
+    interrupt.end_quietly()
+    sys.exit(terminal.account_for_output(code))
+
+
+def _run() -> int:
+    """Run the command line; everything but an interrupt becomes an exit code."""
+    try:
+        code = cli.main(standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except SystemExit:  # click itself ends so where it finds the reader of its help gone
+        terminal.lose_output(BrokenPipeError(errno.EPIPE, "its reader has gone"))
+        return 0
+    except click.Abort:
+        raise
     except click.UsageError as error:
         hint = f" Try '{error.ctx.command_path} --help'." if error.ctx else ""
         complain(error.format_message().rstrip(".") + "." + hint)
-        code = error.exit_code
+        return error.exit_code
     except click.ClickException as error:
         complain(error.format_message())
-        code = error.exit_code
+        return error.exit_code
     except HarnessError as error:
         complain(str(error))
-        code = error.exit_code
-    except BrokenPipeError:  # `harness … | head`
-        _forget_stdout()
-        code = 0
+        return error.exit_code
     except Exception as error:
+        if isinstance(error, OSError) and _is_of_stdout(error):
+            terminal.lose_output(error)  # click writes help by itself
+            return 0
         if os.environ.get("HARNESS_DEBUG"):
             raise
-        _forget_stdout()
         complain(f"{type(error).__name__}: {error}. Set HARNESS_DEBUG=1 to see where, and please report it.")
-        code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+        return HarnessError.exit_code
 
 
-def complain(sentence: str) -> None:
-    """Say a sentence on stderr, where results do not go."""
-    click.echo(f"harness: {sentence}", err=True)
-
-
-def _forget_stdout() -> None:
-    """Keep the interpreter from complaining a second time when it flushes at exit."""
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):
-        pass
+def _is_of_stdout(error: OSError) -> bool:
+    """Whether an error came of writing help to stdout: it names no file, and nothing else writes there unwatched."""
+    return error.filename is None and error.errno in (errno.EPIPE, errno.ENOSPC, errno.EBADF, errno.EIO)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from harness import harmless
+from harness.cli import terminal
 from harness.cli.options import Values
 from harness.devices import explain_absence, survey_devices
 from harness.render.devices import export_devices, render_devices
@@ -48,11 +49,11 @@ def command(servers: tuple[tuple[tuple[str, ...], ...], ...], output: str) -> No
     }
     if output == "json":
         missing = dataclasses.asdict(absence) if absence else None
-        click.echo(harmless.json_text(export_devices(survey.build, survey.backend_of, missing, **about)))
+        terminal.show(harmless.json_text(export_devices(survey.build, survey.backend_of, missing, **about)))
         return
     notes = []
     if absence:
         notes.append(f"No GPU: {absence.reason}.")
         if absence.command:
             notes.append(f"To change that: {absence.command}")
-    click.echo(render_devices(survey.build, survey.backend_of, notes, **about), nl=False)
+    terminal.show(render_devices(survey.build, survey.backend_of, notes, **about), nl=False)

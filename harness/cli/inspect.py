@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from harness import harmless
+from harness.cli import terminal
 from harness.cli.options import reference_options
 from harness.errors import UsageError
 from harness.render.inspect import Repacked, export_anatomy, show_anatomy
@@ -64,8 +65,8 @@ def command(models: Sequence[str], output: str) -> None:
     repacked = find_repacked(found.header)
     facts: dict[str, Any] = {"fetched": found.fetched, "repacked": repacked, "is_computed": found.is_computed}
     if found.note:
-        click.echo(f"harness: note: {found.note}", err=True)
+        terminal.complain(f"note: {found.note}")
     if output == "json":
-        click.echo(harmless.json_text(export_anatomy(anatomy, label, **facts)))
+        terminal.show(harmless.json_text(export_anatomy(anatomy, label, **facts)))
     else:
-        click.echo(show_anatomy(anatomy, label, **facts))
+        terminal.show(show_anatomy(anatomy, label, **facts))

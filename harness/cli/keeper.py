@@ -7,8 +7,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import click
-
+from harness.cli import terminal
 from harness.errors import StoreError
 from harness.machine import describe_machine, machine_slug
 from harness.record import Record
@@ -57,6 +56,6 @@ class Keeper:
     def say_where(self) -> None:
         """Tell on stderr where the records are, or why they are not kept."""
         if self.trouble:
-            click.echo(f"harness: {self.trouble}", err=True)
+            terminal.complain(str(self.trouble))
         if self._saved and self._journal:
-            click.echo(f"kept in {self._journal.path}", err=True)
+            terminal.tell(f"kept in {self._journal.path}")

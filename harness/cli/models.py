@@ -8,6 +8,7 @@ import sys
 import click
 
 from harness.catalog import Catalog, Entry
+from harness.cli import terminal
 from harness.cli.options import refuse_contradiction
 from harness.errors import UsageError
 from harness.render.models import Row, render_models, render_models_json
@@ -44,7 +45,7 @@ def command(extra: pathlib.Path | None, output: str, check: bool, prune: bool) -
         _check(load_catalog(extra), output)
     else:
         rows = _rows(load_catalog(extra))
-        click.echo((render_models_json if output == "json" else render_models)(rows), nl=False)
+        terminal.show((render_models_json if output == "json" else render_models)(rows), nl=False)
 
 
 def _rows(catalog: Catalog) -> list[Row]:
@@ -110,7 +111,7 @@ def _check(catalog: Catalog, output: str) -> None:
     from harness.sources.catalog_check import check_catalog
 
     verdicts = list(check_catalog(catalog))
-    click.echo((render_check_json if output == "json" else render_check)(verdicts), nl=False)
+    terminal.show((render_check_json if output == "json" else render_check)(verdicts), nl=False)
     if any(verdict.problems for verdict in verdicts):
         raise click.exceptions.Exit(1)
 
@@ -125,20 +126,20 @@ def _prune() -> None:
     found = [(f"{file.name} {file.quantization}", file.path) for file in synthetic]
     found += [("from an address", path) for path in list_downloads(downloads_dir())]
     if not found:
-        click.echo(f"There are no synthetic files and none from addresses in {default_cache_dir().parent}.")
+        terminal.show(f"There are no synthetic files and none from addresses in {default_cache_dir().parent}.")
         return
     for what, path in found:
-        click.echo(f"{what}  {format_gb(path.stat().st_size)}  {path}")
+        terminal.show(f"{what}  {format_gb(path.stat().st_size)}  {path}")
     total = sum(path.stat().st_size for _, path in found)
     these = "this file" if len(found) == 1 else f"these {len(found)} files"
     try:
-        agreed = click.confirm(f"Delete {these} ({format_gb(total)})?")
+        agreed = terminal.confirm(f"Delete {these} ({format_gb(total)})?")
     except click.Abort as error:  # Ctrl-C, or the end of an input that nobody types at
         if sys.stdin.isatty():
             raise
         raise UsageError("--prune asks before it deletes, and nobody answered; nothing was deleted.") from error
     if not agreed:
-        click.echo("Nothing was deleted.")
+        terminal.show("Nothing was deleted.")
         return
     for _, path in found:
         path.unlink(missing_ok=True)

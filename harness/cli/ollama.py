@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import pathlib
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import harness
+from harness.cli import terminal
+from harness.cli.asking import read_for
 from harness.cli.keeper import Keeper
 from harness.cli.options import results_option, save_option
 from harness.cli.writing import one_value, say
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, HarnessError, StoreError, UsageError
 from harness.machine import count_physical_cores
 from harness.spec import MAX_TOKENS
+from harness.theory.kinds import Question
 
 if TYPE_CHECKING:
     from harness.cli.ollama_options import Told
@@ -83,6 +85,7 @@ def command(name: str | None, output: str, results: pathlib.Path, save: bool, **
             raise
         say(f"{error} Measuring the file alone")
     name, path, blocks = _find(name, server)
+    read_for(path, Question.TEXT, name)
     options["n_threads"] = options["n_threads"] or count_physical_cores()
     task = Task(name=name, path=path, **options)
     with Keeper("ollama", results, save=save) as keeper:
@@ -149,25 +152,19 @@ def _measure(task: Any, server: Any, blocks: int | None, keeper: Keeper) -> tupl
 
 
 def _watch(phase: str) -> None:
-    if sys.stderr.isatty():
-        click.echo(f"\r\x1b[K{phase} …", nl=False, err=True)
+    terminal.tell_status(f"{phase} …")
 
 
 def _show(comparison: Any, output: str, told: Told | None) -> None:
     from harness.render.side_by_side import render_comparison, render_comparison_json
 
-    _clear_line()
+    terminal.tell_status("")
     if output == "json":
-        click.echo(render_comparison_json(comparison, told.data if told else None), nl=False)
+        terminal.show(render_comparison_json(comparison, told.data if told else None), nl=False)
     else:
-        click.echo(render_comparison(comparison), nl=False)
+        terminal.show(render_comparison(comparison), nl=False)
         if told:
-            click.echo("\n" + told.text, nl=False)
-
-
-def _clear_line() -> None:
-    if sys.stderr.isatty():
-        click.echo("\r\x1b[K", nl=False, err=True)
+            terminal.show("\n" + told.text, nl=False)
 
 
 def _find_account(task: Task) -> Told | None:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from harness import harmless
+from harness.cli import terminal
 from harness.cli.keeper import Keeper
 from harness.cli.ollama_options import Told, ollama_options, tell_ollama
 from harness.cli.options import (
@@ -37,6 +38,7 @@ from harness.render.overhead import FORMATS, export_report
 from harness.rpc import check_servers
 from harness.spec import MAX_TOKENS, whole_numbers
 from harness.store import utc_now
+from harness.theory.kinds import Question, find_kind, may_be_asked, refuse, refuse_context
 from harness.theory.ledger import Report
 
 #: The context that is looked at unless told otherwise, or the model's own where that is smaller.
@@ -138,6 +140,10 @@ def _account_for_memory(reference: str, options: dict[str, Any]) -> int:
     wants_weights = not options["predict_only"] and _count(options["contexts"]) < 2
     with byte_bar(reference) as show:
         model = find_model(reference, weights=wants_weights, progress=show)
+    refuse(model.header, Question.MEMORY, model.label)
+    if not may_be_asked(model.header, Question.MEASURE):
+        wants_weights = False
+        model = dataclasses.replace(model, remarks=(*model.remarks, find_kind(model.header).describe(model.label)))
     subject = model.subject
     told = tell_ollama(
         model.header, model.label, options, file_bytes=subject.file_bytes, synthetic=subject.is_synthetic
@@ -146,7 +152,7 @@ def _account_for_memory(reference: str, options: dict[str, Any]) -> int:
     # A forecast is not a measurement, and is made again in a moment: it is not kept.
     with Keeper("overhead", options["results"], save=options["save"] and not predict_only) as keeper:
         report = _examine(model, options, predict_only=predict_only)
-        click.echo(_write(report, told, options["output"]), nl=False)
+        terminal.show(_write(report, told, options["output"]), nl=False)
         if report.measurement or report.failure:
             facts = {"time_utc": utc_now(), "machine": dataclasses.asdict(keeper.machine)}
             keeper.keep_line({**export_report(report), **facts})
@@ -166,7 +172,7 @@ def _write(report: Report, told: Told | None, output: str) -> str:
     if told is None:
         return FORMATS[output](report)
     if output == "csv":
-        click.echo("harness: note: -o csv holds the ledger alone; -o json has Ollama's account too.", err=True)
+        terminal.complain("note: -o csv holds the ledger alone; -o json has Ollama's account too.")
         return FORMATS[output](report)
     if output == "json":
         return harmless.json_text({**export_report(report), "ollama_2024": told.data}) + "\n"
@@ -178,6 +184,7 @@ def _examine(model: Model, options: dict[str, Any], *, predict_only: bool) -> Re
     trained = model.subject.n_ctx_train
     usual = min(DEFAULT_CONTEXT, trained) if trained else DEFAULT_CONTEXT
     contexts = sorted(set(flatten(options["contexts"]))) or [max(usual, 8)]
+    refuse_context(model.header, contexts[-1], model.label, "--ctx")
     single = _single_values(options)
     specs = [make_spec(model, n_ctx, single) for n_ctx in contexts]
     check_servers(specs[0].rpc)
@@ -209,10 +216,10 @@ def _single_values(options: dict[str, Any]) -> dict[str, Any]:
 @contextlib.contextmanager
 def _narrator() -> Iterator[Callable[[str], None]]:
     """Say on a terminal which step is on."""
-    if not sys.stderr.isatty():
+    if not terminal.is_watched():
         yield lambda _step: None
         return
     from tqdm import tqdm
 
     with tqdm(bar_format="{desc}  {elapsed}", leave=False, file=sys.stderr) as bar:
-        yield bar.set_description_str
+        yield lambda step: bar.set_description_str(harmless.line(step))

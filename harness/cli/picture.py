@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from harness.cli import terminal
 from harness.errors import StoreError, UsageError
 from harness.render.figure import FORMATS, THEMES, to_bytes
 
@@ -50,4 +51,4 @@ def write_picture(path: pathlib.Path, draw: Callable[[], Any]) -> None:
         path.write_bytes(data)
     except OSError as error:
         raise StoreError(f"Cannot write the picture {path} ({error.strerror}); choose another place.") from None
-    click.echo(f"drawn in {path}", err=True)
+    terminal.tell(f"drawn in {path}")

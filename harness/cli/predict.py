@@ -12,9 +12,11 @@ import click
 
 from harness.answers.prediction import KINDS, Answer, Machine, Question
 from harness.answers.rates import Measured
+from harness.cli import terminal
 from harness.cli.options import Amount, one_reference, refuse_contradiction, results_option
 from harness.roof import Roof
 from harness.spec import CACHE_TYPES, MAX_TOKENS
+from harness.theory.gguf import Header
 from harness.theory.roofline import Cost
 
 _EXAMPLES = """
@@ -113,10 +115,10 @@ def command(**options: Any) -> None:
         from harness.answers.crosscheck import check_predictions
 
         check = check_predictions(catalog)
-        click.echo((render_check_json if options["output"] == "json" else render_check)(check), nl=False)
+        terminal.show((render_check_json if options["output"] == "json" else render_check)(check), nl=False)
         return
-    options["n_ctx"] = options["n_ctx"] or max(DEFAULT_N_CTX, options["n_depth"])
     cost, remarks = _find_cost(catalog, options)
+    options["n_ctx"] = options["n_ctx"] or max(DEFAULT_N_CTX, options["n_depth"])
     question = Question(
         cost=cost,
         **{name: options[name] for name in ("n_ctx", "n_depth", "vram_bytes", "memory_bytes", "host")},
@@ -124,7 +126,7 @@ def command(**options: Any) -> None:
     )
     answers = _answer(catalog, question, options)
     render = render_answers_json if options["output"] == "json" else render_answers
-    click.echo(render(answers, remarks), nl=False)
+    terminal.show(render(answers, remarks), nl=False)
 
 
 def _refuse_nonsense(options: dict[str, Any]) -> None:
@@ -171,15 +173,35 @@ def _find_cost(catalog: Any, options: dict[str, Any]) -> tuple[Cost, tuple[str, 
 def _read_cost(text: str, label: str, options: dict[str, Any]) -> tuple[Cost, tuple[str, ...]]:
     """By the model's header, from this disk or from its server without the weights."""
     from harness.sources.headers import find_header
+    from harness.sources.references import name_reference
     from harness.theory.anatomy import name_file_type
     from harness.theory.roofline import cost_of_header
 
     found = find_header(text)
+    remarks = _check_header(found.header, options, found.path.name if found.path else name_reference(text))
     kind = name_file_type(found.header) or ""
     # The quantization is told beside the name, and needs no telling in it.
     name = re.sub(rf"[-_.:]{re.escape(kind)}$", "", label, flags=re.IGNORECASE) if kind else label
     cost = cost_of_header(found.header, kind, name, options["type_k"], options["type_v"])
-    return cost, () if found.note is None else (found.note.rstrip("."),)
+    return cost, (*(() if found.note is None else (found.note.rstrip("."),)), *remarks)
+
+
+def _check_header(header: Header, options: dict[str, Any], label: str) -> tuple[str, ...]:
+    """Remarks on what the file is; the default context is bounded by learned positions.
+
+    Raises
+    ------
+    UsageError : the file generates no text, or has fewer positions than are asked for.
+    """
+    from harness.theory import kinds
+
+    kinds.refuse(header, kinds.Question.SPEED, label)
+    found = kinds.find_kind(header)
+    for name, flag in (("n_ctx", "--ctx"), ("n_depth", "--depth")):
+        kinds.refuse_context(header, options[name] or 0, label, flag)
+    if found.n_positions is not None:
+        options["n_ctx"] = options["n_ctx"] or min(DEFAULT_N_CTX, found.n_positions)
+    return () if found.kind is kinds.Kind.TEXT else (found.describe(label),)
 
 
 def _answer(catalog: Any, question: Question, options: dict[str, Any]) -> list[Answer]:
@@ -216,13 +238,13 @@ def answer_here(own_records: Own, question: Question, machines: Sequence[Machine
     import dataclasses
 
     from harness.answers.prediction import OwnMachine, predict_own
-    from harness.answers.rates import name_host
+    from harness.answers.rates import is_shared, name_host
     from harness.machine import available_memory_bytes, describe_machine
     from harness.roof import ARITHMETIC, READING, reading_for
 
     measured, roof = own_records.measured, own_records.roof
     host = name_host(describe_machine())
-    labels = {item.machine_label: item.kind for item in measured if not item.machine_label.endswith(" + CPU")}
+    labels = {item.machine_label: item.kind for item in measured if not is_shared(item.record)}
     for test in roof.tests if roof else ():
         labels.setdefault(host if test.kind == "cpu" else test.description, test.kind if test.kind == "cpu" else "gpu")
     question = dataclasses.replace(question, memory_bytes=question.memory_bytes or available_memory_bytes())

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
+from harness import harmless
+from harness.cli import terminal
 from harness.spec import RunSpec
 from harness.sweep import Step
 
@@ -21,7 +24,7 @@ class Progress:
             self._ends.append(self._ends[-1] + cell.repetitions + 1)
         self._cell = 0
         self._bar: Any = None
-        if sys.stderr.isatty():
+        if terminal.is_watched():
             from tqdm import tqdm
 
             # No monitor thread and no redraw by time: nothing may run beside a timed region.
@@ -37,7 +40,7 @@ class Progress:
         where = f"{step.spec.test}: {step.phase}"
         if step.phase == "repetition":
             where += f" {step.index + 1}/{step.count}"
-        self._bar.set_description_str(where.ljust(28), refresh=False)
+        self._bar.set_description_str(harmless.line(where).ljust(28), refresh=False)
         done = self._ends[self._cell] + (1 + step.index if step.phase in ("repetition", "depth") else 0)
         self._bar.n = max(self._bar.n, done)
         self._bar.refresh()
@@ -62,10 +65,15 @@ def byte_bar(description: str) -> Iterator[Callable[[int, int], None]]:
     """A bar for bytes: gives a function to call with (bytes done, bytes in all)."""
     from tqdm import tqdm
 
-    with tqdm(unit="B", unit_scale=True, disable=None, leave=False, desc=description) as bar:
+    with tqdm(unit="B", unit_scale=True, disable=None, leave=False, desc=harmless.line(description)) as bar:
+        moved_at = time.monotonic()
 
         def show(done_bytes: int, total_bytes: int) -> None:
+            nonlocal moved_at
+            still_s = 0.0 if done_bytes != bar.n else time.monotonic() - moved_at
+            moved_at = moved_at if still_s else time.monotonic()
             bar.total = total_bytes
+            bar.set_postfix_str(f"nothing came for {still_s:.0f} s" if still_s > 3 else "", refresh=still_s > 3)
             bar.update(done_bytes - bar.n)
 
         yield show

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import harness
-from harness.cli import complain
+from harness.cli import complain, terminal
 from harness.cli.journals import files_argument, find_journals
 from harness.cli.options import results_option
 from harness.errors import StoreError, UsageError
@@ -79,7 +79,7 @@ def command(
         output.write_text(page, encoding="utf-8")
     except OSError as error:
         raise StoreError(f"Cannot write {output} ({error.strerror}); choose another place with -o.") from None
-    click.echo(f"{len(lines)} records of {len(paths)} files in {output}", err=True)
+    terminal.tell(f"{len(lines)} records of {len(paths)} files in {output}")
 
 
 def _answers(lines: Sequence[Line], results: pathlib.Path, *, published: bool, predict: bool) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from typing import Any
 import click
 
 import harness
+from harness import harmless
 from harness.child import Worker
+from harness.cli import terminal
 from harness.cli.keeper import Keeper
 from harness.cli.options import Amount, Values, flatten, refuse_contradiction, results_option, save_option
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
@@ -134,11 +136,11 @@ class _Run:
     def _hear(self, event: dict[str, Any] | Failure, line: Any) -> None:
         if isinstance(event, Failure):
             self.failure = event
-            click.echo(f"harness: {event.message.rstrip('.')}.", err=True)
+            terminal.complain(f"{event.message.rstrip('.')}.")
         elif event["event"] in ("hello", "build"):
             self.build = build_from_json(event["build"])
         elif event["event"] == "phase":
-            line.set_description_str(event["phase"])
+            line.set_description_str(harmless.line(event["phase"]))
         elif event["event"] == "test":
             self.tests.append(roof_test_from_json(event["test"]))
         elif event["event"] == "done":
@@ -163,7 +165,7 @@ def _show(roof: Roof, options: dict[str, Any]) -> None:
 
     under = hold_against(read_measured(own_journals(options["results"]), load_catalog()), roof)
     render = render_roofline_json if options["output"] == "json" else render_roofline
-    click.echo(render(roof, under), nl=False)
+    terminal.show(render(roof, under), nl=False)
     if options["plot"]:
         write_picture(options["plot"], lambda: draw_roofline(roof, under, options["theme"]))
 

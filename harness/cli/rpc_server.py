@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 from typing import Any
 
 import click
 
+from harness.cli import terminal
 from harness.errors import EXIT_INTERRUPTED, UsageError
 from harness.machine import count_physical_cores
 from harness.rpc import is_loopback
@@ -70,25 +70,24 @@ def command(host: str, port: int, devices: str | None, n_threads: int | None, al
             raise UsageError(
                 WARNING.format(endpoint=endpoint) + " If that is meant, say --allow-network; else leave out --host."
             )
-        click.echo(f"harness: warning: {WARNING.format(endpoint=endpoint)}", err=True)
+        terminal.complain(f"warning: {WARNING.format(endpoint=endpoint)}")
     check_port(endpoint)
     offer = Offer(endpoint, names[0], n_threads or count_physical_cores())
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         serve(
             offer,
             announce=lambda lent, pid: _announce(endpoint, lent, pid),
-            complain=lambda text: click.echo(f"harness: {text}", err=True),
+            complain=terminal.complain,
         )
     except KeyboardInterrupt:
-        click.echo("the RPC server has ended.", err=True)
+        terminal.tell("the RPC server has ended.")
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
 
 
 def _announce(endpoint: str, lent: list[dict[str, Any]], pid: int) -> None:
     """The one line that says it is ready, for people and for scripts."""
     shown = ", ".join(f"{device['name']} ({_spell_memory(device['memory_free_bytes'])})" for device in lent)
-    click.echo(f"serving {shown} on {endpoint} (process {pid}); Ctrl-C ends it", nl=True)
+    terminal.show(f"serving {shown} on {endpoint} (process {pid}); Ctrl-C ends it")
 
 
 def _spell_memory(free_bytes: int | None) -> str:

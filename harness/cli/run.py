@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import pathlib
 import sys
 from typing import Any
 
 import click
 
+from harness.cli import terminal
+from harness.cli.asking import read_for
 from harness.cli.keeper import Keeper
 from harness.cli.options import one_reference, refuse_contradiction, results_option, save_option
 from harness.cli.writing import find_model, say, writing_options
 from harness.errors import EXIT_INTERRUPTED, NativeError, StoreError, UsageError
 from harness.text_run import REFERENCE_PROMPT, TextRequest, TextRun
+from harness.theory.kinds import Question, refuse_context
 
 _EXAMPLES = f"""
 \b
@@ -61,7 +63,11 @@ def command(words: tuple[str, ...], reference: str | None, **options: Any) -> No
         "--verbose-json and --no-verbose exclude each other; leave one out.",
     )
     prompt = _read_prompt(words)
+    _check_text(options["system"] or "", "system message")
     path = find_model(reference)
+    header = read_for(path, Question.TEXT)
+    if header is not None and options["n_ctx"]:
+        refuse_context(header, options["n_ctx"], path.name, "--ctx")
     request = TextRequest(
         model=str(path),
         prompt=prompt,
@@ -72,7 +78,7 @@ def command(words: tuple[str, ...], reference: str | None, **options: Any) -> No
         keeper.keep_line(_to_json(run))
     _show(run, text, options)
     keeper.say_where()
-    if run.finish == "interrupted":
+    if run.finish == "interrupted" and not terminal.is_output_lost():
         raise click.exceptions.Exit(EXIT_INTERRUPTED)
     raise click.exceptions.Exit(StoreError.exit_code if keeper.trouble else 0)
 
@@ -80,7 +86,7 @@ def command(words: tuple[str, ...], reference: str | None, **options: Any) -> No
 def _read_prompt(words: tuple[str, ...]) -> str:
     """The prompt from the command line, from a pipe or a file on stdin, or the article's own."""
     if words and words != ("-",):
-        return " ".join(words)
+        return _check_text(" ".join(words), "prompt")
     if sys.stdin is None or (words != ("-",) and sys.stdin.isatty()):
         return REFERENCE_PROMPT
     try:
@@ -90,6 +96,18 @@ def _read_prompt(words: tuple[str, ...]) -> str:
     if words == ("-",) or piped.strip():
         return piped.rstrip("\n")
     return REFERENCE_PROMPT  # started by a script or a timer, with nothing to read
+
+
+def _check_text(text: str, name: str) -> str:
+    """A text from the command line, which is bytes in the end.
+
+    Raises
+    ------
+    UsageError : they are not UTF-8.
+    """
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UsageError(f"The {name} is not UTF-8 text; convert it.")
+    return text
 
 
 def _write(request: TextRequest, path: pathlib.Path, keeper: Keeper, options: dict[str, Any]) -> tuple[TextRun, str]:
@@ -104,19 +122,19 @@ def _write(request: TextRequest, path: pathlib.Path, keeper: Keeper, options: di
 
     streams = options["output"] == "text"
     pieces: list[str] = []
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # where a console lacks a character, the text goes on
 
     def show(piece: str) -> None:
         pieces.append(piece)
         if streams:
-            click.echo(piece, nl=False)
+            terminal.show_piece(piece)
+            if terminal.is_output_lost():
+                raise KeyboardInterrupt  # a text that nobody reads need not be written to its end
 
     facts = {"file_sha256": hash_file(path)}
     with Generator("run", keeper.machine, model_facts=facts, keep_text=options["keep_text"]) as generator:
         run = generator.write(request, show, say)
     if streams and pieces:
-        click.echo()
+        terminal.show()
     if run.failure:
         keeper.keep_line(_to_json(run))
         raise NativeError(run.failure.sentence)
@@ -133,11 +151,11 @@ def _show(run: TextRun, text: str, options: dict[str, Any]) -> None:
     from harness.render.text_run import render_answer_json, render_verbose, render_verbose_json
 
     if options["output"] == "json":
-        click.echo(render_answer_json(run, text), nl=False)
+        terminal.show(render_answer_json(run, text), nl=False)
     elif options["verbose_json"]:
-        click.echo(render_verbose_json(run), nl=False, err=True)
+        terminal.tell(render_verbose_json(run), nl=False)
     elif options["verbose"]:
-        click.echo("\n" + render_verbose(run.figures), nl=False, err=True)
+        terminal.tell("\n" + render_verbose(run.figures), nl=False)
     if options["output"] == "text" and options["verbose"] and not options["verbose_json"]:
         if run.finish == "context":
             say(f"the context of {run.asked['n_ctx']} tokens is full, which ended the text; ask for more with --ctx")

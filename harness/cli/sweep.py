@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,8 @@ import click
 import psutil
 
 from harness import harmless
-from harness.cli import complain
+from harness.cli import complain, terminal
+from harness.cli.asking import read_for, suit
 from harness.cli.keeper import Keeper
 from harness.cli.options import (
     MODEL_HELP,
@@ -30,12 +31,14 @@ from harness.cli.options import (
 )
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
 from harness.cli.progress import Progress, byte_bar
+from harness.cli.writing import say
 from harness.devices import Survey, explain_absence, survey_devices
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, HarnessError, NativeError, StoreError, UsageError
 from harness.layer_row import LayerRow
 from harness.layers import (
     GOALS,
     Best,
+    Goal,
     Search,
     Sweeper,
     Wire,
@@ -55,6 +58,7 @@ from harness.spec import Grid, RunSpec, parameters
 from harness.store import journal_order, read_records
 from harness.sweep import Plan
 from harness.telemetry import Station
+from harness.theory.kinds import Kind, Question, find_kind
 from harness.theory.offload import Blocks, clamp_counts, describe_blocks, predict_fit
 
 _EXAMPLES = """
@@ -112,6 +116,7 @@ def command(models: Sequence[str], **options: Any) -> None:
     check_picture_path(options["plot"])
     resumed = _find_journal(options)
     path = _find(models[0]) if models else str(default_model())
+    _check_tests(path, options)
     blocks = describe_blocks(read_file_header(path))
     rpc = flatten(options["rpc"])
     survey = survey_devices(rpc[0] if rpc else ())
@@ -161,6 +166,41 @@ def _refuse_nonsense(models: Sequence[str], options: dict[str, Any]) -> None:
         )
 
 
+def _check_tests(path: str, options: dict[str, Any]) -> None:
+    """Say at once what this file cannot be asked, or will not be asked because nobody did expressly."""
+    header = read_for(path, Question.MEASURE)
+    found = None if header is None else find_kind(header)
+    if not options["best"]:
+        suit(_grid(path, axes(options), options).cells(), options)
+    elif found is not None and found.kind is not Kind.TEXT and _goal(options).n_gen:
+        raise UsageError(f"{found.describe(pathlib.Path(path).name)}; look for the best count with --goal pp.")
+
+
+def _goal(options: dict[str, Any]) -> Goal:
+    return GOALS[options["mix"] or options["goal"] or "tg"]
+
+
+def _tokens(options: dict[str, Any], name: str, default: int) -> tuple[int, ...]:
+    return flatten(options[name]) if options[name] else (default,)
+
+
+def _grid(
+    path: str,
+    placements: Mapping[str, Sequence[Any]],
+    options: dict[str, Any],
+    tests: tuple[Sequence[int], Sequence[int]] | None = None,
+) -> Grid:
+    n_prompt, n_gen = tests or (_tokens(options, "n_prompt", 512), _tokens(options, "n_gen", 128))
+    return Grid(
+        models=[path],
+        axes=placements,
+        n_prompt=n_prompt,
+        n_gen=n_gen,
+        repetitions=options["repetitions"],
+        seed=options["seed"],
+    )
+
+
 def _refuse_split(options: dict[str, Any], survey: Survey) -> None:
     """More shares than devices to share among would be dropped by llama.cpp without a word."""
     named = [len(names) for names in flatten(options["devices"]) if names and names != ("none",)]
@@ -175,7 +215,7 @@ def _refuse_split(options: dict[str, Any], survey: Survey) -> None:
 
 def _find(reference: str) -> str:
     with byte_bar(reference) as show:
-        return str(resolve(reference, show))
+        return str(resolve(reference, show, say))
 
 
 def _describe_file(spec: RunSpec) -> dict[str, Any]:
@@ -260,18 +300,8 @@ class _Run:
         return {count: self.blocks.work(count) for count in range(self.blocks.max_gpu_layers + 1)}
 
     def cells(self, counts: Sequence[int], tests: tuple[Sequence[int], Sequence[int]] | None = None) -> list[RunSpec]:
-        n_prompt, n_gen = tests or (self._tokens("n_prompt", 512), self._tokens("n_gen", 128))
-        return Grid(
-            models=[self.path],
-            axes={**axes(self.options), "n_gpu_layers": counts},
-            n_prompt=n_prompt,
-            n_gen=n_gen,
-            repetitions=self.options["repetitions"],
-            seed=self.options["seed"],
-        ).cells()
-
-    def _tokens(self, name: str, default: int) -> tuple[int, ...]:
-        return flatten(self.options[name]) if self.options[name] else (default,)
+        placements = {**axes(self.options), "n_gpu_layers": counts}
+        return suit(_grid(self.path, placements, self.options, tests).cells(), self.options, quietly=True)
 
     @contextlib.contextmanager
     def _sweeper(self, cells: Sequence[RunSpec], known: dict[Any, Any]) -> Iterator[tuple[Sweeper, Progress]]:
@@ -329,10 +359,10 @@ class _Run:
         return _Outcome(rows, None, wires, trouble, interrupted)
 
     def search(self, known: dict[Any, Any]) -> _Outcome:
-        goal = GOALS[self.options["mix"] or self.options["goal"] or "tg"]
+        goal = _goal(self.options)
         tests = (
-            self._tokens("n_prompt", 512) if goal.n_prompt else (),
-            self._tokens("n_gen", 128) if goal.n_gen else (),
+            _tokens(self.options, "n_prompt", 512) if goal.n_prompt else (),
+            _tokens(self.options, "n_gen", 128) if goal.n_gen else (),
         )
         with self._sweeper(self.cells(self.counts, tests), known) as (sweeper, _):
             search = Search(
@@ -366,12 +396,12 @@ def _show(outcome: _Outcome, run: _Run) -> None:
         notes.append(f"what goes over the network could not be counted: {outcome.wire_trouble}")
     reasons = explain_best(outcome.best, run.blocks, run.survey.build.devices, crossing) if outcome.best else []
     if run.options["output"] == "json":
-        click.echo(harmless.json_text(_export(outcome, run, crossing, reasons)))
+        terminal.show(harmless.json_text(_export(outcome, run, crossing, reasons)))
     elif rows:
         page = Page(_heading(run, rows), [*_energy_notes(rows), *notes])
-        click.echo(render_rows(rows, page, form="github" if run.options["output"] == "md" else "simple"), nl=False)
+        terminal.show(render_rows(rows, page, form="github" if run.options["output"] == "md" else "simple"), nl=False)
         if outcome.best:
-            click.echo(_tell_best(outcome.best, reasons), nl=False)
+            terminal.show(_tell_best(outcome.best, reasons), nl=False)
     if run.options["plot"] and any(row.speeds for row in rows):
         from harness.render.plot_layers import draw_layers
 

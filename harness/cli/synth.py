@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from harness.cli import terminal
 from harness.cli.progress import byte_bar
 from harness.errors import UsageError
 from harness.units import format_gb
@@ -48,7 +49,7 @@ def command(model: str, output: Path | None, seed: int) -> None:
             )
         else:
             path = write_synthetic(entry.shape, quantization, output, name=entry.name, seed=seed, progress=show)
-    click.echo(f"{path}  {format_gb(path.stat().st_size)}  {quantization}  synthetic")
+    terminal.show(f"{path}  {format_gb(path.stat().st_size)}  {quantization}  synthetic")
 
 
 def _check_target(path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from harness.answers.published import ARTICLE_MODELS, load_machines
+from harness.cli import terminal
 from harness.cli.journals import files_argument, find_journals, read_measured
 from harness.cli.options import results_option
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
@@ -60,7 +61,7 @@ def command(files: tuple[pathlib.Path, ...], **options: Any) -> None:
     if options["sort"] not in ("speed", "given", *list_models(rows)):
         raise UsageError(f"--sort takes speed, given or a model of the table ({', '.join(list_models(rows))}).")
     rows = sort_rows(rows, options["sort"])
-    click.echo(FORMATS[options["output"]](rows, test_kind), nl=False)
+    terminal.show(FORMATS[options["output"]](rows, test_kind), nl=False)
     if options["plot"]:
         from harness.render.plots import draw_machines
 

@@ -13,6 +13,7 @@ import click
 import harness
 from harness import harmless
 from harness.child import Worker
+from harness.cli import terminal
 from harness.cli.keeper import Keeper
 from harness.cli.options import (
     Amount,
@@ -22,6 +23,7 @@ from harness.cli.options import (
 )  # fmt: skip
 from harness.cli.picture import check_picture_path, write_picture
 from harness.cli.progress import byte_bar
+from harness.cli.writing import say
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, HarnessError, NativeError, StoreError, UsageError
 from harness.machine import available_memory_bytes, count_physical_cores
 from harness.record import Failure
@@ -31,9 +33,10 @@ from harness.sources.model_file import default_model, hash_file, is_synthetic
 from harness.sources.references import name_reference, resolve
 from harness.spec import RunSpec, defaults, parameters, whole_numbers
 from harness.store import utc_now
-from harness.theory.anatomy import read_count
+from harness.theory.attention import CACHE_TYPES, Context, describe_attention
 from harness.theory.gguf import Header
-from harness.theory.kv_cache import CACHE_TYPES, describe_kv_cache
+from harness.theory.kinds import Question, refuse
+from harness.theory.settings import read_count
 from harness.theory.split import part_names, split_count
 from harness.theory.time_ledger import SCHEMA, WARMUP_TOKENS, TimePlan, build_ledger, count_reads
 from harness.units import format_gb
@@ -89,6 +92,7 @@ def account_for_time(options: dict[str, Any]) -> int:
     check_picture_path(options["plot"])
     label, path = _find_model(options["models"])
     header = read_file_header(path)
+    refuse(header, Question.TEXT, label)
     plan, remarks = make_plan(path, header, options)
     with Keeper("time-ledger", options["results"], save=options["save"]) as keeper:
         raw, failure, interrupted = collect(plan, keeper)
@@ -100,7 +104,7 @@ def account_for_time(options: dict[str, Any]) -> int:
             keeper.keep_line(raw)
     _show(raw, header, label, options)
     if failure is not None:
-        click.echo(f"harness: {failure}", err=True)
+        terminal.complain(str(failure))
     keeper.say_where()
     if interrupted:
         return EXIT_INTERRUPTED
@@ -115,7 +119,7 @@ def _find_model(references: Sequence[str]) -> tuple[str, pathlib.Path]:
     if not references:
         return "smollm2:135m", default_model()
     with byte_bar(references[0]) as show:
-        path = resolve(references[0], show)
+        path = resolve(references[0], show, say)
     # A picture or a page should not tell where on somebody's disk a file lies.
     label = name_reference(references[0])
     return (path.name if pathlib.PurePath(label).name == path.name else label), path
@@ -178,17 +182,17 @@ def choose_depths(
     Each cache type is held twice (in its context and as a copy to go back to), the first one a third time for the observer.
     """
     trained = read_count(header, "context_length")
-    kv = describe_kv_cache(header)
-    sizes = [kv.bytes_per_token(kind) for kind in caches]
-    per_token = None if any(size is None for size in sizes) else 2 * sum(s or 0 for s in sizes) + (sizes[0] or 0)
+    attention = describe_attention(header)
     depths, remarks = [], []
     for depth in asked:
         n_ctx = depth + n_tokens + WARMUP_TOKENS
+        held = [attention.size_bytes(Context(n_ctx, kind, kind)) for kind in (*caches, *caches, caches[0])]
+        size = sum(known for known in held if known is not None)
         if trained is not None and n_ctx > trained:
             remarks.append(f"depth {depth} is left out: the model was trained for {trained} tokens")
-        elif per_token is not None and depth and n_ctx * per_token > free_bytes:
+        elif None not in held and depth and size > free_bytes:
             remarks.append(
-                f"depth {depth} is left out: its caches take {format_gb(n_ctx * per_token)} and "
+                f"depth {depth} is left out: its caches take {format_gb(size)} and "
                 f"{format_gb(max(free_bytes, 0))} of memory are free"
             )
         else:
@@ -272,7 +276,7 @@ class _Bar:
 
     def __enter__(self) -> _Bar:
         self._bar: Any = None
-        if sys.stderr.isatty():
+        if terminal.is_watched():
             from tqdm import tqdm
 
             tqdm.monitor_interval = 0
@@ -282,7 +286,7 @@ class _Bar:
     def show(self, event: dict[str, Any]) -> None:
         if self._bar is not None and event["event"] == "phase":
             where = f"{event['phase']}: {event['index'] + 1}/{event['count']}"
-            self._bar.set_description_str(where.ljust(28), refresh=True)
+            self._bar.set_description_str(harmless.line(where).ljust(28), refresh=True)
 
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
@@ -303,9 +307,9 @@ def _show(raw: dict[str, Any], header: Header, label: str, options: dict[str, An
             "cautions": raw["cautions"],
             "failure": raw.get("failure"),
         }
-        click.echo(harmless.json_text(data))
+        terminal.show(harmless.json_text(data))
     elif ledger.depths or ledger.loads or ledger.gap:
-        click.echo(show_ledger(ledger, label, _state_facts(raw), [*raw["remarks"], *cautions]), nl=False)
+        terminal.show(show_ledger(ledger, label, _state_facts(raw), [*raw["remarks"], *cautions]), nl=False)
     if options["plot"] is not None:
         _draw(ledger, label, options)
 

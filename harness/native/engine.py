@@ -22,6 +22,7 @@ from harness.native.log import Tape, read_buffers, read_flash_attention, read_la
 from harness.record import Build, Device, Model, Resolved
 from harness.rpc import check_servers
 from harness.spec import RunSpec
+from harness.theory.split import list_parts
 
 # enum llama_split_mode, llama_load_mode, llama_flash_attn_type of llama.h.
 _SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}
@@ -136,6 +137,13 @@ def _keep_experts(lib: Any, n_layers: int) -> Any:
     return overrides
 
 
+def _refusal(what: str, tape: Tape) -> NativeError:
+    """The error for what llama.cpp would not do, with the reason that its log gives."""
+    said = explain(tape.lines)
+    reason = said.text if said else tape.last_error() or "the log gives no reason"
+    return NativeError(f"llama.cpp {what}: {reason}.", reason=reason, trouble=said.trouble if said else None)
+
+
 class LoadedModel:
     """A model with the load parameters of a spec.
 
@@ -153,8 +161,7 @@ class LoadedModel:
         self._pointer = llama_cpp.llama_model_load_from_file(os.fsencode(spec.model), parameters)
         self.load_duration_ns = time.perf_counter_ns() - start
         if not self._pointer:
-            reason = explain(runtime.tape.lines) or runtime.tape.last_error() or "the log gives no reason"
-            raise NativeError(f"llama.cpp cannot load {os.path.basename(spec.model)}: {reason}.")
+            raise _refusal(f"cannot load {os.path.basename(spec.model)}", runtime.tape)
         self.log = tuple(runtime.tape.lines)
 
     def _parameters(self, spec: RunSpec) -> Any:
@@ -197,7 +204,7 @@ class LoadedModel:
             description=text.value.decode("utf-8", "replace"),
             size_bytes=llama_cpp.llama_model_size(self._pointer),
             n_params=llama_cpp.llama_model_n_params(self._pointer),
-            file_size_bytes=os.path.getsize(self._file),
+            file_size_bytes=sum(map(os.path.getsize, list_parts(self._file))),
         )
 
     def close(self) -> None:
@@ -222,14 +229,19 @@ class Session:
         self._context = llama_cpp.llama_init_from_model(model.pointer, self._parameters(spec))
         self.context_duration_ns = time.perf_counter_ns() - start
         if not self._context:
-            reason = explain(tape.lines) or tape.last_error() or "the log gives no reason"
-            raise NativeError(f"llama.cpp cannot make a context of {spec.n_ctx} tokens: {reason}.")
+            raise _refusal(f"cannot make a context of {spec.n_ctx} tokens", tape)
         self.log = tuple(tape.lines)
         self._pool = self._attach_threads()
         self._vocab = llama_cpp.llama_model_get_vocab(model.pointer)
         self._n_vocab = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self._random = random.Random(spec.seed)
-        self._decode, self._synchronize = llama_cpp.llama_decode, llama_cpp.llama_synchronize
+        if self._n_vocab < 1:
+            self.close()
+            raise NativeError("This model has no vocabulary to draw tokens from; take one that has.")
+        # An encoder's graph is run by a function of its own; llama_decode of such a model wants the text encoded before.
+        has_encoder = llama_cpp.llama_model_has_encoder(model.pointer)
+        self._decode = llama_cpp.llama_encode if has_encoder else llama_cpp.llama_decode
+        self._synchronize = llama_cpp.llama_synchronize
 
     @staticmethod
     def _parameters(spec: RunSpec) -> Any:
@@ -244,6 +256,7 @@ class Session:
         parameters.offload_kqv = not spec.no_kv_offload
         parameters.flash_attn_type = _FLASH_MODES[spec.flash_attn]
         parameters.swa_full = False
+        parameters.embeddings = spec.embeddings
         return parameters
 
     def _attach_threads(self) -> Any:
@@ -269,9 +282,7 @@ class Session:
 
     def decode(self, batch: Any) -> None:
         if self._decode(self._context, batch) != 0:
-            tape = self._model.runtime.tape
-            reason = explain(tape.lines) or tape.last_error() or "the log gives no reason"
-            raise NativeError(f"llama.cpp refused to decode {batch.n_tokens} tokens: {reason}.")
+            raise _refusal(f"refused to decode {batch.n_tokens} tokens", self._model.runtime.tape)
 
     def synchronize(self) -> None:
         self._synchronize(self._context)

@@ -147,7 +147,8 @@ def serve(bench: Bench, commands: queue.SimpleQueue[dict[str, Any] | None], emit
         try:
             _answer(bench, command, emit)
         except HarnessError as error:
-            emit("refused", {"message": str(error)})
+            reason, trouble = getattr(error, "reason", None), getattr(error, "trouble", None)
+            emit("refused", {"message": str(error), "reason": reason, "trouble": trouble})
     bench.close()
 
 

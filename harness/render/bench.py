@@ -68,7 +68,7 @@ def bench_fields(record: Record) -> dict[str, Any]:
         "tensor_buft_overrides": "none",
         "load_mode": _LOAD_MODES[spec.mmap],
         "lazy_mode": "auto",
-        "embeddings": False,
+        "embeddings": spec.embeddings,
         "no_op_offload": 0,
         "no_host": False,
         "repack": spec.repack,

@@ -9,6 +9,7 @@ from typing import Any
 from harness.render import page
 from harness.theory.anatomy import Anatomy, LayerSize, Share
 from harness.theory.gguf import Fetched
+from harness.theory.kinds import Kind
 from harness.units import format_gb, format_mib, format_params
 
 _LAYER_PARTS = ("attention", "ffn", "experts")
@@ -69,6 +70,7 @@ def _show_facts(anatomy: Anatomy, label: str, fetched: Fetched | None, is_comput
             f"{'~' if is_computed else ''}{format_gb(anatomy.file_bytes)}{parts}, weights {format_mib(anatomy.weights_bytes)}",
         ),
         ("context length", _show_count(anatomy.context_length, "tokens")),
+        ("positions", None if anatomy.kind.n_positions is None else f"{anatomy.kind.n_positions} learned ones"),
         ("layers", _show_count(anatomy.n_layers)),
         ("embedding length", _show_count(anatomy.n_embd)),
         ("attention heads", _show_heads(anatomy)),
@@ -82,6 +84,8 @@ def _show_facts(anatomy: Anatomy, label: str, fetched: Fetched | None, is_comput
     ]
     width = max(len(name) for name, _ in facts) + 2
     lines = [page.cut_start(label, page.width())]
+    if anatomy.kind.kind is not Kind.TEXT:
+        lines.append(page.fill(anatomy.kind.describe("this file") + ".", rest=""))
     lines += [f"{name:<{width}}{page.cut(value, page.width() - width)}" for name, value in facts if value is not None]
     return "\n".join(lines)
 
@@ -105,7 +109,7 @@ def _show_range(values: Sequence[int]) -> str:
 def _show_experts(anatomy: Anatomy) -> str | None:
     if not anatomy.n_experts:
         return None
-    used = "" if anatomy.n_experts_used is None else f", {anatomy.n_experts_used} used by each token"
+    used = f", {_show_range(anatomy.n_experts_used)} used by each token" if anatomy.n_experts_used else ""
     return f"{anatomy.n_experts}{used}"
 
 
@@ -168,18 +172,20 @@ def _show_numbers(numbers: Sequence[int]) -> str:
 
 
 def _show_kv(anatomy: Anatomy) -> str:
-    """Show the cache's price for each type, per token and for the whole context."""
-    title = "KV cache by type of K and V"
-    if anatomy.kv.layers is None:
-        return f"{title}\n{page.fill(f'not known: {anatomy.kv.reason}')}"
-    context = anatomy.context_length
+    """Show the cache's price for each type: a token's, and the whole for several contexts."""
+    title = "cache by type of K and V" if anatomy.attention.states else "KV cache by type of K and V"
+    notes = [page.fill(note) for note in anatomy.attention.notes]
+    if anatomy.attention.layers is None:
+        return "\n".join([title, page.fill(f"not known: {anatomy.attention.reason}"), *notes])
+    if not anatomy.attention.layers:
+        return "\n".join(["KV cache", "none", *notes])
     rows = [
-        (kind.lower(), size, format_mib(size * context) if context else "")
+        (kind.lower(), size, *(format_mib(total) if total is not None else "" for total in anatomy.cache_bytes[kind]))
         for kind, size in anatomy.kv_bytes_per_token.items()
         if size is not None
     ]
-    table = _show_table(title, ("type", "bytes per token", f"at {context} tokens" if context else ""), rows)
-    return "\n".join([table, *(page.fill(note) for note in anatomy.kv.notes)])
+    headers = ("type", "bytes per token", *(f"at {n_ctx} tokens" for n_ctx in anatomy.cache_contexts))
+    return "\n".join([_show_table(title, headers, rows), *notes])
 
 
 def _show_repacked(repacked: Sequence[Repacked]) -> str:
@@ -209,6 +215,9 @@ def export_anatomy(
     return {
         "model": label,
         "name": anatomy.name,
+        "kind": anatomy.kind.kind.name.lower().replace("_", " "),
+        "kind_note": None if anatomy.kind.kind is Kind.TEXT else anatomy.kind.describe("this file"),
+        "n_positions": anatomy.kind.n_positions,
         "architecture": anatomy.architecture,
         "architecture_known": anatomy.architecture_known,
         "file_type": anatomy.file_type,
@@ -223,7 +232,7 @@ def export_anatomy(
         "n_heads": None if anatomy.n_heads is None else list(anatomy.n_heads),
         "n_heads_kv": None if anatomy.n_heads_kv is None else list(anatomy.n_heads_kv),
         "n_experts": anatomy.n_experts,
-        "n_experts_used": anatomy.n_experts_used,
+        "n_experts_used": None if anatomy.n_experts_used is None else max(anatomy.n_experts_used, default=None),
         "context_length": anatomy.context_length,
         "tied_output": anatomy.tied_output,
         "by_type": {name: _export_share(share) for name, share in anatomy.by_type.items()},
@@ -233,9 +242,15 @@ def export_anatomy(
             for layer in anatomy.layers
         ],
         "kv_bytes_per_token": {kind.lower(): size for kind, size in anatomy.kv_bytes_per_token.items()},
-        "kv_unknown_because": anatomy.kv.reason,
-        "kv_notes": list(anatomy.kv.notes),
-        "sliding_window_tokens": anatomy.kv.window_tokens,
+        "kv_unknown_because": anatomy.attention.reason,
+        "kv_notes": list(anatomy.attention.notes),
+        "cache_bytes": [
+            {"n_ctx": n_ctx, **{kind.lower(): sizes[index] for kind, sizes in anatomy.cache_bytes.items()}}
+            for index, n_ctx in enumerate(anatomy.cache_contexts)
+        ],
+        "state_bytes": None if anatomy.attention.layers is None else anatomy.attention.state_bytes,
+        "blocks_not_loaded": list(anatomy.attention.skipped),
+        "sliding_window_tokens": anatomy.attention.window_tokens,
         "tokenizer": anatomy.tokenizer,
         "tokenizer_pre": anatomy.tokenizer_pre,
         "vocab_size": anatomy.vocab_size,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness import harmless
 from harness.answers.crosscheck import Bound, Check
 from harness.answers.prediction import Answer, Room
 from harness.render import page
+from harness.theory.attention import tell_skipped
 from harness.theory.predict import LEVEL, Estimate
+from harness.theory.roofline import Cost
 from harness.units import GIB, format_gb, format_rate
 
 
@@ -21,7 +23,8 @@ def render_answers(answers: Sequence[Answer], remarks: Sequence[str] = ()) -> st
     parts += _shared({a.machine: [_tell_room(room) for room in a.rooms] for a in answers})
     parts += _shared({a.machine: [f"tg from {a.basis}."] for a in answers if a.tg})
     parts += _shared({a.machine: [f"pp: {a.pp_basis}."] for a in answers if a.tg})
-    notes = dict.fromkeys(note for note in (*(note for answer in answers for note in answer.notes), *remarks) if note)
+    said = (*(note for answer in answers for note in answer.notes), *remarks, *_qualify_cost(first.cost))
+    notes = dict.fromkeys(note for note in said if note)
     parts += [page.fill(f"! {note}.") for note in notes]
     return "\n".join(parts) + "\n"
 
@@ -36,12 +39,36 @@ def _shared(sentences: dict[str, list[str]]) -> list[str]:
 def _describe_model(answer: Answer) -> str:
     cost = answer.cost
     name = f"{cost.name} {cost.quantization}".strip() or "a dense model"
-    cache = cost.kv_bytes_per_token
     read = f"a token reads {format_gb(round(cost.bytes_per_token(answer.n_depth)))}"
     depth = f" at depth {answer.n_depth}" if answer.n_depth else ""
     about = "about " if cost.is_estimate else ""
-    line = f"{name} · {about}{format_gb(cost.size_bytes)} · {read}{depth}"
-    return line + (f" · cache {about}{cache / 1024:.0f} KiB a token" if cache else "")
+    return " · ".join([name, f"{about}{format_gb(cost.size_bytes)}", f"{read}{depth}", *_tell_cache(cost)])
+
+
+def _tell_cache(cost: Cost) -> Iterator[str]:
+    """What a token adds to the cache, up to the window and beyond it, and the state that layers keep instead."""
+    if cost.cache is None:
+        return
+    cache, about = cost.cache, "about " if cost.is_estimate else ""
+    if each := cost.kv_bytes_per_token:
+        beyond = (
+            f", {_size(cache.bytes_per_token)} beyond {cache.window_tokens}" if cache.windowed_bytes_per_token else ""
+        )
+        yield f"cache {about}{_size(each)} a token{beyond}"
+    if cache.state_bytes:
+        yield f"state {format_gb(cache.state_bytes)}"
+
+
+def _qualify_cost(cost: Cost) -> Iterator[str]:
+    """What is not known of a model's cost, and what of its file no token reads."""
+    if cost.cache_unknown:
+        yield f"cache: {cost.cache_unknown}"
+    if cost.skipped:
+        yield tell_skipped(cost.skipped)
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes} B" if size_bytes < 10 * 1024 else f"{size_bytes / 1024:.0f} KiB"
 
 
 def _rates(answers: Sequence[Answer]) -> str:
@@ -71,10 +98,13 @@ def _round(rate: float) -> str:
 def _tell_room(room: Room) -> str:
     need = room.need
     cache = f" + cache {format_gb(need.cache_bytes)}" if need.cache_bytes else ""
+    cache = " + a cache that is not known" if need.cache_bytes is None else cache
     device = f" + driver {format_gb(need.device_bytes)}" if need.device_bytes else ""
     sums = f"weights {format_gb(need.weights_bytes)}{cache} + working memory {format_gb(need.compute_bytes)}{device}"
     limit = f"{format_gb(room.limit_bytes)} ({room.limit_bytes / GIB:.3g} GiB, {room.what})"
     total = f"needs {format_gb(need.total_bytes)} ({sums}) of {limit}"
+    if room.fits and need.cache_bytes is None:
+        return f"{total}: fits without the cache, {format_gb(room.left_bytes)} left for that."
     if room.fits:
         return f"{total}: fits, {format_gb(room.left_bytes)} left."
     layers = f"; {room.n_layers_gpu} layers do" if room.n_layers_gpu is not None else ""
@@ -85,6 +115,7 @@ def render_answers_json(answers: Sequence[Answer], remarks: Sequence[str] = ()) 
     rows = [
         {
             **_plain(answer),
+            "cost": _plain(answer.cost) | {"kv_bytes_per_token": answer.cost.kv_bytes_per_token},
             "bytes_per_token": answer.cost.bytes_per_token(answer.n_depth),
             "flops_per_token": answer.cost.flops_per_token(answer.n_depth),
             "interval_level": LEVEL,
@@ -92,7 +123,7 @@ def render_answers_json(answers: Sequence[Answer], remarks: Sequence[str] = ()) 
                 {**_plain(room), "total_bytes": room.need.total_bytes, "left_bytes": room.left_bytes, "fits": room.fits}
                 for room in answer.rooms
             ],
-            "notes": [note for note in (*answer.notes, *remarks) if note],
+            "notes": [note for note in (*answer.notes, *remarks, *_qualify_cost(answer.cost)) if note],
         }
         for answer in answers
     ]

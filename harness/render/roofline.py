@@ -8,10 +8,13 @@ from typing import Any
 
 from harness import harmless
 from harness.answers.rates import Measured
+from harness.record import record_key
 from harness.render import page
 from harness.render.figure import PALETTE, add_legend, new_figure
 from harness.render.plots import set_log, set_title
+from harness.render.table import spell_settings
 from harness.roof import ARITHMETIC, READING, SECOND_METHOD, Roof, RoofTest
+from harness.spec import find_varied
 from harness.theory.roofline import prompt_roof_tok_per_s, roof_tok_per_s
 from harness.units import format_gb, format_mib, format_rate
 
@@ -23,7 +26,10 @@ _TITLES = {READING: "reading (ggml, matrix × vector)", ARITHMETIC: "multiplying
 
 @dataclass(frozen=True, slots=True)
 class UnderRoof:
-    """One record against the roof of its device: bytes and operations a token, its rate, and the rate that the roof allows."""
+    """One record against the roof of its device: bytes and operations a token, its rate, and the rate that the roof allows.
+
+    settings tells it from the others of its test; n_prompt is 0 where text was generated.
+    """
 
     model: str
     quantization: str
@@ -35,6 +41,8 @@ class UnderRoof:
     bytes_per_token: float
     flops_per_token: float
     roof_tok_per_s: float
+    settings: tuple[str, ...] = ()
+    n_prompt: int = 0
 
     @property
     def share(self) -> float:
@@ -42,8 +50,10 @@ class UnderRoof:
 
 
 def hold_against(measured: Sequence[Measured], roof: Roof) -> list[UnderRoof]:
-    """Hold the generations and prompts of known models against a roof; the latest record of each model, quantization and test."""
+    """Hold the generations and prompts of known models against a roof; the latest record of each cell."""
     found: dict[tuple[Any, ...], UnderRoof] = {}
+    shown = ("n_threads", "n_depth", "n_gpu_layers")
+    settings = [name for name in find_varied(item.record.asked for item in measured) if name not in shown]
     for item in measured:
         device = _find_device(item, roof)
         cost = item.cost()
@@ -61,15 +71,14 @@ def hold_against(measured: Sequence[Measured], roof: Roof) -> list[UnderRoof]:
         resolved = item.record.resolved
         threads = resolved.n_threads if resolved and item.kind == "cpu" else None
         asked = item.record.asked
-        cache = "" if (asked.type_k, asked.type_v) == ("f16", "f16") else f" with {asked.type_k}/{asked.type_v}"
-        test = asked.test + cache
-        key = (item.model, item.quantization, item.machine_label, test, threads)
-        found[key] = UnderRoof(
+        found[item.machine_label, record_key(item.record)] = UnderRoof(
             model=item.model,
             quantization=item.quantization or "?",
             is_synthetic=item.is_synthetic,
             machine=item.machine_label,
-            test=test,
+            test=asked.test,
+            settings=tuple(spell_settings(asked, (name,)) for name in settings),
+            n_prompt=asked.n_prompt,
             n_threads=threads,
             rate_tok_per_s=item.summary.rate_tok_per_s,
             bytes_per_token=cost.bytes_per_token(depth),
@@ -166,12 +175,12 @@ def _second_method(roof: Roof) -> list[str]:
 def _under(under: Sequence[UnderRoof]) -> str:
     rows = []
     for item in under:
-        is_tg = not item.test.startswith("pp")
+        is_tg = not item.n_prompt
         used = (item.bytes_per_token if is_tg else item.flops_per_token) * item.rate_tok_per_s
         rows.append(
             {
                 "model": f"{item.model} {item.quantization}{'*' if item.is_synthetic else ''}",
-                "test": item.test.replace(" with ", "\nwith "),
+                "test": "\n".join((item.test, *item.settings)),
                 "thr.": "—" if item.n_threads is None else str(item.n_threads),
                 "t/s": format_rate(item.rate_tok_per_s),
                 "a token": format_gb(round(item.bytes_per_token))
@@ -195,7 +204,7 @@ def draw_roofline(roof: Roof, under: Sequence[UnderRoof], theme: str = "light") 
     figure, axis = new_figure(8.0, 4.8, theme=theme)
     set_log(axis, "x", subs=(1.0,))
     set_log(axis, "y")
-    lows = [item.flops_per_token / item.bytes_per_token for item in under if not item.test.startswith("pp")]
+    lows = [item.flops_per_token / item.bytes_per_token for item in under if not item.n_prompt]
     x_low = min([*lows, 1.0]) / 3
     ends = []
     for number, device in enumerate(roof.devices()):
@@ -227,12 +236,12 @@ def _mark_records(axis: Any, under: Sequence[UnderRoof]) -> None:
     series: dict[tuple[str, bool], list[UnderRoof]] = {}
     for item in under:
         name = f"{item.model} {item.quantization}{'*' if item.is_synthetic else ''}"
-        series.setdefault((name, item.test.startswith("pp")), []).append(item)
+        series.setdefault((name, item.n_prompt > 0), []).append(item)
     colours = {
         name: PALETTE[(number + 1) % len(PALETTE)] for number, name in enumerate(dict.fromkeys(k[0] for k in series))
     }
     for (name, is_prompt), items in series.items():
-        shared = [float(item.test.split()[0].removeprefix("pp")) if is_prompt else 1.0 for item in items]
+        shared = [max(item.n_prompt, 1) for item in items]
         axis.plot(
             [min(n, 512) * i.flops_per_token / i.bytes_per_token for n, i in zip(shared, items, strict=True)],
             [item.flops_per_token * item.rate_tok_per_s for item in items],

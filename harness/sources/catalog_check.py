@@ -51,7 +51,7 @@ def _check(name: str, files: Files) -> Verdict:
     facts = [found[file.name] for file in wanted]
     size_bytes = sum(item.size_bytes for item in facts)
     problems = tuple(_compare(files, facts, size_bytes))
-    digests = tuple(item.digest for item in facts)
+    digests = tuple(item.digest or "" for item in facts)
     return Verdict(name, files.quantization, files.repository, problems, size_bytes, digests, files.verified)
 
 

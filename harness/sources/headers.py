@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.catalog import Entry, Files
 from harness.errors import UsageError
@@ -30,6 +31,9 @@ from harness.theory.gguf import Fetched, Header, check_complete, read_header
 from harness.theory.layout import find_quantization
 from harness.theory.split import join_parts, part_names, split_count
 from harness.units import KIB, MIB
+
+if TYPE_CHECKING:
+    from harness.sources.hub import HubFile
 
 #: How far a read goes beyond what the header needs: the first file holds the vocabulary, later parts a few rows of the tensor table.
 _FIRST_CHUNK_BYTES = MIB - 4 * KIB
@@ -105,11 +109,7 @@ def _find_catalog_header(reference: CatalogReference) -> Found:
     if files is None:
         return _compute(entry, quantization, "the catalog names no file of this quantization")
     try:
-        from harness.sources.hub import open_remote
-
-        hub_files = list_catalog_files(files)
-        by_name = {str(file): file for file in hub_files}
-        return _read_remote_header(list(by_name), list(by_name), lambda name: open_remote(by_name[name]))
+        return _read_hub_files(list_catalog_files(files))
     except RemoteError as error:
         return _compute(entry, files.quantization, str(error).rstrip("."))
 
@@ -145,17 +145,27 @@ def _compute(entry: Entry, quantization: str | None, reason: str) -> Found:
 def _read_hub_header(reference: HubReference) -> Found:
     from dataclasses import replace
 
-    from harness.sources.hub import list_parts, open_remote, suggest_names
+    from harness.sources.hub import list_parts
 
-    files = list_parts(find_hub_file(reference))
-    by_name = {str(file): file for file in files}
-    try:
-        found = _read_remote_header(list(by_name), list(by_name), lambda name: open_remote(by_name[name]))
-    except NoSuchFileError:
-        raise suggest_names(files[0]) from None
+    remarks: list[str] = []
+    found = _read_hub_files(list_parts(find_hub_file(reference, remarks.append)))
     if reference.file is None and found.fetched is not None:  # the repository was listed first
         found = replace(found, fetched=Fetched(found.fetched.size_bytes, found.fetched.n_requests + 1))
-    return found
+    return replace(found, note=f"{remarks[0]}." if remarks else None)
+
+
+def _read_hub_files(files: Sequence[HubFile]) -> Found:
+    """Read the headers of a model's files; where the hub has not the first, perhaps it has it in another case."""
+    from harness.sources.hub import find_other_case, list_parts, open_remote
+
+    def read(files: Sequence[HubFile]) -> Found:
+        by_name = {str(file): file for file in files}
+        return _read_remote_header(list(by_name), list(by_name), lambda name: open_remote(by_name[name]))
+
+    try:
+        return read(files)
+    except NoSuchFileError:
+        return read(list_parts(find_other_case(files[0]).file))
 
 
 def _read_remote_header(

@@ -13,33 +13,41 @@ import difflib
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from harness.errors import HarnessError, UsageError
+from harness.safe_json import read_json
+from harness.safe_names import below, find_commit, find_digest, is_relative_name, is_repository
+from harness.sources.choice import (
+    byte_split_of,
+    choose,
+    explain_byte_split,
+    find_same_name,
+    is_byte_split,
+    is_gguf,
+    name_quantizations,
+)
 from harness.sources.remote import (
-    TIMEOUT_S,
     Address,
     NoSuchFileError,
     NotThereError,
     Progress,
     RemoteError,
     RemoteSource,
-    ask,
+    ask_head,
+    ask_small,
     check_space,
     fetch_into,
-    session,
+    probe,
 )
-from harness.theory.split import part_names
+from harness.theory import split
 from harness.units import MIB
 
-#: What llama.cpp takes for the model of a repository, and what is only an accessory of one.
-#: Source: common/download.cpp gguf_filename_is_model, find_best_model.
-_ACCESSORIES = ("mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
-_DEFAULT_QUANTIZATIONS = ("Q4_K_M", "Q8_0")
-_PART = re.compile(r"-([0-9]{5})-of-([0-9]{5})\.gguf$")
+Remark = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +64,9 @@ class HubFile:
     revision: str = "main"
 
     def __post_init__(self) -> None:
-        parts = [*self.name.split("/"), *self.revision.split("/")]
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", self.repository):
+        if not is_repository(self.repository):
             raise UsageError(f"{self.repository!r} is not a repository; write it as hf:owner/repository.")
-        if any(part in ("", ".", "..") or set(part) & set('\\:*?"<>|\0') for part in parts):
+        if not (is_relative_name(self.name) and is_relative_name(self.revision)):
             raise UsageError(f"{self.name!r} at {self.revision!r} is not a file of a repository; check its name.")
 
     def __str__(self) -> str:
@@ -68,12 +75,17 @@ class HubFile:
 
 @dataclass(frozen=True, slots=True)
 class HubFacts:
-    """What the hub says of a file. digest is its SHA-256, or git's SHA-1 for a small file outside LFS; commit is None in listings."""
+    """What the hub says of a file.
+
+    digest is its SHA-256, or git's SHA-1 for a small file outside LFS; None where a mirror names none that can be relied on, and then
+    hint may be one. commit is None where a mirror names none, and in answers that are not about a commit.
+    """
 
     file: HubFile
     size_bytes: int
-    digest: str
+    digest: str | None
     commit: str | None = None
+    hint: str | None = None
 
 
 def list_parts(file: HubFile) -> tuple[HubFile, ...]:
@@ -81,15 +93,9 @@ def list_parts(file: HubFile) -> tuple[HubFile, ...]:
 
     Raises
     ------
-    HarnessError : this is a later part.
+    UsageError : this is a later part.
     """
-    match = _PART.search(file.name)
-    if match is None or int(match[2]) < 2:
-        return (file,)
-    if int(match[1]) != 1:
-        first = _PART.sub(f"-00001-of-{match[2]}.gguf", file.name)
-        raise HarnessError(f"{file.name} is a later part of a split model; name its first part, {first}.")
-    return tuple(HubFile(file.repository, name, file.revision) for name in part_names(file.name, int(match[2])))
+    return tuple(HubFile(file.repository, name, file.revision) for name in split.list_parts(file.name))
 
 
 # --- what is on this disk ---------------------------------------------------------------------------------------------
@@ -103,98 +109,98 @@ def cache_dir() -> Path:
 
 
 def find_cached(files: Sequence[HubFile]) -> list[Path] | None:
-    """Find files in the cache without asking anybody; None unless all are there."""
-    from huggingface_hub import try_to_load_from_cache
-
+    """Find files in the cache without asking anybody; None unless all are there. A name's case may be another than the hub's."""
     found = []
     for file in files:
-        path = try_to_load_from_cache(file.repository, file.name, cache_dir=cache_dir(), revision=file.revision)
-        if not isinstance(path, str):
+        folder = _snapshot(file.repository, file.revision)
+        path = below(folder, file.name) if folder else None
+        if folder and path and not path.is_file():
+            same = find_same_name(file.name, _list_names(folder))
+            path = below(folder, same) if same else None
+        if path is None:
             return None
-        found.append(Path(path))
+        found.append(path)
     return found
 
 
 def list_cached(repository: str, revision: str = "main") -> list[HubFile]:
     """List the GGUF files of a repository that are in the cache at a revision."""
-    storage = _storage(repository)
+    folder = _snapshot(repository, revision)
+    return [HubFile(repository, name, revision) for name in _list_names(folder)] if folder else []
+
+
+def _list_names(folder: Path) -> list[str]:
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if is_gguf(path.name) and path.is_file())
+    return sorted(name for name in names if is_relative_name(name))
+
+
+def _snapshot(repository: str, revision: str) -> Path | None:
+    """The folder of a revision's files; None where the cache knows no commit for it."""
+    commit = _cached_commit(repository, revision) or find_commit(revision)
+    return _storage(repository) / "snapshots" / commit if commit else None
+
+
+def _cached_commit(repository: str, revision: str) -> str | None:
     try:
-        commit = (storage / "refs" / revision).read_text(encoding="utf-8").strip()
-    except OSError:
-        commit = revision
-    folder = storage / "snapshots" / commit
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.gguf") if path.is_file())
-    return [HubFile(repository, name, revision) for name in names]
+        return find_commit(below(_storage(repository) / "refs", revision).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _storage(repository: str) -> Path:
-    return cache_dir() / f"models--{repository.replace('/', '--')}"
+    return below(cache_dir(), f"models--{repository.replace('/', '--')}")
 
 
 # --- what the hub has -------------------------------------------------------------------------------------------------
 
 
-def choose_file(files: Sequence[HubFile], repository: str, quantization: str | None) -> HubFile:
+def choose_file(
+    files: Sequence[HubFile], repository: str, quantization: str | None, remark: Remark = lambda said: None
+) -> HubFile:
     """Choose the model of a repository as llama.cpp does for ``-hf owner/repo:Q4_0``.
+
+    Parameters
+    ----------
+    remark : told where the file is not quite what was asked for
 
     Raises
     ------
     NotThereError : there is none of this quantization; the ones that are there are named.
-
-    Source: common/download.cpp find_best_model.
     """
-    models = [file for file in files if _is_model(file.name)]
-    for wanted in [quantization] if quantization else _DEFAULT_QUANTIZATIONS:
-        pattern = re.compile(re.escape(wanted) + "[.-]", re.IGNORECASE)
-        for file in models:
-            if pattern.search(file.name):
-                return file
-    if quantization is None and models:
-        return models[0]
-    names = [_guess_quantization(file.name) for file in models]
-    known = ", ".join(sorted({name for name in names if name})) or ", ".join(file.name for file in models[:8])
+    by_name = {file.name: file for file in files}
+    chosen = choose(list(by_name), quantization)
+    if chosen is not None:
+        if chosen.is_near:
+            remark(
+                f"{repository} has no plain {quantization or 'Q4_K_M'}; {chosen.name} is another mixture of that name"
+            )
+        return by_name[chosen.name]
+    if (piece := byte_split_of(list(by_name), quantization)) is not None:
+        raise NotThereError(f"{repository}: {explain_byte_split(piece)}.")
+    known = ", ".join(name_quantizations(list(by_name))) or ", ".join(list(by_name)[:8])
     raise NotThereError(
         f"{repository} has no GGUF file of {quantization or 'any kind'}; it has {known or 'none at all'}."
     )
 
 
-def _is_model(name: str) -> bool:
-    part = _PART.search(name)
-    inner = name.rpartition("/")[2]
-    return (
-        name.lower().endswith(".gguf")
-        and not any(word in inner for word in _ACCESSORIES)
-        and (part is None or int(part[1]) == 1)
-    )
-
-
-def _guess_quantization(name: str) -> str | None:
-    match = re.search(r"[-.]([A-Za-z0-9_]+)\.gguf$", _PART.sub(".gguf", name))
-    return match[1].upper() if match else None
-
-
 def list_files(repository: str, revision: str = "main") -> list[HubFacts]:
-    """List a repository's GGUF files, by one request.
+    """List a repository's GGUF files, and pieces of such, by one request.
 
     Raises
     ------
-    RemoteError : the hub cannot be reached or does not show the repository.
+    RemoteError : the hub cannot be reached, does not show the repository, or answers as no hub does.
     """
-    session()  # gives the client its time limit
-    # Not list_repo_tree: its own retries wait half a minute, or as long as the server likes.
-    info = ask(
-        repository, lambda: _api().model_info(repository, revision=revision, files_metadata=True, timeout=TIMEOUT_S)
-    )
-    return [
-        HubFacts(
-            HubFile(repository, item.rfilename, revision),
-            item.size,
-            item.lfs.sha256 if item.lfs else item.blob_id,
-            info.sha,
-        )
-        for item in sorted(info.siblings or [], key=lambda item: str(item.rfilename))
-        if str(item.rfilename).lower().endswith(".gguf") and item.size is not None
-    ]
+    answer = _ask_api("GET", HubFile(repository, "x.gguf", revision), "revision", "?blobs=true")
+    if not isinstance(answer, dict) or not isinstance(answer.get("siblings"), list):
+        raise _no_hub(repository)
+    commit = _take_commit(answer.get("sha"), repository)
+    found = []
+    for item in answer["siblings"]:
+        name, size_bytes = (item.get("rfilename"), item.get("size")) if isinstance(item, dict) else (None, None)
+        if isinstance(name, str) and isinstance(size_bytes, int) and (is_gguf(name) or is_byte_split(name)):
+            digest = _take_digest(item.get("lfs"), "sha256", item.get("blobId"))
+            found.append(HubFacts(HubFile(repository, name, revision), size_bytes, digest, commit))
+    return sorted(found, key=lambda facts: facts.file.name)
 
 
 def describe_files(files: Sequence[HubFile]) -> dict[str, HubFacts]:
@@ -202,67 +208,130 @@ def describe_files(files: Sequence[HubFile]) -> dict[str, HubFacts]:
 
     Raises
     ------
-    RemoteError : the hub cannot be reached or does not show the repository.
+    RemoteError : the hub cannot be reached, does not show the repository, or answers as no hub does.
     """
     first = files[0]
-    session()
-    entries = ask(
-        first.repository,
-        lambda: _api().get_paths_info(first.repository, [file.name for file in files], revision=first.revision),
+    wanted = {file.name: file for file in files}
+    answer = _ask_api("POST", first, "paths-info", data={"paths": list(wanted), "expand": "false"})
+    if not isinstance(answer, list):
+        raise _no_hub(first.repository)
+    found = {}
+    for item in answer:
+        name, size_bytes = (item.get("path"), item.get("size")) if isinstance(item, dict) else (None, None)
+        if name in wanted and isinstance(size_bytes, int):  # folders have none
+            found[name] = HubFacts(wanted[name], size_bytes, _take_digest(item.get("lfs"), "oid", item.get("oid")))
+    return found
+
+
+def _ask_api(method: str, file: HubFile, what: str, query: str = "", **options: Any) -> Any:
+    """Ask the hub's API about a revision. Source: huggingface_hub hf_api.py model_info, get_paths_info.
+
+    Not through huggingface_hub's functions: they read without end, as slowly as the server likes.
+    """
+    from huggingface_hub import constants
+
+    url = f"{constants.ENDPOINT}/api/models/{file.repository}/{what}/{quote(file.revision, safe='')}{query}"
+    _, body = ask_small(method, Address(url, file.repository, _token_headers()), **options)
+    try:
+        return read_json(body)
+    except ValueError:
+        raise _no_hub(file.repository) from None
+
+
+def _no_hub(name: str) -> RemoteError:
+    return RemoteError(
+        f"What answers for {name} does not speak as a Hugging Face hub does; check HF_ENDPOINT and proxies."
     )
-    return {
-        entry.path: HubFacts(
-            HubFile(first.repository, entry.path, first.revision),
-            entry.size,
-            entry.lfs.sha256 if entry.lfs else entry.blob_id,
+
+
+def _take_commit(said: object, name: str) -> str | None:
+    """A commit that a server names; refused where it is none, for it would become a folder."""
+    commit = find_commit(said)
+    if said is not None and commit is None:
+        raise RemoteError(
+            f"What answers for {name} calls {str(said)[:48]!r} a commit, which is none; nothing was written. "
+            "Check HF_ENDPOINT and proxies."
         )
-        for entry in entries
-        if hasattr(entry, "size")  # folders have none
-    }
+    return commit
+
+
+def _take_digest(lfs: object, key: str, blob_id: object) -> str | None:
+    return find_digest(lfs.get(key)) if isinstance(lfs, dict) else find_digest(blob_id)
 
 
 def describe_file(file: HubFile) -> HubFacts:
-    """Ask for one file's size, digest and commit.
+    """Ask for one file's size, digest and commit; of a mirror that leaves some out, by its listing.
 
     Raises
     ------
     RemoteError : the hub cannot be reached or refuses; where the file has another name, the nearest ones are named.
     """
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-
-    url = hf_hub_url(file.repository, file.name, revision=file.revision, endpoint=constants.ENDPOINT)
-    session()
     try:
-        metadata = ask(str(file), lambda: get_hf_file_metadata(url, endpoint=constants.ENDPOINT))
+        head = ask_head(_address(file, file.revision)).headers
     except NoSuchFileError:
-        raise suggest_names(file) from None
-    digest = metadata.etag or ""
-    if not re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{40}", digest) or metadata.size is None or not metadata.commit_hash:
+        return find_other_case(file)
+    linked, length = head.get("X-Linked-Etag"), head.get("X-Linked-Size")
+    commit, digest = _take_commit(head.get("X-Repo-Commit"), str(file)), find_digest(_plain_etag(linked))
+    if linked is not None and digest is None:
         raise RemoteError(f"What answers for {file} does not say its size and SHA-256; check HF_ENDPOINT and proxies.")
-    return HubFacts(file, metadata.size, digest, metadata.commit_hash)
+    if commit and digest and length and re.fullmatch("[0-9]{1,19}", length):
+        return HubFacts(file, int(length), digest, commit)
+    return _complete(file, commit, digest, head)
 
 
-def suggest_names(file: HubFile) -> NotThereError:
-    """Say that a repository has no such file, and which ones it has, at one request more."""
-    names = [facts.file.name for facts in list_files(file.repository, file.revision)]
+def _plain_etag(text: str | None) -> str | None:
+    return text.removeprefix("W/").strip('"') if text else None
+
+
+def _complete(file: HubFile, commit: str | None, digest: str | None, head: Mapping[str, str]) -> HubFacts:
+    """Fill in from a mirror's listing what the file's own head lacks. An ETag alone may be any number that the mirror likes."""
+    try:
+        listed = {facts.file.name: facts for facts in list_files(file.repository, file.revision)}.get(file.name)
+    except RemoteError:
+        listed = None
+    said = head.get("X-Linked-Size") or (str(listed.size_bytes) if listed else "")
+    if not said and not head.get("Location"):
+        said = head.get("Content-Length", "")
+    if not re.fullmatch("[0-9]{1,19}", said):
+        raise RemoteError(f"What answers for {file} does not say its size and SHA-256; check HF_ENDPOINT and proxies.")
+    listed_digest, listed_commit = (listed.digest, listed.commit) if listed else (None, None)
+    hint = find_digest(_plain_etag(head.get("ETag")))
+    return HubFacts(file, int(said), digest or listed_digest, commit or listed_commit, hint)
+
+
+def find_other_case(file: HubFile) -> HubFacts:
+    """Find a file that the hub has under a name of other case.
+
+    Raises
+    ------
+    NoSuchFileError : there is none; which ones there are is said.
+    """
+    listed = {facts.file.name: facts for facts in list_files(file.repository, file.revision)}
+    same = find_same_name(file.name, listed)
+    if same is None:
+        raise _suggest_names(file, list(listed))
+    return listed[same]
+
+
+def _suggest_names(file: HubFile, names: Sequence[str]) -> NotThereError:
     near = difflib.get_close_matches(file.name, names, n=3, cutoff=0.4) or names[:3]
     hint = f"did you mean {' or '.join(near)}?" if near else "it has no GGUF file at all."
     return NoSuchFileError(f"{file.repository} has no file {file.name}; {hint}")
 
 
-def _api() -> Any:
-    from huggingface_hub import HfApi, constants
+def _token_headers() -> dict[str, str]:
+    from huggingface_hub import constants, get_token
 
-    return HfApi(endpoint=constants.ENDPOINT)
+    # Not build_hf_headers: once a day it asks the hub which programs it should name as the caller.
+    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+    return {"authorization": f"Bearer {token}"} if token else {}
 
 
 def _address(file: HubFile, revision: str) -> Address:
-    from huggingface_hub import constants, get_token, hf_hub_url
+    from huggingface_hub import constants
 
-    url = hf_hub_url(file.repository, file.name, revision=revision, endpoint=constants.ENDPOINT)
-    # Not build_hf_headers: once a day it asks the hub which programs it should name as the caller.
-    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
-    return Address(url, str(file), {"authorization": f"Bearer {token}"} if token else {})
+    url = f"{constants.ENDPOINT}/{file.repository}/resolve/{quote(revision, safe='')}/{quote(file.name)}"
+    return Address(url, str(file), _token_headers())
 
 
 def open_remote(file: HubFile) -> RemoteSource:
@@ -273,12 +342,13 @@ def open_remote(file: HubFile) -> RemoteSource:
 # --- downloads --------------------------------------------------------------------------------------------------------
 
 
-def download(files: Sequence[HubFile], progress: Progress) -> list[Path]:
+def download(files: Sequence[HubFile], progress: Progress, remark: Remark = lambda said: None) -> list[Path]:
     """Bring files into the cache, and say where they are; those that are there cost no request.
 
     Parameters
     ----------
     progress : called with (bytes there, bytes in all), of all files together
+    remark   : told of a file that nothing could be checked against
 
     Raises
     ------
@@ -292,7 +362,7 @@ def download(files: Sequence[HubFile], progress: Progress) -> list[Path]:
     _check_space(facts)
     paths, done = [], 0
     for item in facts:
-        paths.append(_download_one(item, _after(done, total, progress)))
+        paths.append(_download_one(item, _after(done, total, progress), remark))
         done += item.size_bytes
         progress(done, total)
     return paths
@@ -303,37 +373,36 @@ def _after(done_bytes: int, total_bytes: int, progress: Progress) -> Progress:
     return lambda have, _: progress(done_bytes + have, total_bytes)
 
 
-def _blob(facts: HubFacts) -> Path:
-    return _storage(facts.file.repository) / "blobs" / facts.digest
+def _blobs(facts: HubFacts) -> Path:
+    return _storage(facts.file.repository) / "blobs"
 
 
-def _incomplete(blob: Path) -> Path:
-    return blob.with_name(f"{blob.name}.incomplete")
+def _incomplete(facts: HubFacts) -> Path:
+    """Where a file's beginning is kept, named as huggingface_hub 1 did; by what is known of it where its digest is not."""
+    known = f"{facts.file}@{facts.commit or facts.file.revision} {facts.size_bytes} {facts.hint}"
+    return _blobs(facts) / f"{facts.digest or hashlib.sha256(known.encode()).hexdigest()}.incomplete"
 
 
 def _check_space(facts: Sequence[HubFacts]) -> None:
     need = 0
     for item in facts:
-        blob = _blob(item)
-        part = _incomplete(blob)
-        if not blob.exists():
+        part = _incomplete(item)
+        if item.digest is None or not (_blobs(item) / item.digest).exists():
             need += item.size_bytes - (part.stat().st_size if part.exists() else 0)
     check_space(cache_dir(), need, str(facts[0].file), "set HF_HOME to another disk")
 
 
-def _download_one(facts: HubFacts, progress: Progress) -> Path:
+def _download_one(facts: HubFacts, progress: Progress, remark: Remark) -> Path:
     from huggingface_hub.utils import WeakFileLock
 
-    blob = _blob(facts)
-    lock = cache_dir() / ".locks" / _storage(facts.file.repository).name / f"{facts.digest}.lock"
+    part = _incomplete(facts)
+    lock = cache_dir() / ".locks" / _storage(facts.file.repository).name / f"{part.stem}.lock"
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(lock):  # the one that huggingface_hub itself takes for this blob
-            if not blob.exists():
-                assert facts.commit is not None
-                fetch_into(_incomplete(blob), _address(facts.file, facts.commit), facts.size_bytes, progress)
-                _confirm(_incomplete(blob), facts)
-                _incomplete(blob).replace(blob)
+            blob = _blobs(facts) / facts.digest if facts.digest else None
+            if blob is None or not blob.exists():
+                blob = _fetch(facts, part, progress, remark)
         return _place(facts, blob)
     except OSError as error:
         raise HarnessError(
@@ -341,26 +410,69 @@ def _download_one(facts: HubFacts, progress: Progress) -> Path:
         ) from None
 
 
-def _confirm(part: Path, facts: HubFacts) -> None:
-    """Remove a file that is not what the hub says that it is."""
-    found = _hash(part, facts)
-    if found != facts.digest:
-        part.unlink(missing_ok=True)
-        raise RemoteError(
-            f"{facts.file} arrived with the digest {found[:12]}… where the hub has {facts.digest[:12]}…, so it was removed; "
-            "pull it again, and if that repeats, look for a proxy that changes downloads."
-        )
+def _fetch(facts: HubFacts, part: Path, progress: Progress, remark: Remark) -> Path:
+    """Fetch a blob and name it by its digest, which is the hub's or, where that names none, the one that it turns out to have."""
+    address = _address(facts.file, facts.commit or facts.file.revision)
+    if facts.digest:
+        fetch_into(part, address, facts.size_bytes, progress, is_pinned=True)
+        digest = _confirm(part, facts)
+    else:
+        fetch_into(part, address, facts.size_bytes, progress, validator=probe(address).validator)
+        digest = _hash(part)
+        if digest != facts.hint:
+            remark(f"{facts.file} was not checked, for its server names no SHA-256; it has {digest}")
+    blob = _blobs(facts) / digest
+    part.replace(blob)
+    return blob
 
 
-def _hash(part: Path, facts: HubFacts) -> str:
-    if len(facts.digest) == 64:
-        digest = hashlib.sha256()
-    else:  # git's own name of a file: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
-        digest = hashlib.sha1(f"blob {facts.size_bytes}\0".encode(), usedforsecurity=False)
+def _confirm(part: Path, facts: HubFacts) -> str:
+    """Return the digest of a file that is what the hub says that it is; remove any other.
+
+    A mirror's headers may be wrong where the hub's listing, which it passes on, is right: that is asked before anything is removed.
+    """
+    assert facts.digest is not None
+    found = _hash(part) if len(facts.digest) == 64 else _hash_as_git(part, facts.size_bytes)
+    if found == facts.digest:
+        return found
+    sha256 = _hash(part)
+    try:
+        if any(
+            item.file == facts.file and item.digest == sha256
+            for item in list_files(facts.file.repository, facts.file.revision)
+        ):
+            return sha256
+    except RemoteError:
+        pass  # then the first word stands
+    part.unlink(missing_ok=True)
+    raise RemoteError(
+        f"{facts.file} arrived with the digest {found[:12]}… where the hub has {facts.digest[:12]}…, so it was removed; "
+        "pull it again, and if that repeats, look for a proxy that changes downloads."
+    )
+
+
+def _hash(part: Path) -> str:
+    return _digest_of(part, hashlib.sha256())
+
+
+def _hash_as_git(part: Path, size_bytes: int) -> str:
+    """Git's own name of a file. Source: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects"""
+    return _digest_of(part, hashlib.sha1(f"blob {size_bytes}\0".encode(), usedforsecurity=False))
+
+
+def _digest_of(part: Path, digest: Any) -> str:
     with open(part, "rb") as file:
         while chunk := file.read(MIB):
             digest.update(chunk)
-    return digest.hexdigest()
+    return str(digest.hexdigest())
+
+
+def _commit_for(facts: HubFacts) -> str:
+    """The commit whose snapshot a file belongs to. A mirror that names none is taken to have what the cache has of that revision; where
+    that is nothing, the snapshot gets a name of its own."""
+    file = facts.file
+    made_up = hashlib.sha1(f"{file.repository}@{file.revision}".encode(), usedforsecurity=False).hexdigest()
+    return facts.commit or _cached_commit(file.repository, file.revision) or find_commit(file.revision) or made_up
 
 
 def _place(facts: HubFacts, blob: Path) -> Path:
@@ -368,10 +480,9 @@ def _place(facts: HubFacts, blob: Path) -> Path:
 
     Source: https://huggingface.co/docs/huggingface_hub/guides/manage-cache (the layout that all its clients read).
     """
-    file = facts.file
-    assert facts.commit is not None
+    file, commit = facts.file, _commit_for(facts)
     storage = _storage(file.repository)
-    pointer = storage / "snapshots" / facts.commit / file.name
+    pointer = below(storage / "snapshots" / commit, file.name)
     pointer.parent.mkdir(parents=True, exist_ok=True)
     if not pointer.exists():
         try:
@@ -379,10 +490,10 @@ def _place(facts: HubFacts, blob: Path) -> Path:
             pointer.symlink_to(os.path.relpath(blob, pointer.parent))
         except OSError:  # Windows permits links only to developers; huggingface_hub moves the blob there too
             blob.replace(pointer)
-    if file.revision != facts.commit:
-        reference = storage / "refs" / file.revision
+    if file.revision != commit:
+        reference = below(storage / "refs", file.revision)
         reference.parent.mkdir(parents=True, exist_ok=True)
-        reference.write_text(facts.commit, encoding="utf-8")
+        reference.write_text(commit, encoding="utf-8")
     if find_cached([file]) is None:
         raise HarnessError(f"huggingface_hub does not find {file} in its cache after the download; please report this.")
     return pointer

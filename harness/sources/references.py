@@ -6,14 +6,16 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from harness.catalog import Catalog, Entry, Files, parse_catalog
 from harness.errors import UsageError
+from harness.sources.choice import explain_byte_split, is_byte_split, is_gguf
 from harness.sources.model_file import default_model, open_model
+from harness.sources.remote import hide_secrets, is_same_origin
 
 if TYPE_CHECKING:
     from harness.sources.hub import HubFile
@@ -25,7 +27,13 @@ OLLAMA_PREFIX = "ollama:"
 #: What a synthetic model is written in unless its name says: the quantization that this project began with.
 SYNTHETIC_QUANTIZATION = "Q4_0"
 
+#: The hub's own names, whose pages people copy addresses of.
+_HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
+#: A branch, a tag, a commit, or a pull request's own (refs/pr/3), which alone have slashes.
+_REVISION = r"refs/[a-z]+/[^:/]+|[^:/]+"
+
 Progress = Callable[[int, int], None]
+Remark = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +61,16 @@ class SyntheticReference:
 
 @dataclass(frozen=True, slots=True)
 class HubReference:
-    """A repository of the hub, and a file of it or a quantization; neither means the one that llama.cpp would take."""
+    """A repository of the hub, and a file of it or a quantization; neither means the one that llama.cpp would take.
+
+    folder is where in the repository to look, where the address of a folder's page was given.
+    """
 
     repository: str
     file: str | None = None
     quantization: str | None = None
     revision: str = "main"
+    folder: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +134,8 @@ def parse_reference(text: str) -> Reference:
     ------
     UsageError : it is of no known form, or no model of the catalog, with the nearest names.
     """
+    if is_byte_split(urlsplit(text).path or text) and not pathlib.Path(text).exists():
+        raise UsageError(f"{explain_byte_split(name_reference(text))}.")
     if text.startswith(SYNTHETIC_PREFIX):
         entry, quantization = load_catalog().split(text.removeprefix(SYNTHETIC_PREFIX))
         return SyntheticReference(entry, quantization or SYNTHETIC_QUANTIZATION)
@@ -131,6 +145,8 @@ def parse_reference(text: str) -> Reference:
         return OllamaReference(text.removeprefix(OLLAMA_PREFIX))
     if text.lower().startswith(("https://", "http://")):
         return _parse_url(text)
+    if text.lower().startswith(tuple(f"{host}/" for host in _HUB_HOSTS)) and not pathlib.Path(text).exists():
+        return _parse_url(f"https://{text}")
     path = pathlib.Path(text)
     if path.exists() or path.suffix.lower() == ".gguf" or path.name != text:
         return PathReference(path)
@@ -140,8 +156,8 @@ def parse_reference(text: str) -> Reference:
 
 def _parse_hub(text: str) -> HubReference:
     """Read ``owner/repo``, ``owner/repo:Q4_0``, ``owner/repo/folder/file.gguf`` and each with ``@revision`` behind repo."""
-    match = re.fullmatch(r"([^/:@]+/[^/:@]+)(?:@([^:/]+))?(?:/([^:]+)|:([A-Za-z0-9_.-]+))?", text)
-    if match is None or (match[3] and not match[3].lower().endswith(".gguf")):
+    match = re.fullmatch(rf"([^/:@]+/[^/:@]+)(?:@({_REVISION}))?(?:/([^:]+)|:([A-Za-z0-9_.-]+))?", text)
+    if match is None or (match[3] and not is_gguf(match[3])):
         raise UsageError(
             f"'hf:{text}' is not a model of the hub; write hf:owner/repository/file.gguf or hf:owner/repository:Q4_0."
         )
@@ -149,17 +165,50 @@ def _parse_hub(text: str) -> HubReference:
 
 
 def _parse_url(text: str) -> Reference:
-    """Read an address; one of the hub's own pages means the file in it, which the hub's cache then keeps."""
-    from harness.sources.remote import hide_secrets
-
+    """Read an address; one of the hub's own pages means what it shows, which the hub's cache then keeps."""
     parts = urlsplit(text)
-    if parts.hostname in ("huggingface.co", "hf.co") or text.startswith(os.environ.get("HF_ENDPOINT") or "\0"):
-        match = re.fullmatch(r"/([^/]+/[^/]+)/(?:resolve|blob)/([^/]+)/(.+\.gguf)", unquote(parts.path))
-        if match:
-            return HubReference(match[1], match[3], None, match[2])
-    if not parts.hostname or not parts.path.lower().endswith(".gguf"):
-        raise UsageError(f"{hide_secrets(text)} is not the address of a GGUF file; it should end with .gguf.")
+    if (path := _hub_path(text)) is not None:
+        return _parse_page(path, parts.query, name_reference(text))
+    if not parts.hostname or not is_gguf(parts.path):
+        raise UsageError(f"{name_reference(text)} is not the address of a GGUF file; it should end with .gguf.")
     return UrlReference(text)
+
+
+def _hub_path(text: str) -> str | None:
+    """What follows the hub's own address, or that of the mirror in HF_ENDPOINT, whose may have a path; None for other addresses."""
+    parts = urlsplit(text)
+    if parts.hostname in _HUB_HOSTS:
+        return unquote(parts.path).strip("/")
+    endpoint = urlsplit((os.environ.get("HF_ENDPOINT") or "").rstrip("/"))
+    prefix = f"{endpoint.path}/"
+    if endpoint.hostname and is_same_origin(text, endpoint.geturl()) and parts.path.startswith(prefix):
+        return unquote(parts.path.removeprefix(prefix)).strip("/")
+    return None
+
+
+def _parse_page(path: str, query: str, shown: str) -> HubReference:
+    """Read the path of a page: a repository's own, of a file, or of a folder; each of the last two at a revision."""
+    path, _, quantization = path.partition(":")
+    shown_file = parse_qs(query).get("show_file_info", [None])[0]
+    match = re.fullmatch(rf"([^/]+/[^/]+)(?:/(resolve|blob|raw|tree)/({_REVISION})(?:/(.+))?)?", path)
+    if match is None or match[1].partition("/")[0] in (
+        "datasets",
+        "spaces",
+        "docs",
+        "api",
+        "models",
+        "collections",
+        "papers",
+    ):
+        raise UsageError(f"{shown} is not the page of a model or of its file; copy the address of either.")
+    repository, kind, revision, rest = match[1], match[2], match[3] or "main", match[4]
+    if shown_file and is_gguf(shown_file):
+        return HubReference(repository, shown_file, None, revision)
+    if rest and kind != "tree":
+        if not is_gguf(rest):
+            raise UsageError(f"{shown} is not a GGUF file; name one that ends with .gguf.")
+        return HubReference(repository, rest, None, revision)
+    return HubReference(repository, None, quantization.upper() or None, revision, rest)
 
 
 def with_quantization(text: str, quantization: str | None) -> str:
@@ -175,22 +224,22 @@ def with_quantization(text: str, quantization: str | None) -> str:
     if isinstance(reference, SyntheticReference) and text.lower() == f"{SYNTHETIC_PREFIX}{reference.entry.name}":
         return f"{text}:{quantization}"
     open_hub = isinstance(reference, HubReference) and reference.file is None and reference.quantization is None
-    if open_hub or (isinstance(reference, CatalogReference) and reference.quantization is None):
+    if isinstance(reference, HubReference) and open_hub:
+        return f"{text.partition('?')[0].rstrip('/')}:{quantization}"
+    if isinstance(reference, CatalogReference) and reference.quantization is None:
         return f"{text}:{quantization}"
     raise UsageError(f"--quant goes with a name that has no quantization yet, not with {name_reference(text)}.")
 
 
 def name_reference(text: str) -> str:
     """How a reference is shown: an address without what may grant access."""
-    from harness.sources.remote import hide_secrets
-
     return hide_secrets(text) if text.lower().startswith(("https://", "http://")) else text
 
 
 # --- finding ----------------------------------------------------------------------------------------------------------
 
 
-def resolve(text: str, progress: Progress | None = None) -> pathlib.Path:
+def resolve(text: str, progress: Progress | None = None, remark: Remark = lambda said: None) -> pathlib.Path:
     """Find the file that a reference means, to measure it; a synthetic one is written first, a file at an address fetched.
 
     What the catalog and the hub have is not downloaded here: models are large, and `harness pull` is how one asks for them.
@@ -198,6 +247,7 @@ def resolve(text: str, progress: Progress | None = None) -> pathlib.Path:
     Parameters
     ----------
     progress : called with (bytes there, bytes in all) while a synthetic file is made or an address fetched
+    remark   : told where the file is not quite what was asked for
 
     Raises
     ------
@@ -211,13 +261,13 @@ def resolve(text: str, progress: Progress | None = None) -> pathlib.Path:
         return _write_synthetic(reference, progress)
     if isinstance(reference, UrlReference):
         return fetch_url(reference.url, progress or (lambda done, total: None))[0]
-    if (found := find_local(reference)) is not None:
+    if (found := find_local(reference, remark)) is not None:
         return found
     assert isinstance(reference, (CatalogReference, HubReference))
     return _refuse(reference, text)
 
 
-def find_local(reference: Reference) -> pathlib.Path | None:
+def find_local(reference: Reference, remark: Remark = lambda said: None) -> pathlib.Path | None:
     """Find a reference's file on this disk, asking and writing nothing; None where it is not here.
 
     Raises
@@ -233,7 +283,7 @@ def find_local(reference: Reference) -> pathlib.Path | None:
     if isinstance(reference, CatalogReference):
         return find_on_disk(reference.entry, reference.quantization)
     if isinstance(reference, HubReference):
-        return _find_in_cache(reference)
+        return _find_in_cache(reference, remark)
     if isinstance(reference, UrlReference):
         from harness.sources.downloads import list_part_urls, place_of
 
@@ -274,24 +324,24 @@ def find_files(entry: Entry, quantization: str | None) -> list[pathlib.Path] | N
     return find_cached(list_catalog_files(entry.find_files(quantization)))
 
 
-def _find_in_cache(reference: HubReference) -> pathlib.Path | None:
+def _find_in_cache(reference: HubReference, remark: Remark) -> pathlib.Path | None:
     from harness.sources.hub import find_cached, list_parts
 
-    file = _choose_cached(reference)
+    file = _choose_cached(reference, remark)
     found = find_cached(list_parts(file)) if file else None
     return open_model(found[0]) if found else None
 
 
-def _choose_cached(reference: HubReference) -> HubFile | None:
+def _choose_cached(reference: HubReference, remark: Remark) -> HubFile | None:
     """Find the file that a reference means among those in the cache."""
     from harness.sources.hub import HubFile, choose_file, list_cached
     from harness.sources.remote import NotThereError
 
     if reference.file is not None:
         return HubFile(reference.repository, reference.file, reference.revision)
-    cached = list_cached(reference.repository, reference.revision)
+    cached = _in_folder(reference, list_cached(reference.repository, reference.revision))
     try:
-        return choose_file(cached, reference.repository, reference.quantization)
+        return choose_file(cached, reference.repository, reference.quantization, remark)
     except NotThereError:
         return None
 
@@ -322,7 +372,7 @@ def _write_synthetic(reference: SyntheticReference, progress: Progress | None) -
 # --- downloading ------------------------------------------------------------------------------------------------------
 
 
-def pull(text: str, progress: Progress) -> list[pathlib.Path]:
+def pull(text: str, progress: Progress, remark: Remark = lambda said: None) -> list[pathlib.Path]:
     """Bring a model to this disk, all files of a split one, and say where they are; what is here already costs no request.
 
     Raises
@@ -341,13 +391,13 @@ def pull(text: str, progress: Progress) -> list[pathlib.Path]:
             return [default_model()]
         from harness.sources.hub import download
 
-        return download(list_catalog_files(entry.find_files(reference.quantization)), progress)
+        return download(list_catalog_files(entry.find_files(reference.quantization)), progress, remark)
     if isinstance(reference, HubReference):
         from harness.sources.hub import download, list_parts
 
         named = reference.file is not None or reference.quantization is not None
-        file = (_choose_cached(reference) if named else None) or find_hub_file(reference)
-        return download(list_parts(file), progress)
+        file = (_choose_cached(reference, remark) if named else None) or find_hub_file(reference, remark)
+        return download(list_parts(file), progress, remark)
     if isinstance(reference, OllamaReference):
         raise UsageError(f"{text} is Ollama's own; run `ollama pull {reference.name}`, and measure it with -m {text}.")
     if isinstance(reference, SyntheticReference):
@@ -367,8 +417,16 @@ def list_catalog_files(files: Files) -> list[HubFile]:
     return list(list_parts(found[0])) if len(found) == 1 else found
 
 
-def find_hub_file(reference: HubReference) -> HubFile:
+def _in_folder(reference: HubReference, files: Sequence[HubFile]) -> list[HubFile]:
+    return [file for file in files if reference.folder is None or file.name.startswith(f"{reference.folder}/")]
+
+
+def find_hub_file(reference: HubReference, remark: Remark = lambda said: None) -> HubFile:
     """Find the file that a reference to the hub means; without a file's name the repository is listed, at one request.
+
+    Parameters
+    ----------
+    remark : told where the file is not quite what was asked for
 
     Raises
     ------
@@ -379,7 +437,7 @@ def find_hub_file(reference: HubReference) -> HubFile:
     if reference.file is not None:
         return HubFile(reference.repository, reference.file, reference.revision)
     files = [facts.file for facts in list_files(reference.repository, reference.revision)]
-    return choose_file(files, reference.repository, reference.quantization)
+    return choose_file(_in_folder(reference, files), reference.repository, reference.quantization, remark)
 
 
 def downloads_dir() -> pathlib.Path:

@@ -1,6 +1,8 @@
 """Bytes over HTTP: headers of remote models by ranges, downloads that go on where they stopped, and every trouble in one sentence.
 
-All requests go through huggingface_hub's own client (`get_session`), which knows proxies, certificates and HF_HUB_OFFLINE.
+All requests go through huggingface_hub's own client (`get_session`), which knows proxies, certificates and HF_HUB_OFFLINE. Its timeouts
+bound one operation of a socket and no more: a server that sends a byte a second never meets them. So answers are received by a thread
+(`open_answer`), and whoever waits for it stops waiting in time.
 """
 
 from __future__ import annotations
@@ -8,24 +10,36 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import queue
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from harness.errors import HarnessError
 from harness.theory.gguf import Fetched
-from harness.units import MIB, format_gb
+from harness.units import KIB, MIB, format_gb
 
 Progress = Callable[[int, int], None]  # bytes there, bytes in all
-_T = TypeVar("_T")
 
 #: How long a server may be silent.
 TIMEOUT_S = 20.0
+#: How long an answer may take to begin, redirections and names included.
+HEAD_LIMIT_S = 60.0
+#: A small answer, whole: a listing of the largest repositories is some MB.
+SMALL_LIMIT_S = 60.0
+SMALL_LIMIT_BYTES = 32 * MIB
+#: Less than this in that time (1 KiB/s) is nothing: a model would take weeks.
+STALL_BYTES = 64 * KIB
+STALL_S = 60.0
+#: What is fetched of a header: twice what any published model's has (gemma 4's 262,144 tokens and merges: some 16 MB).
+HEADER_LIMIT_BYTES = 64 * MIB
+HEADER_LIMIT_S = 600.0
 #: Waits before trying again, after troubles that pass: a cut connection, a server error. Each byte that arrives begins them anew.
 RETRY_WAITS_S = (1.0, 2.0, 4.0, 8.0)
 #: A rate limit is waited for if it ends this soon; a longer one is told.
@@ -46,6 +60,10 @@ class NotThereError(RemoteError):
 
 class NoSuchFileError(NotThereError):
     """The hub has the repository and not the file."""
+
+
+class SlowError(OSError):
+    """A server answers too slowly to be waited for; the text says how slowly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +106,14 @@ def explain(error: Exception, name: str) -> RemoteError:
     """Turn an error of huggingface_hub or its client into a sentence about `name` that says what to do."""
     if (response := getattr(error, "response", None)) is not None:
         return explain_status(response, name)
-    cause = error.__cause__
-    if type(error).__name__ == "LocalEntryNotFoundError" and isinstance(cause, Exception):
-        return explain(cause, name)
     kind = type(error).__name__
-    if kind in ("OfflineModeIsEnabled", "LocalEntryNotFoundError"):
+    if kind == "OfflineModeIsEnabled":
         return RemoteError(
             f"{name} is not on this disk, and HF_HUB_OFFLINE forbids to ask for it; unset that variable, or copy the cache of a "
             "machine that has it."
         )
-    if kind == "FileMetadataError":
-        return RemoteError(f"What answers for {name} is not a Hugging Face hub; check HF_ENDPOINT and proxies.")
+    if isinstance(error, SlowError):
+        return RemoteError(f"The server of {name} is too slow ({error}); check the network, or try again later.")
     reason = "no answer in time" if "Timeout" in kind else _first_line(error) or kind
     return RemoteError(
         f"{name} cannot be reached ({reason}); check the network, HF_ENDPOINT and proxies, and run the same command again."
@@ -152,9 +167,9 @@ def _first_line(error: Exception) -> str:
 
 def _wait_before_retry(error: Exception | None, response: Any, attempt: int) -> float | None:
     """Say how long to wait before attempt number `attempt`, from 1 on; None where trying again is of no use."""
-    if type(error).__name__ in ("OfflineModeIsEnabled", "UnsupportedProtocol", "InvalidURL") or attempt > len(
-        RETRY_WAITS_S
-    ):
+    if type(error).__name__ in ("OfflineModeIsEnabled", "UnsupportedProtocol", "InvalidURL"):
+        return None
+    if attempt > (1 if isinstance(error, SlowError) else len(RETRY_WAITS_S)):
         return None
     if response is None:
         return RETRY_WAITS_S[attempt - 1]
@@ -164,32 +179,179 @@ def _wait_before_retry(error: Exception | None, response: Any, attempt: int) -> 
     return RETRY_WAITS_S[attempt - 1] if response.status_code in (408, 500, 502, 503, 504) and attempt <= 2 else None
 
 
-def ask(name: str, act: Callable[[], _T]) -> _T:
-    """Do something that asks the hub, again where the trouble may pass.
+# --- waiting ----------------------------------------------------------------------------------------------------------
 
-    A connection that cannot be made is not tried again: the fall-back of whoever asks should not keep a user waiting.
+
+class _Receiver(threading.Thread):
+    """Receives one answer: its head, its body piece by piece, then None; an exception where it ends badly."""
+
+    def __init__(self, open_stream: Callable[[], contextlib.AbstractContextManager[Any]]) -> None:
+        super().__init__(daemon=True, name="answer")
+        self._open_stream = open_stream
+        self._items: queue.Queue[Any] = queue.Queue(maxsize=16)
+        self.is_unwanted = threading.Event()
+
+    def run(self) -> None:
+        try:
+            with self._open_stream() as response:
+                self._hand_over(response)
+                # Without a size: pieces as they come. A chunk that is being filled would be lost when the connection is cut.
+                for piece in response.iter_raw():
+                    if not self._hand_over(piece):
+                        return
+            self._hand_over(None)
+        except Exception as error:  # whatever it is, the waiting side raises it
+            self._hand_over(error)
+
+    def _hand_over(self, item: Any) -> bool:
+        while not self.is_unwanted.is_set():
+            with contextlib.suppress(queue.Full):
+                self._items.put(item, timeout=0.1)
+                return True
+        return False
+
+    def take(self, limit_s: float) -> Any:
+        """The next item; SlowError where none comes in time. Waits a second at most each time, for Ctrl-C on Windows."""
+        end = time.monotonic() + limit_s
+        while True:
+            try:
+                item = self._items.get(timeout=max(min(end - time.monotonic(), 1.0), 0.0))
+                break
+            except queue.Empty:
+                if time.monotonic() >= end:
+                    raise SlowError(f"no answer in {limit_s:.0f} s") from None
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that has begun: its head, with the status and headers, and a body that is still to come."""
+
+    head: Any
+    _receiver: _Receiver
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body, as pieces come in; an empty one about once a second while nothing comes.
+
+        Raises
+        ------
+        SlowError : less than `STALL_BYTES` came in `STALL_S` seconds.
+        """
+        came, end = 0, time.monotonic() + STALL_S
+        while True:
+            try:
+                piece = self._receiver.take(max(min(end - time.monotonic(), 1.0), 0.0))
+            except SlowError:
+                if time.monotonic() >= end:
+                    raise SlowError(f"{came} bytes in {STALL_S:.0f} s") from None
+                piece = b""
+            if piece is None:
+                return
+            yield piece
+            came += len(piece)
+            if came >= STALL_BYTES:
+                came, end = 0, time.monotonic() + STALL_S
+
+
+@contextlib.contextmanager
+def open_answer(method: str, address: Address, headers: Mapping[str, str], **options: Any) -> Iterator[Answer]:
+    """Send a request and wait for the head of its answer; the connection is kept if the body is read to its end.
+
+    Parameters
+    ----------
+    options : of the client's `stream`: ``data``, ``follow_redirects``
 
     Raises
     ------
-    RemoteError : in one sentence.
+    SlowError : the answer has not begun in `HEAD_LIMIT_S`; the client's own errors otherwise.
     """
-    attempt = 0
+    client, sent = session(), {**address.headers, **headers, "Accept-Encoding": "identity"}
+    receiver = _Receiver(lambda: client.stream(method, address.url, headers=sent, timeout=TIMEOUT_S, **options))
+    receiver.start()
+    try:
+        yield Answer(receiver.take(HEAD_LIMIT_S), receiver)
+    finally:
+        receiver.is_unwanted.set()
+
+
+def ask_small(
+    method: str,
+    address: Address,
+    headers: Mapping[str, str] | None = None,
+    *,
+    enough_bytes: int | None = None,
+    **options: Any,
+) -> tuple[Any, bytes]:
+    """Ask for an answer that is small, again where the trouble may pass, and return its head and its body.
+
+    A connection that cannot be made is not tried again: the fall-back of whoever asks should not keep a user waiting.
+
+    Parameters
+    ----------
+    enough_bytes : stop reading the body here
+
+    Raises
+    ------
+    RemoteError : in one sentence; also where the body is beyond `SMALL_LIMIT_BYTES` or `SMALL_LIMIT_S`.
+    """
     errors = _transport_errors()
+    attempt = 0
     while True:
         try:
-            return act()
+            with open_answer(method, address, headers or {}, **options) as answer:
+                response = answer.head
+                if response.status_code < 400:
+                    return response, _read_small(answer, address.name, enough_bytes)
         except errors as error:
-            attempt += 1
-            cause = getattr(error, "__cause__", None) if type(error).__name__ == "LocalEntryNotFoundError" else error
-            response = getattr(cause, "response", None)
-            wait_s = _wait_before_retry(error, response, attempt) if response is not None else None
-            if wait_s is None:
-                raise explain(error, name) from None
-            _sleep(wait_s)
-        except (ValueError, KeyError, TypeError) as error:
+            raise explain(error, address.name) from None
+        attempt += 1
+        wait_s = _wait_before_retry(None, response, attempt)
+        if wait_s is None:
+            raise explain_status(response, address.name)
+        _sleep(wait_s)
+
+
+def _read_small(answer: Answer, name: str, enough_bytes: int | None) -> bytes:
+    body, end = bytearray(), time.monotonic() + SMALL_LIMIT_S
+    for piece in answer.pieces():
+        body += piece
+        if enough_bytes is not None and len(body) >= enough_bytes:
+            return bytes(body[:enough_bytes])
+        if len(body) > SMALL_LIMIT_BYTES:
             raise RemoteError(
-                f"What answers for {name} does not speak as a Hugging Face hub does ({type(error).__name__}); check HF_ENDPOINT."
-            ) from None
+                f"What answers for {name} sends more than {SMALL_LIMIT_BYTES // MIB} MiB where some KB are expected; check HF_ENDPOINT."
+            )
+        if time.monotonic() > end:
+            raise SlowError(f"{len(body)} bytes in {SMALL_LIMIT_S:.0f} s")
+    return bytes(body)
+
+
+def is_same_origin(url: str, other: str) -> bool:
+    """Whether two addresses are of one server, to which a token may go: scheme, host and port."""
+    return _origin(url) == _origin(other)
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def ask_head(address: Address, limit: int = 5) -> Any:
+    """Ask for the head of an address, following redirections within its own server only; the answer may be a redirection.
+
+    Raises
+    ------
+    RemoteError : as `ask_small`.
+    """
+    while True:
+        response, _ = ask_small("HEAD", address, follow_redirects=False)
+        target = urljoin(address.url, response.headers.get("Location") or "")
+        limit -= 1
+        if not 300 <= response.status_code < 400 or not is_same_origin(address.url, target) or limit < 0:
+            return response
+        address = Address(target, address.name, address.headers)
 
 
 # --- ranges -----------------------------------------------------------------------------------------------------------
@@ -204,10 +366,11 @@ class RemoteSource:
     def __init__(self, address: Address) -> None:
         self._name = address.name
         self._url = address.url
-        self._headers = {**address.headers, "Accept-Encoding": "identity"}
+        self._headers = dict(address.headers)
         self._size_bytes: int | None = None
         self._fetched_bytes = 0
         self._n_requests = 0
+        self._end = time.monotonic() + HEADER_LIMIT_S
 
     @property
     def size_bytes(self) -> int | None:
@@ -223,29 +386,36 @@ class RemoteSource:
 
         Raises
         ------
-        RemoteError : the server cannot be reached, refuses, or does not serve ranges.
+        RemoteError : the server cannot be reached, refuses, does not serve ranges, or is too slow; or so much has been read that this
+            is no header any more.
         """
+        if self._fetched_bytes + size > HEADER_LIMIT_BYTES:
+            raise RemoteError(
+                f"The header of {self._name} goes on beyond {HEADER_LIMIT_BYTES // MIB} MiB, the most that is fetched for a look; "
+                "download the file and name it on this disk."
+            )
         attempt = 0
         errors = _transport_errors()
         while True:
-            response = None
+            response, error = None, None
             try:
-                headers = {**self._headers, "Range": f"bytes={offset}-{offset + size - 1}"}
-                with session().stream("GET", self._url, headers=headers, timeout=TIMEOUT_S) as response:
+                span = {"Range": f"bytes={offset}-{offset + size - 1}"}
+                with open_answer("GET", Address(self._url, self._name, self._headers), span) as answer:
+                    response = answer.head
                     self._n_requests += 1 + len(response.history)
                     if response.status_code in (200, 206, 416):
-                        return self._take(response, offset, size)
-                    error: Exception | None = None
+                        return self._take(answer, offset, size)
             except errors as failure:
                 error = failure
                 self._n_requests += response is None
             attempt += 1
             wait_s = _wait_before_retry(error, None if error else response, attempt) if attempt <= 2 else None
-            if wait_s is None or type(error).__name__ in ("ConnectError", "ConnectTimeout"):
+            if wait_s is None or type(error).__name__ in ("ConnectError", "ConnectTimeout", "SlowError"):
                 raise (explain(error, self._name) if error else explain_status(response, self._name)) from None
             _sleep(wait_s)
 
-    def _take(self, response: Any, offset: int, size: int) -> bytes:
+    def _take(self, answer: Answer, offset: int, size: int) -> bytes:
+        response = answer.head
         start, total = _read_content_range(response)
         if response.status_code == 416:
             self._size_bytes = total
@@ -260,15 +430,17 @@ class RemoteSource:
             )
         self._size_bytes = total if total is not None else self._size_bytes
         if str(response.url) != self._url:
-            if urlsplit(str(response.url)).netloc != urlsplit(self._url).netloc:
+            if not is_same_origin(str(response.url), self._url):
                 self._headers.pop("authorization", None)
             self._url = str(response.url)
         pieces = bytearray()
-        for piece in response.iter_raw():
+        for piece in answer.pieces():
             pieces += piece
             self._fetched_bytes += len(piece)
             if len(pieces) > size:  # a server that sends more than was asked is not listened to
                 break
+            if time.monotonic() > self._end:
+                raise SlowError(f"{self._fetched_bytes} bytes in {HEADER_LIMIT_S:.0f} s")
         expected = size if total is None else min(size, total - offset)
         if len(pieces) < expected:
             raise ConnectionError("the connection was cut")
@@ -290,7 +462,7 @@ def _read_content_range(response: Any) -> tuple[int | None, int | None]:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What a server says of a file: size, a validator (strong ETag or date) that changes with it, and how it begins."""
+    """What a server says of a file: size, a strong ETag (None: nothing that changes with every byte), and how it begins."""
 
     size_bytes: int | None
     validator: str | None
@@ -305,21 +477,18 @@ def probe(address: Address) -> Probe:
     RemoteError : the server cannot be reached or refuses.
     """
 
-    def read() -> Probe:
-        headers = {**address.headers, "Accept-Encoding": "identity", "Range": "bytes=0-63"}
-        with session().stream("GET", address.url, headers=headers, timeout=TIMEOUT_S) as response:
-            if response.status_code not in (200, 206):
-                raise explain_status(response, address.name)
-            _, total = _read_content_range(response)
-            length = response.headers.get("Content-Length", "")
-            if response.status_code == 200 and re.fullmatch("[0-9]{1,19}", length):
-                total = int(length)
-            opening = next(response.iter_raw(64), b"")
-            etag = response.headers.get("ETag")
-            strong = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
-            return Probe(total, strong if response.status_code == 206 else None, opening)
+    response, opening = ask_small("GET", address, {"Range": "bytes=0-63"}, enough_bytes=64)
+    _, total = _read_content_range(response)
+    length = response.headers.get("Content-Length", "")
+    if response.status_code == 200 and re.fullmatch("[0-9]{1,19}", length):
+        total = int(length)
+    return Probe(total, find_validator(response) if response.status_code == 206 else None, opening)
 
-    return ask(address.name, read)
+
+def find_validator(response: Any) -> str | None:
+    """The strong ETag of an answer: the same as long as every byte is. A date is none (RFC 9110, 8.8.2)."""
+    etag: str = response.headers.get("ETag", "")
+    return etag if re.fullmatch(r'"[\x21\x23-\x7e]*"', etag) else None
 
 
 def check_space(folder: Path, need_bytes: int, name: str, remedy: str) -> None:
@@ -340,30 +509,40 @@ def check_space(folder: Path, need_bytes: int, name: str, remedy: str) -> None:
 
 
 def fetch_into(
-    part: Path, address: Address, size_bytes: int | None, progress: Progress, *, validator: str | None = None
+    part: Path,
+    address: Address,
+    size_bytes: int | None,
+    progress: Progress,
+    *,
+    validator: str | None = None,
+    is_pinned: bool = False,
 ) -> None:
-    """Fetch a file into `part`, which keeps what arrived when anything ends this, and goes on from what is there.
+    """Fetch a file into `part`, which keeps what arrived when anything ends this.
+
+    What is there is gone on with only if it is known to be the beginning of the same file: the server's strong ETag is still the
+    validator, or the caller checks the finished file's digest (is_pinned). Else every attempt begins at zero.
 
     Parameters
     ----------
     size_bytes : what the file must have; None where only the server's answer tells
-    validator  : the ETag or date of what `part` began with; the server then sends all anew if the file has changed
+    progress   : called as bytes arrive, and about once a second while none do
+    validator  : the strong ETag of what `part` begins with
 
     Raises
     ------
-    RemoteError  : the server cannot be reached, refuses, or sends another length; what arrived stays for the next time.
+    RemoteError  : the server cannot be reached, refuses, stalls, or sends another length; what arrived stays for the next time.
     HarnessError : the disk cannot be written.
     """
-    attempt = 0
+    attempt, most = 0, _size_of(part)
     errors = _transport_errors()
-    while size_bytes is None or _size_of(part) != size_bytes:
-        before = _size_of(part)
-        response = None
-        error: Exception | None = None
+    while size_bytes is None or _size_of(part) != size_bytes or not (validator or is_pinned):
+        before = _size_of(part) if validator or is_pinned else 0
+        response, error = None, None
         try:
-            with _request_rest(address, before, validator) as response:
+            with open_answer("GET", address, _rest_headers(before, validator)) as answer:
+                response = answer.head
                 if response.status_code in (200, 206):
-                    _append(part, response, address.name, size_bytes, progress)
+                    _append(part, answer, address.name, size_bytes, before, validator, progress)
                     return
                 if response.status_code == 416 and before:
                     # There is nothing behind what is here, so this is not a beginning of the file.
@@ -371,23 +550,20 @@ def fetch_into(
                     continue
         except errors as failure:
             error = failure
-        attempt = 1 if _size_of(part) > before else attempt + 1
+        # A few bytes more are no progress: a server could hand out a file in four thousand million connections.
+        attempt = 1 if _size_of(part) >= most + STALL_BYTES else attempt + 1
+        most = max(most, _size_of(part))
         wait_s = _wait_before_retry(error, None if error else response, attempt)
         if wait_s is None:
-            raise _tell_stopped(error, response, address.name, _size_of(part)) from None
+            kept_bytes = _size_of(part) if validator or is_pinned else 0
+            raise _tell_stopped(error, response, address.name, kept_bytes) from None
         _sleep(wait_s)
 
 
-def _request_rest(address: Address, start: int, validator: str | None) -> contextlib.AbstractContextManager[Any]:
-    headers = {**address.headers, "Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-        if validator:
-            headers["If-Range"] = validator
-    stream: contextlib.AbstractContextManager[Any] = session().stream(
-        "GET", address.url, headers=headers, timeout=TIMEOUT_S
-    )
-    return stream
+def _rest_headers(start: int, validator: str | None) -> dict[str, str]:
+    if not start:
+        return {}
+    return {"Range": f"bytes={start}-", **({"If-Range": validator} if validator else {})}
 
 
 def _tell_stopped(error: Exception | None, response: Any, name: str, have_bytes: int) -> RemoteError:
@@ -397,10 +573,21 @@ def _tell_stopped(error: Exception | None, response: Any, name: str, have_bytes:
     return type(said)(f"{said} The {format_gb(have_bytes)} that arrived are kept and need not come again.")
 
 
-def _append(part: Path, response: Any, name: str, size_bytes: int | None, progress: Progress) -> None:
-    """Write an answer behind what is there, or over it where the server sends the whole file."""
+def _append(
+    part: Path,
+    answer: Answer,
+    name: str,
+    size_bytes: int | None,
+    have: int,
+    validator: str | None,
+    progress: Progress,
+) -> None:
+    """Write an answer behind the first `have` bytes, or over them where the server sends the whole file."""
+    response = answer.head
     start, total = _read_content_range(response)
-    have = _size_of(part)
+    if response.status_code == 206 and have and validator and find_validator(response) not in (None, validator):
+        part.unlink(missing_ok=True)  # a server that knows no If-Range, and another file
+        raise ConnectionError("the file changed")
     if response.status_code == 200:
         have, start = 0, 0
         length = response.headers.get("Content-Length", "")
@@ -414,8 +601,7 @@ def _append(part: Path, response: Any, name: str, size_bytes: int | None, progre
     expected = total if size_bytes is None else size_bytes
     with _open_part(part, have) as file:
         progress(have, expected or have)
-        # Without a size: pieces as they come. A chunk that is being filled would be lost when the connection is cut.
-        for piece in response.iter_raw():
+        for piece in answer.pieces():
             have += len(piece)
             if expected is not None and have > expected:
                 break

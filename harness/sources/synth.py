@@ -30,6 +30,7 @@ import psutil
 
 from harness.catalog import Shape
 from harness.errors import HarnessError, UsageError
+from harness.theory.computed import list_hyperparameters
 from harness.theory.gguf import SYNTHETIC_KEY
 from harness.theory.layout import ARCHITECTURES, QUANTIZATIONS, TensorSpec, find_quantization, tensor_table
 from harness.theory.tensor_types import tensor_type
@@ -252,29 +253,15 @@ def _write_header(
 
 
 def _add_hparams(writer: gguf.GGUFWriter, shape: Shape, quantization: str) -> None:
-    """Write the hyperparameters that llama.cpp asks of these architectures.
-
-    Source: llama-model.cpp llama_model_base::load_hparams and src/models/*.cpp load_arch_hparams.
-    """
-    writer.add_block_count(shape.block_count)
-    writer.add_context_length(shape.context_length)
-    writer.add_embedding_length(shape.embedding_length)
-    writer.add_feed_forward_length(shape.feed_forward_length)
-    writer.add_head_count(shape.head_count)
-    writer.add_head_count_kv(shape.head_count_kv)
-    writer.add_key_length(shape.head_dim)
-    writer.add_value_length(shape.head_dim)
-    writer.add_rope_dimension_count(shape.head_dim)
-    writer.add_rope_freq_base(shape.rope_freq_base)
-    writer.add_layer_norm_rms_eps(shape.rms_norm_eps)
-    writer.add_vocab_size(shape.vocab_size)
-    if shape.expert_count:
-        writer.add_expert_count(shape.expert_count)
-        writer.add_expert_used_count(shape.expert_used_count)
-    if shape.architecture == "qwen3moe":
-        writer.add_expert_feed_forward_length(shape.feed_forward_length)
-    if shape.sliding_window:
-        writer.add_sliding_window(shape.sliding_window)
+    """Write what a computed header of the same shape has."""
+    for key, value in list_hyperparameters(shape).items():
+        name = f"{shape.architecture}.{key}"
+        if isinstance(value, tuple):
+            writer.add_array(name, list(value))
+        elif isinstance(value, float):
+            writer.add_float32(name, value)
+        else:
+            writer.add_uint32(name, value)
     writer.add_file_type(QUANTIZATIONS[quantization].file_type)
     writer.add_quantization_version(_QUANTIZATION_VERSION)
 
@@ -382,6 +369,7 @@ _BLOCK_FIELDS: dict[str, list[tuple[str, str, int]]] = {
     "Q5_K": [("d", "<f2", 1), ("dmin", "<f2", 1), ("scales", "u1", 12), ("qh", "u1", 32), ("qs", "u1", 128)],
     "Q6_K": [("ql", "u1", 128), ("qh", "u1", 64), ("scales", "u1", 16), ("d", "<f2", 1)],
     "IQ4_XS": [("d", "<f2", 1), ("scales_h", "u1", 2), ("scales_l", "u1", 4), ("qs", "u1", 128)],
+    "MXFP4": [("e", "u1", 1), ("qs", "u1", 16)],
 }
 
 #: For each type: the standard deviation of (weight / d) over random bits, and the block's minimum as a multiple of d
@@ -428,7 +416,13 @@ def _pool_kind(tensor: TensorSpec) -> str:
     """Name the pool that a tensor's values come from: its type, or what its few F32 numbers mean."""
     if tensor.name == "rope_freqs.weight":
         return "ones"
-    return "norm" if tensor.name.endswith("norm.weight") else tensor.type_name
+    return (
+        "norm"
+        if tensor.name.endswith("norm.weight")
+        else "decay"
+        if tensor.name.endswith("ssm_a")
+        else tensor.type_name
+    )
 
 
 def _make_pool(kind: str, random: np.random.Generator) -> bytes:
@@ -438,6 +432,8 @@ def _make_pool(kind: str, random: np.random.Generator) -> bytes:
     """
     if kind == "ones":
         return np.ones(4096, dtype="<f4").tobytes()
+    if kind == "decay":  # -exp(A_log): a state fades, or it would grow without bound
+        return np.full(4096, -1, dtype="<f4").tobytes()
     if kind == "norm":
         return (1 + 0.1 * random.standard_normal(65537, dtype=np.float32)).astype("<f4").tobytes()
     n_blocks = _POOL_BYTES // tensor_type(kind).block_bytes | 1
@@ -453,6 +449,11 @@ def _make_blocks(type_name: str, n_blocks: int, random: np.random.Generator) -> 
     """Make quantized blocks: random bits, and finite scales that spread the weights like a trained model's (0.02)."""
     layout = np.dtype([(field, kind, (n,)) if n > 1 else (field, kind) for field, kind, n in _BLOCK_FIELDS[type_name]])
     blocks = np.frombuffer(bytearray(random.bytes(n_blocks * layout.itemsize)), dtype=layout)
+    if type_name == "MXFP4":
+        # The scale is a power of two: 2^(e - 128) times integers up to 12, whose root mean square is 5.85. Two scales in these
+        # shares spread the weights like the other types. Source: ggml-impl.h ggml_e8m0_to_fp32_half; ggml-common.h kvalues_mxfp4.
+        blocks["e"] = 119 + (random.random(n_blocks) < 0.69)
+        return blocks.tobytes()
     spread, minimum = _SPREAD[type_name]
     scale = random.uniform(0.75, 1.25, n_blocks) * _WEIGHT_STD / spread
     blocks["d"] = scale

@@ -8,28 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from harness.theory.attention import CACHE_TYPES, Attention, Context, describe_attention, loaded_tensors
 from harness.theory.gguf import ArrayValue, Header, Tensor
-from harness.theory.kv_cache import CACHE_TYPES, KvGeometry, describe_kv_cache, name_set, read_count, read_per_layer
+from harness.theory.kinds import KNOWN_ARCHITECTURES, FileKind, find_kind
+from harness.theory.roofline import read_weights
+from harness.theory.settings import read_count, read_per_layer
 
 #: The parts that a size is broken down into, in the order in which data passes them.
 PARTS = ("token embeddings", "attention", "ffn", "experts", "norms", "output", "other")
-
-#: Every architecture that llama.cpp 0c1e570 loads. Source: src/llama-arch.cpp LLM_ARCH_NAMES.
-KNOWN_ARCHITECTURES = name_set(
-    "clip llama llama4 deci falcon grok gpt2 gptj gptneox mpt baichuan starcoder refact bert modern-bert "
-    "nomic-bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert bloom stablelm qwen qwen2 qwen2moe "
-    "qwen2vl qwen3 qwen3moe qwen3next qwen3vl qwen3vlmoe qwen35 qwen35moe qwen4exp phi2 phi3 phimoe plamo plamo2 "
-    "plamo3 codeshell orion internlm2 minicpm minicpm3 gemma gemma2 gemma3 gemma3n gemma4 gemma4-assistant "
-    "gemma-embedding starcoder2 mamba mamba2 maple jamba falcon-h1 xverse command-r cohere2 cohere2moe dbrx olmo "
-    "olmo2 olmoe muse-glimmer openelm arctic deepseek deepseek2 deepseek2-ocr deepseek32 deepseek4 chatglm glm4 "
-    "glm4moe glm-dsa bitnet t5 t5encoder jais jais2 nemotron nemotron_h nemotron_h_moe exaone exaone4 exaone-moe "
-    "rwkv6 rwkv6qwen2 rwkv7 arwkv7 granite granitemoe granitehybrid graniteswitch granite_swa chameleon "
-    "wavtokenizer-dec plm bailingmoe bailingmoe2 bailingmoe3 dots1 dots3note arcee afmoe laguna ernie4_5 "
-    "ernie4_5-moe hunyuan-moe hunyuan-dense hunyuan_vl hy_v3 hy_v4 smollm3 gpt-oss lfm2 lfm2moe dream "
-    "smallthinker llada llada-moe seed_oss grovemoe apertus minimax-01 hrm_text minimax-m2 minimax-m3 cogvlm rnd1 "
-    "pangu-embedded mistral3 eagle3 dflash mistral4 paddleocr mimo2 step35 spark2_5 llama-embed maincoder "
-    "kimi-linear kimi-k3 glm5-next talkie mellum nanbeige qwen3tts pockettts"
-)
 
 #: Names of general.file_type. Source: src/llama-model-loader.cpp llama_ftype_name, include/llama.h llama_ftype.
 FILE_TYPES: dict[int, str] = {
@@ -41,6 +27,9 @@ FILE_TYPES: dict[int, str] = {
     29: "IQ2_M - 2.7 bpw", 30: "IQ4_XS - 4.25 bpw", 31: "IQ1_M - 1.75 bpw", 32: "BF16", 36: "TQ1_0 - 1.69 bpw ternary",
     37: "TQ2_0 - 2.06 bpw ternary", 38: "MXFP4 MoE", 39: "NVFP4", 40: "Q1_0", 41: "Q2_0",
 }  # fmt: skip
+
+#: llama.cpp's old default, and what longer conversations and documents take.
+COMMON_CONTEXTS = (4096, 32768)
 
 _LAYER = re.compile(r"(?:enc\.|dec\.)?blk\.([0-9]{1,4})\.(.+)")
 
@@ -68,9 +57,11 @@ class Anatomy:
     """What `harness inspect` tells about a model; None is what the header does not say.
 
     n_params counts every element of every tensor in the file, as llama_model_n_params does: an output that shares the
-    token embeddings (tied_output) counts once. n_params_active leaves out the experts that a token does not visit.
+    token embeddings (tied_output) counts once. n_params_active leaves out the experts that a token does not visit, and blocks that
+    are not loaded. cache_bytes has keys, values and states for each of cache_contexts, by type.
     """
 
+    kind: FileKind
     architecture: str
     architecture_known: bool
     name: str | None
@@ -85,14 +76,16 @@ class Anatomy:
     n_heads: tuple[int, ...] | None
     n_heads_kv: tuple[int, ...] | None
     n_experts: int | None
-    n_experts_used: int | None
+    n_experts_used: tuple[int, ...] | None
     context_length: int | None
     tied_output: bool
     by_type: dict[str, Share]
     by_part: dict[str, Share]
     layers: tuple[LayerSize, ...]
-    kv: KvGeometry
+    attention: Attention
     kv_bytes_per_token: dict[str, int | None]
+    cache_contexts: tuple[int, ...]
+    cache_bytes: dict[str, tuple[int | None, ...]]
     tokenizer: str | None
     tokenizer_pre: str | None
     vocab_size: int | None
@@ -114,18 +107,18 @@ def describe_model(header: Header) -> Anatomy:
     weights_bytes = sum(tensor.size_bytes for tensor in header.tensors)
     by_part = _group((_name_part(tensor.name), tensor) for tensor in header.tensors)
     n_layers = read_count(header, "block_count")
-    kv = describe_kv_cache(header)
+    attention = describe_attention(header)
+    contexts = choose_contexts(read_count(header, "context_length"))
     n_experts = read_count(header, "expert_count")
-    used = _read_layers(header, "expert_used_count", n_layers)
-    n_experts_used = max(used) if used else None
     names = {tensor.name for tensor in header.tensors}
     return Anatomy(
+        kind=find_kind(header),
         architecture=header.architecture,
         architecture_known=header.architecture in KNOWN_ARCHITECTURES,
         name=_text(header, "general.name"),
         file_type=name_file_type(header),
         n_params=n_params,
-        n_params_active=_count_active(n_params, by_part.get("experts", Share()).n_params, n_experts, n_experts_used),
+        n_params_active=_count_active(header) if n_experts and "experts" in by_part else None,
         weights_bytes=weights_bytes,
         file_bytes=header.size_bytes,
         bits_per_weight=8 * weights_bytes / n_params if n_params else None,
@@ -134,14 +127,18 @@ def describe_model(header: Header) -> Anatomy:
         n_heads=_read_layers(header, "attention.head_count", n_layers),
         n_heads_kv=_read_layers(header, "attention.head_count_kv", n_layers),
         n_experts=n_experts,
-        n_experts_used=n_experts_used,
+        n_experts_used=_read_layers(header, "expert_used_count", n_layers),
         context_length=read_count(header, "context_length"),
         tied_output="token_embd.weight" in names and "output.weight" not in names,
         by_type=_group((tensor.type_name, tensor) for tensor in header.tensors),
         by_part={part: by_part[part] for part in PARTS if part in by_part},
         layers=_measure_layers(header.tensors),
-        kv=kv,
-        kv_bytes_per_token={kind: kv.bytes_per_token(kind) for kind in CACHE_TYPES},
+        attention=attention,
+        kv_bytes_per_token={kind: attention.bytes_per_token(kind) for kind in CACHE_TYPES},
+        cache_contexts=contexts,
+        cache_bytes={
+            kind: tuple(attention.size_bytes(Context(n_ctx, kind, kind)) for n_ctx in contexts) for kind in CACHE_TYPES
+        },
         tokenizer=_text(header, "tokenizer.ggml.model"),
         tokenizer_pre=_text(header, "tokenizer.ggml.pre"),
         vocab_size=_count_vocab(header),
@@ -149,6 +146,12 @@ def describe_model(header: Header) -> Anatomy:
         synthetic=header.is_synthetic,
         n_parts=max(len(header.parts), 1),
     )
+
+
+def choose_contexts(n_ctx_train: int | None) -> tuple[int, ...]:
+    """The contexts for which a cache's size is worth telling: common ones, up to what the model was trained for, and that."""
+    most = n_ctx_train or 0
+    return (*(n_ctx for n_ctx in COMMON_CONTEXTS if n_ctx < most), *([most] if most else []))
 
 
 def name_file_type(header: Header) -> str | None:
@@ -204,11 +207,10 @@ def _measure_layers(tensors: Iterable[Tensor]) -> tuple[LayerSize, ...]:
     )
 
 
-def _count_active(n_params: int, n_expert_params: int, n_experts: int | None, n_used: int | None) -> int | None:
-    """Count the parameters that one token visits; None for a model without experts."""
-    if not n_expert_params or not n_experts or n_used is None:
-        return None
-    return n_params - n_expert_params + n_expert_params * min(n_used, n_experts) // n_experts
+def _count_active(header: Header) -> int:
+    """Count the parameters that one token visits, the tables of which it reads a row among them."""
+    unread = sum((1 - read.share) * read.tensor.n_elements for read in read_weights(header) if read.share < 1)
+    return round(sum(tensor.n_elements for tensor in loaded_tensors(header)) - unread)
 
 
 def _read_layers(header: Header, key: str, n_layers: int | None) -> tuple[int, ...] | None:
@@ -217,8 +219,7 @@ def _read_layers(header: Header, key: str, n_layers: int | None) -> tuple[int, .
     value: Any = header.hparam(key)
     # One number stands for all layers; it is not repeated here, for block_count may be a lie of 2^32.
     n_items = n_layers if isinstance(value, ArrayValue) else 1
-    items = read_per_layer(header, key, n_items)
-    return None if items is None else tuple(items)
+    return tuple(read_per_layer(header, key, n_items) or ()) or None
 
 
 def _count_vocab(header: Header) -> int | None:

@@ -31,7 +31,7 @@ def compute_header(shape: Shape, quantization: str, name: str) -> Header:
         type_id = tensor_type(spec.type_name).type_id
         tensors.append(Tensor(spec.name, spec.shape, type_id, spec.type_name, offset, spec.size_bytes))
         offset += -(-spec.size_bytes // DEFAULT_ALIGNMENT) * DEFAULT_ALIGNMENT
-    metadata = _list_settings(shape, quantization, name)
+    metadata = _list_metadata(shape, quantization, name)
     return Header(
         version=3,
         byte_order="little",
@@ -43,12 +43,13 @@ def compute_header(shape: Shape, quantization: str, name: str) -> Header:
     )
 
 
-def _list_settings(shape: Shape, quantization: str, name: str) -> dict[str, Any]:
-    """List the settings that llama.cpp asks of these architectures; the same that a synthetic file has.
+def list_hyperparameters(shape: Shape) -> dict[str, int | float | tuple[int, ...]]:
+    """List the hyperparameters that llama.cpp asks of these architectures, by their keys behind ``<architecture>.``.
 
     Source: src/llama-model.cpp load_hparams and src/models/*.cpp load_arch_hparams.
     """
-    settings: dict[str, Any] = {
+    rotated = shape.rope_dimension_count or shape.head_dim
+    settings: dict[str, int | float | tuple[int, ...]] = {
         "block_count": shape.block_count,
         "context_length": shape.context_length,
         "embedding_length": shape.embedding_length,
@@ -57,27 +58,75 @@ def _list_settings(shape: Shape, quantization: str, name: str) -> dict[str, Any]
         "attention.head_count_kv": shape.head_count_kv,
         "attention.key_length": shape.head_dim,
         "attention.value_length": shape.head_dim,
-        "attention.layer_norm_rms_epsilon": shape.rms_norm_eps,
-        "rope.dimension_count": shape.head_dim,
-        "rope.freq_base": shape.rope_freq_base,
+        "attention.layer_norm_rms_epsilon": float(shape.rms_norm_eps),
+        "rope.dimension_count": rotated,
+        "rope.freq_base": float(shape.rope_freq_base),
         "vocab_size": shape.vocab_size,
+        **_list_expert_settings(shape),
+        **_list_state_settings(shape),
     }
-    if shape.expert_count:
-        settings |= {"expert_count": shape.expert_count, "expert_used_count": shape.expert_used_count}
-    if shape.architecture == "qwen3moe":
-        settings["expert_feed_forward_length"] = shape.feed_forward_length
+    if shape.architecture == "granite":
+        settings["logit_scale"] = 1.0  # asked for; what the logits are multiplied by changes no work
     if shape.sliding_window:
         settings["attention.sliding_window"] = shape.sliding_window
+    if shape.architecture in ("qwen35", "qwen35moe"):
+        # The rotated pairs are shared out among text and image positions; text has the same in all of them.
+        third = rotated // 2 // 3
+        settings["rope.dimension_sections"] = (rotated // 2 - 2 * third, third, third, 0)
     if blocks := shape.cross_attention_blocks:
-        data = struct.pack(f"<{len(blocks)}i", *blocks)
-        settings["attention.cross_attention_layers"] = ArrayValue("i32", len(blocks), 0, len(data), "little", data)
+        settings["attention.cross_attention_layers"] = blocks
+    return settings
+
+
+def _list_expert_settings(shape: Shape) -> dict[str, int | float | tuple[int, ...]]:
+    if not shape.expert_count:
+        return {}
+    settings: dict[str, int | float | tuple[int, ...]] = {
+        "expert_count": shape.expert_count,
+        "expert_used_count": shape.expert_used_count,
+    }
+    if shape.architecture in ("qwen3moe", "qwen35moe", "gpt-oss"):
+        settings["expert_feed_forward_length"] = shape.feed_forward_length
+    if shape.expert_shared_feed_forward_length:
+        settings["expert_shared_feed_forward_length"] = shape.expert_shared_feed_forward_length
+    return settings
+
+
+def _list_state_settings(shape: Shape) -> dict[str, int | float | tuple[int, ...]]:
+    if not shape.ssm_inner_size:
+        return {}
+    settings: dict[str, int | float | tuple[int, ...]] = {
+        "ssm.conv_kernel": shape.ssm_conv_kernel,
+        "ssm.inner_size": shape.ssm_inner_size,
+        "ssm.state_size": shape.ssm_state_size,
+        "ssm.time_step_rank": shape.ssm_time_step_rank,
+        "ssm.group_count": shape.ssm_group_count,
+    }
+    if shape.full_attention_interval:
+        settings["full_attention_interval"] = shape.full_attention_interval
+    elif shape.attention_blocks:  # granitehybrid: a block without heads for keys and values is recurrent
+        blocks = range(shape.block_count)
+        heads = tuple(0 if shape.is_recurrent(block) else shape.head_count_kv for block in blocks)
+        settings["attention.head_count_kv"] = heads
+    return settings
+
+
+def _list_metadata(shape: Shape, quantization: str, name: str) -> dict[str, Any]:
     return {
         "general.architecture": shape.architecture,
         "general.name": name,
         "general.file_type": QUANTIZATIONS[quantization].file_type,
         COMPUTED_KEY: True,
-        **{f"{shape.architecture}.{key}": value for key, value in settings.items()},
+        **{f"{shape.architecture}.{key}": _as_read(value) for key, value in list_hyperparameters(shape).items()},
     }
+
+
+def _as_read(value: int | float | tuple[int, ...]) -> Any:
+    """A value as the header reader would give it: arrays are those of i32."""
+    if not isinstance(value, tuple):
+        return value
+    data = struct.pack(f"<{len(value)}i", *value)
+    return ArrayValue("i32", len(value), 0, len(data), "little", data)
 
 
 def _name_type(value: object) -> str:

@@ -33,14 +33,17 @@ QUANTIZATIONS = {
     "Q3_K_S": Quantization(11, "Q3_K"), "Q3_K_M": Quantization(12, "Q3_K"), "Q3_K_L": Quantization(13, "Q3_K"),
     "Q4_K_S": Quantization(14, "Q4_K"), "Q4_K_M": Quantization(15, "Q4_K"), "Q5_K_S": Quantization(16, "Q5_K"),
     "Q5_K_M": Quantization(17, "Q5_K"), "Q6_K": Quantization(18, "Q6_K"),
-    "IQ4_NL": Quantization(25, "IQ4_NL"), "IQ4_XS": Quantization(30, "IQ4_XS"),
+    "IQ4_NL": Quantization(25, "IQ4_NL"), "IQ4_XS": Quantization(30, "IQ4_XS"), "MXFP4_MOE": Quantization(38, "MXFP4"),
 }  # fmt: skip
 
 #: llama-quantize's short names. Source: tools/quantize/quantize.cpp QUANT_OPTIONS.
-_ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
+_ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "MXFP4": "MXFP4_MOE"}
 
 #: Architectures whose tensors are known here; each is a decoder with RMS norms and a gated FFN.
-ARCHITECTURES = ("llama", "qwen2", "qwen3", "qwen3moe", "gemma2", "gemma3")
+ARCHITECTURES = (
+    "llama", "qwen2", "qwen3", "qwen3moe", "qwen35", "qwen35moe", "gemma2", "gemma3", "gpt-oss", "smollm3", "phi3",
+    "mistral3", "granite", "granitehybrid",
+)  # fmt: skip
 
 #: Llama 3.2 Vision's text part. llama.cpp never had this architecture; the layout is that of Ollama's conversion, so that a size can
 #: be told, and its quantizer's rules are taken to be the same.
@@ -49,8 +52,14 @@ ARCHITECTURES = ("llama", "qwen2", "qwen3", "qwen3moe", "gemma2", "gemma3")
 MLLAMA = "mllama"
 _MLLAMA_EXTRA_ROWS = 8
 
-_WITH_HEAD_NORMS = {"qwen3", "qwen3moe", "gemma3"}
+_WITH_HEAD_NORMS = {"qwen3", "qwen3moe", "qwen35", "qwen35moe", "gemma3"}
 _WITH_POST_NORMS = {"gemma2", "gemma3"}
+#: Their norm before the FFN is called post_attention_norm in GGUF.
+_WITH_POST_FOR_FFN_NORM = {"qwen35", "qwen35moe", "gpt-oss"}
+_WITH_FUSED_MATRICES = {"phi3"}  # one matrix for q, k and v, and one for gate and up
+_WITH_DELTA_NET = {"qwen35", "qwen35moe"}
+_WITH_EXPERTS = {"llama", "qwen3moe", "qwen35moe", "gpt-oss", "granitehybrid"}
+_ONLY_WITH_EXPERTS = {"qwen3moe", "qwen35moe", "gpt-oss"}
 
 #: Source: llama-quant.cpp tensor_type_fallback (256-element blocks on the left).
 _FALLBACK = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"}
@@ -133,14 +142,37 @@ def _check(shape: Shape) -> None:
         raise UsageError("qwen2 needs head_count * head_dim equal to embedding_length; correct the shape")
     if shape.architecture == "gemma2" and not shape.tied_embeddings:
         raise UsageError("llama.cpp reads no separate output matrix for gemma2; set tied_embeddings in the shape")
-    if shape.expert_count and shape.architecture not in ("llama", "qwen3moe"):
-        raise UsageError(f"llama.cpp reads no experts for architecture {shape.architecture!r}; use llama or qwen3moe")
-    if shape.architecture == "qwen3moe" and not shape.expert_count:
-        raise UsageError("qwen3moe needs experts; set expert_count and expert_used_count in the shape")
+    if shape.expert_count and shape.architecture not in _WITH_EXPERTS:
+        known = ", ".join(sorted(_WITH_EXPERTS))
+        raise UsageError(f"llama.cpp reads no experts for architecture {shape.architecture!r}; use {known}")
+    if shape.architecture in _ONLY_WITH_EXPERTS and not shape.expert_count:
+        raise UsageError(f"{shape.architecture} needs experts; set expert_count and expert_used_count in the shape")
+    _check_state(shape)
     heads = (shape.head_count, shape.head_count_kv, shape.head_dim)
     sizes = (shape.block_count, shape.embedding_length, shape.feed_forward_length, shape.vocab_size)
     if min(*heads, *sizes) < 1:
         raise UsageError("every dimension of a shape must be at least 1; correct the shape")
+
+
+def _check_state(shape: Shape) -> None:
+    """Refuse a recurrent block without dimensions, or with such as its architecture cannot have."""
+    if not any(shape.is_recurrent(block) for block in range(shape.block_count)):
+        return
+    kinds = (*_WITH_DELTA_NET, "granitehybrid")
+    if shape.architecture not in kinds:
+        raise UsageError(f"{shape.architecture} has no recurrent blocks; use {', '.join(sorted(kinds))}")
+    dimensions = (shape.ssm_conv_kernel, shape.ssm_state_size, shape.ssm_group_count, shape.ssm_time_step_rank)
+    if min(*dimensions, shape.ssm_inner_size) < 1:
+        raise UsageError("recurrent blocks need all five ssm dimensions; set them in the shape")
+    if shape.architecture == "granitehybrid" and shape.ssm_inner_size != 2 * shape.embedding_length:
+        raise UsageError("granitehybrid needs ssm_inner_size of twice embedding_length; correct the shape")
+    if (
+        shape.architecture in _WITH_DELTA_NET
+        and shape.ssm_inner_size != shape.ssm_state_size * shape.ssm_time_step_rank
+    ):
+        raise UsageError(
+            f"{shape.architecture} needs ssm_inner_size of ssm_state_size * ssm_time_step_rank; correct it"
+        )
 
 
 _Row = tuple[int, str, tuple[int, ...]]  # block index (-1 outside the blocks), name, dimensions
@@ -158,22 +190,41 @@ def _outer_tensors(shape: Shape) -> Iterator[_Row]:
 
 
 def _all_block_tensors(shape: Shape) -> Iterator[_Row]:
-    rows = [*_attention_tensors(shape), *_ffn_tensors(shape)]
-    cross_rows = [*_cross_attention_tensors(shape), *_ffn_tensors(shape)]
+    ffn = list(_ffn_tensors(shape))
     for block in range(shape.block_count):
-        for name, ne in cross_rows if block in shape.cross_attention_blocks else rows:
+        for name, ne in (*_mixer_tensors(shape, block), *ffn):
             yield block, f"blk.{block}.{name}", ne
+
+
+def _mixer_tensors(shape: Shape, block: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """What one block looks at other tokens with: attention, a recurrent state, or attention to an image."""
+    yield "attn_norm.weight", (shape.embedding_length,)
+    if block in shape.cross_attention_blocks:
+        yield from _cross_attention_tensors(shape)
+    elif not shape.is_recurrent(block):
+        yield from _attention_tensors(shape)
+    elif shape.architecture in _WITH_DELTA_NET:
+        yield from _delta_net_tensors(shape)
+    else:
+        yield from _mamba_tensors(shape)
 
 
 def _attention_tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
     width = shape.embedding_length
     q_width, kv_width = shape.head_count * shape.head_dim, shape.head_count_kv * shape.head_dim
-    yield "attn_norm.weight", (width,)
-    for part, part_width in (("q", q_width), ("k", kv_width), ("v", kv_width)):
+    if shape.architecture in _WITH_FUSED_MATRICES:
+        parts = {"qkv": q_width + 2 * kv_width}
+    else:
+        # With the delta net the attention's output is gated, and the gate lies beside q.
+        parts = {"q": q_width * (2 if shape.architecture in _WITH_DELTA_NET else 1), "k": kv_width, "v": kv_width}
+    for part, part_width in parts.items():
         yield f"attn_{part}.weight", (width, part_width)
         if shape.attention_bias:
             yield f"attn_{part}.bias", (part_width,)
     yield "attn_output.weight", (q_width, width)
+    if shape.architecture == "gpt-oss":
+        yield "attn_output.bias", (width,)
+        yield "attn_sinks.weight", (shape.head_count,)
     if shape.architecture in _WITH_HEAD_NORMS:
         yield "attn_q_norm.weight", (shape.head_dim,)
         yield "attn_k_norm.weight", (shape.head_dim,)
@@ -181,10 +232,38 @@ def _attention_tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield "post_attention_norm.weight", (width,)
 
 
+def _delta_net_tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """A gated delta net. Source: src/models/qwen35.cpp load_arch_tensors."""
+    width, rank, inner = shape.embedding_length, shape.ssm_time_step_rank, shape.ssm_inner_size
+    channels = 2 * shape.ssm_state_size * shape.ssm_group_count + inner  # keys, queries and values
+    yield "attn_qkv.weight", (width, channels)
+    yield "attn_gate.weight", (width, inner)
+    yield "ssm_conv1d.weight", (shape.ssm_conv_kernel, channels)
+    yield "ssm_dt.bias", (rank,)
+    yield "ssm_a", (rank,)
+    yield "ssm_beta.weight", (width, rank)
+    yield "ssm_alpha.weight", (width, rank)
+    yield "ssm_norm.weight", (shape.ssm_state_size,)
+    yield "ssm_out.weight", (inner, width)
+
+
+def _mamba_tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """A Mamba 2 mixer. Source: src/models/granite-hybrid.cpp load_arch_tensors."""
+    width, heads, inner = shape.embedding_length, shape.ssm_time_step_rank, shape.ssm_inner_size
+    channels = inner + 2 * shape.ssm_group_count * shape.ssm_state_size
+    yield "ssm_in.weight", (width, inner + channels + heads)
+    yield "ssm_conv1d.weight", (shape.ssm_conv_kernel, channels)
+    yield "ssm_conv1d.bias", (channels,)
+    yield "ssm_dt.bias", (heads,)
+    yield "ssm_a", (1, heads)
+    yield "ssm_d", (1, heads)
+    yield "ssm_norm.weight", (inner // shape.ssm_group_count, shape.ssm_group_count)
+    yield "ssm_out.weight", (inner, width)
+
+
 def _cross_attention_tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
     width = shape.embedding_length
     q_width, kv_width = shape.head_count * shape.head_dim, shape.head_count_kv * shape.head_dim
-    yield "attn_norm.weight", (width,)
     yield "cross_attn_q_proj.weight", (width, q_width)
     yield "cross_attn_k_proj.weight", (width, kv_width)
     yield "cross_attn_v_proj.weight", (width, kv_width)
@@ -197,15 +276,31 @@ def _cross_attention_tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...
 
 def _ffn_tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
     width, inner, experts = shape.embedding_length, shape.feed_forward_length, shape.expert_count
-    yield "ffn_norm.weight", (width,)
+    yield ("post_attention_norm" if shape.architecture in _WITH_POST_FOR_FFN_NORM else "ffn_norm") + ".weight", (width,)
     if shape.architecture in _WITH_POST_NORMS:
         yield "post_ffw_norm.weight", (width,)
+    if shape.architecture in _WITH_FUSED_MATRICES:
+        yield "ffn_up.weight", (width, 2 * inner)
+        yield "ffn_down.weight", (inner, width)
+        return
     if experts:
-        yield "ffn_gate_inp.weight", (width, experts)
-    suffix, more = ("_exps.weight", (experts,)) if experts else (".weight", ())
-    yield f"ffn_gate{suffix}", (width, inner, *more)
-    yield f"ffn_up{suffix}", (width, inner, *more)
-    yield f"ffn_down{suffix}", (inner, width, *more)
+        yield from _router_tensors(shape)
+    suffix, more = ("_exps", (experts,)) if experts else ("", ())
+    for part, rows, columns in (("gate", width, inner), ("up", width, inner), ("down", inner, width)):
+        yield f"ffn_{part}{suffix}.weight", (rows, columns, *more)
+        if shape.architecture == "gpt-oss":
+            yield f"ffn_{part}{suffix}.bias", (columns, *more)
+        if shared := shape.expert_shared_feed_forward_length:
+            yield f"ffn_{part}_shexp.weight", ((shared, width) if part == "down" else (width, shared))
+
+
+def _router_tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """What chooses the experts, and how much the shared one counts."""
+    yield "ffn_gate_inp.weight", (shape.embedding_length, shape.expert_count)
+    if shape.architecture == "gpt-oss":
+        yield "ffn_gate_inp.bias", (shape.expert_count,)
+    if shape.architecture == "qwen35moe":
+        yield "ffn_gate_inp_shexp.weight", (shape.embedding_length,)
 
 
 def _tensor_type(shape: Shape, quantization: str, block: int, name: str, ne: tuple[int, ...]) -> str:
@@ -221,7 +316,8 @@ def _tensor_type(shape: Shape, quantization: str, block: int, name: str, ne: tup
 def _allows_quantization(name: str, ne: tuple[int, ...]) -> bool:
     """Tell whether a tensor is stored in anything but F32. Source: llama-quant.cpp tensor_allows_quantization."""
     n_dims = max((i + 1 for i, n in enumerate(ne) if n > 1), default=1)  # ggml_n_dims: trailing ones do not count
-    return n_dims >= 2 and name.endswith("weight") and "_norm.weight" not in name and "ffn_gate_inp" not in name
+    kept = ("_norm.weight", "ffn_gate_inp", "ssm_conv1d")
+    return n_dims >= 2 and name.endswith("weight") and not any(part in name for part in kept)
 
 
 def _fit_rows(type_name: str, row_elements: int) -> str:
@@ -239,13 +335,16 @@ def _mixture_type(shape: Shape, quantization: str, block: int, name: str, ne: tu
     """Choose the type that the mixture gives this tensor. Source: llama-quant.cpp llama_tensor_get_type_impl."""
     default = QUANTIZATIONS[quantization].default_type
     if name == "output.weight" or (name == "token_embd.weight" and shape.tied_embeddings):
-        return "Q8_0" if default == "Q8_0" or ne[0] % tensor_type(default).block_elements else "Q6_K"
+        keeps = default in ("Q8_0", "MXFP4") or ne[0] % tensor_type(default).block_elements
+        return "Q8_0" if keeps else "Q6_K"
+    if quantization == "MXFP4_MOE":
+        return "MXFP4" if len(ne) > 2 and ne[2] > 1 else "Q8_0"
     kind = name.rsplit(".", 2)[-2]
-    if kind == "attn_v":
-        return _attn_v_type(shape, quantization, block)
+    if kind in ("attn_v", "attn_qkv"):
+        return _attn_v_type(shape, quantization, *_rank_among_values(shape, block))
     if kind == "attn_k":
         return "Q8_0" if shape.expert_count == 8 else default
-    if kind in ("ffn_down", "ffn_down_exps"):
+    if kind in ("ffn_down", "ffn_down_exps", "ffn_down_shexp"):
         return _ffn_down_type(shape, quantization, block)
     if kind == "attn_output":
         return _attn_output_type(shape, quantization)
@@ -268,20 +367,33 @@ def _is_70b(shape: Shape) -> bool:
     return shape.architecture == "qwen2" or (shape.architecture == "llama" and shape.head_count != shape.head_count_kv)
 
 
-def _attn_v_type(shape: Shape, quantization: str, block: int) -> str:
+def _rank_among_values(shape: Shape, block: int) -> tuple[int, int]:
+    """Which of the model's value matrices a block's is, from 0, and how many there are; a Mamba block has none.
+
+    Source: llama-quant.cpp i_attention_wv, n_attention_wv.
+    """
+    if shape.architecture != "granitehybrid":
+        return block, shape.block_count
+    with_values = [index for index in range(shape.block_count) if not shape.is_recurrent(index)]
+    return with_values.index(block), len(with_values)
+
+
+def _attn_v_type(shape: Shape, quantization: str, index: int, n_values: int) -> str:
     if shape.expert_count == 8:
         return "Q8_0"
-    many_heads = shape.head_count // shape.head_count_kv >= 4  # hparams.n_gqa()
+    # hparams.n_gqa() is that of the first block, and 0 where granitehybrid has no attention there.
+    no_heads = shape.architecture == "granitehybrid" and shape.is_recurrent(0)
+    many_heads = not no_heads and shape.head_count // shape.head_count_kv >= 4
     type_name = QUANTIZATIONS[quantization].default_type
     if quantization == "Q2_K":
         type_name = "Q4_K" if many_heads else "Q3_K"
     elif quantization == "Q3_K_M":
-        type_name = "Q5_K" if block < 2 else "Q4_K"
+        type_name = "Q5_K" if index < 2 else "Q4_K"
     elif quantization == "Q3_K_L" or (quantization in ("IQ4_NL", "IQ4_XS") and many_heads):
         type_name = "Q5_K"
-    elif quantization in ("Q4_K_M", "Q5_K_M") and _use_more_bits(block, shape.block_count):
+    elif quantization in ("Q4_K_M", "Q5_K_M") and _use_more_bits(index, n_values):
         type_name = "Q6_K"
-    elif quantization == "Q4_K_S" and block < 4:
+    elif quantization == "Q4_K_S" and index < 4:
         type_name = "Q5_K"
     return "Q5_K" if _is_70b(shape) and type_name in ("Q3_K", "Q4_K") else type_name
 

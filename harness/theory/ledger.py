@@ -51,7 +51,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What one context would take: llama.cpp's buffers, and the process around them (empty where no dry run could be made)."""
+    """What one context would take: llama.cpp's buffers, and the process around them (empty where no dry run could be made).
+
+    unknown names the causes that are not known, or only in part; remarks say why.
+    """
 
     spec: RunSpec
     lines: tuple[Line, ...]
@@ -59,6 +62,7 @@ class Forecast:
     interpreter_bytes: int | None = None
     flash_attn: bool | None = None
     remarks: tuple[str, ...] = ()
+    unknown: frozenset[str] = frozenset()
 
     @property
     def n_ctx(self) -> int:
@@ -74,9 +78,7 @@ class Forecast:
     @property
     def is_whole(self) -> bool:
         """Whether weights, cache and compute buffers are all known; a model without a cache has none to know."""
-        return any(line.cause == COMPUTE for line in self.lines) and not any(
-            remark.startswith(("weights", "KV cache:", "repacked")) and "plans" not in remark for remark in self.remarks
-        )
+        return any(line.cause == COMPUTE for line in self.lines) and not self.unknown
 
     @property
     def devices(self) -> tuple[str, ...]:

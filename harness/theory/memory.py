@@ -1,4 +1,4 @@
-"""What a model takes in memory, by cause and by device, from its header alone: weights, second copies, and the KV cache.
+"""What a model takes in memory, by cause and by device, from its header alone: weights, second copies, caches and states.
 
 Pure arithmetic, the same that llama.cpp does when it loads. Compute and output buffers depend on the graph; they come from a dry run
 (`harness.native.dry_run`). The rules are those of llama.cpp 0c1e570 (in llama-cpp-python 0.3.36).
@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 
 from harness.errors import HarnessError
 from harness.spec import RunSpec
+from harness.theory.attention import Attention, count_layers, describe_attention, loaded_tensors, round_context
 from harness.theory.gguf import Header, Tensor
-from harness.theory.kv_cache import KvGeometry, KvLayer, describe_kv_cache, read_count, read_per_layer
 from harness.theory.repack import CpuFeatures, Layout, find_layout, is_matrix_product, output_duplicate
+from harness.theory.settings import read_count, read_per_layer
 from harness.theory.tensor_types import tensor_type
 
 #: Causes, in the order in which a ledger lists them.
@@ -30,9 +31,6 @@ HOST = "CPU"
 
 #: Source: ggml/src/ggml-impl.h TENSOR_ALIGNMENT.
 _CPU_ALIGNMENT = 32
-#: A context is rounded up to this many tokens, and so is a windowed layer's cache.
-#: Source: llama-context.cpp llama_context::llama_context; llama-kv-cache-iswa.cpp.
-_CONTEXT_PAD = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +87,23 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """A cause that could not be worked out, or only in part, and why in a sentence."""
+
+    cause: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
-    """Lines that add up to a device's share, and remarks on what could not be worked out."""
+    """Lines that add up to a device's share, and what could not be worked out."""
 
     lines: tuple[Line, ...]
-    remarks: tuple[str, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        return tuple(gap.reason for gap in self.gaps)
 
     def on(self, device: str) -> int:
         return sum(line.size_bytes for line in self.lines if line.device == device)
@@ -103,19 +113,6 @@ class Prediction:
 
 
 # --- where layers go --------------------------------------------------------------------------------------------------
-
-
-def count_layers(header: Header) -> int:
-    """Count a model's layers without the output layer.
-
-    Raises
-    ------
-    HarnessError : the header does not state block_count, or beyond what llama.cpp takes.
-    """
-    n_layers = read_count(header, "block_count")
-    if n_layers is None or not 0 < n_layers <= 512:
-        raise HarnessError(f"{header.architecture}.block_count is {n_layers}, and llama.cpp takes 1 to 512")
-    return n_layers
 
 
 def place_layers(n_layers: int, n_gpu_layers: int, splits: Sequence[float]) -> tuple[int | None, ...]:
@@ -179,7 +176,7 @@ class _Use:
 def _list_uses(header: Header, features: CpuFeatures | None, n_layers: int) -> list[_Use]:
     everywhere = tuple(range(n_layers))
     uses = []
-    for tensor in header.tensors:
+    for tensor in loaded_tensors(header):
         layers = _find_layers(tensor.name, n_layers, everywhere)
         uses.append(_Use(tensor, layers, None if features is None else find_layout(tensor, features)))
     if duplicate := output_duplicate(header):
@@ -289,62 +286,32 @@ def _pad(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 
 
-# --- the KV cache -----------------------------------------------------------------------------------------------------
+# --- caches and states ------------------------------------------------------------------------------------------------
 
 
-def round_context(n_ctx: int) -> int:
-    """The cells that llama.cpp makes for a context of n_ctx tokens. Source: llama-context.cpp, GGML_PAD(n_ctx, 256)."""
-    return _pad(n_ctx, _CONTEXT_PAD)
-
-
-def window_cells(spec: RunSpec, window_tokens: int) -> int:
-    """The cells of a layer that looks back window_tokens.
-
-    Source: llama-kv-cache-iswa.cpp (size_swa); llama-context.cpp for n_batch and n_ubatch.
-    """
-    n_batch = min(spec.n_ctx, spec.n_batch)
-    n_ubatch = min(n_batch, spec.n_ubatch)
-    return _pad(min(round_context(spec.n_ctx), window_tokens + n_ubatch), _CONTEXT_PAD)
-
-
-def layer_cache_bytes(layer: KvLayer, geometry: KvGeometry, spec: RunSpec) -> int:
-    """The bytes of one layer's K and V.
+def price_cache(attention: Attention, spec: RunSpec, placement: Sequence[int | None], host: Host) -> list[Line]:
+    """Add up caches and states by device; they lie where their layer runs unless they are kept on the host.
 
     Raises
     ------
     HarnessError : llama.cpp refuses the cache type, because its blocks do not divide a head.
 
-    Source: llama-kv-cache.cpp llama_kv_cache::llama_kv_cache.
+    Source: llama-kv-cache.cpp, llama-memory-recurrent.cpp (offload, model.dev_layer).
     """
-    cells = round_context(spec.n_ctx)
-    if layer.windowed and geometry.window_tokens:
-        cells = window_cells(spec, geometry.window_tokens)
-    assert geometry.layers is not None
-    # Without flash attention V is stored transposed, and every layer's takes the room of the widest.
-    n_embd_v = max(item.n_embd_v for item in geometry.layers) if spec.flash_attn == "off" else layer.n_embd_v
-    total = 0
-    for name, n_embd, head in (("K", layer.n_embd_k, layer.head_k), ("V", n_embd_v, layer.head_v)):
-        kind = tensor_type(spec.type_k if name == "K" else spec.type_v)
-        if head % kind.block_elements:
-            raise HarnessError(
-                f"a {kind.name.lower()} {name} cache needs heads of a multiple of {kind.block_elements}, and this model's are "
-                f"of {head}; use -ct{name.lower()} f16"
-            )
-        total += _pad(n_embd // kind.block_elements * kind.block_bytes * cells, _CPU_ALIGNMENT)
-    return total
+    sizes: dict[tuple[str, str], int] = {}
 
-
-def price_cache(geometry: KvGeometry, spec: RunSpec, placement: Sequence[int | None], host: Host) -> list[Line]:
-    """Add up the cache by device; it lies where its layer runs unless it is kept on the host.
-
-    Source: llama-kv-cache.cpp (offload, model.dev_layer).
-    """
-    sizes: dict[str, int] = {}
-    for layer in geometry.layers or ():
-        home = None if spec.no_kv_offload else placement[layer.layer]
+    def add(cause: str, layer: int, *parts: int) -> None:
+        home = None if spec.no_kv_offload else placement[layer]
         device = HOST if home is None else host.devices[home].name
-        sizes[device] = sizes.get(device, 0) + layer_cache_bytes(layer, geometry, spec)
-    return [Line(KV, device, device, size) for device, size in sizes.items()]
+        alignment = _CPU_ALIGNMENT if home is None else host.devices[home].alignment
+        sizes[cause, device] = sizes.get((cause, device), 0) + sum(_pad(part, alignment) for part in parts)
+
+    for layer in attention.layers or ():
+        cells = attention.cells(layer, spec)
+        add(KV, layer.layer, *(row * cells for row in attention.row_bytes(layer, spec)))
+    for state in attention.states:
+        add(RECURRENT, state.layer, *state.parts_bytes)
+    return [Line(cause, device, device, size) for (cause, device), size in sizes.items()]
 
 
 # --- decoding ----------------------------------------------------------------------------------------------------------
@@ -365,11 +332,11 @@ def work_bytes(header: Header, spec: RunSpec, *, n_cells: int | None = None) -> 
     llama-graph.cpp build_attn_mha; llama-kv-cache.cpp get_n_kv (the padding).
     """
     n_tokens = min(spec.n_ctx, spec.n_batch, spec.n_ubatch)
-    used = read_count(header, "expert_used_count") or 1
+    used = max(read_per_layer(header, "expert_used_count", read_count(header, "block_count") or 0) or [1], default=1)
     largest = 0
-    for tensor in header.tensors:
+    for tensor in loaded_tensors(header):
         if len(tensor.shape) > 1 and is_matrix_product(tensor) and tensor_type(tensor.type_name).block_elements > 1:
-            rows = n_tokens * (used if "ffn_down_exps" in tensor.name else 1)
+            rows = n_tokens * (max(used, 1) if "ffn_down_exps" in tensor.name else 1)
             largest = max(largest, rows * tensor.shape[0] * 34 // 32)
     if n_cells is not None:
         heads = read_per_layer(header, "attention.head_count", read_count(header, "block_count") or 0) or [0]
@@ -381,7 +348,7 @@ def work_bytes(header: Header, spec: RunSpec, *, n_cells: int | None = None) -> 
 
 
 def predict_memory(header: Header, spec: RunSpec, host: Host) -> Prediction:
-    """Predict every buffer that follows from the header: weights, their second copies, the KV cache.
+    """Predict every buffer that follows from the header: weights, their second copies, caches and states.
 
     Raises
     ------
@@ -390,24 +357,23 @@ def predict_memory(header: Header, spec: RunSpec, host: Host) -> Prediction:
     host = _use_devices(spec, host)
     plan = WeightPlan(header, host)
     placement = place_layers(plan.n_layers, spec.n_gpu_layers, _splits(spec, host))
-    lines, remarks = plan.price(spec, placement), []
+    lines, gaps = plan.price(spec, placement), []
     if spec.split_mode in ("row", "tensor") and len(host.devices) > 1:
-        remarks.append(f"weights by device: {spec.split_mode} splits are not worked out, layers are shown as whole")
+        said = f"weights by device: {spec.split_mode} splits are not worked out, layers are shown as whole"
+        gaps.append(Gap(COPIED, said))
     if host.features is None:
-        remarks.append("repacked weights: what this CPU repacks is not known here")
+        gaps.append(Gap(REPACKED, "repacked weights: what this CPU repacks is not known here"))
     elif name := host.features.unknown_layouts:
-        remarks.append(
-            f"repacked weights: this llama.cpp was built with {name.title()}, whose layouts are not known here"
-        )
-    geometry = describe_kv_cache(header)
-    if geometry.layers is None:
-        remarks.append(f"KV cache: {geometry.reason}")
-    else:
-        try:
-            lines += price_cache(geometry, spec, placement, host)
-        except HarnessError as error:
-            remarks.append(f"KV cache: {error}")
-    return Prediction(tuple(lines), tuple(remarks))
+        said = f"repacked weights: this llama.cpp was built with {name.title()}, whose layouts are not known here"
+        gaps.append(Gap(REPACKED, said))
+    attention = describe_attention(header)
+    try:
+        lines += price_cache(attention, spec, placement, host)
+        if attention.layers is None:
+            gaps.append(Gap(KV, f"KV cache: {attention.reason}"))
+    except HarnessError as error:
+        gaps.append(Gap(KV, f"KV cache: {error}"))
+    return Prediction(tuple(lines), tuple(gaps))
 
 
 def _use_devices(spec: RunSpec, host: Host) -> Host:
@@ -450,12 +416,14 @@ def price_layers(header: Header, spec: RunSpec, host: Host, device: DeviceRules)
     HarnessError : as `predict_memory`; the cache of this architecture is not known, or it cannot have this type.
     """
     alone = replace(host, devices=(device,), splits=(1.0,))
-    plan, geometry = WeightPlan(header, alone), describe_kv_cache(header)
+    plan, attention = WeightPlan(header, alone), describe_attention(header)
+    if attention.layers is None:
+        raise HarnessError(f"the cache of {header.architecture} is not known: {attention.reason}")
     prices = []
     for n_gpu_layers in range(plan.n_layers + 2):
         placement = place_layers(plan.n_layers, n_gpu_layers, (1.0,))
         weights = Prediction(tuple(plan.price(spec, placement)))
-        cache = Prediction(tuple(price_cache(geometry, spec, placement, alone)))
+        cache = Prediction(tuple(price_cache(attention, spec, placement, alone)))
         prices.append(
             LayerPrice(n_gpu_layers, weights.on(device.name), cache.on(device.name), weights.on(HOST) + cache.on(HOST))
         )

@@ -15,20 +15,24 @@ from dataclasses import dataclass
 
 from harness.spec import RunSpec
 from harness.theory.anatomy import describe_model
+from harness.theory.attention import count_layers
 from harness.theory.gguf import Header
 from harness.theory.memory import Host, device_rules, predict_memory
+from harness.theory.roofline import read_weights
 from harness.units import MIB
 
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """A model as offloading sees it. layer_bytes[i] are the weights of layer i, expert_bytes[i] the experts' share of them.
+    """A model as offloading sees it. layer_bytes[i] are the weights of layer i, expert_bytes[i] the experts' share of them, and
+    read_bytes[i] what one token reads of them.
 
     output_bytes is what the output layer needs on a device: its own matrix, or a copy of the token embeddings where they are shared.
     """
 
     layer_bytes: tuple[int, ...]
     expert_bytes: tuple[int, ...]
+    read_bytes: tuple[int, ...]
     output_bytes: int
     header: Header
 
@@ -44,8 +48,8 @@ class Blocks:
     def work(self, n_gpu_layers: int) -> float:
         """Share (0…1) of the weights that a token reads which `n_gpu_layers` moves to the device."""
         moved = self._moved_layers(n_gpu_layers)
-        total = sum(self.layer_bytes) + self.output_bytes
-        return (sum(self.layer_bytes[i] for i in moved) + self.output_bytes * (n_gpu_layers > 0)) / max(total, 1)
+        total = sum(self.read_bytes) + self.output_bytes
+        return (sum(self.read_bytes[i] for i in moved) + self.output_bytes * (n_gpu_layers > 0)) / max(total, 1)
 
     def _moved_layers(self, n_gpu_layers: int) -> range:
         return range(max(self.n_layers + 1 - n_gpu_layers, 0), self.n_layers)
@@ -59,12 +63,19 @@ def describe_blocks(header: Header) -> Blocks:
     HarnessError : the header has a value that llama.cpp would refuse too.
     """
     anatomy = describe_model(header)
+    n_layers, skipped = count_layers(header), set(anatomy.attention.skipped)
+    loaded = {layer.layer: layer for layer in anatomy.layers if layer.layer not in skipped}
+    read = [0] * n_layers
+    for weight in read_weights(header):
+        if (block := weight.block) is not None and block < n_layers:
+            read[block] += round(weight.size_bytes)
     sizes = {tensor.name: tensor.size_bytes for tensor in header.tensors}
     own_output = sum(size for name, size in sizes.items() if name.startswith(("output", "cls")))
     shared = sizes.get("token_embd.weight", 0) if anatomy.tied_output else 0
     return Blocks(
-        layer_bytes=tuple(layer.size_bytes for layer in anatomy.layers),
-        expert_bytes=tuple(layer.by_part.get("experts", 0) for layer in anatomy.layers),
+        layer_bytes=tuple(loaded[i].size_bytes if i in loaded else 0 for i in range(n_layers)),
+        expert_bytes=tuple(loaded[i].by_part.get("experts", 0) if i in loaded else 0 for i in range(n_layers)),
+        read_bytes=tuple(read),
         output_bytes=own_output + shared,
         header=header,
     )

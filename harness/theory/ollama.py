@@ -16,9 +16,9 @@ from typing import Protocol
 
 from harness.catalog import Shape
 from harness.errors import HarnessError, UsageError
-from harness.theory.anatomy import read_count
 from harness.theory.gguf import ArrayValue, Header
 from harness.theory.layout import tensor_table
+from harness.theory.settings import read_count
 from harness.theory.tensor_types import TENSOR_TYPES, tensor_type
 from harness.units import MIB
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.theory.gguf import Header, Tensor
-from harness.theory.kv_cache import name_set
+from harness.theory.settings import name_set
 from harness.theory.tensor_types import TENSOR_TYPES
 
 #: Names of llama.cpp's buffer types for such weights, as its log has them.

@@ -47,8 +47,8 @@ def work_out_need(cost: Cost, n_ctx: int, *, on_gpu: bool) -> Need:
     """
     rows = min(n_ctx, N_UBATCH)
     return Need(
-        weights_bytes=cost.read_bytes if on_gpu and not cost.is_estimate else cost.size_bytes,
-        cache_bytes=None if cost.kv_bytes_per_token is None else n_ctx * cost.kv_bytes_per_token,
+        weights_bytes=cost.memory_bytes - (cost.input_bytes if on_gpu and not cost.is_estimate else 0),
+        cache_bytes=cost.cache_bytes(n_ctx),
         compute_bytes=4 * rows * (cost.n_vocab + 2 * cost.n_embd),
         device_bytes=DEVICE_BYTES if on_gpu else 0,
     )
@@ -69,5 +69,6 @@ def count_layers_that_fit(cost: Cost, n_ctx: int, vram_bytes: int) -> int:
     if need.total_bytes <= vram_bytes:
         return cost.n_layers + 1
     room = vram_bytes - need.device_bytes - need.compute_bytes
-    per_layer = cost.block_bytes + (need.cache_bytes or 0) / cost.n_layers
+    in_blocks = cost.memory_bytes - cost.input_bytes - cost.output_bytes
+    per_layer = (in_blocks + (need.cache_bytes or 0)) / cost.n_layers
     return max(min(int(room / per_layer), cost.n_layers), 0)

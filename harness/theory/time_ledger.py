@@ -11,13 +11,13 @@ import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.spec import RunSpec
-from harness.theory.anatomy import read_count
+from harness.theory.attention import describe_attention
 from harness.theory.gguf import Header
-from harness.theory.kv_cache import describe_kv_cache
+from harness.theory.roofline import read_weights
 
 #: History of the line format of kind "time-ledger". 1 (2026-11): first.
 SCHEMA = 1
@@ -163,17 +163,12 @@ def _classify_product(base: str, source: str) -> str:
 
 def weights_by_role(header: Header) -> dict[str, int]:
     """Bytes of matrices that one token reads, by role: of experts only those that it visits; a tied output reads the embeddings."""
-    n_experts, n_used = read_count(header, "expert_count") or 0, read_count(header, "expert_used_count") or 0
     found: dict[str, int] = defaultdict(int)
-    names = {tensor.name for tensor in header.tensors}
-    for tensor in header.tensors:
-        role = classify_tensor(tensor.name)
-        if tensor.name == "token_embd.weight" and "output.weight" not in names:
-            role = "output head"
-        if role is None or role in _WITHOUT_BYTES:
-            continue
-        share = (n_used, n_experts) if "_exps" in tensor.name and 0 < n_used < n_experts else (1, 1)
-        found[role] += tensor.size_bytes * share[0] // share[1]
+    for read in read_weights(header):
+        # What is looked up has no role, and of it only a tied output is read.
+        role = classify_tensor(read.tensor.name) or "output head"
+        if role not in _WITHOUT_BYTES:
+            found[role] += int(read.size_bytes)
     return dict(found)
 
 
@@ -181,24 +176,31 @@ def weights_by_role(header: Header) -> dict[str, int]:
 class TokenReads:
     """What a token reads from memory, by the model's header: bytes of matrices by role, and of a cached token by cache type.
 
-    A cached token's bytes are None where they are not known; window_tokens is what a sliding window leaves of the cache (None: all).
+    A cached token's bytes are None where they are not known; windowed_bytes are those of the layers that look back window_tokens only
+    (empty in records of before, where beyond the window nothing is known).
     """
 
     weights_bytes: Mapping[str, int]
     cache_bytes: Mapping[str, int | None]
     window_tokens: int | None = None
+    windowed_bytes: Mapping[str, int | None] = field(default_factory=dict)
+
+    def attention_bytes(self, n_cells: int, cache_type: str) -> int | None:
+        """Bytes that one token's attention reads with n_cells tokens in the cache; None where it is not known."""
+        per_token, window = self.cache_bytes.get(cache_type), self.window_tokens
+        if per_token is None:
+            return None
+        if window is None or n_cells <= window:
+            return per_token * n_cells
+        windowed = self.windowed_bytes.get(cache_type)
+        return None if windowed is None else (per_token - windowed) * n_cells + windowed * window
 
     def touched_bytes(self, n_cells: int, cache_type: str) -> dict[str, int | None]:
         """Bytes that one token must read from memory, by role: weights, and for the attention the n_cells tokens in the cache.
 
-        Activations are left out: they stay in the CPU's caches. None where it is not known (a cache of another kind, or one that a
-        sliding window cuts).
+        Activations are left out: they stay in the CPU's caches.
         """
-        per_token = self.cache_bytes.get(cache_type)
-        cut = per_token is None or (self.window_tokens is not None and n_cells > self.window_tokens)
-        found: dict[str, int | None] = {**self.weights_bytes}
-        found["attention"] = None if cut or per_token is None else per_token * n_cells
-        return found
+        return {**self.weights_bytes, "attention": self.attention_bytes(n_cells, cache_type)}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -206,14 +208,19 @@ class TokenReads:
             "weights_bytes": dict(self.weights_bytes),
             "cache_bytes": dict(self.cache_bytes),
             "window_tokens": self.window_tokens,
+            "windowed_bytes": dict(self.windowed_bytes),
         }
 
 
 def count_reads(header: Header, cache_types: Iterable[str]) -> TokenReads:
     """What a token of a model reads, with caches of these types."""
-    kv = describe_kv_cache(header)
+    attention = describe_attention(header)
+    costs = {kind: attention.cost(kind) for kind in cache_types}
     return TokenReads(
-        weights_by_role(header), {kind: kv.bytes_per_token(kind) for kind in cache_types}, kv.window_tokens
+        weights_by_role(header),
+        {kind: attention.bytes_per_token(kind) for kind in costs},
+        attention.window_tokens,
+        {kind: None if cost is None else cost.windowed_bytes_per_token for kind, cost in costs.items()},
     )
 
 
@@ -584,9 +591,18 @@ def _fit_caches(blocks: Sequence[Mapping[str, Any]], reads: TokenReads) -> Itera
         if block["variant"] == "bare" and kept:
             rounds[block["cache"]][block["round"]].append((block["depth"], statistics.median(kept)))
     for cache_type, found in rounds.items():
-        fit = fit_depth(found.values(), cache_type, reads.cache_bytes.get(cache_type))
+        depths = [depth for points in found.values() for depth, _ in points]
+        fit = fit_depth(found.values(), cache_type, _count_growth(reads, cache_type, min(depths), max(depths)))
         if fit is not None:
             yield fit
+
+
+def _count_growth(reads: TokenReads, cache_type: str, low: int, high: int) -> int | None:
+    """Bytes that a cached token adds to each token's reading, on average between two depths; None where it is not known."""
+    if low == high or reads.window_tokens is None or high <= reads.window_tokens:
+        return reads.cache_bytes.get(cache_type)
+    first, last = (reads.attention_bytes(depth, cache_type) for depth in (low, high))
+    return None if first is None or last is None else round((last - first) / (high - low))
 
 
 def _summarize_loads(events: Sequence[Mapping[str, Any]]) -> Iterable[LoadTime]:

@@ -35,7 +35,9 @@ class Fault:
 
     status answers with an error code and headers; cut_at ends the connection after so many bytes of the body; flip_at changes one byte
     of the file; announce adds to the length that is told, extra sends more than was told; slow_s rests before each 64 KiB;
-    no_ranges ignores ranges; no_etag tells none; gate is waited for after cut_at bytes instead of cutting.
+    no_ranges ignores ranges; no_etag tells none; gate is waited for after cut_at bytes instead of cutting. say replaces headers of the
+    answer, or leaves those out that it maps to None; body replaces a small answer. drip_s rests before every single byte: of the
+    body, or with drip_head of everything behind the status line.
     """
 
     where: str
@@ -52,6 +54,11 @@ class Fault:
     wrong_range: bool = False
     no_etag: bool = False
     gate: threading.Event | None = None
+    say: dict[str, str | None] = field(default_factory=dict)
+    body: bytes | None = None
+    drip_s: float = 0.0
+    drip_head: bool = False
+    no_if_range: bool = False
 
 
 @dataclass
@@ -76,6 +83,8 @@ class Hub:
         self.digests: dict[tuple[str, str], str] = {}
         self.tokens: dict[str, str] = {}  # repository → the token that may read it
         self.gated: set[str] = set()
+        self.revisions: dict[str, set[str]] = {}  # names beside main and the commit
+        self.prefix = ""  # what stands before every path, as at a mirror
         self.faults: list[Fault] = []
         self.asked: list[Asked] = []
         self._lock = threading.Lock()
@@ -208,14 +217,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(self.fault.status, {"error": "a fault"}, self.fault.headers)
             return
         parts = urlsplit(self.path)
-        path = unquote(parts.path)
+        path = unquote(parts.path).removeprefix(self.hub.prefix)
         if self.name == "store":
             self._serve_store(path, parse_qs(parts.query))
         elif path == "/api/agent-harnesses":
             self._say(200, {"standardEnvVars": [], "harnesses": {}})  # asked once a day, for the user agent
-        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/(revision|tree|paths-info)/([^/]+)", path):
+        elif match := re.fullmatch(
+            r"/api/models/([^/]+/[^/]+)/(revision|tree|paths-info)/(refs/pr/[0-9]+|[^/]+)", path
+        ):
             self._serve_api(*match.groups())
-        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/(refs/pr/[0-9]+|[^/]+)/(.+)", path):
             self._serve_resolve(*match.groups())
         elif match := re.fullmatch(r"/plain/([^/]+/[^/]+)/(.+)", path):
             self._send_file(*match.groups())  # any other server: no redirection, no digests
@@ -242,7 +253,7 @@ class _Handler(BaseHTTPRequestHandler):
                 status, {}, {"X-Error-Code": "GatedRepo", "X-Error-Message": f"Access to {repository} is restricted."}
             )
             return True
-        if revision not in ("main", hub.commit(repository)):
+        if revision not in ("main", hub.commit(repository), *hub.revisions.get(repository, ())):
             self._say(404, {}, {"X-Error-Code": "RevisionNotFound", "X-Error-Message": f"Invalid rev id: {revision}"})
             return True
         return False
@@ -309,7 +320,7 @@ class _Handler(BaseHTTPRequestHandler):
         size = hub.size(repository, name)
         match = re.fullmatch(r"bytes=([0-9]+)-([0-9]*)", self.headers.get("Range") or "")
         etag = f'"{hub.digests[repository, name]}"'
-        if fault.no_ranges or (self.headers.get("If-Range") or etag) != etag:
+        if fault.no_ranges or (not fault.no_if_range and (self.headers.get("If-Range") or etag) != etag):
             match = None
         start, stop = (int(match[1]), min(int(match[2] or size), size - 1) + 1) if match else (0, size)
         if start >= size and match:
@@ -347,12 +358,25 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _write(self, piece: bytes) -> bool:
         try:
-            self.wfile.write(piece)
+            if self.fault.drip_s and not self.fault.drip_head:
+                self._drip(piece)
+            else:
+                self.wfile.write(piece)
         except OSError:
             self.close_connection = True
             return False
         self.asked.sent_bytes += len(piece)
         return True
+
+    def _drip(self, data: bytes) -> None:
+        """Send byte after byte with rests, for a bounded time."""
+        end = time.monotonic() + IDLE_S
+        for index in range(len(data)):
+            self.wfile.write(data[index : index + 1])
+            self.wfile.flush()
+            time.sleep(self.fault.drip_s)
+            if time.monotonic() > end:
+                raise OSError("enough")
 
     def _hang_up(self) -> None:
         self.close_connection = True
@@ -361,18 +385,26 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
 
     def _say(self, status: int, data: object, headers: dict[str, str] | None = None) -> None:
-        body = json.dumps(data).encode()
+        body = self.fault.body if self.fault.body is not None else json.dumps(data).encode()
         self._send_head(
             status, {"Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}
         )
         if self.command != "HEAD":
             with contextlib.suppress(OSError):
-                self.wfile.write(body)
+                (self._drip if self.fault.drip_s else self.wfile.write)(body)
 
     def _send_head(self, status: int, headers: dict[str, str]) -> None:
         self.asked.status = status
         self.send_response(status)
+        said = {key.lower(): value for key, value in self.fault.say.items()}
         for key, value in headers.items():
-            self.send_header(key, value)
+            if key.lower() not in said:
+                self.send_header(key, value)
+        for key, replaced in said.items():
+            if replaced is not None:
+                self.send_header(key, replaced)
         with contextlib.suppress(OSError):
+            if self.fault.drip_s and self.fault.drip_head:
+                self.flush_headers()
+                self._drip(b"X-Slow: " + b"x" * 60_000)
             self.end_headers()

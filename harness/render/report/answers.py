@@ -51,7 +51,7 @@ def _show_roof(roof: Roof, under: Sequence[UnderRoof]) -> list[Part]:
     rows: list[list[Cell | str]] = [
         [
             f"{item.model} {item.quantization}{' (synthetic)' if item.is_synthetic else ''}",
-            item.test,
+            ", ".join((item.test, *item.settings)),
             Cell(format_rate(item.rate_tok_per_s), item.rate_tok_per_s),
             Cell(format_rate(item.roof_tok_per_s), item.roof_tok_per_s),
             Cell(f"{item.share:.0%}" + above.mark([_ABOVE] if item.share > TOO_MUCH else []), item.share),

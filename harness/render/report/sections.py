@@ -52,8 +52,8 @@ def tell_summary(material: Material) -> Sequence[Part]:
 def _count_things(material: Material) -> str:
     names = {material.model_name(record) for record in material.records}
     names |= {material.model_name(run) for run in material.texts if run.model}
-    parts = [_number(len(material.records), "measured cell"), _number(len(material.texts), "written text")]
-    counted = " and ".join(part for part in parts if not part.startswith("no "))
+    things = {"measured cell": len(material.records), "written text": len(material.texts)}
+    counted = " and ".join(_number(count, noun) for noun, count in things.items() if count)
     where = _number(len(material.machines), "machine")
     if not counted:
         return f"There are {_number(len(material.lines), 'line')} of other kinds from {where}, and no measured cell."
@@ -62,7 +62,7 @@ def _count_things(material: Material) -> str:
 
 def _tell_best(material: Material, kind: str) -> str | None:
     """The quickest record of pure prompt processing or generation, with its interval and what it was."""
-    wanted = [cell for cell in material.cells if _pure_kind(cell.record) == kind and not cell.record.failure]
+    wanted = [cell for cell in material.cells if cell.record.asked.kind == kind and not cell.record.failure]
     if not wanted:
         return None
     # What is not to be trusted is told only where there is nothing else.
@@ -142,7 +142,7 @@ def show_speeds(material: Material) -> Sequence[Part]:
     table = Table(["machine", *headers] if several else headers, rows, footnotes.texts())
     charts: list[Part] = []
     for kind, title in (("pp", "Prompt processing"), ("tg", "Text generation")):
-        pure = [cell for cell in cells if _pure_kind(cell.record) == kind]
+        pure = [cell for cell in cells if cell.record.asked.kind == kind]
         chosen = _speaking(pure)
         if chosen:
             charts.append(_speed_chart(material, chosen[-MAX_BARS:], title))
@@ -281,7 +281,7 @@ def _layer_row(material: Material, cell: Digest, settings: Sequence[str], severa
 def _layer_charts(material: Material, curves: Sequence[Sequence[Digest]], settings: Sequence[str]) -> list[Chart]:
     charts = []
     for kind, title in (("pp", "Prompt processing"), ("tg", "Text generation")):
-        chosen = [curve for curve in curves if len(curve) > 1 and _pure_kind(curve[0].record) == kind]
+        chosen = [curve for curve in curves if len(curve) > 1 and curve[0].record.asked.kind == kind]
         if chosen:
             charts.append(_layer_chart(material, chosen, title, settings))
     return charts
@@ -486,12 +486,6 @@ def _number(count: int, noun: str) -> str:
 
 def _is_synthetic(record: Record) -> bool:
     return record.model is not None and record.model.is_synthetic
-
-
-def _pure_kind(record: Record) -> str:
-    """pp, tg or neither."""
-    asked = record.asked
-    return "" if asked.n_prompt and asked.n_gen else "pp" if asked.n_prompt else "tg"
 
 
 def _interval(summary: Summary) -> str:

@@ -1,0 +1,127 @@
+"""What the commands show and ask. Nothing else writes to the terminal, so nothing else has to know what does harm there, how wide it
+is, or what to do when nobody reads.
+
+What is shown goes to stdout, what is said beside it to stderr. When stdout is lost (its reader has gone, its disk is full, it was
+closed from the start), a command goes on: what it measured is kept, and at the end one sentence says what was not shown.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import IO, Any
+
+import click
+
+from harness import harmless
+from harness.errors import HarnessError
+from harness.render import page
+
+#: Why stdout is lost, while it is.
+_lost: OSError | None = None
+
+
+def show(text: str = "", *, nl: bool = True) -> None:
+    """Show a result on stdout."""
+    _write(harmless.lines(text), nl)
+
+
+def show_piece(text: str) -> None:
+    """Show a piece of generated text as it comes."""
+    _write(harmless.prose(text), False)
+
+
+def tell(text: str = "", *, nl: bool = True) -> None:
+    """Say something beside the result, on stderr."""
+    _say(harmless.lines(text), nl)
+
+
+def complain(sentence: str) -> None:
+    """Say a sentence on stderr, where results do not go."""
+    _say(f"harness: {harmless.line(sentence)}", True)
+
+
+def tell_status(text: str) -> None:
+    """Replace the line that says what is being done, on a terminal; nothing clears it."""
+    if is_watched():
+        _say(f"\r\x1b[K{page.cut(text, page.width() - 1)}", False)
+
+
+def is_watched() -> bool:
+    """Whether somebody may look at stderr while a command runs."""
+    return sys.stderr.isatty()
+
+
+def confirm(question: str) -> bool:
+    """Ask whether to do it.
+
+    Raises
+    ------
+    click.Abort : Ctrl-C, or the end of an input that nobody types at.
+    """
+    return click.confirm(harmless.line(question))
+
+
+def columns() -> int:
+    """Columns to lay pages out in: COLUMNS, else the terminal's, else 80. `page.of_width` bounds them."""
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isascii() and asked.isdigit() and int(asked) > 0:
+        return int(asked)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or page.USUAL
+    except (OSError, ValueError, AttributeError):  # no terminal, no file behind it, or closed
+        return page.USUAL
+
+
+def is_output_lost() -> bool:
+    """Whether nobody will see what is shown from now on."""
+    return _lost is not None
+
+
+def lose_output(error: OSError) -> None:
+    """Take note that stdout cannot be written, and keep the interpreter from finding it out once more."""
+    global _lost
+    _lost = _lost or error
+    silence(sys.stdout)
+
+
+def account_for_output(code: int) -> int:
+    """Say what became of stdout if it is lost, and return the exit code: that of the command, whose success becomes a failure.
+
+    A reader that has had enough, as `head` has, is nobody's failure.
+    """
+    if _lost is None:
+        return code
+    if _lost.errno == errno.EPIPE:
+        complain("Whoever read the output has gone; the rest of it was not shown.")
+        return code
+    complain(f"The output cannot be written ({(_lost.strerror or str(_lost)).lower()}); it was not shown.")
+    return code or HarnessError.exit_code
+
+
+def silence(stream: IO[Any] | None) -> None:
+    """Send what a stream still holds nowhere."""
+    try:
+        if stream is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except (OSError, ValueError):
+        pass
+
+
+def _write(text: str, nl: bool) -> None:
+    if _lost is not None:
+        return
+    try:
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, "it is closed")
+        click.echo(text, nl=nl)
+    except OSError as error:
+        lose_output(error)
+
+
+def _say(text: str, nl: bool) -> None:
+    try:
+        click.echo(text, nl=nl, err=True)
+    except OSError:
+        silence(sys.stderr)
