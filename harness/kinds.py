@@ -6,6 +6,7 @@ kind that is not known here, from a later version, is kept as such if it says wh
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from harness.stats import Digest
 from harness.text_run import TextRun
 from harness.theory import time_ledger
 from harness.theory.ledger import Row
-from harness.theory.time_ledger import TimeLedger, build_ledger
+from harness.theory.time_ledger import TimeLedger, TokenReads, build_ledger
 
 #: Histories of the formats that have no module of their own below this floor.
 #: overhead 1, ollama-comparison 1, parity 1 (2026-11): first.
@@ -83,8 +84,55 @@ class TimedQuestion:
 
 
 @dataclass(frozen=True, slots=True)
+class TimedBlock:
+    """Some tokens of one variant, timed without a break; of an observed block, the times of each kind of node too."""
+
+    depth: int
+    cache: str
+    variant: str
+    round: int
+    token_ns: tuple[int, ...]
+    parts_ns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    node_ns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    node_count: Mapping[str, int] = field(default_factory=dict)
+    outside_ns: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TimedLoad:
+    """One load of the model, cold or warm."""
+
+    state: str
+    mmap: str
+    load_ns: int
+    context_ns: int
+    first_token_ns: int
+    second_token_ns: int
+    resident_share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimedApplication:
+    """Tokens as an application generates them, on one of the steps from the bench to it."""
+
+    variant: str
+    token_ns: tuple[int, ...]
+    parts_ns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    calls: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TimedCopies:
+    """What small things take."""
+
+    logits_copy_ns: tuple[int, ...] = ()
+    call_ns: tuple[int, ...] = ()
+    dispatch_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TimeLine:
-    """A line of kind ``time-ledger``: what surrounds the raw times."""
+    """A line of kind ``time-ledger``: raw times and what surrounds them."""
 
     asked: TimedQuestion
     model: TimedFile
@@ -95,6 +143,11 @@ class TimeLine:
     cautions: tuple[Caution, ...] = ()
     roof_bytes_per_s: PositiveNumber | None = None
     failure: str | None = None
+    blocks: tuple[TimedBlock, ...] = ()
+    loads: tuple[TimedLoad, ...] = ()
+    applications: tuple[TimedApplication, ...] = ()
+    copies: TimedCopies | None = None
+    reads: TokenReads | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +245,10 @@ class Kind:
 
 def _read_memory_line(values: Mapping[str, Any]) -> MemoryLine:
     """Such a line holds what matters to memory of the cell that was asked for, and neither its model nor its test."""
-    return decode(MemoryLine, {**values, "asked": {"model": "", "n_prompt": 1, **(values.get("asked") or {})}})
+    asked = values.get("asked") or {}
+    if not isinstance(asked, Mapping):
+        raise Malformed("is no object", "asked")
+    return decode(MemoryLine, {**values, "asked": {"model": "", "n_prompt": 1, **asked}})
 
 
 def _read_time_record(values: Mapping[str, Any]) -> TimeRecord:
@@ -202,6 +258,9 @@ def _read_time_record(values: Mapping[str, Any]) -> TimeRecord:
         ledger = build_ledger(values, roof_bytes_per_s=line.roof_bytes_per_s)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise Malformed(f"holds times that do not add up to a ledger ({type(error).__name__}: {error})") from None
+    line = dataclasses.replace(
+        line, blocks=(), loads=(), applications=(), copies=None
+    )  # all that is shown of them is in the ledger
     beside = {name: value for name, value in values["asked"].items() if name != "spec"}
     return TimeRecord(line, ledger, json.dumps(beside, sort_keys=True))
 

@@ -349,7 +349,7 @@ def test_a_time_ledger_has_parts_operations_cache_loads_and_the_gap(measured):
     page = Text(render_report(material([line])))
     ledger = build_ledger(line, read_header(BytesSource(llama_like().build())), 5e9)
     assert "Not shown" not in page.text
-    assert "tiny.gguf (synthetic)" in page.text
+    assert "tiny (synthetic)" in page.text
     for depth in ledger.depths:
         assert f"{format_duration(depth.bare.median_ns)}" in page.text
     operation = next(one for one in ledger.depths[-1].operations if one.bandwidth_bytes_per_s)
