@@ -13,6 +13,7 @@ from harness.sources.gguf_file import read_file_header
 from harness.spec import RunSpec
 from harness.theory.gguf import Header
 from harness.theory.kinds import Question, refuse, suit_cells
+from harness.theory.settings import read_count, tell_untrained
 
 
 def read_for(path: str | os.PathLike[str], question: Question, label: str | None = None) -> Header | None:
@@ -60,6 +61,7 @@ def suit(cells: Sequence[RunSpec], options: Mapping[str, Any], *, quietly: bool 
             continue
         found = suit_cells(header, own, asked, pathlib.Path(model).name)
         suited += found.cells
-        for note in () if quietly else found.notes:
+        untrained = tell_untrained(read_count(header, "context_length"), (cell.n_ctx for cell in found.cells))
+        for note in () if quietly else (*found.notes, *([untrained] if untrained else [])):
             complain(f"note: {note}.")
     return suited

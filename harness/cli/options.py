@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
 import pathlib
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,7 +32,7 @@ class Values(click.ParamType):
 
 
 class Amount(click.ParamType):
-    """A number with a unit, as bytes, bytes a second or operations a second."""
+    """A number with a unit, as bytes, bytes a second or operations a second; name is an example, ending what may stand behind."""
 
     def __init__(self, name: str, ending: str = "") -> None:
         self.name, self._ending = name, ending
@@ -40,14 +40,29 @@ class Amount(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        text = re.sub(self._ending + "$", "", value.strip(), flags=re.IGNORECASE) if self._ending else value
         try:
-            amount = parse_size(text)
-        except ValueError:
-            self.fail(f"{value!r} is not an amount such as {self.name}", param, ctx)
-        if amount <= 0:
-            self.fail(f"{value!r} is not above zero", param, ctx)
-        return amount
+            return parse_size(value, example=self.name, ending=self._ending)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Number(click.FloatRange):
+    """A finite number within bounds: not-a-number and infinity compare with nothing, so click's own range takes them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
+#: The longest time that anything is told to wait or to take, in s: some four months.
+MAX_S = 10.0**7
+
+cell_timeout_option = click.option(
+    "--cell-timeout", "cell_timeout_s", type=Number(0, MAX_S, min_open=True), metavar="S",
+    help="End a cell that takes longer, with its load.",
+)  # fmt: skip
 
 
 class Pair(click.ParamType):

@@ -18,6 +18,7 @@ from harness.roof import Roof
 from harness.spec import CACHE_TYPES, MAX_TOKENS
 from harness.theory.gguf import Header
 from harness.theory.roofline import Cost
+from harness.theory.settings import tell_untrained
 
 _EXAMPLES = """
 \b
@@ -119,6 +120,7 @@ def command(**options: Any) -> None:
         return
     cost, remarks = _find_cost(catalog, options)
     options["n_ctx"] = options["n_ctx"] or max(DEFAULT_N_CTX, options["n_depth"])
+    remarks = (*remarks, tell_untrained(cost.n_ctx_train, [options["n_ctx"]]) or "")
     question = Question(
         cost=cost,
         **{name: options[name] for name in ("n_ctx", "n_depth", "vram_bytes", "memory_bytes", "host")},
@@ -239,7 +241,8 @@ def answer_here(own_records: Own, question: Question, machines: Sequence[Machine
 
     from harness.answers.prediction import OwnMachine, predict_own
     from harness.answers.rates import is_shared, name_host
-    from harness.machine import available_memory_bytes, describe_machine
+    from harness.host_memory import available_memory_bytes
+    from harness.machine import describe_machine
     from harness.roof import ARITHMETIC, READING, reading_for
 
     measured, roof = own_records.measured, own_records.roof

@@ -15,7 +15,7 @@ from harness.cli.keeper import Keeper
 from harness.cli.options import results_option, save_option
 from harness.cli.writing import say, writing_options
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError, UsageError
-from harness.machine import available_memory_bytes
+from harness.host_memory import available_memory_bytes
 from harness.text_run import REFERENCE_PROMPT, TextRequest, TextRun, text_run_to_json
 from harness.theory.kinds import Question
 from harness.units import format_gb

@@ -21,6 +21,7 @@ from harness.cli.keeper import Keeper
 from harness.cli.options import (
     MODEL_HELP,
     axes,
+    cell_timeout_option,
     flatten,
     length_options,
     measured_options,
@@ -32,6 +33,7 @@ from harness.cli.options import (
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
 from harness.cli.progress import Progress, byte_bar
 from harness.cli.writing import say
+from harness.cpus import choose_threads
 from harness.devices import Survey, explain_absence, survey_devices
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, HarnessError, NativeError, StoreError, UsageError
 from harness.layer_row import LayerRow
@@ -48,7 +50,7 @@ from harness.layers import (
     measure_wire,
     recall,
 )
-from harness.machine import count_physical_cores, machine_slug
+from harness.machine import machine_slug
 from harness.overhead import find_model, plan_compute
 from harness.render.layers import Page, describe_wire, export_rows, flag_lines, render_rows, wrap
 from harness.sources.gguf_file import read_file_header
@@ -102,10 +104,7 @@ Examples:
 @theme_option
 @save_option
 @results_option
-@click.option(
-    "--cell-timeout", "cell_timeout_s", type=click.FloatRange(0, min_open=True), metavar="S",
-    help="End a cell that takes longer, with its load.",
-)  # fmt: skip
+@cell_timeout_option
 def command(models: Sequence[str], **options: Any) -> None:
     """Measure speed and memory over the number of layers on the GPU, or find the best number.
 
@@ -125,7 +124,7 @@ def command(models: Sequence[str], **options: Any) -> None:
     with contextlib.ExitStack() as stack:
         keeper = stack.enter_context(Keeper("sweep", options["results"], save=options["save"], resume=resumed))
         station = stack.enter_context(contextlib.closing(Station()))
-        known = recall(read_records([resumed], complain), count_physical_cores()) if resumed else {}
+        known = recall(read_records([resumed], complain), choose_threads().count) if resumed else {}
         plan = Plan(
             command="sweep",
             machine=keeper.machine,

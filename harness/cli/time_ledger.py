@@ -24,8 +24,9 @@ from harness.cli.options import (
 from harness.cli.picture import check_picture_path, write_picture
 from harness.cli.progress import byte_bar
 from harness.cli.writing import say
+from harness.cpus import choose_threads
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, HarnessError, NativeError, StoreError, UsageError
-from harness.machine import available_memory_bytes, count_physical_cores
+from harness.host_memory import available_memory_bytes
 from harness.record import Failure
 from harness.render.time_ledger import export_ledger, show_ledger
 from harness.sources.gguf_file import read_file_header
@@ -147,7 +148,7 @@ def make_plan(path: pathlib.Path, header: Header, options: dict[str, Any]) -> tu
     depths, remarks = choose_depths(asked, n_tokens, caches, header, available_memory_bytes() - header.size_bytes)
     if not depths:
         raise UsageError("; ".join(remarks).capitalize() + ". Give a smaller --depth.")
-    spec = RunSpec(str(path), n_gen=1, **values).with_threads(count_physical_cores())
+    spec = RunSpec(str(path), n_gen=1, **values).with_threads(choose_threads().count)
     count = split_count(header, str(path))
     plan = TimePlan(
         spec=dataclasses.replace(spec, type_k=caches[0], type_v=caches[0]),

@@ -127,7 +127,7 @@ class Bench:
             after = read_load(time.monotonic())
         finally:
             gc.enable()
-        cautions = judge_load(before, after, spec.n_threads or 1, os.cpu_count() or 1)
+        cautions = judge_load(before, after, spec.n_threads or 1)
         if any(is_loopback(split_endpoint(endpoint)[0]) for endpoint in spec.rpc):
             # The server of a loopback run is one of the others, and its work is what is measured.
             note = "; an RPC server on this machine is among them"
@@ -192,6 +192,12 @@ def main(make_runtime: Callable[[], Any] | None = None) -> None:
     except (HarnessError, ImportError, OSError) as error:
         emit("refused", {"message": str(error)})
         sys.exit(3)
+
+    def give_up(sentence: str) -> None:
+        emit("refused", {"message": sentence})
+        os._exit(3)
+
+    bench.runtime.give_up = give_up
     commands: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
     threading.Thread(target=_read_commands, args=(sys.stdin, commands), daemon=True).start()
     serve(bench, commands, emit)

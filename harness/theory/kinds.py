@@ -194,7 +194,8 @@ def _find_kind(header: Header) -> Kind:
     if architecture in _BY_ARCHITECTURE:
         return _BY_ARCHITECTURE[architecture]
     names = [tensor.name for tensor in header.tensors]
-    if any(name.endswith((".lora_a", ".lora_b")) for name in names):
+    # A model may have adapters built in, and says so. Source: src/models/granite-switch.cpp.
+    if not header.hparam("adapters.count") and any(name.endswith((".lora_a", ".lora_b")) for name in names):
         return Kind.ADAPTER
     if any(name.startswith(_IMAGE_TENSORS) for name in names):
         return Kind.IMAGE

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from harness.catalog import Shape
-from harness.theory.attention import CacheCost, Context, count_layers, describe_attention, loaded_tensors
+from harness.theory.attention import CacheCost, CacheRows, Context, count_layers, describe_attention, loaded_tensors
 from harness.theory.computed import compute_header
 from harness.theory.gguf import Header, Tensor
 from harness.theory.layout import find_quantization
@@ -48,13 +48,14 @@ class Cost:
     n_vocab: int
     cache: CacheCost | None
     cache_unknown: str | None = None
+    n_ctx_train: int | None = None
     skipped: tuple[int, ...] = ()
     is_estimate: bool = False
 
     @property
     def kv_bytes_per_token(self) -> int | None:
         """What each token adds to the cache, below the window; None where that is not known."""
-        return None if self.cache is None else self.cache.bytes_per_token + self.cache.windowed_bytes_per_token
+        return None if self.cache is None else self.cache.bytes_per_token
 
     def cache_bytes(self, n_ctx: int) -> int | None:
         """What keys, values and states take in a context of n_ctx tokens."""
@@ -125,6 +126,7 @@ def cost_of_header(header: Header, quantization: str, name: str, type_k: str = "
         n_vocab=embedding.shape[1] if embedding and len(embedding.shape) > 1 else 0,
         cache=cache,
         cache_unknown=None if cache else unknown,
+        n_ctx_train=read_count(header, "context_length"),
         skipped=attention.skipped,
     )
 
@@ -225,7 +227,7 @@ def cost_of_size(size_bytes: int, like: Iterable[Cost]) -> Cost:
         layers = near.n_layers * (size_bytes / near.size_bytes) ** (1 / 3)
         cache = float(near.kv_bytes_per_token or 0)
     scale = size_bytes / near.size_bytes
-    n_scored = near.cache.n_scored if near.cache else 0
+    n_scored = sum(row.n_scored for row in near.cache.rows) if near.cache else 0
     return replace(
         near,
         name="",
@@ -239,6 +241,7 @@ def cost_of_size(size_bytes: int, like: Iterable[Cost]) -> Cost:
         n_layers=max(round(layers), 1),
         n_params=round(near.n_params * scale),
         n_multiplied=round(near.n_multiplied * scale),
-        cache=CacheCost(round(cache), n_scored=round(n_scored * layers / near.n_layers)),
+        n_ctx_train=None,
+        cache=CacheCost((CacheRows(round(cache), round(n_scored * layers / near.n_layers)),)),
         is_estimate=True,
     )
