@@ -1,188 +1,207 @@
-"""Lines of journals: those of the first edition stay readable, and a damaged one costs itself and nothing else."""
+"""What a file is, and what may be asked of it: by the header alone."""
 
 from __future__ import annotations
 
-import copy
-import json
-import pathlib
-
 import pytest
 
-from harness.answers.rates import collect_cells
-from harness.codec import Malformed
-from harness.errors import HarnessError
-from harness.kinds import KINDS, Line, read_line
-from harness.record import to_json
-from harness.render.machines import measured_rows, render_machines
-from harness.render.report import Material, read_material
-from harness.render.report.sections import SECTIONS
-from harness.sources.references import load_catalog
-from harness.stats import Digest
-from harness.store import Journal, each_record, read_lines
+from harness.errors import UsageError
+from harness.spec import Grid, RunSpec
+from harness.theory.gguf import BytesSource, read_header
+from harness.theory.kinds import Kind, Question, find_kind, refuse, refuse_context, suit_cells
 
-from .conftest import HERE
-
-KEPT = sorted([*(HERE.parent / "bench_results").rglob("*.jsonl"), *(HERE / "recorded").glob("*.jsonl")])
+from .kind_files import FILES, bert, learned, llama, pooled
 
 
-def first_lines() -> dict[str, dict]:
-    """One line of each kind that was kept, the shortest one."""
-    found: dict[str, str] = {}
-    for path in KEPT:
-        for text in path.read_bytes().decode("utf-8").split("\n"):
-            if (text and (kind := json.loads(text)["kind"]) not in found) or (text and len(text) < len(found[kind])):
-                found[kind] = text
-    return {kind: json.loads(text) for kind, text in found.items()}
+def header_of(made):
+    return read_header(BytesSource(made.build(data=True)))
 
 
-LINES = first_lines()
+HEADERS = {name: header_of(make()) for name, (make, _) in FILES.items()}
 
 
-def write(path: pathlib.Path, *lines: dict | str) -> pathlib.Path:
-    texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
-    path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8", newline="\n")
-    return path
+@pytest.mark.parametrize("name", FILES)
+def test_it_is_said_what_a_file_is(name):
+    assert find_kind(HEADERS[name]).kind is Kind[FILES[name][1]]
 
 
-def test_every_line_of_the_first_edition_is_readable():
-    lines = list(read_lines(KEPT, pytest.fail))
-    assert len(lines) == sum(path.read_bytes().count(b"\n") for path in KEPT)
-    assert {line.kind for line in lines} == set(KINDS) - {"run", "ollama-comparison"}
-    assert all(line.content is not None for line in lines)
+@pytest.mark.parametrize("name", [name for name, (_, kind) in FILES.items() if kind not in ("TEXT", "UNKNOWN")])
+def test_what_writes_no_text_is_not_asked_for_it_and_the_sentence_says_what_it_is(name):
+    for question in (Question.SPEED, Question.TEXT):
+        with pytest.raises(UsageError) as caught:
+            refuse(HEADERS[name], question, "x.gguf")
+        said = str(caught.value)
+        assert said.startswith("x.gguf ")
+        assert said.endswith(".")
+        assert "\n" not in said
+        assert "download it again" not in said
 
 
-@pytest.mark.parametrize("kind", sorted(LINES))
-def test_a_newer_schema_is_refused_by_its_number(tmp_path, kind):
-    journal = write(tmp_path / "a.jsonl", {**LINES[kind], "schema": KINDS[kind].schema + 1}, LINES[kind])
-    told: list[str] = []
-    assert [line.kind for line in read_lines([journal], told.append)] == [kind]
-    (sentence,) = told
-    assert f"{journal}:1:" in sentence
-    assert f"it has schema {KINDS[kind].schema + 1} of kind {kind}" in sentence
-    assert "update harness" in sentence
+ASKED = {
+    "plain": {"MEMORY", "SPEED", "MEASURE", "TEXT"},
+    "gpt2": {"MEMORY", "SPEED", "MEASURE", "TEXT"},
+    "bert": {"MEMORY", "MEASURE"},
+    "pooled": {"MEMORY", "MEASURE"},
+    "t5": {"MEMORY", "MEASURE"},
+    "t5encoder": {"MEMORY", "MEASURE"},
+    "llada": {"MEMORY", "MEASURE"},
+    "vocabulary": {"MEMORY"},
+    "no vocabulary": {"MEMORY"},
+    "newer": {"MEMORY", "SPEED"},
+}
 
 
-@pytest.mark.parametrize("kind", sorted(set(LINES) - {"result", "failure"}))
-def test_a_line_of_one_kind_is_none_of_another(kind):
-    with pytest.raises(Malformed):
-        read_line({**LINES["result"], "kind": kind})
+@pytest.mark.parametrize("question", Question)
+@pytest.mark.parametrize("name", FILES)
+def test_what_may_be_asked_of_it(name, question):
+    if question.name in ASKED.get(name, set()):
+        refuse(HEADERS[name], question, "x.gguf")
+    else:
+        with pytest.raises(UsageError):
+            refuse(HEADERS[name], question, "x.gguf")
 
 
-@pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "1e999", "0", "-5"])
-def test_a_duration_that_cannot_be_costs_its_line(tmp_path, literal):
-    good = LINES["result"]
-    duration = f'"duration_ns": {good["samples"][0]["duration_ns"]}'
-    journal = write(tmp_path / "a.jsonl", json.dumps(good).replace(duration, f'"duration_ns": {literal}'), good)
-    told: list[str] = []
-    assert len(list(read_lines([journal], told.append))) == 1
-    assert len(told) == 1
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("ollama", ("written by Ollama for its own engine", "pull")),
+        ("bitnet", ("a type of another program's fork, BitNet", "I2_S (36)")),
+        ("ik_llama", ("a type of another program's fork, ik_llama.cpp", "IQ4_K (139)")),
+        ("removed", ("Q4_0_4_4 (31)", "removed from llama.cpp")),
+        ("newer type", ("type 43", "does not know")),
+        ("mmproj", ("vision or sound projector", "goes with a language model")),
+        ("lora", ("an adapter (LoRA)", "the model that it was made for")),
+        ("vocabulary", ("a header without weights",)),
+        ("flux", ("an image or video model", "ComfyUI")),
+        ("imatrix", ("importance matrix",)),
+    ],
+)
+def test_the_sentence_says_what_to_do(name, words):
+    with pytest.raises(UsageError) as caught:
+        refuse(HEADERS[name], Question.MEASURE, "x.gguf")
+    assert all(word in str(caught.value) for word in words)
 
 
-def test_a_line_ends_at_a_line_feed_only(tmp_path, recorded):
-    name = "a\u2028b\u0085c\x0b\x1c.gguf"
-    line = json.loads(json.dumps(to_json(recorded[0])))
-    line["asked"]["model"] = line["model"]["file_name"] = name
-    path = tmp_path / "a.jsonl"
-    path.write_text(json.dumps(line, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
-    (record,) = each_record([path], pytest.fail)
-    assert record.model is not None
-    assert record.model.file_name == name
+@pytest.mark.parametrize(("architecture", "layers", "repository"), [("gptoss", 24, "20b"), ("gpt-oss", 36, "120b")])
+def test_gpt_oss_of_ollama_is_pulled_from_where_it_is_readable(architecture, layers, repository):
+    made = llama(4, architecture=architecture)
+    made.keys = [key for key in made.keys if b"block_count" not in key]
+    header = header_of(made.add(f"{architecture}.block_count", "u32", layers))
+    assert f"`harness pull hf:ggml-org/gpt-oss-{repository}-GGUF` instead" in find_kind(header).describe("x")
 
 
-def test_a_name_that_is_not_utf_8_comes_back_as_it_was(tmp_path, recorded):
-    name = b"caf\xe9.gguf".decode("utf-8", "surrogateescape")
-    values = to_json(recorded[0])
-    values["model"]["file_name"] = values["asked"]["model"] = name
-    with Journal(tmp_path, "pp-tg") as journal:
-        journal.write(values)
-    journal.path.read_bytes().decode("ascii")
-    (record,) = each_record([journal.path], pytest.fail)
-    assert record.model is not None
-    assert record.model.file_name == name
+# --- cells ------------------------------------------------------------------------------------------------------------
 
 
-def test_lines_that_are_no_json_and_nested_beyond_reason_cost_themselves(tmp_path, recorded):
-    journal = write(tmp_path / "a.jsonl", "{", "[" * 100_000, "[]", '"x"', "", json.dumps(to_json(recorded[0])))
-    told: list[str] = []
-    assert len(list(read_lines([journal], told.append))) == 1
-    assert len(told) == 4
+def cells(asked=(), n_prompt=(512,), n_gen=(128,), n_pg=(), **axes):
+    grid = Grid(
+        models=["m.gguf"],
+        axes={name: [value] for name, value in axes.items()},
+        n_prompt=n_prompt,
+        n_gen=n_gen,
+        n_pg=n_pg,
+    )
+    return grid.cells()
 
 
-# One value of another type, everywhere.
-
-WRONG = (None, "x", "\x1b]0;y\x07\u202e\ud800", -1, 0, 2**70, 1.5, True, [], {}, ["x"], {"x": 1})
-
-
-def places(value, path=()):
-    """Every place in a JSON value, of lists only the first item."""
-    if path:
-        yield path
-    items = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
-    for key, item in items:
-        yield from places(item, (*path, key))
+def test_a_language_model_is_asked_as_it_was_meant():
+    plan = cells(n_depth=1000)
+    assert suit_cells(HEADERS["plain"], plan, {"n_depth"}, "m.gguf").cells == tuple(plan)
+    assert suit_cells(HEADERS["plain"], plan, {"n_depth"}, "m.gguf").notes == ()
 
 
-def with_value(line, path, value):
-    changed = copy.deepcopy(line)
-    at = changed
-    for key in path[:-1]:
-        at = at[key]
-    at[path[-1]] = value
-    return changed
+def test_an_encoder_reads_with_embeddings_and_generates_nothing():
+    suited = suit_cells(HEADERS["bert"], cells(), (), "m.gguf")
+    (cell,) = suited.cells
+    assert (cell.test, cell.embeddings) == ("pp512", True)
+    assert suited.notes == ("m.gguf is an embedding model, which generates no text: tg128 is left out",)
 
 
-def shorten(line):
-    """The line with at most two of everything: what is wrong in the third is wrong in the first."""
-    if isinstance(line, dict):
-        return {key: shorten(value) for key, value in line.items()}
-    return [shorten(value) for value in line[:2]] if isinstance(line, list) else line
+def test_embeddings_are_off_where_that_is_asked():
+    (cell,) = suit_cells(HEADERS["bert"], cells(n_gen=(), embeddings=False), {"embeddings"}, "m.gguf").cells
+    assert not cell.embeddings
 
 
-def shorten_times(line):
-    """A time ledger of one round, two depths and a few nodes; whole blocks, for what is derived needs all of their kinds."""
-    blocks = [
-        block for block in line["blocks"] if block["round"] == 0 and block["depth"] in line["asked"]["depths"][:2]
-    ]
-    for block in blocks:
-        for name in ("node_ns", "node_count"):
-            if name in block:
-                block[name] = {node: block[name][node] for node in sorted(block[name])[:3]}
-    first = {(block["variant"], block["round"], block["depth"]): block for block in blocks}
-    blocks = sorted(first.values(), key=lambda block: len(block), reverse=True)
-    return {**line, "blocks": blocks, "build": None, "applications": line["applications"][:4][::-1]}
+@pytest.mark.parametrize("name", ["bert", "t5", "llada"])
+@pytest.mark.parametrize(
+    ("asked", "plan", "words"),
+    [
+        ({"n_gen"}, {"n_gen": (16,)}, "(tg16); leave out -n"),
+        ({"n_pg"}, {"n_pg": ((16, 16),)}, "(pp16+tg16); leave out -n and -pg"),
+        ({"n_depth"}, {"n_depth": 16}, "it takes no depth; leave out -d"),
+        ({"n_prompt"}, {"n_prompt": ()}, "Nothing is left to measure"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_where_it_is_asked_expressly(name, asked, plan, words):
+    with pytest.raises(UsageError) as caught:
+        suit_cells(HEADERS[name], cells(**plan), asked, "m.gguf")
+    assert words in str(caught.value)
 
 
-CATALOG = load_catalog()
+def test_an_embedding_model_that_can_generate_does_so_when_asked():
+    header = header_of(pooled())
+    assert [cell.test for cell in suit_cells(header, cells(), (), "m").cells] == ["pp512"]
+    assert [cell.test for cell in suit_cells(header, cells(), {"n_gen"}, "m").cells] == ["pp512", "tg128"]
 
 
-def show(line: Line) -> None:
-    """Put a line on a page, in the table, and let the pictures be described; drawing them takes too long for so many."""
-    lines = read_material([line])
-    measured = collect_cells((one.content for one in lines if isinstance(one.content, Digest)), CATALOG)
-    material = Material(lines, [], ["a.jsonl"], "2026-11-24T12:00:00Z", "0.1", measured=measured, catalog=CATALOG)
-    for make, _ in SECTIONS.values():
-        list(make(material))
-    for kind in ("pp", "tg"):
-        if rows := measured_rows(measured, kind):
-            render_machines(rows, kind)
+@pytest.mark.parametrize("name", ["t5", "llada"])
+def test_a_prompt_that_is_read_at_once_gets_a_batch_that_holds_it(name):
+    suited = suit_cells(HEADERS[name], cells(n_prompt=(128, 3000), n_gen=()), {"n_prompt"}, "m")
+    assert [(cell.n_batch, cell.n_ubatch) for cell in suited.cells] == [(2048, 512), (3000, 3000)]
+    assert suited.notes == ("m reads a prompt at once: n_ubatch is 3000 for pp3000",)
 
 
-@pytest.mark.parametrize("kind", sorted(LINES))
-def test_one_value_of_another_type_ends_nothing(kind):
-    line = shorten_times(LINES[kind]) if kind == "time-ledger" else shorten(LINES[kind])
-    show(read_line(line))
-    n_refused = n_shown = 0
-    for path in places(line):
-        for value in WRONG[:: 2 if kind == "time-ledger" else 1]:  # each of them takes a ledger
-            changed = with_value(line, path, value)
-            try:
-                found = read_line(changed)
-            except (ValueError, HarnessError):
-                n_refused += 1
-                continue
-            try:
-                show(found)
-            except Exception as error:
-                pytest.fail(f"{kind}: {'.'.join(map(str, path))} = {value!r} is read and cannot be shown: {error!r}")
-            n_shown += 1
-    assert n_refused > n_shown / 10, "most places have a type"
+@pytest.mark.parametrize(("field", "flag"), [("n_ubatch", "-ub"), ("n_batch", "-b")])
+def test_a_batch_that_is_too_small_is_refused_where_it_is_asked_expressly(field, flag):
+    with pytest.raises(
+        UsageError, match=f"reads a prompt at once .pp512., and {flag} is smaller; give at least {flag} 512"
+    ):
+        suit_cells(HEADERS["bert"], cells(**{field: 100}), {field}, "m")
+
+
+def test_positions_that_were_learned_bound_the_default_lengths():
+    header = header_of(bert(100))
+    suited = suit_cells(header, cells(), (), "m")
+    assert [cell.test for cell in suited.cells] == ["pp100"]
+    assert "m has 100 learned positions: pp100 instead of pp512" in suited.notes
+    tests = suit_cells(header_of(learned()), cells(n_depth=200), {"n_depth"}, "m").cells
+    assert [cell.test for cell in tests] == ["pp56 @ d200", "tg56 @ d200"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "plan", "words"),
+    [
+        ({"n_prompt"}, {"n_prompt": (300,)}, "256 learned positions and pp300 needs 300; ask for no more than 256"),
+        ({"n_gen"}, {"n_prompt": (), "n_gen": (300,)}, "tg300 needs 300"),
+        ({"n_pg"}, {"n_prompt": (), "n_gen": (), "n_pg": ((200, 100),)}, r"pp200+tg100 needs 300"),
+        ({"n_depth"}, {"n_depth": 256}, "pp512 @ d256 needs 768"),
+    ],
+)
+def test_more_than_the_learned_positions_is_refused_where_it_is_asked_expressly(asked, plan, words):
+    with pytest.raises(UsageError) as caught:
+        suit_cells(header_of(learned()), cells(**plan), asked, "m")
+    assert words in str(caught.value)
+
+
+def test_a_context_beyond_learned_positions_is_refused():
+    refuse_context(header_of(learned()), 256, "m", "--ctx")
+    refuse_context(HEADERS["plain"], 10**6, "m", "--ctx")
+    with pytest.raises(
+        UsageError, match="m has 256 learned positions and --ctx asks for 257; ask for no more than 256"
+    ):
+        refuse_context(header_of(learned()), 257, "m", "--ctx")
+
+
+def test_a_record_without_embeddings_is_one_that_had_none():
+    values = RunSpec("m", n_prompt=1).to_dict()
+    del values["embeddings"]
+    assert RunSpec.from_dict(values).embeddings is False
+
+
+@pytest.mark.parametrize("name", ["v.blk.0.attn_q.weight", "mm.input_projection.weight", "a.blk.0.attn_q.weight"])
+def test_a_language_model_with_eyes_in_the_same_file_is_ollamas(name):
+    header = header_of(llama(architecture="gemma3").add_tensor(name, "F32", 64, 64))
+    assert find_kind(header).kind is Kind.FOREIGN
+    with pytest.raises(
+        UsageError, match=r"x\.gguf has its vision or sound part inside, as Ollama's own conversions do"
+    ):
+        refuse(header, Question.MEASURE, "x.gguf")

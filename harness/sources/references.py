@@ -416,7 +416,8 @@ def pull(text: str, progress: Progress, remark: Remark = lambda said: None) -> l
             return [default_model()]
         from harness.sources.hub import download
 
-        return download(list_catalog_files(entry.find_files(reference.quantization)), progress, remark)
+        files = entry.find_files(reference.quantization)
+        return download(list_catalog_files(files), progress, remark, files.sha256)
     if isinstance(reference, HubReference):
         from harness.sources.hub import download, list_parts
 

@@ -53,6 +53,14 @@ _IMAGE = name_set("flux sd1 sdxl sd3 aura hidream cosmos ltxv hyvid wan lumina2 
 #: How tensors of image models begin that name no architecture, as stable-diffusion.cpp writes them.
 _IMAGE_TENSORS = ("model.diffusion_model.", "first_stage_model.", "double_blocks.", "cond_stage_model.")
 
+#: How tensors of eyes and ears begin. llama.cpp keeps them in a file of their own and refuses a language model that has them too
+#: ("wrong number of tensors"); Ollama's conversions of gemma3, gemma4, mistral-small3.1 and others have all in one.
+_SENSES = ("v.", "mm.", "a.")
+_WHOLE = (
+    "has its vision or sound part inside, as Ollama's own conversions do; llama.cpp wants that in a file of its own (mmproj): "
+    "pull the same model from Hugging Face instead"
+)
+
 #: enum llama_pooling_type of llama.h: mean, cls, last, rank; 0 is none.
 _POOLING = range(1, 5)
 
@@ -183,6 +191,8 @@ def find_kind(header: Header) -> FileKind:
     found = FileKind(kind, architecture, reads_at_once, steps, _count_positions(header), has_weights)
     if foreign is not None and kind in _ANSWERS:
         return replace(found, kind=Kind.FOREIGN, foreign=foreign, trouble=_describe_foreign(header, foreign))
+    if kind in _ANSWERS and any(tensor.name.startswith(_SENSES) for tensor in header.tensors):
+        return replace(found, kind=Kind.FOREIGN, trouble=_WHOLE)
     return found
 
 
