@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.codec import Positive, PositiveNumber, UtcTime, Value, decode
+from harness.last_words import hide_folders
 from harness.spec import RunSpec, cell_key
 
 #: History of the line format.
@@ -175,7 +176,7 @@ class Telemetry:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a cell has no result: the phase it died in, one sentence, and the engine's last words.
+    """Why a cell has no result: the phase it died in, one sentence, and the engine's last words; no path of a machine is in them.
 
     reason is the message without what was tried, where there is such a part; trouble is what ran out or went away, by
     `harness.last_words`, where its words say so.
@@ -189,6 +190,11 @@ class Failure:
     log: tuple[str, ...] = ()
     reason: str | None = None
     trouble: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", hide_folders(self.message))
+        object.__setattr__(self, "reason", None if self.reason is None else hide_folders(self.reason))
+        object.__setattr__(self, "log", tuple(map(hide_folders, self.log)))
 
     @property
     def sentence(self) -> str:
@@ -212,7 +218,8 @@ class Caution:
 class Record:
     """One cell: asked, ran, measured, or failed. A failure may still have samples: those that were done before it.
 
-    threads_source says what decided the number of threads: ``asked``, or a source of `harness.cpus.Threads`.
+    threads_source says what decided the number of threads: ``asked``, or a source of `harness.cpus.Threads`. file_sha256 and
+    file_size_bytes are of the file that was asked for, so that a cell which failed before its model was loaded is known again.
     """
 
     command: str
@@ -230,6 +237,8 @@ class Record:
     failure: Failure | None = None
     warnings: tuple[Caution, ...] = ()
     threads_source: str = "asked"
+    file_sha256: str | None = None
+    file_size_bytes: int | None = None
     schema: int = field(default=SCHEMA)
 
     @property
@@ -249,6 +258,15 @@ def is_same_model(first: Record, second: Record) -> bool:
     if all(hashes):
         return hashes[0] == hashes[1]
     return first.asked.file_name == second.asked.file_name
+
+
+def is_of(record: Record, machine: Machine, sha256: str | None, size_bytes: int | None) -> bool:
+    """Whether a record is of this machine and of a file with this hash; of a file too large to be hashed its size has to do."""
+    model = record.model
+    known_hash = record.file_sha256 or (model.file_sha256 if model else None)
+    known_size = record.file_size_bytes or (model.file_size_bytes if model else None)
+    same_file = known_hash == sha256 if sha256 or known_hash else known_size == size_bytes is not None
+    return same_file and machine_key(record.machine) == machine_key(machine)
 
 
 def record_key(record: Record, *, but: Collection[str] = ()) -> tuple[Any, ...]:

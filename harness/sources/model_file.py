@@ -76,7 +76,11 @@ def is_synthetic(path: pathlib.Path) -> bool:
 
 def describe_file(path: pathlib.Path) -> dict[str, Any]:
     """What a record says of a model's file beside what llama.cpp says of it: fields of `harness.record.Model`."""
-    return {"file_sha256": hash_file(path), "is_synthetic": is_synthetic(path)}
+    return {
+        "file_sha256": hash_file(path),
+        "file_size_bytes": model_size_bytes(path),
+        "is_synthetic": is_synthetic(path),
+    }
 
 
 def hash_file(path: pathlib.Path) -> str | None:
