@@ -60,7 +60,7 @@ class Machine:
 def article_cost(catalog: Catalog, name: str) -> Cost:
     """The cost of one of the article's models in the quantization that Ollama's bare name stood for then."""
     entry = catalog.find(name)
-    return cost_of_shape(entry.shape, entry.ollama_2024 or "Q4_K_M", entry.name)
+    return cost_of_shape(entry.shape, entry.default_quantization, entry.name)
 
 
 def known_machines(catalog: Catalog) -> list[Machine]:
@@ -410,7 +410,7 @@ def own_points(measured: Sequence[Measured]) -> list[Point]:
 def _own_prompt(own: OwnMachine, question: Question) -> tuple[Estimate | None, str]:
     timed = [item for item in own.measured if item.test_kind == "pp" and item.is_default and item.cost() is not None]
     rates = []
-    for item in sorted(timed, key=lambda item: item.record.time_utc)[-5:]:
+    for item in timed[-5:]:
         cost = item.cost()
         assert cost is not None
         rates.append(item.summary.rate_tok_per_s * cost.flops_per_token(item.mean_depth))

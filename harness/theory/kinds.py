@@ -15,7 +15,7 @@ from harness.errors import UsageError
 from harness.spec import RunSpec
 from harness.theory.gguf import Header
 from harness.theory.settings import name_set
-from harness.theory.tensor_types import ForeignType, Origin
+from harness.theory.tensor_types import ForeignType, Origin, extent
 
 #: Every architecture that llama.cpp 0c1e570 loads. Source: src/llama-arch.cpp LLM_ARCH_NAMES.
 KNOWN_ARCHITECTURES = name_set(
@@ -164,7 +164,8 @@ class FileKind:
         if self.kind in _ANSWERS and not self.has_weights:
             word = "" if self.kind is Kind.VOCABULARY else f" of {self.kind.value}{shown}"
             return f"{label} is {Kind.VOCABULARY.value}{word}: {_ADVICE[Kind.VOCABULARY]}"
-        return f"{label} is {self.kind.value}{shown}: {_ADVICE[self.kind]}"
+        advice = f": {_ADVICE[self.kind]}" if self.kind in _ADVICE else ""
+        return f"{label} is {self.kind.value}{shown}{advice}"
 
 
 #: By general.type. Source: gguf-py's GGUFType; "model" says nothing more.
@@ -234,8 +235,8 @@ def _count_positions(header: Header) -> int | None:
     Source: src/models/bert.cpp, gpt2.cpp, starcoder.cpp (LLM_TENSOR_POS_EMBD), mpt.cpp (the same, where the file has one).
     """
     table = next((tensor for tensor in header.tensors if tensor.name == "position_embd.weight"), None)
-    if table is not None and len(table.shape) > 1:
-        return table.shape[1]
+    if table is not None:
+        return extent(table.shape, 1)
     return (_number(header.hparam("context_length")) or None) if header.architecture in _LEARNED_POSITIONS else None
 
 
