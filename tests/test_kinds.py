@@ -102,7 +102,9 @@ def test_a_model_without_a_tokenizer_is_measured_and_not_asked_to_write():
     made = tensors(settings(HeaderBytes(), "llama")).add("tokenizer.ggml.model", "str", "no_vocab")
     header = header_of(made.add("llama.vocab_size", "u32", 32))
     refuse(header, Question.MEASURE, "x.gguf")
-    with pytest.raises(UsageError, match=r"x\.gguf has no tokenizer and cannot read a prompt; `harness pp-tg` measures"):
+    with pytest.raises(
+        UsageError, match=r"x\.gguf has no tokenizer and cannot read a prompt; `harness pp-tg` measures"
+    ):
         refuse(header, Question.TEXT, "x.gguf")
 
 
