@@ -79,7 +79,9 @@ class Build:
 class Model:
     """The file that ran, all parts of a split one.
 
-    size_bytes is what llama.cpp counts (tensors only), file_size_bytes what the disk holds.
+    size_bytes is what llama.cpp counts (tensors only), file_size_bytes what the disk holds. cost is what a token costs by the file's
+    header (`harness.theory.roofline.Cost`, with a cache of f16), so that a file which no catalog knows can be compared; older records
+    have none.
     file_sha256 of a split model is over its parts' own (`sources.model_file.hash_file`); file_name is the first part's.
     """
 
@@ -90,6 +92,7 @@ class Model:
     file_size_bytes: int
     file_sha256: str | None = None
     is_synthetic: bool = False
+    cost: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +282,8 @@ def to_json(record: Record) -> dict[str, Any]:
     """Turn a record into plain JSON values; of the model's path only the file name is kept, since paths name people."""
     values = dataclasses.asdict(record)
     values["asked"]["model"] = record.asked.file_name
+    if record.model is not None and record.model.cost is None:
+        del values["model"]["cost"]
     return {"schema": values.pop("schema"), "kind": "failure" if record.failure else "result", **values}
 
 
