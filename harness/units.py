@@ -40,6 +40,13 @@ def format_mib(size_bytes: int) -> str:
     return f"{size_bytes / GIB:.2f} GiB"
 
 
+def format_gib(size_bytes: int) -> str:
+    """Show a size as memory is sold: ``8 GiB``, ``7.6 GiB``."""
+    if size_bytes < GIB:
+        return f"{size_bytes / MIB:.0f} MiB"
+    return f"{size_bytes / GIB:.1f}".removesuffix(".0") + " GiB"
+
+
 def format_gb(size_bytes: int) -> str:
     """Show a size as download pages and Ollama do: decimal units, one decimal (``1.3 GB``)."""
     for unit, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):

@@ -41,11 +41,10 @@ from harness.layers import (
     Wire,
     estimate_crossing,
     explain_best,
-    find_capacities,
     measure_wire,
     recall,
 )
-from harness.machine import count_physical_cores, machine_slug
+from harness.machine import available_memory_bytes, count_physical_cores, machine_slug
 from harness.overhead import find_model, plan_compute
 from harness.render.layers import Page, describe_wire, export_rows, flag_lines, render_rows, wrap
 from harness.sources.gguf_file import read_file_header
@@ -55,7 +54,9 @@ from harness.spec import Grid, RunSpec, parameters
 from harness.store import read_records
 from harness.sweep import Plan
 from harness.telemetry import Station
-from harness.theory.offload import Blocks, clamp_counts, describe_blocks, predict_fit
+from harness.theory.fit import check_placement
+from harness.theory.memory import list_rules
+from harness.theory.offload import Blocks, clamp_counts, describe_blocks
 
 _EXAMPLES = """
 \b
@@ -284,6 +285,7 @@ class _Run:
                 devices=self.survey.build.devices,
                 known=known,
                 compute_bytes=self._plan_compute(cells),
+                host_bytes=available_memory_bytes(),
                 try_anyway=self.options["try_anyway"],
             )
             with contextlib.closing(sweeper):
@@ -296,9 +298,9 @@ class _Run:
         cache of the largest placement take less than half of that.
         """
         largest = max(cells, key=lambda cell: (cell.n_ctx, cell.n_gpu_layers))
-        capacities = find_capacities(largest, self.survey.build.devices)
-        half = [dataclasses.replace(item, free_bytes=item.free_bytes and item.free_bytes // 2) for item in capacities]
-        if predict_fit(self.blocks, largest, half).fits:
+        rules = list_rules(self.survey.build.devices)
+        half = [dataclasses.replace(item, memory_bytes=item.memory_bytes and item.memory_bytes // 2) for item in rules]
+        if check_placement(self.blocks.header, largest, half).fits:
             return {}
         try:
             sizes, trouble = plan_compute(find_model(self.path, weights=False), largest)
