@@ -11,8 +11,8 @@ from typing import Any
 
 import harness
 from harness.child import Worker
+from harness.cpus import choose_threads
 from harness.errors import NativeError, UsageError
-from harness.machine import count_physical_cores
 from harness.record import Build, Caution, Failure, Machine, Model, Resolved, build_from_json, read, resolved_from_json
 from harness.store import utc_now
 from harness.text_run import Figures, TextRequest, TextRun, hash_prompt
@@ -73,7 +73,7 @@ class Generator:
         ------
         UsageError : the prompt does not fit into the context.
         """
-        asked = dataclasses.replace(request, n_threads=request.n_threads or count_physical_cores())
+        asked = dataclasses.replace(request, n_threads=request.n_threads or choose_threads().count)
         account = _Account(show, remark, asked)
         finish = None
         start = time.perf_counter_ns()

@@ -6,6 +6,9 @@ import platform
 import re
 from dataclasses import dataclass
 
+from harness.cgroup import read_throttling
+from harness.cpus import count_physical_cores, find_our_cpus, read_cpu_name
+from harness.host_memory import memory_limit_bytes
 from harness.host_os import the_os
 from harness.record import Caution, Machine
 from harness.theory.repack import CpuFeatures
@@ -13,15 +16,18 @@ from harness.theory.repack import CpuFeatures
 
 def describe_machine() -> Machine:
     """Collect what identifies the hardware; no host name, user name or path."""
-    system = the_os()
+    system, ours = the_os(), find_our_cpus()
     return Machine(
-        cpu=_cpu_name(),
+        cpu=read_cpu_name(),
         n_cores_physical=count_physical_cores(),
         n_cores_logical=system.count_cpus(logical=True) or 1,
-        memory_bytes=total_memory_bytes(),
+        memory_bytes=system.memory_bytes()[0],
         os=system.name,
         arch=system.arch,
         python=platform.python_version(),
+        cpus_bound=ours.bound,
+        cpu_quota=ours.quota,
+        memory_limit_bytes=memory_limit_bytes(),
     )
 
 
@@ -31,24 +37,6 @@ def machine_slug(machine: Machine) -> str:
     text = f"{machine.cpu}-{machine.n_cores_physical}c-{memory_gib}g".lower()
     text = re.sub(r"\((r|tm)\)|\bcpu\b|@.*?ghz|\bprocessor\b", " ", text)
     return re.sub(r"[^a-z0-9]+", "-", text).strip("-")
-
-
-def count_physical_cores() -> int:
-    """Physical cores that this process may use; logical ones where the OS does not tell them apart."""
-    system = the_os()
-    physical = system.count_cpus(logical=False) or system.count_cpus(logical=True) or 1
-    allowed = system.affinity()
-    return physical if allowed is None else max(min(physical, len(allowed)), 1)
-
-
-def available_memory_bytes() -> int:
-    """Memory that can be taken without swapping, as the OS estimates it."""
-    return the_os().memory_bytes()[1]
-
-
-def total_memory_bytes() -> int:
-    """All of this machine's memory."""
-    return the_os().memory_bytes()[0]
 
 
 #: llama.cpp's names of CPU features that decide what is repacked, by those of Linux's /proc/cpuinfo and of macOS's sysctl.
@@ -82,18 +70,6 @@ def read_cpu_features() -> CpuFeatures | None:
     return None
 
 
-def _cpu_name() -> str:
-    system = the_os()
-    if system.platform == "linux":
-        match = re.search(
-            r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", system.read("/proc/cpuinfo") or "", re.MULTILINE
-        )
-        return match[1].strip() if match else system.arch
-    if system.platform == "darwin":
-        return system.sysctl("machdep.cpu.brand_string") or "Apple"
-    return system.processor() or system.arch
-
-
 def count_oom_kills() -> int | None:
     """How often the kernel has killed for memory since boot; None where it does not tell. Source: proc(5), /proc/vmstat oom_kill."""
     match = re.search(r"^oom_kill (\d+)$", the_os().read("/proc/vmstat") or "", re.MULTILINE)
@@ -102,42 +78,65 @@ def count_oom_kills() -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class LoadReading:
-    """CPU seconds used so far: by everybody, by this process, and stolen by the hypervisor; and the wall clock they belong to."""
+    """CPU seconds used so far on the CPUs that are ours, and the wall clock they belong to.
+
+    busy_s is everybody's, own_s this process's, stolen_s what the hypervisor took; held_s is what a control group's quota kept from its
+    processes, in n_held times. n_cpus is how many CPUs are ours.
+    """
 
     wall_s: float
     busy_s: float
     own_s: float
     stolen_s: float
+    n_cpus: int
+    n_held: int = 0
+    held_s: float = 0.0
 
 
 def read_load(wall_s: float) -> LoadReading:
-    """Read the counters that `judge_load` compares; costs about 0.1 ms and belongs outside every timed region."""
-    times = the_os().cpu_times()
+    """Read the counters that `judge_load` compares; costs about 0.2 ms and belongs outside every timed region."""
+    times, ours, held = the_os().cpu_times(), find_our_cpus(), read_throttling()
+    if ours.numbers is not None and ours.online:
+        # One entry a CPU that is online; where they are fewer (a container that shows itself less), all of them are ours.
+        places = [place for place, number in enumerate(sorted(ours.online)) if number in ours.numbers]
+        if len(times) == len(ours.online):
+            times = tuple(times[place] for place in places)
     return LoadReading(
-        wall_s, sum(one.busy_s for one in times), the_os().own_cpu_s(), sum(one.stolen_s for one in times)
+        wall_s,
+        busy_s=sum(one.busy_s for one in times),
+        own_s=the_os().own_cpu_s(),
+        stolen_s=sum(one.stolen_s for one in times),
+        n_cpus=ours.count,
+        n_held=held.count,
+        held_s=held.held_s,
     )
 
 
-#: Busy CPUs beyond the machine's own that make a number suspect, and those that make it worthless.
+#: Busy CPUs beyond our own that make a number suspect, and those that make it worthless.
 CROWDED_CPUS, HOPELESS_CPUS = 0.10, 0.50
 
 
-def judge_load(before: LoadReading, after: LoadReading, n_threads: int, n_cpus: int) -> tuple[Caution, ...]:
-    """Say whether other work competed for the CPUs between two readings.
+def judge_load(before: LoadReading, after: LoadReading, n_threads: int) -> tuple[Caution, ...]:
+    """Say what kept CPU time from us between two readings: other work, the hypervisor, or a control group's quota.
 
-    Others do no harm while idle CPUs remain for them; what counts is by how many CPUs the demand exceeded the machine.
+    Others do no harm while idle CPUs remain for them; what counts is by how many CPUs the demand exceeded those that are ours.
     """
     wall_s = after.wall_s - before.wall_s
     if wall_s < 0.05:  # the counters tick in hundredths of a second
         return ()
+    n_cpus = after.n_cpus
     others = (after.busy_s - before.busy_s - (after.own_s - before.own_s)) / wall_s
     stolen = (after.stolen_s - before.stolen_s) / wall_s
+    held_s = after.held_s - before.held_s
     cautions = []
-    excess = others + n_threads - n_cpus
-    if others > 0 and excess > CROWDED_CPUS:
+    excess = others - max(n_cpus - n_threads, 0)  # more threads than CPUs are our own doing
+    if excess > CROWDED_CPUS:
         text = f"busy machine: other processes used {others:.1f} of {n_cpus} CPUs while {n_threads} threads ran here"
         cautions.append(Caution("busy-machine", text, distrust=excess > HOPELESS_CPUS))
     if stolen > CROWDED_CPUS * n_threads / n_cpus:
         text = f"the hypervisor took {stolen:.1f} CPUs away while this was measured"
         cautions.append(Caution("cpu-stolen", text, distrust=stolen > HOPELESS_CPUS))
+    if (times := after.n_held - before.n_held) > 0:
+        text = f"a CPU quota (control group) held this back {times} times, {held_s:.1f} s of CPU time in all, while it was measured"
+        cautions.append(Caution("cpu-throttled", text, distrust=held_s / wall_s > HOPELESS_CPUS))
     return tuple(cautions)

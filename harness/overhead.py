@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.child import Worker
+from harness.cpus import choose_threads
 from harness.errors import HarnessError, NativeError, UsageError
-from harness.machine import available_memory_bytes, count_physical_cores, read_cpu_features, total_memory_bytes
+from harness.host_memory import available_memory_bytes, total_memory_bytes
+from harness.machine import read_cpu_features
 from harness.record import Build, Failure, build_from_json, group_servers, read, resolved_from_json
 from harness.sources.headers import find_header
 from harness.sources.references import (
@@ -28,7 +30,7 @@ from harness.sources.references import (
 from harness.sources.sparse_model import HeaderFile, write_sparse
 from harness.spec import RunSpec
 from harness.theory.anatomy import name_file_type
-from harness.theory.attention import count_layers
+from harness.theory.attention import count_layers, describe_attention, tell_skipped
 from harness.theory.fit import (
     CUDA_CONTEXT_BYTES,
     CardFit,
@@ -39,6 +41,7 @@ from harness.theory.fit import (
     price_layers,
 )
 from harness.theory.gguf import BytesSource, Header, read_header
+from harness.theory.kinds import find_kind, suit_batches
 from harness.theory.ledger import (
     Forecast,
     Measurement,
@@ -74,7 +77,7 @@ from harness.theory.resident import (
     cause_of_log,
     device_of_buffer,
 )
-from harness.theory.settings import read_count
+from harness.theory.settings import read_count, tell_untrained
 from harness.units import format_gb, format_gib, format_mib
 
 #: The worker that reads its own memory from the start.
@@ -159,17 +162,19 @@ def _label(reference: str) -> str:
 
 
 def make_spec(model: Model, n_ctx: int, options: dict[str, Any]) -> RunSpec:
-    """Describe a run in a context of n_ctx tokens: a prompt and one token, the rest of the context left free.
+    """Describe a run in a context of n_ctx tokens: a prompt and one token, the rest of the context left free; the whole context as
+    a prompt where a model reads it at once.
 
     Raises
     ------
     UsageError : the options contradict each other.
     """
-    n_prompt = max(min(PROMPT_TOKENS, n_ctx - 1), 1)
-    spec = RunSpec(
-        model=str(model.path or model.label), n_prompt=n_prompt, n_gen=1, n_depth=max(n_ctx - n_prompt - 1, 0), **options
-    )  # fmt: skip
-    return spec.with_threads(count_physical_cores())
+    kind = find_kind(model.header)
+    n_prompt = n_ctx if kind.reads_at_once else max(min(PROMPT_TOKENS, n_ctx - 1), 1)
+    n_gen = 0 if kind.reads_at_once else 1
+    n_depth = max(n_ctx - n_prompt - n_gen, 0)
+    spec = RunSpec(str(model.path or model.label), n_prompt=n_prompt, n_gen=n_gen, n_depth=n_depth, **options)
+    return suit_batches(kind, spec, options, model.label)[0].with_threads(choose_threads().count)
 
 
 # --- predicted --------------------------------------------------------------------------------------------------------
@@ -344,7 +349,7 @@ def plan_compute(model: Model, spec: RunSpec) -> tuple[dict[str, int], str | Non
 
 
 def find_fits(model: Model, forecast: Forecast, host: Host) -> tuple[Fit, ...]:
-    """Say of this machine's memory and of each device whether the forecast fits; devices that compute in the host's memory take of it."""
+    """Say of this machine's memory and of each device whether the forecast fits; devices that share the host's memory take of it."""
     partial = not forecast.is_whole
     devices = host.chosen(forecast.spec).devices
     needed = needed_in_host_memory(forecast.lines, devices, model.header) + forecast.runtime_bytes
@@ -513,10 +518,10 @@ def _score_remarks(model: Model, last: Forecast) -> Iterator[str]:
 
 
 def _context_remarks(model: Model, specs: Sequence[RunSpec]) -> Iterator[str]:
-    trained = read_count(model.header, "context_length")
-    beyond = [spec.n_ctx for spec in specs if trained and spec.n_ctx > trained]
-    if beyond:
-        yield f"the model was trained for {trained} tokens of context, and {max(beyond)} are asked for"
+    if said := tell_untrained(read_count(model.header, "context_length"), (spec.n_ctx for spec in specs)):
+        yield said
+    if skipped := describe_attention(model.header).skipped:
+        yield tell_skipped(skipped)
     yield from model.remarks
     if model.path is None and model.header.is_synthetic:
         yield "the vocabulary is a stand-in for the real one, and so is what libraries and tables take for it"

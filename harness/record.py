@@ -75,7 +75,11 @@ class Build:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The file that ran. size_bytes is what llama.cpp counts (tensors only), file_size_bytes what the disk holds."""
+    """The file that ran, all parts of a split one.
+
+    size_bytes is what llama.cpp counts (tensors only), file_size_bytes what the disk holds.
+    file_sha256 of a split model is over its parts' own (`sources.model_file.hash_file`); file_name is the first part's.
+    """
 
     file_name: str
     description: str
@@ -88,7 +92,12 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The host, without names of people or paths."""
+    """The host, without names of people or paths.
+
+    n_cores_physical counts the cores that were ours, the other figures are the whole machine's. cpus_bound says what kept CPUs from
+    us (``affinity``, ``cpuset``, ``cgroup quota``), cpu_quota is a control group's in CPUs' worth of time and memory_limit_bytes its
+    limit; None where the whole machine was ours, and in records of before.
+    """
 
     cpu: str
     n_cores_physical: int
@@ -97,6 +106,9 @@ class Machine:
     os: str
     arch: str
     python: str
+    cpus_bound: str | None = None
+    cpu_quota: float | None = None
+    memory_limit_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +209,10 @@ class Caution:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One cell: asked, ran, measured, or failed. A failure may still have samples: those that were done before it."""
+    """One cell: asked, ran, measured, or failed. A failure may still have samples: those that were done before it.
+
+    threads_source says what decided the number of threads: ``asked``, or a source of `harness.cpus.Threads`.
+    """
 
     command: str
     time_utc: str

@@ -60,11 +60,11 @@ def parse_range(text: str) -> tuple[int, ...]:
 
 
 def whole_numbers(minimum: int, maximum: int = 2**31 - 1, *, words: Mapping[str, int] | None = None) -> Parser:
-    """Make a parser of lists and ranges of whole numbers within bounds; `words` name single values (``all`` = -1)."""
+    """Make a parser of lists and ranges of whole numbers within bounds; `words` name values (``0,all`` is 0 and -1)."""
 
     def parse(text: str) -> tuple[int, ...]:
-        if words and text.strip().lower() in words:
-            return (words[text.strip().lower()],)
+        for word, value in (words or {}).items():
+            text = re.sub(rf"(?i)(?<![^,]) *{word} *(?![^,])", str(value), text)
         values = parse_range(text)
         for value in values:
             if not minimum <= value <= maximum:
@@ -191,8 +191,8 @@ class RunSpec:
 
     model: str
     n_gpu_layers: int = _field(
-        -1, "-ngl", "--n-gpu-layers", "--gpu-layers", parse=whole_numbers(-1, words={"all": -1}), scope="load",
-        help="Layers to put on the GPU; -1 or 'all' is every layer, 0 is CPU only.", heading="ngl",
+        -1, "-ngl", "--n-gpu-layers", "--gpu-layers", parse=whole_numbers(-1, words={"all": -1, "auto": -1}), scope="load",
+        help="Layers to put on the GPU; -1, 'all' or 'auto' is every layer, 0 is CPU only.", heading="ngl",
     )  # fmt: skip
     split_mode: str = _field(
         "layer", "-sm", "--split-mode", parse=choices("none", "layer", "row", "tensor"), scope="load",

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import harness
 from harness.child import Worker
+from harness.cpus import choose_threads
 from harness.errors import HarnessError
-from harness.machine import count_physical_cores
 from harness.record import (
     Build,
     Caution,
@@ -167,7 +167,9 @@ class _Cell:
     """Collects what is heard of one cell until it can be filed."""
 
     def __init__(self, spec: RunSpec, plan: Plan) -> None:
-        self.spec = spec.with_threads(count_physical_cores())
+        threads = choose_threads()
+        self.spec = spec.with_threads(threads.count)
+        self._threads_source = "asked" if spec.n_threads is not None else threads.source
         self._plan = plan
         self._asked = spec
         self._time_utc = utc_now()
@@ -228,7 +230,7 @@ class _Cell:
             telemetry=self._telemetry,
             failure=self._failure,
             warnings=(*self._cautions, *_placement_cautions(self.spec, self._resolved), *_throttle(self._telemetry)),
-            threads_source="asked" if self._asked.n_threads is not None else "physical cores",
+            threads_source=self._threads_source,
         )
 
 

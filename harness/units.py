@@ -19,15 +19,22 @@ _SIZE_FACTORS = {
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 
 
-def parse_size(text: str) -> int:
+def parse_size(text: str, *, memory: bool = False) -> int:
     """Read a size such as ``8GB``, ``1.5 GiB`` or ``4096`` as bytes.
+
+    Parameters
+    ----------
+    memory : the size of a memory module or a graphics card, which are sold in powers of two: 8GB is 8 GiB
 
     Raises
     ------
     ValueError : the text is not a number with a known unit (decimal GB or binary GiB).
     """
     match = _SIZE.fullmatch(text)
-    factor = _SIZE_FACTORS.get(match[2].lower()) if match else None
+    unit = match[2].lower() if match else ""
+    if memory and unit in ("k", "kb", "m", "mb", "g", "gb", "t", "tb"):
+        unit = f"{unit[0]}ib"
+    factor = _SIZE_FACTORS.get(unit) if match else None
     if match is None or factor is None:
         raise ValueError(f"{text!r} is not a size; write it as 8GB, 1.5GiB or a number of bytes")
     return round(float(match[1]) * factor)

@@ -14,7 +14,8 @@ import click
 from tabulate import tabulate
 from tqdm import tqdm
 
-from harness.machine import count_physical_cores, describe_machine, machine_slug
+from harness.cpus import choose_threads
+from harness.machine import describe_machine, machine_slug
 from harness.sources.model_file import default_model
 from harness.stats import Interval, median, median_interval
 
@@ -74,7 +75,7 @@ def main(
     """Run both tools alternately with the same threads, batches and tests, and print the ratio of their medians."""
     path = model or str(default_model())
     shared = ["-m", path, "-p", str(n_prompt), "-n", str(n_gen), "-r", str(repetitions)]
-    shared += ["-t", str(n_threads or count_physical_cores()), "-o", "json"]
+    shared += ["-t", str(n_threads or choose_threads().count), "-o", "json"]
     tools = {
         "harness": [sys.executable, "-m", "harness", "pp-tg", *shared, "--no-save"],
         "llama-bench": [llama_bench, *shared],

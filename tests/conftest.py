@@ -34,6 +34,13 @@ def machine_it_runs_on(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
     return identity
 
 
+@pytest.fixture(autouse=True)
+def models_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No models of other programs on this disk, but those that a test puts there."""
+    monkeypatch.setenv("LLAMA_CACHE", str(HERE / "no-such-cache"))
+    monkeypatch.setattr("harness.sources.local.lm_studio_folders", list)
+
+
 @pytest.fixture(params=machines.NAMES)
 def identity(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> machines.Identity:
     """Every machine of tests/machines/ in turn: for what shows a machine, chooses threads or judges load."""

@@ -102,3 +102,71 @@ FILES: dict[str, tuple[Callable[[], HeaderBytes], str]] = {
     "removed": (lambda: llama(31), "FOREIGN"),
     "newer type": (lambda: llama(43), "FOREIGN"),
 }
+
+
+# --- files that llama.cpp runs ----------------------------------------------------------------------------------------
+
+
+def runnable_bert(n_positions: int = 128) -> HeaderBytes:
+    made = tokenizer(settings(HeaderBytes(), "bert", context_length=n_positions, attention__head_count_kv=4))
+    made.add("bert.attention.layer_norm_epsilon", "f32", 1e-5).add("bert.attention.causal", "bool", 0)
+    made.add("bert.pooling_type", "u32", 1).add("tokenizer.ggml.token_type_count", "u32", 2)
+    made.add_tensor("token_embd.weight", "F32", 64, 32).add_tensor("position_embd.weight", "F32", 64, n_positions)
+    made.add_tensor("token_types.weight", "F32", 64, 2)
+    norms = ["token_embd_norm"] + [f"blk.{i}.{name}_output_norm" for i in range(2) for name in ("attn", "layer")]
+    for name in norms:
+        made.add_tensor(f"{name}.weight", "F32", 64).add_tensor(f"{name}.bias", "F32", 64)
+    for block in ("blk.0.", "blk.1."):
+        for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
+            made.add_tensor(f"{block}{name}.weight", "F32", 64, 64).add_tensor(f"{block}{name}.bias", "F32", 64)
+        made.add_tensor(f"{block}ffn_up.weight", "F32", 64, 128).add_tensor(f"{block}ffn_down.weight", "F32", 128, 64)
+    return made
+
+
+def runnable_gpt2(n_positions: int = 64) -> HeaderBytes:
+    made = tokenizer(settings(HeaderBytes(), "gpt2", context_length=n_positions, attention__head_count_kv=4))
+    made.add("gpt2.attention.layer_norm_epsilon", "f32", 1e-5)
+    made.add_tensor("token_embd.weight", "F32", 64, 32).add_tensor("position_embd.weight", "F32", 64, n_positions)
+    made.add_tensor("output_norm.weight", "F32", 64).add_tensor("output_norm.bias", "F32", 64)
+    for block in ("blk.0.", "blk.1."):
+        for name, rows, columns in (
+            ("attn_norm", 0, 64), ("ffn_norm", 0, 64), ("attn_qkv", 64, 192), ("attn_output", 64, 64), ("ffn_up", 64, 128),
+            ("ffn_down", 128, 64),
+        ):  # fmt: skip
+            made.add_tensor(f"{block}{name}.weight", "F32", *filter(None, (rows, columns)))
+            made.add_tensor(f"{block}{name}.bias", "F32", columns)
+    return made
+
+
+def runnable_t5(architecture: str = "t5") -> HeaderBytes:
+    """T5's encoder and decoder, or its encoder alone."""
+    made = tokenizer(settings(HeaderBytes(), architecture, attention__head_count_kv=4))
+    made.add(f"{architecture}.attention.relative_buckets_count", "u32", 32)
+    made.add(f"{architecture}.attention.key_length", "u32", 16).add(f"{architecture}.attention.value_length", "u32", 16)
+    made.add_tensor("token_embd.weight", "F32", 64, 32)
+    stacks = ("enc",) if architecture == "t5encoder" else ("enc", "dec")
+    for stack in stacks:
+        made.add_tensor(f"{stack}.output_norm.weight", "F32", 64)
+        for layer in range(2):
+            block = f"{stack}.blk.{layer}."
+            attentions = ("attn", "cross_attn") if stack == "dec" else ("attn",)
+            for attention in attentions:
+                made.add_tensor(f"{block}{attention}_norm.weight", "F32", 64)
+                for part in "qkvo":
+                    made.add_tensor(f"{block}{attention}_{part}.weight", "F32", 64, 64)
+            made.add_tensor(f"{block}attn_rel_b.weight", "F32", 4, 32).add_tensor(f"{block}ffn_norm.weight", "F32", 64)
+            made.add_tensor(f"{block}ffn_up.weight", "F32", 64, 128).add_tensor(
+                f"{block}ffn_down.weight", "F32", 128, 64
+            )
+    return made
+
+
+RUNNABLE: dict[str, Callable[[], HeaderBytes]] = {
+    "llama": llama,
+    "pooled": pooled,
+    "bert": runnable_bert,
+    "gpt2": runnable_gpt2,
+    "llada": lambda: llama(architecture="llada"),
+    "t5": runnable_t5,
+    "t5encoder": lambda: runnable_t5("t5encoder"),
+}

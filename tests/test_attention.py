@@ -10,7 +10,8 @@ from harness.errors import HarnessError
 from harness.spec import RunSpec
 from harness.theory.attention import Context, count_layers, describe_attention, loaded_tensors, round_context
 from harness.theory.gguf import BytesSource, read_header
-from harness.theory.memory import HOST, KV, RECURRENT, Host, device_rules, place_layers, predict_memory, price_cache
+from harness.theory.memory import HOST, KV, RECURRENT, Host, device_rules, predict_memory, price_cache
+from harness.theory.placement import place_layers
 from tests.gguf_bytes import llama_like
 from tests.test_anatomy import LLAMA, header_of
 

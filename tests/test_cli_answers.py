@@ -235,7 +235,7 @@ def test_prompts_of_five_digits_fit_eighty_columns(results):
 
 def test_troubles_of_roofline(results):
     assert "from 1 to 512" in refused("roofline", "-t", "9999")
-    assert "fits into any cache" in refused("roofline", "--size", "1")
+    assert "fits into any cache" in refused("roofline", "--size", "1B")
 
 
 @pytest.mark.engine

@@ -65,6 +65,14 @@ def test_batches_are_chunks_of_random_tokens(loaded, model):
     session.close()
 
 
+def test_no_tokens_are_no_batches_whatever_a_vocabulary_begins_with(loaded, model, monkeypatch):
+    session = loaded.open(spec(model))
+    monkeypatch.setattr("llama_cpp.llama_vocab_get_add_bos", lambda vocab: True)
+    assert session.prompt_batches(0) == session.token_batches(0) == []
+    assert session.prompt_batches(1)[0].n_tokens == 1
+    session.close()
+
+
 def test_decoding_fills_the_cache_and_clearing_empties_it(loaded, model):
     import llama_cpp
 

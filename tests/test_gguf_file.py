@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pathlib
 
 import pytest
 
-from harness.errors import HarnessError
+from harness.cli import pp_tg
+from harness.errors import HarnessError, UsageError
 from harness.sources.gguf_file import FileSource, read_file_header
+from harness.sources.model_file import hash_file, model_files, model_size_bytes, open_model
+from harness.sources.references import resolve
 from harness.theory.gguf import BytesSource, read_header
-from harness.theory.split import join_parts, part_names, split_count
+from harness.theory.split import join_parts, list_parts, part_names, split_count
 from tests.gguf_bytes import HeaderBytes, llama_like
 
 
@@ -168,3 +172,47 @@ def test_joining_nothing_but_one_part_is_possible():
         BytesSource(HeaderBytes().add("split.no", "u16", 0).add("split.tensors.count", "i32", 0).build())
     )
     assert join_parts([header], ["a"]).parts[0].name == "a"
+
+
+def test_a_split_model_is_all_its_files(tmp_path):
+    first = write_split(tmp_path)
+    files = sorted(tmp_path.glob("m-*.gguf"))
+    assert list(model_files(first)) == files
+    assert model_size_bytes(first) == sum(file.stat().st_size for file in files) > first.stat().st_size
+    each = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    assert hash_file(first) == hashlib.sha256("".join(f"{digest}\n" for digest in each).encode()).hexdigest()
+    files[-1].write_bytes(b"other")
+    assert hash_file(first) not in (None, each[0])
+    files[-1].unlink()
+    assert hash_file(first) is None
+    assert model_size_bytes(first) == sum(file.stat().st_size for file in files[:-1])
+    whole = tmp_path / "whole.gguf"
+    whole.write_bytes(b"GGUF")
+    assert model_files(whole) == (whole,)
+    assert hash_file(whole) == hashlib.sha256(b"GGUF").hexdigest()
+
+
+def test_names_that_count_further_than_models_do_are_refused():
+    with pytest.raises(UsageError, match="one of 99999 files, which no model has"):
+        list_parts("m-00001-of-99999.gguf")
+    with pytest.raises(UsageError, match=r"later part of a split model; name its first part, m-00001-of-00003\.gguf"):
+        list_parts("m-00002-of-00003.gguf")
+
+
+def test_a_warning_of_too_little_memory_counts_all_files(tmp_path, monkeypatch, capsys):
+    first = write_split(tmp_path)
+    monkeypatch.setattr("harness.cli.pp_tg.available_memory_bytes", lambda: first.stat().st_size + 1)
+    pp_tg._warn_if_too_large([str(first)])
+    assert "of memory are free" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_piece_of_a_file_is_told(tmp_path):
+    piece = tmp_path / "m.gguf.part1of2"
+    piece.write_bytes(b"GGUF")
+    for act in (open_model, lambda path: resolve(str(path))):
+        with pytest.raises(UsageError, match=r"piece of a file that was cut by bytes.*`cat .*m\.gguf\.part\* > "):
+            act(piece)
+    for text in ("m.gguf.part2of2", "hf:o/r/m.gguf.part1of2", "https://user:secret@host/m.gguf.part1of2?key=secret"):
+        with pytest.raises(UsageError, match="piece of a file") as caught:
+            resolve(text)
+        assert "secret" not in str(caught.value)

@@ -125,8 +125,8 @@ def test_embeddings_are_off_where_that_is_asked():
 @pytest.mark.parametrize(
     ("asked", "plan", "words"),
     [
-        ({"n_gen"}, {"n_gen": (16,)}, "generates no text (tg16); leave out -n"),
-        ({"n_pg"}, {"n_pg": ((16, 16),)}, "generates no text (pp16+tg16); leave out -n and -pg"),
+        ({"n_gen"}, {"n_gen": (16,)}, "(tg16); leave out -n"),
+        ({"n_pg"}, {"n_pg": ((16, 16),)}, "(pp16+tg16); leave out -n and -pg"),
         ({"n_depth"}, {"n_depth": 16}, "it takes no depth; leave out -d"),
         ({"n_prompt"}, {"n_prompt": ()}, "Nothing is left to measure"),
     ],

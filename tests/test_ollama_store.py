@@ -51,13 +51,79 @@ def test_names_are_ollamas():
         ("llama3.2:1b", "registry.ollama.ai/library/llama3.2/1b", "llama3.2:1b"),
         ("user/model:q4", "registry.ollama.ai/user/model/q4", "user/model:q4"),
         ("hf.co/owner/repo:Q4_K_M", "hf.co/owner/repo/Q4_K_M", "hf.co/owner/repo:Q4_K_M"),
+        ("localhost:5000/me/m:tag", "localhost:5000/me/m/tag", "localhost:5000/me/m:tag"),
+        ("localhost:5000/me/m", "localhost:5000/me/m/latest", "localhost:5000/me/m:latest"),
+        ("https://hf.co/Owner/Repo", "hf.co/Owner/Repo/latest", "hf.co/Owner/Repo:latest"),
+        ("registry.ollama.ai/library/llama3.2:1b", "registry.ollama.ai/library/llama3.2/1b", "llama3.2:1b"),
     ]:
         name = parse_ollama_name(text)
-        assert name.relative_path.as_posix() == path
+        assert "/".join(name.parts) == path
         assert str(name) == shown
-    for text in ("", ":", "a/b/c/d", "../x", "a:../b", "a b", "a:", "..:x"):
+    for text in (
+        "",
+        ":",
+        "a/b/c/d",
+        "../x",
+        "a:../b",
+        "a b",
+        "a:",
+        "..:x",
+        "a:1/b:2",
+        "h:x/n/m",
+        "a/b:1/c",
+        "h:123456/n/m",
+    ):
         with pytest.raises(UsageError, match="not a name of Ollama's"):
             parse_ollama_name(text)
+
+
+@pytest.mark.parametrize("text", ["SmolLM2:135M", "Library/smollm2:135m", "REGISTRY.ollama.ai/library/SMOLLM2:135m"])
+def test_case_makes_no_difference(store, text):
+    assert find_ollama(text) == next((store / "blobs").iterdir())
+
+
+def test_a_host_with_a_port_and_a_name_in_capitals_are_listed_and_found(store, model):
+    add(store, "hf.co/Owner/Repo-GGUF/Q4_K_M", model)
+    if os.name != "nt":
+        add(store, "localhost:5000/me/mine/latest", model)
+    for name in list_ollama():
+        assert find_ollama(str(name)).is_file()
+        assert find_ollama(str(name).lower()).is_file()
+    assert "hf.co/Owner/Repo-GGUF:Q4_K_M" in map(str, list_ollama())
+
+
+def add_fileless(store, name, config, kinds=()):
+    """A model without a GGUF file: its configuration, and layers of other kinds."""
+    digest = "c" * 64
+    (store / "blobs" / f"sha256-{digest}").write_text(json.dumps(config), encoding="utf-8")
+    manifest = store / "manifests" / "registry.ollama.ai" / "library" / name
+    manifest.parent.mkdir(parents=True)
+    layers = [{"mediaType": kind, "digest": "sha256:" + "d" * 64} for kind in kinds]
+    manifest.write_text(json.dumps({"config": {"digest": f"sha256:{digest}"}, "layers": layers or None}))
+
+
+def test_a_model_of_the_cloud_is_told(store):
+    add_fileless(store, "gpt-oss/120b-cloud", {"remote_host": "https://ollama.com:443", "remote_model": "gpt-oss:120b"})
+    with pytest.raises(UsageError, match=r"runs at https://ollama\.com:443 and not here.*`ollama pull gpt-oss:120b`"):
+        resolve("ollama:gpt-oss:120b-cloud")
+    (store / "blobs" / ("sha256-" + "c" * 64)).unlink()
+    with pytest.raises(UsageError, match=r"runs at Ollama's cloud and not here.*`ollama pull gpt-oss:120b`"):
+        resolve("ollama:gpt-oss:120b-cloud")
+
+
+def test_a_model_for_mlx_is_told(store):
+    add_fileless(
+        store, "qwen3.5/4b-nvfp4", {"model_format": "safetensors"}, ["application/vnd.ollama.image.tensor"] * 3
+    )
+    with pytest.raises(UsageError, match="made for its MLX engine, in safetensors"):
+        resolve("ollama:qwen3.5:4b-nvfp4")
+
+
+def test_names_in_the_store_that_are_none_are_left_out(store):
+    odd = store / "manifests" / "registry.ollama.ai" / "library" / "a\x1b[2Jb"
+    odd.mkdir()
+    (odd / "latest").write_text("{}")
+    assert [str(name) for name in list_ollama()] == ["smollm2:135m"]
 
 
 def test_a_model_is_found_where_it_lies(store, model):
@@ -88,7 +154,7 @@ def test_what_is_missing_is_told(store, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", '{"layers": 3}', '{"layers": [{}]}', '{"layers": []}', "\x00",
+    ["", "[]", "{}", '{"layers": 3}', '{"layers": [{}]}', '{"layers": []}', "\x00", "[" * 100_000, '{"layers": [3]}',
      '{"layers": [{"mediaType": "application/vnd.ollama.image.model", "digest": "sha256:../../etc/passwd"}]}'],
 )  # fmt: skip
 def test_a_damaged_manifest_is_told(store, text):

@@ -92,3 +92,12 @@ def test_every_load_parameter_is_in_the_load_key():
     for name in parameters("load"):
         changed = dataclasses.replace(base, **{name: "something else"})
         assert changed.load_key() != base.load_key(), name
+
+
+def test_words_stand_in_lists_of_layers():
+    parse = parameters()["n_gpu_layers"].parse
+    for text, values in [("all", (-1,)), ("0,all,auto", (0, -1, -1)), ("AUTO, 3", (-1, 3)), ("0-2,all", (0, 1, 2, -1))]:
+        assert parse(text) == values
+    for text in ("alle", "0-all", "al l", ",all", "all,"):
+        with pytest.raises(ValueError, match="not a number or a range"):
+            parse(text)

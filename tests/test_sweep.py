@@ -11,6 +11,7 @@ import sys
 import psutil
 import pytest
 
+from harness.cpus import choose_threads
 from harness.machine import describe_machine
 from harness.spec import Grid, RunSpec
 from harness.sweep import Plan, run_cells
@@ -163,9 +164,9 @@ def test_layers_asked_of_a_gpu_that_is_not_there_are_said(model):
     assert record.resolved.layers_by_device == {"CPU": 31}
 
 
-def test_threads_are_the_physical_cores_and_the_record_says_so(model):
+def test_threads_are_llama_cpps_own_and_the_record_says_what_decided(model):
     asked = RunSpec(model, n_gen=1, repetitions=1)
     default, explicit = run([asked, dataclasses.replace(asked, n_threads=1)])
-    assert default.threads_source == "physical cores"
-    assert default.asked.n_threads == default.resolved.n_threads == default.machine.n_cores_physical
+    assert default.asked.n_threads == default.resolved.n_threads == choose_threads().count
+    assert default.threads_source == choose_threads().source
     assert explicit.threads_source == "asked"

@@ -15,6 +15,7 @@ from harness.answers.rates import Measured
 from harness.catalog import Catalog, Entry
 from harness.errors import UsageError
 from harness.spec import RunSpec
+from harness.theory.computed import compute_header
 from harness.theory.fit import (
     CUDA_CONTEXT_BYTES,
     METAL_SHARE_LARGE,
@@ -486,6 +487,13 @@ def cost_of_entry(
         f"parameters, the vision encoder, in F16 ({encoder_bytes / 1e9:.1f} GB, not read while generating)",
         f"{entry.refused}" if entry.refused else "",
     )
+
+
+def header_of_entry(entry: Entry, quantization: str) -> Header | None:
+    """The header by which layers of a model of the catalog are counted; None for a vision model, whose layout is only partly known."""
+    if published.PUBLISHED_PARAMETERS.get(entry.name) is not None:
+        return None
+    return compute_header(entry.shape, quantization, entry.name)
 
 
 def cost_by_size(catalog: Catalog, size_bytes: int) -> Cost:

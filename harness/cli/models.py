@@ -19,6 +19,7 @@ Examples:
   harness models                      every name that -m takes
   harness models -o json
   harness models --catalog mine.toml  with entries of your own
+  harness models --local              every model on this disk, whoever downloaded it
   harness models --check              are these files at the hub?
   harness models --prune              free the space of synthetic files
 """
@@ -29,18 +30,25 @@ Examples:
     "--catalog", "extra", type=click.Path(path_type=pathlib.Path), metavar="FILE", help="Lay this catalog over."
 )
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Format. [table]")
+@click.option(
+    "--local", is_flag=True, help="List the models on this disk: Hugging Face's, llama.cpp's, LM Studio's, Ollama's."
+)
 @click.option("--check", is_flag=True, help="Ask the hub for each file's existence, size and SHA-256.")
 @click.option("--prune", is_flag=True, help="Delete synthetic files and files from addresses, after asking.")
-def command(extra: pathlib.Path | None, output: str, check: bool, prune: bool) -> None:
+def command(extra: pathlib.Path | None, output: str, local: bool, check: bool, prune: bool) -> None:
     """List the catalog: names, quantizations, sizes, what is on disk and what fits this machine's memory.
 
     --check ends with exit code 1 if anything at the hub is not as the catalog says.
     """
     from harness.sources.references import load_catalog
 
-    refuse_contradiction(check and prune, "--check and --prune are two things; give one of them")
+    refuse_contradiction(
+        local + check + prune > 1, "--local, --check and --prune are different things; give one of them"
+    )
     if prune:
         _prune()
+    elif local:
+        _list_local(output)
     elif check:
         _check(load_catalog(extra), output)
     else:
@@ -49,10 +57,10 @@ def command(extra: pathlib.Path | None, output: str, check: bool, prune: bool) -
 
 
 def _rows(catalog: Catalog) -> list[Row]:
-    from harness.machine import describe_machine
+    from harness.host_memory import total_memory_bytes
     from harness.sources.synth import default_cache_dir, list_synthetic
 
-    memory_bytes = describe_machine().memory_bytes
+    memory_bytes = total_memory_bytes()
     synthetic = {(item.name, item.quantization): item.size_bytes for item in list_synthetic(default_cache_dir())}
     rows = []
     for entry in catalog.entries.values():
@@ -104,6 +112,13 @@ def _find(entry: Entry, quantization: str) -> list[pathlib.Path] | None:
         return find_files(entry, quantization)
     except UsageError:
         return None
+
+
+def _list_local(output: str) -> None:
+    from harness.render.models import render_local, render_local_json
+    from harness.sources.local import list_local
+
+    terminal.show((render_local_json if output == "json" else render_local)(list_local()), nl=False)
 
 
 def _check(catalog: Catalog, output: str) -> None:

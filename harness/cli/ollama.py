@@ -9,12 +9,14 @@ import click
 
 import harness
 from harness.cli import terminal
+from harness.cli.asking import read_for
 from harness.cli.keeper import Keeper
 from harness.cli.options import results_option, save_option
 from harness.cli.writing import one_value, say
+from harness.cpus import choose_threads
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, HarnessError, StoreError, UsageError
-from harness.machine import count_physical_cores
 from harness.spec import MAX_TOKENS
+from harness.theory.kinds import Question
 
 if TYPE_CHECKING:
     from harness.cli.ollama_options import Told
@@ -83,7 +85,8 @@ def command(name: str | None, output: str, results: pathlib.Path, save: bool, **
             raise
         say(f"{error} Measuring the file alone")
     name, path, blocks = _find(name, server)
-    options["n_threads"] = options["n_threads"] or count_physical_cores()
+    read_for(path, Question.TEXT, name)
+    options["n_threads"] = options["n_threads"] or choose_threads().count
     task = Task(name=name, path=path, **options)
     with Keeper("ollama", results, save=save) as keeper:
         comparison, interrupted = _measure(task, server, blocks, keeper)

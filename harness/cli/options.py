@@ -32,7 +32,10 @@ class Values(click.ParamType):
 
 
 class Amount(click.ParamType):
-    """A number with a unit, as bytes, bytes a second or operations a second."""
+    """A number with a unit, as bytes, bytes a second or operations a second. A bare number is refused: it would mean bytes."""
+
+    #: Whether GB stands for GiB.
+    is_memory = False
 
     def __init__(self, name: str, ending: str = "") -> None:
         self.name, self._ending = name, ending
@@ -42,12 +45,21 @@ class Amount(click.ParamType):
             return value
         text = re.sub(self._ending + "$", "", value.strip(), flags=re.IGNORECASE) if self._ending else value
         try:
-            amount = parse_size(text)
+            amount = parse_size(text, memory=self.is_memory)
         except ValueError:
             self.fail(f"{value!r} is not an amount such as {self.name}", param, ctx)
         if amount <= 0:
             self.fail(f"{value!r} is not above zero", param, ctx)
+        if re.fullmatch(r"[0-9.\s]+", value):
+            unit = self.name.lstrip("0123456789.")
+            self.fail(f"{value.strip()} has no unit; did you mean {value.strip()}{unit}?", param, ctx)
         return amount
+
+
+class Memory(Amount):
+    """The size of a card's or a machine's memory. Both are sold in powers of two, so that 8GB is 8 GiB, as 8GiB is."""
+
+    is_memory = True
 
 
 class Pair(click.ParamType):

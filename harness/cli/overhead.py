@@ -15,7 +15,7 @@ from harness.cli import terminal
 from harness.cli.keeper import Keeper
 from harness.cli.ollama_options import Told, ollama_options, tell_ollama
 from harness.cli.options import (
-    Amount,
+    Memory,
     SectionedCommand,
     Values,
     axes,
@@ -38,6 +38,7 @@ from harness.render.overhead import FORMATS, export_report
 from harness.rpc import check_servers
 from harness.spec import MAX_TOKENS, whole_numbers
 from harness.store import utc_now
+from harness.theory.kinds import Question, find_kind, may_be_asked, refuse, refuse_context
 from harness.theory.ledger import Report
 
 #: The context that is looked at unless told otherwise, or the model's own where that is smaller.
@@ -88,7 +89,11 @@ Examples:
 )  # fmt: skip
 @click.option("--predict-only", is_flag=True, help="Load nothing: the header is enough, the weights need not be here.")
 @click.option(
-    "--vram", "vram_bytes", type=Amount("8GB"), metavar="SIZE", help="Say how many layers fit on such a card (8GB)."
+    "--vram",
+    "vram_bytes",
+    type=Memory("8GB"),
+    metavar="SIZE",
+    help="Say how many layers fit on such a card; 8GB is 8 GiB.",
 )
 @click.option("--force", is_flag=True, help="Measure although memory will not do.")
 @click.option("-o", "--output", type=click.Choice(list(FORMATS)), default="table", help="Format of the result. [table]")
@@ -139,6 +144,10 @@ def _account_for_memory(reference: str, options: dict[str, Any]) -> int:
     wants_weights = not options["predict_only"] and _count(options["contexts"]) < 2
     with byte_bar(reference) as show:
         model = find_model(reference, weights=wants_weights, progress=show)
+    refuse(model.header, Question.MEMORY, model.label)
+    if not may_be_asked(model.header, Question.MEASURE):
+        wants_weights = False
+        model = dataclasses.replace(model, remarks=(*model.remarks, find_kind(model.header).describe(model.label)))
     subject = model.subject
     told = tell_ollama(
         model.header, model.label, options, file_bytes=subject.file_bytes, synthetic=subject.is_synthetic
@@ -179,6 +188,7 @@ def _examine(model: Model, options: dict[str, Any], *, predict_only: bool) -> Re
     trained = model.subject.n_ctx_train
     usual = min(DEFAULT_CONTEXT, trained) if trained else DEFAULT_CONTEXT
     contexts = sorted(set(flatten(options["contexts"]))) or [max(usual, 8)]
+    refuse_context(model.header, contexts[-1], model.label, "--ctx")
     single = _single_values(options)
     specs = [make_spec(model, n_ctx, single) for n_ctx in contexts]
     check_servers(specs[0].rpc)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import click
 
 from harness.cli import terminal
+from harness.cli.asking import suit
 from harness.cli.keeper import Keeper
 from harness.cli.options import (
     Pair,
@@ -23,12 +23,13 @@ from harness.cli.options import (
     save_option,
 )
 from harness.cli.progress import Progress, byte_bar
+from harness.cli.writing import say
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError
-from harness.machine import available_memory_bytes
+from harness.host_memory import available_memory_bytes
 from harness.record import Record
 from harness.render.formats import FORMATS
 from harness.rpc import check_servers
-from harness.sources.model_file import default_model, hash_file, is_synthetic
+from harness.sources.model_file import default_model, hash_file, is_synthetic, model_size_bytes
 from harness.sources.references import name_reference, resolve
 from harness.spec import Grid, RunSpec
 from harness.stats import summarize
@@ -90,7 +91,7 @@ def command(models: Sequence[str], **options: Any) -> None:
         n_pg=options["n_pg"],
         **{name: options[name] for name in ("repetitions", "warmup", "delay_s", "seed")},
     )
-    cells = grid.cells()
+    cells = suit(grid.cells(), options)
     check_servers(list(dict.fromkeys(endpoint for cell in cells for endpoint in cell.rpc)))
     _warn_if_too_large(grid.models)
     records: list[Record] = []
@@ -123,7 +124,7 @@ def command(models: Sequence[str], **options: Any) -> None:
 def _find(reference: str) -> str:
     """The path that a reference means; a synthetic file may have to be written first."""
     with byte_bar(name_reference(reference)) as show:
-        return str(resolve(reference, show))
+        return str(resolve(reference, show, say))
 
 
 def _describe_file(spec: RunSpec) -> dict[str, Any]:
@@ -157,7 +158,7 @@ def _exit_code(records: Sequence[Record], keeper: Keeper, interrupted: bool) -> 
 def _warn_if_too_large(models: Sequence[str]) -> None:
     available = available_memory_bytes()
     for model in models:
-        size = os.path.getsize(model)
+        size = model_size_bytes(pathlib.Path(model))
         if size > available:
             terminal.complain(
                 f"warning: {pathlib.Path(model).name} has {format_gb(size)} and only {format_gb(available)} of memory "

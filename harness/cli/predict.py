@@ -11,10 +11,12 @@ import click
 
 from harness.answers.prediction import KINDS, Answer, Machine, Question
 from harness.cli import terminal
-from harness.cli.options import Amount, one_reference, refuse_contradiction, results_option
+from harness.cli.options import Amount, Memory, one_reference, refuse_contradiction, results_option
 from harness.roof import Roof
 from harness.spec import CACHE_TYPES, MAX_TOKENS
+from harness.theory.gguf import Header
 from harness.theory.roofline import Cost
+from harness.theory.settings import tell_untrained
 
 _EXAMPLES = """
 \b
@@ -90,8 +92,10 @@ _QUESTION = {
     metavar="TYPE",
     help="Cache type of V. [f16]",
 )
-@click.option("--vram", "vram_bytes", type=Amount("8GiB"), metavar="SIZE", help="Memory of the card.")
-@click.option("--memory", "memory_bytes", type=Amount("48GiB"), metavar="SIZE", help="Memory of the machine.")
+@click.option("--vram", "vram_bytes", type=Memory("8GB"), metavar="SIZE", help="Memory of the card; 8GB is 8 GiB.")
+@click.option(
+    "--memory", "memory_bytes", type=Memory("48GB"), metavar="SIZE", help="Memory of the machine; 48GB is 48 GiB."
+)
 @click.option("--host", metavar="NAME", help="Published CPU that takes the layers that a card cannot.")
 @click.option("--check", is_flag=True, help="Predict every published figure without itself, and show the errors.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Format. [table]")
@@ -114,12 +118,16 @@ def command(**options: Any) -> None:
         check = check_predictions(catalog)
         terminal.show((render_check_json if options["output"] == "json" else render_check)(check), nl=False)
         return
+    cost, header, remarks = _find_model(catalog, options)
     options["n_ctx"] = options["n_ctx"] or max(DEFAULT_N_CTX, options["n_depth"])
-    cost, remarks = _find_cost(catalog, options)
+    remarks = (*remarks, tell_untrained(cost.n_ctx_train, [options["n_ctx"]]) or "")
     question = Question(
         cost=cost,
         **{name: options[name] for name in ("n_ctx", "n_depth", "vram_bytes", "memory_bytes", "host")},
         flops_per_s=options["flops"],
+        header=header,
+        type_k=options["type_k"],
+        type_v=options["type_v"],
     )
     answers = _answer(catalog, question, options)
     render = render_answers_json if options["output"] == "json" else render_answers
@@ -149,36 +157,58 @@ def _refuse_nonsense(options: dict[str, Any]) -> None:
     )
 
 
-def _find_cost(catalog: Any, options: dict[str, Any]) -> tuple[Cost, tuple[str, ...]]:
-    """The cost of the model that is meant: a bare name of the catalog by its shape, any other reference by its header."""
-    from harness.answers.prediction import cost_by_size, cost_of_entry
+def _find_model(catalog: Any, options: dict[str, Any]) -> tuple[Cost, Header | None, tuple[str, ...]]:
+    """Cost and header of the model that is meant, with remarks: a bare name of the catalog by its shape, else by its header."""
+    from harness.answers.prediction import cost_by_size, cost_of_entry, header_of_entry
     from harness.sources.references import CatalogReference, PathReference, name_reference, parse_reference
 
     if options["size_bytes"]:
         cost = cost_by_size(catalog, options["size_bytes"])
-        return cost, (f"taken as a dense Q4_0 of Llama's family: {cost.n_layers} layers, all bytes read for a token",)
+        guess = f"taken as a dense Q4_0 of Llama's family: {cost.n_layers} layers, all bytes read for a token"
+        return cost, None, (guess,)
     text = options["model"] or "smollm2:135m"
     reference = parse_reference(text)
     if isinstance(reference, CatalogReference):
         entry = reference.entry
         quantization = reference.quantization or entry.ollama_2024 or entry.embedded or "Q4_0"
-        return cost_of_entry(entry, quantization, options["type_k"], options["type_v"])
+        cost, remarks = cost_of_entry(entry, quantization, options["type_k"], options["type_v"])
+        return cost, header_of_entry(entry, quantization), remarks
     label = reference.path.stem if isinstance(reference, PathReference) else name_reference(text)
-    return _read_cost(text, label, options)
+    return _read_model(text, label, options)
 
 
-def _read_cost(text: str, label: str, options: dict[str, Any]) -> tuple[Cost, tuple[str, ...]]:
+def _read_model(text: str, label: str, options: dict[str, Any]) -> tuple[Cost, Header, tuple[str, ...]]:
     """By the model's header, from this disk or from its server without the weights."""
     from harness.sources.headers import find_header
+    from harness.sources.references import name_reference
     from harness.theory.anatomy import name_file_type
     from harness.theory.roofline import cost_of_header
 
     found = find_header(text)
+    remarks = _check_header(found.header, options, found.path.name if found.path else name_reference(text))
     kind = name_file_type(found.header) or ""
     # The quantization is told beside the name, and needs no telling in it.
     name = re.sub(rf"[-_.:]{re.escape(kind)}$", "", label, flags=re.IGNORECASE) if kind else label
     cost = cost_of_header(found.header, kind, name, options["type_k"], options["type_v"])
-    return cost, () if found.note is None else (found.note.rstrip("."),)
+    return cost, found.header, (*(() if found.note is None else (found.note.rstrip("."),)), *remarks)
+
+
+def _check_header(header: Header, options: dict[str, Any], label: str) -> tuple[str, ...]:
+    """Remarks on what the file is; the default context is bounded by learned positions.
+
+    Raises
+    ------
+    UsageError : the file generates no text, or has fewer positions than are asked for.
+    """
+    from harness.theory import kinds
+
+    kinds.refuse(header, kinds.Question.SPEED, label)
+    found = kinds.find_kind(header)
+    for name, flag in (("n_ctx", "--ctx"), ("n_depth", "--depth")):
+        kinds.refuse_context(header, options[name] or 0, label, flag)
+    if found.n_positions is not None:
+        options["n_ctx"] = options["n_ctx"] or min(DEFAULT_N_CTX, found.n_positions)
+    return () if found.kind is kinds.Kind.TEXT else (found.describe(label),)
 
 
 def _answer(catalog: Any, question: Question, options: dict[str, Any]) -> list[Answer]:
@@ -200,7 +230,8 @@ def answer_here(catalog: Any, question: Question, results: pathlib.Path, machine
     from harness.answers.prediction import OwnMachine, predict_own
     from harness.answers.rates import is_shared, name_host
     from harness.cli.journals import own_journals, read_measured, read_roofs
-    from harness.machine import available_memory_bytes, describe_machine
+    from harness.host_memory import available_memory_bytes
+    from harness.machine import describe_machine
     from harness.roof import ARITHMETIC, READING, latest, reading_for
 
     journals = own_journals(results)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
@@ -65,9 +66,14 @@ def byte_bar(description: str) -> Iterator[Callable[[int, int], None]]:
     from tqdm import tqdm
 
     with tqdm(unit="B", unit_scale=True, disable=None, leave=False, desc=harmless.line(description)) as bar:
+        moved_at = time.monotonic()
 
         def show(done_bytes: int, total_bytes: int) -> None:
+            nonlocal moved_at
+            still_s = 0.0 if done_bytes != bar.n else time.monotonic() - moved_at
+            moved_at = moved_at if still_s else time.monotonic()
             bar.total = total_bytes
+            bar.set_postfix_str(f"nothing came for {still_s:.0f} s" if still_s > 3 else "", refresh=still_s > 3)
             bar.update(done_bytes - bar.n)
 
         yield show

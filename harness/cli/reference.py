@@ -10,12 +10,14 @@ import click
 
 from harness.catalog import Entry
 from harness.cli import terminal
+from harness.cli.asking import read_for
 from harness.cli.keeper import Keeper
 from harness.cli.options import results_option, save_option
 from harness.cli.writing import say, writing_options
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError, UsageError
-from harness.machine import available_memory_bytes
+from harness.host_memory import available_memory_bytes
 from harness.text_run import REFERENCE_PROMPT, TextRequest, TextRun, text_run_to_json
+from harness.theory.kinds import Question
 from harness.units import format_gb
 
 _EXAMPLES = f"""
@@ -98,6 +100,11 @@ def _choose(entries: Sequence[Entry], room_bytes: int) -> tuple[list[tuple[str, 
             skipped.append((entry.name, "not on this disk"))
             continue
         name, path, size = found
+        try:
+            read_for(path, Question.TEXT)
+        except UsageError as error:
+            skipped.append((name, str(error).rstrip(".")))
+            continue
         if size > room_bytes:
             skipped.append((name, f"{format_gb(size)}, and only {format_gb(room_bytes)} of memory are free"))
         else:
@@ -107,6 +114,7 @@ def _choose(entries: Sequence[Entry], room_bytes: int) -> tuple[list[tuple[str, 
 
 def _files_of(entry: Entry) -> Iterator[tuple[str, pathlib.Path, int]]:
     """(name, first file, bytes of all parts) of a model's files on this disk; what Ollama's bare name stood for comes first."""
+    from harness.sources.model_file import model_size_bytes
     from harness.sources.ollama_store import find_ollama
     from harness.sources.references import find_on_disk
 
@@ -118,19 +126,12 @@ def _files_of(entry: Entry) -> Iterator[tuple[str, pathlib.Path, int]]:
         except UsageError:
             continue
         if path is not None:
-            size = sum(part.stat().st_size for part in _parts(path))
-            yield f"{entry.name}:{quantization.lower()}", path, size
+            yield f"{entry.name}:{quantization.lower()}", path, model_size_bytes(path)
     try:
         path = find_ollama(entry.name)
         yield f"{entry.name} (Ollama's)", path, path.stat().st_size
     except UsageError:
         pass
-
-
-def _parts(path: pathlib.Path) -> list[pathlib.Path]:
-    """A model's file, or all of them where its name is that of a first part (``…-00001-of-00003.gguf``)."""
-    stem, marker, _ = path.name.partition("-00001-of-")
-    return sorted(path.parent.glob(f"{stem}-*-of-*.gguf")) if marker else [path]
 
 
 def _run_one(path: pathlib.Path, keeper: Keeper, options: dict[str, Any]) -> TextRun:

@@ -104,7 +104,7 @@ def _answers(lines: Sequence[Line], results: pathlib.Path, *, published: bool, p
 
 def _predict_article(catalog: Catalog, results: pathlib.Path) -> list[Answer]:
     """The article's models on this machine; none where nothing is known of it yet."""
-    from harness.answers.prediction import Question, cost_of_entry, known_machines
+    from harness.answers.prediction import Question, cost_of_entry, header_of_entry, known_machines
     from harness.answers.published import ARTICLE_MODELS
     from harness.cli.predict import answer_here
 
@@ -114,9 +114,10 @@ def _predict_article(catalog: Catalog, results: pathlib.Path) -> list[Answer]:
         entry = catalog.entries.get(name)
         if entry is None:
             continue
-        cost, _ = cost_of_entry(entry, entry.ollama_2024 or "Q4_0")
+        quantization = entry.ollama_2024 or "Q4_0"
+        question = Question(cost_of_entry(entry, quantization)[0], header=header_of_entry(entry, quantization))
         try:
-            answers += answer_here(catalog, Question(cost), results, machines)
+            answers += answer_here(catalog, question, results, machines)
         except UsageError:
             return []
     return answers

@@ -15,8 +15,8 @@ from harness.cli.keeper import Keeper
 from harness.cli.options import Amount, Values, flatten, refuse_contradiction, results_option, save_option
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
 from harness.cli.writing import one_value
+from harness.cpus import choose_threads
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError
-from harness.machine import count_physical_cores
 from harness.record import Build, Caution, Failure, build_from_json, read
 from harness.roof import Roof, RoofTest, roof_test_from_json, to_json
 from harness.rpc import check_servers
@@ -74,7 +74,7 @@ def command(**options: Any) -> None:
     if options["saved"]:
         _show(_find_saved(options["results"]), options)
         return
-    threads = sorted(set(flatten(options["threads"]))) or default_threads(count_physical_cores())
+    threads = sorted(set(flatten(options["threads"]))) or default_threads(choose_threads().count)
     request = {
         "size_bytes": options["size_bytes"],
         "n_rows": N_ROWS,

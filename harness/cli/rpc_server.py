@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from harness.cli import terminal
+from harness.cpus import choose_threads
 from harness.errors import EXIT_INTERRUPTED, UsageError
-from harness.machine import count_physical_cores
 from harness.rpc import is_loopback
 from harness.serving import Offer, check_port, find_free_port, serve
 from harness.spec import parse_devices, parse_endpoints
@@ -72,7 +72,7 @@ def command(host: str, port: int, devices: str | None, n_threads: int | None, al
             )
         terminal.complain(f"warning: {WARNING.format(endpoint=endpoint)}")
     check_port(endpoint)
-    offer = Offer(endpoint, names[0], n_threads or count_physical_cores())
+    offer = Offer(endpoint, names[0], n_threads or choose_threads().count)
     try:
         serve(
             offer,

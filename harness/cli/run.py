@@ -9,11 +9,13 @@ from typing import Any
 import click
 
 from harness.cli import terminal
+from harness.cli.asking import read_for
 from harness.cli.keeper import Keeper
 from harness.cli.options import one_reference, refuse_contradiction, results_option, save_option
 from harness.cli.writing import find_model, say, writing_options
 from harness.errors import EXIT_INTERRUPTED, NativeError, StoreError, UsageError
 from harness.text_run import REFERENCE_PROMPT, TextRequest, TextRun
+from harness.theory.kinds import Question, refuse_context
 
 _EXAMPLES = f"""
 \b
@@ -63,6 +65,9 @@ def command(words: tuple[str, ...], reference: str | None, **options: Any) -> No
     prompt = _read_prompt(words)
     _check_text(options["system"] or "", "system message")
     path = find_model(reference)
+    header = read_for(path, Question.TEXT)
+    if header is not None and options["n_ctx"]:
+        refuse_context(header, options["n_ctx"], path.name, "--ctx")
     request = TextRequest(
         model=str(path),
         prompt=prompt,

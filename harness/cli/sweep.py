@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import psutil
 
 from harness import harmless
 from harness.cli import complain, terminal
+from harness.cli.asking import read_for, suit
 from harness.cli.keeper import Keeper
 from harness.cli.options import (
     MODEL_HELP,
@@ -30,12 +31,16 @@ from harness.cli.options import (
 )
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
 from harness.cli.progress import Progress, byte_bar
+from harness.cli.writing import say
+from harness.cpus import choose_threads
 from harness.devices import Survey, explain_absence, survey_devices
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, HarnessError, NativeError, StoreError, UsageError
+from harness.host_memory import available_memory_bytes
 from harness.layer_row import LayerRow
 from harness.layers import (
     GOALS,
     Best,
+    Goal,
     Search,
     Sweeper,
     Wire,
@@ -44,7 +49,7 @@ from harness.layers import (
     measure_wire,
     recall,
 )
-from harness.machine import available_memory_bytes, count_physical_cores, machine_slug
+from harness.machine import machine_slug
 from harness.overhead import find_model, plan_compute
 from harness.render.layers import Page, describe_wire, export_rows, flag_lines, render_rows, wrap
 from harness.sources.gguf_file import read_file_header
@@ -55,6 +60,7 @@ from harness.store import read_records
 from harness.sweep import Plan
 from harness.telemetry import Station
 from harness.theory.fit import check_placement
+from harness.theory.kinds import Kind, Question, find_kind
 from harness.theory.memory import list_rules
 from harness.theory.offload import Blocks, clamp_counts, describe_blocks
 
@@ -113,6 +119,7 @@ def command(models: Sequence[str], **options: Any) -> None:
     check_picture_path(options["plot"])
     resumed = _find_journal(options)
     path = _find(models[0]) if models else str(default_model())
+    _check_tests(path, options)
     blocks = describe_blocks(read_file_header(path))
     rpc = flatten(options["rpc"])
     survey = survey_devices(rpc[0] if rpc else ())
@@ -121,7 +128,7 @@ def command(models: Sequence[str], **options: Any) -> None:
     with contextlib.ExitStack() as stack:
         keeper = stack.enter_context(Keeper("sweep", options["results"], save=options["save"], resume=resumed))
         station = stack.enter_context(contextlib.closing(Station()))
-        known = recall(read_records([resumed], complain), count_physical_cores()) if resumed else {}
+        known = recall(read_records([resumed], complain), choose_threads().count) if resumed else {}
         plan = Plan(
             command="sweep",
             machine=keeper.machine,
@@ -162,6 +169,41 @@ def _refuse_nonsense(models: Sequence[str], options: dict[str, Any]) -> None:
         )
 
 
+def _check_tests(path: str, options: dict[str, Any]) -> None:
+    """Say at once what this file cannot be asked, or will not be asked because nobody did expressly."""
+    header = read_for(path, Question.MEASURE)
+    found = None if header is None else find_kind(header)
+    if not options["best"]:
+        suit(_grid(path, axes(options), options).cells(), options)
+    elif found is not None and found.kind is not Kind.TEXT and _goal(options).n_gen:
+        raise UsageError(f"{found.describe(pathlib.Path(path).name)}; look for the best count with --goal pp.")
+
+
+def _goal(options: dict[str, Any]) -> Goal:
+    return GOALS[options["mix"] or options["goal"] or "tg"]
+
+
+def _tokens(options: dict[str, Any], name: str, default: int) -> tuple[int, ...]:
+    return flatten(options[name]) if options[name] else (default,)
+
+
+def _grid(
+    path: str,
+    placements: Mapping[str, Sequence[Any]],
+    options: dict[str, Any],
+    tests: tuple[Sequence[int], Sequence[int]] | None = None,
+) -> Grid:
+    n_prompt, n_gen = tests or (_tokens(options, "n_prompt", 512), _tokens(options, "n_gen", 128))
+    return Grid(
+        models=[path],
+        axes=placements,
+        n_prompt=n_prompt,
+        n_gen=n_gen,
+        repetitions=options["repetitions"],
+        seed=options["seed"],
+    )
+
+
 def _refuse_split(options: dict[str, Any], survey: Survey) -> None:
     """More shares than devices to share among would be dropped by llama.cpp without a word."""
     named = [len(names) for names in flatten(options["devices"]) if names and names != ("none",)]
@@ -176,7 +218,7 @@ def _refuse_split(options: dict[str, Any], survey: Survey) -> None:
 
 def _find(reference: str) -> str:
     with byte_bar(reference) as show:
-        return str(resolve(reference, show))
+        return str(resolve(reference, show, say))
 
 
 def _describe_file(spec: RunSpec) -> dict[str, Any]:
@@ -261,18 +303,8 @@ class _Run:
         return {count: self.blocks.work(count) for count in range(self.blocks.max_gpu_layers + 1)}
 
     def cells(self, counts: Sequence[int], tests: tuple[Sequence[int], Sequence[int]] | None = None) -> list[RunSpec]:
-        n_prompt, n_gen = tests or (self._tokens("n_prompt", 512), self._tokens("n_gen", 128))
-        return Grid(
-            models=[self.path],
-            axes={**axes(self.options), "n_gpu_layers": counts},
-            n_prompt=n_prompt,
-            n_gen=n_gen,
-            repetitions=self.options["repetitions"],
-            seed=self.options["seed"],
-        ).cells()
-
-    def _tokens(self, name: str, default: int) -> tuple[int, ...]:
-        return flatten(self.options[name]) if self.options[name] else (default,)
+        placements = {**axes(self.options), "n_gpu_layers": counts}
+        return suit(_grid(self.path, placements, self.options, tests).cells(), self.options, quietly=True)
 
     @contextlib.contextmanager
     def _sweeper(self, cells: Sequence[RunSpec], known: dict[Any, Any]) -> Iterator[tuple[Sweeper, Progress]]:
@@ -331,10 +363,10 @@ class _Run:
         return _Outcome(rows, None, wires, trouble, interrupted)
 
     def search(self, known: dict[Any, Any]) -> _Outcome:
-        goal = GOALS[self.options["mix"] or self.options["goal"] or "tg"]
+        goal = _goal(self.options)
         tests = (
-            self._tokens("n_prompt", 512) if goal.n_prompt else (),
-            self._tokens("n_gen", 128) if goal.n_gen else (),
+            _tokens(self.options, "n_prompt", 512) if goal.n_prompt else (),
+            _tokens(self.options, "n_gen", 128) if goal.n_gen else (),
         )
         with self._sweeper(self.cells(self.counts, tests), known) as (sweeper, _):
             search = Search(

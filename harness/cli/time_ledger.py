@@ -23,8 +23,10 @@ from harness.cli.options import (
 )  # fmt: skip
 from harness.cli.picture import check_picture_path, write_picture
 from harness.cli.progress import byte_bar
+from harness.cli.writing import say
+from harness.cpus import choose_threads
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, HarnessError, NativeError, StoreError, UsageError
-from harness.machine import available_memory_bytes, count_physical_cores
+from harness.host_memory import available_memory_bytes
 from harness.record import Failure
 from harness.render.time_ledger import export_ledger, show_ledger
 from harness.sources.gguf_file import read_file_header
@@ -34,6 +36,7 @@ from harness.spec import RunSpec, defaults, parameters, whole_numbers
 from harness.store import utc_now
 from harness.theory.attention import CACHE_TYPES, Context, describe_attention
 from harness.theory.gguf import Header
+from harness.theory.kinds import Question, refuse
 from harness.theory.settings import read_count
 from harness.theory.split import part_names, split_count
 from harness.theory.time_ledger import SCHEMA, WARMUP_TOKENS, TimePlan, build_ledger, count_reads
@@ -90,6 +93,7 @@ def account_for_time(options: dict[str, Any]) -> int:
     check_picture_path(options["plot"])
     label, path = _find_model(options["models"])
     header = read_file_header(path)
+    refuse(header, Question.TEXT, label)
     plan, remarks = make_plan(path, header, options)
     with Keeper("time-ledger", options["results"], save=options["save"]) as keeper:
         raw, failure, interrupted = collect(plan, keeper)
@@ -116,7 +120,7 @@ def _find_model(references: Sequence[str]) -> tuple[str, pathlib.Path]:
     if not references:
         return "smollm2:135m", default_model()
     with byte_bar(references[0]) as show:
-        path = resolve(references[0], show)
+        path = resolve(references[0], show, say)
     # A picture or a page should not tell where on somebody's disk a file lies.
     label = name_reference(references[0])
     return (path.name if pathlib.PurePath(label).name == path.name else label), path
@@ -144,7 +148,7 @@ def make_plan(path: pathlib.Path, header: Header, options: dict[str, Any]) -> tu
     depths, remarks = choose_depths(asked, n_tokens, caches, header, available_memory_bytes() - header.size_bytes)
     if not depths:
         raise UsageError("; ".join(remarks).capitalize() + ". Give a smaller --depth.")
-    spec = RunSpec(str(path), n_gen=1, **values).with_threads(count_physical_cores())
+    spec = RunSpec(str(path), n_gen=1, **values).with_threads(choose_threads().count)
     count = split_count(header, str(path))
     plan = TimePlan(
         spec=dataclasses.replace(spec, type_k=caches[0], type_v=caches[0]),

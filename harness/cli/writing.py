@@ -89,7 +89,7 @@ def find_model(reference: str | None) -> pathlib.Path:
     if reference is None:
         return default_model()
     with byte_bar(reference) as show:
-        path = resolve(reference, show)
+        path = resolve(reference, show, say)
     if is_synthetic(path):
         _refuse_synthetic(path.name)
     return path

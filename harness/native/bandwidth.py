@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from harness.errors import NativeError
-from harness.machine import available_memory_bytes, judge_load, read_load
+from harness.host_memory import available_memory_bytes
+from harness.machine import judge_load, read_load
 from harness.native import bindings
 from harness.roof import ARITHMETIC, READING, SECOND_METHOD, RoofTest
 from harness.theory.tensor_types import tensor_type
@@ -79,7 +79,7 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
     for test in measure_numpy(size_bytes, request["threads"], request["repetitions"]):
         emit("test", {"test": dataclasses.asdict(test)})
     after = read_load(time.monotonic())
-    cautions = judge_load(before, after, max(request["threads"]), os.cpu_count() or 1)
+    cautions = judge_load(before, after, max(request["threads"]))
     emit("done", {"cautions": [dataclasses.asdict(caution) for caution in cautions]})
 
 

@@ -22,6 +22,7 @@ from harness.native.log import Tape, read_buffers, read_flash_attention, read_la
 from harness.record import Build, Device, Model, Resolved
 from harness.rpc import check_servers
 from harness.spec import RunSpec
+from harness.theory.split import list_parts
 
 # enum llama_split_mode, llama_load_mode, llama_flash_attn_type of llama.h.
 _SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}
@@ -203,7 +204,7 @@ class LoadedModel:
             description=text.value.decode("utf-8", "replace"),
             size_bytes=llama_cpp.llama_model_size(self._pointer),
             n_params=llama_cpp.llama_model_n_params(self._pointer),
-            file_size_bytes=os.path.getsize(self._file),
+            file_size_bytes=sum(map(os.path.getsize, list_parts(self._file))),
         )
 
     def close(self) -> None:
@@ -301,7 +302,7 @@ class Session:
     def _random_tokens(self, n_tokens: int) -> Any:
         """BOS where the model wants one, then random ids. Source: test_prompt and test_gen in llama-bench.cpp."""
         tokens = (llama_cpp.llama_token * n_tokens)(*(self._random.choices(range(self._n_vocab), k=n_tokens)))
-        if llama_cpp.llama_vocab_get_add_bos(self._vocab):
+        if n_tokens and llama_cpp.llama_vocab_get_add_bos(self._vocab):
             tokens[0] = llama_cpp.llama_vocab_bos(self._vocab)
         return tokens
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -99,7 +98,7 @@ def _write(session: TextSession, asked: TextRequest, n_ctx: int, ready_ns: int, 
         ignore_eog=asked.ignore_eog,
         ready_ns=ready_ns,
     )
-    cautions = judge_load(before, read_load(time.monotonic()), asked.n_threads or 1, os.cpu_count() or 1)
+    cautions = judge_load(before, read_load(time.monotonic()), asked.n_threads or 1)
     emit(
         "done",
         {

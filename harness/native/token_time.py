@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import gc
-import os
 import pathlib
 import time
 from array import array
@@ -65,7 +64,7 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
     finally:
         gc.enable()
     after = read_load(time.monotonic())
-    cautions = judge_load(before, after, spec.n_threads or 1, os.cpu_count() or 1)
+    cautions = judge_load(before, after, spec.n_threads or 1)
     emit("done", {"resolved": resolved, "cautions": [dataclasses.asdict(caution) for caution in cautions]})
 
 

@@ -127,7 +127,7 @@ class Bench:
             after = read_load(time.monotonic())
         finally:
             gc.enable()
-        cautions = judge_load(before, after, spec.n_threads or 1, os.cpu_count() or 1)
+        cautions = judge_load(before, after, spec.n_threads or 1)
         if any(is_loopback(split_endpoint(endpoint)[0]) for endpoint in spec.rpc):
             # The server of a loopback run is one of the others, and its work is what is measured.
             note = "; an RPC server on this machine is among them"

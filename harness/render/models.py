@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from harness import harmless
 from harness.render import page
 from harness.sources.catalog_check import Verdict
+from harness.sources.local import LocalModel
 from harness.units import format_gb, format_params
 
 
@@ -67,6 +68,25 @@ def _explain(rows: Sequence[Row]) -> list[str]:
 
 def render_models_json(rows: Sequence[Row]) -> str:
     return harmless.json_text([asdict(row) for row in rows]) + "\n"
+
+
+def render_local(models: Sequence[LocalModel]) -> str:
+    """What is on this disk, place by place; a name stands alone in its line and whole, for it is there to be copied."""
+    lines: list[str] = []
+    for place in dict.fromkeys(model.place for model in models):
+        lines += [f"{place}:"]
+        for model in (model for model in models if model.place == place):
+            size = "" if model.size_bytes is None else format_gb(model.size_bytes)
+            facts = "  ".join(filter(None, [size, model.note]))
+            lines += [f"  {model.name}", page.fill(facts, first="      ", rest="      ")]
+        lines.append("")
+    total = sum(model.size_bytes or 0 for model in models)
+    return "\n".join([*lines, f"{len(models)} models on this disk, {format_gb(total)}"]) + "\n"
+
+
+def render_local_json(models: Sequence[LocalModel]) -> str:
+    rows = [{**asdict(model), "path": str(model.path) if model.path else None} for model in models]
+    return harmless.json_text(rows) + "\n"
 
 
 def render_check(verdicts: Sequence[Verdict]) -> str:

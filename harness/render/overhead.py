@@ -296,7 +296,7 @@ def _tell_card(card: CardFit) -> list[str]:
     if card.n_fitting:
         parts = [
             f"weights {format_gb(card.price.device_weights_bytes)}",
-            f"KV {format_gb(card.price.device_cache_bytes)}",
+            f"cache {format_gb(card.price.device_cache_bytes)}",
             "compute not known" if card.compute_bytes is None else f"compute up to {format_gb(card.compute_bytes)}",
         ]
         if card.context_bytes:

@@ -117,14 +117,20 @@ def _is_other_mixture(text: str, word: re.Pattern[str]) -> bool:
     )
 
 
+def list_models(names: Sequence[str]) -> list[str]:
+    """The models among files, each by its first part; what only goes with a model is left out."""
+    return _models(names)
+
+
+def name_quantization(name: str) -> str | None:
+    """The quantization that a file's name, or else its folder's, ends with."""
+    found = (_KIND.search(part) for part in reversed(_stem(name).split("/")))
+    return next((match[1].upper() for match in found if match), None)
+
+
 def name_quantizations(names: Sequence[str]) -> list[str]:
     """The quantizations that a repository's models have, as their names say."""
-    found = set()
-    for name in _models(names):
-        kind = next((match[1] for part in reversed(_stem(name).split("/")) if (match := _KIND.search(part))), None)
-        if kind:
-            found.add(kind.upper())
-    return sorted(found)
+    return sorted({kind for name in _models(names) if (kind := name_quantization(name))})
 
 
 def byte_split_of(names: Sequence[str], quantization: str | None) -> str | None:

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError
+from harness.safe_json import read_json
+from harness.safe_names import below
 from harness.sources.remote import (
     Address,
     Progress,
@@ -20,9 +22,7 @@ from harness.sources.remote import (
     hide_secrets,
     probe,
 )
-from harness.theory.split import part_names
-
-_FIRST_PART = re.compile(r"-00001-of-([0-9]{5})\.gguf$")
+from harness.theory import split
 
 
 def list_part_urls(url: str) -> list[str]:
@@ -33,21 +33,15 @@ def list_part_urls(url: str) -> list[str]:
     UsageError : this is a later part.
     """
     parts = urlsplit(url)
-    match = _FIRST_PART.search(parts.path)
-    if match is None:
-        if re.search(r"-[0-9]{5}-of-[0-9]{5}\.gguf$", parts.path):
-            raise UsageError(f"{hide_secrets(url)} is a later part of a split model; name its first part.")
-        return [url]
-    paths = part_names(parts.path, int(match[1])) if int(match[1]) > 1 else (parts.path,)
-    return [urlunsplit(parts._replace(path=path)) for path in paths]
+    return [urlunsplit(parts._replace(path=path)) for path in split.list_parts(parts.path)]
 
 
 def place_of(url: str, folder: Path) -> Path:
     """Say where the file of an address is kept; a signature in the address makes no difference."""
     plain = urlsplit(hide_secrets(url))
     origin = f"{plain.netloc}{plain.path.rpartition('/')[0]}"
-    name = re.sub(r"[^A-Za-z0-9._-]+", "_", unquote(plain.path.rpartition("/")[2]))
-    return folder / hashlib.sha256(origin.encode()).hexdigest()[:16] / name
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", unquote(plain.path.rpartition("/")[2]))[-200:]
+    return below(folder, hashlib.sha256(origin.encode()).hexdigest()[:16], name)
 
 
 def locate(url: str) -> Address:
@@ -111,7 +105,7 @@ def fetch(url: str, folder: Path, progress: Progress, check: Callable[[Path, str
 def _belongs(note: Path, validator: str | None, size_bytes: int | None) -> bool:
     """Whether what an earlier attempt left is the beginning of the file that the server has now."""
     try:
-        said = json.loads(note.read_text(encoding="utf-8"))
+        said = read_json(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return validator is not None and said == {"validator": validator, "size_bytes": size_bytes}

@@ -13,7 +13,7 @@ import difflib
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from harness.errors import HarnessError, UsageError
 from harness.safe_json import read_json
-from harness.safe_names import MAX_PARTS, below, find_commit, find_digest, is_relative_name, is_repository
+from harness.safe_names import below, find_commit, find_digest, is_relative_name, is_repository
 from harness.sources.choice import (
     byte_split_of,
     choose,
@@ -44,12 +44,10 @@ from harness.sources.remote import (
     fetch_into,
     probe,
 )
-from harness.theory.split import part_names
+from harness.theory import split
 from harness.units import MIB
 
 Remark = Callable[[str], None]
-
-_PART = re.compile(r"-([0-9]{5})-of-([0-9]{5})\.gguf$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +93,9 @@ def list_parts(file: HubFile) -> tuple[HubFile, ...]:
 
     Raises
     ------
-    HarnessError : this is a later part.
+    UsageError : this is a later part.
     """
-    match = _PART.search(file.name)
-    if match is None or int(match[2]) < 2:
-        return (file,)
-    if int(match[1]) != 1:
-        first = _PART.sub(f"-00001-of-{match[2]}.gguf", file.name)
-        raise HarnessError(f"{file.name} is a later part of a split model; name its first part, {first}.")
-    if int(match[2]) > MAX_PARTS:
-        raise HarnessError(
-            f"{file.name} says that it is one of {int(match[2])} files, which no model has; check the name."
-        )
-    return tuple(HubFile(file.repository, name, file.revision) for name in part_names(file.name, int(match[2])))
+    return tuple(HubFile(file.repository, name, file.revision) for name in split.list_parts(file.name))
 
 
 # --- what is on this disk ---------------------------------------------------------------------------------------------
@@ -141,6 +129,30 @@ def list_cached(repository: str, revision: str = "main") -> list[HubFile]:
     return [HubFile(repository, name, revision) for name in _list_names(folder)] if folder else []
 
 
+def walk_cache(root: Path) -> Iterator[tuple[str, str, Path, list[str]]]:
+    """Every snapshot of a cache of this layout: repository, revision (a commit where no name stands for it), folder, GGUF names."""
+    for storage in _entries(root):
+        repository = storage.name.removeprefix("models--").replace("--", "/")
+        if not storage.name.startswith("models--") or not is_repository(repository):
+            continue
+        refs = storage / "refs"
+        try:
+            revisions = [path.relative_to(refs).as_posix() for path in refs.rglob("*") if path.is_file()]
+        except OSError:
+            revisions = []
+        by_commit = {_cached_commit(repository, name, root): name for name in sorted(revisions, key="main".__eq__)}
+        for folder in _entries(storage / "snapshots"):
+            if (commit := find_commit(folder.name)) and (names := _list_names(folder)):
+                yield repository, by_commit.get(commit, commit), folder, names
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError:
+        return []
+
+
 def _list_names(folder: Path) -> list[str]:
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if is_gguf(path.name) and path.is_file())
     return sorted(name for name in names if is_relative_name(name))
@@ -152,15 +164,15 @@ def _snapshot(repository: str, revision: str) -> Path | None:
     return _storage(repository) / "snapshots" / commit if commit else None
 
 
-def _cached_commit(repository: str, revision: str) -> str | None:
+def _cached_commit(repository: str, revision: str, root: Path | None = None) -> str | None:
     try:
-        return find_commit(below(_storage(repository) / "refs", revision).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return find_commit(below(_storage(repository, root) / "refs", revision).read_text(encoding="utf-8"))
+    except (OSError, ValueError, UsageError):
         return None
 
 
-def _storage(repository: str) -> Path:
-    return below(cache_dir(), f"models--{repository.replace('/', '--')}")
+def _storage(repository: str, root: Path | None = None) -> Path:
+    return below(root or cache_dir(), f"models--{repository.replace('/', '--')}")
 
 
 # --- what the hub has -------------------------------------------------------------------------------------------------

@@ -8,7 +8,9 @@ import pathlib
 import re
 
 from harness.errors import HarnessError, UsageError
+from harness.sources.choice import explain_byte_split, is_byte_split
 from harness.sources.gguf_file import FileSource, read_file_header
+from harness.theory import split
 from harness.theory.gguf import MAGIC, describe_stranger
 
 #: Files beyond this size are identified by name and size only: hashing them would take longer than measuring.
@@ -38,11 +40,28 @@ def open_model(path: pathlib.Path) -> pathlib.Path:
     ------
     UsageError : it is missing, a folder, empty, unreadable or something else than GGUF.
     """
+    if is_byte_split(path.name):
+        raise UsageError(f"{explain_byte_split(str(path))}.")
     with FileSource(path) as source:
         opening = source.read_at(0, 64)
     if not opening.startswith(MAGIC):
         raise UsageError(describe_stranger(str(path), opening) + ".")
     return path
+
+
+def model_files(path: pathlib.Path) -> tuple[pathlib.Path, ...]:
+    """All files of a model that lies at this path: of a split one every part, as its name counts them.
+
+    Raises
+    ------
+    UsageError : this is a later part.
+    """
+    return tuple(path.with_name(name) for name in split.list_parts(path.name))
+
+
+def model_size_bytes(path: pathlib.Path) -> int:
+    """What a model takes on the disk, all its files together; missing parts count as nothing."""
+    return sum(file.stat().st_size for file in model_files(path) if file.exists())
 
 
 def is_synthetic(path: pathlib.Path) -> bool:
@@ -54,20 +73,31 @@ def is_synthetic(path: pathlib.Path) -> bool:
 
 
 def hash_file(path: pathlib.Path) -> str | None:
-    """SHA-256 of a file in hex; None where it is too large or cannot be read.
+    """SHA-256 of a model's file in hex; None where it is too large or cannot be read.
 
-    A file in Hugging Face's cache or in Ollama's store is named by its hash, so that one costs nothing.
+    Of a split model, the SHA-256 over its parts' own, in their order, each a line in hex. A file in Hugging Face's cache or in Ollama's
+    store is named by its hash, so that one costs nothing.
     """
     try:
-        blob = path.resolve()
-        if blob.parent.name == "blobs" and (named := re.fullmatch(r"(?:sha256-)?([0-9a-f]{64})", blob.name)):
-            return named[1]
-        if path.stat().st_size > HASH_LIMIT_BYTES:
-            return None
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        return digest.hexdigest()
-    except OSError:
+        digests = [_hash_one(file) for file in model_files(path)]
+    except (OSError, UsageError):
         return None
+    known = [digest for digest in digests if digest]
+    if len(known) < len(digests):
+        return None
+    return (
+        known[0] if len(known) == 1 else hashlib.sha256("".join(f"{digest}\n" for digest in known).encode()).hexdigest()
+    )
+
+
+def _hash_one(path: pathlib.Path) -> str | None:
+    blob = path.resolve()
+    if blob.parent.name == "blobs" and (named := re.fullmatch(r"(?:sha256-)?([0-9a-f]{64})", blob.name)):
+        return named[1]
+    if path.stat().st_size > HASH_LIMIT_BYTES:
+        return None
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

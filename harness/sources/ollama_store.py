@@ -3,66 +3,72 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.errors import UsageError
+from harness.safe_json import read_json
+from harness.safe_names import find_digest
 
-_HOST = "registry.ollama.ai"
+_REGISTRY = "registry.ollama.ai"
 _NAMESPACE = "library"
 _TAG = "latest"
 #: Source: ollama server/images.go, the layers of a manifest.
 _MODEL_LAYER = "application/vnd.ollama.image.model"
+#: One tensor of a model in safetensors, for Ollama's MLX engine. Source: ollama server/internal/manifest, x/imagegen.
+_TENSOR_LAYER = "application/vnd.ollama.image.tensor"
 _MAX_MANIFEST_BYTES = 2**20
+
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?::[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
 class OllamaName:
-    """A model's name in Ollama's terms. Source: ollama types/model/name.go (host/namespace/model:tag with defaults)."""
+    """A model's name in Ollama's terms. Source: ollama types/model/name.go (host/namespace/model:tag with defaults, of any case)."""
 
     model: str
     tag: str = _TAG
     namespace: str = _NAMESPACE
-    host: str = _HOST
+    host: str = _REGISTRY
 
     def __str__(self) -> str:
         """The name as `ollama list` shows it, without what is usual."""
         parts = [self.model]
-        if (self.host, self.namespace) != (_HOST, _NAMESPACE):
+        if (self.host, self.namespace) != (_REGISTRY, _NAMESPACE):
             parts.insert(0, self.namespace)
-        if self.host != _HOST:
+        if self.host != _REGISTRY:
             parts.insert(0, self.host)
         return f"{'/'.join(parts)}:{self.tag}"
 
     @property
-    def relative_path(self) -> Path:
-        return Path(self.host, self.namespace, self.model, self.tag)
+    def parts(self) -> tuple[str, str, str, str]:
+        """The folders and the file of its manifest."""
+        return self.host, self.namespace, self.model, self.tag
 
 
 def parse_ollama_name(text: str) -> OllamaName:
-    """Read ``llama3.2:1b``, ``user/model``, ``hf.co/owner/repo:Q4_K_M``.
+    """Read ``llama3.2:1b``, ``user/model``, ``hf.co/owner/repo:Q4_K_M``, ``localhost:5000/me/model:tag``.
 
     Raises
     ------
     UsageError : it is no name of that form.
     """
-    path, colon, tag = text.rpartition(":")
-    if not colon or "/" in tag:
-        path, tag = text, _TAG
-    parts = path.split("/")
-    if not 1 <= len(parts) <= 3 or not all(
-        re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", part) for part in (*parts, tag)
-    ):
+    *folders, last = re.sub("^https?://", "", text).split("/")
+    model, colon, tag = last.partition(":")
+    namespace = folders[-1] if folders else _NAMESPACE
+    host = folders[0] if len(folders) > 1 else _REGISTRY
+    parts = (namespace, model, tag if colon else _TAG)
+    if len(folders) > 2 or not _HOST.fullmatch(host) or not all(map(_PART.fullmatch, parts)):
         raise UsageError(
             f"{text!r} is not a name of Ollama's; write it as `ollama list` does, such as ollama:llama3.2:1b."
         )
-    if len(parts) == 3:
-        return OllamaName(parts[2], tag, parts[1], parts[0])
-    return OllamaName(parts[1], tag, parts[0]) if len(parts) == 2 else OllamaName(parts[0], tag)
+    return OllamaName(parts[1], parts[2], namespace, host)
 
 
 def store_folders() -> list[Path]:
@@ -78,19 +84,18 @@ def store_folders() -> list[Path]:
 
 def list_ollama() -> list[OllamaName]:
     """List the models in all stores that can be read."""
-    found: dict[OllamaName, None] = {}
-    for folder in store_folders():
-        for path in _manifests(folder):
-            host, namespace, model, tag = path.relative_to(folder / "manifests").parts
-            found[OllamaName(model, tag, namespace, host)] = None
-    return list(found)
+    return list(dict.fromkeys(name for folder in store_folders() for name in _list_store(folder)))
 
 
-def _manifests(folder: Path) -> list[Path]:
+def _list_store(folder: Path) -> Iterator[OllamaName]:
     try:
-        return sorted(path for path in (folder / "manifests").glob("*/*/*/*") if path.is_file())
+        found = sorted(path for path in (folder / "manifests").glob("*/*/*/*") if path.is_file())
     except OSError:
-        return []
+        return
+    for path in found:
+        host, namespace, model, tag = path.relative_to(folder / "manifests").parts
+        if _HOST.fullmatch(host) and all(map(_PART.fullmatch, (namespace, model, tag))):
+            yield OllamaName(model, tag, namespace, host)
 
 
 def find_ollama(text: str) -> Path:
@@ -98,15 +103,15 @@ def find_ollama(text: str) -> Path:
 
     Raises
     ------
-    UsageError : there is no store or no such model in it, with the nearest names, or its manifest or file is damaged.
+    UsageError : there is no store or no such model in it, with the nearest names; its manifest or file is damaged; or it has no file
+        that llama.cpp could read.
     """
     name = parse_ollama_name(text)
     forbidden = None
     for folder in store_folders():
-        manifest = folder / "manifests" / name.relative_path
         try:
-            if manifest.is_file():
-                return _read_manifest(manifest, folder, name)
+            if (manifest := _find_manifest(folder / "manifests", name)) is not None:
+                return _find_blob(manifest, folder, name)
         except PermissionError:
             forbidden = folder
     if forbidden:
@@ -117,29 +122,80 @@ def find_ollama(text: str) -> Path:
     raise UsageError(_tell_missing(name))
 
 
-def _read_manifest(manifest: Path, folder: Path, name: OllamaName) -> Path:
-    with open(manifest, "rb") as file:
-        text = file.read(_MAX_MANIFEST_BYTES)
+def _find_manifest(folder: Path, name: OllamaName) -> Path | None:
+    """Go down a store's own folders, whatever the case: no path is made from the name."""
+    for part in name.parts:
+        try:
+            entries = {entry.name: entry for entry in folder.iterdir()}
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        folded = {entry.casefold(): path for entry, path in entries.items()}
+        found = entries.get(part) or folded.get(part.casefold())
+        if found is None:
+            return None
+        folder = found
+    return folder if folder.is_file() else None
+
+
+def _read_small(path: Path) -> Any:
+    """Read a manifest or a configuration; ValueError where it is none."""
+    with open(path, "rb") as file:
+        return read_json(file.read(_MAX_MANIFEST_BYTES))
+
+
+def _find_blob(manifest: Path, folder: Path, name: OllamaName) -> Path:
     try:
-        layers = json.loads(text)["layers"]
-        digests = [layer["digest"] for layer in layers if layer["mediaType"] == _MODEL_LAYER]
+        said = _read_small(manifest)
+        layers = [(layer["mediaType"], layer["digest"]) for layer in said["layers"] or []]
     except (ValueError, KeyError, TypeError):
         raise UsageError(
             f"Ollama's manifest {manifest} cannot be understood; run `ollama pull {name}` again."
         ) from None
-    digest = re.fullmatch(r"sha256[:-]([0-9a-f]{64})", str(digests[0])) if digests else None
-    if digest is None:
-        raise UsageError(
-            f"Ollama's {name} has no model file in its manifest {manifest}; run `ollama pull {name}` again."
-        )
-    # Source: ollama server/modelpath.go GetBlobsPath; before 0.1.30 or so the name had a colon, where file systems allow one.
-    for separator in ("-", ":"):
-        blob = folder / "blobs" / f"sha256{separator}{digest[1]}"
-        if blob.is_file():
-            return blob
+    digests = [digest for kind, digest in layers if kind == _MODEL_LAYER]
+    if not digests:
+        raise UsageError(_tell_fileless(said, [kind for kind, _ in layers], manifest, folder, name))
+    if (blob := _blob_path(folder, digests[0])) is not None:
+        return blob
     raise UsageError(
-        f"Ollama's {name} is known but its file {digest[1][:12]}… is gone; run `ollama pull {name}` again."
+        f"Ollama's {name} is known but its file {str(digests[0])[:19]}… is gone; run `ollama pull {name}` again."
     )
+
+
+def _blob_path(folder: Path, said: object) -> Path | None:
+    """The file of a digest such as ``sha256:0123…``; None where the text is no digest, or there is no such file.
+
+    Source: ollama server/modelpath.go GetBlobsPath; before 0.1.30 or so the name had a colon, where file systems allow one.
+    """
+    digest = find_digest(re.sub("^sha256[:-]", "", str(said)))
+    names = [f"sha256{separator}{digest}" for separator in ("-", ":")] if digest else []
+    return next((path for name in names if (path := folder / "blobs" / name).is_file()), None)
+
+
+def _tell_fileless(manifest: Any, kinds: list[Any], path: Path, folder: Path, name: OllamaName) -> str:
+    """Say why a model has no GGUF file: it runs in Ollama's cloud, or it is made for Ollama's MLX engine.
+
+    Source: ollama server/images.go ConfigV2 (remote_host, remote_model, model_format).
+    """
+    config = _read_config(manifest, folder)
+    if config.get("remote_host") or name.tag.endswith("cloud"):
+        host = config.get("remote_host") or "Ollama's cloud"
+        model = config.get("remote_model") or re.sub(r"[:-]cloud$", "", str(name))
+        return f"Ollama's {name} runs at {host} and not here; there is no file of it. See if one runs here: `ollama pull {model}`."
+    if config.get("model_format") == "safetensors" or _TENSOR_LAYER in kinds:
+        return (
+            f"Ollama's {name} is made for its MLX engine, in safetensors, which llama.cpp cannot read; pull another tag of "
+            f"{name.model} with `ollama pull`, or a GGUF file with `harness pull`."
+        )
+    return f"Ollama's {name} has no model file in its manifest {path}; run `ollama pull {name}` again."
+
+
+def _read_config(manifest: Any, folder: Path) -> dict[str, Any]:
+    try:
+        path = _blob_path(folder, manifest["config"]["digest"])
+        config = _read_small(path) if path else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def _tell_missing(name: OllamaName) -> str:

@@ -316,12 +316,14 @@ def find_files(entry: Entry, quantization: str | None) -> list[pathlib.Path] | N
     UsageError : the model cannot be run, or has no such quantization.
     """
     from harness.sources.hub import find_cached
+    from harness.sources.local import find_copies
 
     if entry.refused:
         raise UsageError(entry.refused + ".")
     if entry.embedded and quantization in (None, entry.embedded):
         return [default_model()]
-    return find_cached(list_catalog_files(entry.find_files(quantization)))
+    files = list_catalog_files(entry.find_files(quantization))
+    return find_cached(files) or find_copies(files)
 
 
 def _find_in_cache(reference: HubReference, remark: Remark) -> pathlib.Path | None:
@@ -329,7 +331,30 @@ def _find_in_cache(reference: HubReference, remark: Remark) -> pathlib.Path | No
 
     file = _choose_cached(reference, remark)
     found = find_cached(list_parts(file)) if file else None
+    if found is None and reference.revision == "main":
+        found = _find_copies(reference, remark)
     return open_model(found[0]) if found else None
+
+
+def _find_copies(reference: HubReference, remark: Remark) -> list[pathlib.Path] | None:
+    """Find what another program downloaded of a repository; only names can be compared there."""
+    from harness.sources.hub import HubFile, choose_file, list_parts
+    from harness.sources.local import find_copies, list_copies
+    from harness.sources.remote import NotThereError
+
+    names = list_copies(reference.repository)
+    if not names:
+        return None
+    files = _in_folder(reference, [HubFile(reference.repository, name) for name in names])
+    try:
+        file = (
+            HubFile(reference.repository, reference.file)
+            if reference.file
+            else choose_file(files, reference.repository, reference.quantization, remark)
+        )
+    except NotThereError:
+        return None
+    return find_copies(list_parts(file))
 
 
 def _choose_cached(reference: HubReference, remark: Remark) -> HubFile | None:

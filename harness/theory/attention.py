@@ -16,6 +16,7 @@ from typing import Protocol
 
 from harness.errors import HarnessError
 from harness.theory.gguf import ArrayValue, Header, Tensor
+from harness.theory.kinds import ENCODERS, TEXT_DIFFUSION
 from harness.theory.settings import (
     count_blocks,
     name_set,
@@ -48,11 +49,9 @@ _INTERVALS = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4, "qwen4exp": 4, "minim
 #: Every layer has both. Source: create_memory (filter_attn, filter_recr).
 _BOTH = frozenset({"falcon-h1"})
 
-#: Source: src/llama-model.cpp llama_model::create_memory, the cases that make no cache; vision encoders.
-_WITHOUT_CACHE = name_set(
-    "bert jina-bert-v2 jina-bert-v3 nomic-bert nomic-bert-moe neo-bert eurobert wavtokenizer-dec modern-bert "
-    "gemma-embedding dream llada llada-moe rnd1 clip t5encoder"
-)
+#: Source: src/llama-model.cpp llama_model::create_memory, the cases that make no cache; vision encoders. T5's encoder alone has one,
+#: which nothing uses.
+_WITHOUT_CACHE = (ENCODERS - {"t5encoder"}) | TEXT_DIFFUSION | {"wavtokenizer-dec", "clip"}
 #: Models whose caches are not worked out here, and why.
 _UNKNOWN = {
     "deepseek4": "llama.cpp compresses its cache in a way that is not worked out here",

@@ -1,8 +1,8 @@
 """Does a model fit into a memory, and if not, how many of its layers do? The one place that sets what is needed against what there is.
 
-What is needed are the weights, what the layers keep of the whole context, and the working memory of the largest step. What there is of a
-memory is what the driver and other programs leave of it: by what a device says is free, or of a card that is not here by its size less
-what a driver takes. llama.cpp offloads the output layer first and then the repeating layers from the last one down.
+What is needed are the weights, what the layers keep of the whole context, and the largest step's working memory. What there is of a
+memory is what the driver and other programs leave: what a device says is free, or of a card that is not here its size less what its
+driver takes. llama.cpp offloads the output layer first and then the repeating layers from the last one down.
 """
 
 from __future__ import annotations

@@ -14,15 +14,11 @@ from typing import Any
 from harness.errors import UsageError
 from harness.spec import RunSpec
 from harness.theory.gguf import Header
+from harness.theory.settings import name_set
 from harness.theory.tensor_types import ForeignType, Origin
 
-
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
 #: Every architecture that llama.cpp 0c1e570 loads. Source: src/llama-arch.cpp LLM_ARCH_NAMES.
-KNOWN_ARCHITECTURES = _names(
+KNOWN_ARCHITECTURES = name_set(
     "clip llama llama4 deci falcon grok gpt2 gptj gptneox mpt baichuan starcoder refact bert modern-bert "
     "nomic-bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert bloom stablelm qwen qwen2 qwen2moe "
     "qwen2vl qwen3 qwen3moe qwen3next qwen3vl qwen3vlmoe qwen35 qwen35moe qwen4exp phi2 phi3 phimoe plamo plamo2 "
@@ -38,20 +34,22 @@ KNOWN_ARCHITECTURES = _names(
     "kimi-linear kimi-k3 glm5-next talkie mellum nanbeige qwen3tts pockettts"
 )
 
-#: Encoders: no cache, every token looks at every other. Source: src/llama-model.cpp create_memory, the cases without one.
-_ENCODERS = _names(
+#: Encoders: every token looks at every other. Source: src/llama-model.cpp create_memory, the cases without a cache; and t5encoder.cpp.
+ENCODERS = name_set(
     "bert jina-bert-v2 jina-bert-v3 nomic-bert nomic-bert-moe neo-bert eurobert modern-bert gemma-embedding t5encoder"
 )
 #: Decoders that were trained to embed and have no output matrix. Source: src/models/llama-embed.cpp.
-_EMBEDDERS = _names("llama-embed")
+_EMBEDDERS = name_set("llama-embed")
 #: Source: src/llama-arch.cpp llm_arch_is_diffusion.
-_TEXT_DIFFUSION = _names("dream llada llada-moe rnd1")
+TEXT_DIFFUSION = name_set("dream llada llada-moe rnd1")
+#: Architectures that always have a table of positions.
+_LEARNED_POSITIONS = name_set("bert gpt2 starcoder")
 #: What needs the context of the model that it guesses for. Source: src/models/eagle3.cpp, dflash.cpp, gemma4-assistant.cpp.
-_DRAFTS = _names("eagle3 dflash gemma4-assistant")
+_DRAFTS = name_set("eagle3 dflash gemma4-assistant")
 #: Source: src/models/wavtokenizer-dec.cpp (takes codes of sound), pockettts.cpp (its latents come from the projector's file).
-_SOUND = _names("wavtokenizer-dec pockettts")
+_SOUND = name_set("wavtokenizer-dec pockettts")
 #: Source: loader.py IMG_ARCH_LIST of city96/ComfyUI-GGUF, and "pig" of gguf-connector, which that reads too.
-_IMAGE = _names("flux sd1 sdxl sd3 aura hidream cosmos ltxv hyvid wan lumina2 qwen_image pig")
+_IMAGE = name_set("flux sd1 sdxl sd3 aura hidream cosmos ltxv hyvid wan lumina2 qwen_image pig")
 #: How tensors of image models begin that name no architecture, as stable-diffusion.cpp writes them.
 _IMAGE_TENSORS = ("model.diffusion_model.", "first_stage_model.", "double_blocks.", "cond_stage_model.")
 
@@ -117,6 +115,15 @@ _ADVICE: dict[Kind, str] = {
 }
 
 
+#: Why there is no tg, after "which".
+_WITHOUT_TG: dict[Kind, str] = {
+    Kind.EMBEDDING: "generates no text",
+    Kind.ENCODER_DECODER: "generates only after it has encoded a text",
+    Kind.TEXT_DIFFUSION: "does not generate one token after the other",
+    Kind.UNKNOWN: "this llama.cpp does not run",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class FileKind:
     """What a file is, and what bounds the runs of it.
@@ -131,14 +138,24 @@ class FileKind:
     reads_at_once: bool = False
     steps: bool = True
     n_positions: int | None = None
+    has_weights: bool = True
     foreign: ForeignType | None = None
     trouble: str | None = None
+
+    @property
+    def answers(self) -> frozenset[Question]:
+        """What may be asked of the file."""
+        allowed = _ANSWERS.get(self.kind, frozenset())
+        return allowed if self.has_weights else allowed & _ANSWERS[Kind.VOCABULARY]
 
     def describe(self, label: str) -> str:
         """What the file is and what to do, as one sentence without its full stop."""
         if self.kind is Kind.FOREIGN:
             return f"{label} {self.trouble}"
         shown = f" ({self.architecture})" if self.kind in _ANSWERS and self.kind is not Kind.VOCABULARY else ""
+        if self.kind in _ANSWERS and not self.has_weights:
+            word = "" if self.kind is Kind.VOCABULARY else f" of {self.kind.value}{shown}"
+            return f"{label} is {Kind.VOCABULARY.value}{word}: {_ADVICE[Kind.VOCABULARY]}"
         return f"{label} is {self.kind.value}{shown}: {_ADVICE[self.kind]}"
 
 
@@ -160,9 +177,10 @@ def find_kind(header: Header) -> FileKind:
     foreign = next((tensor.foreign for tensor in header.tensors if tensor.foreign), None)
     kind = _find_kind(header)
     is_causal = header.hparam("attention.causal", True) is not False and kind is not Kind.TEXT_DIFFUSION
-    reads_at_once = not is_causal or architecture in _ENCODERS or kind is Kind.ENCODER_DECODER
+    reads_at_once = not is_causal or architecture in ENCODERS or kind is Kind.ENCODER_DECODER
     steps = kind in (Kind.TEXT, Kind.EMBEDDING, Kind.UNKNOWN) and not reads_at_once
-    found = FileKind(kind, architecture, reads_at_once, steps, _count_positions(header))
+    has_weights = any(tensor.n_elements for tensor in header.tensors)
+    found = FileKind(kind, architecture, reads_at_once, steps, _count_positions(header), has_weights)
     if foreign is not None and kind in _ANSWERS:
         return replace(found, kind=Kind.FOREIGN, foreign=foreign, trouble=_describe_foreign(header, foreign))
     return found
@@ -182,27 +200,32 @@ def _find_kind(header: Header) -> Kind:
         return Kind.IMAGE
     if architecture not in KNOWN_ARCHITECTURES:
         return Kind.UNKNOWN
-    if not any(tensor.n_elements for tensor in header.tensors):
-        return Kind.VOCABULARY
-    return _find_language_kind(header)
+    kind = _find_language_kind(header)
+    is_empty = kind is Kind.TEXT and not any(tensor.n_elements for tensor in header.tensors)
+    return Kind.VOCABULARY if is_empty else kind
 
 
 def _find_language_kind(header: Header) -> Kind:
     """Tell language models apart by what they do with a text."""
     if header.architecture == "t5":
         return Kind.ENCODER_DECODER
-    if header.architecture in _TEXT_DIFFUSION:
+    if header.architecture in TEXT_DIFFUSION:
         return Kind.TEXT_DIFFUSION
     pooled = header.hparam("pooling_type") in _POOLING
-    if header.architecture in _ENCODERS | _EMBEDDERS or pooled or header.hparam("attention.causal") is False:
+    if header.architecture in ENCODERS | _EMBEDDERS or pooled or header.hparam("attention.causal") is False:
         return Kind.EMBEDDING
     return Kind.TEXT
 
 
 def _count_positions(header: Header) -> int | None:
-    """Rows of the table of learned positions. Source: src/models/bert.cpp, gpt2.cpp, mpt.cpp, starcoder.cpp (LLM_TENSOR_POS_EMBD)."""
+    """Rows of the table of learned positions, which llama.cpp wants to be as many as the context has tokens.
+
+    Source: src/models/bert.cpp, gpt2.cpp, starcoder.cpp (LLM_TENSOR_POS_EMBD), mpt.cpp (the same, where the file has one).
+    """
     table = next((tensor for tensor in header.tensors if tensor.name == "position_embd.weight"), None)
-    return table.shape[1] if table is not None and len(table.shape) > 1 else None
+    if table is not None and len(table.shape) > 1:
+        return table.shape[1]
+    return (_number(header.hparam("context_length")) or None) if header.architecture in _LEARNED_POSITIONS else None
 
 
 def _describe_foreign(header: Header, foreign: ForeignType) -> str:
@@ -234,6 +257,11 @@ def _number(value: Any) -> int:
     return value if isinstance(value, int) else 0
 
 
+def may_be_asked(header: Header, question: Question) -> bool:
+    """Whether a question may be asked of a file."""
+    return question in find_kind(header).answers
+
+
 def refuse(header: Header, question: Question, label: str) -> None:
     """Make sure that a question may be asked of a file; this is what every command calls first.
 
@@ -245,9 +273,8 @@ def refuse(header: Header, question: Question, label: str) -> None:
     ------
     UsageError : it may not; what the file is and what to do is said.
     """
-    found = find_kind(header)
-    if question not in _ANSWERS.get(found.kind, ()):
-        raise UsageError(found.describe(label) + ".")
+    if not may_be_asked(header, question):
+        raise UsageError(find_kind(header).describe(label) + ".")
 
 
 def refuse_context(header: Header, n_tokens: int, label: str, flag: str) -> None:
@@ -291,7 +318,7 @@ def suit_cells(header: Header, cells: Sequence[RunSpec], asked: Collection[str],
     notes: dict[str, None] = {}
     for cell in cells:
         if _leaves_out(found, cell, asked, label):
-            notes[f"{label} is {found.kind.value}, which generates no text: {cell.test} is left out"] = None
+            notes[f"{label} is {found.kind.value}, which {_WITHOUT_TG[found.kind]}: {cell.test} is left out"] = None
             continue
         short = _shorten(found, cell, asked, label)
         if short.n_ctx < cell.n_ctx:
@@ -316,7 +343,9 @@ def _leaves_out(found: FileKind, cell: RunSpec, asked: Collection[str], label: s
         return False
     expressly = "n_pg" in asked if cell.n_prompt else "n_gen" in asked
     if expressly and not found.steps:
-        raise UsageError(f"{label} is {found.kind.value}, which generates no text ({cell.test}); leave out -n and -pg.")
+        raise UsageError(
+            f"{label} is {found.kind.value}, which {_WITHOUT_TG[found.kind]} ({cell.test}); leave out -n and -pg."
+        )
     return not expressly
 
 

@@ -49,8 +49,8 @@ class DeviceRules:
 
     alignment and row_elements are what a tensor's bytes, and a quantized tensor's first dimension, are rounded up to. has_host_buffer:
     it offers pinned host memory, which llama.cpp prefers to repacking for the layers that stay on the CPU. maps_file: weights stay
-    in the mapped file (unified memory). memory_bytes is what the device has free and total_bytes all that it has, None where it does not
-    say. kind is ggml's: gpu, igpu or accel.
+    in the mapped file (unified memory). memory_bytes is what the device has free, total_bytes all of it; None where it does not say.
+    kind is ggml's: gpu, igpu or accel.
     """
 
     name: str

@@ -48,6 +48,7 @@ class Cost:
     n_vocab: int
     cache: CacheCost | None
     cache_unknown: str | None = None
+    n_ctx_train: int | None = None
     skipped: tuple[int, ...] = ()
     is_estimate: bool = False
 
@@ -125,6 +126,7 @@ def cost_of_header(header: Header, quantization: str, name: str, type_k: str = "
         n_vocab=embedding.shape[1] if embedding and len(embedding.shape) > 1 else 0,
         cache=cache,
         cache_unknown=None if cache else unknown,
+        n_ctx_train=read_count(header, "context_length"),
         skipped=attention.skipped,
     )
 
@@ -239,6 +241,7 @@ def cost_of_size(size_bytes: int, like: Iterable[Cost]) -> Cost:
         n_layers=max(round(layers), 1),
         n_params=round(near.n_params * scale),
         n_multiplied=round(near.n_multiplied * scale),
+        n_ctx_train=None,
         cache=CacheCost(round(cache), n_scored=round(n_scored * layers / near.n_layers)),
         is_estimate=True,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from harness.errors import HarnessError
@@ -76,6 +77,14 @@ def count_blocks(header: Header) -> int:
     if n_blocks is None or not 0 < n_blocks <= MAX_LAYERS:
         raise HarnessError(f"{header.architecture}.block_count is {n_blocks}, outside llama.cpp's 1 to {MAX_LAYERS}")
     return n_blocks
+
+
+def tell_untrained(n_ctx_train: int | None, contexts: Iterable[int]) -> str | None:
+    """Say that a context is longer than what a model was trained for, as a remark; None where none is."""
+    beyond = [n_ctx for n_ctx in contexts if n_ctx_train and n_ctx > n_ctx_train]
+    if not beyond:
+        return None
+    return f"the model was trained for {n_ctx_train} tokens of context, and {max(beyond)} are asked for"
 
 
 def _as_count(header: Header, key: str, value: Any) -> int:

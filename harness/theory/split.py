@@ -6,7 +6,8 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
+from harness.safe_names import MAX_PARTS
 from harness.theory.gguf import Header, Part
 
 #: Source: src/llama.cpp llama_split_path: "%s-%05d-of-%05d.gguf", counted from 1.
@@ -46,6 +47,26 @@ def part_names(first_name: str, count: int) -> tuple[str, ...]:
             f"rename the files to …-00001-of-{count:05d}.gguf and so on"
         )
     return tuple(f"{match['stem']}-{index:05d}-of-{count:05d}.gguf" for index in range(1, count + 1))
+
+
+def list_parts(name: str) -> tuple[str, ...]:
+    """Name all files of a model from its name (or path, or URL's path): of a first part all parts, of any other name itself.
+
+    Raises
+    ------
+    UsageError : this is a later part, or one of more files than any model has.
+    """
+    match = _PART_NAME.fullmatch(name)
+    if match is None or int(match["count"]) < 2:
+        return (name,)
+    if int(match["count"]) > MAX_PARTS:
+        raise UsageError(
+            f"{name} says that it is one of {int(match['count'])} files, which no model has; check the name."
+        )
+    if int(match["index"]) != 1:
+        first = f"{match['stem']}-00001-of-{match['count']}.gguf"
+        raise UsageError(f"{name} is a later part of a split model; name its first part, {first}.")
+    return part_names(name, int(match["count"]))
 
 
 def join_parts(headers: Sequence[Header], names: Sequence[str]) -> Header:

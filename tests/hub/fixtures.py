@@ -18,7 +18,8 @@ def environment(hub: Hub, folder: Path, **more: str) -> dict[str, str]:
     """Variables for a child process that knows this hub and nobody's cache."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING", "HARNESS"))}
     own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "hf"), "HARNESS_CACHE_DIR": str(folder / "cache")}
-    return {**kept, **own, "XDG_CONFIG_HOME": str(folder / "config"), **more}
+    home = {"HOME": str(folder / "home"), "USERPROFILE": str(folder / "home")}  # where other programs keep models
+    return {**kept, **own, **home, "XDG_CONFIG_HOME": str(folder / "config"), **more}
 
 
 @pytest.fixture

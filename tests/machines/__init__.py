@@ -39,6 +39,7 @@ class Identity(OperatingSystem):
     """One machine of this folder. `files` may be changed by a test; `times` and `own_s` are what the CPUs have worked so far."""
 
     def __init__(self, name: str) -> None:
+        self.short_name = name
         self.told: dict[str, Any] = tomllib.loads((HERE / f"{name}.toml").read_text(encoding="utf-8"))
         self.files: dict[str, str] = dict(self.told.get("files", {}))
         self._build_cpus(self.told.get("cpus", ()))

@@ -1,0 +1,202 @@
+"""Models that are on this disk already, whoever downloaded them: Hugging Face's cache, llama.cpp's, LM Studio's, Ollama's store.
+
+Only names of files and folders are read, and two kinds of small JSON. Nothing here asks another machine, and nothing is written.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.safe_json import read_json
+from harness.safe_names import below, is_relative_name, is_repository
+from harness.sources.choice import choose, find_same_name, is_gguf, list_models, name_quantization
+from harness.sources.hub import HubFile, cache_dir, walk_cache
+from harness.sources.model_file import model_files
+from harness.sources.ollama_store import find_ollama, list_ollama
+
+_HUGGING_FACE = "Hugging Face's cache"
+_LLAMA = "llama.cpp's cache"
+_LM_STUDIO = "LM Studio"
+_OLLAMA = "Ollama's store"
+
+_MAX_MANIFEST_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A model on this disk.
+
+    name is what -m takes; path its (first) file, size_bytes of all its files, both None where there is none. note says what keeps it
+    from being measured.
+    """
+
+    name: str
+    place: str
+    path: Path | None = None
+    size_bytes: int | None = None
+    note: str | None = None
+
+
+def list_local() -> list[LocalModel]:
+    """List the models of all programs that this one knows; a file that several name is listed once."""
+    found: dict[object, LocalModel] = {}
+    for model in (*_list_cache(cache_dir(), _HUGGING_FACE), *_list_llama(), *_list_lm_studio(), *_list_ollama()):
+        found.setdefault(model.path or model.name, model)
+    return list(found.values())
+
+
+def list_copies(repository: str) -> dict[str, Path]:
+    """The files that programs other than Hugging Face's keep of a repository, by the name that they have there."""
+    prefix = f"{repository.replace('/', '_')}_"
+    found = {name.removeprefix(prefix): path for name, path in _flat_files().items() if name.startswith(prefix)}
+    for root in lm_studio_folders():
+        folder = below(root, repository)
+        found |= {name: below(folder, name) for name in _names_below(folder)}
+    if _llama_cache() != cache_dir():
+        for owner, revision, folder, names in walk_cache(_llama_cache()):
+            if (owner, revision) == (repository, "main"):
+                found |= {name: below(folder, name) for name in names}
+    return found
+
+
+def find_copies(files: Sequence[HubFile]) -> list[Path] | None:
+    """Find a model's files among those; None unless all are there. llama.cpp's older cache writes folders into the name."""
+    copies = list_copies(files[0].repository)
+    paths = []
+    for file in files:
+        spellings = (file.name, file.name.replace("/", "_"))
+        same = next((name for text in spellings if (name := find_same_name(text, copies))), None)
+        if same is None:
+            return None
+        paths.append(copies[same])
+    return paths
+
+
+# --- Hugging Face's layout --------------------------------------------------------------------------------------------
+
+
+def _list_cache(root: Path, place: str) -> Iterator[LocalModel]:
+    for repository, revision, folder, names in walk_cache(root):
+        at = "" if revision == "main" else f"@{revision}"
+        for name in list_models(names):
+            yield _describe(f"hf:{repository}{at}{_short_name(name, names)}", place, below(folder, name))
+
+
+def _short_name(name: str, names: Sequence[str]) -> str:
+    """``:Q4_K_M`` where that means this file among those that are here, else ``/file.gguf``."""
+    kind = name_quantization(name)
+    chosen = choose(names, kind) if kind else None
+    return f":{kind}" if chosen and chosen.name == name and not chosen.is_near else f"/{name}"
+
+
+def _describe(name: str, place: str, path: Path) -> LocalModel:
+    """Size a model whose first file is known."""
+    size_bytes, missing = 0, 0
+    try:
+        for file in model_files(path):
+            if file.is_file():
+                size_bytes += file.stat().st_size
+            else:
+                missing += 1
+    except (OSError, UsageError):
+        return LocalModel(name, place, path, None, "it cannot be read")
+    return LocalModel(name, place, path, size_bytes, f"{missing} of its files are missing" if missing else None)
+
+
+# --- llama.cpp --------------------------------------------------------------------------------------------------------
+
+
+def _llama_cache() -> Path:
+    """Source: common/common.cpp fs_get_cache_directory; common/hf-cache.cpp keeps Hugging Face's layout in LLAMA_CACHE."""
+    if configured := os.environ.get("LLAMA_CACHE"):
+        return Path(configured).expanduser()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "llama.cpp"
+
+
+def _list_llama() -> Iterator[LocalModel]:
+    root = _llama_cache()
+    if root != cache_dir():
+        yield from _list_cache(root, _LLAMA)
+    files = _flat_files()
+    for owner, tag, name in _manifests(root):
+        flat = f"{owner}_{name}".replace("/", "_")
+        if flat in files:
+            yield _describe(f"hf:{owner}:{tag}", _LLAMA, files.pop(flat))
+    for name in list_models(list(files)):
+        yield _describe(_home_path(files[name]), _LLAMA, files[name])
+
+
+def _flat_files() -> dict[str, Path]:
+    """The files that llama.cpp before 2026 kept under owner_repository_file.gguf."""
+    try:
+        found = sorted(path for path in _llama_cache().iterdir() if is_gguf(path.name) and path.is_file())
+    except OSError:
+        return {}
+    return {path.name: path for path in found}
+
+
+def _manifests(root: Path) -> Iterator[tuple[str, str, str]]:
+    """(repository, tag, file) by what llama.cpp noted of downloads: manifest=owner=repository=tag.json, which names the file."""
+    for path in sorted(root.glob("manifest=*.json")):
+        _, *owner, tag = path.stem.split("=")
+        try:
+            with open(path, "rb") as file:
+                name = read_json(file.read(_MAX_MANIFEST_BYTES))["ggufFile"]["rfilename"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if is_repository("/".join(owner)) and isinstance(name, str) and is_relative_name(name):
+            yield "/".join(owner), tag, name
+
+
+# --- LM Studio and Ollama ---------------------------------------------------------------------------------------------
+
+
+def lm_studio_folders() -> list[Path]:
+    """Where LM Studio keeps models, as publisher/repository/file.gguf: since version 0.3, and before."""
+    return [Path.home() / ".lmstudio" / "models", Path.home() / ".cache" / "lm-studio" / "models"]
+
+
+def _list_lm_studio() -> Iterator[LocalModel]:
+    for root in lm_studio_folders():
+        by_folder: dict[str, list[str]] = {}
+        for name in _names_below(root):
+            by_folder.setdefault("/".join(name.split("/")[:2]), []).append(name)
+        for names in by_folder.values():
+            for name in list_models(names):
+                yield _describe(_home_path(below(root, name)), _LM_STUDIO, below(root, name))
+
+
+def _names_below(folder: Path) -> list[str]:
+    try:
+        found = [
+            path.relative_to(folder).as_posix() for path in folder.rglob("*") if is_gguf(path.name) and path.is_file()
+        ]
+    except OSError:
+        return []
+    return sorted(name for name in found if is_relative_name(name))
+
+
+def _home_path(path: Path) -> str:
+    """A path as a shell takes it and a page has room for it."""
+    home = Path.home()
+    return f"~/{path.relative_to(home).as_posix()}" if os.name != "nt" and path.is_relative_to(home) else str(path)
+
+
+def _list_ollama() -> Iterator[LocalModel]:
+    for name in list_ollama():
+        try:
+            path = find_ollama(str(name))
+            yield LocalModel(f"ollama:{name}", _OLLAMA, path, path.stat().st_size)
+        except (UsageError, OSError) as error:
+            yield LocalModel(f"ollama:{name}", _OLLAMA, note=str(error).rstrip("."))

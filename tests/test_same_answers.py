@@ -1,0 +1,204 @@
+"""What a header says is the same in every command: cache and state, what is in memory, what a token reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from harness.cli import cli
+from harness.cli.asking import suit
+from harness.sources.gguf_file import read_file_header
+from harness.spec import RunSpec
+from harness.theory.attention import describe_attention, loaded_tensors
+from harness.theory.memory import KV, RECURRENT, Host, device_rules, predict_memory, price_layers
+from harness.theory.offload import Capacity, describe_blocks, predict_fit
+from harness.theory.roofline import cost_of_header
+from harness.theory.time_ledger import count_reads
+from tests.gguf_bytes import HeaderBytes
+
+GB = 10**9
+N_CTX = 2048
+
+
+def make(arch: str, n_layers: int = 4, **settings: object) -> HeaderBytes:
+    """A model of 256 wide layers whose file states these settings; two underscores stand for a dot."""
+    made = HeaderBytes().add("general.architecture", "str", arch).add("general.name", "str", "Tiny")
+    common = {
+        "block_count": n_layers, "context_length": 8192, "embedding_length": 256, "feed_forward_length": 512,
+        "attention__head_count": 4, "attention__head_count_kv": 2,
+    }  # fmt: skip
+    for key, value in {**common, **settings}.items():
+        name = f"{arch}.{key.replace('__', '.')}"
+        made.add_array(name, "u32", value) if isinstance(value, list) else made.add(name, "u32", value)
+    made.add_tensor("token_embd.weight", "F16", 256, 1000)
+    for layer in range(n_layers):
+        made.add_tensor(f"blk.{layer}.attn_q.weight", "F16", 256, 256)
+        if "expert_count" in settings:
+            made.add_tensor(f"blk.{layer}.ffn_up_exps.weight", "F16", 256, 512, settings["expert_count"])
+        else:
+            made.add_tensor(f"blk.{layer}.ffn_up.weight", "F16", 256, 512)
+    return made.add_tensor("output.weight", "F16", 256, 1000)
+
+
+SSM = {
+    "ssm__conv_kernel": 4,
+    "ssm__inner_size": 512,
+    "ssm__state_size": 16,
+    "ssm__time_step_rank": 16,
+    "ssm__group_count": 1,
+}
+MODELS = {
+    "plain": make("llama"),
+    "windowed": make("gemma3", 6, attention__sliding_window=512),
+    "hybrid": make("qwen35", **SSM),
+    "recurrent": make("mamba", **SSM),
+    "mtp": make("glm4moe", nextn_predict_layers=1),
+    "experts by layer": make("llama", expert_count=8, expert_used_count=[2, 2, 1, 4]),
+    "hybrid by heads": make("granitehybrid", attention__head_count_kv=[0, 2, 0, 0], **SSM),
+    "latent": make("deepseek2", attention__key_length_mla=64, attention__value_length_mla=64, attention__head_count_kv=1),
+}  # fmt: skip
+
+ROW = 2 * 2 * 64 * 2
+STATE = 4 * (3 * (512 + 2 * 16) + 16 * 512)
+
+#: Bytes that layers keep in a context of N_CTX tokens, and layers that a file has and memory has not.
+KEPT = {
+    "plain": 4 * ROW * N_CTX, "windowed": ROW * (5 * 1024 + N_CTX), "hybrid": ROW * N_CTX + 3 * STATE,
+    "recurrent": 4 * 4 * (3 * 512 + 16 * 512), "mtp": 3 * ROW * N_CTX, "experts by layer": 4 * ROW * N_CTX,
+    "hybrid by heads": ROW * N_CTX + 3 * STATE, "latent": 4 * 64 * 2 * N_CTX,
+}  # fmt: skip
+
+
+@pytest.fixture(params=MODELS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def path(name, tmp_path):
+    file = tmp_path / "model.gguf"
+    file.write_bytes(MODELS[name].build(data=True))
+    return file
+
+
+def run(*arguments: object):
+    done = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def spec_of(path, **changes) -> RunSpec:
+    return RunSpec(str(path), n_prompt=512, n_gen=0, n_depth=N_CTX - 512, mmap="off", repack=False, **changes)
+
+
+def test_every_command_says_the_same_of_what_layers_keep(name, path):
+    header = read_file_header(path)
+    inspected = run("inspect", path, "-o", "json")
+    of_contexts = {item["n_ctx"]: item["f16"] for item in inspected["cache_bytes"]}
+    (predicted,) = run(
+        "predict", "-m", path, "--bandwidth", "50GB/s", "--kind", "gpu", "--vram", "8GiB", "-c", N_CTX, "-o", "json"
+    )
+    (at_most,) = run(
+        "predict", "-m", path, "--bandwidth", "50GB/s", "--kind", "gpu", "--vram", "8GiB", "-c", 8192, "-o", "json"
+    )
+    memory = predict_memory(header, spec_of(path), Host(None))
+    card = price_layers(header, spec_of(path), Host(None), device_rules("CUDA0"))[-1]
+    assert memory.of(KV) + memory.of(RECURRENT) == KEPT[name]
+    assert predicted["rooms"][0]["need"]["cache_bytes"] == KEPT[name]
+    assert card.device_cache_bytes == pytest.approx(KEPT[name], abs=128 * 8)
+    assert at_most["rooms"][0]["need"]["cache_bytes"] == of_contexts[8192]
+    assert predicted["cost"]["cache"]["state_bytes"] == inspected["state_bytes"]
+
+
+def test_every_command_says_the_same_of_what_is_in_memory(name, path):
+    header = read_file_header(path)
+    weights = sum(tensor.size_bytes for tensor in loaded_tensors(header))
+    on_device = weights - 256 * 1000 * 2  # the token embeddings stay on the host
+    (predicted,) = run(
+        "predict", "-m", path, "--bandwidth", "50GB/s", "--kind", "gpu", "--vram", "8GiB", "-c", N_CTX, "-o", "json"
+    )
+    assert predicted["rooms"][0]["need"]["weights_bytes"] == on_device
+    memory = predict_memory(header, spec_of(path), Host(None))
+    assert memory.of("weights copied") == weights
+    fit = predict_fit(describe_blocks(header), spec_of(path, n_gpu_layers=99), [Capacity("CUDA0", 8 * GB)])
+    assert fit.needed_bytes["CUDA0"] == pytest.approx(on_device + KEPT[name], abs=128 * 8)
+
+
+def test_every_command_says_the_same_of_what_a_token_reads(name, path):
+    header = read_file_header(path)
+    depth = 4000
+    (predicted,) = run("predict", "-m", path, "--bandwidth", "50GB/s", "--kind", "cpu", "-d", depth, "-o", "json")
+    attention = describe_attention(header)
+    reads = count_reads(header, ("f16",))
+    assert sum(reads.weights_bytes.values()) == predicted["cost"]["read_bytes"]
+    from_cache = reads.attention_bytes(depth, "f16") or 0
+    assert predicted["bytes_per_token"] == predicted["cost"]["read_bytes"] + from_cache + 2 * attention.state_bytes
+    blocks = describe_blocks(header)
+    assert sum(blocks.read_bytes) + blocks.output_bytes == predicted["cost"]["read_bytes"]
+
+
+def test_experts_count_as_used_a_layer_at_a_time(tmp_path):
+    file = tmp_path / "experts.gguf"
+    file.write_bytes(MODELS["experts by layer"].build(data=True))
+    header = read_file_header(file)
+    expert, attention = 256 * 512 * 2, 256 * 256 * 2
+    assert describe_blocks(header).read_bytes == tuple(attention + used * expert for used in (2, 2, 1, 4))
+    assert cost_of_header(header, "F16", "experts").read_bytes == 4 * attention + 9 * expert + 256 * 1000 * 2
+    assert "8, 1 to 4 used by each token" in CliRunner().invoke(cli, ["inspect", str(file)]).stdout
+
+
+def test_the_work_that_layers_move_is_what_a_token_reads_of_them(tmp_path):
+    """15.0 GB where 1.66 GB are used, when all experts counted: the output layer then looks like nothing."""
+    made = make("llama", 2, expert_count=128, expert_used_count=8)
+    file = tmp_path / "many.gguf"
+    file.write_bytes(made.build())
+    blocks = describe_blocks(read_file_header(file, check_size=False))
+    read = 2 * (256 * 256 * 2 + 8 * 256 * 512 * 2)
+    output = 256 * 1000 * 2
+    assert blocks.work(1) == pytest.approx(output / (output + read))
+    assert blocks.work(3) == 1
+
+
+def test_blocks_that_only_predict_are_said_in_words(tmp_path):
+    file = tmp_path / "mtp.gguf"
+    file.write_bytes(MODELS["mtp"].build(data=True))
+    for arguments in (["inspect", file], ["predict", "-m", file, "--bandwidth", "50GB/s", "--kind", "cpu"]):
+        done = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+        said = " ".join(done.stdout.split())
+        assert "the last block predicts further tokens (MTP): in the file, not in memory, not read by a token" in said
+
+
+def test_a_cache_that_is_not_known_does_not_fit(tmp_path):
+    file = tmp_path / "odd.gguf"
+    file.write_bytes(make("mamba").build(data=True))
+    done = CliRunner().invoke(
+        cli, ["predict", "-m", str(file), "--bandwidth", "50GB/s", "--kind", "gpu", "--vram", "8GiB"]
+    )
+    said = " ".join(done.stdout.split())
+    assert "+ a cache that is not known" in said
+    assert "fits without the cache" in said
+    assert "does not state how large its recurrent layers' state is" in said
+
+
+def test_a_context_beyond_what_a_model_was_trained_for_is_said(tmp_path, capsys):
+    file = tmp_path / "plain.gguf"
+    file.write_bytes(MODELS["plain"].build(data=True))
+    done = CliRunner().invoke(cli, ["predict", "-m", str(file), "--bandwidth", "50GB/s", "--kind", "cpu", "-d", "9000"])
+    assert "trained for 8192 tokens of context, and 9000 are asked for" in " ".join(done.stdout.split())
+    suit([RunSpec(str(file), n_prompt=0, n_gen=1, n_depth=9000), RunSpec(str(file), n_prompt=512, n_gen=0)], {})
+    assert "trained for 8192 tokens of context, and 9001 are asked for" in " ".join(capsys.readouterr().err.split())
+    suit([RunSpec(str(file), n_prompt=512, n_gen=0)], {})
+    assert capsys.readouterr().err == ""
+
+
+def test_a_window_bounds_the_roof_at_depth():
+    header_bytes = MODELS["windowed"]
+    from harness.theory.gguf import BytesSource, read_header
+
+    cost = cost_of_header(read_header(BytesSource(header_bytes.build())), "F16", "windowed")
+    assert cost.bytes_per_token(8000) - cost.bytes_per_token(7000) == ROW * 1000, "one layer of six still grows"
+    unbound = dataclasses.replace(cost.cache, window_tokens=None)
+    assert dataclasses.replace(cost, cache=unbound).bytes_per_token(8000) > cost.bytes_per_token(8000)
