@@ -166,6 +166,8 @@ def parse_catalog(text: str, origin: str) -> Catalog:
         models = tomllib.loads(text).get("models", {})
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{origin} is not valid TOML ({error}); correct it there.") from None
+    except RecursionError:
+        raise UsageError(f"{origin} is nested too deep to be a catalog; correct it there.") from None
     if not isinstance(models, dict):
         raise UsageError(f'In {origin}, models is not a table; entries begin with [models."name"].')
     return Catalog({name.lower(): _parse_entry(name.lower(), values, origin) for name, values in models.items()})

@@ -85,8 +85,13 @@ class Worker:
         except OSError:
             pass
 
-    def events(self, timeout_s: float | None, phase: str = "start") -> Iterator[dict[str, Any] | Failure]:
-        """Yield events until ``done`` or ``refused``; a death or the timeout (of the whole cell) ends with a Failure instead."""
+    def events(
+        self, timeout_s: float | None, phase: str = "start", option: str | None = None
+    ) -> Iterator[dict[str, Any] | Failure]:
+        """Yield events until ``done`` or ``refused``; a death or the timeout (of it all) ends with a Failure instead.
+
+        option names what set the timeout, where a user did.
+        """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             try:
@@ -94,7 +99,8 @@ class Worker:
                 event = self._events.get(timeout=remaining)
             except queue.Empty:
                 self.kill()
-                message = f"nothing came of it within {timeout_s:g} s (--cell-timeout); the worker was ended"
+                who = f" ({option})" if option else ""
+                message = f"nothing came of it within {timeout_s:g} s{who}; the worker was ended"
                 yield Failure(phase, message, "timeout", log=self.last_words())
                 return
             if event is None:

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from harness.errors import HarnessError, UsageError
+from harness.safe_json import read_json
 
 DEFAULT_PORT = 11434
 
@@ -27,6 +28,9 @@ OLDEST_VERSION = (0, 1, 30)
 
 #: Looking something up, and generating (a large model is loaded from a slow disk first).
 LOOKUP_TIMEOUT_S, GENERATE_TIMEOUT_S = 10.0, 1800.0
+
+#: The largest answers hold a model's vocabulary (/api/show) or every token of a context as a number.
+MAX_ANSWER_BYTES = 64 * 2**20
 
 #: Time given to a server to let go of a model.
 UNLOAD_TIMEOUT_S = 30.0
@@ -228,7 +232,7 @@ class OllamaServer:
         request = urllib.request.Request(self.address + path, data, {"Content-Type": "application/json"})
         try:
             with self._opener.open(request, timeout=timeout_s) as response:
-                values = json.loads(response.read())
+                values = read_json(_receive(response, time.monotonic() + timeout_s))
         except urllib.error.HTTPError as error:
             raise self._refusal(error, path) from None
         except (TimeoutError, ValueError, http.client.HTTPException) as error:
@@ -246,11 +250,29 @@ class OllamaServer:
 
     def _refusal(self, error: urllib.error.HTTPError, path: str) -> HarnessError:
         try:
-            said = str(json.loads(error.read())["error"])
+            said = str(read_json(_receive(error, time.monotonic() + LOOKUP_TIMEOUT_S))["error"])
         except (ValueError, KeyError, TypeError, OSError):
             said = error.reason
         sentence = f"Ollama at {self.address} refuses {path}: {said.rstrip('.')}."
         return UsageError(sentence) if error.code in (400, 404) else ServerError(sentence)
+
+
+def _receive(response: Any, end: float) -> bytes:
+    """Read an answer whole, until a moment of the monotonic clock; a socket's own timeout begins anew with each byte.
+
+    Raises
+    ------
+    TimeoutError : it is not at its end then.
+    ValueError   : it is larger than any answer of Ollama's.
+    """
+    body = bytearray()
+    while piece := response.read1(1 << 16):
+        body += piece
+        if len(body) > MAX_ANSWER_BYTES:
+            raise ValueError("too large")
+        if time.monotonic() > end:
+            raise TimeoutError
+    return bytes(body)
 
 
 def _is_here(host: str) -> bool:

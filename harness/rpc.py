@@ -25,6 +25,10 @@ _CAPABILITIES = bytes(24)
 _HELLO_REQUEST = struct.pack("<BQ", _HELLO, len(_CAPABILITIES)) + _CAPABILITIES
 _ANSWER_BYTES = 8 + 4 + len(_CAPABILITIES)
 
+#: What ggml asks next, how many devices there are: no body, and an answer of four bytes. Source: RPC_CMD_DEVICE_COUNT.
+_COUNT_REQUEST = struct.pack("<BQ", 15, 0)
+_COUNT_BYTES = 8 + 4
+
 #: A server that has not greeted by then is taken as missing; with the start of a worker this stays below three seconds.
 GREETING_TIMEOUT_S = 2.0
 
@@ -48,7 +52,7 @@ def is_loopback(host: str) -> bool:
 
 
 def find_trouble(endpoint: str, timeout_s: float = GREETING_TIMEOUT_S) -> str | None:
-    """Greet a server as ggml does; None where it answers in our version, else one sentence about what is wrong.
+    """Greet a server and count its devices as ggml does; None where it answers in our version, else what is wrong in a sentence.
 
     The name's look-up counts into the timeout (in s): it runs in a thread that is left behind if it hangs.
     """
@@ -91,28 +95,50 @@ def wait_for_servers(endpoints: Sequence[str], timeout_s: float) -> None:
 
 def _greet(endpoint: str, timeout_s: float) -> str | None:
     deadline = time.monotonic() + timeout_s
+    host, port = split_endpoint(endpoint)
+    has_greeted = False
     try:
-        address = (socket.gethostbyname(split_endpoint(endpoint)[0]), split_endpoint(endpoint)[1])
-        with socket.create_connection(address, timeout=timeout_s) as connection:
+        with socket.create_connection((socket.gethostbyname(host), port), timeout=timeout_s) as connection:
             connection.sendall(_HELLO_REQUEST)
-            answer = b""
-            while len(answer) < _ANSWER_BYTES:
-                connection.settimeout(max(deadline - time.monotonic(), 0.01))
-                piece = connection.recv(_ANSWER_BYTES - len(answer))
-                if not piece:
-                    return (
-                        f"{endpoint} hung up when it was greeted: it is no RPC server of llama.cpp, or one of another version "
-                        f"than {_spell(PROTOCOL)}; run the same version of harness or llama.cpp on both machines."
-                    )
-                answer += piece
+            answer = _receive(connection, _ANSWER_BYTES, deadline)
+            if len(answer) < _ANSWER_BYTES:
+                return (
+                    f"{endpoint} hung up when it was greeted: it is no RPC server of llama.cpp, or one of another version "
+                    f"than {_spell(PROTOCOL)}; run the same version of harness or llama.cpp on both machines."
+                )
+            if trouble := _judge_version(endpoint, answer):
+                return trouble
+            has_greeted = True
+            connection.sendall(_COUNT_REQUEST)
+            if len(_receive(connection, _COUNT_BYTES, deadline)) < _COUNT_BYTES:
+                return f"{endpoint} hung up after its greeting; start its RPC server again."
     except TimeoutError:
+        if has_greeted:
+            return f"{endpoint} greeted and then gave no answer within {timeout_s:g} s; start its RPC server again."
         return _silence(endpoint, timeout_s)
     except socket.gaierror:
         return f"There is no machine by the name in {endpoint}; check it, or give its address."
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         return f"No RPC server can be reached at {endpoint} ({reason}); start one there with `harness rpc-server`."
-    return _judge_version(endpoint, answer)
+    return None
+
+
+def _receive(connection: socket.socket, n_bytes: int, deadline: float) -> bytes:
+    """So many bytes, or fewer where the other side hangs up.
+
+    Raises
+    ------
+    TimeoutError : they are not there by the deadline (of the monotonic clock).
+    """
+    answer = b""
+    while len(answer) < n_bytes:
+        connection.settimeout(max(deadline - time.monotonic(), 0.01))
+        piece = connection.recv(n_bytes - len(answer))
+        if not piece:
+            break
+        answer += piece
+    return answer
 
 
 def _judge_version(endpoint: str, answer: bytes) -> str | None:

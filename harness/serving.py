@@ -10,13 +10,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.child import HELLO_TIMEOUT_S, Worker
+from harness.child import Worker
 from harness.errors import NativeError, UsageError
 from harness.record import Failure
 from harness.rpc import find_trouble, split_endpoint
 
 #: A server that dies this often within this time is not started again.
 MAX_DEATHS, WITHIN_S = 3, 20.0
+
+#: A server that says that it begins answers by then, or never.
+OPEN_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,22 @@ class Offer:
     endpoint: str
     devices: Sequence[str]
     n_threads: int
+
+
+def resolve_address(host: str) -> str:
+    """The IPv4 address of a host name; llama.cpp's server takes no names and no IPv6 (ggml's transport.cpp: inet_addr).
+
+    Raises
+    ------
+    UsageError : there is none.
+    """
+    try:
+        found = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise UsageError(
+            f"{host!r} has no IPv4 address here, and llama.cpp's RPC has no other; choose another --host, such as 127.0.0.1."
+        ) from None
+    return str(found[0][4][0])
 
 
 def find_free_port(host: str) -> int:
@@ -100,21 +119,22 @@ def _serve_once(
             if isinstance(event, Failure):
                 return event
             if event["event"] == "serving":
-                _wait_until_open(worker, offer.endpoint)
-                if worker.is_alive:
-                    announce(event["devices"], worker.pid)
+                if not _wait_until_open(worker, offer.endpoint):
+                    return next(heard for heard in worker.events(1.0, "serve") if isinstance(heard, Failure))
+                announce(event["devices"], worker.pid)
         raise AssertionError("a server ends by dying or by being refused")
     finally:
         worker.kill()
         worker.close()
 
 
-def _wait_until_open(worker: Worker, endpoint: str) -> None:
-    """The port is open a moment after the server is started."""
+def _wait_until_open(worker: Worker, endpoint: str) -> bool:
+    """Whether the server answers, which it does a moment after it is started; one that ends instead has not much time to do so."""
     host, port = split_endpoint(endpoint)
     local = "127.0.0.1" if host == "0.0.0.0" else host
-    deadline = time.monotonic() + HELLO_TIMEOUT_S
+    deadline = time.monotonic() + OPEN_TIMEOUT_S
     while worker.is_alive and time.monotonic() < deadline:
         if find_trouble(f"{local}:{port}", 0.5) is None:
-            return
+            return True
         time.sleep(0.02)
+    return False

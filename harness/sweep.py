@@ -144,7 +144,7 @@ class Bench:
             self.build = build_from_json(greeting["build"])
         self._rpc = self._rpc or spec.rpc
         self._worker.send({"measure": spec.to_dict()})
-        for event in self._worker.events(self._plan.cell_timeout_s):
+        for event in self._worker.events(self._plan.cell_timeout_s, option="--cell-timeout"):
             if isinstance(event, dict) and event["event"] == "build":
                 self.build = build_from_json(event["build"])
             else:
@@ -272,7 +272,7 @@ class _InProcess:
     def send(self, command: dict[str, Any]) -> None:
         self._spec = RunSpec.from_dict(command["measure"]) if command else None
 
-    def events(self, _timeout_s: float | None) -> Iterator[dict[str, Any] | Failure]:
+    def events(self, _timeout_s: float | None, option: str | None = None) -> Iterator[dict[str, Any] | Failure]:
         heard: list[dict[str, Any] | Failure] = []
         try:
             self._bench.run(self._spec, lambda event, body: heard.append({"event": event, **body}))

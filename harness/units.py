@@ -12,32 +12,43 @@ KIB, MIB, GIB = 1024, 1024**2, 1024**3
 NS_PER_S = 1_000_000_000
 
 _SIZE_FACTORS = {
-    "": 1, "b": 1,
+    "b": 1,
     "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9, "t": 10**12, "tb": 10**12,
     "kib": KIB, "mib": MIB, "gib": GIB, "tib": 1024**4,
 }  # fmt: skip
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+_LARGEST = 2**63 - 1
 
 
-def parse_size(text: str, *, memory: bool = False) -> int:
-    """Read a size such as ``8GB``, ``1.5 GiB`` or ``4096`` as bytes.
+def parse_size(text: str, *, example: str = "8GB", ending: str = "", memory: bool = False) -> int:
+    """Read an amount with its unit, such as ``8GB`` or ``1.5 GiB``, as bytes (or whatever it is an amount of).
+
+    A number without a unit is refused, since nobody means 8 bytes by ``8``.
 
     Parameters
     ----------
-    memory : the size of a memory module or a graphics card, which are sold in powers of two: 8GB is 8 GiB
+    example : an amount as it is written, whose unit is proposed where there is none
+    ending  : pattern of what may stand behind the unit, such as ``/s``
+    memory  : the size of a memory module or a graphics card, which are sold in powers of two: 8GB is 8 GiB
 
     Raises
     ------
-    ValueError : the text is not a number with a known unit (decimal GB or binary GiB).
+    ValueError : the text is not a number above zero with a known unit (decimal GB or binary GiB).
     """
-    match = _SIZE.fullmatch(text)
+    match = _SIZE.fullmatch(re.sub(f"(?:{ending})\\s*$", "", text, flags=re.IGNORECASE) if ending else text)
     unit = match[2].lower() if match else ""
     if memory and unit in ("k", "kb", "m", "mb", "g", "gb", "t", "tb"):
         unit = f"{unit[0]}ib"
     factor = _SIZE_FACTORS.get(unit) if match else None
+    if match and not unit:
+        unit = example.lstrip("0123456789. ") if float(match[1]) < 10**6 else "B"
+        raise ValueError(f"{text.strip()!r} has no unit; did you mean {match[1]}{unit}?")
     if match is None or factor is None:
-        raise ValueError(f"{text!r} is not a size; write it as 8GB, 1.5GiB or a number of bytes")
-    return round(float(match[1]) * factor)
+        raise ValueError(f"{text!r} is not an amount such as {example}")
+    amount = float(match[1]) * factor
+    if not 0 < amount <= _LARGEST:
+        raise ValueError(f"{text!r} is {'not above zero' if amount == 0 else 'more than there can be'}")
+    return round(amount)
 
 
 def format_mib(size_bytes: int) -> str:

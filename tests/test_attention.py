@@ -173,7 +173,9 @@ def test_a_state_that_the_header_does_not_state_is_not_nothing():
     assert "does not state how large" in found.reason
 
 
-@pytest.mark.parametrize(("arch", "said"), [("deepseek4", "compresses"), ("eagle3", "drafts for another model")])
+@pytest.mark.parametrize(
+    ("arch", "said"), [("dflash", "drafts for another model"), ("gemma4-assistant", "uses that model's cache")]
+)
 def test_says_why_it_cannot_tell(arch, said):
     found = describe_attention(header_of(arch, **LLAMA))
     assert (found.layers, found.bytes_per_token("f16")) == (None, None)
@@ -191,6 +193,19 @@ def test_an_indexer_keeps_its_keys_beside():
     found = describe_attention(header_of("minimax-m3", **settings, leading_dense_block_count=1))
     row = 2 * 128 * 2
     assert found.bytes_per_token("f16") == 4 * row + 3 * (32 + 64) * 2
+
+
+def test_compressed_rows_grow_by_their_ratio_and_compressors_keep_a_state():
+    settings = LLAMA | {
+        "attention__head_count_kv": 1, "attention__key_length": 64, "attention__sliding_window": 300,
+        "attention__compress_ratios": [0, 4, 128, 0], "attention__indexer__key_length": 32, "attention__indexer__head_count": 4,
+    }  # fmt: skip
+    found = describe_attention(header_of("deepseek4", **settings))
+    window, csa, hca = 4 * 128 * 1024, 512 * (128 + 64), 256 * 128
+    states = 4 * 2 * (2 * 64 * 8 + 2 * 32 * 8 + 64 * 128)
+    assert found.size_bytes(Context(2048)) == window + csa + hca + states
+    assert found.cost("f16").size_bytes(Context(2048)) == found.size_bytes(Context(2048))
+    assert found.cost("f16").read_bytes(2000) == 4 * 128 * 300 + 2000 / 4 * 192 + 2000 / 128 * 128 + 2 * states
 
 
 def test_looped_blocks_keep_a_cache_each_time_and_a_router_keeps_one_more():

@@ -119,3 +119,8 @@ def test_the_users_entry_wins():
 def test_a_wrong_catalog_names_file_entry_and_key(text, words):
     with pytest.raises(UsageError, match=words):
         parse_catalog(text, "mine.toml")
+
+
+def test_a_catalog_nested_without_end_is_refused():
+    with pytest.raises(UsageError, match="nested too deep"):
+        parse_catalog("x = " + "[" * 100_000, "mine.toml")

@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import threading
 import time
 
@@ -16,6 +17,7 @@ import pytest
 
 from harness.catalog import Shape
 from harness.devices import survey_devices
+from harness.errors import NativeError
 from harness.last_words import MEMORY
 from harness.layer_row import make_row
 from harness.layers import (
@@ -33,6 +35,7 @@ from harness.machine import describe_machine
 from harness.record import Device, from_json, to_json
 from harness.render.layers import export_rows
 from harness.rpc import find_trouble
+from harness.serving import Offer, serve
 from harness.sources.gguf_file import read_file_header
 from harness.sources.synth import ensure_synthetic
 from harness.spec import Grid, RunSpec
@@ -42,7 +45,7 @@ from harness.theory.memory import device_rules
 from harness.theory.offload import describe_blocks
 from harness.units import MIB
 
-from .rpc_server import rpc_server
+from .rpc_server import free_port, rpc_server
 from .test_cli import harness, one_sentence
 
 resource = pytest.importorskip("resource", reason="needs POSIX limits and signals")
@@ -495,6 +498,8 @@ def test_the_server_says_it_is_ready_and_ends_with_ctrl_c():
         (["--host", "0.0.0.0"], "no password and no encryption"),
         (["--host", "0.0.0.0"], "say --allow-network"),
         (["--host", "a/b"], "choose another --host"),
+        (["--host", "::1"], "has no IPv4 address"),
+        (["--host", "nobody.invalid"], "choose another --host"),
         (["--port", "0", "-dev", "CUDA9"], "There is no device CUDA9 to use; there are CPU"),
         (["--port", "0", "-dev", "CPU,CPU"], "names alternatives"),
     ],
@@ -504,6 +509,29 @@ def test_a_server_that_may_not_or_cannot_is_one_sentence(arguments, words):
     assert code in (2, 3)
     assert out == ""
     assert words in one_sentence(err)
+
+
+def test_a_server_by_name_serves():
+    with rpc_server("--host", "localhost") as served:
+        assert find_trouble(served.endpoint) is None
+        assert f"on {served.endpoint} " in served.lines[-1]
+
+
+def test_a_server_that_never_opens_is_not_said_to_serve(monkeypatch):
+    monkeypatch.setattr("harness.serving.OPEN_TIMEOUT_S", 0.2)
+    code = (
+        "import json, sys\n"
+        "for event in ({'event': 'hello', 'build': {}}, {'event': 'serving', 'devices': []},"
+        " {'event': 'refused', 'message': 'cannot listen'}):\n print(json.dumps(event), flush=True)\n"
+        "sys.stdin.read()"
+    )
+    said = []
+    with pytest.raises(NativeError, match="cannot listen"):
+        serve(
+            Offer(f"127.0.0.1:{free_port()}", (), 1), announce=lambda *_: said.append(1), complain=said.append,
+            command=[sys.executable, "-c", code],
+        )  # fmt: skip
+    assert said == []
 
 
 def test_the_network_is_served_only_with_the_warning():

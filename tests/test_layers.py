@@ -142,6 +142,9 @@ def calls_of(source: str, names: set[str]) -> list[int]:
     ]
 
 
+#: What reads JSON by itself: the owner, and the two ends of our own pipe.
+JSON_READERS = {"harness.safe_json", "harness.child", "harness.native.worker", "harness.store"}
+
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -160,6 +163,12 @@ def test_only_the_command_line_prints(path):
     assert calls_of(source, {"print"}) == []
     if FLOORS[room] <= PURE_FLOOR or room == "harness.render":
         assert calls_of(source, {"open"}) == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_json_from_outside_is_read_by_its_owner(path):
+    source = path.read_text(encoding="utf-8")
+    assert ("json.loads(" in source or "json.load(" in source) <= (module_name(path) in JSON_READERS)
 
 
 @pytest.mark.parametrize(

@@ -255,6 +255,7 @@ def test_the_vision_model_is_a_text_model_and_an_encoder():
     assert cost.n_params == 10_600_000_000
     assert cost.size_bytes == pytest.approx(7.6e9, rel=0.05)
     assert cost.size_bytes > cost.read_bytes
+    assert cost.kv_bytes_per_token == 131_072, "blocks that look at the image keep nothing of a token of text"
     assert any("vision encoder" in remark for remark in remarks)
 
 

@@ -139,6 +139,18 @@ def test_every_form_of_a_reference_is_read():
         ("hf://o/r@abc/m.gguf", HubReference("o/r", "m.gguf", None, "abc")),
         ("https://huggingface.co/o/r/resolve/main/f/m%20x.gguf?download=true", HubReference("o/r", "f/m x.gguf")),
         ("https://huggingface.co/o/r/blob/abc/m.gguf", HubReference("o/r", "m.gguf", None, "abc")),
+        ("https://huggingface.co/o/r", HubReference("o/r")),
+        ("huggingface.co/o/r/", HubReference("o/r")),
+        ("hf.co/o/r:q4_k_m", HubReference("o/r", None, "Q4_K_M")),
+        ("https://huggingface.co/o/r/tree/main", HubReference("o/r")),
+        ("https://huggingface.co/o/r/tree/abc/BF16", HubReference("o/r", None, None, "abc", "BF16")),
+        ("https://huggingface.co/o/r/blob/refs%2Fpr%2F3/m.gguf", HubReference("o/r", "m.gguf", None, "refs/pr/3")),
+        ("https://huggingface.co/o/r/blob/main/f/m.gguf", HubReference("o/r", "f/m.gguf")),
+        ("https://huggingface.co/o/r?show_file_info=f%2Fm.gguf", HubReference("o/r", "f/m.gguf")),
+        ("https://huggingface.co/o/r?library=gguf", HubReference("o/r")),
+        ("hf:o/r@refs/pr/3", HubReference("o/r", None, None, "refs/pr/3")),
+        ("hf:o/r@refs/pr/3:q8_0", HubReference("o/r", None, "Q8_0", "refs/pr/3")),
+        ("hf:o/r@refs/pr/3/f/m.gguf", HubReference("o/r", "f/m.gguf", None, "refs/pr/3")),
         ("https://host/m.gguf?key=1", UrlReference("https://host/m.gguf?key=1")),
         ("ollama:llama3.2:1b", OllamaReference("llama3.2:1b")),
     ]:
@@ -156,6 +168,13 @@ def test_every_form_of_a_reference_is_read():
         ("llama3.2:1", r"did you mean llama3\.2:1b"),
         ("synth:lama3.2:1b", r"did you mean llama3\.2:1b"),
         ("https:///x.gguf", "not the address"),
+        ("https://user:secret@[x/m.gguf", "address cannot be understood"),
+        ("https://user:secret@host:99999/m.gguf", "address cannot be understood"),
+        ("https://huggingface.co/datasets/o/d", "not the page of a model"),
+        ("https://huggingface.co/spaces/o/s", "not the page of a model"),
+        ("https://huggingface.co/o", "not the page of a model"),
+        ("https://huggingface.co/o/r/blob/main/README.md", "is not a GGUF file"),
+        ("hf:o/r@refs/pr/3/x/../y.bin", "not a model of the hub"),
     ],
 )
 def test_what_is_no_reference_is_refused_without_secrets(text, said):
@@ -182,6 +201,7 @@ def test_quant_goes_with_names_that_have_none():
         ("llama3.2:1b", "llama3.2:1b:q4_0"),
         ("synth:llama3.2:1b", "synth:llama3.2:1b:q4_0"),
         ("hf:o/r", "hf:o/r:q4_0"),
+        ("https://huggingface.co/o/r/tree/main", "https://huggingface.co/o/r/tree/main:q4_0"),
     ]:
         assert with_quantization(text, "q4_0") == expected
         assert with_quantization(text, None) == text

@@ -5,18 +5,24 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import sys
 import threading
 import time
 
 import pytest
 
+from harness.devices import survey_devices
 from harness.errors import NativeError
+from harness.machine import describe_machine
 from harness.rpc import PROTOCOL, CountingProxy, Traffic, check_servers, find_trouble, is_loopback, wait_for_servers
+from harness.sources.model_file import default_model
+from harness.spec import RunSpec
+from harness.sweep import Plan, run_cells
 
 
 @contextlib.contextmanager
 def server(answer):
-    """A server that answers each connection's greeting with `answer(bytes)` and then echoes; None says nothing."""
+    """A server that answers whatever it is sent with `answer(bytes)`; None says nothing, and no bytes hang up."""
     listener = socket.create_server(("127.0.0.1", 0))
     connections = []
 
@@ -25,14 +31,18 @@ def server(answer):
             while True:
                 connection, _ = listener.accept()
                 connections.append(connection)
-                request = connection.recv(4096)
+                threading.Thread(target=talk, args=(connection,), daemon=True).start()
+
+    def talk(connection):
+        with contextlib.suppress(OSError):
+            while request := connection.recv(4096):
                 reply = answer(request)
                 if reply is None:
                     continue
-                if reply:
-                    connection.sendall(reply)
-                else:
+                if not reply:
                     connection.close()
+                    return
+                connection.sendall(reply)
 
     threading.Thread(target=serve, daemon=True).start()
     yield f"127.0.0.1:{listener.getsockname()[1]}"
@@ -40,8 +50,12 @@ def server(answer):
         end.close()
 
 
-def hello(*version):
-    return lambda _request: struct.pack("<Q", 28) + bytes(version) + bytes(25)
+ONE_DEVICE = struct.pack("<QI", 4, 1)
+
+
+def hello(*version, then=ONE_DEVICE):
+    """Greet in a version, and answer what is asked then."""
+    return lambda request: struct.pack("<Q", 28) + bytes(version) + bytes(25) if request[:1] == b"\x0e" else then
 
 
 @pytest.fixture
@@ -62,6 +76,14 @@ def test_a_server_of_our_version_is_fine():
         assert find_trouble(endpoint) is None
         check_servers([endpoint])
     assert seen[0][:9] == b"\x0e" + struct.pack("<Q", 24), "greeted as ggml greets: HELLO and 24 bytes of capabilities"
+    assert seen[1] == b"\x0f" + bytes(8), "and asked for its devices"
+
+
+def test_a_server_that_greets_and_then_says_nothing_is_found_out():
+    with server(hello(*PROTOCOL, then=None)) as endpoint:
+        assert "greeted and then gave no answer within 0.3 s" in find_trouble(endpoint, 0.3)
+    with server(hello(*PROTOCOL, then=b"")) as endpoint:
+        assert "hung up after its greeting" in find_trouble(endpoint)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +120,20 @@ def test_somebody_who_hangs_up_or_talks_nonsense_is_no_server():
         assert "does not answer as an RPC server" in find_trouble(endpoint)
 
 
+@pytest.mark.engine
+def test_a_server_that_tells_its_devices_and_then_nothing_does_not_hang_llama_cpp():
+    """Found in ggml itself: it waits for an answer as long as the connection stands."""
+    code = "import harness.native.engine as e, harness.native.worker as w; e.ATTACH_TIMEOUT_S = 1.0; w.main()"
+    answers = {b"\x0e": hello(*PROTOCOL)(b"\x0e"), b"\x0f": struct.pack("<QI", 4, 1)}
+    with server(lambda request: answers.get(request[:1])) as endpoint:
+        with pytest.raises(NativeError, match=f"{endpoint} greeted and then gave no answer within 1 s"):
+            survey_devices((endpoint,), command=[sys.executable, "-c", code])
+        plan = Plan("pp-tg", describe_machine(), worker_command=[sys.executable, "-c", code])
+        spec = RunSpec(str(default_model()), n_prompt=8, n_gpu_layers=1, rpc=(endpoint,))
+        (record,) = run_cells([spec], plan, keep=lambda _: None, watch=lambda _: None)
+    assert "greeted and then gave no answer" in record.failure.message
+
+
 def test_a_server_that_comes_back_is_waited_for(closed_port):
     def come_back():
         time.sleep(0.5)
@@ -105,7 +141,9 @@ def test_a_server_that_comes_back_is_waited_for(closed_port):
         connection, _ = listener.accept()
         connection.recv(4096)
         came.append(True)
-        connection.sendall(hello(*PROTOCOL)(b""))
+        connection.sendall(hello(*PROTOCOL)(b"\x0e"))
+        connection.recv(4096)
+        connection.sendall(hello(*PROTOCOL)(b"\x0f"))
 
     came = []
     threading.Thread(target=come_back, daemon=True).start()
@@ -119,7 +157,7 @@ def test_loopback_is_told_from_the_network():
 
 
 def test_the_proxy_counts_bytes_and_turns():
-    with server(lambda request: b"12345") as endpoint, CountingProxy(endpoint) as proxy:
+    with server(lambda request: b"12345" if request == b"abc" else None) as endpoint, CountingProxy(endpoint) as proxy:
         host, port = proxy.endpoint.split(":")
         assert proxy.read() == Traffic()
         with socket.create_connection((host, int(port))) as client:

@@ -139,7 +139,7 @@ def test_a_synthetic_model_is_measured_and_marked(tmp_path):
 def test_depths_that_memory_cannot_hold_are_left_out():
     header = read_header(BytesSource(llama_like().build()))
     per_token = 3 * 256 + 2 * 136
-    depths, remarks = choose_depths((0, 50, 400, 600), 8, ("f16", "q8_0"), header, 100 * per_token)
+    depths, remarks = choose_depths((0, 50, 400, 600), 8, ("f16", "q8_0"), header, 256 * per_token)
     assert depths == (0, 50)
     assert "its caches take" in remarks[0]
     assert "trained for 512 tokens" in remarks[1]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
 import pathlib
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,7 +32,7 @@ class Values(click.ParamType):
 
 
 class Amount(click.ParamType):
-    """A number with a unit, as bytes, bytes a second or operations a second. A bare number is refused: it would mean bytes."""
+    """A number with a unit, as bytes, bytes a second or operations a second; name is an example, ending what may stand behind."""
 
     #: Whether GB stands for GiB.
     is_memory = False
@@ -43,23 +43,35 @@ class Amount(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        text = re.sub(self._ending + "$", "", value.strip(), flags=re.IGNORECASE) if self._ending else value
         try:
-            amount = parse_size(text, memory=self.is_memory)
-        except ValueError:
-            self.fail(f"{value!r} is not an amount such as {self.name}", param, ctx)
-        if amount <= 0:
-            self.fail(f"{value!r} is not above zero", param, ctx)
-        if re.fullmatch(r"[0-9.\s]+", value):
-            unit = self.name.lstrip("0123456789.")
-            self.fail(f"{value.strip()} has no unit; did you mean {value.strip()}{unit}?", param, ctx)
-        return amount
+            return parse_size(value, example=self.name, ending=self._ending, memory=self.is_memory)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Memory(Amount):
     """The size of a card's or a machine's memory. Both are sold in powers of two, so that 8GB is 8 GiB, as 8GiB is."""
 
     is_memory = True
+
+
+class Number(click.FloatRange):
+    """A finite number within bounds: not-a-number and infinity compare with nothing, so click's own range takes them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
+#: The longest time that anything is told to wait or to take, in s: some four months.
+MAX_S = 10.0**7
+
+cell_timeout_option = click.option(
+    "--cell-timeout", "cell_timeout_s", type=Number(0, MAX_S, min_open=True), metavar="S",
+    help="End a cell that takes longer, with its load.",
+)  # fmt: skip
 
 
 class Pair(click.ParamType):

@@ -13,8 +13,11 @@ from harness.cli import terminal
 from harness.cli.asking import suit
 from harness.cli.keeper import Keeper
 from harness.cli.options import (
+    MAX_S,
+    Number,
     Pair,
     axes,
+    cell_timeout_option,
     flatten,
     length_options,
     measured_options,
@@ -63,19 +66,14 @@ Examples:
 )
 @measured_options("test", "load", "context")
 @click.option("-r", "--repetitions", type=click.IntRange(1), default=10, metavar="N", help="Timed repetitions. [10]")
-@click.option(
-    "--delay", "delay_s", type=click.FloatRange(0), default=0.0, metavar="S", help="Rest before each test. [0]"
-)
+@click.option("--delay", "delay_s", type=Number(0, MAX_S), default=0.0, metavar="S", help="Rest before each test. [0]")
 @click.option("--warmup/--no-warmup", default=True, help="Run each test once before the clock starts. [on]")
 @click.option("--seed", type=int, default=0, metavar="N", help="Seed of the random tokens. [0]")
 @click.option("-o", "--output", type=click.Choice(list(FORMATS)), default="table", help="Format of the result. [table]")
 @click.option("-oe", "--output-err", type=click.Choice(list(FORMATS)), help="Another format, to stderr.")
 @save_option
 @results_option
-@click.option(
-    "--cell-timeout", "cell_timeout_s", type=click.FloatRange(0, min_open=True), metavar="S",
-    help="End a cell that takes longer, with its load.",
-)  # fmt: skip
+@cell_timeout_option
 @click.option("--isolate/--no-isolate", default=True, help="Measure in a child process, which may crash. [on]")
 def command(models: Sequence[str], **options: Any) -> None:
     """Measure prompt processing (pp) and text generation (tg), as llama-bench does.

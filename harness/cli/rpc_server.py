@@ -10,8 +10,8 @@ from harness.cli import terminal
 from harness.cpus import choose_threads
 from harness.errors import EXIT_INTERRUPTED, UsageError
 from harness.rpc import is_loopback
-from harness.serving import Offer, check_port, find_free_port, serve
-from harness.spec import parse_devices, parse_endpoints
+from harness.serving import Offer, check_port, find_free_port, resolve_address, serve
+from harness.spec import parse_devices
 from harness.units import format_gb
 
 _EXAMPLES = """
@@ -38,7 +38,7 @@ WARNING = (
     short_help="Lend this machine's devices to another one.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.option("--host", default="127.0.0.1", metavar="ADDRESS", help="Address to listen on. [127.0.0.1]")
+@click.option("--host", default="127.0.0.1", metavar="ADDRESS", help="Address or name to listen on. [127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), default=50052, metavar="N", help="Port; 0 picks one. [50052]")
 @click.option("-dev", "--device", "devices", metavar="A/B", help="Devices to lend; default: every GPU, else the CPU.")
 @click.option("-t", "--threads", "n_threads", type=click.IntRange(1, 512), metavar="N", help="CPU threads. [cores]")
@@ -49,6 +49,7 @@ def command(host: str, port: int, devices: str | None, n_threads: int | None, al
     A measuring command elsewhere adds them with --rpc HOST:PORT. One client is served at a time. A server that dies is started
     again.
     """
+    host = resolve_address(host)
     try:
         port = port or find_free_port(host)
         names = parse_devices(devices) if devices else ((),)
@@ -57,10 +58,6 @@ def command(host: str, port: int, devices: str | None, n_threads: int | None, al
     except ValueError as error:
         raise UsageError(f"{error}.") from None
     endpoint = f"{host}:{port}"
-    try:
-        parse_endpoints(endpoint)
-    except ValueError:
-        raise UsageError(f"{host!r} is neither a host name nor an IPv4 address; choose another --host.") from None
     if len(names) != 1:
         raise UsageError(
             f"--device {devices} names alternatives; join the devices to lend with /, such as CUDA0/CUDA1."

@@ -21,6 +21,7 @@ from harness.cli.keeper import Keeper
 from harness.cli.options import (
     MODEL_HELP,
     axes,
+    cell_timeout_option,
     flatten,
     length_options,
     measured_options,
@@ -105,10 +106,7 @@ Examples:
 @theme_option
 @save_option
 @results_option
-@click.option(
-    "--cell-timeout", "cell_timeout_s", type=click.FloatRange(0, min_open=True), metavar="S",
-    help="End a cell that takes longer, with its load.",
-)  # fmt: skip
+@cell_timeout_option
 def command(models: Sequence[str], **options: Any) -> None:
     """Measure speed and memory over the number of layers on the GPU, or find the best number.
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from harness.cli import complain
+from harness.cli.options import Number
 from harness.cli.progress import byte_bar
 from harness.errors import UsageError
 from harness.sources.model_file import default_model, is_synthetic
@@ -39,7 +40,7 @@ def writing_options(function: Any) -> Any:
             ),
             click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="End the text after N tokens."),
             click.option(
-                "--temp", "temperature", type=click.FloatRange(0), default=0.8, metavar="T",
+                "--temp", "temperature", type=Number(0, 1000), default=0.8, metavar="T",
                 help="Temperature; 0 always takes the likeliest token. [0.8]",
             ),
             click.option(
@@ -47,7 +48,7 @@ def writing_options(function: Any) -> Any:
                 help="Draw from the K likeliest; 0: from all. [40]",
             ),
             click.option(
-                "--top-p", type=click.FloatRange(0, 1, min_open=True), default=0.9, metavar="P",
+                "--top-p", type=Number(0, 1, min_open=True), default=0.9, metavar="P",
                 help="… and of those from the likeliest that make up P. [0.9]",
             ),
             click.option("--seed", type=int, default=0, metavar="N", help="Seed of the draw; -1 for another each time. [0]"),

@@ -5,11 +5,13 @@ Each class owns what it gets from C and frees it once; nothing here decides what
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import random
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import llama_cpp
@@ -32,6 +34,9 @@ _FLASH_MODES = {"auto": -1, "off": 0, "on": 1}
 #: llama-bench's default of --poll: how long idle threads spin, 0…100.
 THREAD_POLL = 50
 
+#: RPC servers that have greeted must have told their devices and memory by then.
+ATTACH_TIMEOUT_S = 20.0
+
 
 class Runtime:
     """The library itself: initialised once a process, with its log on tape."""
@@ -42,6 +47,7 @@ class Runtime:
         self.tape = Tape(to_stderr=log_to_stderr)
         #: RPC servers whose devices this process knows; ggml cannot forget them.
         self.rpc: tuple[str, ...] = ()
+        self.give_up: Callable[[str], None] | None = None  # says a sentence and ends the process, from any thread
         llama_cpp.llama_backend_init()
 
     def describe(self) -> Build:
@@ -93,12 +99,29 @@ class Runtime:
         check_servers(endpoints)
         if self.rpc:
             return
-        for endpoint in endpoints:
-            registry = functions[0](endpoint.encode())
-            if not registry:
-                raise NativeError(f"The RPC server at {endpoint} has no devices; start it with --device.")
-            self.lib.ggml_backend_register(registry)
-        self.rpc = tuple(endpoints)
+        with self._limit_wait(endpoints):
+            for endpoint in endpoints:
+                registry = functions[0](endpoint.encode())
+                if not registry:
+                    raise NativeError(f"The RPC server at {endpoint} has no devices; start it with --device.")
+                self.lib.ggml_backend_register(registry)
+            self.rpc = tuple(endpoints)
+            self.describe()  # asks each of them for its memory
+
+    @contextlib.contextmanager
+    def _limit_wait(self, endpoints: Sequence[str]) -> Iterator[None]:
+        """End this process by `give_up`, where there is one, if servers do not answer in time: ggml itself waits for ever."""
+        if self.give_up is None:
+            yield
+            return
+        sentence = f"{', '.join(endpoints)} greeted and then gave no answer within {ATTACH_TIMEOUT_S:g} s; start the RPC server again."
+        timer = threading.Timer(ATTACH_TIMEOUT_S, self.give_up, (sentence,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def find_devices(self, names: Sequence[str], *, with_cpu: bool = False) -> list[int]:
         """Pointers of devices by name.

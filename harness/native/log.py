@@ -18,7 +18,7 @@ from harness.units import MIB
 # enum ggml_log_level of ggml.h: NONE 0, DEBUG 1, INFO 2, WARN 3, ERROR 4, CONT 5.
 _INFO, _ERROR = 2, 4
 
-_BUFFER = re.compile(r"\s(\S+)\s+(model|KV|RS|compute|output) buffer size\s*=\s*([0-9.]+) MiB")
+_BUFFER = re.compile(r"\s(\S+)\s+(model|KV|RS|compute|output|DSV4 \w+ state) buffer size\s*=\s*([0-9.]+) MiB")
 _CAUSES = {"model": "model", "KV": "kv", "RS": "recurrent", "compute": "compute", "output": "output"}
 _CACHE = re.compile(r"llama_kv_cache\w*: size =\s*([0-9.]+) MiB \(")
 _LAYER = re.compile(r"load_tensors: layer\s+(\d+) assigned to device (\S+),")
@@ -67,7 +67,9 @@ class Tape:
 def read_buffers(lines: Iterable[str]) -> tuple[Buffer, ...]:
     """Find every buffer that was allocated, in bytes to the 0.01 MiB that the log prints."""
     found = (_BUFFER.search(line) for line in lines)
-    return tuple(Buffer(_CAUSES[match[2]], match[1], round(float(match[3]) * MIB)) for match in found if match)
+    return tuple(
+        Buffer(_CAUSES.get(match[2], "recurrent"), match[1], round(float(match[3]) * MIB)) for match in found if match
+    )
 
 
 def read_cache_bytes(lines: Iterable[str]) -> int | None:

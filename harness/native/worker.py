@@ -192,6 +192,12 @@ def main(make_runtime: Callable[[], Any] | None = None) -> None:
     except (HarnessError, ImportError, OSError) as error:
         emit("refused", {"message": str(error)})
         sys.exit(3)
+
+    def give_up(sentence: str) -> None:
+        emit("refused", {"message": sentence})
+        os._exit(3)
+
+    bench.runtime.give_up = give_up
     commands: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
     threading.Thread(target=_read_commands, args=(sys.stdin, commands), daemon=True).start()
     serve(bench, commands, emit)

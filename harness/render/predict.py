@@ -51,9 +51,8 @@ def _tell_cache(cost: Cost) -> Iterator[str]:
         return
     cache, about = cost.cache, "about " if cost.is_estimate else ""
     if each := cost.kv_bytes_per_token:
-        beyond = (
-            f", {_size(cache.bytes_per_token)} beyond {cache.window_tokens}" if cache.windowed_bytes_per_token else ""
-        )
+        unbounded = _size(each - cache.windowed_bytes_per_token)
+        beyond = f", {unbounded} beyond {cache.window_tokens}" if cache.windowed_bytes_per_token else ""
         yield f"cache {about}{_size(each)} a token{beyond}"
     if cache.state_bytes:
         yield f"state {format_gb(cache.state_bytes)}"

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlunsplit
 
 from harness.errors import HarnessError
 from harness.safe_json import read_json
@@ -21,6 +21,7 @@ from harness.sources.remote import (
     fetch_into,
     hide_secrets,
     probe,
+    split_url,
 )
 from harness.theory import split
 
@@ -32,13 +33,13 @@ def list_part_urls(url: str) -> list[str]:
     ------
     UsageError : this is a later part.
     """
-    parts = urlsplit(url)
+    parts = split_url(url)
     return [urlunsplit(parts._replace(path=path)) for path in split.list_parts(parts.path)]
 
 
 def place_of(url: str, folder: Path) -> Path:
     """Say where the file of an address is kept; a signature in the address makes no difference."""
-    plain = urlsplit(hide_secrets(url))
+    plain = split_url(hide_secrets(url))
     origin = f"{plain.netloc}{plain.path.rpartition('/')[0]}"
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", unquote(plain.path.rpartition("/")[2]))[-200:]
     return below(folder, hashlib.sha256(origin.encode()).hexdigest()[:16], name)

@@ -9,13 +9,13 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 from harness.catalog import Catalog, Entry, Files, parse_catalog
 from harness.errors import UsageError
 from harness.sources.choice import explain_byte_split, is_byte_split, is_gguf
 from harness.sources.model_file import default_model, open_model
-from harness.sources.remote import hide_secrets, is_same_origin
+from harness.sources.remote import hide_secrets, is_same_origin, split_url
 
 if TYPE_CHECKING:
     from harness.sources.hub import HubFile
@@ -134,7 +134,7 @@ def parse_reference(text: str) -> Reference:
     ------
     UsageError : it is of no known form, or no model of the catalog, with the nearest names.
     """
-    if is_byte_split(urlsplit(text).path or text) and not pathlib.Path(text).exists():
+    if is_byte_split(text.partition("?")[0]) and not pathlib.Path(text).exists():
         raise UsageError(f"{explain_byte_split(name_reference(text))}.")
     if text.startswith(SYNTHETIC_PREFIX):
         entry, quantization = load_catalog().split(text.removeprefix(SYNTHETIC_PREFIX))
@@ -166,7 +166,7 @@ def _parse_hub(text: str) -> HubReference:
 
 def _parse_url(text: str) -> Reference:
     """Read an address; one of the hub's own pages means what it shows, which the hub's cache then keeps."""
-    parts = urlsplit(text)
+    parts = split_url(text)
     if (path := _hub_path(text)) is not None:
         return _parse_page(path, parts.query, name_reference(text))
     if not parts.hostname or not is_gguf(parts.path):
@@ -176,10 +176,10 @@ def _parse_url(text: str) -> Reference:
 
 def _hub_path(text: str) -> str | None:
     """What follows the hub's own address, or that of the mirror in HF_ENDPOINT, whose may have a path; None for other addresses."""
-    parts = urlsplit(text)
+    parts = split_url(text)
     if parts.hostname in _HUB_HOSTS:
         return unquote(parts.path).strip("/")
-    endpoint = urlsplit((os.environ.get("HF_ENDPOINT") or "").rstrip("/"))
+    endpoint = split_url((os.environ.get("HF_ENDPOINT") or "").rstrip("/"))
     prefix = f"{endpoint.path}/"
     if endpoint.hostname and is_same_origin(text, endpoint.geturl()) and parts.path.startswith(prefix):
         return unquote(parts.path.removeprefix(prefix)).strip("/")
@@ -416,7 +416,8 @@ def pull(text: str, progress: Progress, remark: Remark = lambda said: None) -> l
             return [default_model()]
         from harness.sources.hub import download
 
-        return download(list_catalog_files(entry.find_files(reference.quantization)), progress, remark)
+        files = entry.find_files(reference.quantization)
+        return download(list_catalog_files(files), progress, remark, files.sha256)
     if isinstance(reference, HubReference):
         from harness.sources.hub import download, list_parts
 

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.theory.gguf import Fetched
 from harness.units import KIB, MIB, format_gb
 
@@ -77,8 +77,23 @@ class Address:
 
 def hide_secrets(url: str) -> str:
     """Return a URL without user, password, query and fragment, any of which may grant access."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def split_url(url: str) -> SplitResult:
+    """Take an address apart.
+
+    Raises
+    ------
+    UsageError : it is none, with what is wrong and without repeating it, since it may hold a password.
+    """
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - reading it is the check
+    except ValueError as error:
+        raise UsageError(f"The address cannot be understood ({_first_line(error)}); correct it.") from None
+    return parts
 
 
 def session() -> Any:
@@ -334,7 +349,7 @@ def is_same_origin(url: str, other: str) -> bool:
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
+    parts = split_url(url)
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 

@@ -54,7 +54,6 @@ _BOTH = frozenset({"falcon-h1"})
 _WITHOUT_CACHE = (ENCODERS - {"t5encoder"}) | TEXT_DIFFUSION | {"wavtokenizer-dec", "clip"}
 #: Models whose caches are not worked out here, and why.
 _UNKNOWN = {
-    "deepseek4": "llama.cpp compresses its cache in a way that is not worked out here",
     "gemma4-assistant": "it drafts for another model and uses that model's cache",
     "eagle3": "it drafts for another model",
     "dflash": "it drafts for another model",
@@ -63,7 +62,9 @@ _UNKNOWN = {
 _INDEXED = name_set("glm-dsa deepseek32 hy_v4 dots3note minimax-m3 qwen4exp glm5-next")
 #: Hybrids whose MTP blocks llama.cpp gives a cache, though no token uses it: their filter asks only for what is recurrent.
 #: Source: create_memory, filter_attn left at its default, or by is_recr and n_ff; hy_v4 and minimax-m3 have no filter.
-_CACHED_AHEAD = (_HEADLESS - {"glm5-next"}) | _MIXED | {"hy_v4", "minimax-m3"}
+_CACHED_AHEAD = (_HEADLESS - {"glm5-next"}) | _MIXED | {"hy_v4", "minimax-m3", "deepseek4"}
+#: How many tokens DeepSeek-V4 compresses into one row, in layers of two kinds. Source: llama-kv-cache-dsv4.cpp DSV4_CSA_RATIO.
+_CSA_RATIO, _HCA_RATIO = 4, 128
 #: Draft models that are made of such blocks, and one where the extra layer is no such block.
 _NO_TRUNK = name_set("gemma4-assistant eagle3 dflash")
 
@@ -71,13 +72,14 @@ _NO_TRUNK = name_set("gemma4-assistant eagle3 dflash")
 #: Source: src/models/*.cpp, the ones that set hparams.swa_type.
 _SLIDING_WINDOW = name_set(
     "llama4 exaone4 exaone-moe gemma2 gemma3 gemma3n gemma4 olmo2 plamo3 step35 muse-glimmer gpt-oss spark2_5 "
-    "cohere2 cohere2moe afmoe laguna granite_swa mellum mimo2 smallthinker maple dots3note lfm2"
+    "cohere2 cohere2moe afmoe laguna granite_swa mellum mimo2 smallthinker maple dots3note lfm2 deepseek4"
 )
 #: Every how many layers one looks back without a window, where the header has no pattern of its own; and whether it is the first of
 #: them rather than the last. Source: src/models/*.cpp load_swa_pattern; llama-hparams.cpp set_swa_pattern.
 _WINDOW_PERIODS = {
     "llama4": 4, "exaone4": 4, "exaone-moe": 4, "gemma2": 2, "gemma3": 6, "gemma3n": 5, "olmo2": 4, "plamo3": 8,
     "muse-glimmer": 4, "gpt-oss": 2, "cohere2": 4, "cohere2moe": 4, "afmoe": 4, "laguna": 4, "mellum": 4, "smallthinker": 4,
+    "deepseek4": 0,
 }  # fmt: skip
 _DENSE_FIRST = name_set("cohere2moe laguna smallthinker")
 #: Windows that hold where the header states none. Source: src/models/gemma2.cpp, exaone4.cpp.
@@ -127,13 +129,29 @@ def window_cells(settings: CacheSettings, window_tokens: int) -> int:
     return round_context(min(round_context(settings.n_ctx), window_tokens + n_ubatch))
 
 
+class _Kept(Protocol):
+    """Rows of a cache: in the window of so many tokens, or one for so many tokens."""
+
+    @property
+    def window_tokens(self) -> int | None: ...
+    @property
+    def tokens_per_row(self) -> int: ...
+
+
+def _count_cells(settings: CacheSettings, kept: _Kept) -> int:
+    """The rows that a cache has room for. Source: llama-kv-cache-dsv4.cpp (dsv4_comp_size) for those of several tokens."""
+    if kept.window_tokens:
+        return window_cells(settings, kept.window_tokens)
+    return round_context(-(-round_context(settings.n_ctx) // kept.tokens_per_row))
+
+
 @dataclass(frozen=True, slots=True)
 class KvLayer:
     """One layer's cache row: elements of K and V for one token, and the size of one head (what blocks must divide).
 
-    windowed says that the layer looks back only as far as its model's window, so that its cache stops growing there. widest_v is the
-    widest row of values among all layers, which each takes without flash attention. n_scored counts the multiplications that a token
-    does with each token that it looks back on: queries with keys, and weights with values.
+    A layer with window_tokens looks back only so far, and its cache stops growing there; tokens_per_row are compressed into one row.
+    widest_v is the widest row of values among all layers, which each takes without flash attention. n_scored counts the
+    multiplications that a token does with each row that it looks back on: queries with keys, and weights with values.
     """
 
     layer: int
@@ -141,9 +159,14 @@ class KvLayer:
     n_embd_v: int
     head_k: int
     head_v: int
-    windowed: bool = False
+    window_tokens: int | None = None
     widest_v: int = 0
     n_scored: int = 0
+    tokens_per_row: int = 1
+
+    @property
+    def windowed(self) -> bool:
+        return self.window_tokens is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,41 +188,56 @@ class StateLayer:
 
 
 @dataclass(frozen=True, slots=True)
-class CacheCost:
-    """All layers' caches and states with certain types, added up.
+class CacheRows:
+    """Rows of keys and values of layers that are alike, added up.
 
-    bytes_per_token is of the layers that look back without bound, windowed_bytes_per_token of those with a window; n_scored and
-    windowed_n_scored count their multiplications a token looked back on. state_bytes is of one sequence.
+    A row is kept for each tokens_per_row tokens, and only for those in the window where there is one. n_scored counts the
+    multiplications of a token with a row.
     """
 
-    bytes_per_token: int
-    windowed_bytes_per_token: int = 0
-    window_tokens: int | None = None
-    state_bytes: int = 0
+    bytes_per_row: int
     n_scored: int = 0
-    windowed_n_scored: int = 0
+    window_tokens: int | None = None
+    tokens_per_row: int = 1
+
+    def count(self, depth: float) -> float:
+        """The rows that a token looks back on with `depth` tokens before it."""
+        return min(depth, self.window_tokens or depth) / self.tokens_per_row
+
+
+@dataclass(frozen=True, slots=True)
+class CacheCost:
+    """All layers' caches and states with certain types, added up; state_bytes is of one sequence."""
+
+    rows: tuple[CacheRows, ...]
+    state_bytes: int = 0
+
+    @property
+    def bytes_per_token(self) -> int:
+        """What a token adds while all layers still grow."""
+        return round(sum(row.bytes_per_row / row.tokens_per_row for row in self.rows))
+
+    @property
+    def windowed_bytes_per_token(self) -> int:
+        """The part of it that stops growing at a window."""
+        return sum(row.bytes_per_row for row in self.rows if row.window_tokens)
+
+    @property
+    def window_tokens(self) -> int | None:
+        return next((row.window_tokens for row in self.rows if row.window_tokens), None)
 
     def size_bytes(self, context: CacheSettings) -> int:
         """What llama.cpp allocates for one sequence: keys, values and states."""
-        windowed = window_cells(context, self.window_tokens) if self.window_tokens else 0
-        cells = round_context(context.n_ctx)
-        return cells * self.bytes_per_token + windowed * self.windowed_bytes_per_token + self.state_bytes
+        return sum(_count_cells(context, row) * row.bytes_per_row for row in self.rows) + self.state_bytes
 
     def read_bytes(self, depth: float) -> float:
         """What one token reads with `depth` tokens before it: their keys and values, and each state, which it also writes again."""
-        return (
-            depth * self.bytes_per_token
-            + self._in_window(depth) * self.windowed_bytes_per_token
-            + 2 * self.state_bytes
-        )  # fmt: skip
+        return sum(row.count(depth) * row.bytes_per_row for row in self.rows) + 2 * self.state_bytes
 
     def flops(self, depth: float) -> float:
         """Operations of one token's attention, two a multiplication, and of its states: at least a change and a use of each element."""
-        scored = depth * self.n_scored + self._in_window(depth) * self.windowed_n_scored
+        scored = sum(row.count(depth) * row.n_scored for row in self.rows)
         return 2.0 * scored + 4.0 * self.state_bytes / _STATE_BYTES
-
-    def _in_window(self, depth: float) -> float:
-        return min(depth, self.window_tokens) if self.window_tokens else depth
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +262,8 @@ class Attention:
         return sum(state.size_bytes for state in self.states)
 
     def cells(self, layer: KvLayer, context: CacheSettings) -> int:
-        """The tokens for which a layer has room."""
-        if layer.windowed and self.window_tokens:
-            return window_cells(context, self.window_tokens)
-        return round_context(context.n_ctx)
+        """The rows for which a layer has room."""
+        return _count_cells(context, layer)
 
     def row_bytes(self, layer: KvLayer, context: CacheSettings) -> tuple[int, int]:
         """The bytes of one token's K and V in one layer.
@@ -259,20 +295,21 @@ class Attention:
         if self.layers is None:
             return None
         context = Context(0, type_k, type_v or type_k)
-        full, windowed = [0, 0], [0, 0]
+        alike: dict[tuple[int | None, int], list[int]] = {}
         try:
             for layer in self.layers:
-                part = windowed if layer.windowed and self.window_tokens else full
+                part = alike.setdefault((layer.window_tokens, layer.tokens_per_row), [0, 0])
                 part[0] += sum(self.row_bytes(layer, context))
                 part[1] += layer.n_scored
         except HarnessError:
             return None
-        return CacheCost(full[0], windowed[0], self.window_tokens, self.state_bytes, full[1], windowed[1])
+        rows = (CacheRows(size, scored, *key) for key, (size, scored) in alike.items())
+        return CacheCost(tuple(rows), self.state_bytes)
 
     def bytes_per_token(self, type_k: str, type_v: str | None = None) -> int | None:
         """Count the bytes that one token takes in all layers below the window, with flash attention; None as `cost`."""
         cost = self.cost(type_k, type_v)
-        return None if cost is None else cost.bytes_per_token + cost.windowed_bytes_per_token
+        return None if cost is None else cost.bytes_per_token
 
     def size_bytes(self, context: CacheSettings) -> int | None:
         """What keys, values and states of one sequence take; None as `cost`."""
@@ -374,7 +411,9 @@ class _Plan:
         if self.architecture in ("kimi-k3", "glm5-next"):
             self.head_v = read_count_or(header, "attention.kv_lora_rank", self.head_v)
         # With multi-head latent attention the values are a view of the keys: llama_kv_cache makes no V.
-        self.is_latent = all(read_count(header, f"attention.{name}_length_mla") for name in ("key", "value"))
+        self.is_latent = self.architecture == "deepseek4" or all(
+            read_count(header, f"attention.{name}_length_mla") for name in ("key", "value")
+        )
         self.widths = read_per_layer(header, "feed_forward_length", n_blocks) or [0] * n_blocks
         self.recurrent = self._mark_recurrent()
         self.pattern = read_flags(header, "attention.sliding_window_pattern", n_blocks)
@@ -454,7 +493,8 @@ class _Plan:
             self.header, "attention.sliding_window_pattern", _WINDOW_PERIODS.get(self.architecture, 1)
         )
         dense = 0 if self.architecture in _DENSE_FIRST else period - 1
-        return [i < self.n_trunk and (period == 0 or i % period != dense) for i in range(count)]
+        last = count if self.architecture == "deepseek4" else self.n_trunk
+        return [i < last and (period == 0 or i % period != dense) for i in range(count)]
 
     def _unroll(self) -> None:
         """Repeat looped blocks, and add the router's layer. Source: src/models/nanbeige.cpp, granite-switch.cpp."""
@@ -494,10 +534,12 @@ class _Plan:
             kept_v = 0 if self.is_latent else head_v
             yield KvLayer(
                 index, head_k * heads_kv, kept_v * heads_kv, head_k, kept_v,
-                windowed and self.window is not None, widest, heads * (head_k + head_v),
+                self.window if windowed else None, widest, heads * (head_k + head_v),
             )  # fmt: skip
             if index in indexed:
                 yield indexed[index]
+            if self.architecture == "deepseek4":
+                yield from self._list_compressed(index)
 
     def _index_rows(self) -> dict[int, KvLayer]:
         """The indexer's rows by layer: one key for all its heads.
@@ -536,11 +578,45 @@ class _Plan:
 
     def list_states(self) -> Iterator[StateLayer]:
         """The states of the recurrent layers. Source: llama-memory-recurrent.cpp; llama-hparams.cpp n_embd_r, n_embd_s."""
+        if self.architecture == "deepseek4":
+            yield from self._list_compressors()
+            return
         sizes = self._state_sizes()
         for index in range(self.n_trunk):
             if self.recurrent[index]:
                 ahead = self._history(index)
                 yield StateLayer(index, sizes[0] + ahead, sizes[1])
+
+    def _compress_ratios(self) -> list[int]:
+        """How many tokens each layer compresses into a row, 0 for none."""
+        value = self.header.hparam("attention.compress_ratios")
+        ratios = value.read()[: self.n_layers] if isinstance(value, ArrayValue) else []
+        return ratios + [0] * (self.n_layers - len(ratios))
+
+    def _list_compressed(self, index: int) -> Iterator[KvLayer]:
+        """DeepSeek-V4's compressed rows beside the window's, and their indexer's. Source: llama-kv-cache-dsv4.cpp."""
+        ratio = self._compress_ratios()[index]
+        if ratio not in (_CSA_RATIO, _HCA_RATIO):
+            return
+        size, heads_kv = self.head_k_swa, self.heads_kv[index]
+        yield KvLayer(
+            index, size * heads_kv, 0, size, 0, n_scored=2 * self.heads[index] * size, tokens_per_row=ratio
+        )  # fmt: skip
+        if ratio == _CSA_RATIO:
+            size = read_count_or(self.header, "attention.indexer.key_length", 0)
+            n_scored = size * read_count_or(self.header, "attention.indexer.head_count", 0)
+            yield KvLayer(index, size, 0, size, 0, n_scored=n_scored, tokens_per_row=ratio)
+
+    def _list_compressors(self) -> Iterator[StateLayer]:
+        """The inputs and their weights that a compressor holds until it makes a row of them. Source: llama-kv-cache-dsv4.cpp."""
+        size = read_count_or(self.header, "attention.indexer.key_length", 0)
+        for index, ratio in enumerate(self._compress_ratios()[: self.n_trunk]):
+            if ratio == _CSA_RATIO:
+                n_tokens = 2 * ratio
+                yield StateLayer(index, 2 * self.head_k_swa * n_tokens, 2 * self.head_k_swa * n_tokens)
+                yield StateLayer(index, 2 * size * n_tokens, 2 * size * n_tokens)
+            elif ratio == _HCA_RATIO:
+                yield StateLayer(index, self.head_k_swa * ratio, self.head_k_swa * ratio)
 
     def _state_sizes(self) -> tuple[int, int]:
         """(elements of the last inputs, elements of the state) of a layer, for one sequence."""
@@ -612,7 +688,8 @@ def tell_skipped(skipped: Sequence[int]) -> str:
 def _collect_notes(plan: _Plan, layers: tuple[KvLayer, ...], states: tuple[StateLayer, ...]) -> Iterator[str]:
     if states:
         size = format_mib(sum(state.size_bytes for state in states))
-        yield f"{len(states)} of {plan.n_trunk} layers keep a state, {size} for each sequence, which does not grow"
+        n_layers = len({state.layer for state in states})
+        yield f"{n_layers} of {plan.n_trunk} layers keep a state, {size} for each sequence, which does not grow"
     if plan.skipped:
         yield tell_skipped(plan.skipped)
     n_windowed = sum(layer.windowed for layer in layers)

@@ -182,11 +182,10 @@ def find_repacked_types(header: Header, features: CpuFeatures) -> tuple[Repacked
     return tuple(RepackedType(*key, size) for key, size in found.most_common())
 
 
-#: Architectures that load no output matrix: encoders, and bitnet, which multiplies with the token embeddings where they lie.
+#: Architectures that load no output matrix: most encoders, and bitnet, which multiplies with the token embeddings where they lie.
 #: Source: src/models/*.cpp load_arch_tensors.
 _WITHOUT_OUTPUT = name_set(
-    "bert jina-bert-v2 jina-bert-v3 nomic-bert nomic-bert-moe neo-bert eurobert modern-bert gemma-embedding t5encoder bitnet clip "
-    "wavtokenizer-dec llama-embed"
+    "bert jina-bert-v2 jina-bert-v3 nomic-bert nomic-bert-moe neo-bert eurobert modern-bert bitnet clip wavtokenizer-dec"
 )
 
 

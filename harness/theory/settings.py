@@ -45,6 +45,8 @@ def read_per_layer(header: Header, key: str, n_layers: int) -> list[int] | None:
     value = header.hparam(key)
     if value is None:
         return None
+    if n_layers > MAX_LAYERS:
+        raise HarnessError(f"{header.architecture}.block_count is {n_layers}, outside llama.cpp's 1 to {MAX_LAYERS}")
     if not isinstance(value, ArrayValue):
         return [_as_count(header, key, value)] * n_layers
     if value.length != n_layers:
