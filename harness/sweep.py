@@ -36,6 +36,10 @@ from harness.telemetry import POWER_CAP
 #: How long a cell waits for an RPC server that the cell before it lost.
 RPC_RETURN_S = 10.0
 
+#: How long a cell with RPC servers may be without any event where no --cell-timeout says otherwise: a machine that lost its power
+#: never answers, and ggml waits for ever. Long enough for 70 GB of weights over 100 Mbit/s.
+RPC_SILENCE_S = 7200.0
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -144,7 +148,9 @@ class Bench:
             self.build = build_from_json(greeting["build"])
         self._rpc = self._rpc or spec.rpc
         self._worker.send({"measure": spec.to_dict()})
-        for event in self._worker.events(self._plan.cell_timeout_s, option="--cell-timeout"):
+        timeout_s = self._plan.cell_timeout_s
+        silence_s = RPC_SILENCE_S if spec.rpc and timeout_s is None else None
+        for event in self._worker.events(timeout_s, option="--cell-timeout", silence_s=silence_s):
             if isinstance(event, dict) and event["event"] == "build":
                 self.build = build_from_json(event["build"])
             else:
@@ -272,7 +278,7 @@ class _InProcess:
     def send(self, command: dict[str, Any]) -> None:
         self._spec = RunSpec.from_dict(command["measure"]) if command else None
 
-    def events(self, _timeout_s: float | None, option: str | None = None) -> Iterator[dict[str, Any] | Failure]:
+    def events(self, _timeout_s: float | None, **_limits: Any) -> Iterator[dict[str, Any] | Failure]:
         heard: list[dict[str, Any] | Failure] = []
         try:
             self._bench.run(self._spec, lambda event, body: heard.append({"event": event, **body}))

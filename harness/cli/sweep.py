@@ -57,7 +57,7 @@ from harness.sources.gguf_file import read_file_header
 from harness.sources.model_file import default_model, hash_file, is_synthetic
 from harness.sources.references import resolve
 from harness.spec import Grid, RunSpec, parameters
-from harness.store import read_records
+from harness.store import journal_order, read_records
 from harness.sweep import Plan
 from harness.telemetry import Station
 from harness.theory.fit import check_placement
@@ -262,10 +262,10 @@ def _find_journal(options: dict[str, Any]) -> pathlib.Path | None:
         return path
     from harness.machine import describe_machine
 
-    found = sorted((options["results"] / machine_slug(describe_machine())).glob("*-sweep*.jsonl"))
+    found = list((options["results"] / machine_slug(describe_machine())).glob("*-sweep*.jsonl"))
     if not found:
         raise UsageError(f"There is no sweep in {options['results']} to go on with; leave out --resume.")
-    return found[-1]
+    return max(found, key=journal_order)
 
 
 def _age_s() -> float:
