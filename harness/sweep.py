@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -57,7 +58,8 @@ class Step:
 class Plan:
     """Everything that a run needs beside its cells.
 
-    cell_timeout_s bounds one cell with its load; model_facts adds what the parent knows of the file (hash, synthetic or not);
+    cell_timeout_s bounds one cell with its load; model_facts adds what the parent knows of a file (hash, synthetic or not), asked
+    for each file before the first cell: while a worker measures, the parent does nothing;
     worker_command replaces the worker in tests; isolate=False measures in this process, for debuggers and profilers; observe makes
     what watches the hardware while a cell runs.
     """
@@ -65,7 +67,7 @@ class Plan:
     command: str
     machine: Machine
     cell_timeout_s: float | None = None
-    model_facts: Callable[[RunSpec], dict[str, Any]] = lambda _spec: {}
+    model_facts: Callable[[pathlib.Path], dict[str, Any]] = lambda _path: {}
     worker_command: Sequence[str] | None = None
     isolate: bool = True
     observe: Callable[[], Observer] | None = None
@@ -95,9 +97,10 @@ def run_cells(
 
     After Ctrl-C the samples of the unfinished cell are kept and yielded as an interrupted record, then KeyboardInterrupt goes on.
     """
+    facts = _describe_files(cells, plan, watch)
     with contextlib.closing(Bench(plan)) if bench is None else contextlib.nullcontext(bench) as bench:
         for index, spec in enumerate(cells):
-            cell = _Cell(spec, plan)
+            cell = _Cell(spec, plan, facts[spec.model])
             interrupted = None
             try:
                 for event in bench.run(cell.spec):
@@ -116,6 +119,16 @@ def run_cells(
                 yield record
             if interrupted:
                 raise interrupted
+
+
+def _describe_files(cells: Sequence[RunSpec], plan: Plan, watch: Callable[[Step], None]) -> dict[str, dict[str, Any]]:
+    """What the plan knows of each file, by the path in the cells; a large file takes seconds to read."""
+    facts: dict[str, dict[str, Any]] = {}
+    for spec in cells:
+        if spec.model not in facts:
+            watch(Step(0, len(cells), spec, "hash", 0, 1))
+            facts[spec.model] = plan.model_facts(pathlib.Path(spec.model))
+    return facts
 
 
 class Bench:
@@ -172,12 +185,12 @@ class Bench:
 class _Cell:
     """Collects what is heard of one cell until it can be filed."""
 
-    def __init__(self, spec: RunSpec, plan: Plan) -> None:
+    def __init__(self, spec: RunSpec, plan: Plan, file_facts: dict[str, Any]) -> None:
         threads = choose_threads()
         self.spec = spec.with_threads(threads.count)
         self._threads_source = "asked" if spec.n_threads is not None else threads.source
         self._plan = plan
-        self._asked = spec
+        self._file_facts = file_facts
         self._time_utc = utc_now()
         self._samples: list[Sample] = []
         self._cautions: list[Caution] = []
@@ -199,7 +212,7 @@ class _Cell:
         if isinstance(event, Failure):
             self._failure = event
         elif event["event"] == "loaded":
-            self._model = dataclasses.replace(read(Model, event["model"]), **self._plan.model_facts(self._asked))
+            self._model = dataclasses.replace(read(Model, event["model"]), **self._file_facts)
         elif event["event"] == "sample":
             self._samples.append(read(Sample, event, token_ns=tuple(event["token_ns"])))
         elif event["event"] == "done":

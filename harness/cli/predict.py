@@ -172,7 +172,7 @@ def _find_model(catalog: Any, options: dict[str, Any]) -> tuple[Cost, Header | N
     reference = parse_reference(text)
     if isinstance(reference, CatalogReference):
         entry = reference.entry
-        quantization = reference.quantization or entry.ollama_2024 or entry.embedded or "Q4_0"
+        quantization = reference.quantization or entry.default_quantization
         cost, remarks = cost_of_entry(entry, quantization, options["type_k"], options["type_v"])
         return cost, header_of_entry(entry, quantization), remarks
     label = reference.path.stem if isinstance(reference, PathReference) else name_reference(text)

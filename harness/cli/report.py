@@ -116,7 +116,7 @@ def _predict_article(catalog: Catalog, results: pathlib.Path) -> list[Answer]:
         entry = catalog.entries.get(name)
         if entry is None:
             continue
-        quantization = entry.ollama_2024 or "Q4_0"
+        quantization = entry.default_quantization
         question = Question(cost_of_entry(entry, quantization)[0], header=header_of_entry(entry, quantization))
         try:
             answers += answer_here(own, question, machines)

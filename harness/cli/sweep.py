@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import pathlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,7 +53,7 @@ from harness.machine import machine_slug
 from harness.overhead import find_model, plan_compute
 from harness.render.layers import Page, describe_wire, export_rows, flag_lines, render_rows, wrap
 from harness.sources.gguf_file import read_file_header
-from harness.sources.model_file import default_model, hash_file, is_synthetic
+from harness.sources.model_file import default_model, describe_file, is_synthetic
 from harness.sources.references import resolve
 from harness.spec import Grid, RunSpec, parameters
 from harness.store import journal_order, read_records
@@ -131,7 +130,7 @@ def command(models: Sequence[str], **options: Any) -> None:
             command="sweep",
             machine=keeper.machine,
             cell_timeout_s=options["cell_timeout_s"],
-            model_facts=_describe_file,
+            model_facts=describe_file,
             observe=station.watch,
         )
         run = _Run(path, options, blocks, survey, counts, plan, keeper)
@@ -217,16 +216,6 @@ def _refuse_split(options: dict[str, Any], survey: Survey) -> None:
 def _find(reference: str) -> str:
     with byte_bar(reference) as show:
         return str(resolve(reference, show, say))
-
-
-def _describe_file(spec: RunSpec) -> dict[str, Any]:
-    return _file_facts(pathlib.Path(spec.model))
-
-
-@functools.cache
-def _file_facts(path: pathlib.Path) -> dict[str, Any]:
-    """A file's hash takes as long as a short measurement: once a sweep is enough."""
-    return {"file_sha256": hash_file(path), "is_synthetic": is_synthetic(path)}
 
 
 def _choose_counts(options: dict[str, Any], blocks: Blocks, survey: Survey) -> tuple[int, ...]:
