@@ -13,8 +13,8 @@ from harness.cli.asking import suit
 from harness.sources.gguf_file import read_file_header
 from harness.spec import RunSpec
 from harness.theory.attention import describe_attention, loaded_tensors
-from harness.theory.fit import check_placement
-from harness.theory.memory import KV, RECURRENT, Host, device_rules, predict_memory, price_layers
+from harness.theory.fit import check_placement, price_layers
+from harness.theory.memory import KV, RECURRENT, Host, device_rules, predict_memory
 from harness.theory.offload import describe_blocks
 from harness.theory.roofline import cost_of_header
 from harness.theory.time_ledger import count_reads
@@ -106,7 +106,7 @@ def test_every_command_says_the_same_of_what_layers_keep(name, path):
         "predict", "-m", path, "--bandwidth", "50GB/s", "--kind", "gpu", "--vram", "8GiB", "-c", 8192, "-o", "json"
     )
     memory = predict_memory(header, spec_of(path), Host(None))
-    card = price_layers(header, spec_of(path), Host(None), device_rules("CUDA0"))[-1]
+    card = price_layers(header, spec_of(path), device_rules("CUDA0"))[-1]
     assert memory.of(KV) + memory.of(RECURRENT) == KEPT[name]
     assert predicted["rooms"][0]["need"]["cache_bytes"] == KEPT[name]
     assert card.device_cache_bytes == pytest.approx(KEPT[name], abs=128 * 8)
