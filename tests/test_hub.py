@@ -706,6 +706,26 @@ def test_two_pulls_at_once_end_with_one_file(filled, tmp_path):
     assert filled.sent_bytes() == len(MODEL)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is no signal of a process here")
+def test_ctrl_c_keeps_what_arrived_while_a_server_says_nothing(filled, tmp_path):
+    import threading
+
+    gate = threading.Event()
+    filled.faults.append(Fault("/store/", cut_at=2_000_000, gate=gate))
+    process = start("pull", REFERENCE, hub=filled, folder=tmp_path)
+    deadline = time.monotonic() + 60
+    while not (parts := incomplete(tmp_path)) or parts[0].stat().st_size < 1_900_000:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    gate.set()
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert incomplete(tmp_path)[0].stat().st_size >= 1_900_000
+
+
 def test_who_waits_for_another_process_says_so(filled, tmp_path):
     import threading
 

@@ -130,6 +130,7 @@ def command(**options: Any) -> None:
         header=header,
         type_k=options["type_k"],
         type_v=options["type_v"],
+        file_sha256=_hash_asked(options["model"]),
     )
     answers = _answer(catalog, question, options)
     render = render_answers_json if options["output"] == "json" else render_answers
@@ -177,6 +178,15 @@ def _find_model(catalog: Any, options: dict[str, Any]) -> tuple[Cost, Header | N
         return cost, header_of_entry(entry, quantization), remarks
     label = reference.path.stem if isinstance(reference, PathReference) else name_reference(text)
     return _read_model(text, label, options)
+
+
+def _hash_asked(text: str | None) -> str | None:
+    """The hash of the file that is asked about, where it lies here."""
+    from harness.sources.model_file import hash_file
+    from harness.sources.references import PathReference, parse_reference
+
+    reference = parse_reference(text) if text else None
+    return hash_file(reference.path) if isinstance(reference, PathReference) else None
 
 
 def _read_model(text: str, label: str, options: dict[str, Any]) -> tuple[Cost, Header, tuple[str, ...]]:

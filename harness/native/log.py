@@ -72,10 +72,9 @@ def read_buffers(lines: Iterable[str]) -> tuple[Buffer, ...]:
     )
 
 
-def read_cache_bytes(lines: Iterable[str]) -> int | None:
-    """Add up the sizes that KV caches say they have, allocated or not; None where there is none."""
-    sizes = [float(match[1]) for line in lines if (match := _CACHE.search(line))]
-    return round(sum(sizes) * MIB) if sizes else None
+def read_caches(lines: Iterable[str]) -> tuple[int, ...]:
+    """The sizes that KV caches say they have, allocated or not, in bytes to the log's 0.01 MiB; () where there is none."""
+    return tuple(round(float(match[1]) * MIB) for line in lines if (match := _CACHE.search(line)))
 
 
 def read_layers(lines: Iterable[str]) -> dict[str, int]:
