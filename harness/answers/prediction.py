@@ -238,8 +238,8 @@ class Answer:
 class Question:
     """A model's cost, and how it would run: context, depth, a card's memory, the machine's memory, operations a second.
 
-    header is the model's where there is more than a size; layers are then counted by it, with a cache of these types. file_sha256 is that
-    of the file that was asked about, where it lies here.
+    header is the model's where there is more than a size; layers are then counted by it, with a cache of these types.
+    file_sha256 is that of the file that was asked about, where it lies here.
     """
 
     cost: Cost
