@@ -87,6 +87,9 @@ PROMPT_TOKENS = 512
 #: Measured with two RPC devices: 108.2 MiB planned for the last one and 103.7 allocated; the others and the host's agree.
 SEVERAL_DEVICES = "compute buffers: of several devices llama.cpp plans up to a twentieth more than it then allocates"
 
+#: Each buffer's size in llama.cpp's log is rounded to 0.01 MiB.
+_LOG_STEP = 0.0051 * 1024**2
+
 Watch = Callable[[str], None]
 
 
@@ -302,9 +305,8 @@ def _predict(model: Model, spec: RunSpec, host: Host) -> Prediction:
 
 
 def _planned_cache(plan: dict[str, Any]) -> list[Line]:
-    """The cache as llama.cpp plans it: how large it is, and not where it lies."""
-    size = plan.get("cache_bytes")
-    return [] if size is None else [Line(KV, HOST, HOST, size)]
+    """The caches as llama.cpp plans them: how large they are, and not where they lie."""
+    return [Line(KV, HOST, HOST, size) for size in plan.get("caches", ())]
 
 
 def _check_plan(cause: str, lines: list[Line], gaps: list[Gap], remarks: list[str], planned: Sequence[Line]) -> None:
@@ -316,7 +318,7 @@ def _check_plan(cause: str, lines: list[Line], gaps: list[Gap], remarks: list[st
         return
     found = sum(line.size_bytes for line in lines if line.cause == cause)
     total = sum(line.size_bytes for line in planned)
-    if abs(found - total) <= max(0.011 * 1024**2, 1e-4 * total):
+    if abs(found - total) <= _LOG_STEP * len(planned):
         return
     if found:
         remarks.append(f"{cause}: llama.cpp plans {format_gb(total)}, not {format_gb(found)} as by the header")

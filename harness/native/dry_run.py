@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.errors import NativeError
 from harness.native.engine import LoadedModel, Session
-from harness.native.log import read_buffers, read_cache_bytes, read_flash_attention, read_layers
+from harness.native.log import read_buffers, read_caches, read_flash_attention, read_layers
 from harness.native.memory_steps import early_readings, list_malloced, take_reading
 from harness.record import Buffer
 from harness.spec import RunSpec
@@ -76,7 +76,7 @@ def _plan_all(model: DryModel, specs: Sequence[RunSpec]) -> Iterator[tuple[dict[
         buffers = read_buffers(session.log)
         plan = {
             "buffers": [dataclasses.asdict(item) for item in buffers if item.cause != "kv"],
-            "cache_bytes": read_cache_bytes(session.log),
+            "caches": read_caches(session.log),
             "flash_attn": read_flash_attention(session.log),
         }
         # A plan's compute buffers are sizes, not memory.

@@ -72,10 +72,9 @@ def read_buffers(lines: Iterable[str]) -> tuple[Buffer, ...]:
     )
 
 
-def read_cache_bytes(lines: Iterable[str]) -> int | None:
-    """Add up the sizes that KV caches say they have, allocated or not; None where there is none."""
-    sizes = [float(match[1]) for line in lines if (match := _CACHE.search(line))]
-    return round(sum(sizes) * MIB) if sizes else None
+def read_caches(lines: Iterable[str]) -> list[int]:
+    """The sizes that KV caches say they have, allocated or not, in bytes to the 0.01 MiB that the log prints of each."""
+    return [round(float(match[1]) * MIB) for line in lines if (match := _CACHE.search(line))]
 
 
 def read_layers(lines: Iterable[str]) -> dict[str, int]:
