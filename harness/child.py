@@ -86,21 +86,28 @@ class Worker:
             pass
 
     def events(
-        self, timeout_s: float | None, phase: str = "start", option: str | None = None
+        self,
+        timeout_s: float | None,
+        phase: str = "start",
+        *,
+        option: str | None = None,
+        silence_s: float | None = None,
     ) -> Iterator[dict[str, Any] | Failure]:
-        """Yield events until ``done`` or ``refused``; a death or the timeout (of it all) ends with a Failure instead.
+        """Yield events until ``done`` or ``refused``; a death or a limit ends with a Failure instead.
 
-        option names what set the timeout, where a user did.
+        timeout_s limits it all, and option names what set it, where a user did; silence_s limits the time between two events.
         """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        begun = time.monotonic()
         while True:
+            remaining = None if timeout_s is None else max(begun + timeout_s - time.monotonic(), 0)
+            limits = [limit for limit in (remaining, silence_s) if limit is not None]
             try:
-                remaining = None if deadline is None else max(deadline - time.monotonic(), 0)
-                event = self._events.get(timeout=remaining)
+                event = self._events.get(timeout=min(limits, default=None))
             except queue.Empty:
                 self.kill()
                 who = f" ({option})" if option else ""
-                message = f"nothing came of it within {timeout_s:g} s{who}; the worker was ended"
+                limit_s = silence_s if timeout_s is None or min(limits) != remaining else timeout_s
+                message = f"nothing came of it within {limit_s:g} s{who}; the worker was ended"
                 yield Failure(phase, message, "timeout", log=self.last_words())
                 return
             if event is None:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.kinds import COMPARISON_SCHEMA
 from harness.ollama_server import Answer, Loaded
 from harness.record import Caution
 from harness.text_run import TextRun, text_run_to_json
 
 KIND = "ollama-comparison"
-SCHEMA = 1
 
 #: num_batch of a server that nobody configured. Source: DefaultOptions in Ollama's api/types.go.
 OLLAMA_BATCH = 512
@@ -84,7 +84,7 @@ def comparison_to_json(comparison: Comparison, time_utc: str, harness_version: s
     task = {name: value for name, value in dataclasses.asdict(comparison.task).items() if name != "path"}
     first = comparison.rounds[0].direct
     return {
-        "schema": SCHEMA,
+        "schema": COMPARISON_SCHEMA,
         "kind": KIND,
         "time_utc": time_utc,
         "harness_version": harness_version,

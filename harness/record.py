@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.codec import Positive, PositiveNumber, UtcTime, Value, decode
 from harness.spec import RunSpec, cell_key
 
 #: History of the line format.
@@ -21,7 +22,7 @@ SCHEMA = 1
 class Sample:
     """One run of a test. Durations in ns; token_ns holds one duration a generated token, prompt_ns is None where there is no prompt."""
 
-    duration_ns: int
+    duration_ns: Positive
     prompt_ns: int | None
     token_ns: tuple[int, ...]
     is_warmup: bool
@@ -150,7 +151,7 @@ class Power:
 
     source: str
     joules: float
-    window_s: float
+    window_s: PositiveNumber
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +216,7 @@ class Record:
     """
 
     command: str
-    time_utc: str
+    time_utc: UtcTime
     asked: RunSpec
     machine: Machine
     harness_version: str
@@ -264,59 +265,24 @@ def to_json(record: Record) -> dict[str, Any]:
 
 
 def from_json(values: Mapping[str, Any]) -> Record:
-    """Read what `to_json` wrote, by this schema or a later one that only added fields.
+    """Read what `to_json` wrote.
 
     Raises
     ------
-    KeyError, TypeError, ValueError : the object is not a record.
+    ValueError : the object is not a record; it says where.
+    UsageError : what it asked for contradicts itself.
     """
-
-    def nested(key: str, build: Any) -> Any:
-        return None if values.get(key) is None else build(values[key])
-
-    return Record(
-        command=values["command"],
-        time_utc=values["time_utc"],
-        asked=RunSpec.from_dict(values["asked"]),
-        machine=read(Machine, values["machine"]),
-        harness_version=values["harness_version"],
-        samples=tuple(read(Sample, item, token_ns=tuple(item["token_ns"])) for item in values.get("samples", ())),
-        build=nested("build", build_from_json),
-        model=nested("model", lambda item: read(Model, item)),
-        resolved=nested("resolved", resolved_from_json),
-        load=nested("load", lambda item: read(Load, item)),
-        dispatch_ns_per_token=values.get("dispatch_ns_per_token"),
-        telemetry=nested("telemetry", telemetry_from_json),
-        failure=nested("failure", lambda item: read(Failure, item, log=tuple(item.get("log", ())))),
-        warnings=tuple(read(Caution, item) for item in values.get("warnings", ())),
-        threads_source=values.get("threads_source", "asked"),
-        schema=int(values["schema"]),
-    )
+    return decode(Record, values)
 
 
-def read(kind: Any, values: Mapping[str, Any], **converted: Any) -> Any:
-    """Build a value of a dataclass from JSON, ignoring keys that it does not know."""
-    known = {key: values[key] for key in kind.__dataclass_fields__ if key in values}
-    return kind(**{**known, **converted})
+def read(kind: type[Value], values: Mapping[str, Any], **converted: Any) -> Value:
+    """Read a value of a dataclass from JSON, some of its fields given apart; see `harness.codec`."""
+    return decode(kind, {**values, **converted})
 
 
 def build_from_json(values: Mapping[str, Any]) -> Build:
-    return read(
-        Build,
-        values,
-        backends=tuple(values["backends"]),
-        devices=tuple(read(Device, device) for device in values["devices"]),
-    )
+    return decode(Build, values)
 
 
 def resolved_from_json(values: Mapping[str, Any]) -> Resolved:
-    return read(Resolved, values, buffers=tuple(read(Buffer, buffer) for buffer in values["buffers"]))
-
-
-def telemetry_from_json(values: Mapping[str, Any]) -> Telemetry:
-    return read(
-        Telemetry,
-        values,
-        power=tuple(read(Power, item) for item in values.get("power", ())),
-        throttled=tuple(values.get("throttled", ())),
-    )
+    return decode(Resolved, values)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from harness.record import Build, Caution, Machine, build_from_json, read
+from harness.codec import NOT_EMPTY, Positive, UtcTime, decode
+from harness.record import Build, Caution, Machine
 from harness.stats import Interval, median, median_interval
 from harness.units import NS_PER_S
 
@@ -34,12 +35,16 @@ class RoofTest:
     kind: str
     type_name: str
     n_threads: int | None
-    n_bytes: int
+    n_bytes: Positive
     n_flops: int
-    durations_ns: tuple[int, ...]
-    max_error: float
+    durations_ns: Annotated[tuple[Positive, ...], NOT_EMPTY]
+    max_error: float | None
     tolerance: float
     is_repacked: bool = False
+
+    def __post_init__(self) -> None:
+        if self._amount <= 0:
+            raise ValueError(f"a test of {self.work} that did nothing")
 
     @property
     def rate_per_s(self) -> float:
@@ -60,14 +65,14 @@ class RoofTest:
 
     @property
     def is_right(self) -> bool:
-        return self.max_error <= self.tolerance
+        return self.max_error is not None and self.max_error <= self.tolerance
 
 
 @dataclass(frozen=True, slots=True)
 class Roof:
     """All tests of one run, on one machine."""
 
-    time_utc: str
+    time_utc: UtcTime
     machine: Machine
     harness_version: str
     build: Build
@@ -107,17 +112,9 @@ def from_json(values: Mapping[str, Any]) -> Roof:
 
     Raises
     ------
-    KeyError, TypeError, ValueError : the object is no such line.
+    ValueError : the object is no such line.
     """
-    return Roof(
-        time_utc=values["time_utc"],
-        machine=read(Machine, values["machine"]),
-        harness_version=values["harness_version"],
-        build=build_from_json(values["build"]),
-        tests=tuple(roof_test_from_json(item) for item in values["tests"]),
-        warnings=tuple(read(Caution, item) for item in values.get("warnings", ())),
-        schema=int(values["schema"]),
-    )
+    return decode(Roof, values)
 
 
 def roof_test_from_json(values: Mapping[str, Any]) -> RoofTest:
@@ -125,11 +122,11 @@ def roof_test_from_json(values: Mapping[str, Any]) -> RoofTest:
 
     Raises
     ------
-    KeyError, TypeError : it is none.
+    ValueError : it is none.
     """
-    found: RoofTest = read(RoofTest, values, durations_ns=tuple(values["durations_ns"]))
-    return found
+    return decode(RoofTest, values)
 
 
 def latest(roofs: Sequence[Roof]) -> Roof | None:
-    return max(roofs, key=lambda roof: roof.time_utc, default=None)
+    """The last one that was measured; roofs are in the order of their journals."""
+    return roofs[-1] if roofs else None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from harness.codec import decode
 from harness.errors import UsageError
 
 Scope = Literal["load", "context", "test", "run"]
@@ -117,6 +118,12 @@ def parse_split(text: str) -> tuple[tuple[float, ...], ...]:
 _ENDPOINT = re.compile(r"([A-Za-z0-9._-]+):(\d{1,5})")
 
 
+def is_endpoint(text: str) -> bool:
+    """Whether a text is a host name or IPv4 address with a port."""
+    match = _ENDPOINT.fullmatch(text)
+    return match is not None and 0 < int(match[2]) < 65536
+
+
 def parse_endpoints(text: str) -> tuple[tuple[str, ...], ...]:
     """Read a comma list of RPC servers, ``host:port,host:port``, as one value: all of them at once, as llama-bench has it.
 
@@ -126,8 +133,7 @@ def parse_endpoints(text: str) -> tuple[tuple[str, ...], ...]:
     """
     endpoints = tuple(part.strip() for part in text.split(","))
     for endpoint in endpoints:
-        match = _ENDPOINT.fullmatch(endpoint)
-        if match is None or not 0 < int(match[2]) < 65536:
+        if not is_endpoint(endpoint):
             raise ValueError(f"{endpoint!r} is not a server; write host:port, such as 192.168.1.7:50052")
     if len(set(endpoints)) < len(endpoints):
         raise ValueError(f"{text!r} names a server twice")
@@ -276,6 +282,9 @@ class RunSpec:
             raise UsageError(
                 f"A context of {self.n_ctx} tokens is beyond reason; -p, -n and -d together may be {MAX_TOKENS}."
             )
+        for endpoint in self.rpc:
+            if not is_endpoint(endpoint):
+                raise UsageError(f"{endpoint!r} is not a server; write host:port, such as 192.168.1.7:50052.")
         if self.repetitions < 1:
             raise UsageError(f"-r {self.repetitions} measures nothing; give at least 1 (6 for a 95 % interval).")
         if self.flash_attn == "off" and self.type_v not in ("f32", "f16", "bf16"):
@@ -326,11 +335,14 @@ class RunSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunSpec:
-        """Read what `to_dict` wrote, ignoring fields of another version."""
-        known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
-        for name in ("tensor_split", "devices", "rpc"):
-            known[name] = tuple(known.get(name) or ())
-        return cls(**known)
+        """Read what `to_dict` wrote, ignoring fields of another version.
+
+        Raises
+        ------
+        Malformed : a field has a value of another type.
+        UsageError : the fields contradict each other.
+        """
+        return decode(cls, values)
 
 
 def parameters(*scopes: Scope) -> dict[str, Parameter]:

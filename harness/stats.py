@@ -5,8 +5,9 @@ Pure Python on purpose: a median's interval is a sum of binomial coefficients, e
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.record import Caution, Power, Record
@@ -119,6 +120,11 @@ class Summary:
     tokens: TokenTimes | None
     cautions: tuple[Caution, ...]
 
+    @property
+    def is_distrusted(self) -> bool:
+        """Whether a caution says that the number is not to be trusted."""
+        return any(caution.distrust for caution in self.cautions)
+
 
 def summarize(record: Record) -> Summary:
     """Derive the summary of a record that has at least one timed sample.
@@ -144,6 +150,37 @@ def summarize(record: Record) -> Summary:
         tokens=_token_times(record),
         cautions=cautions,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """A measured cell without its raw samples, and what they came to: thousands of these are held at once."""
+
+    record: Record
+    summary: Summary
+
+
+def speaking(found: Iterable[Digest]) -> Digest | None:
+    """Of records of one cell the one that speaks for it: trusted, then most repeated, then the latest; found is in order of time."""
+    best = None
+    for one in found:
+        if best is None or _voice(one) >= _voice(best):
+            best = one
+    return best
+
+
+def _voice(one: Digest) -> tuple[bool, int]:
+    return (not one.summary.is_distrusted, one.summary.n_samples)
+
+
+def digest(record: Record) -> Digest:
+    """Sum a record up and let go of its samples.
+
+    Raises
+    ------
+    ValueError : the record has no timed sample.
+    """
+    return Digest(dataclasses.replace(record, samples=()), summarize(record))
 
 
 def joules_per_token(record: Record) -> float | None:

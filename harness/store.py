@@ -4,24 +4,49 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 import pathlib
+import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from harness import harmless
+from harness.codec import Malformed
 from harness.errors import HarnessError, StoreError
-from harness.record import Record, from_json, to_json
+from harness.kinds import Line, read_line
+from harness.record import Record, to_json
 
-Line = TypeVar("Line")
+#: When a journal was begun, by its name: ``20261124T231638Z-pp-tg.jsonl``, or ``…Z-pp-tg-2.jsonl`` for the second of a second.
+_NAME = re.compile(r"(\d{8}T\d{6}Z)-.*?(?:-(\d+))?\.jsonl")
+
+
+def journal_order(path: pathlib.Path) -> tuple[str, int, str]:
+    """The key that puts journals in the order in which they were begun: by the time in the name, then by the number behind it.
+
+    A new journal's name never lies before an old one's in its folder (`Journal`), so the order holds even where the clock was set back.
+    A file of another name, such as journals that somebody put together, counts by the time when it was last written.
+    """
+    match = _NAME.fullmatch(path.name)
+    if match is not None:
+        return (match[1], int(match[2] or 1), str(path))
+    try:
+        written = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.timezone.utc)
+    except (OSError, OverflowError, ValueError):
+        return ("", 0, str(path))
+    return (written.strftime(_STAMP), 0, str(path))
+
+
+_STAMP = "%Y%m%dT%H%M%SZ"
 
 
 class Journal:
     """An append-only file of records, opened before anything is measured and removed again if nothing was.
 
-    `resume` names a journal of before, which goes on instead of a new one.
+    `resume` names a journal of before, which goes on instead of a new one. A clock that was set back does not put a new journal before
+    the old ones: it then has the time of the last one in the folder, and a number behind.
 
     Raises
     ------
@@ -32,16 +57,16 @@ class Journal:
         if resume is not None:
             self._reopen(resume)
             return
-        stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-        self.path = folder / f"{stamp}-{command}.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for attempt in range(2, 1000):
+            stamp, number = _next_name(folder)
+            for attempt in range(number, number + 1000):
+                self.path = folder / f"{stamp}-{command}{f'-{attempt}' if attempt > 1 else ''}.jsonl"
                 try:
-                    self._file = open(self.path, "x", encoding="utf-8")
+                    self._file = open(self.path, "xb")
                     return
                 except FileExistsError:  # two runs in one second
-                    self.path = folder / f"{stamp}-{command}-{attempt}.jsonl"
+                    continue
         except OSError as error:
             raise StoreError(
                 f"Cannot write records into {folder} ({error.strerror}); choose another folder with --results or use --no-save."
@@ -53,9 +78,9 @@ class Journal:
         self.path = path
         try:
             is_cut = path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
-            self._file = open(path, "a", encoding="utf-8")
+            self._file = open(path, "ab")
             if is_cut:
-                self._file.write("\n")
+                self._file.write(b"\n")
         except OSError as error:
             raise StoreError(
                 f"Cannot go on in {path} ({error.strerror}); name another journal or leave out --resume."
@@ -76,10 +101,12 @@ class Journal:
         Raises
         ------
         StoreError : the disk is full or the file is gone; what was written before stays.
+        ValueError : a number is not finite, which JSON does not have.
         """
+        text = json.dumps(values, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         try:
             # Escaped, a name that is not UTF-8 is kept, and no line end inside a name ends the line for any reader.
-            self._file.write(harmless.escape_json(json.dumps(values, ensure_ascii=False, separators=(",", ":"))) + "\n")
+            self._file.write(harmless.escape_json(text).encode("utf-8") + b"\n")
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -105,45 +132,78 @@ class Journal:
             pass  # an empty file that cannot be removed harms nobody
 
 
-def read_records(paths: Iterable[pathlib.Path], warn: Callable[[str], None]) -> list[Record]:
-    """Read the measured cells of journals, skipping with a warning what is damaged (a line that a power cut left half written).
+def _next_name(folder: pathlib.Path) -> tuple[str, int]:
+    """The time and the number of a new journal: now, or behind the last one of the folder where that is later."""
+    now = datetime.datetime.now(datetime.timezone.utc).strftime(_STAMP)
+    names = [path for path in folder.glob("*.jsonl") if _NAME.fullmatch(path.name)]
+    last = max(map(journal_order, names), default=("", 0, ""))
+    return (now, 1) if now > last[0] else (last[0], last[1] + 1)
 
-    Raises
-    ------
-    StoreError : a file cannot be read at all.
-    """
-    return read_lines(paths, warn, ("result", "failure"), from_json)
+
+def read_records(paths: Iterable[pathlib.Path], warn: Callable[[str], None]) -> list[Record]:
+    """Read the measured cells of journals; see `read_lines`."""
+    return list(each_record(paths, warn))
+
+
+def each_record(paths: Iterable[pathlib.Path], warn: Callable[[str], None]) -> Iterator[Record]:
+    """The same one by one, for whoever need not hold them all."""
+    for line in read_lines(paths, warn, ("result", "failure")):
+        if isinstance(line.content, Record):
+            yield line.content
 
 
 def read_lines(
-    paths: Iterable[pathlib.Path],
-    warn: Callable[[str], None],
-    kinds: Sequence[str] | None,
-    build: Callable[[Any], Line],
-) -> list[Line]:
-    """Read the lines of some kinds (None: of all), each turned into a value by `build`; what `build` refuses is skipped with a warning.
+    paths: Iterable[pathlib.Path], warn: Callable[[str], None], kinds: Sequence[str] | None = None
+) -> Iterator[Line]:
+    """Read the lines of some kinds (None: of all) one by one; what is damaged or of a later schema is skipped with a warning.
+
+    A line ends at a line feed and nowhere else: JSON lets other separators of Unicode stand in a name. One line is held at a time.
 
     Raises
     ------
     StoreError : a file cannot be read at all.
     """
-    found = []
     for path in paths:
         try:
-            text = path.read_text(encoding="utf-8", errors="replace")
+            with open(path, "rb") as file:
+                for number, raw in enumerate(file, start=1):
+                    try:
+                        line = _read_line(raw, kinds)
+                    except (ValueError, RecursionError, HarnessError) as error:
+                        warn(f"{path}:{number}: not a record ({_name_trouble(error)}); the line is skipped.")
+                        continue
+                    if line is not None:
+                        yield line
         except OSError as error:
             raise StoreError(f"Cannot read {path} ({error.strerror}).") from None
-        for number, line in enumerate(text.splitlines(), start=1):
-            if not line.strip():
-                continue
-            try:
-                values = json.loads(line)
-                if kinds is None or values["kind"] in kinds:
-                    found.append(build(values))
-            except Exception as error:  # a damaged line may be wrong in any way
-                reason = str(error) if isinstance(error, HarnessError) else type(error).__name__
-                warn(f"{path}:{number}: not a record ({reason}); the line is skipped.")
-    return found
+
+
+def _read_line(raw: bytes, kinds: Sequence[str] | None) -> Line | None:
+    """One line; None where it is empty or of none of the kinds."""
+    if not raw.strip():
+        return None
+    values = _DECODER.decode(raw.decode("utf-8", "replace"))
+    if kinds is not None and isinstance(values, dict) and values.get("kind") not in kinds:
+        return None
+    return read_line(values)
+
+
+def _name_trouble(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return "no JSON"
+    return "nested too deep" if isinstance(error, RecursionError) else str(error).rstrip(".")
+
+
+def _refuse_number(text: str) -> float:
+    raise Malformed(f"holds {text}, which is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse_number(text)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_number, parse_float=_finite)
 
 
 def utc_now() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,10 @@ from harness.telemetry import POWER_CAP
 #: How long a cell waits for an RPC server that the cell before it lost.
 RPC_RETURN_S = 10.0
 
+#: How long a cell with RPC servers may be without any event where no --cell-timeout says otherwise: a machine that lost its power
+#: never answers, and ggml waits for ever. Long enough for 70 GB of weights over 100 Mbit/s.
+RPC_SILENCE_S = 7200.0
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -53,7 +58,8 @@ class Step:
 class Plan:
     """Everything that a run needs beside its cells.
 
-    cell_timeout_s bounds one cell with its load; model_facts adds what the parent knows of the file (hash, synthetic or not);
+    cell_timeout_s bounds one cell with its load; model_facts adds what the parent knows of a file (hash, synthetic or not), asked
+    for each file before the first cell: while a worker measures, the parent does nothing;
     worker_command replaces the worker in tests; isolate=False measures in this process, for debuggers and profilers; observe makes
     what watches the hardware while a cell runs.
     """
@@ -61,7 +67,7 @@ class Plan:
     command: str
     machine: Machine
     cell_timeout_s: float | None = None
-    model_facts: Callable[[RunSpec], dict[str, Any]] = lambda _spec: {}
+    model_facts: Callable[[pathlib.Path], dict[str, Any]] = lambda _path: {}
     worker_command: Sequence[str] | None = None
     isolate: bool = True
     observe: Callable[[], Observer] | None = None
@@ -91,9 +97,10 @@ def run_cells(
 
     After Ctrl-C the samples of the unfinished cell are kept and yielded as an interrupted record, then KeyboardInterrupt goes on.
     """
+    facts = _describe_files(cells, plan, watch)
     with contextlib.closing(Bench(plan)) if bench is None else contextlib.nullcontext(bench) as bench:
         for index, spec in enumerate(cells):
-            cell = _Cell(spec, plan)
+            cell = _Cell(spec, plan, facts[spec.model])
             interrupted = None
             try:
                 for event in bench.run(cell.spec):
@@ -112,6 +119,16 @@ def run_cells(
                 yield record
             if interrupted:
                 raise interrupted
+
+
+def _describe_files(cells: Sequence[RunSpec], plan: Plan, watch: Callable[[Step], None]) -> dict[str, dict[str, Any]]:
+    """What the plan knows of each file, by the path in the cells; a large file takes seconds to read."""
+    facts: dict[str, dict[str, Any]] = {}
+    for spec in cells:
+        if spec.model not in facts:
+            watch(Step(0, len(cells), spec, "hash", 0, 1))
+            facts[spec.model] = plan.model_facts(pathlib.Path(spec.model))
+    return facts
 
 
 class Bench:
@@ -144,7 +161,9 @@ class Bench:
             self.build = build_from_json(greeting["build"])
         self._rpc = self._rpc or spec.rpc
         self._worker.send({"measure": spec.to_dict()})
-        for event in self._worker.events(self._plan.cell_timeout_s, option="--cell-timeout"):
+        timeout_s = self._plan.cell_timeout_s
+        silence_s = RPC_SILENCE_S if spec.rpc and timeout_s is None else None
+        for event in self._worker.events(timeout_s, option="--cell-timeout", silence_s=silence_s):
             if isinstance(event, dict) and event["event"] == "build":
                 self.build = build_from_json(event["build"])
             else:
@@ -166,12 +185,12 @@ class Bench:
 class _Cell:
     """Collects what is heard of one cell until it can be filed."""
 
-    def __init__(self, spec: RunSpec, plan: Plan) -> None:
+    def __init__(self, spec: RunSpec, plan: Plan, file_facts: dict[str, Any]) -> None:
         threads = choose_threads()
         self.spec = spec.with_threads(threads.count)
         self._threads_source = "asked" if spec.n_threads is not None else threads.source
         self._plan = plan
-        self._asked = spec
+        self._file_facts = file_facts
         self._time_utc = utc_now()
         self._samples: list[Sample] = []
         self._cautions: list[Caution] = []
@@ -193,7 +212,7 @@ class _Cell:
         if isinstance(event, Failure):
             self._failure = event
         elif event["event"] == "loaded":
-            self._model = dataclasses.replace(read(Model, event["model"]), **self._plan.model_facts(self._asked))
+            self._model = dataclasses.replace(read(Model, event["model"]), **self._file_facts)
         elif event["event"] == "sample":
             self._samples.append(read(Sample, event, token_ns=tuple(event["token_ns"])))
         elif event["event"] == "done":
@@ -272,7 +291,7 @@ class _InProcess:
     def send(self, command: dict[str, Any]) -> None:
         self._spec = RunSpec.from_dict(command["measure"]) if command else None
 
-    def events(self, _timeout_s: float | None, option: str | None = None) -> Iterator[dict[str, Any] | Failure]:
+    def events(self, _timeout_s: float | None, **_limits: Any) -> Iterator[dict[str, Any] | Failure]:
         heard: list[dict[str, Any] | Failure] = []
         try:
             self._bench.run(self._spec, lambda event, body: heard.append({"event": event, **body}))

@@ -1,7 +1,8 @@
-"""What the hardware does while it is measured: energy, clocks, temperature, throttling. Sampled beside the timed loop, never in it.
+"""What the hardware does while it is measured: energy, clocks, temperature, throttling. Never read in the timed loop.
 
-A thread of the parent reads; the timed loop runs in the worker, another process. Energy comes from counters that are read when a
-repetition begins and ends (RAPL, NVML's total), or from power samples where a card has no counter.
+The timed loop runs in the worker, another process. While it does, the parent sleeps, but for a thread that asks graphics cards, where
+there are any. Energy comes from counters that are read when a repetition begins and ends (RAPL, NVML's total), or from power samples
+where a card has no counter. The processor's clock is read as a repetition ends: it takes a file of each core.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ INTERVAL_S = 0.1
 
 #: The most of one CPU's time that watching may take.
 MAX_SHARE = 0.01
+
+#: The longest that reading the processor's clock may take: the worker rests 10 ms before each repetition (`native.worker.SETTLE_S`). On
+#: a machine that needs longer, for its many cores, it is read once.
+CLOCK_READ_S = 0.005
 
 _RAPL = pathlib.Path("/sys/class/powercap")
 
@@ -187,8 +192,10 @@ class Watch:
         self._running = threading.Event()
         self._ended = threading.Event()
         self._lock = threading.Lock()
+        self._asks_clock = True
         self._thread = threading.Thread(target=self._sample_on, daemon=True)
-        self._thread.start()
+        if station.nvml.cards:
+            self._thread.start()
 
     def hear(self, event: dict[str, Any] | Failure) -> None:
         """A repetition's phase opens a window, its sample closes it; a warm-up's sample finds none open."""
@@ -201,6 +208,16 @@ class Watch:
         elif event["event"] == "sample" and self._begun_s is not None:
             self._running.clear()
             self._close_window(time.monotonic() - self._begun_s)
+            self._read_clock()
+
+    def _read_clock(self) -> None:
+        if not self._asks_clock:
+            return
+        begun = time.monotonic()
+        clock = the_os().cpu_mhz()
+        self._asks_clock = clock is not None and time.monotonic() - begun < CLOCK_READ_S
+        if clock is not None:
+            self._clocks.append(clock)
 
     def _read_energy(self) -> list[float | None]:
         with self._lock:
@@ -219,7 +236,7 @@ class Watch:
                 continue
             start_ns, cpu_ns = time.monotonic_ns(), time.thread_time_ns()
             self._sample()
-            # Reading the clocks of many cores takes long: then it is done less often.
+            # Asking many cards takes long: then it is done less often.
             took_s = (time.thread_time_ns() - cpu_ns) / 1e9
             self._ended.wait(max(self._interval_s, took_s / MAX_SHARE))
             self._cost_ns += time.thread_time_ns() - cpu_ns
@@ -227,9 +244,6 @@ class Watch:
 
     def _sample(self) -> None:
         self._n_samples += 1
-        clock = the_os().cpu_mhz()
-        if clock is not None:
-            self._clocks.append(clock)
         with self._lock:
             for card in self._station.nvml.cards:
                 self._sample_card(card)
@@ -254,13 +268,14 @@ class Watch:
         """Stop the thread and sum up."""
         self._ended.set()
         self._running.clear()
-        self._thread.join(timeout=5)
+        if self._thread.ident is not None:  # it was started
+            self._thread.join(timeout=5)
         power = tuple(
             Power(name, joules, window_s)
             for (name, _), joules, window_s in zip(self._sources, self._joules, self._window_s, strict=True)
             if window_s > 0
         )
-        if not power and not self._n_samples:
+        if not power and not self._n_samples and not self._clocks:
             return None
         return Telemetry(
             power=power,

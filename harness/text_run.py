@@ -12,19 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.codec import UtcTime, decode
 from harness.errors import UsageError
-from harness.record import (
-    SCHEMA,
-    Build,
-    Caution,
-    Failure,
-    Machine,
-    Model,
-    Resolved,
-    build_from_json,
-    read,
-    resolved_from_json,
-)
+from harness.record import SCHEMA, Build, Caution, Failure, Machine, Model, Resolved
 from harness.units import NS_PER_S
 
 #: ``kind`` of the records.
@@ -157,7 +147,7 @@ class TextRun:
     """
 
     command: str
-    time_utc: str
+    time_utc: UtcTime
     machine: Machine
     harness_version: str
     asked: Mapping[str, Any]
@@ -204,21 +194,6 @@ def text_run_from_json(values: Mapping[str, Any]) -> TextRun:
 
     Raises
     ------
-    KeyError, TypeError, ValueError : the object is not a run.
+    ValueError : the object is not a run.
     """
-
-    def nested(key: str, build: Any) -> Any:
-        return None if values.get(key) is None else build(values[key])
-
-    return read(
-        TextRun,
-        values,
-        machine=read(Machine, values["machine"]),
-        figures=read(Figures, values["figures"]),
-        model=nested("model", lambda item: read(Model, item)),
-        build=nested("build", build_from_json),
-        resolved=nested("resolved", resolved_from_json),
-        token_ns=tuple(values.get("token_ns", ())),
-        failure=nested("failure", lambda item: read(Failure, item, log=tuple(item.get("log", ())))),
-        warnings=tuple(read(Caution, item) for item in values.get("warnings", ())),
-    )
+    return decode(TextRun, values)

@@ -54,7 +54,8 @@ def compare(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any
 
 
 @click.command()
-@click.option("--llama-bench", required=True, hidden=True)
+@click.option("--llama-bench", hidden=True)
+@click.option("--only-check", is_flag=True, hidden=True, help="End once the options are read.")
 @click.option("-m", "--gguf", "--model", "model", default=None, help="GGUF file. [the embedded model]")
 @click.option("--pairs", default=12, type=click.IntRange(6), help="Pairs of runs. [12]")
 @click.option("-p", "n_prompt", default=512, help="Prompt tokens. [512]")
@@ -64,6 +65,7 @@ def compare(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any
 @click.option("--results", default="bench_results", help="Folder for the result. [bench_results]")
 def main(
     llama_bench: str,
+    only_check: bool,
     model: str | None,
     pairs: int,
     n_prompt: int,
@@ -74,6 +76,10 @@ def main(
 ) -> None:
     """Run both tools alternately with the same threads, batches and tests, and print the ratio of their medians."""
     path = model or str(default_model())
+    if not os.path.isfile(path):
+        raise click.UsageError(f"There is no model {path}.")
+    if only_check or llama_bench is None:
+        return
     shared = ["-m", path, "-p", str(n_prompt), "-n", str(n_gen), "-r", str(repetitions)]
     shared += ["-t", str(n_threads or choose_threads().count), "-o", "json"]
     tools = {

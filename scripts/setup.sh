@@ -26,16 +26,40 @@ find_python() {
             return
         fi
     done
-    fail "no Python >= 3.10 was found; install one, or name it: PYTHON=/path/to/python3 scripts/harness"
+    fail "no Python >= 3.10 was found; install one: $(install_command) — or name it: PYTHON=/path/to/python3 scripts/harness"
+}
+
+# The one command that installs all that a user needs and may lack: a C++ compiler, and Python with its venv.
+install_command() {
+    local system=other sudo=sudo
+    [ "$(id -u 2>/dev/null)" = 0 ] && sudo=
+    if [ "$(uname -s)" = Darwin ]; then
+        system=darwin
+    elif [ -r "${OS_RELEASE:=/etc/os-release}" ]; then
+        system=" $(sed -n 's/^ID=//p; s/^ID_LIKE=//p' "$OS_RELEASE" | tr -d '"' | tr '\n' ' ')"
+    fi
+    case $system in
+    darwin) printf 'xcode-select --install' ;;
+    *" debian "* | *" ubuntu "*) printf '%s' "${sudo:+$sudo }apt-get install g++ python3-venv" ;;
+    *" fedora "* | *" rhel "* | *" centos "*) printf '%s' "${sudo:+$sudo }dnf install gcc-c++ python3" ;;
+    *" arch "*) printf '%s' "${sudo:+$sudo }pacman -S --needed gcc python" ;;
+    *" alpine "*) printf '%s' "${sudo:+$sudo }apk add build-base python3" ;;
+    *" suse "* | *" opensuse "*) printf '%s' "${sudo:+$sudo }zypper install gcc-c++ python3" ;;
+    *) printf 'apt-get install g++ python3-venv (Debian, Ubuntu), dnf install gcc-c++ python3 (Fedora), pacman -S gcc python (Arch), apk add build-base python3 (Alpine)' ;;
+    esac
 }
 
 require_compiler() {
-    local hint="sudo apt-get install build-essential cmake   (Fedora: sudo dnf install gcc-c++ cmake; Arch: sudo pacman -S base-devel cmake)"
-    [ "$(uname -s)" = Darwin ] && hint="xcode-select --install && brew install cmake"
     command -v "${CXX:-c++}" >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null ||
-        fail "no C++ compiler was found, and llama.cpp is compiled here; install one: $hint"
-    command -v cmake >/dev/null || fail "CMake was not found, and llama.cpp is compiled here; install it: $hint"
+        fail "no C++ compiler was found, and llama.cpp is compiled here; install one: $(install_command)"
 }
+
+# Whether the machine has a CMake that llama.cpp takes (3.21) and a Ninja; what it lacks comes from the lock.
+has_cmake() {
+    command -v cmake >/dev/null &&
+        cmake --version | awk 'NR == 1 { split($3, v, "."); exit !(v[1] > 3 || (v[1] == 3 && v[2] >= 21)) }'
+}
+has_ninja() { command -v ninja >/dev/null; }
 
 # Runs a step with its output in the log; a failure names the log and the likely cause.
 step() {
@@ -46,8 +70,8 @@ step() {
     *"No space left on device"*) cause="the disk is full" ;;
     *"CUDA Toolkit not found"* | *"Failed to find nvcc"* | *CMAKE_CUDA_COMPILER*) cause="the CUDA toolkit (nvcc) was not found; install it or leave out -DGGML_CUDA=ON" ;;
     *"Could NOT find Vulkan"*) cause="the Vulkan SDK was not found: sudo apt-get install libvulkan-dev glslc" ;;
-    *"No CMAKE_CXX_COMPILER"* | *"CMAKE_CXX_COMPILER not set"*) cause="no C++ compiler was found: sudo apt-get install build-essential" ;;
-    *"ensurepip is not"*) cause="Python's venv module is missing: sudo apt-get install python3-venv" ;;
+    *"No CMAKE_CXX_COMPILER"* | *"CMAKE_CXX_COMPILER not set"*) cause="no C++ compiler was found: $(install_command)" ;;
+    *"ensurepip is not"*) cause="Python's venv module is missing: $(install_command)" ;;
     *"Could not fetch"* | *"name resolution"* | *NewConnectionError* | *"Failed to fetch"*) cause="the package index cannot be reached" ;;
     *"DO NOT MATCH THE HASHES"*) cause="a download does not have the hash of the lock" ;;
     *"Killed"* | *"cc1plus: out of memory"*) cause="memory ran out; try again with CMAKE_BUILD_PARALLEL_LEVEL=1" ;;
@@ -55,10 +79,12 @@ step() {
     fail "set-up failed: $cause. The whole log: $LOG"
 }
 
-# Installs what a lock names, except llama-cpp-python, which is compiled on its own.
+# Installs what a lock names, except llama-cpp-python, which is compiled on its own, and the tools for that which are there.
 install_lock() {
-    local wheels="$CACHE/$(basename "$1").wheels"
-    awk '/^llama-cpp-python==/ { skip = 1 } /^[^ #]/ && !/^llama-cpp-python==/ { skip = 0 } !skip' "$1" >"$wheels"
+    local wheels="$CACHE/$(basename "$1").wheels" left_out=llama-cpp-python
+    has_cmake && left_out="$left_out|cmake"
+    has_ninja && left_out="$left_out|ninja"
+    awk -v left_out="^($left_out)==" '/^[^ #]/ { skip = $0 ~ left_out } !skip' "$1" >"$wheels"
     if command -v uv >/dev/null; then
         step uv pip install --python "$VENV/bin/python" --require-hashes --no-deps -r "$wheels"
     else

@@ -52,6 +52,24 @@ def stated(kind: str, architecture: str = "llama") -> HeaderBytes:
     return HeaderBytes().add("general.architecture", "str", architecture).add("general.type", "str", kind)
 
 
+#: Settings that bring an architecture's own rules into play: windows, states, experts, blocks that are not loaded.
+SETTINGS = {
+    "attention__sliding_window": 1024, "attention__sliding_window_pattern": 6, "full_attention_interval": 4, "ssm__conv_kernel": 4,
+    "ssm__inner_size": 128, "ssm__state_size": 16, "ssm__time_step_rank": 4, "ssm__group_count": 2, "expert_count": 8,
+    "expert_used_count": 2, "nextn_predict_layers": 1, "attention__key_length": 16, "attention__value_length": 16, "wkv__head_size": 16,
+    "attention__shared_kv_layers": 1, "attention__kv_lora_rank": 16, "rope__dimension_count": 8, "shortconv__l_cache": 3,
+    "leading_dense_block_count": 1,
+}  # fmt: skip
+
+
+def settled(architecture: str) -> HeaderBytes:
+    """A model of an architecture with settings of many, of which it takes its own."""
+    made = settings(HeaderBytes(), architecture, block_count=4, **SETTINGS)
+    tensors(tokenizer(made), 4)
+    made.add_tensor("blk.1.ffn_gate_exps.weight", "Q4_0", 64, 32, 8).add_tensor("blk.1.ssm_in.weight", "Q8_0", 64, 256)
+    return made.add_tensor("output.weight", "Q6_K", 256, 32)
+
+
 def pooled() -> HeaderBytes:
     """A decoder that was trained to embed, as Qwen3-Embedding."""
     return tensors(tokenizer(settings(HeaderBytes(), "llama", pooling_type=3)))

@@ -40,6 +40,48 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
+def muted(endpoint: str, command: int) -> Iterator[str]:
+    """A way to a server on which everything stops, as when the machine loses its power, once a command of this number is sent."""
+    host, _, port = endpoint.partition(":")
+    listener = socket.create_server(("127.0.0.1", 0))
+    ends: list[socket.socket] = [listener]
+
+    def pass_on(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while piece := source.recv(65536):
+                target.sendall(piece)
+            target.shutdown(socket.SHUT_RDWR)
+
+    def pass_commands(client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while len(head := client.recv(9, socket.MSG_WAITALL)) == 9 and head[0] != command:
+                server.sendall(head)
+                left = int.from_bytes(head[1:], "little")
+                while left:
+                    piece = client.recv(min(left, 65536))
+                    server.sendall(piece)
+                    left -= len(piece)
+            if len(head) < 9:
+                server.shutdown(socket.SHUT_RDWR)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                server = socket.create_connection((host, int(port)), timeout=60)
+                ends.extend((client, server))
+                threading.Thread(target=pass_commands, args=(client, server), daemon=True).start()
+                threading.Thread(target=pass_on, args=(server, client), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        for end in ends:
+            end.close()
+
+
+@contextlib.contextmanager
 def rpc_server(*arguments: str, port: int | None = None, **extra: Any) -> Iterator[Served]:
     """Start a server and wait for its line; end it with Ctrl-C."""
     endpoint = f"127.0.0.1:{port or free_port()}"

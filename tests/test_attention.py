@@ -210,6 +210,8 @@ def test_compressed_rows_grow_by_their_ratio_and_compressors_keep_a_state():
 def test_looped_blocks_keep_a_cache_each_time_and_a_router_keeps_one_more():
     looped = header_of("nanbeige", **LLAMA, num_loops=3)
     assert count_layers(looped) == 12
+    with pytest.raises(HarnessError, match="4 blocks make 8589934592 layers"):
+        describe_attention(header_of("nanbeige", **LLAMA, num_loops=2**31))
     assert describe_attention(looped).bytes_per_token("f16") == 12 * 2 * 128 * 2
     router = header_of("graniteswitch", **LLAMA)
     assert count_layers(router) == 5

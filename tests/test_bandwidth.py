@@ -141,7 +141,7 @@ def test_a_line_comes_back_as_it_was_written(recorded):
     assert from_json(json.loads(json.dumps(to_json(roof)))) == roof
     assert to_json(roof)["kind"] == "roofline"
     newer = dataclasses.replace(roof, time_utc="2027-01-01T00:00:00Z")
-    assert latest([newer, roof]) is newer
+    assert latest([roof, newer]) is newer
     assert latest([]) is None
 
 

@@ -170,16 +170,16 @@ def test_the_latest_memory_ledger_is_drawn(own, tmp_path):
     }
     line = {
         "schema": 1, "kind": "overhead", "model": "old $x$", "n_ctx": 512, "ledger": [row], "steps": [{}],
-        "time_utc": "2026-11-24T12:00:00Z",
+        "time_utc": "2026-11-24T12:00:00Z", "machine": dataclasses.asdict(describe_machine()),
     }  # fmt: skip
-    lines = [{**line, "model": "new $x$", "time_utc": "2026-11-25T12:00:00Z"}, line]
+    lines = [line, {**line, "model": "new $x$", "time_utc": "2026-11-25T12:00:00Z"}]
     (own / "x-overhead.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines), encoding="utf-8")
     assert run("plot", "ledger", "-o", tmp_path / "a.svg").exit_code == 0
     drawn = (tmp_path / "a.svg").read_text(encoding="utf-8")
     assert "new $x$, context 512" in drawn
     assert "in memory now" in drawn
-    del lines[0]["steps"]
-    (own / "x-overhead.jsonl").write_text(json.dumps(lines[0]) + "\n", encoding="utf-8")
+    del lines[1]["steps"]
+    (own / "x-overhead.jsonl").write_text(json.dumps(lines[1]) + "\n", encoding="utf-8")
     assert run("plot", "ledger", "-o", tmp_path / "a.svg").exit_code == 0
     assert "measured" not in (tmp_path / "a.svg").read_text(encoding="utf-8"), (
         "of a failure there is only the prediction"

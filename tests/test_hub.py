@@ -406,6 +406,7 @@ def test_a_commit_in_the_cache_that_is_none_names_no_folder(filled, tmp_path):
         b"\xff",
         b'{"siblings": 3}',
         b'{"siblings": [3, {"rfilename": 4, "size": "x"}]}',
+        b'{"siblings": [{"rfilename": "m-Q4_K_M.gguf", "size": -5}, {"rfilename": "n.gguf", "size": true}]}',
     ],
 )
 def test_a_listing_that_is_none_is_said(filled, body):
@@ -947,6 +948,31 @@ def test_the_check_names_all_that_is_wrong(filled, tmp_path, monkeypatch):
     assert [bool(item["problems"]) for item in data] == [False, True, True, True, False]
     good_only = write_catalog(tmp_path, files[0])
     assert CliRunner().invoke(cli, ["models", "--check", "--catalog", str(good_only)]).exit_code == 0
+
+
+def pull_noted(filled, tmp_path, monkeypatch, digest):
+    """Pull a catalog's model whose entry notes a digest, and return what was remarked."""
+    text = FILES.format(quant="Q4_0", repository=REPO, name=NAME) + f'sha256 = ["{digest}"]\n'
+    monkeypatch.setenv("HARNESS_CATALOG", str(write_catalog(tmp_path, text)))
+    said = []
+    assert references.pull("mine:1b:q4_0", lambda done, total: None, said.append)[0].read_bytes() == MODEL
+    return said
+
+
+def test_a_download_is_held_against_the_catalogs_digest(filled, tmp_path, monkeypatch):
+    assert pull_noted(filled, tmp_path, monkeypatch, hashlib.sha256(MODEL).hexdigest()) == []
+    shutil.rmtree(tmp_path / "hf")
+    (remark,) = pull_noted(filled, tmp_path, monkeypatch, "c" * 64)
+    assert "is not the file that the catalog knows" in remark
+
+
+def test_the_catalogs_digest_vouches_for_what_a_mirror_does_not(filled, tmp_path, monkeypatch):
+    mirror(filled)
+    filled.faults.append(NO_LISTING)
+    assert pull_noted(filled, tmp_path, monkeypatch, hashlib.sha256(MODEL).hexdigest()) == []
+    shutil.rmtree(tmp_path / "hf")
+    (remark,) = pull_noted(filled, tmp_path, monkeypatch, "c" * 64)
+    assert "was not checked" in remark
 
 
 def test_the_check_of_our_own_catalog_asks_for_every_file(hub):  # noqa: F811

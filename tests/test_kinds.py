@@ -195,3 +195,13 @@ def test_a_record_without_embeddings_is_one_that_had_none():
     values = RunSpec("m", n_prompt=1).to_dict()
     del values["embeddings"]
     assert RunSpec.from_dict(values).embeddings is False
+
+
+@pytest.mark.parametrize("name", ["v.blk.0.attn_q.weight", "mm.input_projection.weight", "a.blk.0.attn_q.weight"])
+def test_a_language_model_with_eyes_in_the_same_file_is_ollamas(name):
+    header = header_of(llama(architecture="gemma3").add_tensor(name, "F32", 64, 64))
+    assert find_kind(header).kind is Kind.FOREIGN
+    with pytest.raises(
+        UsageError, match=r"x\.gguf has its vision or sound part inside, as Ollama's own conversions do"
+    ):
+        refuse(header, Question.MEASURE, "x.gguf")

@@ -39,11 +39,11 @@ from harness.serving import Offer, serve
 from harness.sources.gguf_file import read_file_header
 from harness.sources.synth import ensure_synthetic
 from harness.spec import Grid, RunSpec
-from harness.sweep import Plan
+from harness.sweep import Plan, run_cells
 from harness.theory.offload import Capacity, describe_blocks, predict_fit
 from harness.units import MIB
 
-from .rpc_server import free_port, rpc_server
+from .rpc_server import free_port, muted, rpc_server
 from .test_cli import harness, one_sentence
 
 resource = pytest.importorskip("resource", reason="needs POSIX limits and signals")
@@ -508,6 +508,28 @@ def test_a_server_that_may_not_or_cannot_is_one_sentence(arguments, words):
     assert code in (2, 3)
     assert out == ""
     assert words in one_sentence(err)
+
+
+#: RPC_CMD_GRAPH_COMPUTE of ggml-rpc.cpp.
+GRAPH_COMPUTE = 10
+
+
+@pytest.mark.parametrize("command", [["pp-tg", "-ngl", "1"], ["sweep", "-ngl", "0,1"]], ids=lambda command: command[0])
+def test_the_limit_of_a_cell_holds_for_a_server_that_falls_silent(command, results):
+    with rpc_server() as served, muted(served.endpoint, GRAPH_COMPUTE) as endpoint:
+        asked = ("-p", "8", "-n", "0", "-r", "1", "-t", "1", "--rpc", endpoint, "--cell-timeout", "5")
+        code, out, err = harness(*command, *asked)
+    assert code == 3
+    assert "nothing came of it within 5 s (--cell-timeout)" in " ".join((out + err).split())
+
+
+def test_without_a_limit_a_server_that_falls_silent_is_given_up_in_the_end(model, monkeypatch):
+    monkeypatch.setattr("harness.sweep.RPC_SILENCE_S", 5.0)
+    with rpc_server() as served, muted(served.endpoint, GRAPH_COMPUTE) as endpoint:
+        spec = RunSpec(model, n_prompt=8, repetitions=1, n_gpu_layers=1, rpc=(endpoint,))
+        (record,) = run_cells([spec], Plan("sweep", describe_machine()), keep=lambda _: None, watch=lambda _: None)
+    assert record.failure.cause == "timeout"
+    assert "nothing came of it within 5 s" in record.failure.message
 
 
 def test_a_server_by_name_serves():

@@ -16,12 +16,14 @@ FLOORS = {
     "harness": 0,
     "harness.errors": 0,
     "harness.units": 0,
+    "harness.codec": 0,
     "harness.harmless": 0,
     "harness.spec": 1,
     "harness.catalog": 1,
     "harness.safe_json": 1,
     "harness.safe_names": 1,
     "harness.record": 2,
+    "harness.kinds": 2,
     "harness.stats": 2,
     "harness.last_words": 2,
     "harness.theory": 2,
@@ -66,6 +68,10 @@ ALLOWED_SIDEWAYS = {
     ("harness.text_run", "harness.record"),
     ("harness.roof", "harness.record"),
     ("harness.roof", "harness.stats"),
+    *(
+        ("harness.kinds", name)
+        for name in ("harness.record", "harness.roof", "harness.stats", "harness.text_run", "harness.theory")
+    ),
     ("harness.cgroup", "harness.host_os"),
     ("harness.cpus", "harness.cgroup"),
     ("harness.cpus", "harness.host_os"),

@@ -4,7 +4,15 @@ import dataclasses
 
 import pytest
 
-from harness.answers.rates import ROPE_PARAMS, collect, find_entry, is_default, latest, name_machine, read_quantization
+from harness.answers.rates import (
+    ROPE_PARAMS,
+    collect,
+    find_entry,
+    is_default,
+    name_machine,
+    read_quantization,
+    speaks_for,
+)
 from harness.record import Device
 from harness.sources.references import load_catalog
 
@@ -73,13 +81,13 @@ def test_the_latest_default_record_speaks(recorded):
     record = dataclasses.replace(recorded[1], threads_source="physical cores")
     assert is_default(record)
     others = [
-        dataclasses.replace(record, time_utc="2027-01-01T00:00:00Z", threads_source="asked"),
-        dataclasses.replace(record, time_utc="2026-12-01T00:00:00Z"),
         record,
+        dataclasses.replace(record, time_utc="2026-12-01T00:00:00Z"),
+        dataclasses.replace(record, time_utc="2027-01-01T00:00:00Z", threads_source="asked"),
     ]
-    assert latest(collect(others, CATALOG)).record.time_utc == "2026-12-01T00:00:00Z"
-    assert latest(collect(others[:1], CATALOG)).record.time_utc == "2027-01-01T00:00:00Z"
-    assert latest([]) is None
+    assert speaks_for(collect(others, CATALOG)).record.time_utc == "2026-12-01T00:00:00Z"
+    assert speaks_for(collect(others[2:], CATALOG)).record.time_utc == "2027-01-01T00:00:00Z"
+    assert speaks_for([]) is None
 
 
 @pytest.mark.parametrize("change", [{"n_depth": 512}, {"type_k": "q8_0"}, {"n_batch": 64}, {"flash_attn": "off"}])

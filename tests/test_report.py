@@ -17,8 +17,9 @@ import pytest
 from harness.answers.prediction import Question, cost_of_entry, known_machines, predict_by_bandwidth
 from harness.answers.published import load_machines
 from harness.answers.rates import collect
+from harness.kinds import read_line
 from harness.record import Caution, Failure, to_json
-from harness.render.report import Material, read_line, render_report
+from harness.render.report import Material, read_material, render_report
 from harness.render.report.page import render_page
 from harness.render.report.parts import Cell, Chart, Prose, Section, Table
 from harness.render.report.picture import plain, to_svg
@@ -42,7 +43,7 @@ EVIL = """<script>document.title = "broken into"</script>"'&amp;--><b>$x_2$"""
 
 
 def material(values, troubles=()):
-    lines = [read_line(json.loads(json.dumps(value))) for value in values]
+    lines = read_material(read_line(json.loads(json.dumps(value))) for value in values)
     return Material(lines, troubles, ["a.jsonl"], "2026-11-24T12:00:00Z", "0.1")
 
 
@@ -101,7 +102,10 @@ def test_the_summary_says_what_there_is(recorded):
 
 
 def test_the_quickest_is_named_with_its_interval(measured):
-    slow, quick = with_rate(measured[0], 1), with_rate(measured[0], 3, description="quick model")
+    slow, quick = (
+        with_rate(measured[0], 1),
+        with_rate(measured[0], 3, file_name="quick model.gguf", file_sha256="0" * 64),
+    )
     page = Text(render_report(material(map(to_json, [slow, quick]))))
     (sentence,) = re.findall(r"Prompts went in at up to [^:]*: [^.]*\.", page.text)
     assert "quick model" in sentence
@@ -189,7 +193,6 @@ def evil_records(measured, text_run):
         with_rate(measured[0], 1, description=EVIL, file_name=EVIL),
         machine=machine,
         warnings=(Caution("x", EVIL),),
-        time_utc=EVIL,
     )
     failure = dataclasses.replace(record, samples=(), failure=Failure(EVIL, EVIL, EVIL, log=(EVIL,)))
     run = dataclasses.replace(
@@ -199,7 +202,7 @@ def evil_records(measured, text_run):
         to_json(record),
         to_json(failure),
         text_run_to_json(run),
-        {"kind": EVIL, "machine": to_json(record)["machine"]},
+        {"schema": 1, "kind": EVIL, "machine": to_json(record)["machine"]},
     ]
 
 
@@ -270,7 +273,7 @@ def test_records_stand_under_the_latest_roof(measured):
         tests=(made(), made(work="multiply")),
         warnings=(Caution("busy-machine", "busy roof"),),
     )
-    page = Text(render_report(beside(measured, [roof_to_json(new), roof_to_json(old)])))
+    page = Text(render_report(beside(measured, [roof_to_json(old), roof_to_json(new)])))
     best = new.best("read", "CPU")
     assert f"{best.rate_per_s / 1e9:.1f} GB/s" in page.text
     assert f"{old.best('read', 'CPU').rate_per_s / 1e9:.1f} GB/s" not in page.text
@@ -318,7 +321,7 @@ def memory_line(measured, **changes):
 
 def test_of_the_same_question_the_latest_ledger_is_shown(measured):
     new = memory_line(measured, time_utc="2026-11-25T12:00:00Z")
-    page = Text(render_report(material([new, memory_line(measured), memory_line(measured, n_ctx=4096)])))
+    page = Text(render_report(material([memory_line(measured), memory_line(measured, n_ctx=4096), new])))
     assert page.text.count("K cache q8_0 repacking off") == 2, "what is not the usual is told"
     assert "2026-11-25 12:00" in page.text
     assert "1 older one of the same is left out" in page.text
@@ -329,13 +332,15 @@ def time_line(measured, **changes):
     """A line as `harness overhead --time` writes it, with the bytes of a header."""
     header = read_header(BytesSource(llama_like().build()))
     raw = json.loads(json.dumps(make_raw()))
-    asked = {**raw["asked"], "spec": {"n_threads": 3}}
+    asked = {**raw["asked"], "spec": {**raw["asked"]["spec"], "n_threads": 3}}
     return {
         **raw, "schema": 1, "kind": "time-ledger", "machine": to_json(measured[0])["machine"], "time_utc": "2026-11-24T12:00:00Z",
         "asked": asked, "model": {"file_name": "tiny.gguf", "is_synthetic": True}, "remarks": ["depth 9 is left out"],
         "cautions": [{"code": "busy-machine", "text": "busy as an ant", "distrust": True}],
         "reads": count_reads(header, asked["cache_types"]).to_dict(), "roof_bytes_per_s": 5e9,
-        "resolved": {"flash_attn": True, "layers_by_device": {"CPU": 3}, "repacked_bytes": 0}, **changes,
+        "resolved": {
+            **to_json(measured[0])["resolved"], "flash_attn": True, "layers_by_device": {"CPU": 3}, "repacked_bytes": 0,
+        }, **changes,
     }  # fmt: skip
 
 
@@ -344,7 +349,7 @@ def test_a_time_ledger_has_parts_operations_cache_loads_and_the_gap(measured):
     page = Text(render_report(material([line])))
     ledger = build_ledger(line, read_header(BytesSource(llama_like().build())), 5e9)
     assert "Not shown" not in page.text
-    assert "tiny.gguf (synthetic)" in page.text
+    assert "tiny (synthetic)" in page.text
     for depth in ledger.depths:
         assert f"{format_duration(depth.bare.median_ns)}" in page.text
     operation = next(one for one in ledger.depths[-1].operations if one.bandwidth_bytes_per_s)
@@ -435,9 +440,9 @@ def test_records_without_a_machine_are_one_sentence_each(journal, tmp_path, meas
         file.write(json.dumps(nobody) + "\n")
     code, _, err = harness("report", "-o", tmp_path / "r.html")
     assert code == 0
-    assert f"{journal.name}:4: not a record (it names no machine); the line is skipped." in err
+    assert f"{journal.name}:4: not a record (has no machine); the line is skipped." in err
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "it names no machine" in page
+    assert "has no machine" in page
     assert str(tmp_path) not in page, "paths name people"
 
 
@@ -480,7 +485,7 @@ def test_a_read_only_folder_is_exit_4(journal, tmp_path):
 
 def test_reading_all_kinds_tells_why_a_line_was_refused(journal):
     warned = []
-    lines = read_lines([journal], warned.append, None, read_line)
+    lines = list(read_lines([journal], warned.append))
     assert [line.kind for line in lines] == ["result", "result", "run"]
     assert warned == []
 

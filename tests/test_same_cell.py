@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from harness.answers.rates import collect
+from harness.kinds import read_line
 from harness.layers import collect_rows, look_key, recall
 from harness.record import record_key, to_json
 from harness.render import plots
-from harness.render.report import Material, read_line
+from harness.render.report import Material, read_material
 from harness.render.report.ledgers import show_memory
 from harness.render.report.parts import Facts, Table
 from harness.render.report.sections import show_layers, show_speeds
@@ -52,7 +53,7 @@ def record(recorded):
 
 
 def material(records):
-    lines = [read_line(to_json(record)) for record in records]
+    lines = read_material(read_line(to_json(record)) for record in records)
     return Material(lines, [], ["a.jsonl"], "2026-11-24T12:00:00Z", "0.1")
 
 

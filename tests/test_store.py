@@ -60,7 +60,7 @@ def test_a_full_disk_is_one_sentence_and_keeps_what_was_written(tmp_path, record
     with Journal(tmp_path, "pp-tg") as journal:
         journal.append(recorded[0])
         journal._file.close()
-        journal._file = open("/dev/full", "a", encoding="utf-8")
+        journal._file = open("/dev/full", "ab")
         with pytest.raises(StoreError, match=os.strerror(errno.ENOSPC)):
             journal.append(recorded[1])
     assert len(read_records([journal.path], pytest.fail)) == 1

@@ -343,6 +343,6 @@ def test_the_cache_directory_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path))
     assert synth.default_cache_dir() == tmp_path / "synth"
     monkeypatch.delenv("HARNESS_CACHE_DIR")
-    monkeypatch.setattr(synth.sys, "platform", "linux")
+    monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert synth.default_cache_dir() == tmp_path / "harness" / "synth"

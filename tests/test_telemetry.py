@@ -16,6 +16,8 @@ from harness.record import Failure, from_json, to_json
 from harness.stats import joules_per_token
 from harness.telemetry import Nvml, RaplSource, Station, Watch, find_rapl
 
+from . import machines
+
 HERE = pathlib.Path(__file__).parent
 
 
@@ -85,8 +87,55 @@ def test_energy_is_that_of_the_repetitions_alone():
     (power,) = seen.power
     assert 0.15 <= power.window_s <= sum(longest), "three windows, without the pauses between them and the warm-up"
     assert 15 <= power.joules <= 100 * sum(longest)
-    assert seen.n_samples > 0
-    assert 0 < seen.sampler_share < 1
+    assert (seen.n_samples, seen.sampler_share) == (0, None), "without a card nothing is asked while something is timed"
+
+
+class Clocks:
+    """Notes between which events the processor's clock was asked."""
+
+    def __init__(self, monkeypatch, answer):
+        self.asked, self.open = [], False
+        monkeypatch.setattr(machines.Identity, "read_clock_mhz", lambda system: self.ask(answer))
+
+    def ask(self, answer):
+        self.asked.append(self.open)
+        return answer()
+
+    def events(self, n):
+        for event in events(n):
+            self.open = event.get("phase") == "repetition"
+            yield event
+
+
+def test_the_clock_is_asked_between_repetitions_only(monkeypatch):
+    clocks = Clocks(monkeypatch, lambda: 3000.0)
+    seen = watch(Station(rapl=[], nvml=Nvml()), clocks.events(3))
+    assert clocks.asked == [False] * 3
+    assert (seen.cpu_clock_min_mhz, seen.cpu_clock_mean_mhz) == (3000, 3000)
+
+
+def test_a_clock_that_raises_costs_nothing(monkeypatch):
+    def fail():
+        raise NotImplementedError("can't find current frequency file")
+
+    clocks = Clocks(monkeypatch, fail)
+    seen = watch(Station(rapl=[Counter()], nvml=Nvml()), clocks.events(3))
+    assert clocks.asked == [False], "and is not asked again in this cell"
+    assert seen.cpu_clock_mean_mhz is None
+    assert seen.power, "the rest is measured all the same"
+
+
+def test_a_clock_that_takes_long_is_read_once(monkeypatch):
+    clocks = Clocks(monkeypatch, lambda: time.sleep(0.02) or 2000.0)
+    seen = watch(Station(rapl=[], nvml=Nvml()), clocks.events(3))
+    assert len(clocks.asked) == 1
+    assert seen.cpu_clock_min_mhz == 2000
+
+
+def test_every_machine_is_watched(identity):
+    seen = watch(Station(rapl=[], nvml=Nvml()), events(1))
+    told = identity.told["cpu_mhz"]
+    assert (seen and seen.cpu_clock_mean_mhz) == (None if isinstance(told, str) else told)
 
 
 def test_a_failed_cell_leaves_no_window_open():

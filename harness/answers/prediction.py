@@ -410,7 +410,7 @@ def own_points(measured: Sequence[Measured]) -> list[Point]:
 def _own_prompt(own: OwnMachine, question: Question) -> tuple[Estimate | None, str]:
     timed = [item for item in own.measured if item.test_kind == "pp" and item.is_default and item.cost() is not None]
     rates = []
-    for item in sorted(timed, key=lambda item: item.record.time_utc)[-5:]:
+    for item in timed[-5:]:
         cost = item.cost()
         assert cost is not None
         rates.append(item.summary.rate_tok_per_s * cost.flops_per_token(item.mean_depth))

@@ -6,14 +6,17 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from harness.answers.model_names import find_named_entry, name_stem, read_quantization
 from harness.catalog import Catalog, Entry
 from harness.errors import HarnessError
-from harness.record import Machine, Record
+from harness.record import Machine, Model, Record
 from harness.rpc import is_loopback, split_endpoint
 from harness.spec import defaults
-from harness.stats import Summary, summarize
-from harness.theory.anatomy import FILE_TYPES
+from harness.stats import Digest, Summary, digest
 from harness.theory.roofline import Cost, cost_of_shape
+
+#: What `harness pp-tg` measures unless it is told otherwise.
+USUAL_TESTS = ("pp512", "tg128")
 
 #: n_params of a file may exceed the published count by llama3's rope_freqs (half a head).
 ROPE_PARAMS = 256
@@ -67,38 +70,57 @@ class Measured:
 
 
 def collect(records: Iterable[Record], catalog: Catalog) -> list[Measured]:
-    """The records that have a number, each with its machine and model; a failed cell has none.
+    """The records that have a number, each with its machine and model, in their order; their samples are let go one by one."""
+    return collect_cells((digest(record) for record in records if record.timed), catalog)
+
+
+def collect_cells(cells: Iterable[Digest], catalog: Catalog) -> list[Measured]:
+    """As `collect`, of what is summed up already; a failed cell has no number.
 
     A device behind a loopback RPC server is a stand-in for one, on the same machine; its figures speak for no machine.
     """
     found = []
-    for record in records:
+    entries: dict[tuple[str, int, str | None], Entry | None] = {}
+    for cell in cells:
+        record = cell.record
         dead = record.failure is not None and record.failure.cause != "interrupted"
         stand_in = any(is_loopback(split_endpoint(endpoint)[0]) for endpoint in record.asked.rpc)
-        if not record.timed or record.model is None or dead or stand_in:
+        if record.model is None or dead or stand_in:
             continue
-        entry = find_entry(record, catalog)
-        label, kind = name_machine(record)
-        found.append(
-            Measured(
-                record=record,
-                summary=summarize(record),
-                machine_label=label,
-                kind=kind,
-                model=entry.name if entry else record.model.file_name.removesuffix(".gguf"),
-                entry=entry,
-                quantization=read_quantization(record.model.description),
-                is_default=is_default(record),
-            )
-        )
+        model = (record.model.file_name, record.model.n_params, record.model.file_sha256)
+        if model not in entries:
+            entries[model] = find_entry(record, catalog)
+        found.append(_measure(cell, record.model, entries[model]))
     return found
 
 
-def latest(measured: Sequence[Measured]) -> Measured | None:
-    """The record that speaks for a machine and a model: the last one with default settings, else the last one at all."""
-    if not measured:
-        return None
-    return max(measured, key=lambda item: (item.is_default, item.record.time_utc))
+def _measure(cell: Digest, model: Model, entry: Entry | None) -> Measured:
+    label, kind = name_machine(cell.record)
+    return Measured(
+        record=cell.record,
+        summary=cell.summary,
+        machine_label=label,
+        kind=kind,
+        model=entry.name if entry else name_stem(model.file_name),
+        entry=entry,
+        quantization=read_quantization(model.description),
+        is_default=is_default(cell.record),
+    )
+
+
+def speaks_for(measured: Sequence[Measured]) -> Measured | None:
+    """The record that speaks for a machine and a model: trusted, then with default settings and of the usual length, then most
+    repeated, then the latest; measured is in order of time."""
+    best = None
+    for item in measured:
+        if best is None or _voice(item) >= _voice(best):
+            best = item
+    return best
+
+
+def _voice(item: Measured) -> tuple[bool, bool, bool, int]:
+    is_usual = item.record.asked.test in USUAL_TESTS
+    return (not item.summary.is_distrusted, item.is_default, is_usual, item.summary.n_samples)
 
 
 def is_default(record: Record) -> bool:
@@ -111,37 +133,18 @@ def is_default(record: Record) -> bool:
 def find_entry(record: Record, catalog: Catalog) -> Entry | None:
     """The model of the catalog that a record is about.
 
-    By the name in the file's name first (``Meta-Llama-3.1-8B-Instruct`` is llama3.1:8b), since several models share a shape; then by
-    the number of parameters, which says that at least the shape is that one's.
+    By the file's hash, where the catalog has it; by the name in the file's name, since several models share a shape; then by the
+    number of parameters, which says that at least the shape is that one's.
     """
     assert record.model is not None
-    name = _squeeze(record.model.file_name)
-    named = [entry for entry in catalog.entries.values() if _squeeze(entry.name) in name]
-    if named:
-        return max(named, key=lambda entry: len(entry.name))
+    for entry in catalog.entries.values():
+        if any(record.model.file_sha256 in files.sha256 for files in entry.files):
+            return entry
+    if named := find_named_entry(record.model.file_name, catalog):
+        return named
     for entry in catalog.entries.values():
         if entry.parameters and 0 <= record.model.n_params - entry.parameters <= ROPE_PARAMS:
             return entry
-    return None
-
-
-def _squeeze(text: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", text.lower())
-
-
-_QUANTIZATIONS = {
-    name: short
-    for name in FILE_TYPES.values()
-    for short in [name.replace(" - Small", "_S").replace(" - Medium", "_M").replace(" - Large", "_L").split(" - ")[0]]
-}
-
-
-def read_quantization(description: str) -> str | None:
-    """The quantization in llama.cpp's description of a model: ``llama 3B Q4_K - Medium`` is Q4_K_M. Source: llama_model::desc."""
-    text = description.replace("(guessed) ", "")
-    for name in sorted(_QUANTIZATIONS, key=len, reverse=True):
-        if text.endswith(" " + name):
-            return _QUANTIZATIONS[name].replace("all ", "")
     return None
 
 

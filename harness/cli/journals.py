@@ -12,8 +12,8 @@ from harness.catalog import Catalog
 from harness.cli import complain
 from harness.errors import UsageError
 from harness.machine import describe_machine, machine_slug
-from harness.roof import Roof, from_json
-from harness.store import read_lines, read_records
+from harness.roof import Roof
+from harness.store import each_record, journal_order, read_lines
 
 files_argument = click.argument(
     "files", nargs=-1, metavar="[FILES]...", type=click.Path(path_type=pathlib.Path)
@@ -21,33 +21,34 @@ files_argument = click.argument(
 
 
 def find_journals(files: Sequence[pathlib.Path], results: pathlib.Path) -> list[pathlib.Path]:
-    """The journals that are meant: named ones, all in named folders, all in the results folder where none is named.
+    """The journals that are meant: named ones, all in named folders, all in the results folder where none is named; the oldest first.
 
     Raises
     ------
     UsageError : a named file or folder does not exist, or a named folder holds no journal.
     """
     if not files:
-        return sorted(results.rglob("*.jsonl")) if results.is_dir() else []
-    found = []
+        return sorted(results.rglob("*.jsonl"), key=journal_order) if results.is_dir() else []
+    found: dict[pathlib.Path, None] = {}
     for path in files:
         if not path.exists():
             raise UsageError(f"There is no file or folder {path}; name journals (.jsonl) or a folder of them.")
-        inside = sorted(path.rglob("*.jsonl")) if path.is_dir() else [path]
+        inside = list(path.rglob("*.jsonl")) if path.is_dir() else [path]
         if not inside:
             raise UsageError(f"There are no journals (.jsonl) in {path}; `harness pp-tg` writes some.")
-        found += inside
-    return found
+        found |= dict.fromkeys(inside)
+    return sorted(found, key=journal_order)
 
 
 def read_measured(journals: Sequence[pathlib.Path], catalog: Catalog) -> list[Measured]:
     """Every record with a number; damaged lines are told on stderr."""
-    return collect(read_records(journals, complain), catalog)
+    return collect(each_record(journals, complain), catalog)
 
 
 def read_roofs(journals: Sequence[pathlib.Path]) -> list[Roof]:
     """Every line of kind ``roofline``."""
-    return read_lines(journals, complain, ("roofline",), from_json)
+    lines = read_lines(journals, complain, ("roofline",))
+    return [line.content for line in lines if isinstance(line.content, Roof)]
 
 
 def own_journals(results: pathlib.Path) -> list[pathlib.Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,14 +33,18 @@ Examples:
 """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Material:
     """What a picture may be made of: the journals that were meant, and the records in them with their models."""
 
     journals: Sequence[pathlib.Path]
-    measured: Sequence[Measured]
     catalog: Catalog
     published: bool
+
+    @functools.cached_property
+    def measured(self) -> Sequence[Measured]:
+        """Every record with a number, read when a picture asks for it."""
+        return read_measured(self.journals, self.catalog)
 
 
 def _rows(material: Material) -> list[Row]:
@@ -112,13 +117,15 @@ def _draw_history(material: Material, theme: str) -> Any:
 def _draw_ledger(material: Material, theme: str) -> Any:
     """The latest memory ledger that was kept."""
     from harness.errors import UsageError
+    from harness.kinds import MemoryLine
     from harness.render.plot_ledger import draw_kept_ledger
     from harness.store import read_lines
 
-    ledgers = read_lines(material.journals, complain, ("overhead",), dict)
+    lines = read_lines(material.journals, complain, ("overhead",))
+    ledgers = [line.content for line in lines if isinstance(line.content, MemoryLine)]
     if not ledgers:
         raise UsageError("No memory ledger was kept; run `harness overhead` first.")
-    return draw_kept_ledger(max(ledgers, key=lambda values: str(values.get("time_utc") or "")), theme=theme)
+    return draw_kept_ledger(ledgers[-1], theme=theme)
 
 
 def _draw_layers(material: Material, theme: str) -> Any:
@@ -131,7 +138,7 @@ def _draw_layers(material: Material, theme: str) -> Any:
     sweeps = [records for records in journals if any(record.timed for record in records)]
     if not sweeps:
         raise UsageError("No sweep over layers was found in the journals; run `harness sweep` first.")
-    records = max(sweeps, key=lambda found: found[-1].time_utc)
+    records = sweeps[-1]
     last = next(record for record in reversed(records) if record.timed)
     devices = [item.name for item in last.build.devices if item.kind in ("gpu", "igpu")] if last.build else []
     synthetic = " (synthetic)" if last.model and last.model.is_synthetic else ""
@@ -193,5 +200,5 @@ def command(
     check_picture_path(picture)
     catalog = load_catalog()
     journals = find_journals(files, results)
-    material = Material(journals, read_measured(journals, catalog), catalog, published)
+    material = Material(journals, catalog, published)
     write_picture(picture, lambda: KINDS[kind].draw(material, theme))

@@ -32,9 +32,9 @@ from harness.host_memory import available_memory_bytes
 from harness.record import Record
 from harness.render.formats import FORMATS
 from harness.rpc import check_servers
-from harness.sources.model_file import default_model, hash_file, is_synthetic, model_size_bytes
+from harness.sources.model_file import default_model, describe_file, model_size_bytes
 from harness.sources.references import name_reference, resolve
-from harness.spec import Grid, RunSpec
+from harness.spec import Grid
 from harness.stats import summarize
 from harness.sweep import Plan, run_cells
 from harness.telemetry import Station
@@ -103,7 +103,7 @@ def command(models: Sequence[str], **options: Any) -> None:
             command="pp-tg",
             machine=keeper.machine,
             cell_timeout_s=options["cell_timeout_s"],
-            model_facts=_describe_file,
+            model_facts=describe_file,
             isolate=options["isolate"],
             observe=station.watch,
         )
@@ -123,12 +123,6 @@ def _find(reference: str) -> str:
     """The path that a reference means; a synthetic file may have to be written first."""
     with byte_bar(name_reference(reference)) as show:
         return str(resolve(reference, show, say))
-
-
-def _describe_file(spec: RunSpec) -> dict[str, Any]:
-    """What the parent knows of a model's file, beside what llama.cpp says of it."""
-    path = pathlib.Path(spec.model)
-    return {"file_sha256": hash_file(path), "is_synthetic": is_synthetic(path)}
 
 
 def _show(records: Sequence[Record], options: dict[str, Any]) -> None:

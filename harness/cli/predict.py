@@ -5,11 +5,13 @@ from __future__ import annotations
 import pathlib
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import click
 
 from harness.answers.prediction import KINDS, Answer, Machine, Question
+from harness.answers.rates import Measured
 from harness.cli import terminal
 from harness.cli.options import Amount, one_reference, refuse_contradiction, results_option
 from harness.roof import Roof
@@ -213,22 +215,37 @@ def _answer(catalog: Any, question: Question, options: dict[str, Any]) -> list[A
     if options["bandwidth"]:
         kinds = [options["kind"]] if options["kind"] else KINDS
         return [predict_by_bandwidth(kind, options["bandwidth"], question, machines) for kind in kinds]
-    return answer_here(catalog, question, options["results"], machines)
+    return answer_here(read_own(catalog, options["results"]), question, machines)
 
 
-def answer_here(catalog: Any, question: Question, results: pathlib.Path, machines: Sequence[Machine]) -> list[Answer]:
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What is kept of this machine: its cells, and its last roofline."""
+
+    measured: Sequence[Measured]
+    roof: Roof | None
+
+
+def read_own(catalog: Any, results: pathlib.Path) -> Own:
+    """Read this machine's journals."""
+    from harness.cli.journals import own_journals, read_measured, read_roofs
+    from harness.roof import latest
+
+    journals = own_journals(results)
+    return Own(read_measured(journals, catalog), latest(read_roofs(journals)))
+
+
+def answer_here(own_records: Own, question: Question, machines: Sequence[Machine]) -> list[Answer]:
     """One answer for the CPU, and one for each card that was measured."""
     import dataclasses
 
     from harness.answers.prediction import OwnMachine, predict_own
     from harness.answers.rates import is_shared, name_host
-    from harness.cli.journals import own_journals, read_measured, read_roofs
     from harness.host_memory import available_memory_bytes
     from harness.machine import describe_machine
-    from harness.roof import ARITHMETIC, READING, latest, reading_for
+    from harness.roof import ARITHMETIC, READING, reading_for
 
-    journals = own_journals(results)
-    measured, roof = read_measured(journals, catalog), latest(read_roofs(journals))
+    measured, roof = own_records.measured, own_records.roof
     host = name_host(describe_machine())
     labels = {item.machine_label: item.kind for item in measured if not is_shared(item.record)}
     for test in roof.tests if roof else ():

@@ -18,7 +18,7 @@ from harness.machine import describe_machine, machine_slug
 if TYPE_CHECKING:
     from harness.answers.prediction import Answer
     from harness.catalog import Catalog
-    from harness.render.report import Line
+    from harness.kinds import Line
 
 _EXAMPLES = """
 \b
@@ -51,14 +51,14 @@ def command(
 
     FILES are journals (.jsonl) or folders of them, those of several machines together; without any, all in the results folder.
     """
-    from harness.render.report import Material, read_line, render_report
+    from harness.render.report import Material, read_material, render_report
     from harness.store import read_lines, utc_now
 
     if not output.parent.is_dir():
         raise UsageError(f"There is no folder {output.parent}; make it, or write the page elsewhere with -o.")
     paths = find_journals(files, results)
     troubles: list[str] = []
-    lines = read_lines(paths, troubles.append, None, read_line)
+    lines = read_material(read_lines(paths, troubles.append))
     for trouble in troubles:
         complain(trouble)
     if not lines:
@@ -85,15 +85,16 @@ def command(
 def _answers(lines: Sequence[Line], results: pathlib.Path, *, published: bool, predict: bool) -> dict[str, Any]:
     """What stands beside the records: models of the catalog, published machines, predictions for this machine if it is among them."""
     from harness.answers.published import ARTICLE_MODELS, load_machines
-    from harness.answers.rates import collect
-    from harness.record import Record
+    from harness.answers.rates import collect_cells
     from harness.sources.references import load_catalog
+    from harness.stats import Digest
 
     catalog = load_catalog()
     slug = machine_slug(describe_machine())
     is_ours = any(machine_slug(line.machine) == slug for line in lines)
     return {
-        "measured": collect((line.parsed for line in lines if isinstance(line.parsed, Record)), catalog),
+        "catalog": catalog,
+        "measured": collect_cells((line.content for line in lines if isinstance(line.content, Digest)), catalog),
         "published": load_machines() if published else (),
         "ollama_2024": {
             name: catalog.entries[name].ollama_2024 or "?" for name in ARTICLE_MODELS if name in catalog.entries
@@ -106,9 +107,10 @@ def _predict_article(catalog: Catalog, results: pathlib.Path) -> list[Answer]:
     """The article's models on this machine; none where nothing is known of it yet."""
     from harness.answers.prediction import Question, cost_of_entry, known_machines
     from harness.answers.published import ARTICLE_MODELS
-    from harness.cli.predict import answer_here
+    from harness.cli.predict import answer_here, read_own
 
     machines = known_machines(catalog)
+    own = read_own(catalog, results)
     answers: list[Answer] = []
     for name in ARTICLE_MODELS:
         entry = catalog.entries.get(name)
@@ -116,7 +118,7 @@ def _predict_article(catalog: Catalog, results: pathlib.Path) -> list[Answer]:
             continue
         cost, _ = cost_of_entry(entry, entry.ollama_2024 or "Q4_0")
         try:
-            answers += answer_here(catalog, Question(cost), results, machines)
+            answers += answer_here(own, Question(cost), machines)
         except UsageError:
             return []
     return answers

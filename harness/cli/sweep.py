@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import pathlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,10 +53,10 @@ from harness.machine import machine_slug
 from harness.overhead import find_model, plan_compute
 from harness.render.layers import Page, describe_wire, export_rows, flag_lines, render_rows, wrap
 from harness.sources.gguf_file import read_file_header
-from harness.sources.model_file import default_model, hash_file, is_synthetic
+from harness.sources.model_file import default_model, describe_file, is_synthetic
 from harness.sources.references import resolve
 from harness.spec import Grid, RunSpec, parameters
-from harness.store import read_records
+from harness.store import journal_order, read_records
 from harness.sweep import Plan
 from harness.telemetry import Station
 from harness.theory.kinds import Kind, Question, find_kind
@@ -129,7 +128,7 @@ def command(models: Sequence[str], **options: Any) -> None:
             command="sweep",
             machine=keeper.machine,
             cell_timeout_s=options["cell_timeout_s"],
-            model_facts=_describe_file,
+            model_facts=describe_file,
             observe=station.watch,
         )
         run = _Run(path, options, blocks, survey, counts, plan, keeper)
@@ -217,16 +216,6 @@ def _find(reference: str) -> str:
         return str(resolve(reference, show, say))
 
 
-def _describe_file(spec: RunSpec) -> dict[str, Any]:
-    return _file_facts(pathlib.Path(spec.model))
-
-
-@functools.cache
-def _file_facts(path: pathlib.Path) -> dict[str, Any]:
-    """A file's hash takes as long as a short measurement: once a sweep is enough."""
-    return {"file_sha256": hash_file(path), "is_synthetic": is_synthetic(path)}
-
-
 def _choose_counts(options: dict[str, Any], blocks: Blocks, survey: Survey) -> tuple[int, ...]:
     """The layer counts to sweep: all, unless asked otherwise; none but 0 where layers have nowhere to go."""
     asked = flatten(options["n_gpu_layers"])
@@ -260,10 +249,10 @@ def _find_journal(options: dict[str, Any]) -> pathlib.Path | None:
         return path
     from harness.machine import describe_machine
 
-    found = sorted((options["results"] / machine_slug(describe_machine())).glob("*-sweep*.jsonl"))
+    found = list((options["results"] / machine_slug(describe_machine())).glob("*-sweep*.jsonl"))
     if not found:
         raise UsageError(f"There is no sweep in {options['results']} to go on with; leave out --resume.")
-    return found[-1]
+    return max(found, key=journal_order)
 
 
 def _age_s() -> float:

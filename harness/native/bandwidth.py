@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -148,7 +149,7 @@ def measure_device(lib: Any, device: Target, work: Work, threads: Sequence[int |
             n_bytes=work.n_rows * row_bytes,
             n_flops=2 * N_IN * work.n_rows * work.n_columns,
             durations_ns=tuple(durations[n_threads]),
-            max_error=error,
+            max_error=error if math.isfinite(error) else None,
             tolerance=TOLERANCES[work.type_name],
             is_repacked=product.is_repacked,
         )

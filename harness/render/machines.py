@@ -10,7 +10,7 @@ from typing import Any
 
 from harness import harmless
 from harness.answers.published import ARTICLE_MODELS, CAUTIONS, FIGURE_CAUTIONS, PublishedMachine
-from harness.answers.rates import Measured, latest
+from harness.answers.rates import Measured, speaks_for
 from harness.render import page
 from harness.stats import median
 
@@ -63,7 +63,7 @@ def measured_rows(measured: Sequence[Measured], test_kind: str) -> list[Row]:
             groups.setdefault((item.machine_label, item.kind), {}).setdefault(item.model, []).append(item)
     rows = []
     for (label, kind), models in groups.items():
-        cells = {model: _cell(found) for model, items in models.items() if (found := latest(items)) is not None}
+        cells = {model: _cell(found) for model, items in models.items() if (found := speaks_for(items)) is not None}
         rows.append(Row(label, kind, False, cells))
     return rows
 

@@ -8,16 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness import harmless
+from harness.kinds import OVERHEAD_SCHEMA
 from harness.render import page
 from harness.spec import cell_key
 from harness.theory.ledger import CardFit, Fit, Forecast, Measurement, Report, Row, make_ledger
 from harness.theory.memory import COMPUTE, HOST, KV, MAPPED, OUTPUT, RECURRENT, REPACKED
 from harness.theory.resident import UNREAD, UNTOUCHED
 from harness.units import MIB, format_gb
-
-#: History of the data: of ``-o json`` and of the lines of kind ``overhead`` in journals.
-#: 1 (2026-11): first.
-SCHEMA = 1
 
 #: Of what was asked: the model has a field of its own, and n_ctx is prompt, generation and depth together.
 _SAID_ELSEWHERE = ("model", "n_gen", "n_depth")
@@ -324,7 +321,7 @@ def export_report(report: Report) -> dict[str, Any]:
     account = measured.account if measured else None
     spec = report.forecast.spec
     return {
-        "schema": SCHEMA,
+        "schema": OVERHEAD_SCHEMA,
         "kind": "overhead",
         "model": report.subject.label,
         "origin": report.subject.origin,

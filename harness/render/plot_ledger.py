@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.kinds import MemoryLine
 from harness.render.figure import PALETTE, THEMES, new_figure
 from harness.theory.ledger import Report, Row, make_ledger
 from harness.theory.memory import COMPUTE, COPIED, HOST, KV, MAPPED, OUTPUT, RECURRENT, REPACKED
@@ -40,13 +41,11 @@ def draw_ledger(
     return _draw_bars({**_make_bars(report), **(others or {})}, _title(report), theme)
 
 
-def draw_kept_ledger(values: Mapping[str, Any], *, theme: str = "light") -> Figure:
-    """Draw the ledger of a line of kind ``overhead``, as `harness.render.overhead.export_report` writes it."""
-    fields = ("cause", "device", "predicted_bytes", "measured_bytes", "resident_bytes")
-    rows = [Row(*(row[name] for name in fields)) for row in values["ledger"]]
-    synthetic = " (synthetic)" if values.get("is_synthetic") else ""
-    title = f"Where the memory goes: {values['model']}{synthetic}, context {values['n_ctx']}"
-    return _draw_bars(_compare(rows, measured=bool(values.get("steps"))), title, theme)
+def draw_kept_ledger(line: MemoryLine, *, theme: str = "light") -> Figure:
+    """Draw the ledger of a line of kind ``overhead``."""
+    synthetic = " (synthetic)" if line.is_synthetic else ""
+    title = f"Where the memory goes: {line.model}{synthetic}, context {line.n_ctx}"
+    return _draw_bars(_compare(line.ledger, measured=bool(line.steps)), title, theme)
 
 
 def _draw_bars(bars: Mapping[str, Mapping[str, int]], title: str, theme: str) -> Figure:

@@ -253,7 +253,7 @@ def depth_series(measured: Sequence[Measured]) -> dict[tuple[str, str], dict[int
     """The latest record at each depth, by (kind of test, what tells the series from the others)."""
     series: dict[tuple[str, str], dict[int, Measured]] = {}
     for key, items in _same_cells(measured, but=("n_depth",)).items():
-        by_depth = {item.record.asked.n_depth: item for item in sorted(items, key=lambda item: item.record.time_utc)}
+        by_depth = {item.record.asked.n_depth: item for item in items}
         series[key] = dict(sorted(by_depth.items()))
     return series
 

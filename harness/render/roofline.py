@@ -54,7 +54,7 @@ def hold_against(measured: Sequence[Measured], roof: Roof) -> list[UnderRoof]:
     found: dict[tuple[Any, ...], UnderRoof] = {}
     shown = ("n_threads", "n_depth", "n_gpu_layers")
     settings = [name for name in find_varied(item.record.asked for item in measured) if name not in shown]
-    for item in sorted(measured, key=lambda item: item.record.time_utc):
+    for item in measured:
         device = _find_device(item, roof)
         cost = item.cost()
         if device is None or cost is None or item.test_kind == "pp+tg":
@@ -119,11 +119,14 @@ def render_roofline(roof: Roof, under: Sequence[UnderRoof]) -> str:
     else:
         parts += [page.fill("No records of known models here yet; `harness pp-tg` makes some.")]
     parts += [
-        page.fill(f"! {test.device} {test.type_name} gives wrong results (off by {test.max_error:.2g})")
-        for test in wrong
+        page.fill(f"! {test.device} {test.type_name} gives wrong results ({_tell_error(test)})") for test in wrong
     ]
     parts += [page.fill(f"! {caution.text}") for caution in roof.warnings]
     return "\n".join(parts) + "\n"
+
+
+def _tell_error(test: RoofTest) -> str:
+    return "not numbers" if test.max_error is None else f"off by {test.max_error:.2g}"
 
 
 def _describe(roof: Roof) -> str:

@@ -14,9 +14,9 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import quote
 
 from harness.errors import HarnessError, UsageError
@@ -78,7 +78,8 @@ class HubFacts:
     """What the hub says of a file.
 
     digest is its SHA-256, or git's SHA-1 for a small file outside LFS; None where a mirror names none that can be relied on, and then
-    hint may be one. commit is None where a mirror names none, and in answers that are not about a commit.
+    hint may be one. commit is None where a mirror names none, and in answers that are not about a commit. expected is the SHA-256 that
+    the catalog has of the file, where it has one.
     """
 
     file: HubFile
@@ -86,6 +87,7 @@ class HubFacts:
     digest: str | None
     commit: str | None = None
     hint: str | None = None
+    expected: str | None = None
 
 
 def list_parts(file: HubFile) -> tuple[HubFile, ...]:
@@ -221,7 +223,7 @@ def list_files(repository: str, revision: str = "main") -> list[HubFacts]:
     found = []
     for item in answer["siblings"]:
         name, size_bytes = (item.get("rfilename"), item.get("size")) if isinstance(item, dict) else (None, None)
-        if isinstance(name, str) and isinstance(size_bytes, int) and (is_gguf(name) or is_byte_split(name)):
+        if isinstance(name, str) and _is_size(size_bytes) and (is_gguf(name) or is_byte_split(name)):
             digest = _take_digest(item.get("lfs"), "sha256", item.get("blobId"))
             found.append(HubFacts(HubFile(repository, name, revision), size_bytes, digest, commit))
     return sorted(found, key=lambda facts: facts.file.name)
@@ -242,7 +244,7 @@ def describe_files(files: Sequence[HubFile]) -> dict[str, HubFacts]:
     found = {}
     for item in answer:
         name, size_bytes = (item.get("path"), item.get("size")) if isinstance(item, dict) else (None, None)
-        if name in wanted and isinstance(size_bytes, int):  # folders have none
+        if isinstance(name, str) and name in wanted and _is_size(size_bytes):  # folders have none
             found[name] = HubFacts(wanted[name], size_bytes, _take_digest(item.get("lfs"), "oid", item.get("oid")))
     return found
 
@@ -277,6 +279,10 @@ def _take_commit(said: object, name: str) -> str | None:
             "Check HF_ENDPOINT and proxies."
         )
     return commit
+
+
+def _is_size(said: object) -> TypeGuard[int]:
+    return isinstance(said, int) and not isinstance(said, bool) and 0 <= said < 2**63
 
 
 def _take_digest(lfs: object, key: str, blob_id: object) -> str | None:
@@ -366,13 +372,19 @@ def open_remote(file: HubFile) -> RemoteSource:
 # --- downloads --------------------------------------------------------------------------------------------------------
 
 
-def download(files: Sequence[HubFile], progress: Progress, remark: Remark = lambda said: None) -> list[Path]:
+def download(
+    files: Sequence[HubFile],
+    progress: Progress,
+    remark: Remark = lambda said: None,
+    expected: Sequence[str] = (),
+) -> list[Path]:
     """Bring files into the cache, and say where they are; those that are there cost no request.
 
     Parameters
     ----------
     progress : called with (bytes there, bytes in all), of all files together
-    remark   : told of a file that nothing could be checked against
+    remark   : told of a file that nothing could be checked against, and of one that is not as expected
+    expected : the SHA-256 of each file as somebody else noted it; a publisher may have changed it since
 
     Raises
     ------
@@ -381,12 +393,18 @@ def download(files: Sequence[HubFile], progress: Progress, remark: Remark = lamb
     """
     if (cached := find_cached(files)) is not None:
         return cached
-    facts = [describe_file(file) for file in files]
+    noted = expected if len(expected) == len(files) else [None] * len(files)
+    facts = [replace(describe_file(file), expected=digest) for file, digest in zip(files, noted, strict=True)]
     total = sum(item.size_bytes for item in facts)
     _check_space(facts)
     paths, done = [], 0
     for item in facts:
         paths.append(_download_one(item, _after(done, total, progress), remark))
+        if item.expected and item.digest and len(item.digest) == 64 and item.digest != item.expected:
+            remark(
+                f"{item.file} is not the file that the catalog knows: its SHA-256 is {item.digest[:12]}… and the catalog has "
+                f"{item.expected[:12]}…; its publisher has changed it, or it is another's"
+            )
         done += item.size_bytes
         progress(done, total)
     return paths
@@ -443,7 +461,7 @@ def _fetch(facts: HubFacts, part: Path, progress: Progress, remark: Remark) -> P
     else:
         fetch_into(part, address, facts.size_bytes, progress, validator=probe(address).validator)
         digest = _hash(part)
-        if digest != facts.hint:
+        if digest not in (facts.hint, facts.expected):
             remark(f"{facts.file} was not checked, for its server names no SHA-256; it has {digest}")
     blob = _blobs(facts) / digest
     part.replace(blob)

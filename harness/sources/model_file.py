@@ -6,9 +6,11 @@ import hashlib
 import importlib.util
 import pathlib
 import re
+from typing import Any
 
 from harness.errors import HarnessError, UsageError
 from harness.sources.choice import explain_byte_split, is_byte_split
+from harness.sources.file_hashes import sha256_of
 from harness.sources.gguf_file import FileSource, read_file_header
 from harness.theory import split
 from harness.theory.gguf import MAGIC, describe_stranger
@@ -72,11 +74,16 @@ def is_synthetic(path: pathlib.Path) -> bool:
         return False
 
 
+def describe_file(path: pathlib.Path) -> dict[str, Any]:
+    """What a record says of a model's file beside what llama.cpp says of it: fields of `harness.record.Model`."""
+    return {"file_sha256": hash_file(path), "is_synthetic": is_synthetic(path)}
+
+
 def hash_file(path: pathlib.Path) -> str | None:
     """SHA-256 of a model's file in hex; None where it is too large or cannot be read.
 
     Of a split model, the SHA-256 over its parts' own, in their order, each a line in hex. A file in Hugging Face's cache or in Ollama's
-    store is named by its hash, so that one costs nothing.
+    store is named by its hash, so that one costs nothing; of any other it is kept (`file_hashes`).
     """
     try:
         digests = [_hash_one(file) for file in model_files(path)]
@@ -96,8 +103,4 @@ def _hash_one(path: pathlib.Path) -> str | None:
         return named[1]
     if path.stat().st_size > HASH_LIMIT_BYTES:
         return None
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return sha256_of(path)

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, unquote
 
 from harness.catalog import Catalog, Entry, Files, parse_catalog
 from harness.errors import UsageError
+from harness.sources.cache_folder import cache_folder
 from harness.sources.choice import explain_byte_split, is_byte_split, is_gguf
 from harness.sources.model_file import default_model, open_model
 from harness.sources.remote import hide_secrets, is_same_origin, split_url
@@ -416,7 +417,8 @@ def pull(text: str, progress: Progress, remark: Remark = lambda said: None) -> l
             return [default_model()]
         from harness.sources.hub import download
 
-        return download(list_catalog_files(entry.find_files(reference.quantization)), progress, remark)
+        files = entry.find_files(reference.quantization)
+        return download(list_catalog_files(files), progress, remark, files.sha256)
     if isinstance(reference, HubReference):
         from harness.sources.hub import download, list_parts
 
@@ -467,9 +469,7 @@ def find_hub_file(reference: HubReference, remark: Remark = lambda said: None) -
 
 def downloads_dir() -> pathlib.Path:
     """Where files from addresses are kept: ``downloads`` beside the synthetic ones."""
-    from harness.sources.synth import default_cache_dir
-
-    return default_cache_dir().parent / "downloads"
+    return cache_folder("downloads")
 
 
 def fetch_url(url: str, progress: Progress) -> list[pathlib.Path]:

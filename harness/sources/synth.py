@@ -15,7 +15,6 @@ import os
 import re
 import shutil
 import struct
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
@@ -30,6 +29,7 @@ import psutil
 
 from harness.catalog import Shape
 from harness.errors import HarnessError, UsageError
+from harness.sources.cache_folder import cache_folder
 from harness.theory.computed import list_hyperparameters
 from harness.theory.gguf import SYNTHETIC_KEY
 from harness.theory.layout import ARCHITECTURES, QUANTIZATIONS, TensorSpec, find_quantization, tensor_table
@@ -66,15 +66,7 @@ class SyntheticFile:
 
 def default_cache_dir() -> Path:
     """Return where synthetic files are kept: ``synth`` in $HARNESS_CACHE_DIR, else in the user's cache directory."""
-    if configured := os.environ.get("HARNESS_CACHE_DIR"):
-        return Path(configured).expanduser() / "synth"
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "harness" / "synth"
+    return cache_folder("synth")
 
 
 def synthetic_path(cache_dir: Path, name: str, quantization: str) -> Path:

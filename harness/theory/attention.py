@@ -18,6 +18,7 @@ from harness.errors import HarnessError
 from harness.theory.gguf import ArrayValue, Header, Tensor
 from harness.theory.kinds import ENCODERS, TEXT_DIFFUSION
 from harness.theory.settings import (
+    MAX_LAYERS,
     count_blocks,
     name_set,
     read_count,
@@ -362,10 +363,15 @@ def count_layers(header: Header) -> int:
 
     Source: src/models/nanbeige.cpp, granite-switch.cpp load_arch_hparams; llama-model.cpp load_tensors (n_layer_all).
     """
-    n_layers = count_blocks(header)
+    n_blocks = n_layers = count_blocks(header)
     if header.architecture == "nanbeige":
-        return n_layers * max(read_count(header, "num_loops") or 1, 1)
-    return n_layers + (header.architecture == "graniteswitch")
+        n_layers *= max(read_count(header, "num_loops") or 1, 1)
+    n_layers += header.architecture == "graniteswitch"
+    if n_layers > MAX_LAYERS:
+        raise HarnessError(
+            f"the {n_blocks} blocks make {n_layers} layers, and llama.cpp takes {MAX_LAYERS} at the most"
+        )
+    return n_layers
 
 
 def loaded_tensors(header: Header) -> tuple[Tensor, ...]:

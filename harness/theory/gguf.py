@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn, Protocol
 
 from harness.errors import HarnessError
-from harness.theory.tensor_types import TENSOR_TYPES, ForeignType, foreign_type, tensor_size_bytes
+from harness.theory.tensor_types import TENSOR_TYPES, ForeignType, extent, foreign_type, tensor_size_bytes
 from harness.units import MIB, format_gb
 
 MAGIC = b"GGUF"
@@ -193,8 +193,8 @@ class Tensor:
     @property
     def n_elements(self) -> int:
         count = 1
-        for extent in self.shape:
-            count *= extent
+        for size in self.shape:
+            count *= size
         return count
 
     @property
@@ -648,9 +648,9 @@ def _read_tensor(cursor: _Cursor, name: str) -> Tensor:
         cursor.fail(start, f"tensor {name!r} has {n_dims} dimensions, more than {MAX_DIMS}")
     shape = tuple(cursor.take_number(10, f"the shape of {name!r}") for _ in range(n_dims))
     n_elements = 1
-    for extent in shape:
-        n_elements *= extent
-    if n_elements >= 2**63 or any(extent >= 2**63 for extent in shape):
+    for size in shape:
+        n_elements *= size
+    if n_elements >= 2**63 or any(size >= 2**63 for size in shape):
         cursor.fail(start, f"tensor {name!r} has the shape {shape}, which no tensor can have")
     type_at = cursor.at
     type_id = cursor.take_number(4, f"the type of {name!r}")
@@ -661,7 +661,7 @@ def _read_tensor(cursor: _Cursor, name: str) -> Tensor:
             cursor.fail(type_at, f"tensor {name!r} has type {type_id}, which does not exist")
         offset = cursor.take_number(10, f"the offset of {name!r}")
         return Tensor(name, shape, type_id, foreign.name, offset, 0)
-    row = shape[0] if shape else 1
+    row = extent(shape, 0)
     if row % kind.block_elements:
         cursor.fail(start, f"tensor {name!r} has rows of {row}, not a multiple of {kind.name}'s {kind.block_elements}")
     offset = cursor.take_number(10, f"the offset of {name!r}")

@@ -15,7 +15,7 @@ from harness.errors import UsageError
 from harness.spec import RunSpec
 from harness.theory.gguf import Header
 from harness.theory.settings import name_set
-from harness.theory.tensor_types import ForeignType, Origin
+from harness.theory.tensor_types import ForeignType, Origin, extent
 
 #: Every architecture that llama.cpp 0c1e570 loads. Source: src/llama-arch.cpp LLM_ARCH_NAMES.
 KNOWN_ARCHITECTURES = name_set(
@@ -52,6 +52,14 @@ _SOUND = name_set("wavtokenizer-dec pockettts")
 _IMAGE = name_set("flux sd1 sdxl sd3 aura hidream cosmos ltxv hyvid wan lumina2 qwen_image pig")
 #: How tensors of image models begin that name no architecture, as stable-diffusion.cpp writes them.
 _IMAGE_TENSORS = ("model.diffusion_model.", "first_stage_model.", "double_blocks.", "cond_stage_model.")
+
+#: How tensors of eyes and ears begin. llama.cpp keeps them in a file of their own and refuses a language model that has them too
+#: ("wrong number of tensors"); Ollama's conversions of gemma3, gemma4, mistral-small3.1 and others have all in one.
+_SENSES = ("v.", "mm.", "a.")
+_WHOLE = (
+    "has its vision or sound part inside, as Ollama's own conversions do; llama.cpp wants that in a file of its own (mmproj): "
+    "pull the same model from Hugging Face instead"
+)
 
 #: enum llama_pooling_type of llama.h: mean, cls, last, rank; 0 is none.
 _POOLING = range(1, 5)
@@ -156,7 +164,8 @@ class FileKind:
         if self.kind in _ANSWERS and not self.has_weights:
             word = "" if self.kind is Kind.VOCABULARY else f" of {self.kind.value}{shown}"
             return f"{label} is {Kind.VOCABULARY.value}{word}: {_ADVICE[Kind.VOCABULARY]}"
-        return f"{label} is {self.kind.value}{shown}: {_ADVICE[self.kind]}"
+        advice = f": {_ADVICE[self.kind]}" if self.kind in _ADVICE else ""
+        return f"{label} is {self.kind.value}{shown}{advice}"
 
 
 #: By general.type. Source: gguf-py's GGUFType; "model" says nothing more.
@@ -183,6 +192,8 @@ def find_kind(header: Header) -> FileKind:
     found = FileKind(kind, architecture, reads_at_once, steps, _count_positions(header), has_weights)
     if foreign is not None and kind in _ANSWERS:
         return replace(found, kind=Kind.FOREIGN, foreign=foreign, trouble=_describe_foreign(header, foreign))
+    if kind in _ANSWERS and any(tensor.name.startswith(_SENSES) for tensor in header.tensors):
+        return replace(found, kind=Kind.FOREIGN, trouble=_WHOLE)
     return found
 
 
@@ -224,8 +235,8 @@ def _count_positions(header: Header) -> int | None:
     Source: src/models/bert.cpp, gpt2.cpp, starcoder.cpp (LLM_TENSOR_POS_EMBD), mpt.cpp (the same, where the file has one).
     """
     table = next((tensor for tensor in header.tensors if tensor.name == "position_embd.weight"), None)
-    if table is not None and len(table.shape) > 1:
-        return table.shape[1]
+    if table is not None:
+        return extent(table.shape, 1)
     return (_number(header.hparam("context_length")) or None) if header.architecture in _LEARNED_POSITIONS else None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.codec import Signed
 from harness.spec import RunSpec
 from harness.theory.memory import BUFFER_CAUSES, COMPUTE, HOST, MAPPED, LayerPrice, Line
 from harness.theory.ollama import MINIMUM_BYTES
@@ -36,9 +37,9 @@ class Row:
 
     cause: str
     device: str
-    predicted_bytes: int | None = None
-    measured_bytes: int | None = None
-    resident_bytes: int | None = None
+    predicted_bytes: Signed | None = None
+    measured_bytes: Signed | None = None
+    resident_bytes: Signed | None = None
 
     @property
     def error(self) -> float | None:

@@ -19,7 +19,7 @@ from harness.errors import HarnessError, UsageError
 from harness.theory.gguf import ArrayValue, Header
 from harness.theory.layout import tensor_table
 from harness.theory.settings import read_count
-from harness.theory.tensor_types import TENSOR_TYPES, tensor_type
+from harness.theory.tensor_types import TENSOR_TYPES, extent, tensor_type
 from harness.units import MIB
 
 VERSIONS = "v0.3.12 to v0.3.14"
@@ -112,7 +112,7 @@ def read_figures(header: Header) -> Figures:
         return 0 if isinstance(value, ArrayValue) else read_count(header, key) or 0
 
     tokens = header.metadata.get("tokenizer.ggml.tokens")
-    rows = next((tensor.shape[-1] for tensor in header.tensors if tensor.name == "token_embd.weight"), 0)
+    rows = next((extent(tensor.shape, 1) for tensor in header.tensors if tensor.name == "token_embd.weight"), 0)
     return _collect(
         header.architecture,
         header.tensors,
@@ -183,8 +183,8 @@ def _collect(
         block_bytes=_block_sizes(sizes, n_layers),
         output_bytes=sizes.get("output_norm", 0) + sizes.get("output", sizes.get("token_embd", 0)),
         gate_experts_bytes=None if gate is None else size_tensor(gate),
-        gate_expert_rows=None if gate0 is None else gate0.shape[1],
-        qkv_bias_elements=None if bias is None else bias.shape[0],
+        gate_expert_rows=None if gate0 is None else extent(gate0.shape, 1),
+        qkv_bias_elements=None if bias is None else extent(bias.shape, 0),
         is_embedder=is_embedder,
         unsized_types=tuple(sorted({t.type_name for t in named.values() if not _is_sized(t)})),
     )

@@ -15,11 +15,13 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from harness.catalog import Shape
+from harness.errors import HarnessError
 from harness.theory.attention import CacheCost, CacheRows, Context, count_layers, describe_attention, loaded_tensors
 from harness.theory.computed import compute_header
 from harness.theory.gguf import Header, Tensor
 from harness.theory.layout import find_quantization
 from harness.theory.settings import MAX_LAYERS, read_count, read_per_layer
+from harness.theory.tensor_types import extent
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,10 @@ class Cost:
     it visits), block_bytes one layer's part of that, output_bytes the output matrix's. n_multiplied counts the weights in matrix
     products. cache is None where what the layers keep is not known, and cache_unknown then says why; skipped are blocks of the file
     that llama.cpp does not load. is_estimate marks a cost that was guessed from a size alone.
+
+    Raises
+    ------
+    HarnessError : a token reads nothing or is multiplied with nothing, so that there is no speed.
     """
 
     name: str
@@ -51,6 +57,13 @@ class Cost:
     n_ctx_train: int | None = None
     skipped: tuple[int, ...] = ()
     is_estimate: bool = False
+
+    def __post_init__(self) -> None:
+        if self.read_bytes < 1 or self.n_multiplied < 1:
+            raise HarnessError(
+                f"{self.name or 'the model'} has no matrices that a token is multiplied with, so no speed follows from it; "
+                "name a file that holds a whole model"
+            )
 
     @property
     def kv_bytes_per_token(self) -> int | None:
@@ -123,7 +136,7 @@ def cost_of_header(header: Header, quantization: str, name: str, type_k: str = "
             sum(read.share * read.tensor.n_elements for read in reads.values() if _multiplies(read.tensor.name))
         ),
         n_embd=read_count(header, "embedding_length") or 0,
-        n_vocab=embedding.shape[1] if embedding and len(embedding.shape) > 1 else 0,
+        n_vocab=extent(embedding.shape, 1) if embedding else 0,
         cache=cache,
         cache_unknown=None if cache else unknown,
         n_ctx_train=read_count(header, "context_length"),

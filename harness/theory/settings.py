@@ -38,13 +38,15 @@ def read_per_layer(header: Header, key: str, n_layers: int) -> list[int] | None:
 
     Raises
     ------
-    HarnessError : an item is not a count, or the array is not n_layers long.
+    HarnessError : an item is not a count, the array is not n_layers long, or those are more than llama.cpp takes.
 
     Source: src/llama-model-loader.cpp get_key_or_arr.
     """
     value = header.hparam(key)
     if value is None:
         return None
+    if n_layers > MAX_LAYERS:
+        raise _too_many(header, n_layers)
     if not isinstance(value, ArrayValue):
         return [_as_count(header, key, value)] * n_layers
     if value.length != n_layers:
@@ -75,8 +77,12 @@ def count_blocks(header: Header) -> int:
     """
     n_blocks = read_count(header, "block_count")
     if n_blocks is None or not 0 < n_blocks <= MAX_LAYERS:
-        raise HarnessError(f"{header.architecture}.block_count is {n_blocks}, outside llama.cpp's 1 to {MAX_LAYERS}")
+        raise _too_many(header, n_blocks)
     return n_blocks
+
+
+def _too_many(header: Header, n_blocks: int | None) -> HarnessError:
+    return HarnessError(f"{header.architecture}.block_count is {n_blocks}, outside llama.cpp's 1 to {MAX_LAYERS}")
 
 
 def tell_untrained(n_ctx_train: int | None, contexts: Iterable[int]) -> str | None:

@@ -141,6 +141,11 @@ def tensor_type(name: str) -> TensorType:
         raise HarnessError(f"{name!r} is not a tensor type of llama.cpp; it knows {', '.join(_BY_NAME)}") from None
 
 
+def extent(shape: Sequence[int], axis: int) -> int:
+    """How far a tensor reaches along an axis: 1 beyond its last, as ggml has it (a file may state fewer dimensions than are meant)."""
+    return shape[axis] if axis < len(shape) else 1
+
+
 def tensor_size_bytes(shape: Sequence[int], type_id: int) -> int:
     """Count the bytes of one contiguous tensor.
 
@@ -157,13 +162,13 @@ def tensor_size_bytes(shape: Sequence[int], type_id: int) -> int:
     kind = TENSOR_TYPES.get(type_id)
     if kind is None:
         raise HarnessError(f"tensor type {type_id} is not one that llama.cpp reads; requantize the model")
-    row = shape[0] if shape else 1
+    row = extent(shape, 0)
     if row % kind.block_elements:
         raise HarnessError(
             f"a row of {row} elements is not a whole number of {kind.name} blocks of {kind.block_elements}; "
             "choose another type for this tensor"
         )
     size_bytes = row // kind.block_elements * kind.block_bytes
-    for extent in shape[1:]:
-        size_bytes *= extent
+    for rows in shape[1:]:
+        size_bytes *= rows
     return size_bytes

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from harness.render.report.material import Line, Material, read_line
+from harness.render.report.material import Material, read_material
 from harness.render.report.page import render_page
 from harness.render.report.parts import Section
 from harness.render.report.sections import SECTIONS
 
-__all__ = ["Line", "Material", "read_line", "render_report"]
+__all__ = ["Material", "read_material", "render_report"]
 
 
 def render_report(material: Material) -> str:

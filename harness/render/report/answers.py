@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.answers.published import CAUTIONS
+from harness.record import machine_key
 from harness.render.machines import Row, list_models, measured_rows, published_rows, sort_rows
 from harness.render.plots import draw_machines
 from harness.render.report.material import Material
 from harness.render.report.parts import Cell, Chart, Footnotes, Part, Prose, Table
 from harness.render.roofline import TOO_MUCH, UnderRoof, draw_roofline, hold_against
 from harness.roof import ARITHMETIC, READING, Roof, RoofTest
-from harness.roof import from_json as roof_from_json
 from harness.theory.predict import LEVEL, Estimate
 from harness.units import format_gb, format_rate
 
@@ -20,12 +20,7 @@ _ABOVE = "above the roof: the roof was measured too low (a busy machine?), or th
 
 def show_roofline(material: Material) -> Sequence[Part]:
     """What each machine reads and calculates at best, and the records under it; the latest measurement of each machine."""
-    latest: dict[str, Roof] = {}
-    for line in material.of("roofline"):
-        roof = roof_from_json(line.values)
-        name = material.machine_name(line.machine)
-        if name not in latest or roof.time_utc >= latest[name].time_utc:
-            latest[name] = roof
+    latest = {machine_key(roof.machine): roof for roof in material.contents(Roof)}
     if not latest:
         return []
     parts: list[Part] = [

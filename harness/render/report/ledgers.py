@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
+from harness.kinds import MemoryLine, TimeLine, TimeRecord
 from harness.record import machine_key
 from harness.render.plot_ledger import draw_kept_ledger
 from harness.render.plot_time import draw_token_time
-from harness.render.report.material import Line, Material
+from harness.render.report.material import Material
 from harness.render.report.parts import Cell, Chart, Facts, Part, Prose, Table
 from harness.render.time_ledger import PART_NAMES, STEP_NAMES
-from harness.spec import RunSpec, cell_key
-from harness.theory.time_ledger import DISPATCH, PARTS, DepthLedger, Gap, TimeLedger, WholeToken, build_ledger
+from harness.spec import cell_key
+from harness.theory.time_ledger import DISPATCH, PARTS, DepthLedger, Gap, TimeLedger, WholeToken
 from harness.units import format_duration, format_rate
+
+Content = TypeVar("Content")
 
 #: What an overhead record asked for by name, and how the page calls it; told only where it is not the usual.
 _ASKED = (
@@ -29,63 +31,56 @@ _ASKED = (
 
 def show_memory(material: Material) -> Sequence[Part]:
     """Memory ledgers: each line of each one, and what the process took in all; of the same question the latest answer."""
-    lines, n_older = _latest(material, "overhead")
+    lines, n_older = _latest(material.contents(MemoryLine), _memory_question)
     parts: list[Part] = []
     for line in lines:
-        parts += _show_one_memory(material, line.values)
+        parts += _show_one_memory(material, line)
     means = "What a model takes, cause by cause: predicted from its header, allocated by llama.cpp, and how much of it was in memory."
     return [Prose([means, *_tell_older(n_older)]), *parts] if parts else []
 
 
-def _show_one_memory(material: Material, values: Mapping[str, Any]) -> list[Part]:
-    facts = [*_where(material, values), ("context", f"{values['n_ctx']} tokens"), *_asked(values)]
-    if values.get("failure"):
-        facts.append(("failed", str(values["failure"])))
-    names = ("predicted", "measured", "resident")
+def _show_one_memory(material: Material, line: MemoryLine) -> list[Part]:
+    facts = [*_where(material, line), ("context", f"{line.n_ctx} tokens"), *_asked(line)]
+    if line.failure:
+        facts.append(("failed", line.failure))
+    names = ("predicted_bytes", "measured_bytes", "resident_bytes")
     rows: list[list[Cell | str]] = [
-        [str(row["cause"]), str(row["device"]), *(_bytes_cell(row[f"{name}_bytes"]) for name in names)]
-        for row in values["ledger"]
+        [row.cause, row.device, *(_bytes_cell(getattr(row, name)) for name in names)] for row in line.ledger
     ]
-    totals = values.get("totals") or {}
     remarks = []
-    if steps := values.get("steps"):
-        before = steps[0]["rss_bytes"]  # the ledger is about what came after
+    if line.steps:
+        before = line.steps[0].rss_bytes  # the ledger is about what came after
         rows.append(["Python, before all that", "CPU", *(_bytes_cell(before) for _ in names)])
         remarks = ["In all, allocated: once every page was touched; what is not in memory yet is not taken off."]
-    rows.append(["in all", "host", *(_bytes_cell(totals.get(f"{name}_bytes")) for name in names)])
+    rows.append(["in all", "host", *(_bytes_cell(getattr(line.totals, name)) for name in names)])
     chart = Chart(
-        lambda theme: draw_kept_ledger(values, theme=theme),
-        f"Memory of {values['model']}; the table below has its figures",
+        lambda theme: draw_kept_ledger(line, theme=theme),
+        f"Memory of {material.model_name(line)}; the table below has its figures",
     )
     table = Table(
         ("what", "where", "predicted", "allocated", "resident"),
         rows,
-        remarks=[*remarks, *(str(text) for text in values.get("warnings", ()))],
+        remarks=[*remarks, *line.warnings],
     )
-    drawn = any(row[f"{name}_bytes"] for row in values["ledger"] for name in names)
-    return [Facts(facts, _title(values["model"], values.get("is_synthetic"))), *([chart] if drawn else []), table]
+    drawn = any(getattr(row, name) for row in line.ledger for name in names)
+    return [Facts(facts, material.model_name(line)), *([chart] if drawn else []), table]
 
 
-def _where(material: Material, values: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _where(material: Material, line: MemoryLine | TimeLine) -> list[tuple[str, str]]:
     """The machine, where the page has several, and when."""
-    from harness.record import Machine, read
-
-    machine = read(Machine, values["machine"])
-    named = [("machine", material.machine_name(machine))] if len(material.machines) > 1 else []
-    return [*named, *([("when", _minute(values["time_utc"]))] if values.get("time_utc") else [])]
+    named = [("machine", material.machine_name(line.machine))] if len(material.machines) > 1 else []
+    return [*named, *([("when", _minute(line.time_utc))] if line.time_utc else [])]
 
 
-def _asked(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    asked = values.get("asked") or {}
-    placed = values.get("layers_by_device")
-    layers = asked.get("n_gpu_layers")
-    if placed:
-        facts = [("layers", " + ".join(f"{count} on {device}" for device, count in placed.items()))]
+def _asked(line: MemoryLine) -> list[tuple[str, str]]:
+    layers = line.asked.n_gpu_layers
+    if line.layers_by_device:
+        facts = [("layers", " + ".join(f"{count} on {device}" for device, count in line.layers_by_device.items()))]
     else:
-        facts = [("layers on the GPU", "all that fit" if layers is None or layers < 0 else str(layers))]
-    if (flash := values.get("flash_attn")) is not None:
-        facts.append(("flash attention", "on" if flash else "off"))
-    told = [(title, asked[name]) for name, title, usual in _ASKED if name in asked and asked[name] != usual]
+        facts = [("layers on the GPU", "all that fit" if layers < 0 else str(layers))]
+    if line.flash_attn is not None:
+        facts.append(("flash attention", "on" if line.flash_attn else "off"))
+    told = [(title, value) for name, title, usual in _ASKED if (value := getattr(line.asked, name)) != usual]
     return facts + [(title, {True: "on", False: "off"}.get(value, str(value))) for title, value in told]
 
 
@@ -98,11 +93,10 @@ def _bytes_cell(size: int | None) -> Cell | str:
 
 def show_token_time(material: Material) -> Sequence[Part]:
     """Time ledgers: a token by its parts and operations, what the cache and an application add, and loading."""
-    lines, n_older = _latest(material, "time-ledger")
+    found, n_older = _latest(material.contents(TimeRecord), _time_question)
     parts: list[Part] = []
-    for line in lines:
-        ledger = build_ledger(line.values, roof_bytes_per_s=line.values.get("roof_bytes_per_s"))
-        parts += [_time_facts(material, line.values, ledger), *_show_one_time(line.values, ledger)]
+    for one in found:
+        parts += [_time_facts(material, one), *_show_one_time(one, material.model_name(one))]
     means = (
         "Where the time of a generated token goes: measured part by part, and inside the decode node by node, brought down to the "
         "token that nobody watched. Figures are medians."
@@ -110,12 +104,12 @@ def show_token_time(material: Material) -> Sequence[Part]:
     return [Prose([means, *_tell_older(n_older)]), *parts] if parts else []
 
 
-def _show_one_time(values: Mapping[str, Any], ledger: TimeLedger) -> list[Part]:
+def _show_one_time(found: TimeRecord, name: str) -> list[Part]:
+    line, ledger = found.line, found.ledger
     drawn = [depth for depth in ledger.depths if depth.operations]
     parts: list[Part] = []
     if drawn:
-        label = _title(_model_name(values), values["model"].get("is_synthetic"))
-        draw = functools.partial(_draw_time, ledger, label)
+        draw = functools.partial(_draw_time, ledger, name)
         parts.append(Chart(draw, "A generated token's time by operation and depth; the tables below have the figures"))
     if ledger.depths:
         parts += _show_whole(ledger)
@@ -127,27 +121,27 @@ def _show_one_time(values: Mapping[str, Any], ledger: TimeLedger) -> list[Part]:
         parts.append(_show_loads(ledger))
     if ledger.gap:
         parts.append(_show_gap(ledger.gap))
-    remarks = [*values.get("remarks", ()), *(caution["text"] for caution in values.get("cautions", ()))]
-    return [*parts, Prose([f"Note: {str(text).rstrip('.')}." for text in remarks])] if remarks else parts
+    remarks = [*line.remarks, *(caution.text for caution in line.cautions)]
+    return [*parts, Prose([f"Note: {text.rstrip('.')}." for text in remarks])] if remarks else parts
 
 
 def _draw_time(ledger: TimeLedger, label: str, theme: str) -> Any:
     return draw_token_time(ledger, label, theme=theme)
 
 
-def _time_facts(material: Material, values: Mapping[str, Any], ledger: TimeLedger) -> Facts:
-    spec, resolved = values["asked"]["spec"], values.get("resolved") or {}
-    facts = [*_where(material, values), ("threads", str(spec["n_threads"])), ("cache", ledger.cache_type)]
-    if resolved.get("flash_attn") is not None:
-        facts.append(("flash attention", "on" if resolved["flash_attn"] else "off"))
-    if resolved.get("layers_by_device"):
-        layers = resolved["layers_by_device"].items()
+def _time_facts(material: Material, found: TimeRecord) -> Facts:
+    line, ledger = found.line, found.ledger
+    facts = [*_where(material, line), ("threads", str(line.asked.spec.n_threads)), ("cache", ledger.cache_type)]
+    if line.resolved is not None and line.resolved.flash_attn is not None:
+        facts.append(("flash attention", "on" if line.resolved.flash_attn else "off"))
+    if line.resolved is not None and line.resolved.layers_by_device:
+        layers = line.resolved.layers_by_device.items()
         facts.append(("layers", " + ".join(f"{count} on {device}" for device, count in layers)))
     if ledger.roof_bytes_per_s:
         facts.append(("roof", f"{ledger.roof_bytes_per_s / 1e9:.1f} GB/s"))
-    if values.get("failure"):
-        facts.append(("failed", str(values["failure"])))
-    return Facts(facts, _title(_model_name(values), values["model"].get("is_synthetic")))
+    if line.failure:
+        facts.append(("failed", line.failure))
+    return Facts(facts, material.model_name(found))
 
 
 def _show_whole(ledger: TimeLedger) -> list[Part]:
@@ -268,23 +262,22 @@ def _ns(duration_ns: float | None) -> Cell | str:
 # --- both -------------------------------------------------------------------------------------------------------------
 
 
-def _latest(material: Material, kind: str) -> tuple[list[Line], int]:
-    """Of each machine, model and question the latest line, in the order of the files, and how many older ones there are."""
-    lines = material.of(kind)
-    found = {_question(line): line for line in sorted(lines, key=lambda line: str(line.values.get("time_utc") or ""))}
-    kept = {id(line) for line in found.values()}
-    return [line for line in lines if id(line) in kept], len(lines) - len(kept)
+def _latest(found: Sequence[Content], question: Callable[[Content], Any]) -> tuple[list[Content], int]:
+    """Of the same question the latest answer, in the order of the files, and how many older ones there are."""
+    latest = {question(one): one for one in found}
+    kept = {id(one) for one in latest.values()}
+    return [one for one in found if id(one) in kept], len(found) - len(kept)
 
 
-def _question(line: Line) -> tuple[Any, ...]:
-    """What a ledger was about: two of the same are one, made again. A ledger of time says what it asked beside its cell."""
-    model = line.values["model"]
-    name = model if isinstance(model, str) else model.get("file_sha256") or model.get("file_name")
-    asked = dict(line.values.get("asked") or {})
-    spec = RunSpec.from_dict({"model": "", "n_prompt": 1, **asked.pop("spec", asked)})
-    rest = {key: value for key, value in asked.items() if key not in RunSpec.__dataclass_fields__}
-    context = line.values.get("n_ctx")
-    return (machine_key(line.machine), name, context, cell_key(spec, but=("model",)), json.dumps(rest, sort_keys=True))
+def _memory_question(line: MemoryLine) -> tuple[Any, ...]:
+    """What a ledger was about: two of the same are one, made again."""
+    return (machine_key(line.machine), line.model, line.n_ctx, cell_key(line.asked, but=("model",)))
+
+
+def _time_question(found: TimeRecord) -> tuple[Any, ...]:
+    """As `_memory_question`; a ledger of time says what it asked beside its cell."""
+    model = found.line.model.file_sha256 or found.line.model.file_name
+    return (machine_key(found.line.machine), model, cell_key(found.line.asked.spec, but=("model",)), found.plan)
 
 
 def _tell_older(count: int) -> list[str]:
@@ -293,14 +286,6 @@ def _tell_older(count: int) -> list[str]:
     return [
         f"The latest of each is shown; {count} older {'one of the same is' if count == 1 else 'ones of the same are'} left out."
     ]
-
-
-def _model_name(values: Mapping[str, Any]) -> str:
-    return str(values["model"]["file_name"])
-
-
-def _title(name: str, is_synthetic: Any) -> str:
-    return f"{name} (synthetic)" if is_synthetic else name
 
 
 def _minute(time_utc: str) -> str:

@@ -5,9 +5,10 @@ A new kind of record is one function here and one line in `SECTIONS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from harness.kinds import ComparisonLine, ParityLine, TimeRecord, Turn
 from harness.record import Machine, Record, machine_key, record_key
 from harness.render.figure import PALETTE, new_figure
 from harness.render.report.answers import show_predictions, show_published, show_roofline
@@ -16,10 +17,11 @@ from harness.render.report.material import Material
 from harness.render.report.parts import Cell, Chart, Facts, Footnotes, Part, Points, Prose, Table
 from harness.render.report.picture import plain
 from harness.render.table import spell_settings
+from harness.roof import Roof
 from harness.spec import find_varied
-from harness.stats import Summary, median, median_interval, summarize
+from harness.stats import Digest, Summary, median, median_interval, speaking
 from harness.text_run import TextRun, rate
-from harness.units import format_duration, format_gb, format_mib, format_params, format_rate
+from harness.units import format_duration, format_gb, format_mib, format_rate
 
 #: More bars than this in one picture cannot be read; the table has all of them.
 MAX_BARS = 24
@@ -33,7 +35,7 @@ def tell_summary(material: Material) -> Sequence[Part]:
     records = material.records
     sentences = [_count_things(material)]
     sentences += [text for kind in ("pp", "tg") if (text := _tell_best(material, kind))]
-    distrusted = sum(any(caution.distrust for caution in summarize(record).cautions) for record in records)
+    distrusted = sum(cell.summary.is_distrusted for cell in material.cells)
     if distrusted:
         are = "figure is" if distrusted == 1 else "figures are"
         sentences.append(f"{distrusted} {are} not to be trusted: the machine was busy, as the footnotes say.")
@@ -48,9 +50,8 @@ def tell_summary(material: Material) -> Sequence[Part]:
 
 
 def _count_things(material: Material) -> str:
-    names = {_file_name(record) for record in material.records} | {
-        run.model.file_name for run in material.texts if run.model
-    }
+    names = {material.model_name(record) for record in material.records}
+    names |= {material.model_name(run) for run in material.texts if run.model}
     things = {"measured cell": len(material.records), "written text": len(material.texts)}
     counted = " and ".join(_number(count, noun) for noun, count in things.items() if count)
     where = _number(len(material.machines), "machine")
@@ -61,18 +62,19 @@ def _count_things(material: Material) -> str:
 
 def _tell_best(material: Material, kind: str) -> str | None:
     """The quickest record of pure prompt processing or generation, with its interval and what it was."""
-    wanted = [record for record in material.records if record.asked.kind == kind and not record.failure]
+    wanted = [cell for cell in material.cells if cell.record.asked.kind == kind and not cell.record.failure]
     if not wanted:
         return None
-    best = max(wanted, key=lambda record: summarize(record).rate_tok_per_s)
-    summary = summarize(best)
+    # What is not to be trusted is told only where there is nothing else.
+    quickest = max(wanted, key=lambda cell: (not cell.summary.is_distrusted, cell.summary.rate_tok_per_s))
+    best, summary = quickest.record, quickest.summary
     what = "Prompts went in at up to" if kind == "pp" else "Text came out at up to"
     interval = _interval(summary)
     between = f" (95 % interval {interval})" if interval != "—" else " (too few repetitions for an interval)"
     where = f" on {material.machine_name(best.machine)}" if len(material.machines) > 1 else ""
-    doubt = "; not to be trusted" if any(caution.distrust for caution in summary.cautions) else ""
+    doubt = "; not to be trusted" if summary.is_distrusted else ""
     return (
-        f"{what} {format_rate(summary.rate_tok_per_s)} tokens/s{between}: {best.asked.test}, {_model_name(best)}, "
+        f"{what} {format_rate(summary.rate_tok_per_s)} tokens/s{between}: {best.asked.test}, {material.model_name(best)}, "
         f"{best.asked.n_threads} threads{_tell_devices(best)}{where}{doubt}."
     )
 
@@ -127,22 +129,21 @@ def _machine_pairs(material: Material, machine: Machine) -> list[tuple[str, str]
 
 def show_speeds(material: Material) -> Sequence[Part]:
     """Every measured cell but those of sweeps, which have a section of their own, with its interval."""
-    records = [record for record in material.records if record.command != "sweep"]
-    if not records:
+    cells = [cell for cell in material.cells if cell.record.command != "sweep"]
+    if not cells:
         return []
     footnotes = Footnotes()
     several = len(material.machines) > 1
-    settings = _find_settings(records, "n_threads", "n_gpu_layers", "n_depth")
-    rows = [_speed_row(material, record, footnotes, several, settings) for record in records]
+    settings = _find_settings([cell.record for cell in cells], "n_threads", "n_gpu_layers", "n_depth")
+    rows = [_speed_row(material, cell, footnotes, several, settings) for cell in cells]
     headers = ["model", "size", "test", "threads", "layers", "t/s", "95 % interval", "reps", "when"]
     if settings:
         headers.insert(5, "settings")
     table = Table(["machine", *headers] if several else headers, rows, footnotes.texts())
     charts: list[Part] = []
     for kind, title in (("pp", "Prompt processing"), ("tg", "Text generation")):
-        pure = [record for record in records if record.asked.kind == kind]
-        # Of what was measured again, the latest bar: the table has them all.
-        chosen = list({record_key(record): record for record in pure}.values())
+        pure = [cell for cell in cells if cell.record.asked.kind == kind]
+        chosen = _speaking(pure)
         if chosen:
             charts.append(_speed_chart(material, chosen[-MAX_BARS:], title))
     return [*charts, table]
@@ -153,13 +154,21 @@ def _find_settings(records: Sequence[Record], *shown: str) -> list[str]:
     return [name for name in find_varied(record.asked for record in records) if name not in shown]
 
 
+def _speaking(cells: Sequence[Digest]) -> list[Digest]:
+    """One of each cell that was measured again, for a picture: the table has them all."""
+    same: dict[Any, list[Digest]] = {}
+    for cell in cells:
+        same.setdefault(record_key(cell.record), []).append(cell)
+    return [best for group in same.values() if (best := speaking(group)) is not None]
+
+
 def _speed_row(
-    material: Material, record: Record, footnotes: Footnotes, several: bool, settings: Sequence[str]
+    material: Material, cell: Digest, footnotes: Footnotes, several: bool, settings: Sequence[str]
 ) -> list[Cell | str]:
-    summary = summarize(record)
+    record, summary = cell.record, cell.summary
     size = record.model.size_bytes if record.model else None
     row: list[Cell | str] = [
-        _model_name(record),
+        material.model_name(record),
         Cell(format_mib(size), size) if size else "—",
         record.asked.test,
         Cell(str(record.asked.n_threads), record.asked.n_threads),
@@ -170,7 +179,7 @@ def _speed_row(
         ),
         _interval(summary),
         Cell(str(summary.n_samples), summary.n_samples),
-        record.time_utc[:16].replace("T", " "),
+        _minute(record.time_utc),
     ]
     if settings:
         row.insert(5, spell_settings(record.asked, settings))
@@ -184,12 +193,12 @@ def _layers(record: Record) -> str:
     return "all" if record.asked.n_gpu_layers < 0 else str(record.asked.n_gpu_layers)
 
 
-def _speed_chart(material: Material, records: Sequence[Record], title: str) -> Chart:
-    labels = [_bar_label(material, record, records) for record in records]
-    summaries = [summarize(record) for record in records]
+def _speed_chart(material: Material, cells: Sequence[Digest], title: str) -> Chart:
+    labels = _bar_labels(material, [cell.record for cell in cells])
+    summaries = [cell.summary for cell in cells]
 
     def draw(theme: str) -> Any:
-        figure, axis = new_figure(8.0, 0.75 + 0.3 * len(records), theme=theme)
+        figure, axis = new_figure(8.0, 0.75 + 0.3 * len(cells), theme=theme)
         for at, summary in enumerate(summaries):
             axis.barh(at, summary.rate_tok_per_s, height=0.62, color=PALETTE[0])
             if summary.rate_low is not None and summary.rate_high is not None:
@@ -215,18 +224,20 @@ def _speed_chart(material: Material, records: Sequence[Record], title: str) -> C
     return Chart(draw, f"{title}: {told}", f"{title}, tokens/s.{how}")
 
 
-def _bar_label(material: Material, record: Record, others: Sequence[Record]) -> str:
-    """What tells this bar from the others: model, test, and what else differs."""
-    parts = [_shorten(_model_name(record), 34), record.asked.test]
-    if len({other.asked.n_threads for other in others}) > 1:
-        parts.append(f"{record.asked.n_threads} threads")
-    if len({_layers(other) for other in others}) > 1:
-        parts.append(_layers(record))
-    if settings := _find_settings(others, "n_threads", "n_gpu_layers", "n_depth"):
-        parts.append(spell_settings(record.asked, settings))
-    if len(material.machines) > 1:
-        parts.append(_shorten(material.machine_name(record.machine), 24))
-    return " · ".join(parts)
+def _bar_labels(material: Material, records: Sequence[Record]) -> list[str]:
+    """What tells each bar from the others: model, test, and what else differs."""
+    settings = _find_settings(records, "n_threads", "n_gpu_layers", "n_depth")
+    threads_differ = len({record.asked.n_threads for record in records}) > 1
+    layers_differ = len({_layers(record) for record in records}) > 1
+    labels = []
+    for record in records:
+        parts = [_shorten(material.model_name(record), 34), record.asked.test]
+        parts += [f"{record.asked.n_threads} threads"] * threads_differ
+        parts += [_layers(record)] * layers_differ
+        parts += [spell_settings(record.asked, settings)] * bool(settings)
+        parts += [_shorten(material.machine_name(record.machine), 24)] * (len(material.machines) > 1)
+        labels.append(" · ".join(parts))
+    return labels
 
 
 # --- layers on the GPU ------------------------------------------------------------------------------------------------
@@ -234,29 +245,30 @@ def _bar_label(material: Material, record: Record, others: Sequence[Record]) -> 
 
 def show_layers(material: Material) -> Sequence[Part]:
     """Every placement that a sweep measured, and what else differs in nothing but the layers on the GPU; as one line each."""
-    groups: dict[tuple[Any, ...], dict[int, Record]] = {}
-    for record in material.records:
-        key = record_key(record, but=("n_gpu_layers",))
-        groups.setdefault(key, {})[record.asked.n_gpu_layers] = record
+    groups: dict[tuple[Any, ...], dict[int, list[Digest]]] = {}
+    for cell in material.cells:
+        asked, key = cell.record.asked, record_key(cell.record, but=("n_gpu_layers",))
+        groups.setdefault(key, {}).setdefault(asked.n_gpu_layers, []).append(cell)
     curves = [
-        [cells[count] for count in sorted(cells)]
-        for cells in groups.values()
-        if len(cells) > 1 or any(record.command == "sweep" for record in cells.values())
+        [best for count in sorted(counts) if (best := speaking(counts[count])) is not None]
+        for counts in groups.values()
+        if len(counts) > 1 or any(cell.record.command == "sweep" for cells in counts.values() for cell in cells)
     ]
     if not curves:
         return []
-    settings = _find_settings([record for curve in curves for record in curve], "n_gpu_layers", "n_depth")
+    settings = _find_settings([cell.record for curve in curves for cell in curve], "n_gpu_layers", "n_depth")
     several = len(material.machines) > 1
-    rows = [_layer_row(material, record, settings, several) for curve in curves for record in curve]
+    rows = [_layer_row(material, cell, settings, several) for curve in curves for cell in curve]
     headers = ["model", "test", "-ngl", *["settings"] * bool(settings), "t/s", "95 % interval", "what ran"]
-    return [*_layer_charts(curves, settings), Table(["machine", *headers] if several else headers, rows)]
+    charts = _layer_charts(material, curves, settings)
+    return [*charts, Table(["machine", *headers] if several else headers, rows)]
 
 
-def _layer_row(material: Material, record: Record, settings: Sequence[str], several: bool) -> list[Cell | str]:
-    summary, layers = summarize(record), record.asked.n_gpu_layers
+def _layer_row(material: Material, cell: Digest, settings: Sequence[str], several: bool) -> list[Cell | str]:
+    record, summary, layers = cell.record, cell.summary, cell.record.asked.n_gpu_layers
     return [
         *[material.machine_name(record.machine)] * several,
-        _model_name(record),
+        material.model_name(record),
         record.asked.test,
         Cell("all" if layers < 0 else str(layers), 1e9 if layers < 0 else layers),
         *[spell_settings(record.asked, settings)] * bool(settings),
@@ -266,25 +278,25 @@ def _layer_row(material: Material, record: Record, settings: Sequence[str], seve
     ]
 
 
-def _layer_charts(curves: Sequence[Sequence[Record]], settings: Sequence[str]) -> list[Chart]:
+def _layer_charts(material: Material, curves: Sequence[Sequence[Digest]], settings: Sequence[str]) -> list[Chart]:
     charts = []
     for kind, title in (("pp", "Prompt processing"), ("tg", "Text generation")):
-        chosen = [curve for curve in curves if len(curve) > 1 and curve[0].asked.kind == kind]
+        chosen = [curve for curve in curves if len(curve) > 1 and curve[0].record.asked.kind == kind]
         if chosen:
-            charts.append(_layer_chart(chosen, title, settings))
+            charts.append(_layer_chart(material, chosen, title, settings))
     return charts
 
 
-def _layer_chart(curves: Sequence[Sequence[Record]], title: str, settings: Sequence[str]) -> Chart:
+def _layer_chart(material: Material, curves: Sequence[Sequence[Digest]], title: str, settings: Sequence[str]) -> Chart:
     def draw(theme: str) -> Any:
         from harness.render.figure import add_legend
 
         figure, axis = new_figure(theme=theme)
         for at, curve in enumerate(curves):
-            known = [(place, summarize(record)) for record in curve if (place := _offloaded(record)) is not None]
+            known = [(place, cell.summary) for cell in curve if (place := _offloaded(cell.record)) is not None]
             points = sorted(known, key=lambda point: point[0])
-            first = curve[0]
-            parts = (f"{_model_name(first)} {first.asked.test}", spell_settings(first.asked, settings))
+            first = curve[0].record
+            parts = (f"{material.model_name(first)} {first.asked.test}", spell_settings(first.asked, settings))
             axis.plot(
                 [place for place, _ in points], [summary.rate_tok_per_s for _, summary in points], marker="o",
                 color=PALETTE[at % len(PALETTE)], label=plain(" · ".join(_shorten(part, 50) for part in parts if part)),
@@ -313,7 +325,7 @@ def show_texts(material: Material) -> Sequence[Part]:
     if not material.texts:
         return []
     footnotes = Footnotes()
-    rows = [_text_row(run, footnotes) for run in material.texts]
+    rows = [_text_row(material, run, footnotes) for run in material.texts]
     headers = ("model", "PP t/s", "TG t/s", "load", "first token", "total", "tokens", "ended", "when")
     means = (
         "PP and TG are what Ollama calls prompt eval rate and eval rate; sampling and the way of the text are in them. The first "
@@ -322,11 +334,11 @@ def show_texts(material: Material) -> Sequence[Part]:
     return [Prose([means]), Table(headers, rows, footnotes.texts())]
 
 
-def _text_row(run: TextRun, footnotes: Footnotes) -> list[Cell | str]:
+def _text_row(material: Material, run: TextRun, footnotes: Footnotes) -> list[Cell | str]:
     figures = run.figures
     texts = [caution.text for caution in run.warnings] + ([run.failure.message] if run.failure else [])
     return [
-        (run.model.file_name if run.model else "—") + footnotes.mark(texts),
+        material.model_name(run) + footnotes.mark(texts),
         _rate_cell(figures.prompt_eval_rate_tok_per_s),
         _rate_cell(figures.eval_rate_tok_per_s),
         _duration_cell(figures.load_duration_ns),
@@ -334,40 +346,43 @@ def _text_row(run: TextRun, footnotes: Footnotes) -> list[Cell | str]:
         _duration_cell(figures.total_duration_ns),
         f"{figures.prompt_eval_count or 0} + {figures.eval_count or 0}",
         run.finish,
-        run.time_utc[:16].replace("T", " "),
+        _minute(run.time_utc),
     ]
 
 
 def show_ollama(material: Material) -> Sequence[Part]:
     """Comparisons with an Ollama server."""
     rows = []
-    for line in material.of("ollama-comparison"):
-        pairs = [(turn["ollama"], turn["direct"]["figures"]) for turn in line.values["rounds"] if turn.get("ollama")]
+    for line in material.contents(ComparisonLine):
+        pairs = [(turn.ollama, turn.direct.figures) for turn in line.rounds if turn.ollama]
         for name, field in (("PP", "prompt_eval"), ("TG", "eval")):
-            theirs = [rate(ollama[f"{field}_count"], ollama[f"{field}_duration_ns"]) for ollama, _ in pairs]
-            ours = [rate(direct[f"{field}_count"], direct[f"{field}_duration_ns"]) for _, direct in pairs]
-            both = [(a, b) for a, b in zip(theirs, ours, strict=True) if a and b]
+            rates = [tuple(_turn_rate(turn, field) for turn in pair) for pair in pairs]
+            both = [(theirs, ours) for theirs, ours in rates if theirs and ours]
             if both:
-                rows.append(_ollama_row(line.values, name, both))
+                rows.append(_ollama_row(line, name, both))
     headers = ("model", "", "Ollama", "Ollama t/s", "harness t/s", "harness / Ollama", "rounds", "when")
     means = "The same file, prompts, context, threads and layers, by turns, through an Ollama server and directly."
     return [Prose([means]), Table(headers, rows)] if rows else []
 
 
-def _ollama_row(values: Mapping[str, Any], name: str, pairs: Sequence[tuple[float, float]]) -> list[Cell | str]:
+def _turn_rate(turn: Turn, field: str) -> float | None:
+    return rate(getattr(turn, f"{field}_count"), getattr(turn, f"{field}_duration_ns"))
+
+
+def _ollama_row(line: ComparisonLine, name: str, pairs: Sequence[tuple[float, float]]) -> list[Cell | str]:
     theirs, ours = median([a for a, _ in pairs]), median([b for _, b in pairs])
     ratios = [b / a for a, b in pairs]
     interval = median_interval(ratios)
     between = f" [{interval.low:.2f} – {interval.high:.2f}]" if interval else ""
     return [
-        values["task"]["name"],
+        line.task.name,
         name,
-        str(values["ollama_version"]),
+        line.ollama_version or "—",
         Cell(format_rate(theirs), theirs),
         Cell(format_rate(ours), ours),
         Cell(f"{median(ratios):.2f}{between}", median(ratios)),
         Cell(str(len(pairs)), len(pairs)),
-        str(values["time_utc"])[:16].replace("T", " "),
+        _minute(line.time_utc),
     ]
 
 
@@ -375,17 +390,15 @@ def show_parity(material: Material) -> Sequence[Part]:
     """Comparisons with llama-bench, by scripts/parity."""
     rows: list[list[Cell | str]] = [
         [
-            str(line.values["model"]),
-            str(line.values["test"]),
-            Cell(format_rate(line.values["harness_tok_per_s"]), line.values["harness_tok_per_s"]),
-            Cell(format_rate(line.values["llama_bench_tok_per_s"]), line.values["llama_bench_tok_per_s"]),
-            Cell(f"{line.values['ratio_median']:.4f}", line.values["ratio_median"]),
-            f"{line.values['ratio_low']:.4f} – {line.values['ratio_high']:.4f}"
-            if line.values.get("ratio_low")
-            else "—",
-            str(line.values["time_utc"])[:16].replace("T", " "),
+            material.file_label(line.model),
+            line.test,
+            _rate_cell(line.harness_tok_per_s),
+            _rate_cell(line.llama_bench_tok_per_s),
+            Cell(f"{line.ratio_median:.4f}", line.ratio_median),
+            f"{line.ratio_low:.4f} – {line.ratio_high:.4f}" if line.ratio_low and line.ratio_high else "—",
+            _minute(line.time_utc),
         ]
-        for line in material.of("parity")
+        for line in material.contents(ParityLine)
     ]
     headers = ("model", "test", "harness t/s", "llama-bench t/s", "ratio", "95 % interval", "when")
     means = "harness and llama-bench, from the same source, run alternately, compared pair by pair. Above 1, harness was faster."
@@ -399,7 +412,7 @@ def list_failures(material: Material) -> Sequence[Part]:
     """Cells that have no result, and why."""
     rows = [
         [
-            _model_name(record),
+            material.model_name(record),
             record.asked.test,
             record.failure.phase,
             record.failure.message,
@@ -414,15 +427,13 @@ def list_failures(material: Material) -> Sequence[Part]:
 def list_warnings(material: Material) -> Sequence[Part]:
     """Every caution once with the number of figures that it qualifies, and what could not be read."""
     counts: dict[tuple[str, bool], int] = {}
-    cautions = [caution for record in material.records for caution in summarize(record).cautions]
+    cautions = [caution for cell in material.cells for caution in cell.summary.cautions]
     cautions += [caution for run in material.texts for caution in run.warnings]
-    found = [(caution.text, caution.distrust) for caution in cautions]
     # A ledger, and a roof, count as one figure each.
-    for kind, field in (("time-ledger", "cautions"), ("roofline", "warnings")):
-        told = [caution for line in material.of(kind) for caution in line.values.get(field, ())]
-        found += [(str(caution["text"]), bool(caution["distrust"])) for caution in told]
-    for key in found:
-        counts[key] = counts.get(key, 0) + 1
+    cautions += [caution for found in material.contents(TimeRecord) for caution in found.line.cautions]
+    cautions += [caution for roof in material.contents(Roof) for caution in roof.warnings]
+    for caution in cautions:
+        counts[caution.text, caution.distrust] = counts.get((caution.text, caution.distrust), 0) + 1
     rows = [
         [text, "not to be trusted" if distrust else "with care", Cell(str(count), count)]
         for (text, distrust), count in sorted(counts.items(), key=lambda item: (not item[0][1], item[0][0]))
@@ -461,7 +472,7 @@ def tell_method(material: Material) -> Sequence[Part]:
             others[line.kind] = others.get(line.kind, 0) + 1
     for kind, count in sorted(others.items()):
         texts.append(f"Not shown: {_number(count, 'line')} of kind {kind}, which this version has no section for.")
-    versions = sorted({str(line.values.get("harness_version") or "?") for line in material.lines})
+    versions = sorted({line.harness_version or "?" for line in material.lines})
     facts = Facts([("records", ", ".join(material.files)), ("written by harness", ", ".join(versions))])
     return [Prose(texts), facts]
 
@@ -473,20 +484,8 @@ def _number(count: int, noun: str) -> str:
     return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
 
 
-def _file_name(record: Record) -> str:
-    return record.model.file_name if record.model else record.asked.file_name
-
-
 def _is_synthetic(record: Record) -> bool:
     return record.model is not None and record.model.is_synthetic
-
-
-def _model_name(record: Record) -> str:
-    """llama.cpp's description with the number of parameters; the file's name where it was never loaded; synthetic ones marked."""
-    if record.model is None:
-        return _file_name(record)
-    name = f"{record.model.description}, {format_params(record.model.n_params)}"
-    return f"{name} (synthetic)" if record.model.is_synthetic else name
 
 
 def _interval(summary: Summary) -> str:
@@ -501,6 +500,10 @@ def _rate_cell(value: float | None) -> Cell | str:
 
 def _duration_cell(duration_ns: int | None) -> Cell | str:
     return "—" if duration_ns is None else Cell(format_duration(duration_ns), duration_ns)
+
+
+def _minute(time_utc: str) -> str:
+    return time_utc[:16].replace("T", " ")
 
 
 def _shorten(text: str, length: int) -> str:

@@ -1,0 +1,201 @@
+"""Reads a frozen dataclass from JSON values by its fields' own types, and refuses what is not of that type.
+
+A value that came from a file may be anything: edited by hand, cut off, written by another program. Whoever reads it gets a value of the
+right types all the way down, or `Malformed` with the place of the first thing that is wrong. Keys that a class does not know are
+ignored, so that a line of a later version which only added fields can be read; null for a field that has a default means that default.
+
+A field is checked by its annotation: str, bool, int (no truth value), float (finite), ``X | None``, ``tuple[X, ...]``,
+``Mapping[str, X]``, ``Any``, another dataclass, or one of the annotations below. Units are a part of names here, so a name says more:
+durations and sizes (``…_ns``, ``…_s``, ``…_bytes``) are not below 0.
+"""
+
+from __future__ import annotations
+
+import calendar
+import collections.abc
+import dataclasses
+import functools
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar
+
+Value = TypeVar("Value")
+Reader = Callable[[Any], Any]
+
+#: A duration that is divided by.
+Positive = Annotated[int, "above 0"]
+PositiveNumber = Annotated[float, "above 0"]
+#: A difference, which may be below 0 whatever its unit.
+Signed = Annotated[int, "signed"]
+#: A time in UTC to the second, ``2026-11-24T10:59:57Z``.
+UtcTime = Annotated[str, "utc time"]
+#: Behind a tuple: at least one.
+NOT_EMPTY = "not empty"
+
+#: Numbers beyond these were never measured.
+_LARGEST = 2**63
+
+_QUANTITIES = ("_ns", "_s", "_bytes")
+_UTC = re.compile(r"([12]\d{3})-(0[1-9]|1[0-2])-(\d\d)T([01]\d|2[0-3]):[0-5]\d:[0-5]\dZ")
+
+
+class Malformed(ValueError):
+    """What is wrong, and where: ``samples[3].duration_ns is 'x', not a whole number``."""
+
+    def __init__(self, problem: str, place: str = "") -> None:
+        super().__init__(f"{place} {problem}".strip())
+        self.problem, self.place = problem, place
+
+    def inside(self, place: str) -> Malformed:
+        """The same, seen from outside."""
+        dot = "." if self.place and not self.place.startswith("[") else ""
+        return Malformed(self.problem, f"{place}{dot}{self.place}")
+
+
+def decode(kind: type[Value], values: Any) -> Value:
+    """Read a value of a dataclass from what JSON gave.
+
+    Raises
+    ------
+    Malformed : something is missing or of another type.
+    UsageError : the dataclass itself refuses what its fields say together.
+    """
+    found: Value = _object_reader(typing.cast("Any", kind))(values)
+    return found
+
+
+@functools.cache
+def _object_reader(kind: Any) -> Reader:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    fields = [
+        (
+            field.name,
+            _reader(hints[field.name], field.name),
+            type(None) in typing.get_args(hints[field.name]),
+            _has_default(field),
+        )
+        for field in dataclasses.fields(kind)
+        if field.init
+    ]
+
+    def read(values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            raise _wrong(values, "an object")
+        found = {}
+        for name, reader, may_be_null, has_default in fields:
+            value = values.get(name)
+            if value is None and has_default:
+                continue
+            if value is None and not may_be_null and name not in values:
+                raise Malformed(f"has no {name}")
+            found[name] = _read_inside(name, reader, value)
+        return kind(**found)
+
+    return read
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+
+
+def _read_inside(place: str, reader: Reader, value: Any) -> Any:
+    try:
+        return reader(value)
+    except Malformed as problem:
+        raise problem.inside(place) from None
+
+
+def _reader(hint: Any, name: str, marks: tuple[Any, ...] = ()) -> Reader:
+    """How a value of an annotation is read; name is the field's, whose unit says more."""
+    origin, inside = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _reader(inside[0], name, hint.__metadata__)
+    if origin in (typing.Union, types.UnionType):
+        (other,) = [item for item in inside if item is not type(None)]
+        return _optional(_reader(other, name, marks))
+    if origin is tuple:
+        return _list_reader(_reader(inside[0], name), inside[0], name, must_hold_some=NOT_EMPTY in marks)
+    if origin in (collections.abc.Mapping, dict):
+        return _mapping_reader(_reader(inside[1], name))
+    if dataclasses.is_dataclass(hint):
+        return _object_reader(typing.cast("Any", hint))
+    if hint in (int, float):
+        return _number_reader(hint, name, marks)
+    simple = {str: _read_utc if "utc time" in marks else _read_text, bool: _read_truth, Any: _read_anything}
+    return simple[hint]
+
+
+def _optional(reader: Reader) -> Reader:
+    return lambda value: None if value is None else reader(value)
+
+
+def _list_reader(reader: Reader, item: Any, name: str, *, must_hold_some: bool) -> Reader:
+    is_counts = item is int and name.endswith(_QUANTITIES)
+
+    def read(values: Any) -> tuple[Any, ...]:
+        if not isinstance(values, list | tuple):
+            raise _wrong(values, "a list")
+        if must_hold_some and not values:
+            raise Malformed("is empty")
+        # A record holds thousands of token times: the usual case is checked all at once.
+        if is_counts and values and set(map(type, values)) == {int} and min(values) >= 0 and max(values) < _LARGEST:
+            return tuple(values)
+        return tuple(_read_inside(f"[{at}]", reader, value) for at, value in enumerate(values))
+
+    return read
+
+
+def _mapping_reader(reader: Reader) -> Reader:
+    def read(values: Any) -> dict[str, Any]:
+        if not isinstance(values, Mapping):
+            raise _wrong(values, "an object")
+        return {str(key): _read_inside(str(key), reader, value) for key, value in values.items()}
+
+    return read
+
+
+def _number_reader(kind: type[int] | type[float], name: str, marks: tuple[Any, ...]) -> Reader:
+    allowed = (int,) if kind is int else (int, float)
+    what = "a whole number" if kind is int else "a number"
+    is_quantity = name.endswith(_QUANTITIES) and "signed" not in marks
+    is_positive = "above 0" in marks
+    what += " above 0" if is_positive else " from 0 on" if is_quantity else ""
+
+    def read(value: Any) -> Any:
+        # A truth value is an int to Python and no number to anybody else; NaN is within no bounds.
+        is_number = type(value) in allowed and -_LARGEST < value < _LARGEST
+        if not is_number or (is_quantity and value < 0) or (is_positive and value <= 0):
+            raise _wrong(value, what)
+        return value
+
+    return read
+
+
+def _read_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _wrong(value, "text")
+    return value
+
+
+def _read_utc(value: Any) -> str:
+    match = _UTC.fullmatch(value) if isinstance(value, str) else None
+    if match is None or not 1 <= int(match[3]) <= calendar.monthrange(int(match[1]), int(match[2]))[1]:
+        raise _wrong(value, "a time such as 2026-11-24T10:59:57Z")
+    return str(value)
+
+
+def _read_truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong(value, "true or false")
+    return value
+
+
+def _read_anything(value: Any) -> Any:
+    return value
+
+
+def _wrong(value: Any, expected: str) -> Malformed:
+    shown = repr(value)
+    return Malformed(f"is {shown if len(shown) <= 40 else shown[:39] + '…'}, not {expected}")

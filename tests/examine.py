@@ -1,0 +1,128 @@
+"""All that harness does with a header, without a worker: what a spoilt one may end in is a HarnessError and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from harness.answers.prediction import Question as Asked
+from harness.answers.prediction import known_machines, predict_by_bandwidth
+from harness.errors import HarnessError
+from harness.render.inspect import export_anatomy, show_anatomy
+from harness.render.ollama_account import export_account, show_account
+from harness.render.predict import render_answers, render_answers_json
+from harness.sources.references import load_catalog
+from harness.spec import Grid
+from harness.theory.anatomy import describe_model
+from harness.theory.gguf import ArrayValue, BytesSource, Header, check_complete, read_header
+from harness.theory.kinds import Question, find_kind, refuse, suit_cells
+from harness.theory.memory import Host, count_fitting_layers, device_rules, predict_memory, price_layers, work_bytes
+from harness.theory.offload import Capacity, describe_blocks, predict_fit
+from harness.theory.ollama import Request, give_account, read_figures
+from harness.theory.repack import CpuFeatures, find_repacked_types
+from harness.theory.roofline import cost_of_header
+from harness.theory.split import split_count
+from harness.theory.time_ledger import count_reads, touched_bytes
+
+GB = 10**9
+
+#: CPUs that repack by different rules, and a card.
+FEATURES = tuple(
+    CpuFeatures(frozenset({"REPACK", *names}))
+    for names in (("AVX2", "AVX512", "AMX_INT8"), ("NEON", "DOTPROD", "MATMUL_INT8"))
+)
+HOST = Host(FEATURES[0], (device_rules("CUDA0", memory_bytes=8 * GB),))
+
+
+def inspect(header: Header) -> None:
+    anatomy = describe_model(header)
+    export_anatomy(anatomy, "model")
+    assert all(len(line) <= 80 for line in show_anatomy(anatomy, "model").splitlines())
+    for features in FEATURES:
+        find_repacked_types(header, features)
+
+
+@functools.cache
+def _machines() -> Any:
+    return known_machines(load_catalog())
+
+
+def predict(header: Header) -> None:
+    refuse(header, Question.SPEED, "model")
+    cost = cost_of_header(header, "Q4_0", "model", "f16", "q8_0")
+    asked = Asked(cost, n_ctx=8192, n_depth=100, vram_bytes=8 * GB, memory_bytes=16 * GB, flops_per_s=1e12)
+    answers = [predict_by_bandwidth("cpu", 50e9, asked, _machines())]
+    render_answers(answers, ())
+    render_answers_json(answers, ())
+
+
+def remember(header: Header) -> None:
+    """The memory ledger's arithmetic, on the CPU and on a card."""
+    refuse(header, Question.MEMORY, "model")
+    for n_gpu_layers in (0, 3, -1):
+        (spec,) = Grid(["m"], {"n_gpu_layers": [n_gpu_layers], "n_threads": [2]}, n_prompt=(512,), n_gen=()).cells()
+        predict_memory(header, spec, HOST)
+        work_bytes(header, spec, n_cells=512)
+    prices = price_layers(header, spec, HOST, HOST.devices[0])
+    count_fitting_layers(prices, 8 * GB, 0)
+
+
+def sweep(header: Header) -> None:
+    refuse(header, Question.MEASURE, "model")
+    cells = Grid(["m"], {"n_gpu_layers": [0, 5, -1]}).cells()
+    blocks = describe_blocks(header)
+    for cell in suit_cells(header, cells, (), "model").cells:
+        predict_fit(blocks, cell, [Capacity("CUDA0", 8 * GB)])
+        blocks.work(cell.n_gpu_layers)
+
+
+def tell_ollama(header: Header) -> None:
+    refuse(header, Question.MEMORY, "model")
+    for request in (Request(), Request(free_vram_bytes=4 * GB, num_ctx=512, parallel=2), Request(num_gpu=1)):
+        account = give_account(read_figures(header), request)
+        show_account(account, "model", file_bytes=header.size_bytes)
+        export_account(account)
+
+
+def take_time_apart(header: Header) -> None:
+    refuse(header, Question.TEXT, "model")
+    count_reads(header, ("f16", "q8_0"))
+    touched_bytes(header, 512, "f16")
+
+
+ACTS: tuple[Callable[[Header], object], ...] = (
+    inspect, split_count, lambda header: find_kind(header).describe("model"), predict, remember, sweep, tell_ollama, take_time_apart,
+)  # fmt: skip
+
+
+def act_on(header: Header) -> None:
+    """Ask everything of a header that was read; anything but HarnessError escapes."""
+    for act in ACTS:
+        with contextlib.suppress(HarnessError):
+            act(header)
+
+
+def examine(data: bytes, chunk_bytes: int, *, deeply: bool = True) -> bool:
+    """Read a header and, deeply, do with it all that harness does; say whether it was a model. Anything but HarnessError escapes."""
+    source = BytesSource(data, size_known=chunk_bytes % 2 == 0)
+    refusal = ""
+    try:
+        header = read_header(source, chunk_bytes=chunk_bytes)
+    except HarnessError as error:
+        refusal = str(error)
+    if refusal:
+        assert "at byte " in refusal, f"an error that names no byte: {refusal}"
+        return False
+    with contextlib.suppress(HarnessError):
+        check_complete(header, len(data))
+    if deeply:
+        act_on(header)
+    for value in header.metadata.values():
+        try:
+            if isinstance(value, ArrayValue):
+                assert len(value.read(source)) == value.length
+        except HarnessError:
+            continue
+    return True

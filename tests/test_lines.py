@@ -1,0 +1,188 @@
+"""Lines of journals: those of the first edition stay readable, and a damaged one costs itself and nothing else."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pathlib
+
+import pytest
+
+from harness.answers.rates import collect_cells
+from harness.codec import Malformed
+from harness.errors import HarnessError
+from harness.kinds import KINDS, Line, read_line
+from harness.record import to_json
+from harness.render.machines import measured_rows, render_machines
+from harness.render.report import Material, read_material
+from harness.render.report.sections import SECTIONS
+from harness.sources.references import load_catalog
+from harness.stats import Digest
+from harness.store import Journal, each_record, read_lines
+
+from .conftest import HERE
+
+KEPT = sorted([*(HERE.parent / "bench_results").rglob("*.jsonl"), *(HERE / "recorded").glob("*.jsonl")])
+
+
+def first_lines() -> dict[str, dict]:
+    """One line of each kind that was kept, the shortest one."""
+    found: dict[str, str] = {}
+    for path in KEPT:
+        for text in path.read_bytes().decode("utf-8").split("\n"):
+            if (text and (kind := json.loads(text)["kind"]) not in found) or (text and len(text) < len(found[kind])):
+                found[kind] = text
+    return {kind: json.loads(text) for kind, text in found.items()}
+
+
+LINES = first_lines()
+
+
+def write(path: pathlib.Path, *lines: dict | str) -> pathlib.Path:
+    texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8", newline="\n")
+    return path
+
+
+def test_every_line_of_the_first_edition_is_readable():
+    lines = list(read_lines(KEPT, pytest.fail))
+    assert len(lines) == sum(path.read_bytes().count(b"\n") for path in KEPT)
+    assert {line.kind for line in lines} == set(KINDS) - {"run", "ollama-comparison"}
+    assert all(line.content is not None for line in lines)
+
+
+@pytest.mark.parametrize("kind", sorted(LINES))
+def test_a_newer_schema_is_refused_by_its_number(tmp_path, kind):
+    journal = write(tmp_path / "a.jsonl", {**LINES[kind], "schema": KINDS[kind].schema + 1}, LINES[kind])
+    told: list[str] = []
+    assert [line.kind for line in read_lines([journal], told.append)] == [kind]
+    (sentence,) = told
+    assert f"{journal}:1:" in sentence
+    assert f"it has schema {KINDS[kind].schema + 1} of kind {kind}" in sentence
+    assert "update harness" in sentence
+
+
+@pytest.mark.parametrize("kind", sorted(set(LINES) - {"result", "failure"}))
+def test_a_line_of_one_kind_is_none_of_another(kind):
+    with pytest.raises(Malformed):
+        read_line({**LINES["result"], "kind": kind})
+
+
+@pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "1e999", "0", "-5"])
+def test_a_duration_that_cannot_be_costs_its_line(tmp_path, literal):
+    good = LINES["result"]
+    duration = f'"duration_ns": {good["samples"][0]["duration_ns"]}'
+    journal = write(tmp_path / "a.jsonl", json.dumps(good).replace(duration, f'"duration_ns": {literal}'), good)
+    told: list[str] = []
+    assert len(list(read_lines([journal], told.append))) == 1
+    assert len(told) == 1
+
+
+def test_a_line_ends_at_a_line_feed_only(tmp_path, recorded):
+    name = "a\u2028b\u0085c\x0b\x1c.gguf"
+    line = json.loads(json.dumps(to_json(recorded[0])))
+    line["asked"]["model"] = line["model"]["file_name"] = name
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(line, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+    (record,) = each_record([path], pytest.fail)
+    assert record.model is not None
+    assert record.model.file_name == name
+
+
+def test_a_name_that_is_not_utf_8_comes_back_as_it_was(tmp_path, recorded):
+    name = b"caf\xe9.gguf".decode("utf-8", "surrogateescape")
+    values = to_json(recorded[0])
+    values["model"]["file_name"] = values["asked"]["model"] = name
+    with Journal(tmp_path, "pp-tg") as journal:
+        journal.write(values)
+    journal.path.read_bytes().decode("ascii")
+    (record,) = each_record([journal.path], pytest.fail)
+    assert record.model is not None
+    assert record.model.file_name == name
+
+
+def test_lines_that_are_no_json_and_nested_beyond_reason_cost_themselves(tmp_path, recorded):
+    journal = write(tmp_path / "a.jsonl", "{", "[" * 100_000, "[]", '"x"', "", json.dumps(to_json(recorded[0])))
+    told: list[str] = []
+    assert len(list(read_lines([journal], told.append))) == 1
+    assert len(told) == 4
+
+
+# One value of another type, everywhere.
+
+WRONG = (None, "x", "\x1b]0;y\x07\u202e\ud800", -1, 0, 2**70, 1.5, True, [], {}, ["x"], {"x": 1})
+
+
+def places(value, path=()):
+    """Every place in a JSON value, of lists only the first item."""
+    if path:
+        yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from places(item, (*path, key))
+
+
+def with_value(line, path, value):
+    changed = copy.deepcopy(line)
+    at = changed
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    return changed
+
+
+def shorten(line):
+    """The line with at most two of everything: what is wrong in the third is wrong in the first."""
+    if isinstance(line, dict):
+        return {key: shorten(value) for key, value in line.items()}
+    return [shorten(value) for value in line[:2]] if isinstance(line, list) else line
+
+
+def shorten_times(line):
+    """A time ledger of one round, two depths and a few nodes; whole blocks, for what is derived needs all of their kinds."""
+    blocks = [
+        block for block in line["blocks"] if block["round"] == 0 and block["depth"] in line["asked"]["depths"][:2]
+    ]
+    for block in blocks:
+        for name in ("node_ns", "node_count"):
+            if name in block:
+                block[name] = {node: block[name][node] for node in sorted(block[name])[:3]}
+    first = {(block["variant"], block["round"], block["depth"]): block for block in blocks}
+    blocks = sorted(first.values(), key=lambda block: len(block), reverse=True)
+    return {**line, "blocks": blocks, "build": None, "applications": line["applications"][:4][::-1]}
+
+
+CATALOG = load_catalog()
+
+
+def show(line: Line) -> None:
+    """Put a line on a page, in the table, and let the pictures be described; drawing them takes too long for so many."""
+    lines = read_material([line])
+    measured = collect_cells((one.content for one in lines if isinstance(one.content, Digest)), CATALOG)
+    material = Material(lines, [], ["a.jsonl"], "2026-11-24T12:00:00Z", "0.1", measured=measured, catalog=CATALOG)
+    for make, _ in SECTIONS.values():
+        list(make(material))
+    for kind in ("pp", "tg"):
+        if rows := measured_rows(measured, kind):
+            render_machines(rows, kind)
+
+
+@pytest.mark.parametrize("kind", sorted(LINES))
+def test_one_value_of_another_type_ends_nothing(kind):
+    line = shorten_times(LINES[kind]) if kind == "time-ledger" else shorten(LINES[kind])
+    show(read_line(line))
+    n_refused = n_shown = 0
+    for path in places(line):
+        for value in WRONG[:: 2 if kind == "time-ledger" else 1]:  # each of them takes a ledger
+            changed = with_value(line, path, value)
+            try:
+                found = read_line(changed)
+            except (ValueError, HarnessError):
+                n_refused += 1
+                continue
+            try:
+                show(found)
+            except Exception as error:
+                pytest.fail(f"{kind}: {'.'.join(map(str, path))} = {value!r} is read and cannot be shown: {error!r}")
+            n_shown += 1
+    assert n_refused > n_shown / 10, "most places have a type"
