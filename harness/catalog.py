@@ -96,14 +96,21 @@ class Entry:
     embedded: str | None = None
     refused: str | None = None
 
+    @property
+    def default_quantization(self) -> str:
+        """What a bare name stands for: Ollama's choice of 2024, the embedded file, Q4_K_M, the first that is listed, else Q4_0."""
+        listed = [files.quantization for files in self.files]
+        usual = "Q4_K_M" if "Q4_K_M" in listed else next(iter(listed), "Q4_0")
+        return self.ollama_2024 or self.embedded or usual
+
     def find_files(self, quantization: str | None) -> Files:
-        """The files of a quantization; where none is named, of Ollama's in 2024, else of Q4_K_M, else of the first one.
+        """The files of a quantization; where none is named, of the default one, else of the first.
 
         Raises
         ------
         UsageError : the catalog has no such quantization of this model.
         """
-        wanted = (quantization or self.ollama_2024 or "Q4_K_M").upper()
+        wanted = (quantization or self.default_quantization).upper()
         for files in self.files:
             if files.quantization == wanted:
                 return files

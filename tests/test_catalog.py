@@ -1,10 +1,15 @@
+import json
 import pathlib
 
 import pytest
+from click.testing import CliRunner
 
 from harness.catalog import parse_catalog
+from harness.cli import cli
 from harness.errors import UsageError
-from harness.theory.layout import count_parameters, tensor_table
+from harness.sources.headers import find_header
+from harness.theory.anatomy import name_file_type
+from harness.theory.layout import count_parameters, find_quantization, tensor_table
 
 OURS = parse_catalog((pathlib.Path(__file__).parent.parent / "models.toml").read_text(encoding="utf-8"), "models.toml")
 
@@ -56,6 +61,24 @@ def test_shapes_of_today_give_the_published_counts(name):
 def test_a_quantization_that_nobody_named_is_the_usual_one():
     assert OURS.find("qwen3:0.6b").find_files(None).quantization == "Q4_K_M"
     assert OURS.find("gpt-oss:20b").find_files(None).quantization == "MXFP4", "there is no other"
+    assert OURS.find("llama3.1:70b").default_quantization == "Q4_0", "Ollama's, of which no file is known"
+    assert OURS.find("llama3.1:70b").find_files(None).quantization == "Q4_K_M"
+    assert OURS.find("smollm2:135m").default_quantization == "Q4_1", "the embedded one"
+    assert parse_catalog(GOOD, "mine").find("mine:1b").default_quantization == "Q4_0"
+
+
+@pytest.mark.parametrize("name", ["qwen3.5:4b", "gpt-oss:20b", "llama3.2:1b"])
+def test_every_command_takes_the_same_file_for_a_bare_name(name):
+    """By the header, as inspect and overhead do, and by the shape, as predict does."""
+    entry = OURS.find(name)
+    kind = name_file_type(find_header(name).header)
+    out = (
+        CliRunner()
+        .invoke(cli, ["predict", "-m", name, "--machine", "RTX 3060 Ti", "-o", "json"], catch_exceptions=False)
+        .stdout
+    )
+    assert json.loads(out)[0]["cost"]["quantization"] == find_quantization(entry.default_quantization)
+    assert kind.upper().startswith(entry.default_quantization[:4])
 
 
 def test_every_file_says_where_it_was_seen():

@@ -184,7 +184,7 @@ def harness_with_full_journal():
     """harness whose journal is a device that is always full: the real writes fail for real."""
     code = (
         "import harness.store as s; original = s.Journal.__init__\n"
-        "def init(self, *a):\n    original(self, *a); self._file.close(); self._file = open('/dev/full', 'a')\n"
+        "def init(self, *a):\n    original(self, *a); self._file.close(); self._file = open('/dev/full', 'ab')\n"
         "s.Journal.__init__ = init\nfrom harness.cli import main; main()"
     )
     arguments = [sys.executable, "-c", code, "pp-tg", "-p", "8", "-n", "2", "-r", "1"]

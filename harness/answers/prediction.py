@@ -60,7 +60,7 @@ class Machine:
 def article_cost(catalog: Catalog, name: str) -> Cost:
     """The cost of one of the article's models in the quantization that Ollama's bare name stood for then."""
     entry = catalog.find(name)
-    return cost_of_shape(entry.shape, entry.ollama_2024 or "Q4_K_M", entry.name)
+    return cost_of_shape(entry.shape, entry.default_quantization, entry.name)
 
 
 def known_machines(catalog: Catalog) -> list[Machine]:

@@ -113,7 +113,8 @@ def _run() -> int:
         raise
     except click.UsageError as error:
         hint = f" Try '{error.ctx.command_path} --help'." if error.ctx else ""
-        complain(error.format_message().rstrip(".") + "." + hint)
+        said = error.format_message().rstrip(".")
+        complain(said + ("" if said.endswith("?") else ".") + hint)
         return error.exit_code
     except click.ClickException as error:
         complain(error.format_message())

@@ -19,7 +19,7 @@ Examples:
   harness models                      every name that -m takes
   harness models -o json
   harness models --catalog mine.toml  with entries of your own
-  harness models --local              every model on this disk, whoever downloaded it
+  harness models --local              whatever is on this disk already
   harness models --check              are these files at the hub?
   harness models --prune              free the space of synthetic files
 """

@@ -166,7 +166,7 @@ def _find_cost(catalog: Any, options: dict[str, Any]) -> tuple[Cost, tuple[str, 
     reference = parse_reference(text)
     if isinstance(reference, CatalogReference):
         entry = reference.entry
-        quantization = reference.quantization or entry.ollama_2024 or entry.embedded or "Q4_0"
+        quantization = reference.quantization or entry.default_quantization
         return cost_of_entry(entry, quantization, options["type_k"], options["type_v"])
     label = reference.path.stem if isinstance(reference, PathReference) else name_reference(text)
     return _read_cost(text, label, options)

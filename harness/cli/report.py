@@ -116,7 +116,7 @@ def _predict_article(catalog: Catalog, results: pathlib.Path) -> list[Answer]:
         entry = catalog.entries.get(name)
         if entry is None:
             continue
-        cost, _ = cost_of_entry(entry, entry.ollama_2024 or "Q4_0")
+        cost, _ = cost_of_entry(entry, entry.default_quantization)
         try:
             answers += answer_here(own, Question(cost), machines)
         except UsageError:
