@@ -63,8 +63,6 @@ from harness.theory.memory import (
 from harness.theory.repack import read_features
 from harness.theory.resident import (
     WORK,
-    DeviceReading,
-    MapShare,
     MemoryReading,
     NativeBuffer,
     Share,
@@ -470,13 +468,7 @@ def _ask(worker: Worker, spec: RunSpec, timeout_s: float | None) -> Iterator[dic
 
 
 def _reading_from_json(values: dict[str, Any]) -> MemoryReading:
-    reading: MemoryReading = read(
-        MemoryReading,
-        values,
-        maps=tuple(read(MapShare, item) for item in values["maps"]),
-        devices=tuple(read(DeviceReading, item) for item in values["devices"]),
-    )
-    return reading
+    return read(MemoryReading, values)
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------
