@@ -87,7 +87,7 @@ def tell_ollama(header: Header) -> None:
 
 
 def take_time_apart(header: Header) -> None:
-    refuse(header, Question.TEXT, "model")
+    refuse(header, Question.TIME, "model")
     count_reads(header, ("f16", "q8_0"))
     touched_bytes(header, 512, "f16")
 

@@ -365,6 +365,8 @@ def test_a_key_longer_than_any_file_is_refused():
         (b"PK\x03\x04\x00\x00archive", "ZIP archive or a PyTorch checkpoint"),
         (b"\x1f\x8b\x08\x00", "gzip"),
         (b"tjgg\x03\x00\x00\x00", "from before GGUF"),
+        (b"lmgg" + bytes(8), "or one of whisper.cpp"),
+        (struct.pack("<ii", 210, 19) + b"blk.0.attn_k.weight" + bytes(40), "an importance matrix"),
         (b"Repository not found, sorry", "a text file"),
         (b"\x7fELF\x02\x01\x01", "of a kind that harness does not know"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pathlib
 
@@ -16,6 +17,8 @@ from harness.sources.references import resolve
 from harness.theory.gguf import BytesSource, read_header
 from harness.theory.split import join_parts, list_parts, part_names, split_count
 from tests.gguf_bytes import HeaderBytes, llama_like
+from tests.kind_files import settings, tokenizer
+from tests.test_cli import harness
 
 
 @pytest.fixture
@@ -216,3 +219,26 @@ def test_a_piece_of_a_file_is_told(tmp_path):
         with pytest.raises(UsageError, match="piece of a file") as caught:
             resolve(text)
         assert "secret" not in str(caught.value)
+
+
+@pytest.mark.engine
+def test_the_record_of_a_split_model_is_of_all_its_files(tmp_path, results):
+    first, second = tokenizer(settings(HeaderBytes(), "llama")), HeaderBytes()
+    for index, made in enumerate((first, second)):
+        made.add("split.no", "u16", index).add("split.count", "u16", 2).add("split.tensors.count", "i32", 20)
+    first.add_tensor("token_embd.weight", "F32", 64, 32).add_tensor("output_norm.weight", "F32", 64)
+    for layer, made in enumerate((first, second)):
+        shapes = {"attn_norm": [64], "ffn_norm": [64], "attn_q": [64, 64], "attn_k": [64, 32], "attn_v": [64, 32]}
+        shapes |= {"attn_output": [64, 64], "ffn_gate": [64, 128], "ffn_up": [64, 128], "ffn_down": [128, 64]}
+        for name, shape in shapes.items():
+            made.add_tensor(f"blk.{layer}.{name}.weight", "F32", *shape)
+    paths = [tmp_path / f"m-{index:05d}-of-00002.gguf" for index in (1, 2)]
+    for path, made in zip(paths, (first, second), strict=True):
+        path.write_bytes(made.build(data=True))
+    code, out, err = harness("pp-tg", "-m", paths[0], "-p", "8", "-n", "0", "-r", "1", "-o", "json")
+    assert code in (0, 5), err
+    (kept,) = results.rglob("*.jsonl")
+    model = json.loads(kept.read_text(encoding="utf-8").splitlines()[0])["model"]
+    assert model["file_size_bytes"] == sum(path.stat().st_size for path in paths)
+    assert model["file_sha256"] == hash_file(paths[0])
+    assert json.loads(out)[0]["model_size"] == model["size_bytes"] > paths[0].stat().st_size

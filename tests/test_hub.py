@@ -562,11 +562,13 @@ def test_a_pull_request_is_a_revision(filled):
 def test_what_comes_near_is_taken_and_said(hub):  # noqa: F811
     hub.add(REPO, "m-UD-Q4_K_M.gguf", MODEL)
     said = []
+    assert find_header(f"hf:{REPO}:Q4_K_M").note.startswith(f"{REPO} has no plain Q4_K_M")
     (path,) = references.pull(f"hf:{REPO}:Q4_K_M", lambda done, total: None, said.append)
     assert path.name == "m-UD-Q4_K_M.gguf"
     assert said == [f"{REPO} has no plain Q4_K_M; m-UD-Q4_K_M.gguf is another mixture of that name"]
     references.resolve(f"hf:{REPO}:Q4_K_M", remark=said.append)
     assert len(said) == 2
+    assert find_header(f"hf:{REPO}:Q4_K_M").note == f"{said[0]}."
 
 
 def test_a_model_in_pieces_gets_a_sentence(hub):  # noqa: F811
@@ -702,6 +704,47 @@ def test_two_pulls_at_once_end_with_one_file(filled, tmp_path):
         assert process.returncode == 0
         assert pathlib.Path(out.split("  ")[0]).read_bytes() == MODEL
     assert filled.sent_bytes() == len(MODEL)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is no signal of a process here")
+def test_ctrl_c_keeps_what_arrived_while_a_server_says_nothing(filled, tmp_path):
+    import threading
+
+    gate = threading.Event()
+    filled.faults.append(Fault("/store/", cut_at=2_000_000, gate=gate))
+    process = start("pull", REFERENCE, hub=filled, folder=tmp_path)
+    deadline = time.monotonic() + 60
+    while not (parts := incomplete(tmp_path)) or parts[0].stat().st_size < 1_900_000:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    gate.set()
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert incomplete(tmp_path)[0].stat().st_size >= 1_900_000
+
+
+def test_who_waits_for_another_process_says_so(filled, tmp_path):
+    import threading
+
+    from huggingface_hub.utils import WeakFileLock
+
+    lock = tmp_path / "hf" / "hub" / ".locks" / "models--owner--tiny-GGUF" / f"{hashlib.sha256(MODEL).hexdigest()}.lock"
+    lock.parent.mkdir(parents=True)
+    said, waited = [], threading.Event()
+    puller = threading.Thread(
+        target=lambda: references.pull(
+            REFERENCE, lambda done, total: None, lambda text: (said.append(text), waited.set())
+        )
+    )
+    with WeakFileLock(lock):
+        puller.start()
+        assert waited.wait(30)
+    puller.join(30)
+    assert said == [f"another process is fetching {REPO}/{NAME}; this one waits for it"]
+    assert references.resolve(REFERENCE).read_bytes() == MODEL
 
 
 @pytest.mark.engine

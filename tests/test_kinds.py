@@ -9,7 +9,8 @@ from harness.spec import Grid, RunSpec
 from harness.theory.gguf import BytesSource, read_header
 from harness.theory.kinds import Kind, Question, find_kind, refuse, refuse_context, suit_cells
 
-from .kind_files import FILES, bert, learned, llama, pooled
+from .gguf_bytes import HeaderBytes
+from .kind_files import FILES, bert, learned, llama, pooled, settings, tensors
 
 
 def header_of(made):
@@ -26,7 +27,7 @@ def test_it_is_said_what_a_file_is(name):
 
 @pytest.mark.parametrize("name", [name for name, (_, kind) in FILES.items() if kind not in ("TEXT", "UNKNOWN")])
 def test_what_writes_no_text_is_not_asked_for_it_and_the_sentence_says_what_it_is(name):
-    for question in (Question.SPEED, Question.TEXT):
+    for question in (Question.SPEED, Question.TIME, Question.TEXT):
         with pytest.raises(UsageError) as caught:
             refuse(HEADERS[name], question, "x.gguf")
         said = str(caught.value)
@@ -37,15 +38,14 @@ def test_what_writes_no_text_is_not_asked_for_it_and_the_sentence_says_what_it_i
 
 
 ASKED = {
-    "plain": {"MEMORY", "SPEED", "MEASURE", "TEXT"},
-    "gpt2": {"MEMORY", "SPEED", "MEASURE", "TEXT"},
+    "plain": {"MEMORY", "SPEED", "MEASURE", "TIME", "TEXT"},
+    "gpt2": {"MEMORY", "SPEED", "MEASURE", "TIME", "TEXT"},
     "bert": {"MEMORY", "MEASURE"},
     "pooled": {"MEMORY", "MEASURE"},
     "t5": {"MEMORY", "MEASURE"},
     "t5encoder": {"MEMORY", "MEASURE"},
     "llada": {"MEMORY", "MEASURE"},
     "vocabulary": {"MEMORY"},
-    "no vocabulary": {"MEMORY"},
     "newer": {"MEMORY", "SPEED"},
 }
 
@@ -87,6 +87,25 @@ def test_gpt_oss_of_ollama_is_pulled_from_where_it_is_readable(architecture, lay
     made.keys = [key for key in made.keys if b"block_count" not in key]
     header = header_of(made.add(f"{architecture}.block_count", "u32", layers))
     assert f"`harness pull hf:ggml-org/gpt-oss-{repository}-GGUF` instead" in find_kind(header).describe("x")
+
+
+def test_a_header_with_neither_weights_nor_blocks_is_asked_nothing():
+    header = header_of(HeaderBytes().add("general.architecture", "str", "strange"))
+    with pytest.raises(UsageError) as caught:
+        refuse(header, Question.MEMORY, "x.gguf")
+    assert "x.gguf is a header without weights of an architecture that this llama.cpp does not know (strange):" in str(
+        caught.value
+    )
+
+
+def test_a_model_without_a_tokenizer_is_measured_and_not_asked_to_write():
+    made = tensors(settings(HeaderBytes(), "llama")).add("tokenizer.ggml.model", "str", "no_vocab")
+    header = header_of(made.add("llama.vocab_size", "u32", 32))
+    refuse(header, Question.MEASURE, "x.gguf")
+    with pytest.raises(
+        UsageError, match=r"x\.gguf has no tokenizer and cannot read a prompt; `harness pp-tg` measures"
+    ):
+        refuse(header, Question.TEXT, "x.gguf")
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------

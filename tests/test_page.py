@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness import host_os
 from harness.answers import crosscheck
 from harness.answers.prediction import Answer, Room
 from harness.answers.published import ARTICLE_MODELS, load_machines
 from harness.answers.rates import collect
+from harness.cli import cli
 from harness.layer_row import make_row
+from harness.machine import describe_machine
 from harness.record import Caution, Device
 from harness.render import page
 from harness.render.devices import render_devices
@@ -32,14 +36,14 @@ from harness.render.time_ledger import show_ledger
 from harness.roof import Roof, RoofTest
 from harness.sources.catalog_check import Verdict
 from harness.sources.references import load_catalog
-from harness.theory.attention import CacheCost
 from harness.theory.gguf import BytesSource, read_header
 from harness.theory.ollama import Request, give_account, read_figures
 from harness.theory.predict import Estimate
 from harness.theory.room import Need
 from harness.theory.time_ledger import build_ledger
 
-from . import test_devices, test_inspect, test_render_overhead, test_time_ledger
+from . import machines as machines_of_tests
+from . import test_devices, test_inspect, test_render_overhead, test_roofline, test_time_ledger
 from .gguf_bytes import llama_like
 from .test_side_by_side import comparison  # noqa: F401 - a fixture
 
@@ -131,9 +135,7 @@ def models(_recorded, name):
 
 
 def predictions(_recorded, name):
-    from harness.theory.roofline import Cost
-
-    cost = make_cost(Cost, name)
+    cost = dataclasses.replace(test_roofline.cost("llama3.1:8b"), name=name)
     estimate = Estimate(12345.6, 10000.0, 20000.0)
     room = Room(Need(10**12, 10**10, 10**9, 10**9), 8 * 10**9, f"the card {GPU}", 33)
     answers = [
@@ -156,21 +158,6 @@ def predictions(_recorded, name):
     ]
     yield render_answers(answers, [f"a remark on {name}"])
     yield render_check(crosscheck.check_predictions(CATALOG))
-
-
-def make_cost(kind, name):
-    values = {field.name: 1 for field in dataclasses.fields(kind)}
-    return kind(
-        **{
-            **values,
-            "name": name,
-            "quantization": "Q4_K_M",
-            "cache": CacheCost(131072),
-            "cache_unknown": None,
-            "skipped": (),
-            "is_estimate": True,
-        }
-    )
 
 
 def machines(recorded, name):
@@ -286,3 +273,47 @@ def test_a_cell_of_markdown_keeps_its_table():
     assert len(text.splitlines()) == 3
     assert "x\\|y z" in text
     assert "<img" not in text
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+def test_every_machine_keeps_to_the_page(identity, columns, recorded):
+    """Headings, rows and predictions of machines as their systems name them."""
+    machine = describe_machine()
+    here = [dataclasses.replace(record, machine=machine) for record in recorded]
+    test = RoofTest(
+        "read", "CPU", machine.cpu, "cpu", "Q4_0", machine.n_cores_physical, 10**9, 10**9, (10**6,) * 6, 0.0, 1.0
+    )
+    build = recorded[0].build
+    device = Device("CPU", machine.cpu, "cpu", machine.memory_bytes, machine.memory_bytes)
+    with page.of_width(columns):
+        texts = [
+            render_table(here),
+            render_roofline(Roof("2026-01-01T00:00:00Z", machine, "0", build, (test,)), []),
+            render_machines(measured_rows(collect(here, CATALOG), "tg"), "tg"),
+            render_devices(
+                dataclasses.replace(build, devices=(device,)), {}, [], compiled=("CPU",), driver=None, build_flags=None
+            ),
+        ]
+    assert [line for text in texts for line in text.splitlines() if page.columns_of(line) > columns] == []
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+@pytest.mark.parametrize(
+    "arguments",
+    [["models"], ["models", "--local"], ["table"], ["predict", "--check"],
+     ["predict", "-m", "llama3.1:70b:q4_0", "--machine", "M4 Pro", "--machine", "RTX 3070 Ti"],
+     ["overhead", "-m", "llama3.1:405b:q4_0", "--predict-only", "--ollama-2024", "--vram", "8GB"],
+     ["overhead", "-m", "llama3.1:8b:q4_0", "--predict-only", "-c", "2048,131072"], ["inspect", "llama3.1:405b:q4_0"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_command_keeps_to_the_page_on_a_machine_of_long_names(arguments, columns, monkeypatch, tmp_path):
+    monkeypatch.setattr(host_os, "_system", machines_of_tests.Identity("xeon-platinum"))
+    environment = {
+        "COLUMNS": str(columns),
+        "HARNESS_RESULTS": str(tmp_path),
+        "HOME": str(tmp_path),
+        "HF_HOME": str(tmp_path),
+    }
+    done = CliRunner().invoke(cli, arguments, env=environment)
+    assert done.exit_code == 0, done.output
+    assert [line for line in done.stdout.splitlines() if page.columns_of(line) > columns] == []

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import pathlib
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
 from harness.safe_json import MAX_DEPTH, read_json
 from harness.safe_names import below, find_commit, find_digest, is_component, is_relative_name, is_repository
+from harness.sources import hub, local
+from harness.sources.ollama_store import find_ollama
+
+#: What the hub, Ollama and llama.cpp call things.
+KEYS = [
+    "siblings",
+    "rfilename",
+    "size",
+    "lfs",
+    "sha256",
+    "blobId",
+    "sha",
+    "path",
+    "oid",
+    "layers",
+    "mediaType",
+    "digest",
+    "config",
+    "ggufFile",
+]
 
 
 @pytest.mark.parametrize("text", ["a" * 40, "0123456789abcdef0123456789ABCDEF01234567", " " + "b" * 40 + "\n"])
@@ -82,3 +106,44 @@ def test_json_is_read_and_deep_json_is_refused():
     for text in ("", "{", b"\xff", "nope"):
         with pytest.raises(ValueError):
             read_json(text)
+
+
+@given(st.lists(st.text(), min_size=1, max_size=3))
+def test_whatever_a_stranger_says_stays_below(names):
+    root = pathlib.Path("cache")
+    try:
+        path = below(root, *names)
+    except UsageError:
+        return
+    assert path.parts[0] == "cache"
+    assert ".." not in path.parts
+    assert pathlib.PureWindowsPath("C:/cache", *names).is_relative_to("C:/cache")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20) | st.just("m-Q4_0.gguf"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.sampled_from(KEYS), inner, max_size=5),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(VALUES)
+def test_whatever_a_hub_or_a_manifest_says_is_a_sentence_at_worst(tmp_path, said):
+    """The hub's two answers and the notes of Ollama and llama.cpp, as any JSON."""
+    body = json.dumps(said).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hub, "ask_small", lambda *arguments, **options: (None, body))
+        for act in (lambda: hub.list_files("o/r"), lambda: hub.describe_files([hub.HubFile("o/r", "m-Q4_0.gguf")])):
+            with contextlib.suppress(HarnessError):
+                act()
+    manifest = tmp_path / "ollama" / "manifests" / "registry.ollama.ai" / "library" / "m" / "latest"
+    manifest.parent.mkdir(parents=True, exist_ok=True)
+    manifest.write_bytes(body)
+    (tmp_path / "manifest=o=r=Q4_0.json").write_bytes(body)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OLLAMA_MODELS", str(tmp_path / "ollama"))
+        patch.setenv("LLAMA_CACHE", str(tmp_path))
+        with pytest.raises(UsageError):
+            find_ollama("m")
+        assert not [model for model in local._list_llama() if model.path]

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.theory.gguf import BytesSource, read_header
 from harness.theory.kinds import KNOWN_ARCHITECTURES
 from harness.theory.ollama import Request, give_account, read_figures
@@ -52,7 +52,7 @@ def test_ollamas_account_of_tensors_with_fewer_dimensions_than_are_meant(name, s
 @pytest.mark.parametrize("name", ["position_embd.weight", "rope_freqs.weight", "blk.0.attn_norm.weight", None])
 def test_a_model_of_which_a_token_reads_no_matrix_has_no_speed(name):
     made = sparse() if name is None else sparse().add_tensor(name, "F32", 64)
-    with pytest.raises(HarnessError, match="no matrices that a token is multiplied with"):
+    with pytest.raises(UsageError, match="no matrices that a token is multiplied with"):
         cost_of_header(header_of(made), "F32", "x")
 
 

@@ -93,7 +93,7 @@ def account_for_time(options: dict[str, Any]) -> int:
     check_picture_path(options["plot"])
     label, path = _find_model(options["models"])
     header = read_file_header(path)
-    refuse(header, Question.TEXT, label)
+    refuse(header, Question.TIME, label)
     plan, remarks = make_plan(path, header, options)
     with Keeper("time-ledger", options["results"], save=options["save"]) as keeper:
         raw, failure, interrupted = collect(plan, keeper)

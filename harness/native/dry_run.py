@@ -76,7 +76,7 @@ def _plan_all(model: DryModel, specs: Sequence[RunSpec]) -> Iterator[tuple[dict[
         buffers = read_buffers(session.log)
         plan = {
             "buffers": [dataclasses.asdict(item) for item in buffers if item.cause != "kv"],
-            "caches": read_caches(session.log),
+            "caches_bytes": read_caches(session.log),
             "flash_attn": read_flash_attention(session.log),
         }
         # A plan's compute buffers are sizes, not memory.

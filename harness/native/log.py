@@ -72,9 +72,9 @@ def read_buffers(lines: Iterable[str]) -> tuple[Buffer, ...]:
     )
 
 
-def read_caches(lines: Iterable[str]) -> list[int]:
-    """The sizes that KV caches say they have, allocated or not, in bytes to the 0.01 MiB that the log prints of each."""
-    return [round(float(match[1]) * MIB) for line in lines if (match := _CACHE.search(line))]
+def read_caches(lines: Iterable[str]) -> tuple[int, ...]:
+    """The sizes that KV caches say they have, allocated or not, in bytes to the log's 0.01 MiB; () where there is none."""
+    return tuple(round(float(match[1]) * MIB) for line in lines if (match := _CACHE.search(line)))
 
 
 def read_layers(lines: Iterable[str]) -> dict[str, int]:

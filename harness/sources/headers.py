@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,8 +73,9 @@ def find_header(text: str) -> Found:
     reference = parse_reference(text)
     if isinstance(reference, CatalogReference):
         return _find_catalog_header(reference)
-    if (path := find_local(reference)) is not None:
-        return _read_local(path)
+    remarks: list[str] = []
+    if (path := find_local(reference, remarks.append)) is not None:
+        return replace(_read_local(path), note=f"{remarks[0]}." if remarks else None)
     if isinstance(reference, SyntheticReference):
         return _compute(reference.entry, reference.quantization, "no such file is written yet")
     if isinstance(reference, HubReference):
@@ -143,8 +144,6 @@ def _compute(entry: Entry, quantization: str | None, reason: str) -> Found:
 
 
 def _read_hub_header(reference: HubReference) -> Found:
-    from dataclasses import replace
-
     from harness.sources.hub import list_parts
 
     remarks: list[str] = []

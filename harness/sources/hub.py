@@ -9,6 +9,7 @@ that every program around huggingface_hub reads.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import os
@@ -114,10 +115,10 @@ def find_cached(files: Sequence[HubFile]) -> list[Path] | None:
     """Find files in the cache without asking anybody; None unless all are there. A name's case may be another than the hub's."""
     found = []
     for file in files:
-        folder = _snapshot(file.repository, file.revision)
+        folder = find_snapshot(file.repository, file.revision)
         path = below(folder, file.name) if folder else None
         if folder and path and not path.is_file():
-            same = find_same_name(file.name, _list_names(folder))
+            same = find_same_name(file.name, list_names(folder))
             path = below(folder, same) if same else None
         if path is None:
             return None
@@ -127,8 +128,8 @@ def find_cached(files: Sequence[HubFile]) -> list[Path] | None:
 
 def list_cached(repository: str, revision: str = "main") -> list[HubFile]:
     """List the GGUF files of a repository that are in the cache at a revision."""
-    folder = _snapshot(repository, revision)
-    return [HubFile(repository, name, revision) for name in _list_names(folder)] if folder else []
+    folder = find_snapshot(repository, revision)
+    return [HubFile(repository, name, revision) for name in list_names(folder)] if folder else []
 
 
 def walk_cache(root: Path) -> Iterator[tuple[str, str, Path, list[str]]]:
@@ -144,7 +145,7 @@ def walk_cache(root: Path) -> Iterator[tuple[str, str, Path, list[str]]]:
             revisions = []
         by_commit = {_cached_commit(repository, name, root): name for name in sorted(revisions, key="main".__eq__)}
         for folder in _entries(storage / "snapshots"):
-            if (commit := find_commit(folder.name)) and (names := _list_names(folder)):
+            if (commit := find_commit(folder.name)) and (names := list_names(folder)):
                 yield repository, by_commit.get(commit, commit), folder, names
 
 
@@ -155,15 +156,21 @@ def _entries(folder: Path) -> list[Path]:
         return []
 
 
-def _list_names(folder: Path) -> list[str]:
-    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if is_gguf(path.name) and path.is_file())
-    return sorted(name for name in names if is_relative_name(name))
+def list_names(folder: Path) -> list[str]:
+    """The GGUF files below a folder, by their names there; those that no repository could have are left out."""
+    try:
+        found = [
+            path.relative_to(folder).as_posix() for path in folder.rglob("*") if is_gguf(path.name) and path.is_file()
+        ]
+    except OSError:
+        return []
+    return sorted(name for name in found if is_relative_name(name))
 
 
-def _snapshot(repository: str, revision: str) -> Path | None:
-    """The folder of a revision's files; None where the cache knows no commit for it."""
-    commit = _cached_commit(repository, revision) or find_commit(revision)
-    return _storage(repository) / "snapshots" / commit if commit else None
+def find_snapshot(repository: str, revision: str = "main", root: Path | None = None) -> Path | None:
+    """The folder of a revision's files; None where the cache (Hugging Face's, or one of its layout) knows no commit for it."""
+    commit = _cached_commit(repository, revision, root) or find_commit(revision)
+    return _storage(repository, root) / "snapshots" / commit if commit else None
 
 
 def _cached_commit(repository: str, revision: str, root: Path | None = None) -> str | None:
@@ -435,13 +442,11 @@ def _check_space(facts: Sequence[HubFacts]) -> None:
 
 
 def _download_one(facts: HubFacts, progress: Progress, remark: Remark) -> Path:
-    from huggingface_hub.utils import WeakFileLock
-
     part = _incomplete(facts)
     lock = cache_dir() / ".locks" / _storage(facts.file.repository).name / f"{part.stem}.lock"
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        with WeakFileLock(lock):  # the one that huggingface_hub itself takes for this blob
+        with _locked(lock, facts, progress, remark):
             blob = _blobs(facts) / facts.digest if facts.digest else None
             if blob is None or not blob.exists():
                 blob = _fetch(facts, part, progress, remark)
@@ -450,6 +455,25 @@ def _download_one(facts: HubFacts, progress: Progress, remark: Remark) -> Path:
         raise HarnessError(
             f"{cache_dir()} cannot be written ({error.strerror or error}); set HF_HOME to another folder."
         ) from None
+
+
+@contextlib.contextmanager
+def _locked(lock: Path, facts: HubFacts, progress: Progress, remark: Remark) -> Iterator[None]:
+    """Hold the lock that huggingface_hub itself takes for a blob; while another process has it, say so and show how far that is."""
+    from huggingface_hub.utils import WeakFileLock
+
+    part, is_said = _incomplete(facts), False
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(WeakFileLock(lock, timeout=1.0))
+                break
+            except TimeoutError:
+                if not is_said:
+                    remark(f"another process is fetching {facts.file}; this one waits for it")
+                is_said = True
+                progress(part.stat().st_size if part.exists() else 0, facts.size_bytes)
+        yield
 
 
 def _fetch(facts: HubFacts, part: Path, progress: Progress, remark: Remark) -> Path:

@@ -15,7 +15,7 @@ from harness.errors import UsageError
 from harness.safe_json import read_json
 from harness.safe_names import below, is_relative_name, is_repository
 from harness.sources.choice import choose, find_same_name, is_gguf, list_models, name_quantization
-from harness.sources.hub import HubFile, cache_dir, walk_cache
+from harness.sources.hub import HubFile, cache_dir, find_snapshot, list_names, walk_cache
 from harness.sources.model_file import model_files
 from harness.sources.ollama_store import find_ollama, list_ollama
 
@@ -54,13 +54,11 @@ def list_copies(repository: str) -> dict[str, Path]:
     """The files that programs other than Hugging Face's keep of a repository, by the name that they have there."""
     prefix = f"{repository.replace('/', '_')}_"
     found = {name.removeprefix(prefix): path for name, path in _flat_files().items() if name.startswith(prefix)}
-    for root in lm_studio_folders():
-        folder = below(root, repository)
-        found |= {name: below(folder, name) for name in _names_below(folder)}
-    if _llama_cache() != cache_dir():
-        for owner, revision, folder, names in walk_cache(_llama_cache()):
-            if (owner, revision) == (repository, "main"):
-                found |= {name: below(folder, name) for name in names}
+    folders = [below(root, repository) for root in lm_studio_folders()]
+    if _llama_cache() != cache_dir() and (snapshot := find_snapshot(repository, root=_llama_cache())):
+        folders.append(snapshot)
+    for folder in folders:
+        found |= {name: below(folder, name) for name in list_names(folder)}
     return found
 
 
@@ -170,21 +168,11 @@ def lm_studio_folders() -> list[Path]:
 def _list_lm_studio() -> Iterator[LocalModel]:
     for root in lm_studio_folders():
         by_folder: dict[str, list[str]] = {}
-        for name in _names_below(root):
+        for name in list_names(root):
             by_folder.setdefault("/".join(name.split("/")[:2]), []).append(name)
         for names in by_folder.values():
             for name in list_models(names):
                 yield _describe(_home_path(below(root, name)), _LM_STUDIO, below(root, name))
-
-
-def _names_below(folder: Path) -> list[str]:
-    try:
-        found = [
-            path.relative_to(folder).as_posix() for path in folder.rglob("*") if is_gguf(path.name) and path.is_file()
-        ]
-    except OSError:
-        return []
-    return sorted(name for name in found if is_relative_name(name))
 
 
 def _home_path(path: Path) -> str:

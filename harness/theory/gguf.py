@@ -511,7 +511,7 @@ _STRANGERS: tuple[tuple[bytes, str], ...] = (
     (b"\x1f\x8b", "gzip-compressed; unpack it"),
     (b"\x28\xb5\x2f\xfd", "Zstandard-compressed; unpack it"),
     (b"\x89HDF", "HDF5 (a Keras checkpoint); convert it to GGUF"),
-    (b"lmgg", "a GGML file from before GGUF; convert it"),
+    (b"lmgg", "a GGML file from before GGUF, or one of whisper.cpp; convert it, or name a language model"),
     (b"fmgg", "a GGMF file from before GGUF; convert it"),
     (b"tjgg", "a GGJT file from before GGUF; convert it"),
     (b"FUGG", "a GGUF file with reversed magic, which nothing reads"),
@@ -526,6 +526,8 @@ def describe_stranger(name: str, opening: bytes) -> str:
         said = "a web page, perhaps an error or a login page saved under its name; download the file itself"
     if said is None and len(opening) > 8 and opening[8:9] == b"{" and int.from_bytes(opening[:8], "little") < 2**27:
         said = "a safetensors file; convert it to GGUF"
+    if said is None and _opens_with_a_tensor_name(opening):
+        said = "an importance matrix (imatrix.dat), which llama-quantize takes; name a model that was made with it"
     if (
         said is None
         and opening.isascii()
@@ -535,6 +537,15 @@ def describe_stranger(name: str, opening: bytes) -> str:
     if said is None:
         said = "of a kind that harness does not know; name a .gguf file"
     return f"{name} is not a GGUF file: at byte 0 it has {opening[:4]!r} where GGUF has {MAGIC!r}, so it is {said}"
+
+
+def _opens_with_a_tensor_name(opening: bytes) -> bool:
+    """Whether a count of entries and a length come first and then a tensor's name, as in the imatrix files from before GGUF.
+
+    Source: llama.cpp tools/imatrix/imatrix.cpp save_imatrix_legacy.
+    """
+    length = int.from_bytes(opening[4:8], "little")
+    return 0 < length < 64 and opening[8:].startswith((b"blk.", b"output.", b"enc.", b"dec.", b"token_embd."))
 
 
 def _read_metadata(cursor: _Cursor, count: int, table_bytes: int) -> tuple[dict[str, Any], dict[str, str]]:

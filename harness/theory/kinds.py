@@ -65,6 +65,10 @@ _WHOLE = (
 _POOLING = range(1, 5)
 
 
+#: Source: src/llama-vocab.cpp llama_vocab::impl::load.
+_NO_TOKENIZER = ("no_vocab", "none")
+
+
 class Kind(enum.Enum):
     """What a file is; the value completes "it is …"."""
 
@@ -90,7 +94,8 @@ class Question(enum.Enum):
     MEMORY = "memory by its header"
     SPEED = "speed by its header"
     MEASURE = "measured by llama.cpp"
-    TEXT = "written text, or what a generated token takes"
+    TIME = "what a generated token's time goes into"
+    TEXT = "a text written by it"
 
 
 _ALL = frozenset(Question)
@@ -137,8 +142,9 @@ class FileKind:
     """What a file is, and what bounds the runs of it.
 
     reads_at_once says that a prompt has to fit into one physical batch; steps that it can add one token after the other to a cache.
-    n_positions is the number of learned positions, beyond which there is no token; None where positions are computed. foreign is a
-    tensor type of another program.
+    n_positions is the number of learned positions, beyond which there is no token; None where positions are computed. has_shape says
+    that the header states how many blocks there are, by which memory is counted where there are no weights. foreign is a tensor type
+    of another program.
     """
 
     kind: Kind
@@ -147,6 +153,7 @@ class FileKind:
     steps: bool = True
     n_positions: int | None = None
     has_weights: bool = True
+    has_shape: bool = True
     foreign: ForeignType | None = None
     trouble: str | None = None
 
@@ -154,7 +161,9 @@ class FileKind:
     def answers(self) -> frozenset[Question]:
         """What may be asked of the file."""
         allowed = _ANSWERS.get(self.kind, frozenset())
-        return allowed if self.has_weights else allowed & _ANSWERS[Kind.VOCABULARY]
+        if self.has_weights:
+            return allowed
+        return allowed & _ANSWERS[Kind.VOCABULARY] if self.has_shape else frozenset()
 
     def describe(self, label: str) -> str:
         """What the file is and what to do, as one sentence without its full stop."""
@@ -162,7 +171,8 @@ class FileKind:
             return f"{label} {self.trouble}"
         shown = f" ({self.architecture})" if self.kind in _ANSWERS and self.kind is not Kind.VOCABULARY else ""
         if self.kind in _ANSWERS and not self.has_weights:
-            word = "" if self.kind is Kind.VOCABULARY else f" of {self.kind.value}{shown}"
+            words = {Kind.VOCABULARY: "", Kind.UNKNOWN: f" {self.kind.value}{shown}"}
+            word = words.get(self.kind, f" of {self.kind.value}{shown}")
             return f"{label} is {Kind.VOCABULARY.value}{word}: {_ADVICE[Kind.VOCABULARY]}"
         advice = f": {_ADVICE[self.kind]}" if self.kind in _ADVICE else ""
         return f"{label} is {self.kind.value}{shown}{advice}"
@@ -189,7 +199,8 @@ def find_kind(header: Header) -> FileKind:
     reads_at_once = not is_causal or architecture in ENCODERS or kind is Kind.ENCODER_DECODER
     steps = kind in (Kind.TEXT, Kind.EMBEDDING, Kind.UNKNOWN) and not reads_at_once
     has_weights = any(tensor.n_elements for tensor in header.tensors)
-    found = FileKind(kind, architecture, reads_at_once, steps, _count_positions(header), has_weights)
+    has_shape = _number(header.hparam("block_count")) > 0
+    found = FileKind(kind, architecture, reads_at_once, steps, _count_positions(header), has_weights, has_shape)
     if foreign is not None and kind in _ANSWERS:
         return replace(found, kind=Kind.FOREIGN, foreign=foreign, trouble=_describe_foreign(header, foreign))
     if kind in _ANSWERS and any(tensor.name.startswith(_SENSES) for tensor in header.tensors):
@@ -287,6 +298,10 @@ def refuse(header: Header, question: Question, label: str) -> None:
     """
     if not may_be_asked(header, question):
         raise UsageError(find_kind(header).describe(label) + ".")
+    if question is Question.TEXT and header.metadata.get("tokenizer.ggml.model") in _NO_TOKENIZER:
+        raise UsageError(
+            f"{label} has no tokenizer and cannot read a prompt; `harness pp-tg` measures how fast it computes."
+        )
 
 
 def refuse_context(header: Header, n_tokens: int, label: str, flag: str) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from harness.catalog import Shape
-from harness.errors import HarnessError
+from harness.errors import UsageError
 from harness.theory.attention import CacheCost, CacheRows, Context, count_layers, describe_attention, loaded_tensors
 from harness.theory.computed import compute_header
 from harness.theory.gguf import Header, Tensor
@@ -36,7 +36,7 @@ class Cost:
 
     Raises
     ------
-    HarnessError : a token reads nothing or is multiplied with nothing, so that there is no speed.
+    UsageError : a token reads nothing or is multiplied with nothing, so that there is no speed.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Cost:
 
     def __post_init__(self) -> None:
         if self.read_bytes < 1 or self.n_multiplied < 1:
-            raise HarnessError(
+            raise UsageError(
                 f"{self.name or 'the model'} has no matrices that a token is multiplied with, so no speed follows from it; "
                 "name a file that holds a whole model"
             )

@@ -76,7 +76,9 @@ def count_blocks(header: Header) -> int:
     HarnessError : the header does not state block_count, or one that llama.cpp does not take.
     """
     n_blocks = read_count(header, "block_count")
-    if n_blocks is None or not 0 < n_blocks <= MAX_LAYERS:
+    if n_blocks is None:
+        raise HarnessError(f"the header does not state {header.architecture}.block_count; download the model again")
+    if not 0 < n_blocks <= MAX_LAYERS:
         raise _too_many(header, n_blocks)
     return n_blocks
 
