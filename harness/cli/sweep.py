@@ -34,7 +34,7 @@ from harness.cli.progress import Progress, byte_bar
 from harness.cli.writing import say
 from harness.cpus import choose_threads
 from harness.devices import Survey, explain_absence, survey_devices
-from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, HarnessError, NativeError, StoreError, UsageError
+from harness.errors import HarnessError, UsageError
 from harness.layer_row import LayerRow
 from harness.layers import (
     GOALS,
@@ -139,7 +139,9 @@ def command(models: Sequence[str], **options: Any) -> None:
         outcome = run.search(known) if options["best"] else run.sweep(known)
     _show(outcome, run)
     keeper.say_where()
-    raise click.exceptions.Exit(_exit_code(outcome, keeper))
+    failed = any(row.failure for row in outcome.rows) or not any(row.speeds for row in outcome.rows)
+    distrusted = any(caution.distrust for row in outcome.rows for speed in row.speeds for caution in speed.cautions)
+    raise click.exceptions.Exit(keeper.exit_code(interrupted=outcome.interrupted, failed=failed, distrusted=distrusted))
 
 
 def _refuse_nonsense(models: Sequence[str], options: dict[str, Any]) -> None:
@@ -466,14 +468,3 @@ def _export(outcome: _Outcome, run: _Run, crossing: float | None, reasons: Seque
         "network_crossing_s_per_token": crossing if outcome.wires else None,
         "interrupted": outcome.interrupted,
     }
-
-
-def _exit_code(outcome: _Outcome, keeper: Keeper) -> int:
-    if outcome.interrupted:
-        return EXIT_INTERRUPTED
-    if keeper.trouble:
-        return StoreError.exit_code
-    if any(row.failure for row in outcome.rows) or not any(row.speeds for row in outcome.rows):
-        return NativeError.exit_code
-    distrusted = any(caution.distrust for row in outcome.rows for speed in row.speeds for caution in speed.cautions)
-    return EXIT_NOT_TRUSTED if distrusted else 0
