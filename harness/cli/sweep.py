@@ -51,6 +51,7 @@ from harness.layers import (
 )
 from harness.machine import machine_slug
 from harness.overhead import find_model, plan_compute
+from harness.record import Record, is_of
 from harness.render.layers import Page, describe_wire, export_rows, flag_lines, render_rows, wrap
 from harness.sources.gguf_file import read_file_header
 from harness.sources.model_file import default_model, describe_file, is_synthetic
@@ -125,7 +126,7 @@ def command(models: Sequence[str], **options: Any) -> None:
     with contextlib.ExitStack() as stack:
         keeper = stack.enter_context(Keeper("sweep", options["results"], save=options["save"], resume=resumed))
         station = stack.enter_context(contextlib.closing(Station()))
-        known = recall(read_records([resumed], complain), choose_threads().count) if resumed else {}
+        known = _recall(resumed, path, keeper) if resumed else {}
         plan = Plan(
             command="sweep",
             machine=keeper.machine,
@@ -237,6 +238,16 @@ def _choose_counts(options: dict[str, Any], blocks: Blocks, survey: Survey) -> t
             f"means {blocks.max_gpu_layers}."
         )
     return counts
+
+
+def _recall(journal: pathlib.Path, path: str, keeper: Keeper) -> dict[Any, list[Record]]:
+    """The cells of a journal that need not be repeated: those of this file on this machine."""
+    facts = describe_file(pathlib.Path(path))
+    records = read_records([journal], complain)
+    own = [r for r in records if is_of(r, keeper.machine, facts["file_sha256"], facts["file_size_bytes"])]
+    if others := len(records) - len(own):
+        complain(f"{others} cells in {journal} are of another file or another machine and do not count.")
+    return recall(own, choose_threads().count)
 
 
 def _find_journal(options: dict[str, Any]) -> pathlib.Path | None:
