@@ -102,8 +102,6 @@ def test_gemma_3_27b_at_131072_tokens_takes_10_61_gib_and_not_62():
     assert cost.read_bytes(131072) == row * (10 * 131072 + 52 * 1024), "attention reads no further back than the window"
     assert cost.read_bytes(1000) == 62 * row * 1000
     assert cost.flops(2000) == 2 * 2 * 32 * 128 * (10 * 2000 + 52 * 1024)
-    looked = sum(min(depth, 1024) for depth in range(4096)) / 4096
-    assert cost.prompt_flops(4096) == pytest.approx(2 * 2 * 32 * 128 * (10 * 2048 + 52 * looked), rel=1e-3)
 
 
 SSM = {

@@ -661,7 +661,7 @@ def test_a_dash_ts_of_more_devices_than_there_are_is_said(server, results):
 
 
 def test_a_text_is_written_on_another_machines_device(server, results):
-    code, out, _ = harness(
+    code, out, err = harness(
         "run",
         "--rpc",
         server.endpoint,
@@ -675,7 +675,7 @@ def test_a_text_is_written_on_another_machines_device(server, results):
         "31",
         stdin=subprocess.DEVNULL,
     )
-    assert code == 0
+    assert code in (0, 5), err
     assert out.startswith("Quantum")
     (journal,) = results.rglob("*-run.jsonl")
     buffers = json.loads(journal.read_text(encoding="utf-8"))["resolved"]["buffers"]

@@ -64,7 +64,6 @@ FLOORS = {
 #: Rooms in which one thing rests on another: (who, on whom), each with its reason in docs/architecture.md.
 ALLOWED_SIDEWAYS = {
     ("harness.stats", "harness.record"),
-    ("harness.record", "harness.last_words"),
     ("harness.units", "harness.errors"),
     ("harness.text_run", "harness.record"),
     ("harness.roof", "harness.record"),

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.answers import published
-from harness.answers.rates import Measured, speaks_for
+from harness.answers.rates import Measured
 from harness.catalog import Catalog, Entry
 from harness.errors import UsageError
 from harness.theory.predict import (
@@ -207,10 +207,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A model's cost, and how it would run: context, depth, a card's memory, the machine's memory, operations a second.
-
-    file_sha256 is the file's that was asked about, where it lies here.
-    """
+    """A model's cost, and how it would run: context, depth, a card's memory, the machine's memory, operations a second."""
 
     cost: Cost
     n_ctx: int = 4096
@@ -219,7 +216,6 @@ class Question:
     memory_bytes: int | None = None
     flops_per_s: float | None = None
     host: str | None = None
-    file_sha256: str | None = None
 
 
 def predict_for(machine: Machine, question: Question, machines: Sequence[Machine], basis: str = "") -> Answer:
@@ -362,14 +358,12 @@ def predict_own(own: OwnMachine, question: Question, machines: Sequence[Machine]
     ------
     UsageError : neither is there.
     """
-    own, left_out = _trusted(own)
-    points = own_points(own.measured, question)
+    points = own_points(own.measured)
     bandwidth = own.type_bandwidth_bytes_per_s or own.bandwidth_bytes_per_s
     if bandwidth is None and not points:
-        known = f"Of this machine there are only figures that are not to be trusted ({left_out})" if left_out else ""
         raise UsageError(
-            f"{known or 'Nothing is known of this machine yet'}: run `harness roofline` or `harness pp-tg` first, or name a --machine "
-            "or a --bandwidth."
+            "Nothing is known of this machine yet: run `harness roofline` or `harness pp-tg` first, or name a --machine or "
+            "a --bandwidth."
         )
     population = populate(machines, own.kind if own.kind in KINDS else "cpu")
     if bandwidth is None:
@@ -391,43 +385,26 @@ def predict_own(own: OwnMachine, question: Question, machines: Sequence[Machine]
         own.name, own.kind, own.bandwidth_bytes_per_s, " and ".join(said), question.cost, question.n_ctx, question.n_depth,
         estimate(shares, prior.noise),
         roof_tok_per_s(question.cost, own.bandwidth_bytes_per_s, question.n_depth) if own.bandwidth_bytes_per_s else None,
-        pp, pp_basis, rooms, (*own.cautions, *([f"left out: {left_out}"] if left_out else []), *notes),
+        pp, pp_basis, rooms, (*own.cautions, *notes),
     )  # fmt: skip
 
 
-def _trusted(own: OwnMachine) -> tuple[OwnMachine, str]:
-    """A machine without the figures that are not to be trusted, and what these are, in words: busy runs say nothing of the next one."""
-    bad = [item for item in own.measured if item.summary.is_distrusted]
-    why = dict.fromkeys(c.text.split(":")[0] for item in bad for c in item.summary.cautions if c.distrust)
-    told = f"{len(bad)} record{'s' if len(bad) > 1 else ''} not to be trusted ({', '.join(why)})" if bad else ""
-    return dataclasses.replace(own, measured=[item for item in own.measured if not item.summary.is_distrusted]), told
-
-
-def own_points(measured: Sequence[Measured], question: Question | None = None) -> list[Point]:
-    """One point a model, quantization and depth: the generation that speaks for it.
-
-    A record of the very file that is asked about has the question's cost, where it does not say itself what a token costs.
-    """
-    groups: dict[tuple[str, str | None, int], list[tuple[Measured, Cost]]] = {}
+def own_points(measured: Sequence[Measured]) -> list[Point]:
+    """One point a model, quantization and depth: the latest generation that ran with default settings, else the latest."""
+    best: dict[tuple[str, str | None, int], Measured] = {}
     for item in measured:
-        cost = _cost_of(item, question)
-        if item.test_kind == "tg" and cost is not None:
-            key = (item.model, item.quantization, item.record.asked.n_depth)
-            groups.setdefault(key, []).append((item, cost))
-    points = []
-    for found in groups.values():
-        best = speaks_for([item for item, _ in found])
-        points += [
-            Point(cost, 1 / item.summary.rate_tok_per_s, item.mean_depth) for item, cost in found if item is best
-        ]
-    return points
-
-
-def _cost_of(item: Measured, question: Question | None) -> Cost | None:
-    if (cost := item.cost()) is not None or question is None or item.record.model is None:
-        return cost
-    is_same = question.file_sha256 is not None and question.file_sha256 == item.record.model.file_sha256
-    return question.cost if is_same else None
+        if item.test_kind != "tg" or item.cost() is None:
+            continue
+        key = (item.model, item.quantization, item.record.asked.n_depth)
+        old = best.get(key)
+        order = (item.record.threads_source != "asked", item.record.time_utc)
+        if old is None or order >= (old.record.threads_source != "asked", old.record.time_utc):
+            best[key] = item
+    return [
+        Point(cost, 1 / item.summary.rate_tok_per_s, item.mean_depth)
+        for item in best.values()
+        if (cost := item.cost()) is not None
+    ]
 
 
 def _own_prompt(own: OwnMachine, question: Question) -> tuple[Estimate | None, str]:

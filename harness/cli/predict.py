@@ -125,7 +125,6 @@ def command(**options: Any) -> None:
         cost=cost,
         **{name: options[name] for name in ("n_ctx", "n_depth", "vram_bytes", "memory_bytes", "host")},
         flops_per_s=options["flops"],
-        file_sha256=_hash_asked(options["model"]),
     )
     answers = _answer(catalog, question, options)
     render = render_answers_json if options["output"] == "json" else render_answers
@@ -171,15 +170,6 @@ def _find_cost(catalog: Any, options: dict[str, Any]) -> tuple[Cost, tuple[str, 
         return cost_of_entry(entry, quantization, options["type_k"], options["type_v"])
     label = reference.path.stem if isinstance(reference, PathReference) else name_reference(text)
     return _read_cost(text, label, options)
-
-
-def _hash_asked(text: str | None) -> str | None:
-    """The hash of the file that is asked about, where it lies here."""
-    from harness.sources.model_file import hash_file
-    from harness.sources.references import PathReference, parse_reference
-
-    reference = parse_reference(text) if text else None
-    return hash_file(reference.path) if isinstance(reference, PathReference) else None
 
 
 def _read_cost(text: str, label: str, options: dict[str, Any]) -> tuple[Cost, tuple[str, ...]]:

@@ -34,7 +34,7 @@ from harness.cli.progress import Progress, byte_bar
 from harness.cli.writing import say
 from harness.cpus import choose_threads
 from harness.devices import Survey, explain_absence, survey_devices
-from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, HarnessError, NativeError, StoreError, UsageError
+from harness.errors import HarnessError, UsageError
 from harness.layer_row import LayerRow
 from harness.layers import (
     GOALS,
@@ -51,7 +51,6 @@ from harness.layers import (
 )
 from harness.machine import machine_slug
 from harness.overhead import find_model, plan_compute
-from harness.record import Record, is_of
 from harness.render.layers import Page, describe_wire, export_rows, flag_lines, render_rows, wrap
 from harness.sources.gguf_file import read_file_header
 from harness.sources.model_file import default_model, describe_file, is_synthetic
@@ -124,7 +123,7 @@ def command(models: Sequence[str], **options: Any) -> None:
     with contextlib.ExitStack() as stack:
         keeper = stack.enter_context(Keeper("sweep", options["results"], save=options["save"], resume=resumed))
         station = stack.enter_context(contextlib.closing(Station()))
-        known = _recall(resumed, path, keeper) if resumed else {}
+        known = recall(read_records([resumed], complain), choose_threads().count) if resumed else {}
         plan = Plan(
             command="sweep",
             machine=keeper.machine,
@@ -140,7 +139,9 @@ def command(models: Sequence[str], **options: Any) -> None:
         outcome = run.search(known) if options["best"] else run.sweep(known)
     _show(outcome, run)
     keeper.say_where()
-    raise click.exceptions.Exit(_exit_code(outcome, keeper))
+    failed = any(row.failure for row in outcome.rows) or not any(row.speeds for row in outcome.rows)
+    distrusted = any(caution.distrust for row in outcome.rows for speed in row.speeds for caution in speed.cautions)
+    raise click.exceptions.Exit(keeper.exit_code(interrupted=outcome.interrupted, failed=failed, distrusted=distrusted))
 
 
 def _refuse_nonsense(models: Sequence[str], options: dict[str, Any]) -> None:
@@ -234,16 +235,6 @@ def _choose_counts(options: dict[str, Any], blocks: Blocks, survey: Survey) -> t
             f"means {blocks.max_gpu_layers}."
         )
     return counts
-
-
-def _recall(journal: pathlib.Path, path: str, keeper: Keeper) -> dict[Any, list[Record]]:
-    """The cells of a journal that need not be repeated: those of this file on this machine."""
-    facts = describe_file(pathlib.Path(path))
-    records = read_records([journal], complain)
-    own = [r for r in records if is_of(r, keeper.machine, facts["file_sha256"], facts["file_size_bytes"])]
-    if others := len(records) - len(own):
-        complain(f"{others} cells in {journal} are of another file or another machine and do not count.")
-    return recall(own, choose_threads().count)
 
 
 def _find_journal(options: dict[str, Any]) -> pathlib.Path | None:
@@ -477,14 +468,3 @@ def _export(outcome: _Outcome, run: _Run, crossing: float | None, reasons: Seque
         "network_crossing_s_per_token": crossing if outcome.wires else None,
         "interrupted": outcome.interrupted,
     }
-
-
-def _exit_code(outcome: _Outcome, keeper: Keeper) -> int:
-    if outcome.interrupted:
-        return EXIT_INTERRUPTED
-    if keeper.trouble:
-        return StoreError.exit_code
-    if any(row.failure for row in outcome.rows) or not any(row.speeds for row in outcome.rows):
-        return NativeError.exit_code
-    distrusted = any(caution.distrust for row in outcome.rows for speed in row.speeds for caution in speed.cautions)
-    return EXIT_NOT_TRUSTED if distrusted else 0

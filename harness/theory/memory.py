@@ -16,7 +16,7 @@ from harness.errors import HarnessError
 from harness.spec import RunSpec
 from harness.theory.attention import Attention, count_layers, describe_attention, loaded_tensors, round_context
 from harness.theory.gguf import Header, Tensor
-from harness.theory.repack import CpuFeatures, Layout, find_layout, is_matrix_product, output_duplicate
+from harness.theory.repack import OUTPUT_FIRST, CpuFeatures, Layout, find_layout, is_matrix_product, output_duplicate
 from harness.theory.settings import read_count, read_per_layer
 from harness.theory.tensor_types import tensor_type
 
@@ -170,7 +170,7 @@ class _Use:
     tensor: Tensor
     layers: tuple[int, ...] | None
     layout: Layout | None
-    is_copy: bool = False  # another use of bytes that the file has once
+    is_copy: bool = False  # another use of bytes that are in memory already
 
 
 def _list_uses(header: Header, features: CpuFeatures | None, n_layers: int) -> list[_Use]:
@@ -181,7 +181,7 @@ def _list_uses(header: Header, features: CpuFeatures | None, n_layers: int) -> l
         uses.append(_Use(tensor, layers, None if features is None else find_layout(tensor, features)))
     if duplicate := output_duplicate(header):
         layout = None if features is None else find_layout(duplicate, features)
-        uses.append(_Use(duplicate, (n_layers,), layout, is_copy=True))
+        uses.append(_Use(duplicate, (n_layers,), layout, is_copy=header.architecture not in OUTPUT_FIRST))
     return uses
 
 
