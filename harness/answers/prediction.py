@@ -434,7 +434,7 @@ def predict_own(own: OwnMachine, question: Question, machines: Sequence[Machine]
 def _trusted(own: OwnMachine) -> tuple[OwnMachine, str]:
     """A machine without the figures that are not to be trusted, and what these are, in words: busy runs say nothing of the next one."""
     bad = [item for item in own.measured if item.summary.is_distrusted]
-    why = dict.fromkeys(c.text.split(":")[0] for item in bad for c in item.summary.cautions if c.distrust)
+    why = dict.fromkeys(c.code.replace("-", " ") for item in bad for c in item.summary.cautions if c.distrust)
     told = f"{len(bad)} record{'s' if len(bad) > 1 else ''} not to be trusted ({', '.join(why)})" if bad else ""
     return dataclasses.replace(own, measured=[item for item in own.measured if not item.summary.is_distrusted]), told
 
