@@ -16,10 +16,10 @@ from harness.render.predict import render_answers, render_answers_json
 from harness.sources.references import load_catalog
 from harness.spec import Grid
 from harness.theory.anatomy import describe_model
-from harness.theory.fit import check_placement
+from harness.theory.fit import check_placement, fit_layers, price_layers
 from harness.theory.gguf import ArrayValue, BytesSource, Header, check_complete, read_header
 from harness.theory.kinds import Question, find_kind, refuse, suit_cells
-from harness.theory.memory import Host, count_fitting_layers, device_rules, predict_memory, price_layers, work_bytes
+from harness.theory.memory import Host, device_rules, predict_memory, work_bytes
 from harness.theory.offload import describe_blocks
 from harness.theory.ollama import Request, give_account, read_figures
 from harness.theory.repack import CpuFeatures, find_repacked_types
@@ -66,8 +66,8 @@ def remember(header: Header) -> None:
         (spec,) = Grid(["m"], {"n_gpu_layers": [n_gpu_layers], "n_threads": [2]}, n_prompt=(512,), n_gen=()).cells()
         predict_memory(header, spec, HOST)
         work_bytes(header, spec, n_cells=512)
-    prices = price_layers(header, spec, HOST, HOST.devices[0])
-    count_fitting_layers(prices, 8 * GB, 0)
+    prices = price_layers(header, spec, HOST.devices[0])
+    fit_layers(prices, "a card", 8 * GB, 0)
 
 
 def sweep(header: Header) -> None:
