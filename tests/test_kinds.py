@@ -9,7 +9,7 @@ import pytest
 from harness.errors import UsageError
 from harness.spec import Grid, RunSpec
 from harness.theory.gguf import BytesSource, read_header
-from harness.theory.kinds import Kind, Question, find_kind, refuse, refuse_context, suit_cells
+from harness.theory.kinds import KNOWN_ARCHITECTURES, Kind, Question, find_kind, refuse, refuse_context, suit_cells
 
 from .gguf_bytes import HeaderBytes
 from .kind_files import FILES, bert, learned, llama, pooled, settings, tensors
@@ -109,6 +109,15 @@ def test_a_model_without_a_tokenizer_is_measured_and_not_asked_to_write():
         UsageError, match=r"x\.gguf has no tokenizer and cannot read a prompt; `harness pp-tg` measures"
     ):
         refuse(header, Question.TEXT, "x.gguf")
+
+
+def test_every_known_architecture_is_a_name_in_the_installed_llama_cpp():
+    llama_cpp = pytest.importorskip("llama_cpp")
+    places = sorted((pathlib.Path(llama_cpp.__file__).parent / "lib").glob("*llama.*"))
+    if not places:
+        pytest.skip("llama.cpp's libraries lie elsewhere")
+    data = places[0].read_bytes()
+    assert [name for name in sorted(KNOWN_ARCHITECTURES) if name.encode() + b"\0" not in data] == []
 
 
 @pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.name)
