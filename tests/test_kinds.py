@@ -111,6 +111,15 @@ def test_a_model_without_a_tokenizer_is_measured_and_not_asked_to_write():
         refuse(header, Question.TEXT, "x.gguf")
 
 
+def test_ollamas_own_name_of_an_architecture_is_known_as_that():
+    header = header_of(llama(architecture="gptoss"))
+    with pytest.raises(
+        UsageError, match="Ollama writes it for its own engine; `harness pull hf:ggml-org/gpt-oss-20b-GGUF` instead"
+    ):
+        refuse(header, Question.MEASURE, "x.gguf")
+    refuse(header, Question.SPEED, "x.gguf")
+
+
 def test_every_known_architecture_is_a_name_in_the_installed_llama_cpp():
     llama_cpp = pytest.importorskip("llama_cpp")
     places = sorted((pathlib.Path(llama_cpp.__file__).parent / "lib").glob("*llama.*"))
