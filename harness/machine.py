@@ -116,6 +116,10 @@ def read_load(wall_s: float) -> LoadReading:
 CROWDED_CPUS, HOPELESS_CPUS = 0.10, 0.50
 
 
+#: Codes of what `judge_load` says.
+LOAD_CAUTIONS = ("busy-machine", "cpu-stolen", "cpu-throttled")
+
+
 def judge_load(before: LoadReading, after: LoadReading, n_threads: int) -> tuple[Caution, ...]:
     """Say what kept CPU time from us between two readings: other work, the hypervisor, or a control group's quota.
 

@@ -145,5 +145,8 @@ def _count_cautions(rounds: Sequence[Round]) -> tuple[Caution, ...]:
             )
             cautions.append(Caution("prompt-counts-differ", text, distrust=True))
             break
-    by_code = {caution.code: caution for caution in cautions}
-    return tuple(by_code.values())
+    gravest: dict[str, Caution] = {}
+    for caution in cautions:
+        if caution.code not in gravest or caution.distrust:
+            gravest[caution.code] = caution
+    return tuple(gravest.values())

@@ -37,7 +37,8 @@ def machine_it_runs_on(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 @pytest.fixture(autouse=True)
 def models_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """No models of other programs on this disk, but those that a test puts there."""
-    monkeypatch.setenv("LLAMA_CACHE", str(HERE / "no-such-cache"))
+    for variable in ("LLAMA_CACHE", "OLLAMA_MODELS"):
+        monkeypatch.setenv(variable, str(HERE / "no-such-cache"))
     monkeypatch.setattr("harness.sources.local.lm_studio_folders", list)
 
 

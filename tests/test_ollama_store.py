@@ -92,6 +92,15 @@ def test_a_host_with_a_port_and_a_name_in_capitals_are_listed_and_found(store, m
     assert "hf.co/Owner/Repo-GGUF:Q4_K_M" in map(str, list_ollama())
 
 
+def test_a_catalog_model_that_only_ollama_has_is_pointed_out(store, model, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(UsageError, match=r"is not on this disk; run `harness pull"):
+        resolve("llama3.2:1b")
+    add(store, "registry.ollama.ai/library/llama3.2/1b", model)
+    with pytest.raises(UsageError, match=r"measure Ollama's own with -m ollama:llama3\.2:1b, run `harness pull"):
+        resolve("llama3.2:1b")
+
+
 def add_fileless(store, name, config, kinds=()):
     """A model without a GGUF file: its configuration, and layers of other kinds."""
     digest = "c" * 64

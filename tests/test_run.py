@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from harness.store import read_lines
-from harness.text_run import hash_prompt, text_run_from_json
+from harness.text_run import hash_prompt
 
 from .test_cli import ROOT, harness, one_sentence
 
@@ -22,12 +22,12 @@ QUICK = ("--temp", "0", "--ctx", "256", "--max-tokens", "8")
 
 
 def kept(results: pathlib.Path):
-    return read_lines(results.rglob("*.jsonl"), pytest.fail, ("run",), text_run_from_json)
+    return [line.content for line in read_lines(results.rglob("*.jsonl"), pytest.fail, ("run",))]
 
 
 def test_it_writes_and_ends_with_ollamas_figures(results):
     code, out, err = harness("run", *QUICK, stdin=subprocess.DEVNULL)
-    assert code == 0
+    assert code in (0, 5), err
     assert out.startswith("Quantum")
     names = [
         line.split(":")[0] for line in err.splitlines() if ":" in line and not line.startswith(("harness", "kept"))
@@ -47,7 +47,8 @@ def test_it_writes_and_ends_with_ollamas_figures(results):
 def test_a_piped_prompt_and_json(results):
     code, out, err = harness("run", *QUICK, "-o", "json", "--keep-text", input="Say hello.\n")
     answer = json.loads(out)
-    assert (code, answer["done"], answer["done_reason"]) == (0, True, "length")
+    assert code in (0, 5), err
+    assert (answer["done"], answer["done_reason"]) == (True, "length")
     assert (
         answer["total_duration"] >= answer["load_duration"] + answer["prompt_eval_duration"] + answer["eval_duration"]
     )
@@ -58,7 +59,7 @@ def test_a_piped_prompt_and_json(results):
 
 def test_figures_as_a_line_of_json(results):
     code, _, err = harness("run", *QUICK, "--verbose-json", "--no-save", "--raw", "one", "two")
-    assert code == 0
+    assert code in (0, 5), err
     assert json.loads(err.splitlines()[-1])["eval_count"] == 8
     assert kept(results) == []
 

@@ -14,6 +14,22 @@ from harness.answers import published
 from harness.answers.rates import Measured, speaks_for
 from harness.catalog import Catalog, Entry
 from harness.errors import UsageError
+from harness.spec import RunSpec
+from harness.theory.computed import compute_header
+from harness.theory.fit import (
+    CUDA_CONTEXT_BYTES,
+    METAL_SHARE_LARGE,
+    CardFit,
+    Need,
+    estimate_compute_bytes,
+    fit_layers,
+    metal_limit_bytes,
+    need_in_memory,
+    price_layers,
+    rough_prices,
+)
+from harness.theory.gguf import Header
+from harness.theory.memory import device_rules
 from harness.theory.predict import (
     Device,
     Estimate,
@@ -29,7 +45,6 @@ from harness.theory.predict import (
     split_shares,
 )
 from harness.theory.roofline import Cost, cost_of_shape, cost_of_size, prompt_roof_tok_per_s, roof_tok_per_s
-from harness.theory.room import METAL_SHARE_LARGE, Need, count_layers_that_fit, metal_limit_bytes, work_out_need
 
 KINDS = ("cpu", "gpu", "apple")
 
@@ -104,7 +119,21 @@ def _article_machines(catalog: Catalog) -> list[Machine]:
 
 
 def _holds(cost: Cost, vram_bytes: int | None) -> bool:
-    return vram_bytes is None or count_layers_that_fit(cost, ARTICLE_CTX, vram_bytes) > cost.n_layers
+    if vram_bytes is None:
+        return True
+    found = fit_card(Question(cost, n_ctx=ARTICLE_CTX), vram_bytes)
+    return found.n_fitting == found.n_layers
+
+
+def fit_card(question: Question, vram_bytes: int) -> CardFit:
+    """Count the layers that go on a card that is not here: by the model's header, or roughly where only its size is known."""
+    cost, header = question.cost, question.header
+    compute = estimate_compute_bytes(cost, question.n_ctx, header)
+    prices = rough_prices(cost, question.n_ctx)
+    if header is not None and cost.cache is not None:
+        spec = RunSpec(cost.name, n_prompt=question.n_ctx, type_k=question.type_k, type_v=question.type_v)
+        prices = price_layers(header, spec, device_rules("CUDA0"))
+    return fit_layers(prices, "a card", vram_bytes, compute, CUDA_CONTEXT_BYTES)
 
 
 @functools.cache
@@ -209,7 +238,8 @@ class Answer:
 class Question:
     """A model's cost, and how it would run: context, depth, a card's memory, the machine's memory, operations a second.
 
-    file_sha256 is the file's that was asked about, where it lies here.
+    header is the model's where there is more than a size; layers are then counted by it, with a cache of these types.
+    file_sha256 is that of the file that was asked about, where it lies here.
     """
 
     cost: Cost
@@ -219,6 +249,9 @@ class Question:
     memory_bytes: int | None = None
     flops_per_s: float | None = None
     host: str | None = None
+    header: Header | None = None
+    type_k: str = "f16"
+    type_v: str = "f16"
     file_sha256: str | None = None
 
 
@@ -280,23 +313,26 @@ def _place(
     rooms: list[Room] = []
     notes: list[str] = []
     if question.memory_bytes:
-        rooms.append(_room_in_memory(cost, question.n_ctx, question.memory_bytes, kind))
+        rooms.append(_room_in_memory(question, question.memory_bytes, kind))
         if not rooms[0].fits:
             notes.append("it does not fit; the rates are what it would do if it did")
     if vram_bytes is None or kind != "gpu":
         return tuple(rooms), whole, tuple(notes)
-    n_layers = count_layers_that_fit(cost, question.n_ctx, vram_bytes)
-    need = work_out_need(cost, question.n_ctx, on_gpu=True)
+    card = fit_card(question, vram_bytes)
+    n_layers, full = card.n_fitting, card.full
+    cache = full.device_cache_bytes if cost.cache is not None else None
+    need = Need(full.device_weights_bytes, cache, card.compute_bytes or 0, card.context_bytes)
     rooms.insert(0, Room(need, vram_bytes, "VRAM", n_layers))
-    if n_layers > cost.n_layers:
+    if n_layers == card.n_layers:
         return tuple(rooms), whole, ()
     cpu, name = _find_host(question.host, machines)
-    notes.append(f"{n_layers} of {cost.n_layers} layers on the card, the rest on {name}")
+    notes.append(f"{n_layers} of {card.n_layers} layers on the card (the output layer is one), the rest on {name}")
     return tuple(rooms), split_shares(cost, n_layers, depth, device, cpu), tuple(notes)
 
 
-def _room_in_memory(cost: Cost, n_ctx: int, memory_bytes: int, kind: str) -> Room:
-    need = work_out_need(cost, n_ctx, on_gpu=False)
+def _room_in_memory(question: Question, memory_bytes: int, kind: str) -> Room:
+    compute = estimate_compute_bytes(question.cost, question.n_ctx, question.header)
+    need = need_in_memory(question.cost, question.n_ctx, compute)
     if kind != "apple":
         return Room(need, memory_bytes, "memory")
     share = "3/4" if metal_limit_bytes(memory_bytes) >= METAL_SHARE_LARGE * memory_bytes * 0.999 else "2/3"
@@ -398,7 +434,7 @@ def predict_own(own: OwnMachine, question: Question, machines: Sequence[Machine]
 def _trusted(own: OwnMachine) -> tuple[OwnMachine, str]:
     """A machine without the figures that are not to be trusted, and what these are, in words: busy runs say nothing of the next one."""
     bad = [item for item in own.measured if item.summary.is_distrusted]
-    why = dict.fromkeys(c.text.split(":")[0] for item in bad for c in item.summary.cautions if c.distrust)
+    why = dict.fromkeys(c.code.replace("-", " ") for item in bad for c in item.summary.cautions if c.distrust)
     told = f"{len(bad)} record{'s' if len(bad) > 1 else ''} not to be trusted ({', '.join(why)})" if bad else ""
     return dataclasses.replace(own, measured=[item for item in own.measured if not item.summary.is_distrusted]), told
 
@@ -472,6 +508,13 @@ def cost_of_entry(
         f"parameters, the vision encoder, in F16 ({encoder_bytes / 1e9:.1f} GB, not read while generating)",
         f"{entry.refused}" if entry.refused else "",
     )
+
+
+def header_of_entry(entry: Entry, quantization: str) -> Header | None:
+    """The header by which layers of a model of the catalog are counted; None for a vision model, whose layout is only partly known."""
+    if published.PUBLISHED_PARAMETERS.get(entry.name) is not None:
+        return None
+    return compute_header(entry.shape, quantization, entry.name)
 
 
 def cost_by_size(catalog: Catalog, size_bytes: int) -> Cost:

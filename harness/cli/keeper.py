@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from harness.cli import terminal
-from harness.errors import StoreError
+from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError
 from harness.machine import describe_machine, machine_slug
 from harness.record import Record
 from harness.store import Journal
@@ -59,3 +59,13 @@ class Keeper:
             terminal.complain(str(self.trouble))
         if self._saved and self._journal:
             terminal.tell(f"kept in {self._journal.path}")
+
+    def exit_code(self, *, interrupted: bool = False, failed: bool = False, distrusted: bool = False) -> int:
+        """The gravest of what became of a command that measures: interrupted, not stored, failed, not to be trusted; else 0."""
+        if interrupted:
+            return EXIT_INTERRUPTED
+        if self.trouble:
+            return StoreError.exit_code
+        if failed:
+            return NativeError.exit_code
+        return EXIT_NOT_TRUSTED if distrusted else 0

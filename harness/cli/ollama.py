@@ -14,7 +14,7 @@ from harness.cli.keeper import Keeper
 from harness.cli.options import results_option, save_option
 from harness.cli.writing import one_value, say
 from harness.cpus import choose_threads
-from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, HarnessError, StoreError, UsageError
+from harness.errors import HarnessError, UsageError
 from harness.spec import MAX_TOKENS
 from harness.theory.kinds import Question
 
@@ -93,7 +93,8 @@ def command(name: str | None, output: str, results: pathlib.Path, save: bool, **
     if comparison is not None:
         _show(comparison, output, _find_account(task) if server is None else None)
     keeper.say_where()
-    raise click.exceptions.Exit(_exit_code(comparison, keeper, interrupted))
+    distrusted = comparison is not None and any(caution.distrust for caution in comparison.cautions)
+    raise click.exceptions.Exit(keeper.exit_code(interrupted=interrupted, distrusted=distrusted))
 
 
 def _find(name: str | None, server: Any) -> tuple[str, pathlib.Path, int | None]:
@@ -178,13 +179,3 @@ def _find_account(task: Task) -> Told | None:
     except HarnessError as error:  # the comparison stands without it
         say(str(error))
         return None
-
-
-def _exit_code(comparison: Any, keeper: Keeper, interrupted: bool) -> int:
-    if interrupted:
-        return EXIT_INTERRUPTED
-    if keeper.trouble:
-        return StoreError.exit_code
-    if comparison is not None and any(caution.distrust for caution in comparison.cautions):
-        return EXIT_NOT_TRUSTED
-    return 0

@@ -15,7 +15,7 @@ from harness.cli import terminal
 from harness.cli.keeper import Keeper
 from harness.cli.ollama_options import Told, ollama_options, tell_ollama
 from harness.cli.options import (
-    Amount,
+    Memory,
     SectionedCommand,
     Values,
     axes,
@@ -31,7 +31,7 @@ from harness.cli.picture import check_picture_path, plot_option, theme_option, w
 from harness.cli.progress import byte_bar
 from harness.cli.time_ledger import FORMATS as TIME_FORMATS
 from harness.cli.time_ledger import account_for_time, time_options
-from harness.errors import NativeError, StoreError, UsageError
+from harness.errors import UsageError
 from harness.overhead import Model, examine, find_model, make_spec
 from harness.render.ollama_account import ollama_parts
 from harness.render.overhead import FORMATS, export_report
@@ -89,7 +89,11 @@ Examples:
 )  # fmt: skip
 @click.option("--predict-only", is_flag=True, help="Load nothing: the header is enough, the weights need not be here.")
 @click.option(
-    "--vram", "vram_bytes", type=Amount("8GB"), metavar="SIZE", help="Say how many layers fit on such a card (8GB)."
+    "--vram",
+    "vram_bytes",
+    type=Memory("8GB"),
+    metavar="SIZE",
+    help="Say how many layers fit on such a card; 8GB is 8 GiB.",
 )
 @click.option("--force", is_flag=True, help="Measure although memory will not do.")
 @click.option("-o", "--output", type=click.Choice(list(FORMATS)), default="table", help="Format of the result. [table]")
@@ -157,8 +161,7 @@ def _account_for_memory(reference: str, options: dict[str, Any]) -> int:
             facts = {"time_utc": utc_now(), "machine": dataclasses.asdict(keeper.machine)}
             keeper.keep_line({**export_report(report), **facts})
     keeper.say_where()
-    code = 0 if report.failure is None else NativeError.exit_code
-    code = code or (StoreError.exit_code if keeper.trouble else 0)
+    code = keeper.exit_code(failed=report.failure is not None)
     if options["plot"]:
         from harness.render.plot_ledger import draw_ledger
 

@@ -27,7 +27,6 @@ from harness.cli.options import (
 )
 from harness.cli.progress import Progress, byte_bar
 from harness.cli.writing import say
-from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError
 from harness.host_memory import available_memory_bytes
 from harness.record import Record
 from harness.render.formats import FORMATS
@@ -116,7 +115,9 @@ def command(models: Sequence[str], **options: Any) -> None:
     if records:
         _show(records, options)
     keeper.say_where()
-    raise click.exceptions.Exit(_exit_code(records, keeper, interrupted))
+    distrusted = any(caution.distrust for record in records for caution in summarize(record).cautions)
+    failed = any(record.failure for record in records)
+    raise click.exceptions.Exit(keeper.exit_code(interrupted=interrupted, failed=failed, distrusted=distrusted))
 
 
 def _find(reference: str) -> str:
@@ -132,19 +133,6 @@ def _show(records: Sequence[Record], options: dict[str, Any]) -> None:
     terminal.show(FORMATS[options["output"]](records), nl=False)
     if options["output_err"]:
         terminal.tell(FORMATS[options["output_err"]](records), nl=False)
-
-
-def _exit_code(records: Sequence[Record], keeper: Keeper, interrupted: bool) -> int:
-    """The gravest of what happened: interrupted, not stored, failed, not to be trusted."""
-    if interrupted:
-        return EXIT_INTERRUPTED
-    if keeper.trouble:
-        return StoreError.exit_code
-    if any(record.failure for record in records):
-        return NativeError.exit_code
-    if any(caution.distrust for record in records for caution in summarize(record).cautions):
-        return EXIT_NOT_TRUSTED
-    return 0
 
 
 def _warn_if_too_large(models: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from harness.cli.asking import read_for
 from harness.cli.keeper import Keeper
 from harness.cli.options import results_option, save_option
 from harness.cli.writing import say, writing_options
-from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError, UsageError
+from harness.errors import NativeError, UsageError
 from harness.host_memory import available_memory_bytes
 from harness.text_run import REFERENCE_PROMPT, TextRequest, TextRun, text_run_to_json
 from harness.theory.kinds import Question
@@ -65,7 +65,10 @@ def command(names: tuple[str, ...], output: str, results: pathlib.Path, save: bo
                 break
     _show(runs, skipped, output)
     keeper.say_where()
-    raise click.exceptions.Exit(_exit_code([run for _, run in runs], keeper))
+    interrupted = any(run.finish == "interrupted" for _, run in runs)
+    failed = any(run.failure for _, run in runs)
+    distrusted = any(caution.distrust for _, run in runs for caution in run.warnings)
+    raise click.exceptions.Exit(keeper.exit_code(interrupted=interrupted, failed=failed, distrusted=distrusted))
 
 
 def _room_bytes(n_gpu_layers: int) -> int:
@@ -147,16 +150,3 @@ def _show(runs: Sequence[tuple[str, TextRun]], skipped: Sequence[tuple[str, str]
     from harness.render.text_run import render_reference, render_reference_json
 
     terminal.show((render_reference_json if output == "json" else render_reference)(runs, skipped), nl=False)
-
-
-def _exit_code(runs: Sequence[TextRun], keeper: Keeper) -> int:
-    """The gravest of what happened, as in `harness pp-tg`."""
-    if any(run.finish == "interrupted" for run in runs):
-        return EXIT_INTERRUPTED
-    if keeper.trouble:
-        return StoreError.exit_code
-    if any(run.failure for run in runs):
-        return NativeError.exit_code
-    if any(caution.distrust for run in runs for caution in run.warnings):
-        return EXIT_NOT_TRUSTED
-    return 0

@@ -16,7 +16,6 @@ from harness.cli.options import Amount, Values, flatten, refuse_contradiction, r
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
 from harness.cli.writing import one_value
 from harness.cpus import choose_threads
-from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError
 from harness.record import Build, Caution, Failure, build_from_json, read
 from harness.roof import Roof, RoofTest, roof_test_from_json, to_json
 from harness.rpc import check_servers
@@ -98,7 +97,9 @@ def command(**options: Any) -> None:
             keeper.keep_line(to_json(roof))
             _show(roof, options)
     keeper.say_where()
-    raise click.exceptions.Exit(_exit_code(run, keeper))
+    failed = run.failure is not None or not all(test.is_right for test in run.tests)
+    distrusted = any(caution.distrust for caution in run.cautions)
+    raise click.exceptions.Exit(keeper.exit_code(interrupted=run.interrupted, failed=failed, distrusted=distrusted))
 
 
 def default_threads(n_cores: int) -> list[int]:
@@ -168,13 +169,3 @@ def _show(roof: Roof, options: dict[str, Any]) -> None:
     terminal.show(render(roof, under), nl=False)
     if options["plot"]:
         write_picture(options["plot"], lambda: draw_roofline(roof, under, options["theme"]))
-
-
-def _exit_code(run: _Run, keeper: Keeper) -> int:
-    if run.interrupted:
-        return EXIT_INTERRUPTED
-    if keeper.trouble:
-        return StoreError.exit_code
-    if run.failure or not all(test.is_right for test in run.tests):
-        return NativeError.exit_code
-    return EXIT_NOT_TRUSTED if any(caution.distrust for caution in run.cautions) else 0

@@ -13,7 +13,8 @@ from harness.cli.asking import read_for
 from harness.cli.keeper import Keeper
 from harness.cli.options import one_reference, refuse_contradiction, results_option, save_option
 from harness.cli.writing import find_model, say, writing_options
-from harness.errors import EXIT_INTERRUPTED, NativeError, StoreError, UsageError
+from harness.errors import NativeError, UsageError
+from harness.machine import LOAD_CAUTIONS
 from harness.text_run import REFERENCE_PROMPT, TextRequest, TextRun
 from harness.theory.kinds import Question, refuse_context
 
@@ -78,9 +79,9 @@ def command(words: tuple[str, ...], reference: str | None, **options: Any) -> No
         keeper.keep_line(_to_json(run))
     _show(run, text, options)
     keeper.say_where()
-    if run.finish == "interrupted" and not terminal.is_output_lost():
-        raise click.exceptions.Exit(EXIT_INTERRUPTED)
-    raise click.exceptions.Exit(StoreError.exit_code if keeper.trouble else 0)
+    interrupted = run.finish == "interrupted" and not terminal.is_output_lost()
+    distrusted = any(caution.distrust for caution in run.warnings)
+    raise click.exceptions.Exit(keeper.exit_code(interrupted=interrupted, distrusted=distrusted))
 
 
 def _read_prompt(words: tuple[str, ...]) -> str:
@@ -150,6 +151,9 @@ def _to_json(run: TextRun) -> dict[str, Any]:
 def _show(run: TextRun, text: str, options: dict[str, Any]) -> None:
     from harness.render.text_run import render_answer_json, render_verbose, render_verbose_json
 
+    for caution in run.warnings:
+        if caution.distrust or (options["verbose"] and caution.code in LOAD_CAUTIONS):
+            say(caution.text)
     if options["output"] == "json":
         terminal.show(render_answer_json(run, text), nl=False)
     elif options["verbose_json"]:
@@ -159,6 +163,3 @@ def _show(run: TextRun, text: str, options: dict[str, Any]) -> None:
     if options["output"] == "text" and options["verbose"] and not options["verbose_json"]:
         if run.finish == "context":
             say(f"the context of {run.asked['n_ctx']} tokens is full, which ended the text; ask for more with --ctx")
-        for caution in run.warnings:
-            if caution.code in ("busy-machine", "cpu-stolen"):
-                say(caution.text)

@@ -34,7 +34,8 @@ from harness.cli.progress import Progress, byte_bar
 from harness.cli.writing import say
 from harness.cpus import choose_threads
 from harness.devices import Survey, explain_absence, survey_devices
-from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, HarnessError, NativeError, StoreError, UsageError
+from harness.errors import HarnessError, UsageError
+from harness.host_memory import available_memory_bytes
 from harness.layer_row import LayerRow
 from harness.layers import (
     GOALS,
@@ -45,7 +46,6 @@ from harness.layers import (
     Wire,
     estimate_crossing,
     explain_best,
-    find_capacities,
     measure_wire,
     recall,
 )
@@ -60,8 +60,10 @@ from harness.spec import Grid, RunSpec, parameters
 from harness.store import journal_order, read_records
 from harness.sweep import Plan
 from harness.telemetry import Station
+from harness.theory.fit import check_placement
 from harness.theory.kinds import Kind, Question, find_kind
-from harness.theory.offload import Blocks, clamp_counts, describe_blocks, predict_fit
+from harness.theory.memory import list_rules
+from harness.theory.offload import Blocks, clamp_counts, describe_blocks
 
 _EXAMPLES = """
 \b
@@ -140,7 +142,9 @@ def command(models: Sequence[str], **options: Any) -> None:
         outcome = run.search(known) if options["best"] else run.sweep(known)
     _show(outcome, run)
     keeper.say_where()
-    raise click.exceptions.Exit(_exit_code(outcome, keeper))
+    failed = any(row.failure for row in outcome.rows) or not any(row.speeds for row in outcome.rows)
+    distrusted = any(caution.distrust for row in outcome.rows for speed in row.speeds for caution in speed.cautions)
+    raise click.exceptions.Exit(keeper.exit_code(interrupted=outcome.interrupted, failed=failed, distrusted=distrusted))
 
 
 def _refuse_nonsense(models: Sequence[str], options: dict[str, Any]) -> None:
@@ -313,6 +317,7 @@ class _Run:
                 devices=self.survey.build.devices,
                 known=known,
                 compute_bytes=self._plan_compute(cells),
+                host_bytes=available_memory_bytes(),
                 try_anyway=self.options["try_anyway"],
             )
             with contextlib.closing(sweeper):
@@ -325,9 +330,9 @@ class _Run:
         cache of the largest placement take less than half of that.
         """
         largest = max(cells, key=lambda cell: (cell.n_ctx, cell.n_gpu_layers))
-        capacities = find_capacities(largest, self.survey.build.devices)
-        half = [dataclasses.replace(item, free_bytes=item.free_bytes and item.free_bytes // 2) for item in capacities]
-        if predict_fit(self.blocks, largest, half).fits:
+        rules = list_rules(self.survey.build.devices)
+        half = [dataclasses.replace(item, memory_bytes=item.memory_bytes and item.memory_bytes // 2) for item in rules]
+        if check_placement(self.blocks.header, largest, half).fits:
             return {}
         try:
             sizes, trouble = plan_compute(find_model(self.path, weights=False), largest)
@@ -477,14 +482,3 @@ def _export(outcome: _Outcome, run: _Run, crossing: float | None, reasons: Seque
         "network_crossing_s_per_token": crossing if outcome.wires else None,
         "interrupted": outcome.interrupted,
     }
-
-
-def _exit_code(outcome: _Outcome, keeper: Keeper) -> int:
-    if outcome.interrupted:
-        return EXIT_INTERRUPTED
-    if keeper.trouble:
-        return StoreError.exit_code
-    if any(row.failure for row in outcome.rows) or not any(row.speeds for row in outcome.rows):
-        return NativeError.exit_code
-    distrusted = any(caution.distrust for row in outcome.rows for speed in row.speeds for caution in speed.cautions)
-    return EXIT_NOT_TRUSTED if distrusted else 0

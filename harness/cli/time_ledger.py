@@ -25,7 +25,7 @@ from harness.cli.picture import check_picture_path, write_picture
 from harness.cli.progress import byte_bar
 from harness.cli.writing import say
 from harness.cpus import choose_threads
-from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, HarnessError, NativeError, StoreError, UsageError
+from harness.errors import HarnessError, UsageError
 from harness.host_memory import available_memory_bytes
 from harness.record import Failure
 from harness.render.time_ledger import export_ledger, show_ledger
@@ -107,13 +107,8 @@ def account_for_time(options: dict[str, Any]) -> int:
     if failure is not None:
         terminal.complain(str(failure))
     keeper.say_where()
-    if interrupted:
-        return EXIT_INTERRUPTED
-    if keeper.trouble:
-        return StoreError.exit_code
-    if failure is not None:
-        return NativeError.exit_code
-    return EXIT_NOT_TRUSTED if any(caution["distrust"] for caution in raw["cautions"]) else 0
+    distrusted = any(caution["distrust"] for caution in raw["cautions"])
+    return keeper.exit_code(interrupted=interrupted, failed=failure is not None, distrusted=distrusted)
 
 
 def _find_model(references: Sequence[str]) -> tuple[str, pathlib.Path]:

@@ -30,6 +30,7 @@ from harness.sources.choice import (
     find_same_name,
     is_byte_split,
     is_gguf,
+    name_quantization,
     name_quantizations,
 )
 from harness.sources.remote import (
@@ -204,9 +205,8 @@ def choose_file(
     chosen = choose(list(by_name), quantization)
     if chosen is not None:
         if chosen.is_near:
-            remark(
-                f"{repository} has no plain {quantization or 'Q4_K_M'}; {chosen.name} is another mixture of that name"
-            )
+            plain = quantization or (name_quantization(chosen.name) or "").removeprefix("UD-")
+            remark(f"{repository} has no plain {plain}; {chosen.name} is another mixture of that name")
         return by_name[chosen.name]
     if (piece := byte_split_of(list(by_name), quantization)) is not None:
         raise NotThereError(f"{repository}: {explain_byte_split(piece)}.")

@@ -379,9 +379,20 @@ def _refuse(reference: CatalogReference | HubReference, text: str) -> pathlib.Pa
     files = entry.find_files(reference.quantization)
     name = f"{entry.name}:{files.quantization.lower()}"
     raise UsageError(
-        f"{entry.name} {files.quantization} is not on this disk; run `harness pull {name}` first, or time its shape with "
-        f"-m {SYNTHETIC_PREFIX}{name}."
+        f"{entry.name} {files.quantization} is not on this disk; {_tell_ollamas(entry)}run `harness pull {name}` first, or time its "
+        f"shape with -m {SYNTHETIC_PREFIX}{name}."
     )
+
+
+def _tell_ollamas(entry: Entry) -> str:
+    """A hint where Ollama has a model of this name, which may be of another quantization."""
+    from harness.sources.ollama_store import find_ollama
+
+    try:
+        find_ollama(entry.name)
+    except UsageError:
+        return ""
+    return f"measure Ollama's own with -m {OLLAMA_PREFIX}{entry.name}, "
 
 
 def _write_synthetic(reference: SyntheticReference, progress: Progress | None) -> pathlib.Path:

@@ -1,0 +1,120 @@
+"""Every command that measures ends alike: one place chooses the exit code, and a busy machine is 5 everywhere."""
+
+import dataclasses
+import pathlib
+import re
+
+import pytest
+from click.testing import CliRunner
+
+from harness.cli import cli
+from harness.cli.keeper import Keeper
+from harness.errors import StoreError
+from harness.record import Caution
+from harness.text_run import Figures, TextRun
+
+PACKAGE = pathlib.Path(__file__).parent.parent / "harness"
+
+BUSY = Caution("cpu-throttled", "a CPU quota held this back 90 times", distrust=True)
+
+
+@pytest.fixture
+def keeper(tmp_path):
+    with Keeper("test", tmp_path, save=False) as keeper:
+        yield keeper
+
+
+def test_the_gravest_decides(keeper):
+    every = {"interrupted": True, "failed": True, "distrusted": True}
+    assert keeper.exit_code() == 0
+    assert keeper.exit_code(distrusted=True) == 5
+    assert keeper.exit_code(distrusted=True, failed=True) == 3
+    keeper.trouble = StoreError("the disk is full")
+    assert keeper.exit_code(distrusted=True, failed=True) == 4
+    assert keeper.exit_code(**every) == 130
+
+
+def test_no_command_chooses_by_itself():
+    for path in (PACKAGE / "cli").glob("*.py"):
+        if path.name != "keeper.py":
+            assert not re.search("EXIT_NOT_TRUSTED|(Native|Store)Error.exit_code", path.read_text(encoding="utf-8")), (
+                path
+            )
+
+
+@pytest.fixture
+def text_run(recorded):
+    return TextRun(
+        "run", "2026-11-24T10:59:57Z", recorded[0].machine, "0", {"n_ctx": 512}, "hash", Figures(10**9), "stop",
+        model=recorded[0].model,
+    )  # fmt: skip
+
+
+class Writer:
+    """In the place of a worker that writes a text."""
+
+    def __init__(self, run):
+        self.run = run
+
+    def __call__(self, *_arguments, **_options):
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        pass
+
+    def write(self, request, show, say=None):
+        return self.run
+
+
+def end(*arguments):
+    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    assert isinstance(result.exception, SystemExit | None), result.exception
+    return result
+
+
+@pytest.mark.parametrize("cautions", [(), (BUSY,), (dataclasses.replace(BUSY, distrust=False),)])
+@pytest.mark.parametrize("output", [[], ["-o", "json"], ["--verbose-json"], ["--no-verbose"]])
+def test_a_text_on_a_busy_machine_is_not_to_be_trusted(results, monkeypatch, model, text_run, cautions, output):
+    monkeypatch.setattr("harness.generator.Generator", Writer(dataclasses.replace(text_run, warnings=cautions)))
+    result = end("run", "-m", model, *output, "x")
+    distrusted = any(caution.distrust for caution in cautions)
+    assert result.exit_code == (5 if distrusted else 0)
+    if distrusted:
+        assert BUSY.text in result.stderr, "and why is said, whatever the output"
+
+
+def test_a_reference_on_a_busy_machine(results, monkeypatch, text_run):
+    monkeypatch.setattr("harness.generator.Generator", Writer(dataclasses.replace(text_run, warnings=(BUSY,))))
+    assert end("reference", "-m", "smollm2:135m").exit_code == 5
+
+
+def test_cells_on_a_busy_machine(results, monkeypatch, model, recorded):
+    busy = dataclasses.replace(recorded[0], warnings=(BUSY,))
+    monkeypatch.setattr("harness.cli.pp_tg.run_cells", lambda *_, **__: iter([busy]))
+    result = end("pp-tg", "-m", model, "-p", "64", "-n", "0")
+    assert result.exit_code == 5
+    assert BUSY.text in " ".join(result.output.split())
+
+
+def test_a_roofline_on_a_busy_machine(results, monkeypatch, recorded):
+    from harness.cli import roofline
+
+    from .test_bandwidth import made
+
+    def measure(run, request):
+        run.build, run.tests, run.cautions = recorded[0].build, [made()], [BUSY]
+
+    monkeypatch.setattr(roofline._Run, "measure", measure)
+    assert end("roofline").exit_code == 5
+
+
+def test_a_comparison_keeps_the_gravest_of_each_caution(text_run):
+    from harness.comparison import Round
+    from harness.side_by_side import _count_cautions
+
+    mild = dataclasses.replace(BUSY, distrust=False)
+    turns = [Round(dataclasses.replace(text_run, warnings=(caution,))) for caution in (mild, BUSY, mild)]
+    assert _count_cautions(turns) == (BUSY,)
