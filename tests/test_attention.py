@@ -10,7 +10,8 @@ from harness.errors import HarnessError
 from harness.spec import RunSpec
 from harness.theory.attention import Context, count_layers, describe_attention, loaded_tensors, round_context
 from harness.theory.gguf import BytesSource, read_header
-from harness.theory.memory import HOST, KV, RECURRENT, Host, device_rules, place_layers, predict_memory, price_cache
+from harness.theory.memory import HOST, KV, RECURRENT, Host, device_rules, predict_memory, price_cache
+from harness.theory.placement import place_layers
 from tests.gguf_bytes import HeaderBytes, llama_like
 from tests.test_anatomy import LLAMA, header_of
 
@@ -102,6 +103,8 @@ def test_gemma_3_27b_at_131072_tokens_takes_10_61_gib_and_not_62():
     assert cost.read_bytes(131072) == row * (10 * 131072 + 52 * 1024), "attention reads no further back than the window"
     assert cost.read_bytes(1000) == 62 * row * 1000
     assert cost.flops(2000) == 2 * 2 * 32 * 128 * (10 * 2000 + 52 * 1024)
+    looked = sum(min(depth, 1024) for depth in range(4096)) / 4096
+    assert cost.prompt_flops(4096) == pytest.approx(2 * 2 * 32 * 128 * (10 * 2048 + 52 * looked), rel=1e-3)
 
 
 SSM = {

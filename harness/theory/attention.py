@@ -205,6 +205,11 @@ class CacheRows:
         """The rows that a token looks back on with `depth` tokens before it."""
         return min(depth, self.window_tokens or depth) / self.tokens_per_row
 
+    def mean_count(self, n_tokens: int) -> float:
+        """The rows that a prompt's n_tokens look back on, on average: each on those before it."""
+        near = min(n_tokens, self.window_tokens or n_tokens)
+        return (near * near / 2 + (n_tokens - near) * near) / n_tokens / self.tokens_per_row if n_tokens else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class CacheCost:
@@ -237,8 +242,14 @@ class CacheCost:
 
     def flops(self, depth: float) -> float:
         """Operations of one token's attention, two a multiplication, and of its states: at least a change and a use of each element."""
-        scored = sum(row.count(depth) * row.n_scored for row in self.rows)
-        return 2.0 * scored + 4.0 * self.state_bytes / _STATE_BYTES
+        return self._add_flops(sum(row.count(depth) * row.n_scored for row in self.rows))
+
+    def prompt_flops(self, n_tokens: int) -> float:
+        """The same of an average token of a prompt."""
+        return self._add_flops(sum(row.mean_count(n_tokens) * row.n_scored for row in self.rows))
+
+    def _add_flops(self, n_scored: float) -> float:
+        return 2.0 * n_scored + 4.0 * self.state_bytes / _STATE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
