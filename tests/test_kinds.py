@@ -251,3 +251,8 @@ def test_a_language_model_with_eyes_in_the_same_file_is_ollamas(name):
         UsageError, match=r"x\.gguf has its vision or sound part inside, as Ollama's own conversions do"
     ):
         refuse(header, Question.MEASURE, "x.gguf")
+
+
+def test_a_tensor_of_one_letter_is_no_ear():
+    header = header_of(llama(architecture="gemma3").add_tensor("a.weight", "F32", 64))
+    assert find_kind(header).kind is Kind.TEXT

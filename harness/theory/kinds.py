@@ -206,11 +206,16 @@ def find_kind(header: Header) -> FileKind:
     found = FileKind(kind, architecture, reads_at_once, steps, _count_positions(header), has_weights, has_shape)
     if foreign is not None and kind in _ANSWERS:
         return replace(found, kind=Kind.FOREIGN, foreign=foreign, trouble=_describe_foreign(header, foreign))
-    if kind in _ANSWERS and any(tensor.name.startswith(_SENSES) for tensor in header.tensors):
+    if kind in _ANSWERS and any(_is_sense(tensor.name) for tensor in header.tensors):
         return replace(found, kind=Kind.FOREIGN, trouble=_WHOLE)
     if kind is Kind.UNKNOWN and architecture in _OLLAMAS:
         return replace(found, trouble=f"Ollama writes it for its own engine; {_pull_instead(header)}")
     return found
+
+
+def _is_sense(name: str) -> bool:
+    """Whether a tensor is of an eye or ear: a part of it is named, which a tensor that somebody called "a" does not."""
+    return name.startswith(_SENSES) and name.count(".") > 1
 
 
 def _find_kind(header: Header) -> Kind:
