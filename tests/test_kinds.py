@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import pytest
 
 from harness.errors import UsageError
@@ -17,6 +19,7 @@ def header_of(made):
     return read_header(BytesSource(made.build(data=True)))
 
 
+DOCUMENT = pathlib.Path(__file__).parent.parent / "docs/models.md"
 HEADERS = {name: header_of(make()) for name, (make, _) in FILES.items()}
 
 
@@ -106,6 +109,12 @@ def test_a_model_without_a_tokenizer_is_measured_and_not_asked_to_write():
         UsageError, match=r"x\.gguf has no tokenizer and cannot read a prompt; `harness pp-tg` measures"
     ):
         refuse(header, Question.TEXT, "x.gguf")
+
+
+@pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.name)
+def test_the_documents_say_what_may_be_asked_of_each_kind(kind):
+    table = DOCUMENT.read_text(encoding="utf-8").partition("## What a GGUF file may be")[2].partition("\n## ")[0]
+    assert kind.value in table
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------

@@ -50,6 +50,8 @@ _DRAFTS = name_set("eagle3 dflash gemma4-assistant")
 _SOUND = name_set("wavtokenizer-dec pockettts")
 #: Source: loader.py IMG_ARCH_LIST of city96/ComfyUI-GGUF, and "pig" of gguf-connector, which that reads too.
 _IMAGE = name_set("flux sd1 sdxl sd3 aura hidream cosmos ltxv hyvid wan lumina2 qwen_image pig")
+#: In llama.cpp's list of names and nowhere else in it. Source: src/llama-model.cpp llama_model_create.
+_NAMED_ONLY = name_set("gptj")
 #: How tensors of image models begin that name no architecture, as stable-diffusion.cpp writes them.
 _IMAGE_TENSORS = ("model.diffusion_model.", "first_stage_model.", "double_blocks.", "cond_stage_model.")
 
@@ -222,7 +224,7 @@ def _find_kind(header: Header) -> Kind:
         return Kind.ADAPTER
     if any(name.startswith(_IMAGE_TENSORS) for name in names):
         return Kind.IMAGE
-    if architecture not in KNOWN_ARCHITECTURES:
+    if architecture not in KNOWN_ARCHITECTURES or architecture in _NAMED_ONLY:
         return Kind.UNKNOWN
     kind = _find_language_kind(header)
     is_empty = kind is Kind.TEXT and not any(tensor.n_elements for tensor in header.tensors)

@@ -189,6 +189,11 @@ _WITHOUT_OUTPUT = name_set(
 )
 
 
+#: Architectures that load the output matrix before the token embeddings, and so have both in memory where nothing is mapped.
+#: Source: src/models/gemma3n.cpp, gemma4.cpp load_arch_tensors; llama-model-loader.cpp create_tensor (TENSOR_DUPLICATED).
+OUTPUT_FIRST = frozenset({"gemma3n", "gemma4"})
+
+
 def cpu_matrices(header: Header) -> Iterable[Tensor]:
     """The tensors of a model as the graph uses them: token embeddings that are also the output appear a second time as it."""
     yield from header.tensors

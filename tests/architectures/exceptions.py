@@ -13,10 +13,11 @@ BEGIN, END = "<!-- architectures -->\n", "<!-- end of architectures -->\n"
 
 
 class Step(enum.Enum):
-    """What is tried with each architecture's model, in this order; what cannot be done takes along what comes after it."""
+    """What is tried with each architecture's model, in this order."""
 
     LOAD = "load"
-    CONTEXT = "a context"
+    LEDGER = "overhead, pp, tg"
+    SEVERAL = "pp of more than a micro-batch"
     PROMPT = "pp"
     TOKENS = "tg"
 
@@ -25,7 +26,7 @@ _DRAFT = "drafts for another model, and llama.cpp makes its context only from th
 
 _EMBEDS = "an embedding model, which writes nothing; pp computes embeddings"
 _DIFFUSES = "writes all tokens at once and over again; pp is one such pass"
-_SOUNDS = "one half of a program that speaks; llama.cpp loads it, and no prompt of words means anything to it"
+_SOUNDS = "one half of a program that speaks; no prompt of words means anything to it"
 
 
 def _same(names: str, step: Step, why: str) -> dict[str, tuple[Step, str]]:
@@ -36,9 +37,10 @@ def _same(names: str, step: Step, why: str) -> dict[str, tuple[Step, str]]:
 EXCEPTIONS: dict[str, tuple[Step, str]] = {
     "clip": (Step.LOAD, "a projector, of no use without the language model that it goes with"),
     "gptj": (Step.LOAD, "llama.cpp has its name and nothing else of it"),
-    **_same("gemma4-assistant eagle3 dflash", Step.CONTEXT, _DRAFT),
-    "plm": (Step.CONTEXT, "llama.cpp's graph of it fails an assertion: it hands values to the cache in a shape that is refused"),
-    **_same("wavtokenizer-dec pockettts", Step.PROMPT, _SOUNDS),
+    **_same("gemma4-assistant eagle3 dflash", Step.LEDGER, _DRAFT),
+    "plm": (Step.LEDGER, "llama.cpp's graph of it fails an assertion: it hands values to the cache in a shape that is refused"),
+    "chameleon": (Step.SEVERAL, "llama.cpp aborts over a micro-batch of which no logits are wanted"),
+    **_same("wavtokenizer-dec pockettts", Step.LEDGER, _SOUNDS),
     **_same(
         "bert modern-bert nomic-bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert gemma-embedding t5encoder "
         "llama-embed", Step.TOKENS, _EMBEDS,
