@@ -96,8 +96,9 @@ def test_a_header_with_neither_weights_nor_blocks_is_asked_nothing():
     header = header_of(HeaderBytes().add("general.architecture", "str", "strange"))
     with pytest.raises(UsageError) as caught:
         refuse(header, Question.MEMORY, "x.gguf")
-    assert "x.gguf is a vocabulary or header without weights of an architecture that this llama.cpp does not know (strange):" in str(
-        caught.value
+    assert (
+        "x.gguf is a vocabulary or header without weights of an architecture that this llama.cpp does not know (strange):"
+        in str(caught.value)
     )
 
 
