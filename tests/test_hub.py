@@ -629,6 +629,15 @@ def test_a_server_that_knows_no_if_range_is_found_out_by_its_etag(filled, monkey
     assert references.resolve(url).read_bytes() == other
 
 
+def test_a_file_without_size_or_end_does_not_fill_the_disk(filled, tmp_path, monkeypatch):
+    free = remote.SPARE_BYTES + 1_000_000
+    monkeypatch.setattr(remote.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9 - free, free))
+    filled.faults.append(Fault("/plain/", no_ranges=True, say={"Content-Length": None}, cut_at=2_000_000))
+    with pytest.raises(RemoteError, match="does not say how large it is and sends more than the disk takes"):
+        references.resolve(f"{filled.url}/plain/{REPO}/{NAME}")
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.suffix in (".gguf", ".part")]
+
+
 def test_a_file_in_a_thousand_million_connections_is_given_up(filled):
     filled.faults.append(Fault("/store/", cut_at=10))
     with pytest.raises(RemoteError, match="cannot be reached"):

@@ -52,6 +52,8 @@ _SOUND = name_set("wavtokenizer-dec pockettts")
 _IMAGE = name_set("flux sd1 sdxl sd3 aura hidream cosmos ltxv hyvid wan lumina2 qwen_image pig")
 #: In llama.cpp's list of names and nowhere else in it. Source: src/llama-model.cpp llama_model_create.
 _NAMED_ONLY = name_set("gptj")
+#: Ollama's own names of architectures that llama.cpp calls otherwise or does not have. Source: model/models of ollama/ollama.
+_OLLAMAS = name_set("gptoss mllama qwen25vl")
 #: How tensors of image models begin that name no architecture, as stable-diffusion.cpp writes them.
 _IMAGE_TENSORS = ("model.diffusion_model.", "first_stage_model.", "double_blocks.", "cond_stage_model.")
 
@@ -65,7 +67,6 @@ _WHOLE = (
 
 #: enum llama_pooling_type of llama.h: mean, cls, last, rank; 0 is none.
 _POOLING = range(1, 5)
-
 
 #: Source: src/llama-vocab.cpp llama_vocab::impl::load.
 _NO_TOKENIZER = ("no_vocab", "none")
@@ -147,7 +148,7 @@ class FileKind:
     reads_at_once says that a prompt has to fit into one physical batch; steps that it can add one token after the other to a cache.
     n_positions is the number of learned positions, beyond which there is no token; None where positions are computed. has_shape says
     that the header states how many blocks there are, by which memory is counted where there are no weights. foreign is a tensor type
-    of another program.
+    of another program, and trouble what is wrong with this very file.
     """
 
     kind: Kind
@@ -177,8 +178,8 @@ class FileKind:
             words = {Kind.VOCABULARY: "", Kind.UNKNOWN: f" {self.kind.value}{shown}"}
             word = words.get(self.kind, f" of {self.kind.value}{shown}")
             return f"{label} is {Kind.VOCABULARY.value}{word}: {_ADVICE[Kind.VOCABULARY]}"
-        advice = f": {_ADVICE[self.kind]}" if self.kind in _ADVICE else ""
-        return f"{label} is {self.kind.value}{shown}{advice}"
+        advice = self.trouble or _ADVICE.get(self.kind)
+        return f"{label} is {self.kind.value}{shown}" + (f": {advice}" if advice else "")
 
 
 #: By general.type. Source: gguf-py's GGUFType; "model" says nothing more.
@@ -206,9 +207,16 @@ def find_kind(header: Header) -> FileKind:
     found = FileKind(kind, architecture, reads_at_once, steps, _count_positions(header), has_weights, has_shape)
     if foreign is not None and kind in _ANSWERS:
         return replace(found, kind=Kind.FOREIGN, foreign=foreign, trouble=_describe_foreign(header, foreign))
-    if kind in _ANSWERS and any(tensor.name.startswith(_SENSES) for tensor in header.tensors):
+    if kind in _ANSWERS and any(_is_sense(tensor.name) for tensor in header.tensors):
         return replace(found, kind=Kind.FOREIGN, trouble=_WHOLE)
+    if kind is Kind.UNKNOWN and architecture in _OLLAMAS:
+        return replace(found, trouble=f"Ollama writes it for its own engine; {_pull_instead(header)}")
     return found
+
+
+def _is_sense(name: str) -> bool:
+    """Whether a tensor is of an eye or ear: a part of it is named, which a tensor that somebody called "a" does not."""
+    return name.startswith(_SENSES) and name.count(".") > 1
 
 
 def _find_kind(header: Header) -> Kind:
@@ -276,7 +284,7 @@ def _pull_instead(header: Header) -> str:
     size = {24: "20b", 36: "120b"}.get(_number(header.hparam("block_count")), "20b")
     if header.architecture in ("gptoss", "gpt-oss"):
         return f"`harness pull hf:ggml-org/gpt-oss-{size}-GGUF` instead"
-    return "pull the same model from Hugging Face instead (such as hf:ggml-org/gpt-oss-20b-GGUF)"
+    return "pull the same model from Hugging Face instead (gpt-oss is at hf:ggml-org/gpt-oss-20b-GGUF)"
 
 
 def _number(value: Any) -> int:
