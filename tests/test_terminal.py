@@ -327,3 +327,11 @@ def test_what_llama_cpp_says_of_a_header_is_harmless(command, where, tmp_path):
     assert done.returncode in (2, 3)
     assert harm_in(done.stdout + done.stderr) == []
     assert sentences(done.stderr.decode())
+
+
+def test_the_installed_program_starts_where_interrupts_are_minded():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'harness = "harness.__main__:main"' in text
+    from harness.__main__ import main
+
+    assert callable(main)
