@@ -37,6 +37,36 @@ _RPC_GONE = "Remote RPC server crashed or returned malformed response"
 _RPC_CONNECT = re.compile(r"(?:Failed to connect to|RPC handshake failed for) (\S+)")
 
 
+#: A path may begin a line or stand behind a blank, a quote or a bracket.
+_BEFORE = r"(?<![\w.:/\\~-])"
+_ROOT = r"(?:~|[A-Za-z]:)?[\\/](?=\S)"
+#: What is taken out of a text, so that of a path only its end is left; in this order.
+_FOLDERS = (
+    # A user's own folder, whatever is in the name.
+    (re.compile(_BEFORE + r"(?:[A-Za-z]:)?[\\/](?:home|Users)[\\/][^\\/\n'\"]+(?=[\\/])"), "~"),
+    # Where llama.cpp was built: GGML_ASSERT names its source files.
+    (re.compile(_BEFORE + _ROOT + r"[^'\"\n]*?llama\.cpp[\\/](?=(?:ggml|src|common|include)[\\/])"), ""),
+    # llama_model_loader: "loaded meta data with 7 key-value pairs and 0 tensors from PATH (version GGUF V3 (latest))"
+    (re.compile(r"(?<= from )" + _ROOT + r"[^\n]*[\\/](?=[^\\/\n]+ \(version )"), ""),
+    # Quoted, and models: blanks are a part of the name.
+    (re.compile(r"(?<=['\"])" + _ROOT + r"[^'\"\n]*[\\/](?=[^'\"\\/\n]+['\"])"), ""),
+    (re.compile(_BEFORE + _ROOT + r"[^'\"\n]*?[\\/](?=[^'\"\\/\n]+\.gguf\b)"), ""),
+    (re.compile(_BEFORE + r"(?:~|[A-Za-z]:)?(?:[\\/][\w.@+%,-]+)*[\\/](?=[\w.@+%,-]+)"), ""),
+)
+
+
+def hide_folders(text: str) -> str:
+    """A text of llama.cpp's or the system's with each path cut to its file's name, and llama.cpp's own sources to the path inside it.
+
+    Paths name people, and tell where somebody's disk has what; a record may be given away.
+    """
+    if "/" not in text and "\\" not in text:
+        return text
+    for pattern, instead in _FOLDERS:
+        text = pattern.sub(instead, text)
+    return text
+
+
 def explain(lines: Iterable[str]) -> Explanation | None:
     """Say what made llama.cpp give up; None where its last lines are of no known kind."""
     known = list(lines)

@@ -17,17 +17,16 @@ from harness.rpc import CountingProxy, Traffic
 from harness.spec import CellKey, RunSpec, cell_key, find_varied
 from harness.stats import mean, median, summarize
 from harness.sweep import Bench, Plan, Step, run_cells
+from harness.theory.fit import Placement, check_placement
+from harness.theory.memory import list_rules
 from harness.theory.offload import (
     NOISE,
     TOLERANCE,
     Blocks,
-    Capacity,
     Choice,
-    Fit,
     Point,
     choose_next,
     estimate_total,
-    predict_fit,
 )
 from harness.units import NS_PER_S, format_mib
 
@@ -93,6 +92,8 @@ class Sweeper:
     known: Mapping[Any, list[Record]] = field(default_factory=dict)
     try_anyway: bool = False
     compute_bytes: Mapping[str, int] = field(default_factory=dict)
+    #: Free memory of the host, where devices may share it.
+    host_bytes: int | None = None
     #: Seconds that the known records which were handed out took when they were measured, as far as they say.
     reused_s: float = 0.0
 
@@ -103,11 +104,11 @@ class Sweeper:
     def close(self) -> None:
         self._bench.close()
 
-    def predict(self, spec: RunSpec) -> Fit:
+    def predict(self, spec: RunSpec) -> Placement:
         """Whether a placement can fit; yes where nothing is known of the model."""
         if self.blocks is None:
-            return Fit(True, None, {})
-        return predict_fit(self.blocks, spec, find_capacities(spec, self.devices), self.compute_bytes)
+            return Placement(True, None, {})
+        return check_placement(self.blocks.header, spec, list_rules(self.devices), self.compute_bytes, self.host_bytes)
 
     @property
     def start_s(self) -> float:
@@ -140,7 +141,7 @@ class Sweeper:
             else:
                 yield skipped_row(group[0], varied, fit.reason or "cannot fit")
 
-    def _judge(self, group: Sequence[RunSpec]) -> Fit:
+    def _judge(self, group: Sequence[RunSpec]) -> Placement:
         """The worst of a placement's tests: the one with the longest context."""
         return self.predict(max(group, key=lambda cell: cell.n_ctx))
 
@@ -202,24 +203,6 @@ def collect_rows(records: Sequence[Record]) -> list[LayerRow]:
         placements.setdefault(_placement(record.asked), []).append(record)
     rows = [make_row(group, varied) for group in placements.values()]
     return sorted(rows, key=lambda row: row.n_gpu_layers)
-
-
-def find_capacities(spec: RunSpec, devices: Sequence[Device]) -> list[Capacity]:
-    """The devices that llama.cpp would give layers to, in its order.
-
-    Source: llama_prepare_model_devices in src/llama.cpp: servers first, then GPUs; integrated ones only where there are no others.
-    """
-    if spec.devices:
-        by_name = {device.name: device for device in devices}
-        chosen = [by_name[name] for name in spec.devices if name in by_name]
-    else:
-        remote = [device for device in devices if device.name.startswith("RPC")]
-        local = [device for device in devices if device not in remote]
-        gpus = [device for device in local if device.kind == "gpu"]
-        chosen = remote + (gpus or [device for device in local if device.kind == "igpu"])
-    if spec.split_mode == "none" and len(chosen) > spec.main_gpu:
-        chosen = [chosen[spec.main_gpu]]
-    return [Capacity(device.name, device.memory_free_bytes) for device in chosen]
 
 
 # Search.

@@ -17,7 +17,7 @@ from harness.cpus import choose_threads
 from harness.errors import HarnessError, NativeError, UsageError
 from harness.host_memory import available_memory_bytes, total_memory_bytes
 from harness.machine import read_cpu_features
-from harness.record import Build, Device, Failure, build_from_json, group_servers, read, resolved_from_json
+from harness.record import Build, Failure, build_from_json, group_servers, read, resolved_from_json
 from harness.sources.headers import find_header
 from harness.sources.references import (
     PathReference,
@@ -31,12 +31,18 @@ from harness.sources.sparse_model import HeaderFile, write_sparse
 from harness.spec import RunSpec
 from harness.theory.anatomy import name_file_type
 from harness.theory.attention import count_layers, describe_attention, tell_skipped
-from harness.theory.gguf import BytesSource, Header, read_header
-from harness.theory.kinds import find_kind, suit_batches
-from harness.theory.ledger import (
+from harness.theory.fit import (
     CUDA_CONTEXT_BYTES,
     CardFit,
     Fit,
+    fit_layers,
+    left_to_host,
+    needed_in_host_memory,
+    price_layers,
+)
+from harness.theory.gguf import BytesSource, Header, read_header
+from harness.theory.kinds import find_kind, suit_batches
+from harness.theory.ledger import (
     Forecast,
     Measurement,
     Report,
@@ -54,10 +60,9 @@ from harness.theory.memory import (
     Host,
     Line,
     Prediction,
-    count_fitting_layers,
     device_rules,
+    list_rules,
     predict_memory,
-    price_layers,
     work_bytes,
 )
 from harness.theory.repack import read_features
@@ -71,7 +76,7 @@ from harness.theory.resident import (
     device_of_buffer,
 )
 from harness.theory.settings import read_count, tell_untrained
-from harness.units import MIB, format_gb, format_mib
+from harness.units import MIB, format_gb, format_gib, format_mib
 
 #: The worker that reads its own memory from the start.
 WORKER = (sys.executable, "-m", "harness.native.memory_steps")
@@ -192,31 +197,15 @@ def forecast(model: Model, specs: Sequence[RunSpec]) -> tuple[tuple[Forecast, ..
     A dry run that dies or is refused takes only its own lines along.
     """
     dry = _run_dry(model, specs)
-    host = _describe_host(dry.build, specs[0].devices)
+    host = _describe_host(dry.build)
+    host.chosen(specs[0])  # a -mg that names nothing is refused before anything is said
     return tuple(_forecast_one(model, spec, host, dry, index) for index, spec in enumerate(specs)), host
 
 
-def _describe_host(build: Build | None, names: Sequence[str] = ()) -> Host:
+def _describe_host(build: Build | None) -> Host:
     if build is None:  # without an engine the CPU's own word has to do
         return Host(read_cpu_features())
-    return Host(read_features(build.system_info), tuple(_order_devices(build.devices, names)))
-
-
-def _order_devices(devices: Sequence[Device], names: Sequence[str] = ()) -> Iterator[DeviceRules]:
-    """The devices that llama.cpp would use, in its order: the named ones (-dev), else servers first, then cards, and integrated ones
-    only where there is no other.
-
-    Source: llama.cpp llama_prepare_model_devices.
-    """
-    cards = [device for device in devices if device.kind == "gpu"]
-    chosen = sorted(cards, key=lambda device: not device.name.startswith("RPC"))
-    if not any(not device.name.startswith("RPC") for device in cards):
-        chosen += [device for device in devices if device.kind == "igpu"]
-    if names:
-        known = {device.name: device for device in devices if device.kind in ("gpu", "igpu", "accel")}
-        chosen = [known[name] for name in names if name in known]
-    for device in chosen:
-        yield device_rules(device.name, device.kind, device.memory_free_bytes)
+    return Host(read_features(build.system_info), list_rules(build.devices))
 
 
 def _run_dry(model: Model, specs: Sequence[RunSpec], command: Sequence[str] = WORKER) -> _DryRun:
@@ -359,12 +348,15 @@ def plan_compute(model: Model, spec: RunSpec) -> tuple[dict[str, int], str | Non
 # --- does it fit ------------------------------------------------------------------------------------------------------
 
 
-def find_fits(forecast: Forecast, host: Host) -> tuple[Fit, ...]:
-    """Say of this machine's memory and of each device whether the forecast fits."""
+def find_fits(model: Model, forecast: Forecast, host: Host) -> tuple[Fit, ...]:
+    """Say of this machine's memory and of each device whether the forecast fits; devices that share the host's memory take of it."""
     partial = not forecast.is_whole
-    fits = [Fit(HOST, forecast.on(HOST), available_memory_bytes(), total_memory_bytes(), partial)]
-    for device in host.devices:
-        fits.append(Fit(device.name, forecast.on(device.name), device.memory_bytes, device.memory_bytes, partial))
+    devices = host.chosen(forecast.spec).devices
+    needed = needed_in_host_memory(forecast.lines, devices, model.header) + forecast.runtime_bytes
+    fits = [Fit(HOST, needed, available_memory_bytes(), total_memory_bytes(), partial)]
+    for device in devices:
+        total = device.memory_bytes if device.total_bytes is None else device.total_bytes
+        fits.append(Fit(device.name, forecast.on(device.name), device.memory_bytes, total, partial))
     return tuple(fits)
 
 
@@ -375,16 +367,16 @@ def fit_cards(model: Model, forecast: Forecast, host: Host, vram_bytes: int | No
     ------
     HarnessError : the layers of this model cannot be priced.
     """
-    # A mapped file is a card's usual case, and pinned memory then makes no difference; a card that is not here is taken for CUDA's.
-    cards = [(device, device.memory_bytes) for device in host.devices]
-    if vram_bytes is not None:
-        cards.append((device_rules("CUDA0"), vram_bytes))
     fits = []
-    for index, (device, memory_bytes) in enumerate(cards):
-        if memory_bytes is None:
-            continue
-        name = device.name if index < len(host.devices) else f"a card of {format_gb(memory_bytes)}"
-        fits.append(_fit_card(model, forecast, host, device, name, memory_bytes, _compute_on(forecast, device.name)))
+    for device in host.chosen(forecast.spec).devices:
+        if device.memory_bytes is not None:
+            compute = _compute_on(forecast, device.name)
+            # What a driver keeps for a process is not in what it calls free: it was asked by one.
+            fits.append(_fit_card(model, forecast, host, device, device.name, device.memory_bytes, compute))
+    if vram_bytes is not None:  # a card that is not here is taken for CUDA's
+        card, name = device_rules("CUDA0"), f"a card of {format_gib(vram_bytes)}"
+        compute = _compute_on(forecast, "")
+        fits.append(_fit_card(model, forecast, host, card, name, vram_bytes, compute, CUDA_CONTEXT_BYTES))
     return tuple(fits)
 
 
@@ -397,21 +389,23 @@ def _compute_on(forecast: Forecast, device: str) -> int | None:
 
 
 def _fit_card(
-    model: Model, forecast: Forecast, host: Host, device: DeviceRules, name: str, memory_bytes: int, compute: int | None
-) -> CardFit:
-    prices = price_layers(model.header, forecast.spec, host, device)
-    context = CUDA_CONTEXT_BYTES if device.name.startswith("CUDA") else 0
-    fitting = count_fitting_layers(prices, memory_bytes, (compute or 0) + context)
-    return CardFit(name, memory_bytes, len(prices) - 1, fitting, compute, context, prices[fitting], prices[-1])
+    model: Model, forecast: Forecast, host: Host, device: DeviceRules, name: str, memory_bytes: int, compute: int | None,
+    context_bytes: int = 0,
+) -> CardFit:  # fmt: skip
+    prices = price_layers(model.header, forecast.spec, device)
+    found = fit_layers(prices, name, memory_bytes, compute, context_bytes)
+    left = left_to_host(model.header, forecast.spec, host, device, found.n_fitting)
+    return dataclasses.replace(found, host_bytes=left)
 
 
-def check_room(forecast: Forecast) -> str | None:
-    """Say by how much a forecast exceeds the memory that is free, before anything is loaded; None where it fits."""
-    available = available_memory_bytes()
-    needed = forecast.on(HOST)
-    if needed <= available:
+def check_room(fit: Fit) -> str | None:
+    """Say by how much something exceeds the memory that is free, before anything is loaded; None where it fits."""
+    needed, free = fit.needed_bytes, fit.free_bytes
+    if free is None or needed <= free:
         return None
-    return f"{format_gb(needed)} are needed in memory and {format_gb(available)} are free: {format_gb(needed - available)} too much"
+    return (
+        f"{format_gb(needed)} are needed in memory and {format_gb(free)} are free: {format_gb(needed - free)} too much"
+    )
 
 
 # --- measured ---------------------------------------------------------------------------------------------------------
@@ -497,10 +491,10 @@ def examine(
         cards = fit_cards(model, forecasts[0], host, vram_bytes)
     except HarnessError as error:
         remarks.append(f"layers on a card: {error}")
-    report = Report(model.subject, forecasts, find_fits(forecasts[0], host), cards, remarks=tuple(remarks))
+    report = Report(model.subject, forecasts, find_fits(model, forecasts[0], host), cards, remarks=tuple(remarks))
     if predict_only or len(specs) > 1:
         return report
-    excess = check_room(forecasts[0])
+    excess = check_room(report.fits[0])
     if excess and not force:
         raise UsageError(f"{excess}; take a smaller --ctx, or --force it (--predict-only shows the ledger).")
     outcome = measure(model, specs[0], watch)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.codec import Positive, PositiveNumber, UtcTime, Value, decode
+from harness.last_words import hide_folders
 from harness.spec import RunSpec, cell_key
 
 #: History of the line format.
@@ -78,7 +79,9 @@ class Build:
 class Model:
     """The file that ran, all parts of a split one.
 
-    size_bytes is what llama.cpp counts (tensors only), file_size_bytes what the disk holds.
+    size_bytes is what llama.cpp counts (tensors only), file_size_bytes what the disk holds. cost is what a token costs by the file's
+    header (`harness.theory.roofline.Cost`, with a cache of f16), so that a file which no catalog knows can be compared; older records
+    have none.
     file_sha256 of a split model is over its parts' own (`sources.model_file.hash_file`); file_name is the first part's.
     """
 
@@ -89,6 +92,7 @@ class Model:
     file_size_bytes: int
     file_sha256: str | None = None
     is_synthetic: bool = False
+    cost: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +179,7 @@ class Telemetry:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a cell has no result: the phase it died in, one sentence, and the engine's last words.
+    """Why a cell has no result: the phase it died in, one sentence, and the engine's last words; no path of a machine is in them.
 
     reason is the message without what was tried, where there is such a part; trouble is what ran out or went away, by
     `harness.last_words`, where its words say so.
@@ -189,6 +193,11 @@ class Failure:
     log: tuple[str, ...] = ()
     reason: str | None = None
     trouble: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", hide_folders(self.message))
+        object.__setattr__(self, "reason", None if self.reason is None else hide_folders(self.reason))
+        object.__setattr__(self, "log", tuple(map(hide_folders, self.log)))
 
     @property
     def sentence(self) -> str:
@@ -212,7 +221,8 @@ class Caution:
 class Record:
     """One cell: asked, ran, measured, or failed. A failure may still have samples: those that were done before it.
 
-    threads_source says what decided the number of threads: ``asked``, or a source of `harness.cpus.Threads`.
+    threads_source says what decided the number of threads: ``asked``, or a source of `harness.cpus.Threads`. file_sha256 and
+    file_size_bytes are of the file that was asked for, so that a cell which failed before its model was loaded is known again.
     """
 
     command: str
@@ -230,6 +240,8 @@ class Record:
     failure: Failure | None = None
     warnings: tuple[Caution, ...] = ()
     threads_source: str = "asked"
+    file_sha256: str | None = None
+    file_size_bytes: int | None = None
     schema: int = field(default=SCHEMA)
 
     @property
@@ -251,6 +263,15 @@ def is_same_model(first: Record, second: Record) -> bool:
     return first.asked.file_name == second.asked.file_name
 
 
+def is_of(record: Record, machine: Machine, sha256: str | None, size_bytes: int | None) -> bool:
+    """Whether a record is of this machine and of a file with this hash; of a file too large to be hashed its size has to do."""
+    model = record.model
+    known_hash = record.file_sha256 or (model.file_sha256 if model else None)
+    known_size = record.file_size_bytes or (model.file_size_bytes if model else None)
+    same_file = known_hash == sha256 if sha256 or known_hash else known_size == size_bytes is not None
+    return same_file and machine_key(record.machine) == machine_key(machine)
+
+
 def record_key(record: Record, *, but: Collection[str] = ()) -> tuple[Any, ...]:
     """The key by which records of several machines and models are the same: machine, model, and `cell_key` without `but`."""
     sha256 = record.model.file_sha256 if record.model else None
@@ -261,6 +282,8 @@ def to_json(record: Record) -> dict[str, Any]:
     """Turn a record into plain JSON values; of the model's path only the file name is kept, since paths name people."""
     values = dataclasses.asdict(record)
     values["asked"]["model"] = record.asked.file_name
+    if record.model is not None and record.model.cost is None:
+        del values["model"]["cost"]
     return {"schema": values.pop("schema"), "kind": "failure" if record.failure else "result", **values}
 
 

@@ -250,6 +250,8 @@ class _Cell:
             failure=self._failure,
             warnings=(*self._cautions, *_placement_cautions(self.spec, self._resolved), *_throttle(self._telemetry)),
             threads_source=self._threads_source,
+            file_sha256=self._file_facts.get("file_sha256"),
+            file_size_bytes=self._file_facts.get("file_size_bytes"),
         )
 
 

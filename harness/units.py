@@ -20,7 +20,7 @@ _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 _LARGEST = 2**63 - 1
 
 
-def parse_size(text: str, *, example: str = "8GB", ending: str = "") -> int:
+def parse_size(text: str, *, example: str = "8GB", ending: str = "", memory: bool = False) -> int:
     """Read an amount with its unit, such as ``8GB`` or ``1.5 GiB``, as bytes (or whatever it is an amount of).
 
     A number without a unit is refused, since nobody means 8 bytes by ``8``.
@@ -29,14 +29,18 @@ def parse_size(text: str, *, example: str = "8GB", ending: str = "") -> int:
     ----------
     example : an amount as it is written, whose unit is proposed where there is none
     ending  : pattern of what may stand behind the unit, such as ``/s``
+    memory  : the size of a memory module or a graphics card, which are sold in powers of two: 8GB is 8 GiB
 
     Raises
     ------
     ValueError : the text is not a number above zero with a known unit (decimal GB or binary GiB).
     """
     match = _SIZE.fullmatch(re.sub(f"(?:{ending})\\s*$", "", text, flags=re.IGNORECASE) if ending else text)
-    factor = _SIZE_FACTORS.get(match[2].lower()) if match else None
-    if match and not match[2]:
+    unit = match[2].lower() if match else ""
+    if memory and unit in ("k", "kb", "m", "mb", "g", "gb", "t", "tb"):
+        unit = f"{unit[0]}ib"
+    factor = _SIZE_FACTORS.get(unit) if match else None
+    if match and not unit:
         unit = example.lstrip("0123456789. ") if float(match[1]) < 10**6 else "B"
         raise ValueError(f"{text.strip()!r} has no unit; did you mean {match[1]}{unit}?")
     if match is None or factor is None:
@@ -52,6 +56,13 @@ def format_mib(size_bytes: int) -> str:
     if size_bytes < GIB:
         return f"{size_bytes / MIB:.2f} MiB"
     return f"{size_bytes / GIB:.2f} GiB"
+
+
+def format_gib(size_bytes: int) -> str:
+    """Show a size as memory is sold: ``8 GiB``, ``7.6 GiB``."""
+    if size_bytes < GIB:
+        return f"{size_bytes / MIB:.0f} MiB"
+    return f"{size_bytes / GIB:.1f}".removesuffix(".0") + " GiB"
 
 
 def format_gb(size_bytes: int) -> str:

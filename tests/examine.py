@@ -16,10 +16,11 @@ from harness.render.predict import render_answers, render_answers_json
 from harness.sources.references import load_catalog
 from harness.spec import Grid
 from harness.theory.anatomy import describe_model
+from harness.theory.fit import check_placement, fit_layers, price_layers
 from harness.theory.gguf import ArrayValue, BytesSource, Header, check_complete, read_header
 from harness.theory.kinds import Question, find_kind, refuse, suit_cells
-from harness.theory.memory import Host, count_fitting_layers, device_rules, predict_memory, price_layers, work_bytes
-from harness.theory.offload import Capacity, describe_blocks, predict_fit
+from harness.theory.memory import Host, device_rules, predict_memory, work_bytes
+from harness.theory.offload import describe_blocks
 from harness.theory.ollama import Request, give_account, read_figures
 from harness.theory.repack import CpuFeatures, find_repacked_types
 from harness.theory.roofline import cost_of_header
@@ -65,8 +66,8 @@ def remember(header: Header) -> None:
         (spec,) = Grid(["m"], {"n_gpu_layers": [n_gpu_layers], "n_threads": [2]}, n_prompt=(512,), n_gen=()).cells()
         predict_memory(header, spec, HOST)
         work_bytes(header, spec, n_cells=512)
-    prices = price_layers(header, spec, HOST, HOST.devices[0])
-    count_fitting_layers(prices, 8 * GB, 0)
+    prices = price_layers(header, spec, HOST.devices[0])
+    fit_layers(prices, "a card", 8 * GB, 0)
 
 
 def sweep(header: Header) -> None:
@@ -74,7 +75,7 @@ def sweep(header: Header) -> None:
     cells = Grid(["m"], {"n_gpu_layers": [0, 5, -1]}).cells()
     blocks = describe_blocks(header)
     for cell in suit_cells(header, cells, (), "model").cells:
-        predict_fit(blocks, cell, [Capacity("CUDA0", 8 * GB)])
+        check_placement(blocks.header, cell, [device_rules("CUDA0", memory_bytes=8 * GB)])
         blocks.work(cell.n_gpu_layers)
 
 

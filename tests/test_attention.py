@@ -10,8 +10,9 @@ from harness.errors import HarnessError
 from harness.spec import RunSpec
 from harness.theory.attention import Context, count_layers, describe_attention, loaded_tensors, round_context
 from harness.theory.gguf import BytesSource, read_header
-from harness.theory.memory import HOST, KV, RECURRENT, Host, device_rules, place_layers, predict_memory, price_cache
-from tests.gguf_bytes import llama_like
+from harness.theory.memory import HOST, KV, RECURRENT, Host, device_rules, predict_memory, price_cache
+from harness.theory.placement import place_layers
+from tests.gguf_bytes import HeaderBytes, llama_like
 from tests.test_anatomy import LLAMA, header_of
 
 GIB = 1024**3
@@ -76,11 +77,14 @@ def test_windowed_layers_are_noted_and_may_have_other_heads():
 def test_layers_that_share_a_cache_or_only_predict_have_none():
     shared = header_of("gemma4", **LLAMA, attention__shared_kv_layers=3)
     assert describe_attention(shared).bytes_per_token("f16") == 1 * 2 * 128 * 2
-    ahead = header_of("glm4moe", **LLAMA, nextn_predict_layers=1)
+    block = HeaderBytes().add_tensor("blk.3.attn_q.weight", "F16", 512, 512)
+    ahead = header_of("glm4moe", block, **LLAMA, nextn_predict_layers=1)
     assert describe_attention(ahead).bytes_per_token("f16") == 3 * 2 * 128 * 2
     assert "use the caches of earlier ones" in describe_attention(shared).notes[0]
     assert describe_attention(ahead).skipped == (3,)
     assert "in the file, not in memory, not read by a token" in describe_attention(ahead).notes[0]
+    left_out = describe_attention(header_of("glm4moe", **LLAMA, nextn_predict_layers=1))
+    assert (left_out.bytes_per_token("f16"), left_out.skipped, left_out.notes) == (3 * 2 * 128 * 2, (), ())
     many = LLAMA | {"block_count": 30}
     assert describe_attention(header_of("gemma3n", **many)).bytes_per_token("f16") == 20 * 2 * 128 * 2
 
@@ -99,6 +103,8 @@ def test_gemma_3_27b_at_131072_tokens_takes_10_61_gib_and_not_62():
     assert cost.read_bytes(131072) == row * (10 * 131072 + 52 * 1024), "attention reads no further back than the window"
     assert cost.read_bytes(1000) == 62 * row * 1000
     assert cost.flops(2000) == 2 * 2 * 32 * 128 * (10 * 2000 + 52 * 1024)
+    looked = sum(min(depth, 1024) for depth in range(4096)) / 4096
+    assert cost.prompt_flops(4096) == pytest.approx(2 * 2 * 32 * 128 * (10 * 2048 + 52 * looked), rel=1e-3)
 
 
 SSM = {

@@ -201,7 +201,7 @@ def test_troubles_of_predict(results):
     assert "give that too" in refused("predict", "--kind", "cpu")
     assert "did you mean" in refused("predict", "-m", "llama3:8b", "--machine", "M1")
     assert "not an amount" in refused("predict", "--bandwidth", "quick")
-    assert "not above zero" in refused("predict", "--bandwidth", "0")
+    assert "not above zero" in refused("predict", "--bandwidth", "0GB/s")
     assert "the nearest are" in refused("predict", "-m", "llama3.1:70b", "--machine", "RTX 3070 Ti", "--host", "i7-870")
     assert "'q9' is not one of 'f32'" in refused("predict", "-m", "llama3.1:8b", "--machine", "M1", "-ctk", "q9")
     assert "asks nothing else" in refused("predict", "--check", "--machine", "M1")
@@ -235,7 +235,7 @@ def test_prompts_of_five_digits_fit_eighty_columns(results):
 
 def test_troubles_of_roofline(results):
     assert "from 1 to 512" in refused("roofline", "-t", "9999")
-    assert "fits into any cache" in refused("roofline", "--size", "1")
+    assert "fits into any cache" in refused("roofline", "--size", "1B")
 
 
 @pytest.mark.engine

@@ -3,6 +3,7 @@
 import pytest
 
 from harness.last_words import CARD, MEMORY, SERVER, explain
+from harness.record import Failure
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,29 @@ from harness.last_words import CARD, MEMORY, SERVER, explain
 def test_last_words_are_understood(lines, trouble, meaning):
     said = explain(lines)
     assert (said and said.trouble, said and said.text) == (trouble, meaning)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "llama_model_loader: loaded meta data with 7 key-value pairs and 0 tensors from /home/NAME/a b/m 1.gguf (version GGUF V3 (latest))",
+            "llama_model_loader: loaded meta data with 7 key-value pairs and 0 tensors from m 1.gguf (version GGUF V3 (latest))",
+        ),
+        ("/home/N M/x y/vendor/llama.cpp/ggml/src/ggml-cpu/ops.cpp:12: GGML_ASSERT(a/b) failed", "ggml/src/ggml-cpu/ops.cpp:12: GGML_ASSERT(a/b) failed"),
+        ("/tmp/pip-install-1/llama-cpp-python_2/vendor/llama.cpp/src/llama-context.cpp:9: x", "src/llama-context.cpp:9: x"),
+        (r"C:\Users\N M\llama.cpp\ggml\src\ggml.c:1: GGML_ASSERT(x) failed", r"ggml\src\ggml.c:1: GGML_ASSERT(x) failed"),
+        ("failed to open GGUF file '/home/N M/dir/m.gguf' (No such file)", "failed to open GGUF file 'm.gguf' (No such file)"),
+        ("gguf_init: failed to read /Users/N M/.ollama/models/blobs/sha256-abc", "gguf_init: failed to read sha256-abc"),
+        ("~/models/m.gguf and D:\\models\\m.gguf", "m.gguf and m.gguf"),
+        ("mmap failed: /mnt/disk 2/m.gguf", "mmap failed: m.gguf"),
+        ("reads 3.5 GB/s and tok/s; a/b.c stays; https://host/path/x stays", "reads 3.5 GB/s and tok/s; a/b.c stays; https://host/path/x stays"),
+        ("libcuda.so: /usr/lib/x86_64-linux-gnu/libcuda.so.1: cannot open", "libcuda.so: libcuda.so.1: cannot open"),
+        ("ratio 3 / 5 of 1/2", "ratio 3 / 5 of 1/2"),
+    ],
+)  # fmt: skip
+def test_no_folder_is_left_in_a_failure(text, shown):
+    failure = Failure("load", text, "abort", log=(text,), reason=text)
+    assert failure.message == failure.reason == shown
+    assert failure.log == (shown,)
+    assert Failure("load", shown, "abort").message == shown

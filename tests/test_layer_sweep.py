@@ -40,7 +40,9 @@ from harness.sources.gguf_file import read_file_header
 from harness.sources.synth import ensure_synthetic
 from harness.spec import Grid, RunSpec
 from harness.sweep import Plan, run_cells
-from harness.theory.offload import Capacity, describe_blocks, predict_fit
+from harness.theory.fit import Placement, check_placement
+from harness.theory.memory import device_rules
+from harness.theory.offload import describe_blocks
 from harness.units import MIB
 
 from .rpc_server import free_port, muted, rpc_server
@@ -105,7 +107,7 @@ def test_experts_move_back_to_the_cpu_layer_by_layer(server, tmp_path):
     made = cells(str(path), [5], [server.endpoint], n_cpu_moe=[0, 1, 4, 9], no_kv_offload=[True])
     rows, _ = sweep(made)
     on_device = [row.memory["RPC0"]["model"] for row in rows]
-    expected = [predict_fit(blocks, cell, [Capacity("RPC0", None)]).needed_bytes["RPC0"] for cell in made]
+    expected = [check_placement(blocks.header, cell, [device_rules("RPC0")]).needed_bytes["RPC0"] for cell in made]
     assert on_device == pytest.approx(expected, abs=0.02 * MIB)
     assert on_device[0] - on_device[1] == pytest.approx(blocks.expert_bytes[0], abs=0.02 * MIB)
     assert on_device[2] == on_device[3], "the model has four layers"
@@ -272,9 +274,8 @@ class ScriptedSweeper:
         self.now_s = self.start_s = self.reused_s = 0.0
 
     def predict(self, spec):
-        from harness.theory.offload import Fit
 
-        return Fit(True, None, {})
+        return Placement(True, None, {})
 
     def measure(self, made):
         from harness.record import Failure, Sample

@@ -10,6 +10,7 @@ from harness.errors import HarnessError
 from harness.sources.gguf_file import read_file_header
 from harness.spec import RunSpec
 from harness.theory.attention import describe_attention, window_cells
+from harness.theory.fit import fit_layers, price_layers
 from harness.theory.gguf import Part
 from harness.theory.memory import (
     COPIED,
@@ -20,14 +21,12 @@ from harness.theory.memory import (
     DeviceRules,
     Host,
     WeightPlan,
-    count_fitting_layers,
     device_rules,
-    place_layers,
     predict_memory,
-    price_layers,
     round_context,
     work_bytes,
 )
+from harness.theory.placement import place_layers
 from harness.theory.repack import read_features
 from tests.gguf_bytes import HeaderBytes
 from tests.shapes import catalog_header, small_header
@@ -222,7 +221,7 @@ def test_a_cache_type_that_does_not_divide_a_head():
 
 def test_every_layer_count_has_a_price_that_only_grows():
     header = small_header("mixtral")
-    prices = price_layers(header, spec(), HERE, device_rules("CUDA0"))
+    prices = price_layers(header, spec(), device_rules("CUDA0"))
     assert [price.n_gpu_layers for price in prices] == list(range(6))
     sizes = [price.device_bytes for price in prices]
     assert sizes[0] == 0
@@ -235,12 +234,13 @@ def test_every_layer_count_has_a_price_that_only_grows():
 
 
 def test_how_many_layers_fit():
-    prices = price_layers(small_header("llama"), spec(), HERE, device_rules("CUDA0"))
+    prices = price_layers(small_header("llama"), spec(), device_rules("CUDA0"))
     enough = prices[3].device_bytes + 1000
-    assert count_fitting_layers(prices, enough, 1000) == 3
-    assert count_fitting_layers(prices, enough - 1, 1000) == 2
-    assert count_fitting_layers(prices, 10**15, 1000) == 5
-    assert count_fitting_layers(prices, 999, 1000) == 0
+
+    def count(memory_bytes):
+        return fit_layers(prices, "a card", memory_bytes, 600, 400).n_fitting
+
+    assert [count(size) for size in (enough, enough - 1, 10**15, 999)] == [3, 2, 5, 0]
 
 
 def test_a_header_that_states_no_layers_is_refused():

@@ -10,14 +10,14 @@ from harness.catalog import Shape
 from harness.sources.gguf_file import read_file_header
 from harness.sources.synth import ensure_synthetic
 from harness.spec import RunSpec
+from harness.theory.fit import check_placement
+from harness.theory.memory import device_rules
 from harness.theory.offload import (
-    Capacity,
     Point,
     choose_next,
     clamp_counts,
     describe_blocks,
     estimate_total,
-    predict_fit,
 )
 from harness.units import MIB
 
@@ -31,10 +31,10 @@ def blocks(model):
 def test_bytes_move_as_llama_cpp_moves_them(blocks, count, model_mib, kv_mib):
     """The figures that llama.cpp's log gave for layers of the embedded model on one RPC device, with a context of 512 tokens."""
     spec = RunSpec("m", n_gpu_layers=count, n_gen=512)
-    need = predict_fit(blocks, spec, [Capacity("RPC0", None)]).needed_bytes["RPC0"]
+    need = check_placement(blocks.header, spec, [device_rules("RPC0")]).needed_bytes["RPC0"]
     assert need / MIB == pytest.approx(model_mib + kv_mib, abs=0.02)
-    on_host = predict_fit(
-        blocks, RunSpec("m", n_gpu_layers=count, n_gen=512, no_kv_offload=True), [Capacity("RPC0", None)]
+    on_host = check_placement(
+        blocks.header, RunSpec("m", n_gpu_layers=count, n_gen=512, no_kv_offload=True), [device_rules("RPC0")]
     )
     assert on_host.needed_bytes["RPC0"] / MIB == pytest.approx(model_mib, abs=0.02)
 
@@ -48,28 +48,32 @@ def test_work_grows_from_nothing_to_everything(blocks):
 
 
 def test_what_cannot_fit_is_said_with_its_figures(blocks):
-    devices = [Capacity("CUDA0", 50 * MIB)]
-    assert predict_fit(blocks, RunSpec("m", n_gpu_layers=0, n_gen=1), devices).fits
-    assert predict_fit(blocks, RunSpec("m", n_gpu_layers=8, n_gen=1), devices).fits
-    fit = predict_fit(blocks, RunSpec("m", n_gpu_layers=-1, n_gen=1), devices)
+    devices = [device_rules("CUDA0", memory_bytes=50 * MIB)]
+    assert check_placement(blocks.header, RunSpec("m", n_gpu_layers=0, n_gen=1), devices).fits
+    assert check_placement(blocks.header, RunSpec("m", n_gpu_layers=8, n_gen=1), devices).fits
+    fit = check_placement(blocks.header, RunSpec("m", n_gpu_layers=-1, n_gen=1), devices)
     assert not fit.fits
     assert fit.reason == "cannot fit on CUDA0: weights and cache need 98 MiB of 50 free"
 
 
 def test_a_planned_compute_buffer_counts_where_layers_are(blocks):
-    devices, compute = [Capacity("CUDA0", 100 * MIB)], {"CUDA0": 40 * MIB, "CPU": 9 * MIB}
-    assert predict_fit(blocks, RunSpec("m", n_gpu_layers=-1, n_gen=1), devices).fits, "98 MiB without it"
-    fit = predict_fit(blocks, RunSpec("m", n_gpu_layers=-1, n_gen=1), devices, compute)
+    devices, compute = [device_rules("CUDA0", memory_bytes=100 * MIB)], {"CUDA0": 40 * MIB, "CPU": 9 * MIB}
+    assert check_placement(blocks.header, RunSpec("m", n_gpu_layers=-1, n_gen=1), devices).fits, "98 MiB without it"
+    fit = check_placement(blocks.header, RunSpec("m", n_gpu_layers=-1, n_gen=1), devices, compute)
     assert fit.reason == "cannot fit on CUDA0: weights, cache and compute buffer need 138 MiB of 100 free"
-    assert predict_fit(blocks, RunSpec("m", n_gpu_layers=0, n_gen=1), [Capacity("CUDA0", MIB)], compute).fits
+    assert check_placement(
+        blocks.header, RunSpec("m", n_gpu_layers=0, n_gen=1), [device_rules("CUDA0", memory_bytes=MIB)], compute
+    ).fits
 
 
 def test_layers_are_split_by_share_or_by_free_memory(blocks):
     spec = RunSpec("m", n_gpu_layers=31, n_gen=1, tensor_split=(3.0, 1.0))
-    by_share = predict_fit(blocks, spec, [Capacity("A", None), Capacity("B", None)]).needed_bytes
+    by_share = check_placement(blocks.header, spec, [device_rules("A"), device_rules("B")]).needed_bytes
     assert by_share["A"] > by_share["B"] > 0
-    by_memory = predict_fit(
-        blocks, RunSpec("m", n_gpu_layers=31, n_gen=1), [Capacity("A", 100 * MIB), Capacity("B", 300 * MIB)]
+    by_memory = check_placement(
+        blocks.header,
+        RunSpec("m", n_gpu_layers=31, n_gen=1),
+        [device_rules("A", memory_bytes=100 * MIB), device_rules("B", memory_bytes=300 * MIB)],
     ).needed_bytes
     assert by_memory["A"] < by_memory["B"]
 
@@ -77,11 +81,11 @@ def test_layers_are_split_by_share_or_by_free_memory(blocks):
 def test_experts_that_stay_need_no_room(tmp_path):
     shape = Shape("llama", 2, 256, 512, 4, 2, 64, 320, 512, False, 1e4, expert_count=4, expert_used_count=2)
     moe = describe_blocks(read_file_header(ensure_synthetic(shape, "Q8_0", tmp_path, name="moe")))
-    devices = [Capacity("RPC0", None)]
+    devices = [device_rules("RPC0")]
 
     def need(n_cpu_moe):
         spec = RunSpec("m", n_gen=1, n_cpu_moe=n_cpu_moe, no_kv_offload=True)
-        return predict_fit(moe, spec, devices).needed_bytes["RPC0"]
+        return check_placement(moe.header, spec, devices).needed_bytes["RPC0"]
 
     assert need(0) - need(1) == moe.expert_bytes[0] > 0
     assert need(1) - need(2) == moe.expert_bytes[1]

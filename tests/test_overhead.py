@@ -18,8 +18,8 @@ from harness import overhead
 from harness.cli import overhead as cli
 from harness.errors import HarnessError, UsageError
 from harness.machine import read_cpu_features
-from harness.overhead import Model, check_room, examine, find_model, fit_cards, forecast, make_spec
-from harness.record import Device, Failure
+from harness.overhead import Model, check_room, examine, find_fits, find_model, fit_cards, forecast, make_spec
+from harness.record import Failure
 from harness.render.overhead import total_bytes
 from harness.sources.sparse_model import HeaderFile, write_sparse
 from harness.sources.synth import make_header_bytes, write_synthetic
@@ -381,7 +381,8 @@ def test_more_than_there_is_is_refused_before_loading(model, monkeypatch):
     )
     assert examine(found, [spec], force=True).failure == "as far as that"
     assert measured == [1]
-    assert "too much" in check_room(forecast(found, [spec])[0][0])
+    (item,), host = forecast(found, [spec])
+    assert "too much" in check_room(find_fits(found, item, host)[0])
 
 
 def test_the_cpu_by_its_own_word_is_the_cpu_that_llama_cpp_was_built_for():
@@ -402,13 +403,6 @@ def test_cards_count_their_layers():
     large, none = fit_cards(found, item, host, 10**12)[-1], fit_cards(found, item, host, 10**6)[-1]
     assert (large.n_fitting, none.n_fitting, large.n_layers) == (5, 0, 5)
     assert none.used_bytes == 0
-
-
-def test_devices_come_in_the_order_of_llama_cpp():
-    kinds = [("CUDA0", "gpu"), ("CPU", "cpu"), ("Vulkan1", "igpu"), ("RPC0", "gpu"), ("BLAS", "accel")]
-    devices = [Device(name, "", kind, 10**9, 10**9) for name, kind in kinds]
-    assert [device.name for device in overhead._order_devices(devices)] == ["RPC0", "CUDA0"]
-    assert [device.name for device in overhead._order_devices(devices[1:3])] == ["Vulkan1"]
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

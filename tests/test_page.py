@@ -36,10 +36,10 @@ from harness.render.time_ledger import show_ledger
 from harness.roof import Roof, RoofTest
 from harness.sources.catalog_check import Verdict
 from harness.sources.references import load_catalog
+from harness.theory.fit import Need
 from harness.theory.gguf import BytesSource, read_header
 from harness.theory.ollama import Request, give_account, read_figures
 from harness.theory.predict import Estimate
-from harness.theory.room import Need
 from harness.theory.time_ledger import build_ledger
 
 from . import machines as machines_of_tests

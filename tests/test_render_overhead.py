@@ -13,10 +13,9 @@ from harness.render.figure import to_bytes
 from harness.render.overhead import FORMATS, export_report, render_csv, render_table, total_bytes
 from harness.render.plot_ledger import PARTS, draw_ledger
 from harness.spec import RunSpec
+from harness.theory.fit import CardFit, Fit, LayerPrice
 from harness.theory.ledger import (
     DRIVER_CONTEXT,
-    CardFit,
-    Fit,
     Forecast,
     Measurement,
     Report,
@@ -24,7 +23,7 @@ from harness.theory.ledger import (
     Subject,
     make_ledger,
 )
-from harness.theory.memory import COMPUTE, COPIED, HOST, KV, MAPPED, OUTPUT, REPACKED, LayerPrice, Line
+from harness.theory.memory import COMPUTE, COPIED, HOST, KV, MAPPED, OUTPUT, REPACKED, Line
 from harness.theory.resident import (
     LIBRARIES,
     PYTHON_HEAP,
@@ -89,7 +88,7 @@ def make_measurement(readings=READINGS, buffers=BUFFERS) -> Measurement:
 
 SPEC = RunSpec("m", n_prompt=512, n_gen=1, n_depth=8192 - 513, n_threads=2)
 FORECAST = Forecast(SPEC, LINES, RUNTIME, 16 * MIB, True)
-PRICES = (LayerPrice(4, 300 * MIB, 64 * MIB, 900 * MIB), LayerPrice(17, 728 * MIB, 256 * MIB, 200 * MIB))
+PRICES = (LayerPrice(4, 300 * MIB, 64 * MIB), LayerPrice(17, 728 * MIB, 256 * MIB))
 REPORT = Report(
     subject=Subject("synth:llama3.2:1b:q4_0", "file", "llama", 765 * MIB, 16, 131072, is_synthetic=True),
     forecasts=(FORECAST,),

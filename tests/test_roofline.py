@@ -6,8 +6,8 @@ import pytest
 
 from harness.sources.gguf_file import read_file_header
 from harness.sources.references import load_catalog
+from harness.theory.fit import fit_layers, metal_limit_bytes, need_in_memory, rough_prices
 from harness.theory.roofline import cost_of_header, cost_of_shape, cost_of_size, prompt_roof_tok_per_s, roof_tok_per_s
-from harness.theory.room import count_layers_that_fit, metal_limit_bytes, work_out_need
 
 CATALOG = load_catalog()
 GIB = 1024**3
@@ -77,14 +77,17 @@ def test_the_roofs():
 
 def test_working_memory_is_what_llama_cpp_reserves():
     """258.5 MiB were logged by llama.cpp 0c1e570 for a llama3.2:1b in Q4_0 with n_ctx 8192, and 256 MiB of cache."""
-    need = work_out_need(cost("llama3.2:1b"), 8192, on_gpu=False)
+    need = need_in_memory(cost("llama3.2:1b"), 8192)
     assert need.compute_bytes / 1024**2 == 258.5
     assert need.cache_bytes == 256 * 1024**2
 
 
 def test_layers_fit_one_by_one():
     big = cost("llama3.1:70b")
-    counts = [count_layers_that_fit(big, 2048, gib * GIB) for gib in (0, 1, 4, 8, 24, 48, 80)]
+    counts = [
+        fit_layers(rough_prices(big, 2048), "a card", gib * GIB, 300 * 1024**2, 457 * 1024**2).n_fitting
+        for gib in (0, 1, 4, 8, 24, 48, 80)
+    ]
     assert counts == sorted(counts)
     assert counts[0] == 0
     assert 10 <= counts[3] <= 16

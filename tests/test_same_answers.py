@@ -13,8 +13,9 @@ from harness.cli.asking import suit
 from harness.sources.gguf_file import read_file_header
 from harness.spec import RunSpec
 from harness.theory.attention import describe_attention, loaded_tensors
-from harness.theory.memory import KV, RECURRENT, Host, device_rules, predict_memory, price_layers
-from harness.theory.offload import Capacity, describe_blocks, predict_fit
+from harness.theory.fit import check_placement, price_layers
+from harness.theory.memory import KV, RECURRENT, Host, device_rules, predict_memory
+from harness.theory.offload import describe_blocks
 from harness.theory.roofline import cost_of_header
 from harness.theory.time_ledger import count_reads
 from tests.gguf_bytes import HeaderBytes
@@ -105,7 +106,7 @@ def test_every_command_says_the_same_of_what_layers_keep(name, path):
         "predict", "-m", path, "--bandwidth", "50GB/s", "--kind", "gpu", "--vram", "8GiB", "-c", 8192, "-o", "json"
     )
     memory = predict_memory(header, spec_of(path), Host(None))
-    card = price_layers(header, spec_of(path), Host(None), device_rules("CUDA0"))[-1]
+    card = price_layers(header, spec_of(path), device_rules("CUDA0"))[-1]
     assert memory.of(KV) + memory.of(RECURRENT) == KEPT[name]
     assert predicted["rooms"][0]["need"]["cache_bytes"] == KEPT[name]
     assert card.device_cache_bytes == pytest.approx(KEPT[name], abs=128 * 8)
@@ -123,7 +124,7 @@ def test_every_command_says_the_same_of_what_is_in_memory(name, path):
     assert predicted["rooms"][0]["need"]["weights_bytes"] == on_device
     memory = predict_memory(header, spec_of(path), Host(None))
     assert memory.of("weights copied") == weights
-    fit = predict_fit(describe_blocks(header), spec_of(path, n_gpu_layers=99), [Capacity("CUDA0", 8 * GB)])
+    fit = check_placement(header, spec_of(path, n_gpu_layers=99), [device_rules("CUDA0", memory_bytes=8 * GB)])
     assert fit.needed_bytes["CUDA0"] == pytest.approx(on_device + KEPT[name], abs=128 * 8)
 
 

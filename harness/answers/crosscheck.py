@@ -22,10 +22,10 @@ from harness.answers.prediction import (
 )
 from harness.catalog import Catalog
 from harness.stats import median
+from harness.theory.fit import metal_limit_bytes
 from harness.theory.layout import tensor_table
 from harness.theory.predict import LEVEL, Estimate, Point
 from harness.theory.roofline import cost_of_shape
-from harness.theory.room import metal_limit_bytes
 from harness.units import GIB, format_gb
 
 

@@ -11,9 +11,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.answers import published
-from harness.answers.rates import Measured
+from harness.answers.rates import Measured, speaks_for
 from harness.catalog import Catalog, Entry
 from harness.errors import UsageError
+from harness.spec import RunSpec
+from harness.theory.computed import compute_header
+from harness.theory.fit import (
+    CUDA_CONTEXT_BYTES,
+    METAL_SHARE_LARGE,
+    CardFit,
+    Need,
+    estimate_compute_bytes,
+    fit_layers,
+    metal_limit_bytes,
+    need_in_memory,
+    price_layers,
+    rough_prices,
+)
+from harness.theory.gguf import Header
+from harness.theory.memory import device_rules
 from harness.theory.predict import (
     Device,
     Estimate,
@@ -29,7 +45,6 @@ from harness.theory.predict import (
     split_shares,
 )
 from harness.theory.roofline import Cost, cost_of_shape, cost_of_size, prompt_roof_tok_per_s, roof_tok_per_s
-from harness.theory.room import METAL_SHARE_LARGE, Need, count_layers_that_fit, metal_limit_bytes, work_out_need
 
 KINDS = ("cpu", "gpu", "apple")
 
@@ -104,7 +119,21 @@ def _article_machines(catalog: Catalog) -> list[Machine]:
 
 
 def _holds(cost: Cost, vram_bytes: int | None) -> bool:
-    return vram_bytes is None or count_layers_that_fit(cost, ARTICLE_CTX, vram_bytes) > cost.n_layers
+    if vram_bytes is None:
+        return True
+    found = fit_card(Question(cost, n_ctx=ARTICLE_CTX), vram_bytes)
+    return found.n_fitting == found.n_layers
+
+
+def fit_card(question: Question, vram_bytes: int) -> CardFit:
+    """Count the layers that go on a card that is not here: by the model's header, or roughly where only its size is known."""
+    cost, header = question.cost, question.header
+    compute = estimate_compute_bytes(cost, question.n_ctx, header)
+    prices = rough_prices(cost, question.n_ctx)
+    if header is not None and cost.cache is not None:
+        spec = RunSpec(cost.name, n_prompt=question.n_ctx, type_k=question.type_k, type_v=question.type_v)
+        prices = price_layers(header, spec, device_rules("CUDA0"))
+    return fit_layers(prices, "a card", vram_bytes, compute, CUDA_CONTEXT_BYTES)
 
 
 @functools.cache
@@ -207,7 +236,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A model's cost, and how it would run: context, depth, a card's memory, the machine's memory, operations a second."""
+    """A model's cost, and how it would run: context, depth, a card's memory, the machine's memory, operations a second.
+
+    header is the model's where there is more than a size; layers are then counted by it, with a cache of these types.
+    file_sha256 is that of the file that was asked about, where it lies here.
+    """
 
     cost: Cost
     n_ctx: int = 4096
@@ -216,6 +249,10 @@ class Question:
     memory_bytes: int | None = None
     flops_per_s: float | None = None
     host: str | None = None
+    header: Header | None = None
+    type_k: str = "f16"
+    type_v: str = "f16"
+    file_sha256: str | None = None
 
 
 def predict_for(machine: Machine, question: Question, machines: Sequence[Machine], basis: str = "") -> Answer:
@@ -276,23 +313,26 @@ def _place(
     rooms: list[Room] = []
     notes: list[str] = []
     if question.memory_bytes:
-        rooms.append(_room_in_memory(cost, question.n_ctx, question.memory_bytes, kind))
+        rooms.append(_room_in_memory(question, question.memory_bytes, kind))
         if not rooms[0].fits:
             notes.append("it does not fit; the rates are what it would do if it did")
     if vram_bytes is None or kind != "gpu":
         return tuple(rooms), whole, tuple(notes)
-    n_layers = count_layers_that_fit(cost, question.n_ctx, vram_bytes)
-    need = work_out_need(cost, question.n_ctx, on_gpu=True)
+    card = fit_card(question, vram_bytes)
+    n_layers, full = card.n_fitting, card.full
+    cache = full.device_cache_bytes if cost.cache is not None else None
+    need = Need(full.device_weights_bytes, cache, card.compute_bytes or 0, card.context_bytes)
     rooms.insert(0, Room(need, vram_bytes, "VRAM", n_layers))
-    if n_layers > cost.n_layers:
+    if n_layers == card.n_layers:
         return tuple(rooms), whole, ()
     cpu, name = _find_host(question.host, machines)
-    notes.append(f"{n_layers} of {cost.n_layers} layers on the card, the rest on {name}")
+    notes.append(f"{n_layers} of {card.n_layers} layers on the card (the output layer is one), the rest on {name}")
     return tuple(rooms), split_shares(cost, n_layers, depth, device, cpu), tuple(notes)
 
 
-def _room_in_memory(cost: Cost, n_ctx: int, memory_bytes: int, kind: str) -> Room:
-    need = work_out_need(cost, n_ctx, on_gpu=False)
+def _room_in_memory(question: Question, memory_bytes: int, kind: str) -> Room:
+    compute = estimate_compute_bytes(question.cost, question.n_ctx, question.header)
+    need = need_in_memory(question.cost, question.n_ctx, compute)
     if kind != "apple":
         return Room(need, memory_bytes, "memory")
     share = "3/4" if metal_limit_bytes(memory_bytes) >= METAL_SHARE_LARGE * memory_bytes * 0.999 else "2/3"
@@ -358,12 +398,14 @@ def predict_own(own: OwnMachine, question: Question, machines: Sequence[Machine]
     ------
     UsageError : neither is there.
     """
-    points = own_points(own.measured)
+    own, left_out = _trusted(own)
+    points = own_points(own.measured, question)
     bandwidth = own.type_bandwidth_bytes_per_s or own.bandwidth_bytes_per_s
     if bandwidth is None and not points:
+        known = f"Of this machine there are only figures that are not to be trusted ({left_out})" if left_out else ""
         raise UsageError(
-            "Nothing is known of this machine yet: run `harness roofline` or `harness pp-tg` first, or name a --machine or "
-            "a --bandwidth."
+            f"{known or 'Nothing is known of this machine yet'}: run `harness roofline` or `harness pp-tg` first, or name a --machine "
+            "or a --bandwidth."
         )
     population = populate(machines, own.kind if own.kind in KINDS else "cpu")
     if bandwidth is None:
@@ -385,26 +427,43 @@ def predict_own(own: OwnMachine, question: Question, machines: Sequence[Machine]
         own.name, own.kind, own.bandwidth_bytes_per_s, " and ".join(said), question.cost, question.n_ctx, question.n_depth,
         estimate(shares, prior.noise),
         roof_tok_per_s(question.cost, own.bandwidth_bytes_per_s, question.n_depth) if own.bandwidth_bytes_per_s else None,
-        pp, pp_basis, rooms, (*own.cautions, *notes),
+        pp, pp_basis, rooms, (*own.cautions, *([f"left out: {left_out}"] if left_out else []), *notes),
     )  # fmt: skip
 
 
-def own_points(measured: Sequence[Measured]) -> list[Point]:
-    """One point a model, quantization and depth: the latest generation that ran with default settings, else the latest."""
-    best: dict[tuple[str, str | None, int], Measured] = {}
+def _trusted(own: OwnMachine) -> tuple[OwnMachine, str]:
+    """A machine without the figures that are not to be trusted, and what these are, in words: busy runs say nothing of the next one."""
+    bad = [item for item in own.measured if item.summary.is_distrusted]
+    why = dict.fromkeys(c.code.replace("-", " ") for item in bad for c in item.summary.cautions if c.distrust)
+    told = f"{len(bad)} record{'s' if len(bad) > 1 else ''} not to be trusted ({', '.join(why)})" if bad else ""
+    return dataclasses.replace(own, measured=[item for item in own.measured if not item.summary.is_distrusted]), told
+
+
+def own_points(measured: Sequence[Measured], question: Question | None = None) -> list[Point]:
+    """One point a model, quantization and depth: the generation that speaks for it.
+
+    A record of the very file that is asked about has the question's cost, where it does not say itself what a token costs.
+    """
+    groups: dict[tuple[str, str | None, int], list[tuple[Measured, Cost]]] = {}
     for item in measured:
-        if item.test_kind != "tg" or item.cost() is None:
-            continue
-        key = (item.model, item.quantization, item.record.asked.n_depth)
-        old = best.get(key)
-        order = (item.record.threads_source != "asked", item.record.time_utc)
-        if old is None or order >= (old.record.threads_source != "asked", old.record.time_utc):
-            best[key] = item
-    return [
-        Point(cost, 1 / item.summary.rate_tok_per_s, item.mean_depth)
-        for item in best.values()
-        if (cost := item.cost()) is not None
-    ]
+        cost = _cost_of(item, question)
+        if item.test_kind == "tg" and cost is not None:
+            key = (item.model, item.quantization, item.record.asked.n_depth)
+            groups.setdefault(key, []).append((item, cost))
+    points = []
+    for found in groups.values():
+        best = speaks_for([item for item, _ in found])
+        points += [
+            Point(cost, 1 / item.summary.rate_tok_per_s, item.mean_depth) for item, cost in found if item is best
+        ]
+    return points
+
+
+def _cost_of(item: Measured, question: Question | None) -> Cost | None:
+    if (cost := item.cost()) is not None or question is None or item.record.model is None:
+        return cost
+    is_same = question.file_sha256 is not None and question.file_sha256 == item.record.model.file_sha256
+    return question.cost if is_same else None
 
 
 def _own_prompt(own: OwnMachine, question: Question) -> tuple[Estimate | None, str]:
@@ -449,6 +508,13 @@ def cost_of_entry(
         f"parameters, the vision encoder, in F16 ({encoder_bytes / 1e9:.1f} GB, not read while generating)",
         f"{entry.refused}" if entry.refused else "",
     )
+
+
+def header_of_entry(entry: Entry, quantization: str) -> Header | None:
+    """The header by which layers of a model of the catalog are counted; None for a vision model, whose layout is only partly known."""
+    if published.PUBLISHED_PARAMETERS.get(entry.name) is not None:
+        return None
+    return compute_header(entry.shape, quantization, entry.name)
 
 
 def cost_by_size(catalog: Catalog, size_bytes: int) -> Cost:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from harness.answers.model_names import find_named_entry, name_stem, read_quantization
 from harness.catalog import Catalog, Entry
+from harness.codec import decode
 from harness.errors import HarnessError
 from harness.record import Machine, Model, Record
 from harness.rpc import is_loopback, split_endpoint
@@ -58,8 +60,19 @@ class Measured:
         asked = self.record.asked
         return asked.n_depth + (asked.n_prompt + asked.n_gen) / 2
 
+    def _kept_cost(self) -> Cost | None:
+        """What the record says of its file, which is for a cache of f16."""
+        model, asked = self.record.model, self.record.asked
+        if model is None or model.cost is None or (asked.type_k, asked.type_v) != ("f16", "f16"):
+            return None
+        return _read_cost(model.cost, self.model, self.quantization or "")
+
     def cost(self) -> Cost | None:
-        """What a token costs in this model, by the catalog's shape; None where the file is not one of the catalog's."""
+        """What a token costs in this model: as the record has it of the file's own header, else by the catalog's shape; None where
+        neither is there."""
+        kept = self._kept_cost()
+        if kept is not None:
+            return kept
         if self.entry is None or self.quantization is None:
             return None
         asked = self.record.asked
@@ -67,6 +80,14 @@ class Measured:
             return cost_of_shape(self.entry.shape, self.quantization, self.model, asked.type_k, asked.type_v)
         except HarnessError:
             return None
+
+
+def _read_cost(values: Mapping[str, Any], name: str, quantization: str) -> Cost | None:
+    """A cost as a record keeps it; None where a version that counted other things wrote it."""
+    try:
+        return decode(Cost, {**values, "name": name, "quantization": quantization})
+    except (ValueError, HarnessError):
+        return None
 
 
 def collect(records: Iterable[Record], catalog: Catalog) -> list[Measured]:

@@ -34,6 +34,9 @@ class Values(click.ParamType):
 class Amount(click.ParamType):
     """A number with a unit, as bytes, bytes a second or operations a second; name is an example, ending what may stand behind."""
 
+    #: Whether GB stands for GiB.
+    is_memory = False
+
     def __init__(self, name: str, ending: str = "") -> None:
         self.name, self._ending = name, ending
 
@@ -41,9 +44,15 @@ class Amount(click.ParamType):
         if isinstance(value, int):
             return value
         try:
-            return parse_size(value, example=self.name, ending=self._ending)
+            return parse_size(value, example=self.name, ending=self._ending, memory=self.is_memory)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Memory(Amount):
+    """The size of a card's or a machine's memory. Both are sold in powers of two, so that 8GB is 8 GiB, as 8GiB is."""
+
+    is_memory = True
 
 
 class Number(click.FloatRange):

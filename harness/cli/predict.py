@@ -13,7 +13,7 @@ import click
 from harness.answers.prediction import KINDS, Answer, Machine, Question
 from harness.answers.rates import Measured
 from harness.cli import terminal
-from harness.cli.options import Amount, one_reference, refuse_contradiction, results_option
+from harness.cli.options import Amount, Memory, one_reference, refuse_contradiction, results_option
 from harness.roof import Roof
 from harness.spec import CACHE_TYPES, MAX_TOKENS
 from harness.theory.gguf import Header
@@ -94,8 +94,10 @@ _QUESTION = {
     metavar="TYPE",
     help="Cache type of V. [f16]",
 )
-@click.option("--vram", "vram_bytes", type=Amount("8GiB"), metavar="SIZE", help="Memory of the card.")
-@click.option("--memory", "memory_bytes", type=Amount("48GiB"), metavar="SIZE", help="Memory of the machine.")
+@click.option("--vram", "vram_bytes", type=Memory("8GB"), metavar="SIZE", help="Memory of the card; 8GB is 8 GiB.")
+@click.option(
+    "--memory", "memory_bytes", type=Memory("48GB"), metavar="SIZE", help="Memory of the machine; 48GB is 48 GiB."
+)
 @click.option("--host", metavar="NAME", help="Published CPU that takes the layers that a card cannot.")
 @click.option("--check", is_flag=True, help="Predict every published figure without itself, and show the errors.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Format. [table]")
@@ -118,13 +120,17 @@ def command(**options: Any) -> None:
         check = check_predictions(catalog)
         terminal.show((render_check_json if options["output"] == "json" else render_check)(check), nl=False)
         return
-    cost, remarks = _find_cost(catalog, options)
+    cost, header, remarks = _find_model(catalog, options)
     options["n_ctx"] = options["n_ctx"] or max(DEFAULT_N_CTX, options["n_depth"])
     remarks = (*remarks, tell_untrained(cost.n_ctx_train, [options["n_ctx"]]) or "")
     question = Question(
         cost=cost,
         **{name: options[name] for name in ("n_ctx", "n_depth", "vram_bytes", "memory_bytes", "host")},
         flops_per_s=options["flops"],
+        header=header,
+        type_k=options["type_k"],
+        type_v=options["type_v"],
+        file_sha256=_hash_asked(options["model"]),
     )
     answers = _answer(catalog, question, options)
     render = render_answers_json if options["output"] == "json" else render_answers
@@ -154,25 +160,36 @@ def _refuse_nonsense(options: dict[str, Any]) -> None:
     )
 
 
-def _find_cost(catalog: Any, options: dict[str, Any]) -> tuple[Cost, tuple[str, ...]]:
-    """The cost of the model that is meant: a bare name of the catalog by its shape, any other reference by its header."""
-    from harness.answers.prediction import cost_by_size, cost_of_entry
+def _find_model(catalog: Any, options: dict[str, Any]) -> tuple[Cost, Header | None, tuple[str, ...]]:
+    """Cost and header of the model that is meant, with remarks: a bare name of the catalog by its shape, else by its header."""
+    from harness.answers.prediction import cost_by_size, cost_of_entry, header_of_entry
     from harness.sources.references import CatalogReference, PathReference, name_reference, parse_reference
 
     if options["size_bytes"]:
         cost = cost_by_size(catalog, options["size_bytes"])
-        return cost, (f"taken as a dense Q4_0 of Llama's family: {cost.n_layers} layers, all bytes read for a token",)
+        guess = f"taken as a dense Q4_0 of Llama's family: {cost.n_layers} layers, all bytes read for a token"
+        return cost, None, (guess,)
     text = options["model"] or "smollm2:135m"
     reference = parse_reference(text)
     if isinstance(reference, CatalogReference):
         entry = reference.entry
         quantization = reference.quantization or entry.default_quantization
-        return cost_of_entry(entry, quantization, options["type_k"], options["type_v"])
+        cost, remarks = cost_of_entry(entry, quantization, options["type_k"], options["type_v"])
+        return cost, header_of_entry(entry, quantization), remarks
     label = reference.path.stem if isinstance(reference, PathReference) else name_reference(text)
-    return _read_cost(text, label, options)
+    return _read_model(text, label, options)
 
 
-def _read_cost(text: str, label: str, options: dict[str, Any]) -> tuple[Cost, tuple[str, ...]]:
+def _hash_asked(text: str | None) -> str | None:
+    """The hash of the file that is asked about, where it lies here."""
+    from harness.sources.model_file import hash_file
+    from harness.sources.references import PathReference, parse_reference
+
+    reference = parse_reference(text) if text else None
+    return hash_file(reference.path) if isinstance(reference, PathReference) else None
+
+
+def _read_model(text: str, label: str, options: dict[str, Any]) -> tuple[Cost, Header, tuple[str, ...]]:
     """By the model's header, from this disk or from its server without the weights."""
     from harness.sources.headers import find_header
     from harness.sources.references import name_reference
@@ -185,7 +202,7 @@ def _read_cost(text: str, label: str, options: dict[str, Any]) -> tuple[Cost, tu
     # The quantization is told beside the name, and needs no telling in it.
     name = re.sub(rf"[-_.:]{re.escape(kind)}$", "", label, flags=re.IGNORECASE) if kind else label
     cost = cost_of_header(found.header, kind, name, options["type_k"], options["type_v"])
-    return cost, (*(() if found.note is None else (found.note.rstrip("."),)), *remarks)
+    return cost, found.header, (*(() if found.note is None else (found.note.rstrip("."),)), *remarks)
 
 
 def _check_header(header: Header, options: dict[str, Any], label: str) -> tuple[str, ...]:

@@ -105,7 +105,7 @@ def _answers(lines: Sequence[Line], results: pathlib.Path, *, published: bool, p
 
 def _predict_article(catalog: Catalog, results: pathlib.Path) -> list[Answer]:
     """The article's models on this machine; none where nothing is known of it yet."""
-    from harness.answers.prediction import Question, cost_of_entry, known_machines
+    from harness.answers.prediction import Question, cost_of_entry, header_of_entry, known_machines
     from harness.answers.published import ARTICLE_MODELS
     from harness.cli.predict import answer_here, read_own
 
@@ -116,9 +116,10 @@ def _predict_article(catalog: Catalog, results: pathlib.Path) -> list[Answer]:
         entry = catalog.entries.get(name)
         if entry is None:
             continue
-        cost, _ = cost_of_entry(entry, entry.default_quantization)
+        quantization = entry.default_quantization
+        question = Question(cost_of_entry(entry, quantization)[0], header=header_of_entry(entry, quantization))
         try:
-            answers += answer_here(own, Question(cost), machines)
+            answers += answer_here(own, question, machines)
         except UsageError:
             return []
     return answers

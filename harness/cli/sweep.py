@@ -35,6 +35,7 @@ from harness.cli.writing import say
 from harness.cpus import choose_threads
 from harness.devices import Survey, explain_absence, survey_devices
 from harness.errors import HarnessError, UsageError
+from harness.host_memory import available_memory_bytes
 from harness.layer_row import LayerRow
 from harness.layers import (
     GOALS,
@@ -45,12 +46,12 @@ from harness.layers import (
     Wire,
     estimate_crossing,
     explain_best,
-    find_capacities,
     measure_wire,
     recall,
 )
 from harness.machine import machine_slug
 from harness.overhead import find_model, plan_compute
+from harness.record import Record, is_of
 from harness.render.layers import Page, describe_wire, export_rows, flag_lines, render_rows, wrap
 from harness.sources.gguf_file import read_file_header
 from harness.sources.model_file import default_model, describe_file, is_synthetic
@@ -59,8 +60,10 @@ from harness.spec import Grid, RunSpec, parameters
 from harness.store import journal_order, read_records
 from harness.sweep import Plan
 from harness.telemetry import Station
+from harness.theory.fit import check_placement
 from harness.theory.kinds import Kind, Question, find_kind
-from harness.theory.offload import Blocks, clamp_counts, describe_blocks, predict_fit
+from harness.theory.memory import list_rules
+from harness.theory.offload import Blocks, clamp_counts, describe_blocks
 
 _EXAMPLES = """
 \b
@@ -123,7 +126,7 @@ def command(models: Sequence[str], **options: Any) -> None:
     with contextlib.ExitStack() as stack:
         keeper = stack.enter_context(Keeper("sweep", options["results"], save=options["save"], resume=resumed))
         station = stack.enter_context(contextlib.closing(Station()))
-        known = recall(read_records([resumed], complain), choose_threads().count) if resumed else {}
+        known = _recall(resumed, path, keeper) if resumed else {}
         plan = Plan(
             command="sweep",
             machine=keeper.machine,
@@ -237,6 +240,16 @@ def _choose_counts(options: dict[str, Any], blocks: Blocks, survey: Survey) -> t
     return counts
 
 
+def _recall(journal: pathlib.Path, path: str, keeper: Keeper) -> dict[Any, list[Record]]:
+    """The cells of a journal that need not be repeated: those of this file on this machine."""
+    facts = describe_file(pathlib.Path(path))
+    records = read_records([journal], complain)
+    own = [r for r in records if is_of(r, keeper.machine, facts["file_sha256"], facts["file_size_bytes"])]
+    if others := len(records) - len(own):
+        complain(f"{others} cells in {journal} are of another file or another machine and do not count.")
+    return recall(own, choose_threads().count)
+
+
 def _find_journal(options: dict[str, Any]) -> pathlib.Path | None:
     """The journal to go on in: the one that is named, else this machine's last sweep."""
     if options["resume"] is None:
@@ -304,6 +317,7 @@ class _Run:
                 devices=self.survey.build.devices,
                 known=known,
                 compute_bytes=self._plan_compute(cells),
+                host_bytes=available_memory_bytes(),
                 try_anyway=self.options["try_anyway"],
             )
             with contextlib.closing(sweeper):
@@ -316,9 +330,9 @@ class _Run:
         cache of the largest placement take less than half of that.
         """
         largest = max(cells, key=lambda cell: (cell.n_ctx, cell.n_gpu_layers))
-        capacities = find_capacities(largest, self.survey.build.devices)
-        half = [dataclasses.replace(item, free_bytes=item.free_bytes and item.free_bytes // 2) for item in capacities]
-        if predict_fit(self.blocks, largest, half).fits:
+        rules = list_rules(self.survey.build.devices)
+        half = [dataclasses.replace(item, memory_bytes=item.memory_bytes and item.memory_bytes // 2) for item in rules]
+        if check_placement(self.blocks.header, largest, half).fits:
             return {}
         try:
             sizes, trouble = plan_compute(find_model(self.path, weights=False), largest)

@@ -398,7 +398,7 @@ def _export_card(card: CardFit) -> dict[str, Any]:
         "kv_cache_bytes": card.price.device_cache_bytes,
         "compute_bytes_at_most": card.compute_bytes,
         "driver_context_bytes": card.context_bytes,
-        "host_bytes": card.price.host_bytes,
+        "host_bytes": card.host_bytes,
     }
 
 

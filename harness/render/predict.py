@@ -67,7 +67,7 @@ def _qualify_cost(cost: Cost) -> Iterator[str]:
 
 
 def _size(size_bytes: int) -> str:
-    return f"{size_bytes} B" if size_bytes < 10 * 1024 else f"{size_bytes / 1024:.0f} KiB"
+    return f"{size_bytes} B" if size_bytes < 10 * 1024 and size_bytes % 1024 else f"{size_bytes / 1024:.0f} KiB"
 
 
 def _rates(answers: Sequence[Answer]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.util
 import pathlib
@@ -14,6 +15,7 @@ from harness.sources.file_hashes import sha256_of
 from harness.sources.gguf_file import FileSource, read_file_header
 from harness.theory import split
 from harness.theory.gguf import MAGIC, describe_stranger
+from harness.theory.roofline import cost_of_header
 
 #: Files beyond this size are identified by name and size only: hashing them would take longer than measuring.
 HASH_LIMIT_BYTES = 4 * 1024**3
@@ -76,7 +78,20 @@ def is_synthetic(path: pathlib.Path) -> bool:
 
 def describe_file(path: pathlib.Path) -> dict[str, Any]:
     """What a record says of a model's file beside what llama.cpp says of it: fields of `harness.record.Model`."""
-    return {"file_sha256": hash_file(path), "is_synthetic": is_synthetic(path)}
+    return {
+        "file_sha256": hash_file(path),
+        "file_size_bytes": model_size_bytes(path),
+        "is_synthetic": is_synthetic(path),
+        "cost": _count_cost(path),
+    }
+
+
+def _count_cost(path: pathlib.Path) -> dict[str, Any] | None:
+    """What a token costs in the model, by its header and with a cache of f16; None where that cannot be said."""
+    try:
+        return dataclasses.asdict(cost_of_header(read_file_header(path, check_size=False), "", ""))
+    except HarnessError:
+        return None
 
 
 def hash_file(path: pathlib.Path) -> str | None:

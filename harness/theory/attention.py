@@ -205,6 +205,11 @@ class CacheRows:
         """The rows that a token looks back on with `depth` tokens before it."""
         return min(depth, self.window_tokens or depth) / self.tokens_per_row
 
+    def mean_count(self, n_tokens: int) -> float:
+        """The rows that a prompt's n_tokens look back on, on average: each on those before it."""
+        near = min(n_tokens, self.window_tokens or n_tokens)
+        return (near * near / 2 + (n_tokens - near) * near) / n_tokens / self.tokens_per_row if n_tokens else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class CacheCost:
@@ -237,8 +242,14 @@ class CacheCost:
 
     def flops(self, depth: float) -> float:
         """Operations of one token's attention, two a multiplication, and of its states: at least a change and a use of each element."""
-        scored = sum(row.count(depth) * row.n_scored for row in self.rows)
-        return 2.0 * scored + 4.0 * self.state_bytes / _STATE_BYTES
+        return self._add_flops(sum(row.count(depth) * row.n_scored for row in self.rows))
+
+    def prompt_flops(self, n_tokens: int) -> float:
+        """The same of an average token of a prompt."""
+        return self._add_flops(sum(row.mean_count(n_tokens) * row.n_scored for row in self.rows))
+
+    def _add_flops(self, n_scored: float) -> float:
+        return 2.0 * n_scored + 4.0 * self.state_bytes / _STATE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,21 +393,32 @@ def loaded_tensors(header: Header) -> tuple[Tensor, ...]:
     return tuple(tensor for tensor in header.tensors if not tensor.name.startswith(tuple(skipped)))
 
 
-def _find_skipped(header: Header) -> tuple[int, ...]:
-    """Name the blocks that are in the file and are loaded only when asked.
+def _count_trunk(header: Header) -> int:
+    """Count the blocks that a token passes: all but the last ones that only predict further tokens.
 
-    Source: llama_model_params.load_mtp, TENSOR_SKIP in src/models/*.cpp load_arch_tensors; deepseek4.cpp, which looks whether they
-    are there.
+    Source: llama-hparams.cpp n_layer; deepseek4.cpp, which looks whether those are there.
     """
+    n_blocks = count_blocks(header)
     ahead = read_count(header, "nextn_predict_layers") or 0
     if not ahead or header.architecture in _NO_TRUNK:
-        return ()
-    n_blocks = count_blocks(header)
+        return n_blocks
     first = max(n_blocks - ahead, 0)
     probe = f"blk.{first}.nextn.eh_proj.weight"
-    if header.architecture == "deepseek4" and not any(tensor.name == probe for tensor in header.tensors):
+    is_trunk = header.architecture == "deepseek4" and not any(tensor.name == probe for tensor in header.tensors)
+    return n_blocks if is_trunk else first
+
+
+def _find_skipped(header: Header) -> tuple[int, ...]:
+    """Name the blocks that are in the file and are loaded only when asked; a file may state them and have none.
+
+    Source: llama_model_params.load_mtp, TENSOR_SKIP and trunk_only in src/models/*.cpp load_arch_tensors.
+    """
+    if not read_count(header, "nextn_predict_layers"):
         return ()
-    return tuple(range(first, n_blocks))
+    first, stop = _count_trunk(header), count_blocks(header)
+    numbers = (tensor.name.split(".")[1] for tensor in header.tensors if tensor.name.startswith("blk."))
+    there = {int(number) for number in numbers if number.isascii() and number.isdigit()}
+    return tuple(block for block in range(first, stop) if block in there)
 
 
 class _Plan:
@@ -408,7 +430,7 @@ class _Plan:
         n_blocks = count_blocks(header)
         self.n_embd = read_count_or(header, "embedding_length", 0)
         self.skipped = _find_skipped(header)
-        self.n_trunk = n_blocks - len(self.skipped)
+        self.n_trunk = _count_trunk(header)
         self.heads = read_per_layer(header, "attention.head_count", n_blocks) or [0] * n_blocks
         self.heads_kv = read_per_layer(header, "attention.head_count_kv", n_blocks) or list(self.heads)
         self.head_k, self.head_v = self._full_heads()

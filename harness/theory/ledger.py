@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from harness.codec import Signed
 from harness.spec import RunSpec
-from harness.theory.memory import BUFFER_CAUSES, COMPUTE, HOST, MAPPED, LayerPrice, Line
-from harness.theory.ollama import MINIMUM_BYTES
+from harness.theory.fit import CardFit, Fit
+from harness.theory.memory import BUFFER_CAUSES, COMPUTE, HOST, MAPPED, Line
 from harness.theory.resident import (
     RUNTIME_CAUSES,
     UNEXPLAINED,
@@ -22,9 +22,6 @@ from harness.theory.resident import (
 
 #: What a device's driver keeps for a process beside llama.cpp's buffers.
 DRIVER_CONTEXT = "driver's context"
-
-#: A CUDA context with its libraries, where no card is there to measure it on: what Ollama reserved for it in 2024.
-CUDA_CONTEXT_BYTES = MINIMUM_BYTES["cuda"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +68,12 @@ class Forecast:
     def on(self, device: str) -> int:
         """All bytes on a device; in host memory with the process itself."""
         size = sum(line.size_bytes for line in self.lines if line.device == device)
-        if device == HOST:
-            size += sum(share.size_bytes for share in self.runtime) + (self.interpreter_bytes or 0)
-        return size
+        return size + self.runtime_bytes if device == HOST else size
+
+    @property
+    def runtime_bytes(self) -> int:
+        """The process around llama.cpp's buffers."""
+        return sum(share.size_bytes for share in self.runtime) + (self.interpreter_bytes or 0)
 
     @property
     def is_whole(self) -> bool:
@@ -109,61 +109,6 @@ class Measurement:
     @property
     def resident_bytes(self) -> int:
         return self.grown[-1].rss_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """Whether something fits a memory: what it needs, what there is in all and what of it is free now.
-
-    is_partial says that something that it needs is not known, so that it is more.
-    """
-
-    device: str
-    needed_bytes: int
-    free_bytes: int | None
-    total_bytes: int | None
-    is_partial: bool = False
-
-    @property
-    def fits(self) -> bool | None:
-        """Whether it fits the memory when nothing else is in it."""
-        return None if self.total_bytes is None else self.needed_bytes <= self.total_bytes
-
-    @property
-    def fits_now(self) -> bool | None:
-        return None if self.free_bytes is None else self.needed_bytes <= self.free_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class CardFit:
-    """How many layers would go on a card of some size, and what is taken there anyway; layers count the output layer.
-
-    compute_bytes is an upper bound where no such card is here: the buffer that all layers together need. It is None where it is not
-    known, and then not counted.
-    """
-
-    device: str
-    memory_bytes: int
-    n_layers: int
-    n_fitting: int
-    compute_bytes: int | None
-    context_bytes: int
-    price: LayerPrice
-    full: LayerPrice
-
-    @property
-    def used_bytes(self) -> int:
-        return self.price.device_bytes + (self.fixed_bytes if self.n_fitting else 0)
-
-    @property
-    def needed_bytes(self) -> int:
-        """What all layers would need."""
-        return self.full.device_bytes + self.fixed_bytes
-
-    @property
-    def fixed_bytes(self) -> int:
-        """What is taken as soon as one layer is there."""
-        return (self.compute_bytes or 0) + self.context_bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,15 @@ Pure arithmetic, the same that llama.cpp does when it loads. Compute and output 
 from __future__ import annotations
 
 import re
-import struct
-from bisect import bisect_right
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from harness.errors import HarnessError
 from harness.spec import RunSpec
 from harness.theory.attention import Attention, count_layers, describe_attention, loaded_tensors, round_context
 from harness.theory.gguf import Header, Tensor
+from harness.theory.placement import choose_devices, deal_out
 from harness.theory.repack import OUTPUT_FIRST, CpuFeatures, Layout, find_layout, is_matrix_product, output_duplicate
 from harness.theory.settings import read_count, read_per_layer
 from harness.theory.tensor_types import tensor_type
@@ -49,7 +49,8 @@ class DeviceRules:
 
     alignment and row_elements are what a tensor's bytes, and a quantized tensor's first dimension, are rounded up to. has_host_buffer:
     it offers pinned host memory, which llama.cpp prefers to repacking for the layers that stay on the CPU. maps_file: weights stay
-    in the mapped file (unified memory). memory_bytes is what the device has free, None where it does not say.
+    in the mapped file (unified memory). memory_bytes is what the device has free, total_bytes all of it; None where it does not say.
+    kind is ggml's: gpu, igpu or accel.
     """
 
     name: str
@@ -59,31 +60,70 @@ class DeviceRules:
     maps_file: bool = False
     maps_by_default: bool = True
     memory_bytes: int | None = None
+    total_bytes: int | None = None
+    kind: str = "gpu"
 
 
-def device_rules(name: str, kind: str = "gpu", memory_bytes: int | None = None) -> DeviceRules:
+def device_rules(
+    name: str, kind: str = "gpu", memory_bytes: int | None = None, total_bytes: int | None = None
+) -> DeviceRules:
     """Look up a device's rules by the name that ggml gives it: ``CUDA0``, ``MTL0``, ``Vulkan0``, ``RPC0``, ….
 
     Source: ggml-cuda.cu ggml_backend_cuda_buffer_type_get_alignment, …_get_alloc_size (MATRIX_ROW_PADDING 512);
     ggml-metal.cpp, ggml-rpc.cpp, ggml-vulkan.cpp device props.
     """
+    rules = DeviceRules(
+        name, memory_bytes=memory_bytes, total_bytes=total_bytes, kind=kind, maps_by_default=kind != "igpu"
+    )
     if name.startswith(("CUDA", "ROCm", "MUSA")):
-        by_default = kind != "igpu"
-        return DeviceRules(name, 128, 512, maps_by_default=by_default, memory_bytes=memory_bytes)
+        return replace(rules, row_elements=512)
     if name.startswith(("MTL", "Metal")):
-        return DeviceRules(name, 32, has_host_buffer=False, maps_file=True, memory_bytes=memory_bytes)
+        return replace(rules, alignment=32, has_host_buffer=False, maps_file=True, maps_by_default=True)
     if name.startswith("RPC"):  # a server that runs ggml's CPU backend; a GPU's there rounds up a little more
-        return DeviceRules(name, _CPU_ALIGNMENT, has_host_buffer=False, memory_bytes=memory_bytes)
-    return DeviceRules(name, maps_by_default=kind != "igpu", memory_bytes=memory_bytes)
+        return replace(rules, alignment=_CPU_ALIGNMENT, has_host_buffer=False, maps_by_default=True)
+    return rules
+
+
+class DeviceFacts(Protocol):
+    """What ggml says of a device, as `harness.record.Device` holds it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def memory_free_bytes(self) -> int | None: ...
+    @property
+    def memory_total_bytes(self) -> int | None: ...
+
+
+def list_rules(devices: Iterable[DeviceFacts]) -> tuple[DeviceRules, ...]:
+    """The rules of all devices but the CPU, in ggml's order."""
+    return tuple(
+        device_rules(device.name, device.kind, device.memory_free_bytes, device.memory_total_bytes)
+        for device in devices
+        if device.kind != "cpu"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The machine for which memory is predicted. features is None where the CPU's are not known, which leaves repacking unknown."""
+    """The machine for which memory is predicted, with all its devices but the CPU, of which `harness.theory.placement` chooses.
+
+    features is None where the CPU's are not known, which leaves repacking unknown.
+    """
 
     features: CpuFeatures | None
     devices: tuple[DeviceRules, ...] = ()
-    splits: tuple[float, ...] = ()
+
+    def chosen(self, spec: RunSpec) -> Host:
+        """The same machine with only the devices that llama.cpp would use, in its order.
+
+        Raises
+        ------
+        UsageError : as `choose_devices`.
+        """
+        return replace(self, devices=choose_devices(self.devices, spec))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,46 +150,6 @@ class Prediction:
 
     def of(self, cause: str, device: str | None = None) -> int:
         return sum(line.size_bytes for line in self.lines if line.cause == cause and device in (None, line.device))
-
-
-# --- where layers go --------------------------------------------------------------------------------------------------
-
-
-def place_layers(n_layers: int, n_gpu_layers: int, splits: Sequence[float]) -> tuple[int | None, ...]:
-    """Say on which device each layer runs, the output layer last; None is the CPU.
-
-    Parameters
-    ----------
-    n_gpu_layers : layers to offload, the output layer is the first to go; negative is all
-    splits       : one share a device, any unit (llama.cpp takes the free memory where the user says nothing); () is no device
-
-    Source: llama-model.cpp load_tensors, get_layer_buft_list (in single precision, as there).
-    """
-    if n_gpu_layers < 0:
-        n_gpu_layers = n_layers + 1
-    on_device = min(n_gpu_layers, n_layers + 1) if splits else 0
-    first = max(n_layers + 1 - n_gpu_layers, 0)
-    bounds = _cumulate(splits)
-    placed: list[int | None] = []
-    for layer in range(n_layers + 1):
-        if layer < first or layer - first >= on_device:
-            placed.append(None)
-        else:
-            placed.append(bisect_right(bounds, _single((layer - first) / on_device)))
-    return tuple(placed)
-
-
-def _cumulate(splits: Sequence[float]) -> list[float]:
-    total, bounds = 0.0, []
-    for share in splits:
-        total = _single(total + _single(share))
-        bounds.append(total)
-    # A device without free memory has the same bound as the one before it, and so gets no layer.
-    return [_single(bound / total) if total else 1.0 for bound in bounds]
-
-
-def _single(value: float) -> float:
-    return float(struct.unpack("f", struct.pack("f", value))[0])
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
@@ -195,83 +195,157 @@ def _find_layers(name: str, n_layers: int, everywhere: tuple[int, ...]) -> tuple
     return everywhere if name.startswith(_SHARED) else (n_layers,)
 
 
+@dataclass(frozen=True, slots=True)
+class _Sum:
+    """What some tensors take in host memory or on a device: bytes copied and padded, or the spans that are mapped, by file."""
+
+    copied_bytes: int = 0
+    spans: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def mapped_bytes(self) -> int:
+        """From the first byte to the last in each file, with whatever lies between.
+
+        Source: llama-model-loader.cpp get_mapping_range.
+        """
+        return sum(last - first for first, last in self.spans.values())
+
+
+def _add_up(tensors: Iterable[Tensor], device: DeviceRules | None) -> _Sum:
+    """Weigh tensors as a device stores them; None is host memory."""
+    copied, spans = 0, dict[int, tuple[int, int]]()
+    for tensor in tensors:
+        first, last = spans.get(tensor.part, (tensor.offset, 0))
+        spans[tensor.part] = (min(first, tensor.offset), max(last, tensor.offset + tensor.size_bytes))
+        size = tensor.size_bytes if device is None else _device_bytes(tensor, device)
+        copied += _pad(size, _CPU_ALIGNMENT if device is None else device.alignment)
+    return _Sum(copied, spans)
+
+
+def _join(sums: Sequence[_Sum]) -> _Sum:
+    spans: dict[int, tuple[int, int]] = {}
+    for item in sums:
+        for part, (first, last) in item.spans.items():
+            begin, end = spans.get(part, (first, last))
+            spans[part] = (min(begin, first), max(end, last))
+    return _Sum(sum(item.copied_bytes for item in sums), spans)
+
+
+class _Group:
+    """Tensors that always lie together: those of one layer, of all layers, of the input, or the experts of one layer.
+
+    layers is None for the input, which is always on the CPU. Sums are made once, so that many placements can be priced quickly.
+    """
+
+    def __init__(self, layers: tuple[int, ...] | None, expert_layer: int | None) -> None:
+        self.layers, self.expert_layer = layers, expert_layer
+        self.uses: list[_Use] = []
+        self._on_device: dict[DeviceRules, _Sum] = {}
+        self._on_host: dict[bool, _Sum] = {}
+        self._repacked: dict[str, int] | None = None
+
+    def on_device(self, device: DeviceRules) -> _Sum:
+        if device not in self._on_device:
+            self._on_device[device] = _add_up((use.tensor for use in self.uses), device)
+        return self._on_device[device]
+
+    def on_host(self, *, repack: bool) -> _Sum:
+        """What is not repacked. A second use of a tensor that is there already costs nothing."""
+        if repack not in self._on_host:
+            kept = (use.tensor for use in self.uses if not use.is_copy and not (repack and use.layout))
+            self._on_host[repack] = _add_up(kept, None)
+        return self._on_host[repack]
+
+    def repacked(self) -> Mapping[str, int]:
+        """Bytes of second copies, by buffer."""
+        if self._repacked is None:
+            self._repacked = {}
+            for use in self.uses:
+                if use.layout is not None:
+                    size = _pad(use.layout.size_bytes, _CPU_ALIGNMENT)
+                    self._repacked[use.layout.buffer] = self._repacked.get(use.layout.buffer, 0) + size
+        return self._repacked
+
+    def homes(self, spec: RunSpec, placement: Sequence[int | None]) -> set[int | None]:
+        """The devices that hold these tensors; experts that -ncmoe keeps back lie in host memory, laid out as the CPU's layers are.
+
+        Source: LLM_FFN_EXPS_REGEX in common/common.h; llama-model-loader.cpp create_tensor (buft_list_cpu for such overrides).
+        """
+        if self.layers is None or (self.expert_layer is not None and self.expert_layer < spec.n_cpu_moe):
+            return {None}
+        return {placement[layer] for layer in self.layers}
+
+
 class WeightPlan:
-    """A model's weights, prepared so that many placements can be priced quickly."""
+    """A model's weights, prepared so that many placements can be priced quickly; host has the devices that were chosen."""
 
     def __init__(self, header: Header, host: Host) -> None:
         self.n_layers = count_layers(header)
         self._host = host
         # llama.cpp asks for a device's pinned memory before it asks for repacking, and with a mapped file takes neither.
         takes_host_buffer = any(device.has_host_buffer for device in host.devices)
-        self._uses = _list_uses(header, None if takes_host_buffer else host.features, self.n_layers)
+        groups: dict[tuple[Any, int | None], _Group] = {}
+        for use in _list_uses(header, None if takes_host_buffer else host.features, self.n_layers):
+            match = _EXPERTS.match(use.tensor.name)
+            key = (use.layers, int(match[1]) if match else None)
+            groups.setdefault(key, _Group(*key)).uses.append(use)
+        self._groups = list(groups.values())
 
     def price(self, spec: RunSpec, placement: Sequence[int | None]) -> list[Line]:
         """Add up the weights' buffers under a placement.
 
         Source: llama-model-loader.cpp create_tensor, get_mapping_range; llama-model.cpp load_tensors, make_cpu_buft_list.
         """
-        mapped = spec.mmap != "off" and not (
-            spec.mmap == "auto" and any(not device.maps_by_default for device in self._host.devices)
-        )
-        on_cpu: list[Tensor] = []
-        on_device: dict[int, list[Tensor]] = {}
+        on_host: list[_Sum] = []
+        on_device: dict[int, list[_Sum]] = {}
         repacked: dict[str, int] = {}
-        for use in self._uses:
-            stays = use.layers is None or _is_kept_back(use.tensor.name, spec.n_cpu_moe)
-            homes = {None} if stays else {placement[layer] for layer in use.layers or ()}
-            for home in homes:
+        for group in self._groups:
+            for home in group.homes(spec, placement):
                 if home is not None:
-                    on_device.setdefault(home, []).append(use.tensor)
-                elif spec.repack and use.layout is not None:
-                    size = _pad(use.layout.size_bytes, _CPU_ALIGNMENT)
-                    repacked[use.layout.buffer] = repacked.get(use.layout.buffer, 0) + size
-                elif not use.is_copy:  # a second use of a tensor that is there already costs nothing
-                    on_cpu.append(use.tensor)
+                    on_device.setdefault(home, []).append(group.on_device(self._host.devices[home]))
+                    continue
+                on_host.append(group.on_host(repack=spec.repack))
+                for buffer, size in group.repacked().items() if spec.repack else ():
+                    repacked[buffer] = repacked.get(buffer, 0) + size
+        mapped = self.is_mapped(spec)
         return [
-            *_price_host(on_cpu, mapped, self._host),
+            *_price_host(_join(on_host), mapped, self._host),
             *(Line(REPACKED, HOST, buffer, size) for buffer, size in repacked.items()),
-            *(line for home, tensors in on_device.items() for line in _price_device(tensors, self._host.devices[home], mapped)),
-        ]  # fmt: skip
+            *(_price_device(_join(sums), self._host.devices[home], mapped) for home, sums in on_device.items()),
+        ]
+
+    def grow(self, spec: RunSpec) -> list[int]:
+        """What every number of layers takes of the first device alone, from none to all with the output layer, which goes first."""
+        device, mapped = self._host.devices[0], self.is_mapped(spec)
+        entering: list[list[_Sum]] = [[] for _ in range(self.n_layers + 2)]
+        for group in self._groups:
+            if group.homes(spec, (0,) * (self.n_layers + 1)) == {0}:
+                entering[self.n_layers + 1 - max(group.layers or ())].append(group.on_device(device))
+        sizes, found = [], _Sum()
+        for sums in entering:
+            found = _join([found, *sums])
+            sizes.append(found.mapped_bytes if mapped and device.maps_file else found.copied_bytes)
+        return sizes
+
+    def is_mapped(self, spec: RunSpec) -> bool:
+        """Whether the file is mapped. Source: llama.cpp, the default of load_mode by the devices' properties."""
+        by_default = all(device.maps_by_default for device in self._host.devices)
+        return spec.mmap != "off" and (spec.mmap == "on" or by_default)
 
 
-def _is_kept_back(name: str, n_cpu_moe: int) -> bool:
-    """Whether a tensor holds experts that -ncmoe keeps in host memory, where it is laid out as the CPU's layers are.
-
-    Source: LLM_FFN_EXPS_REGEX in common/common.h; llama-model-loader.cpp create_tensor (buft_list_cpu for such overrides).
-    """
-    match = _EXPERTS.match(name)
-    return match is not None and int(match[1]) < n_cpu_moe
-
-
-def _price_host(tensors: Sequence[Tensor], mapped: bool, host: Host) -> Iterable[Line]:
-    if not tensors:
-        return
-    if mapped:
-        yield Line(MAPPED, HOST, "CPU_Mapped", _span_bytes(tensors))
-        return
-    size = sum(_pad(tensor.size_bytes, _CPU_ALIGNMENT) for tensor in tensors)
-    pinned = next((device.name for device in host.devices if device.has_host_buffer), None)
-    yield Line(COPIED, HOST, f"{pinned.rstrip('0123456789')}_Host" if pinned else "CPU", size)
+def _price_host(found: _Sum, mapped: bool, host: Host) -> Iterator[Line]:
+    if mapped and found.spans:
+        yield Line(MAPPED, HOST, "CPU_Mapped", found.mapped_bytes)
+    elif found.spans:
+        pinned = next((device.name for device in host.devices if device.has_host_buffer), None)
+        buffer = f"{pinned.rstrip('0123456789')}_Host" if pinned else "CPU"
+        yield Line(COPIED, HOST, buffer, found.copied_bytes)
 
 
-def _price_device(tensors: Sequence[Tensor], device: DeviceRules, mapped: bool) -> Iterable[Line]:
+def _price_device(found: _Sum, device: DeviceRules, mapped: bool) -> Line:
     if mapped and device.maps_file:
-        yield Line(MAPPED, device.name, f"{device.name}_Mapped", _span_bytes(tensors))
-        return
-    size = sum(_pad(_device_bytes(tensor, device), device.alignment) for tensor in tensors)
-    yield Line(COPIED, device.name, device.name, size)
-
-
-def _span_bytes(tensors: Sequence[Tensor]) -> int:
-    """Measure from the first byte to the last of some tensors in each file, with whatever lies between.
-
-    Source: llama-model-loader.cpp get_mapping_range.
-    """
-    spans: dict[int, tuple[int, int]] = {}
-    for tensor in tensors:
-        first, last = spans.get(tensor.part, (tensor.offset, 0))
-        spans[tensor.part] = (min(first, tensor.offset), max(last, tensor.offset + tensor.size_bytes))
-    return sum(last - first for first, last in spans.values())
+        return Line(MAPPED, device.name, f"{device.name}_Mapped", found.mapped_bytes)
+    return Line(COPIED, device.name, device.name, found.copied_bytes)
 
 
 def _device_bytes(tensor: Tensor, device: DeviceRules) -> int:
@@ -299,19 +373,38 @@ def price_cache(attention: Attention, spec: RunSpec, placement: Sequence[int | N
     Source: llama-kv-cache.cpp, llama-memory-recurrent.cpp (offload, model.dev_layer).
     """
     sizes: dict[tuple[str, str], int] = {}
-
-    def add(cause: str, layer: int, *parts: int) -> None:
-        home = None if spec.no_kv_offload else placement[layer]
+    for kept in list_kept(attention, spec):
+        home = None if spec.no_kv_offload else placement[kept.layer]
         device = HOST if home is None else host.devices[home].name
         alignment = _CPU_ALIGNMENT if home is None else host.devices[home].alignment
-        sizes[cause, device] = sizes.get((cause, device), 0) + sum(_pad(part, alignment) for part in parts)
+        sizes[kept.cause, device] = sizes.get((kept.cause, device), 0) + kept.size_bytes(alignment)
+    return [Line(cause, device, device, size) for (cause, device), size in sizes.items()]
 
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What one layer keeps of the tokens: keys and values, or a recurrent state, in parts that are padded one by one."""
+
+    cause: str
+    layer: int
+    parts_bytes: tuple[int, ...]
+
+    def size_bytes(self, alignment: int) -> int:
+        return sum(_pad(part, alignment) for part in self.parts_bytes)
+
+
+def list_kept(attention: Attention, spec: RunSpec) -> Iterator[Kept]:
+    """List what each layer keeps in the context of a spec.
+
+    Raises
+    ------
+    HarnessError : as `price_cache`.
+    """
     for layer in attention.layers or ():
         cells = attention.cells(layer, spec)
-        add(KV, layer.layer, *(row * cells for row in attention.row_bytes(layer, spec)))
+        yield Kept(KV, layer.layer, tuple(row * cells for row in attention.row_bytes(layer, spec)))
     for state in attention.states:
-        add(RECURRENT, state.layer, *state.parts_bytes)
-    return [Line(cause, device, device, size) for (cause, device), size in sizes.items()]
+        yield Kept(RECURRENT, state.layer, tuple(state.parts_bytes))
 
 
 # --- decoding ----------------------------------------------------------------------------------------------------------
@@ -354,9 +447,9 @@ def predict_memory(header: Header, spec: RunSpec, host: Host) -> Prediction:
     ------
     HarnessError : a setting of the header is none that llama.cpp would take.
     """
-    host = _use_devices(spec, host)
+    host = host.chosen(spec)
     plan = WeightPlan(header, host)
-    placement = place_layers(plan.n_layers, spec.n_gpu_layers, _splits(spec, host))
+    placement = deal_out(plan.n_layers, spec, [device.memory_bytes for device in host.devices])
     lines, gaps = plan.price(spec, placement), []
     if spec.split_mode in ("row", "tensor") and len(host.devices) > 1:
         said = f"weights by device: {spec.split_mode} splits are not worked out, layers are shown as whole"
@@ -374,69 +467,3 @@ def predict_memory(header: Header, spec: RunSpec, host: Host) -> Prediction:
     except HarnessError as error:
         gaps.append(Gap(KV, f"KV cache: {error}"))
     return Prediction(tuple(lines), tuple(gaps))
-
-
-def _use_devices(spec: RunSpec, host: Host) -> Host:
-    """Leave the main GPU alone where the model is not to be split. Source: llama.cpp, "if using single GPU mode"."""
-    if spec.split_mode != "none" or not host.devices:
-        return host
-    return replace(host, devices=host.devices[spec.main_gpu : spec.main_gpu + 1], splits=())
-
-
-def _splits(spec: RunSpec, host: Host) -> tuple[float, ...]:
-    """The devices' shares: as the user says, else as much as each has free. Source: llama-model.cpp load_tensors."""
-    if not host.devices:
-        return ()
-    if any(spec.tensor_split):
-        return (*spec.tensor_split, *(0.0,) * len(host.devices))[: len(host.devices)]
-    if host.splits:
-        return host.splits
-    return tuple(float(device.memory_bytes or 1) for device in host.devices)
-
-
-@dataclass(frozen=True, slots=True)
-class LayerPrice:
-    """What n_gpu_layers layers take of one device and leave to the host, in bytes; compute buffers are not in it."""
-
-    n_gpu_layers: int
-    device_weights_bytes: int
-    device_cache_bytes: int
-    host_bytes: int
-
-    @property
-    def device_bytes(self) -> int:
-        return self.device_weights_bytes + self.device_cache_bytes
-
-
-def price_layers(header: Header, spec: RunSpec, host: Host, device: DeviceRules) -> tuple[LayerPrice, ...]:
-    """Price every number of layers on one device, from none to all with the output layer.
-
-    Raises
-    ------
-    HarnessError : as `predict_memory`; the cache of this architecture is not known, or it cannot have this type.
-    """
-    alone = replace(host, devices=(device,), splits=(1.0,))
-    plan, attention = WeightPlan(header, alone), describe_attention(header)
-    if attention.layers is None:
-        raise HarnessError(f"the cache of {header.architecture} is not known: {attention.reason}")
-    prices = []
-    for n_gpu_layers in range(plan.n_layers + 2):
-        placement = place_layers(plan.n_layers, n_gpu_layers, (1.0,))
-        weights = Prediction(tuple(plan.price(spec, placement)))
-        cache = Prediction(tuple(price_cache(attention, spec, placement, alone)))
-        prices.append(
-            LayerPrice(n_gpu_layers, weights.on(device.name), cache.on(device.name), weights.on(HOST) + cache.on(HOST))
-        )
-    return tuple(prices)
-
-
-def count_fitting_layers(prices: Sequence[LayerPrice], memory_bytes: int, fixed_bytes: int) -> int:
-    """Count the layers that fit into a card's memory beside what it needs anyway.
-
-    Parameters
-    ----------
-    memory_bytes : the card's memory
-    fixed_bytes  : compute buffer and driver context, taken as soon as one layer is there
-    """
-    fitting = [price.n_gpu_layers for price in prices if price.device_bytes + fixed_bytes <= memory_bytes]
-    return max(fitting, default=0) if fixed_bytes <= memory_bytes else 0

@@ -1,4 +1,4 @@
-"""What follows from putting layers on a device: which bytes move, whether they can fit, and where the best count must lie.
+"""What follows from putting layers on a device: which bytes move, and where the best count must lie.
 
 llama.cpp counts the output layer as one of the layers and offloads it first, then the repeating layers from the last one down:
 ``-ngl 1`` moves the output layer alone, ``-ngl n_layers + 1`` everything.
@@ -13,13 +13,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.spec import RunSpec
 from harness.theory.anatomy import describe_model
 from harness.theory.attention import count_layers
 from harness.theory.gguf import Header
-from harness.theory.memory import Host, device_rules, predict_memory
 from harness.theory.roofline import read_weights
-from harness.units import MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,52 +83,6 @@ def clamp_counts(counts: Sequence[int], max_gpu_layers: int) -> tuple[tuple[int,
     beyond = tuple(sorted({count for count in counts if count > max_gpu_layers}))
     real = {max_gpu_layers if count < 0 else min(count, max_gpu_layers) for count in counts}
     return tuple(sorted(real)), beyond
-
-
-@dataclass(frozen=True, slots=True)
-class Capacity:
-    """One device that layers can go to, in llama.cpp's order, with its free memory in bytes (None where it does not say)."""
-
-    name: str
-    free_bytes: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """Whether a placement can fit. needed_bytes is by device: weights, cache, and compute buffers where those were planned; a lower
-    bound where they were not."""
-
-    fits: bool
-    reason: str | None
-    needed_bytes: Mapping[str, int]
-
-
-def predict_fit(
-    blocks: Blocks, spec: RunSpec, devices: Sequence[Capacity], compute_bytes: Mapping[str, int] | None = None
-) -> Fit:
-    """Say whether a spec's layers can fit into the free memory of its devices.
-
-    devices are those that llama.cpp would use for the spec, in its order; compute_bytes is what a dry run planned for computing, by
-    device, which a device needs as soon as a layer is on it. For a device that is not in it only weights and cache count.
-
-    Raises
-    ------
-    HarnessError : as `harness.theory.memory.predict_memory`.
-    """
-    rules = tuple(device_rules(device.name, memory_bytes=device.free_bytes) for device in devices)
-    prediction = predict_memory(blocks.header, spec, Host(None, rules))
-    stored = {device.name: prediction.on(device.name) for device in devices}
-    compute = {name: (compute_bytes or {}).get(name, 0) if size else 0 for name, size in stored.items()}
-    needed = {name: size + compute[name] for name, size in stored.items()}
-    for device in devices:
-        if device.free_bytes is not None and needed[device.name] > device.free_bytes:
-            parts = "weights, cache and compute buffer" if compute[device.name] else "weights and cache"
-            reason = (
-                f"cannot fit on {device.name}: {parts} need {math.ceil(needed[device.name] / MIB)} MiB of "
-                f"{device.free_bytes // MIB} free"
-            )
-            return Fit(False, reason, needed)
-    return Fit(True, None, needed)
 
 
 # The search for the best count.

@@ -284,6 +284,6 @@ def split_shares(cost: Cost, n_layers_gpu: int, depth: float, gpu: Device, cpu: 
     if n_layers_gpu > cost.n_layers:
         return [Share(cost.n_layers, cost.bytes_per_token(depth), *gpu)]
     per_layer = cost.block_bytes + (cost.bytes_per_token(depth) - cost.read_bytes) / cost.n_layers
-    gpu_bytes = n_layers_gpu * per_layer
+    gpu_bytes = cost.output_bytes + (n_layers_gpu - 1) * per_layer if n_layers_gpu else 0.0
     rest = Share(cost.n_layers - n_layers_gpu, cost.bytes_per_token(depth) - gpu_bytes, *cpu)
     return [Share(n_layers_gpu, gpu_bytes, *gpu), rest] if n_layers_gpu else [rest]

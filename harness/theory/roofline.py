@@ -82,6 +82,10 @@ class Cost:
         """Operations of one token: two for each multiplied weight, and what attention and states take at `depth`."""
         return 2.0 * self.n_multiplied + (self.cache.flops(depth) if self.cache else 0.0)
 
+    def flops_per_prompt_token(self, n_prompt: int) -> float:
+        """Operations of an average token of a prompt, each looking back on those before it."""
+        return 2.0 * self.n_multiplied + (self.cache.prompt_flops(n_prompt) if self.cache else 0.0)
+
 
 def roof_tok_per_s(cost: Cost, bandwidth_bytes_per_s: float, depth: float = 0.0) -> float:
     """The most tokens a second that a bandwidth allows."""
@@ -89,8 +93,8 @@ def roof_tok_per_s(cost: Cost, bandwidth_bytes_per_s: float, depth: float = 0.0)
 
 
 def prompt_roof_tok_per_s(cost: Cost, flops_per_s: float, n_prompt: int = 0) -> float:
-    """The most prompt tokens a second that an arithmetic rate allows; a prompt's tokens look back on half of it on average."""
-    return flops_per_s / cost.flops_per_token(n_prompt / 2)
+    """The most prompt tokens a second that an arithmetic rate allows."""
+    return flops_per_s / cost.flops_per_prompt_token(n_prompt)
 
 
 @functools.lru_cache(maxsize=256)

@@ -1,0 +1,182 @@
+"""What fits is counted in one place: the same layers by whichever command is asked, with one denominator."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from harness.answers.prediction import Question, cost_of_entry, fit_card, header_of_entry
+from harness.cli import cli
+from harness.overhead import examine, find_model, make_spec
+from harness.sources.references import load_catalog
+from harness.spec import RunSpec
+from harness.theory.fit import (
+    CUDA_CONTEXT_BYTES,
+    check_placement,
+    estimate_compute_bytes,
+    fit_layers,
+    left_to_host,
+    price_layers,
+    rough_prices,
+)
+from harness.theory.gguf import Header, Tensor
+from harness.theory.memory import HOST, Host, device_rules, predict_memory
+from harness.theory.roofline import cost_of_header
+from harness.units import GIB, parse_size
+
+from .shapes import small_header
+
+CATALOG = load_catalog()
+
+
+def run(*arguments):
+    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def ask(name, n_ctx=2048, **settings):
+    entry, quantization = CATALOG.split(name)
+    cost, _ = cost_of_entry(entry, quantization)
+    return Question(cost, n_ctx=n_ctx, header=header_of_entry(entry, quantization), **settings)
+
+
+@pytest.mark.parametrize("gib", [1, 2, 4, 5, 6, 8, 24])
+@pytest.mark.parametrize("name", ["llama3.1:8b:q4_0", "llama3.1:70b:q4_0", "llama3.2:1b:q4_0"])
+def test_predict_and_the_sweeps_check_draw_the_line_at_the_same_layer(name, gib):
+    """What `predict --vram` counts fits by the sweep's check, and one layer more does not."""
+    question = ask(name)
+    card = fit_card(question, gib * GIB)
+    compute, spec = card.compute_bytes, RunSpec("m", n_prompt=question.n_ctx)
+    room = gib * GIB - CUDA_CONTEXT_BYTES
+    devices = [device_rules("CUDA0", memory_bytes=room)]
+
+    def fits(count):
+        asked = dataclasses.replace(spec, n_gpu_layers=count)
+        return check_placement(question.header, asked, devices, {"CUDA0": compute}).fits
+
+    assert card.n_layers == question.cost.n_layers + 1
+    assert not card.n_fitting or fits(card.n_fitting)
+    assert card.n_fitting == card.n_layers or not fits(card.n_fitting + 1)
+
+
+def test_an_8b_model_on_4_gib_has_its_output_layer_first():
+    """21 by one function and 23 by another, once: the output matrix goes first, and is as large as two layers."""
+    question = ask("llama3.1:8b:q4_0", n_ctx=4096)
+    prices = price_layers(question.header, RunSpec("m", n_prompt=4096), device_rules("CUDA0"))
+    assert prices[1].device_weights_bytes > 3 * (prices[3].device_weights_bytes - prices[2].device_weights_bytes)
+    exact = fit_card(question, 4 * GIB).n_fitting
+    rough = fit_card(dataclasses.replace(question, header=None), 4 * GIB).n_fitting
+    assert abs(exact - rough) <= 1
+
+
+@pytest.mark.parametrize("size", ["8GB", "8 GiB", "8g", "8GiB"])
+def test_a_card_of_8_gb_has_8_gib(size):
+    assert parse_size(size, memory=True) == 8 * GIB
+    answers = json.loads(
+        run("predict", "-m", "llama3.1:70b:q4_0", "--machine", "RTX 3070 Ti", "--vram", size, "-o", "json")
+    )
+    assert answers[0]["rooms"][0]["limit_bytes"] == 8 * GIB
+
+
+def test_sizes_of_files_stay_decimal_and_a_bare_number_is_refused():
+    assert parse_size("20GB") == 20 * 10**9
+    for option, value, meant in (("--size", "20", "20GB"), ("--bandwidth", "273", "273GB/s"), ("--vram", "8", "8GB")):
+        result = CliRunner().invoke(cli, ["predict", option, value])
+        assert result.exit_code == 2
+        assert f"did you mean {meant}?" in " ".join(result.output.split())
+
+
+@pytest.mark.engine
+def test_one_card_has_one_layer_count_whoever_is_asked():
+    """`predict`, `predict --vram`, `overhead --vram`: the same layers of the same number of layers, on a card of 8 GB."""
+    options = ("-m", "llama3.1:70b:q4_0", "--ctx", "2048")
+    said = [
+        run("predict", *options, "--machine", "RTX 3070 Ti"),
+        run("predict", *options, "--machine", "RTX 3070 Ti", "--vram", "8GB"),
+        run("overhead", *options, "--predict-only", "--vram", "8GB"),
+    ]
+    found = [re.findall(r"(\d+)\s+of\s+(\d+)\s+layers", text) for text in said]
+    assert {pair for pairs in found for pair in pairs} == {found[0][0]}
+    assert found[0][0][1] == "81"
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("name", ["llama3.2:1b:q4_0", "llama3.1:8b:q4_0", "llama3.1:70b:q4_0", "llama3.1:405b:q4_0"])
+def test_the_estimate_of_computing_is_what_a_dry_run_plans(name):
+    model = find_model(f"synth:{name}", weights=False)
+    report = examine(model, [make_spec(model, 2048, {})], predict_only=True, vram_bytes=8 * GIB)
+    cost = cost_of_header(model.header, "Q4_0", name)
+    assert estimate_compute_bytes(cost, 2048, model.header) == pytest.approx(report.cards[-1].compute_bytes, rel=0.001)
+
+
+def test_the_rough_path_offloads_the_output_first_too():
+    cost = ask("llama3.1:8b:q4_0").cost
+    prices = rough_prices(cost, 2048)
+    assert [price.n_gpu_layers for price in prices] == list(range(34))
+    assert prices[0].device_bytes == 0
+    assert prices[1].device_bytes == cost.output_bytes
+    assert prices[-1].device_weights_bytes == pytest.approx(cost.memory_bytes - cost.input_bytes, rel=1e-6)
+    assert fit_layers(prices, "a card", cost.output_bytes, 0).n_fitting == 1
+
+
+@pytest.mark.parametrize("name", ["llama", "mixtral", "gemma3", "qwen3"])
+@pytest.mark.parametrize("device", ["CUDA0", "MTL0", "RPC0"])
+@pytest.mark.parametrize("changes", [{}, {"no_kv_offload": True}, {"n_cpu_moe": 2}, {"mmap": "on"}, {"mmap": "off"}])
+def test_the_ladder_of_prices_is_what_each_placement_takes(name, device, changes):
+    header, rules = small_header(name), device_rules(device)
+    spec = RunSpec("m", n_prompt=512, **changes)
+    host = Host(None, (rules,))
+    for price in price_layers(header, spec, rules):
+        asked = dataclasses.replace(spec, n_gpu_layers=price.n_gpu_layers)
+        found = predict_memory(header, asked, host)
+        assert price.device_bytes == found.on(device)
+        assert left_to_host(header, spec, host, rules, price.n_gpu_layers) == found.on(HOST)
+
+
+def many_tensors(n_layers, n_tensors):
+    """A header of so many tensors in so many layers."""
+    header = small_header("llama")
+    tensors = [
+        Tensor(f"blk.{i % n_layers}.ffn_x{i}.weight", (256, 32), 2, "Q4_0", i * 4608, 4608) for i in range(n_tensors)
+    ]
+    metadata = {**header.metadata, "llama.block_count": n_layers}
+    return dataclasses.replace(header, metadata=metadata, tensors=(*header.tensors[:1], *tensors))
+
+
+def count_reads(header: Header, monkeypatch) -> int:
+    """How often pricing every count of layers looks at a tensor."""
+    seen = 0
+    from harness.theory import memory
+
+    plain = memory._device_bytes
+
+    def counting(tensor, device):
+        nonlocal seen
+        seen += 1
+        return plain(tensor, device)
+
+    monkeypatch.setattr(memory, "_device_bytes", counting)
+    assert len(price_layers(header, RunSpec("m", n_prompt=512), device_rules("CUDA0"))) > 2
+    return seen
+
+
+def test_pricing_every_count_looks_at_each_tensor_once(monkeypatch):
+    header = many_tensors(512, 5000)
+    assert count_reads(header, monkeypatch) <= 2 * len(header.tensors)
+
+
+def test_pricing_many_tensors_grows_no_faster_than_they_do():
+    def took(n_tensors):
+        header = many_tensors(512, n_tensors)
+        start = time.perf_counter()
+        predict_memory(header, RunSpec("m", n_prompt=512), Host(None, (device_rules("CUDA0"),)))
+        return time.perf_counter() - start
+
+    took(500)
+    assert took(16_000) < 24 * max(took(2_000), 0.01), "8 times as many may take 3 times as long as that"
