@@ -289,3 +289,49 @@ def test_a_prompt_that_is_no_utf8_is_a_sentence(arguments):
     done = subprocess.run([*HARNESS, *arguments], capture_output=True, env=environment(), timeout=120)
     assert done.returncode == 2
     assert b"is not UTF-8 text" in done.stderr
+
+
+def test_a_console_that_lacks_a_character_gets_another():
+    done = run("table", env=environment(PYTHONIOENCODING="ascii", PYTHONUTF8="0"))
+    assert done.returncode == 0
+    assert "RTX 3070 Ti" in done.stdout
+
+
+@full
+@pytest.mark.engine
+def test_what_is_measured_is_kept_when_nobody_can_be_shown_it(tmp_path):
+    asked = ("pp-tg", "-p", "8", "-n", "0", "-r", "1", "--results", str(tmp_path))
+    with open("/dev/full", "w") as sink:
+        done = run(*asked, stdout=sink, stderr=subprocess.PIPE, capture_output=False)
+    assert done.returncode in (1, 5)
+    assert "kept in" in done.stderr
+    assert "no space left on device" in done.stderr
+    (journal,) = tmp_path.rglob("*.jsonl")
+    assert journal.stat().st_size > 0
+
+
+@posix
+@pytest.mark.engine
+@pytest.mark.parametrize("command", ["pp-tg", "run"])
+@pytest.mark.parametrize("where", ["architecture", "tokenizer"])
+def test_what_llama_cpp_says_of_a_header_is_harmless(command, where, tmp_path):
+    """It repeats names of the header in its log, which a failure's sentence quotes."""
+    made = llama_like().build()
+    if where == "architecture":
+        made = made.replace(b"llama", b"l\x1b[1m")
+    else:
+        made = made.replace(b"gpt2", b"\x1b[1m").replace(b"bert", b"\x1b[1m")
+    path = tmp_path / "m.gguf"
+    path.write_bytes(made)
+    done = run(command, "-m", str(path), "--results", str(tmp_path), text=False)
+    assert done.returncode in (2, 3)
+    assert harm_in(done.stdout + done.stderr) == []
+    assert sentences(done.stderr.decode())
+
+
+def test_the_installed_program_starts_where_interrupts_are_minded():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'harness = "harness.__main__:main"' in text
+    from harness.__main__ import main
+
+    assert callable(main)
