@@ -73,7 +73,7 @@ def test_what_may_be_asked_of_it(name, question):
         ("newer type", ("type 43", "does not know")),
         ("mmproj", ("vision or sound projector", "goes with a language model")),
         ("lora", ("an adapter (LoRA)", "the model that it was made for")),
-        ("vocabulary", ("a header without weights",)),
+        ("vocabulary", ("a vocabulary or header without weights",)),
         ("flux", ("an image or video model", "ComfyUI")),
         ("imatrix", ("importance matrix",)),
     ],
@@ -96,8 +96,9 @@ def test_a_header_with_neither_weights_nor_blocks_is_asked_nothing():
     header = header_of(HeaderBytes().add("general.architecture", "str", "strange"))
     with pytest.raises(UsageError) as caught:
         refuse(header, Question.MEMORY, "x.gguf")
-    assert "x.gguf is a header without weights of an architecture that this llama.cpp does not know (strange):" in str(
-        caught.value
+    assert (
+        "x.gguf is a vocabulary or header without weights of an architecture that this llama.cpp does not know (strange):"
+        in str(caught.value)
     )
 
 

@@ -84,7 +84,7 @@ class Kind(enum.Enum):
     PROJECTOR = "a vision or sound projector (mmproj)"
     ADAPTER = "an adapter (LoRA)"
     CONTROL_VECTOR = "a control vector"
-    VOCABULARY = "a header without weights"
+    VOCABULARY = "a vocabulary or header without weights"
     IMATRIX = "an importance matrix (imatrix)"
     IMAGE = "an image or video model"
     UNKNOWN = "of an architecture that this llama.cpp does not know"
@@ -124,7 +124,8 @@ _ADVICE: dict[Kind, str] = {
     Kind.PROJECTOR: "it only goes with a language model; name the language model's own file",
     Kind.ADAPTER: "it changes a model and has no weights of one; name the model that it was made for",
     Kind.CONTROL_VECTOR: "it steers a model and has no weights of one; name the model that it was made for",
-    Kind.VOCABULARY: "there is nothing in it to compute with; name the model's own file",
+    Kind.VOCABULARY: "there is nothing in it to compute with; name the model's own file, or ask `harness overhead --predict-only` "
+    "what a cache of this shape takes",
     Kind.IMATRIX: "llama-quantize takes it to make a model; name a model that was made",
     Kind.IMAGE: "ComfyUI or stable-diffusion.cpp runs it, llama.cpp does not; name a language model",
     Kind.UNKNOWN: "it belongs to a newer llama.cpp or to another program; take a model of an architecture that this one knows",
