@@ -9,23 +9,27 @@ from typing import Any
 MAX_DEPTH = 100
 
 
-def read_json(text: str | bytes | bytearray) -> Any:
+def read_json(text: str | bytes | bytearray, decoder: json.JSONDecoder | None = None) -> Any:
     """Read one JSON value.
+
+    Parameters
+    ----------
+    decoder : reads texts with rules of its own, such as numbers that are finite
 
     Raises
     ------
     ValueError : it is no JSON, is not UTF-8, or is nested more than `MAX_DEPTH` deep.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text) if decoder is None else decoder.decode(str(text))
     except RecursionError:
-        raise ValueError("it is nested too deep") from None
+        raise ValueError("nested too deep") from None
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [item for group in level for item in _items(group)]
         if not level:
             return value
-    raise ValueError("it is nested too deep")
+    raise ValueError("nested too deep")
 
 
 def _items(value: Any) -> list[Any]:

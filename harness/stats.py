@@ -200,6 +200,6 @@ def _token_times(record: Record) -> TokenTimes | None:
     timed = [sample for sample in record.timed if sample.token_ns]
     if not timed:
         return None
-    every = [duration for sample in timed for duration in sample.token_ns]
+    every = sorted(duration for sample in timed for duration in sample.token_ns)
     first = median([(sample.prompt_ns or 0) + sample.token_ns[0] for sample in timed])
     return TokenTimes(quantile(every, 0.50), quantile(every, 0.95), quantile(every, 0.99), first)

@@ -18,6 +18,7 @@ from harness.codec import Malformed
 from harness.errors import HarnessError, StoreError
 from harness.kinds import Line, read_line
 from harness.record import Record, to_json
+from harness.safe_json import read_json
 
 #: When a journal was begun, by its name: ``20261124T231638Z-pp-tg.jsonl``, or ``…Z-pp-tg-2.jsonl`` for the second of a second.
 _NAME = re.compile(r"(\d{8}T\d{6}Z)-.*?(?:-(\d+))?\.jsonl")
@@ -169,7 +170,7 @@ def read_lines(
                 for number, raw in enumerate(file, start=1):
                     try:
                         line = _read_line(raw, kinds)
-                    except (ValueError, RecursionError, HarnessError) as error:
+                    except (ValueError, HarnessError) as error:
                         warn(f"{path}:{number}: not a record ({_name_trouble(error)}); the line is skipped.")
                         continue
                     if line is not None:
@@ -182,16 +183,14 @@ def _read_line(raw: bytes, kinds: Sequence[str] | None) -> Line | None:
     """One line; None where it is empty or of none of the kinds."""
     if not raw.strip():
         return None
-    values = _DECODER.decode(raw.decode("utf-8", "replace"))
+    values = read_json(raw.decode("utf-8", "replace"), _DECODER)
     if kinds is not None and isinstance(values, dict) and values.get("kind") not in kinds:
         return None
     return read_line(values)
 
 
 def _name_trouble(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return "no JSON"
-    return "nested too deep" if isinstance(error, RecursionError) else str(error).rstrip(".")
+    return "no JSON" if isinstance(error, json.JSONDecodeError) else str(error).rstrip(".")
 
 
 def _refuse_number(text: str) -> float:

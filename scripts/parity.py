@@ -11,11 +11,11 @@ import sys
 from typing import Any
 
 import click
-from tabulate import tabulate
 from tqdm import tqdm
 
 from harness.cpus import choose_threads
 from harness.machine import describe_machine, machine_slug
+from harness.render import page
 from harness.sources.model_file import default_model
 from harness.stats import Interval, median, median_interval
 
@@ -121,7 +121,7 @@ def report(
         click.echo(f"{test}: ratios " + " ".join(f"{ratio:.3f}" for ratio in result["ratios"]))
     first = runs["harness"][0][next(iter(runs["harness"][0]))]
     heading = ["test", "harness t/s", "llama-bench t/s", "ratio", "95 % interval"]
-    table = tabulate(rows, heading, tablefmt="github", disable_numparse=True)
+    table = page.table([dict(zip(heading, row, strict=True)) for row in rows], "l", style="github")
     click.echo(
         f"\n{first['model_type']}, {first['n_threads']} threads, {machine.cpu}, {len(runs['harness'])} pairs\n\n{table}\n"
     )

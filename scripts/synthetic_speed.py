@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 
 from parity import compare, run
-from tabulate import tabulate
+
+from harness.render import page
 
 REAL, SYNTHETIC = "smollm2:135m:q4_1", "synth:smollm2:135m:q4_1"
 
@@ -32,7 +33,8 @@ def main() -> None:
         bounds = f"{result['ratio_low']:.3f} – {result['ratio_high']:.3f}"
         rates = [f"{result[f'{name}_tok_per_s']:.2f}" for name in ("harness", "llama_bench")]
         rows.append([test, *rates, f"{result['ratio_median']:.3f}", bounds])
-    print(tabulate(rows, ["test", "synthetic t/s", "real t/s", "ratio", "95 % interval"], disable_numparse=True))
+    heads = ["test", "synthetic t/s", "real t/s", "ratio", "95 % interval"]
+    print(page.table([dict(zip(heads, row, strict=True)) for row in rows], "l"))
 
 
 if __name__ == "__main__":

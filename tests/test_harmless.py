@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
+import re
 import sqlite3
 import unicodedata
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import harmless
+from harness.render.figure import add_legend, new_figure, to_bytes
+from harness.render.formats import FORMATS
 
 HARMFUL = {
     "a colour": "\x1b[31mred",
@@ -99,3 +104,42 @@ def test_names_and_numbers_in_csv_stay_as_they_are():
 def test_sql_reads_back_what_was_written(text):
     (found,) = sqlite3.connect(":memory:").execute(f"SELECT {harmless.sql_text(text)}").fetchone()
     assert found == harmless.lines(text)
+
+
+def test_a_picture_of_any_name_is_a_drawing():
+    pytest.importorskip("matplotlib")
+    name = "m\x1b[31m\x00\udcff\u202e<b>&\u2028"
+    for form in ("svg", "png"):
+        figure, axis = new_figure()
+        axis.plot([1, 2], [1, 2], label=name)
+        axis.set_yticks([1, 2], [name, name])
+        axis.set_title(name)
+        axis.set_xlabel(name)
+        axis.annotate(name, (1, 1))
+        add_legend(axis)
+        data = to_bytes(figure, form)
+        if form == "svg":
+            assert ElementTree.fromstring(data) is not None
+            assert harm_in(data.decode("utf-8")) == []
+
+
+@pytest.mark.parametrize("name", ["table", "md", "csv", "json", "jsonl", "sql"])
+@pytest.mark.parametrize("text", [*HARMFUL.values(), "a|b<c>`d`\ne", "=1+1"], ids=[*HARMFUL, "markup", "a formula"])
+def test_an_export_of_any_name_can_be_shown_and_read(name, text, recorded):
+    record = recorded[0]
+    model = dataclasses.replace(record.model, description=text, file_name=text)
+    other = dataclasses.replace(record, model=model, asked=dataclasses.replace(record.asked, model=f"/models/{text}"))
+    shown = FORMATS[name]([other, record])
+    assert harm_in(shown) == []
+    if name == "md":
+        rows = [line for line in shown.splitlines() if line.startswith("|")]
+        assert len(rows) == 4
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
+        assert "<" not in shown
+    if name == "csv":
+        first, second = list(csv.DictReader(io.StringIO(shown)))
+        assert not first["model_type"].startswith(("=", "+", "-", "@"))
+        assert second["model_type"] == record.model.description
+    if name in ("json", "jsonl"):
+        read = json.loads(shown if name == "json" else shown.splitlines()[0])
+        assert (read[0] if name == "json" else read)["model_type"] == text

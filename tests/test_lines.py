@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import cProfile
 import json
+import os
 import pathlib
+import tracemalloc
 
 import pytest
 
-from harness.answers.rates import collect_cells
+from harness.answers.rates import collect, collect_cells
 from harness.codec import Malformed
 from harness.errors import HarnessError
 from harness.kinds import KINDS, Line, read_line
@@ -18,7 +21,7 @@ from harness.render.report import Material, read_material
 from harness.render.report.sections import SECTIONS
 from harness.sources.references import load_catalog
 from harness.stats import Digest
-from harness.store import Journal, each_record, read_lines
+from harness.store import Journal, each_record, journal_order, read_lines
 
 from .conftest import HERE
 
@@ -156,8 +159,12 @@ CATALOG = load_catalog()
 
 
 def show(line: Line) -> None:
-    """Put a line on a page, in the table, and let the pictures be described; drawing them takes too long for so many."""
-    lines = read_material([line])
+    show_all([line])
+
+
+def show_all(found: list[Line]) -> None:
+    """Put lines on a page, in the table, and let the pictures be described; drawing them takes too long for so many."""
+    lines = read_material(found)
     measured = collect_cells((one.content for one in lines if isinstance(one.content, Digest)), CATALOG)
     material = Material(lines, [], ["a.jsonl"], "2026-11-24T12:00:00Z", "0.1", measured=measured, catalog=CATALOG)
     for make, _ in SECTIONS.values():
@@ -186,3 +193,95 @@ def test_one_value_of_another_type_ends_nothing(kind):
                 pytest.fail(f"{kind}: {'.'.join(map(str, path))} = {value!r} is read and cannot be shown: {error!r}")
             n_shown += 1
     assert n_refused > n_shown / 10, "most places have a type"
+
+
+# Order and growth.
+
+
+def test_a_clock_that_was_set_back_does_not_confuse_which_journal_is_last(tmp_path, recorded):
+    names = ["20260101T000000Z-sweep.jsonl", "20990101T000000Z-pp-tg.jsonl", "20990101T000000Z-sweep-2.jsonl"]
+    for name in names:
+        write(tmp_path / name, to_json(recorded[0]))
+    made = []
+    for command in ("sweep", "pp-tg", "sweep"):
+        with Journal(tmp_path, command) as journal:
+            journal.append(recorded[0])
+        made.append(journal.path)
+    everything = sorted(tmp_path.glob("*.jsonl"), key=journal_order)
+    assert [path.name for path in everything[:3]] == names
+    assert everything[3:] == made
+    assert made[0].name == "20990101T000000Z-sweep-3.jsonl"
+
+
+def test_the_tenth_of_a_second_comes_after_the_second_of_it():
+    names = ["20260101T000000Z-a.jsonl", "20260101T000000Z-a-2.jsonl", "20260101T000000Z-a-10.jsonl"]
+    paths = [pathlib.Path(name) for name in names]
+    assert sorted((paths[2], paths[0], paths[1]), key=journal_order) == paths
+
+
+def test_a_journal_of_another_name_counts_by_when_it_was_written(tmp_path):
+    mine = write(tmp_path / "mine.jsonl", "")
+    os.utime(mine, (1_800_000_000, 1_800_000_000))  # 2027-01-15
+    before, after = tmp_path / "20260101T000000Z-a.jsonl", tmp_path / "20280101T000000Z-a.jsonl"
+    assert sorted([after, mine, before], key=journal_order) == [before, mine, after]
+
+
+#: A prompt on this very machine's CPU.
+PROMPT = json.loads((HERE / "recorded" / "pp-tg.jsonl").read_bytes().split(b"\n")[0])
+
+
+def many(tmp_path, n):
+    """A journal of n cells of many kinds: depths, days, two machines."""
+    line = PROMPT
+    lines = []
+    for at in range(n):
+        asked = {**line["asked"], "n_depth": at % 49, "n_gpu_layers": at % 3}
+        machine = {**line["machine"], "n_cores_physical": 1 + at % 2}
+        lines.append({**line, "asked": asked, "machine": machine, "time_utc": f"2026-11-{1 + at % 28:02}T00:00:00Z"})
+    return write(tmp_path / f"{n}.jsonl", *lines)
+
+
+def count_calls(work, *arguments):
+    profile = cProfile.Profile()
+    profile.runcall(work, *arguments)
+    return sum(entry.callcount for entry in profile.getstats())
+
+
+def make_report(journal):
+    show_all([*read_lines([journal], pytest.fail)])
+
+
+def make_table(journal):
+    rows = measured_rows(collect(each_record([journal], pytest.fail), CATALOG), "pp")
+    assert len(rows) == 2
+    render_machines(rows, "pp")
+
+
+@pytest.mark.parametrize("work", [make_report, make_table], ids=["report", "table"])
+def test_work_grows_with_the_records_and_not_with_their_square(tmp_path, work):
+    small, large = many(tmp_path, 200), many(tmp_path, 400)
+    work(small)  # whatever is made once
+    assert count_calls(work, large) < 2.5 * count_calls(work, small)
+
+
+def test_what_is_held_of_a_record_is_less_than_its_samples(tmp_path):
+    samples = [
+        {"duration_ns": 10**9, "prompt_ns": None, "token_ns": [10**7 + at for at in range(1000)], "is_warmup": False}
+    ]
+    line = {**PROMPT, "asked": {**PROMPT["asked"], "n_prompt": 0, "n_gen": 1000}, "samples": samples}
+
+    def held(n):
+        journal = write(tmp_path / f"{n}.jsonl", *[line] * n)
+        tracemalloc.start()
+        try:
+            kept = collect(each_record([journal], pytest.fail), CATALOG)
+            assert len(kept) == n
+            return tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+    held(1)
+    (small, _), (large, peak) = held(20), held(120)
+    token_times = 1000 * 32  # an int each
+    assert (large - small) / 100 < token_times / 2
+    assert peak - large < 20 * token_times, "and no more than some lines are held on the way"

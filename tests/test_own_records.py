@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
@@ -10,10 +11,14 @@ from harness.answers.model_names import ModelFile, ModelNames
 from harness.answers.prediction import OwnMachine, Question, cost_of_entry, known_machines, own_points, predict_own
 from harness.answers.rates import collect, speaks_for
 from harness.errors import UsageError
-from harness.record import Caution, from_json, is_of, to_json
+from harness.kinds import MemoryLine, read_line
+from harness.record import Caution, Failure, from_json, is_of, to_json
+from harness.render.formats import FORMATS
 from harness.render.machines import measured_rows
+from harness.render.report import Material, read_material, render_report
 from harness.sources.model_file import describe_file
 from harness.sources.references import load_catalog
+from harness.text_run import Figures, TextRun, text_run_to_json
 from harness.theory.roofline import Cost
 
 from .gguf_bytes import llama_like
@@ -142,3 +147,38 @@ def test_every_file_has_one_name():
     assert told[3] == told[4] == "mine (synthetic)", "the one file of that name, hash or not"
     assert ModelNames(files[:1], CATALOG).of(files[0]) == "llama3.1:8b Q4_0"
     assert names.of(None) == "—"
+
+
+def test_two_files_of_one_shape_have_their_names_in_every_table(usual):
+    other = dataclasses.replace(usual.model, file_name="mine.gguf", file_sha256="f" * 64)
+    both = [usual, dataclasses.replace(usual, model=other, asked=dataclasses.replace(usual.asked, model="mine.gguf"))]
+    for form in ("table", "md"):
+        text = FORMATS[form](both)
+        assert "mine" in text
+        assert "SmolLM2-135M-Instruct" in text
+        assert "mine" not in FORMATS[form](both[:1])
+    lines = read_material(read_line(to_json(record)) for record in both)
+    page = render_report(Material(lines, [], ["a.jsonl"], "2026-11-24T12:00:00Z", "0.1"))
+    (alt,) = re.findall(r'aria-label="(Text generation:[^"]*)"', page)
+    assert "mine" in alt, "neither vanishes from the picture"
+    assert "SmolLM2-135M-Instruct" in alt
+
+
+def test_a_model_has_one_name_on_a_page(usual):
+    machine = to_json(usual)["machine"]
+    file = {"file_name": usual.model.file_name, "file_sha256": usual.model.file_sha256}
+    memory = {
+        "schema": 1, "kind": "overhead", "model": "./smol.gguf", "n_ctx": 512, "ledger": [], "machine": machine, **file,
+    }  # fmt: skip
+    text = text_run_to_json(
+        TextRun("run", usual.time_utc, usual.machine, "0.1", {}, "hash", Figures(1), "stop", model=usual.model)
+    )
+    failed = to_json(dataclasses.replace(usual, samples=(), model=None, failure=Failure("load", "x", "refused")))
+    lines = read_material(map(read_line, [to_json(usual), memory, text, failed]))
+    material = Material(lines, [], ["a.jsonl"], "2026-11-24T12:00:00Z", "0.1", catalog=CATALOG)
+    found = [*material.records, *material.texts, *material.failures, *material.contents(MemoryLine)]
+    assert len(found) == 4
+    assert {material.model_name(one) for one in found} == {"smollm2:135m Q4_1"}
+    page = render_report(material)
+    assert "llama 256M" not in page
+    assert "./smol.gguf" not in page

@@ -242,6 +242,11 @@ def test_pictures_do_not_share_ids(measured):
 
 def test_a_picture_that_is_more_than_a_drawing_is_refused():
     class Figure:
+        axes = ()
+
+        def findobj(self, _kind):
+            return []
+
         def savefig(self, stream, **_):
             stream.write(b'<svg xmlns="http://www.w3.org/2000/svg"><script>1</script></svg>')
 

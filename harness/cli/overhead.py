@@ -36,6 +36,7 @@ from harness.overhead import Model, examine, find_model, make_spec
 from harness.render.ollama_account import ollama_parts
 from harness.render.overhead import FORMATS, export_report
 from harness.rpc import check_servers
+from harness.sources.model_file import hash_file
 from harness.spec import MAX_TOKENS, whole_numbers
 from harness.store import utc_now
 from harness.theory.kinds import Question, find_kind, may_be_asked, refuse, refuse_context
@@ -159,7 +160,7 @@ def _account_for_memory(reference: str, options: dict[str, Any]) -> int:
         terminal.show(_write(report, told, options["output"]), nl=False)
         if report.measurement or report.failure:
             facts = {"time_utc": utc_now(), "machine": dataclasses.asdict(keeper.machine)}
-            keeper.keep_line({**export_report(report), **facts})
+            keeper.keep_line({**export_report(report), **facts, **_name_file(model)})
     keeper.say_where()
     code = keeper.exit_code(failed=report.failure is not None)
     if options["plot"]:
@@ -168,6 +169,11 @@ def _account_for_memory(reference: str, options: dict[str, Any]) -> int:
         others = {"Ollama's SIZE, 2024": ollama_parts(told.account)} if told else None
         write_picture(options["plot"], lambda: draw_ledger(report, theme=options["theme"], others=others))
     return code
+
+
+def _name_file(model: Model) -> dict[str, Any]:
+    """Which file it was, whatever the user called it."""
+    return {} if model.path is None else {"file_name": model.path.name, "file_sha256": hash_file(model.path)}
 
 
 def _write(report: Report, told: Told | None, output: str) -> str:

@@ -6,6 +6,7 @@ matplotlib's object interface is used without pyplot, so that no display and no 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -65,9 +66,26 @@ def to_bytes(figure: Figure, form: str) -> bytes:
     """Draw a figure as ``png`` (160 dots an inch) or ``svg`` (text kept as text, no date, the same bytes each time)."""
     import matplotlib
 
+    _make_harmless(figure)
     stream = io.BytesIO()
     metadata = {"Date": None} if form == "svg" else {}
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "harness"}):
         figure.savefig(stream, format=form, dpi=160, metadata=metadata)
-    # Names are text in a drawing of this kind; a control character in one would make it none.
-    return harmless.lines(stream.getvalue().decode()).encode() if form == "svg" else stream.getvalue()
+    return stream.getvalue()
+
+
+def _make_harmless(figure: Figure) -> None:
+    """Take out of every text what would make the drawing none: a control character, half a surrogate pair."""
+    from matplotlib.text import Text
+    from matplotlib.ticker import FuncFormatter
+
+    for text in figure.findobj(Text):
+        text.set_text(harmless.lines(text.get_text()))
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        formatter = axis.get_major_formatter()
+        if isinstance(formatter, FuncFormatter):  # writes its labels anew whenever the figure is drawn
+            formatter.func = _write_harmless(formatter.func)
+
+
+def _write_harmless(write: Callable[[float, int | None], str]) -> Callable[[float, int | None], str]:
+    return lambda value, place: harmless.lines(write(value, place))

@@ -25,7 +25,7 @@ class Page:
 
 
 def render_rows(rows: Sequence[LayerRow], page: Page, *, form: str = "simple") -> str:
-    """The table of speeds, the table of memory, then remarks; `form` is tabulate's name of a format."""
+    """The table of speeds, the table of memory, then remarks; `form` is ``simple`` or ``github``."""
     notes = _Notes()
     is_page = form == "simple"
     title = pages.heading(page.heading) if is_page else harmless.markdown(" · ".join(page.heading))

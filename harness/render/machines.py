@@ -183,7 +183,7 @@ def _head(model: str) -> tuple[str, str]:
 
 
 def _align(heads: Sequence[Sequence[str]], rows: Sequence[Sequence[str]]) -> str:
-    """Columns two spaces apart, the first to the left; narrower than tabulate makes them, so that six models fit 80 columns."""
+    """Columns two spaces apart, the first to the left, under headings of two lines, so that six models fit 80 columns."""
     widths = [max(len(line[i]) for line in (*heads, *rows)) for i in range(len(heads[0]))]
 
     def lay(line: Sequence[str]) -> str:

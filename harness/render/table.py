@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness import harmless
+from harness.answers.model_names import ModelNames, file_of
 from harness.record import Record
 from harness.render import page
 from harness.render.bench import name_backends
@@ -52,7 +53,7 @@ _HOISTED = {
     "threads": "{} threads",
 }
 
-_LEFT = {"model", "backend", "test", "sm", "mmap"}
+_LEFT = {"model", "file", "backend", "test", "sm", "mmap"}
 
 
 def _alignment(columns: dict[str, list[str]]) -> list[str]:
@@ -78,9 +79,12 @@ def _columns(records: Sequence[Record], footnotes: _Footnotes) -> dict[str, list
     """Every column by its heading: model, what varies, test, result."""
     shown = _varying(records)
     has_energy = any(joules_per_token(record) is not None for record in records)
+    names = _file_names(records)
     table: dict[str, list[str]] = {}
     for record in records:
         row: dict[str, str] = {**_model_cells(record)}
+        if names is not None:
+            row["file"] = names.of(file_of(record))
         row |= {parameters()[name].heading: spell(getattr(record.asked, name)) for name in shown}
         row |= {"test": record.asked.test, **_result_cells(record, footnotes)}
         if has_energy:
@@ -88,6 +92,15 @@ def _columns(records: Sequence[Record], footnotes: _Footnotes) -> dict[str, list
         for heading, value in row.items():
             table.setdefault(heading, []).append(value)
     return table
+
+
+def _file_names(records: Sequence[Record]) -> ModelNames | None:
+    """Names of the files, where llama.cpp's description is the same of several; None where it tells them apart."""
+    files = [file for record in records if (file := file_of(record))]
+    described: dict[str, set[str]] = {}
+    for record, file in zip(records, files, strict=True):
+        described.setdefault(record.model.description if record.model else "", set()).add(file.key)
+    return ModelNames(files) if any(len(keys) > 1 for keys in described.values()) else None
 
 
 def _model_cells(record: Record) -> dict[str, str]:
