@@ -42,6 +42,12 @@ def models_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.sources.local.lm_studio_folders", list)
 
 
+@pytest.fixture(autouse=True)
+def usual_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of the usual width, whatever terminal the tests are started from."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(params=machines.NAMES)
 def identity(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> machines.Identity:
     """Every machine of tests/machines/ in turn: for what shows a machine, chooses threads or judges load."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from click.testing import CliRunner
 
 from harness import child
-from harness.cli import cli
+from harness.cli import cli, reference
 from harness.errors import HarnessError
+from harness.sources.references import load_catalog
 from harness.theory.tensor_types import foreign_type
 
 from .kind_files import FILES, learned, llama
+from .test_ollama_store import add
 
 
 class StartedError(Exception):
@@ -123,3 +127,28 @@ def test_predict_says_that_it_speaks_of_a_model_that_cannot_be_run_here(ask):
     result = ask(FILES["newer"][0](), "predict --machine M4")
     assert result.exception is None
     assert "of an architecture that this llama.cpp does not know" in " ".join(result.output.split())
+
+
+def test_the_article_s_task_leaves_out_what_writes_nothing_and_says_why(tmp_path, monkeypatch):
+    path = tmp_path / "x.gguf"
+    path.write_bytes(FILES["bert"][0]().build(data=True))
+    entry = load_catalog().find("llama3.2:1b")
+    monkeypatch.setattr(reference, "_files_of", lambda entry: iter([(entry.name, path, 1000)]))
+    runnable, skipped = reference._choose([entry], 10**12)
+    assert runnable == []
+    ((name, why),) = skipped
+    assert name == "llama3.2:1b"
+    assert why.startswith("x.gguf is an embedding model (bert): it generates no text")
+
+
+@pytest.mark.parametrize("name", ["bert", "ollama", "mmproj"])
+def test_a_model_of_ollamas_that_writes_nothing_is_refused(tmp_path, monkeypatch, name):
+    blob = tmp_path / "blob"
+    blob.write_bytes(FILES[name][0]().build(data=True))
+    add(tmp_path / "store", "registry.ollama.ai/library/odd/latest", blob, how=shutil.copy)
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "store"))
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:1")
+    result = CliRunner().invoke(cli, ["ollama", "odd", "--no-save"])
+    assert isinstance(result.exception, HarnessError)
+    assert result.exception.exit_code == 2
+    assert str(result.exception).startswith("odd ")

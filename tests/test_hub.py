@@ -629,6 +629,15 @@ def test_a_server_that_knows_no_if_range_is_found_out_by_its_etag(filled, monkey
     assert references.resolve(url).read_bytes() == other
 
 
+def test_a_file_without_size_or_end_does_not_fill_the_disk(filled, tmp_path, monkeypatch):
+    free = remote.SPARE_BYTES + 1_000_000
+    monkeypatch.setattr(remote.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9 - free, free))
+    filled.faults.append(Fault("/plain/", no_ranges=True, say={"Content-Length": None}, cut_at=2_000_000))
+    with pytest.raises(RemoteError, match="does not say how large it is and sends more than the disk takes"):
+        references.resolve(f"{filled.url}/plain/{REPO}/{NAME}")
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.suffix in (".gguf", ".part")]
+
+
 def test_a_file_in_a_thousand_million_connections_is_given_up(filled):
     filled.faults.append(Fault("/store/", cut_at=10))
     with pytest.raises(RemoteError, match="cannot be reached"):
@@ -975,6 +984,7 @@ def test_the_check_names_all_that_is_wrong(filled, tmp_path, monkeypatch):
         + "0" * 64
         + '"]\n',
         FILES.format(quant="F16", repository=REPO, name=NAME),
+        FILES.format(quant="BF16", repository=REPO, name=NAME.upper().replace("GGUF", "gguf")),
     ]
     catalog = write_catalog(tmp_path, "".join(files))
     done = CliRunner().invoke(cli, ["models", "--check", "--catalog", str(catalog)])
@@ -986,9 +996,10 @@ def test_the_check_names_all_that_is_wrong(filled, tmp_path, monkeypatch):
     assert "size_bytes is 999 in the catalog and 1000 at the hub" in text
     assert f"has the SHA-256 {hashlib.sha256(MODEL[:1000]).hexdigest()} at the hub and {'0' * 64}" in text
     assert f"mine:1b F16: confirmed, not yet noted size_bytes = {len(MODEL)}" in text
-    assert "5 quantizations asked of the hub, 3 of them wrong" in text
+    assert f"mine:1b BF16: {REPO} has no TINY-Q4_0.gguf but {NAME}" in text
+    assert "6 quantizations asked of the hub, 4 of them wrong" in text
     data = json.loads(CliRunner().invoke(cli, ["models", "--check", "--catalog", str(catalog), "-o", "json"]).stdout)
-    assert [bool(item["problems"]) for item in data] == [False, True, True, True, False]
+    assert [bool(item["problems"]) for item in data] == [False, True, True, True, False, True]
     good_only = write_catalog(tmp_path, files[0])
     assert CliRunner().invoke(cli, ["models", "--check", "--catalog", str(good_only)]).exit_code == 0
 

@@ -9,7 +9,7 @@ import pytest
 from harness.errors import UsageError
 from harness.spec import Grid, RunSpec
 from harness.theory.gguf import BytesSource, read_header
-from harness.theory.kinds import Kind, Question, find_kind, refuse, refuse_context, suit_cells
+from harness.theory.kinds import KNOWN_ARCHITECTURES, Kind, Question, find_kind, refuse, refuse_context, suit_cells
 
 from .gguf_bytes import HeaderBytes
 from .kind_files import FILES, bert, learned, llama, pooled, settings, tensors
@@ -73,7 +73,7 @@ def test_what_may_be_asked_of_it(name, question):
         ("newer type", ("type 43", "does not know")),
         ("mmproj", ("vision or sound projector", "goes with a language model")),
         ("lora", ("an adapter (LoRA)", "the model that it was made for")),
-        ("vocabulary", ("a header without weights",)),
+        ("vocabulary", ("a vocabulary or header without weights",)),
         ("flux", ("an image or video model", "ComfyUI")),
         ("imatrix", ("importance matrix",)),
     ],
@@ -96,8 +96,9 @@ def test_a_header_with_neither_weights_nor_blocks_is_asked_nothing():
     header = header_of(HeaderBytes().add("general.architecture", "str", "strange"))
     with pytest.raises(UsageError) as caught:
         refuse(header, Question.MEMORY, "x.gguf")
-    assert "x.gguf is a header without weights of an architecture that this llama.cpp does not know (strange):" in str(
-        caught.value
+    assert (
+        "x.gguf is a vocabulary or header without weights of an architecture that this llama.cpp does not know (strange):"
+        in str(caught.value)
     )
 
 
@@ -109,6 +110,24 @@ def test_a_model_without_a_tokenizer_is_measured_and_not_asked_to_write():
         UsageError, match=r"x\.gguf has no tokenizer and cannot read a prompt; `harness pp-tg` measures"
     ):
         refuse(header, Question.TEXT, "x.gguf")
+
+
+def test_ollamas_own_name_of_an_architecture_is_known_as_that():
+    header = header_of(llama(architecture="gptoss"))
+    with pytest.raises(
+        UsageError, match="Ollama writes it for its own engine; `harness pull hf:ggml-org/gpt-oss-20b-GGUF` instead"
+    ):
+        refuse(header, Question.MEASURE, "x.gguf")
+    refuse(header, Question.SPEED, "x.gguf")
+
+
+def test_every_known_architecture_is_a_name_in_the_installed_llama_cpp():
+    llama_cpp = pytest.importorskip("llama_cpp")
+    places = sorted((pathlib.Path(llama_cpp.__file__).parent / "lib").glob("*llama.*"))
+    if not places:
+        pytest.skip("llama.cpp's libraries lie elsewhere")
+    data = places[0].read_bytes()
+    assert [name for name in sorted(KNOWN_ARCHITECTURES) if name.encode() + b"\0" not in data] == []
 
 
 @pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.name)
@@ -233,3 +252,8 @@ def test_a_language_model_with_eyes_in_the_same_file_is_ollamas(name):
         UsageError, match=r"x\.gguf has its vision or sound part inside, as Ollama's own conversions do"
     ):
         refuse(header, Question.MEASURE, "x.gguf")
+
+
+def test_a_tensor_of_one_letter_is_no_ear():
+    header = header_of(llama(architecture="gemma3").add_tensor("a.weight", "F32", 64))
+    assert find_kind(header).kind is Kind.TEXT

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.catalog import Catalog, Files
-from harness.sources.hub import HubFacts, describe_files
+from harness.sources.choice import find_same_name
+from harness.sources.hub import HubFacts, HubFile, describe_files, list_files
 from harness.sources.references import list_catalog_files
 from harness.sources.remote import NotThereError
 
@@ -45,7 +46,7 @@ def _check(name: str, files: Files) -> Verdict:
         found = describe_files(wanted)
     except NotThereError as error:
         return Verdict(name, files.quantization, files.repository, (str(error).rstrip("."),), None, (), files.verified)
-    missing = tuple(f"{files.repository} has no {file.name}" for file in wanted if file.name not in found)
+    missing = _tell_missing([file for file in wanted if file.name not in found])
     if missing:
         return Verdict(name, files.quantization, files.repository, missing, None, (), files.verified)
     facts = [found[file.name] for file in wanted]
@@ -53,6 +54,16 @@ def _check(name: str, files: Files) -> Verdict:
     problems = tuple(_compare(files, facts, size_bytes))
     digests = tuple(item.digest or "" for item in facts)
     return Verdict(name, files.quantization, files.repository, problems, size_bytes, digests, files.verified)
+
+
+def _tell_missing(files: Sequence[HubFile]) -> tuple[str, ...]:
+    """Say which files are not there, and which of them are there in another case, at one request more."""
+    names = [facts.file.name for facts in list_files(files[0].repository)] if files else []
+    same = [find_same_name(file.name, names) for file in files]
+    return tuple(
+        f"{file.repository} has no {file.name}" + (f" but {other}" if other else "")
+        for file, other in zip(files, same, strict=True)
+    )
 
 
 def _compare(files: Files, facts: list[HubFacts], size_bytes: int) -> Iterator[str]:

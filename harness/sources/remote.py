@@ -37,6 +37,8 @@ SMALL_LIMIT_BYTES = 32 * MIB
 #: Less than this in that time (1 KiB/s) is nothing: a model would take weeks.
 STALL_BYTES = 64 * KIB
 STALL_S = 60.0
+#: What a download leaves free on the disk.
+SPARE_BYTES = 64 * MIB
 #: What is fetched of a header: twice what any published model's has (gemma 4's 262,144 tokens and merges: some 16 MB).
 HEADER_LIMIT_BYTES = 64 * MIB
 HEADER_LIMIT_S = 600.0
@@ -517,10 +519,14 @@ def check_space(folder: Path, need_bytes: int, name: str, remedy: str) -> None:
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
     free = shutil.disk_usage(existing).free
-    if need_bytes + 64 * MIB > free:
+    if need_bytes > free - SPARE_BYTES:
         raise HarnessError(
             f"{folder} has {format_gb(free)} free and {name} needs {format_gb(need_bytes)} more; free space there, or {remedy}."
         )
+
+
+def _room_bytes(folder: Path) -> int:
+    return max(shutil.disk_usage(folder).free - SPARE_BYTES, 0)
 
 
 def fetch_into(
@@ -615,16 +621,21 @@ def _append(
         )
     expected = total if size_bytes is None else size_bytes
     with _open_part(part, have) as file:
+        most = _room_bytes(part.parent) + have if expected is None else expected
         progress(have, expected or have)
         for piece in answer.pieces():
             have += len(piece)
-            if expected is not None and have > expected:
+            if have > most:
                 break
             _write(file, piece, part)
             progress(have, expected or have)
         _write(file, None, part)
-    if expected is not None and have > expected:
+    if have > most:
         part.unlink(missing_ok=True)
+        if expected is None:
+            raise RemoteError(
+                f"The server of {name} does not say how large it is and sends more than the disk takes ({format_gb(most)})."
+            )
         raise RemoteError(f"{name} should have {expected} bytes and its server sends more; nothing was kept of it.")
     if expected is not None and have < expected:
         raise ConnectionError("the connection was cut")

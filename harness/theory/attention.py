@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from harness.errors import HarnessError
+from harness.spec import MAX_LAYERS
 from harness.theory.gguf import ArrayValue, Header, Tensor
 from harness.theory.kinds import ENCODERS, TEXT_DIFFUSION
 from harness.theory.settings import (
-    MAX_LAYERS,
     count_blocks,
     name_set,
     read_count,
@@ -585,9 +585,11 @@ class _Plan:
         # A cache of keys alone where the model is one of latent attention; else the values' head comes along.
         head_v = 0 if is_hybrid or self.is_latent else self.head_v
         n_scored = size * read_count_or(self.header, "attention.indexer.head_count", 0)
+        # MiniMax-M3's filter asks only for what is sparse, so its blocks that predict have an indexer's keys too.
+        last = self.n_layers if self.architecture == "minimax-m3" else self.n_trunk
         return {
             index: KvLayer(index, size, head_v, size, head_v, widest_v=head_v, n_scored=n_scored)
-            for index in range(self.n_trunk)
+            for index in range(last)
             if self._has_indexer(index)
         }
 

@@ -52,6 +52,8 @@ _SOUND = name_set("wavtokenizer-dec pockettts")
 _IMAGE = name_set("flux sd1 sdxl sd3 aura hidream cosmos ltxv hyvid wan lumina2 qwen_image pig")
 #: In llama.cpp's list of names and nowhere else in it. Source: src/llama-model.cpp llama_model_create.
 _NAMED_ONLY = name_set("gptj")
+#: Ollama's own names of architectures that llama.cpp calls otherwise or does not have. Source: model/models of ollama/ollama.
+_OLLAMAS = name_set("gptoss mllama qwen25vl")
 #: How tensors of image models begin that name no architecture, as stable-diffusion.cpp writes them.
 _IMAGE_TENSORS = ("model.diffusion_model.", "first_stage_model.", "double_blocks.", "cond_stage_model.")
 
@@ -65,7 +67,6 @@ _WHOLE = (
 
 #: enum llama_pooling_type of llama.h: mean, cls, last, rank; 0 is none.
 _POOLING = range(1, 5)
-
 
 #: Source: src/llama-vocab.cpp llama_vocab::impl::load.
 _NO_TOKENIZER = ("no_vocab", "none")
@@ -83,7 +84,7 @@ class Kind(enum.Enum):
     PROJECTOR = "a vision or sound projector (mmproj)"
     ADAPTER = "an adapter (LoRA)"
     CONTROL_VECTOR = "a control vector"
-    VOCABULARY = "a header without weights"
+    VOCABULARY = "a vocabulary or header without weights"
     IMATRIX = "an importance matrix (imatrix)"
     IMAGE = "an image or video model"
     UNKNOWN = "of an architecture that this llama.cpp does not know"
@@ -123,7 +124,8 @@ _ADVICE: dict[Kind, str] = {
     Kind.PROJECTOR: "it only goes with a language model; name the language model's own file",
     Kind.ADAPTER: "it changes a model and has no weights of one; name the model that it was made for",
     Kind.CONTROL_VECTOR: "it steers a model and has no weights of one; name the model that it was made for",
-    Kind.VOCABULARY: "there is nothing in it to compute with; name the model's own file",
+    Kind.VOCABULARY: "there is nothing in it to compute with; name the model's own file, or ask `harness overhead --predict-only` "
+    "what a cache of this shape takes",
     Kind.IMATRIX: "llama-quantize takes it to make a model; name a model that was made",
     Kind.IMAGE: "ComfyUI or stable-diffusion.cpp runs it, llama.cpp does not; name a language model",
     Kind.UNKNOWN: "it belongs to a newer llama.cpp or to another program; take a model of an architecture that this one knows",
@@ -146,7 +148,7 @@ class FileKind:
     reads_at_once says that a prompt has to fit into one physical batch; steps that it can add one token after the other to a cache.
     n_positions is the number of learned positions, beyond which there is no token; None where positions are computed. has_shape says
     that the header states how many blocks there are, by which memory is counted where there are no weights. foreign is a tensor type
-    of another program.
+    of another program, and trouble what is wrong with this very file.
     """
 
     kind: Kind
@@ -176,8 +178,8 @@ class FileKind:
             words = {Kind.VOCABULARY: "", Kind.UNKNOWN: f" {self.kind.value}{shown}"}
             word = words.get(self.kind, f" of {self.kind.value}{shown}")
             return f"{label} is {Kind.VOCABULARY.value}{word}: {_ADVICE[Kind.VOCABULARY]}"
-        advice = f": {_ADVICE[self.kind]}" if self.kind in _ADVICE else ""
-        return f"{label} is {self.kind.value}{shown}{advice}"
+        advice = self.trouble or _ADVICE.get(self.kind)
+        return f"{label} is {self.kind.value}{shown}" + (f": {advice}" if advice else "")
 
 
 #: By general.type. Source: gguf-py's GGUFType; "model" says nothing more.
@@ -205,9 +207,16 @@ def find_kind(header: Header) -> FileKind:
     found = FileKind(kind, architecture, reads_at_once, steps, _count_positions(header), has_weights, has_shape)
     if foreign is not None and kind in _ANSWERS:
         return replace(found, kind=Kind.FOREIGN, foreign=foreign, trouble=_describe_foreign(header, foreign))
-    if kind in _ANSWERS and any(tensor.name.startswith(_SENSES) for tensor in header.tensors):
+    if kind in _ANSWERS and any(_is_sense(tensor.name) for tensor in header.tensors):
         return replace(found, kind=Kind.FOREIGN, trouble=_WHOLE)
+    if kind is Kind.UNKNOWN and architecture in _OLLAMAS:
+        return replace(found, trouble=f"Ollama writes it for its own engine; {_pull_instead(header)}")
     return found
+
+
+def _is_sense(name: str) -> bool:
+    """Whether a tensor is of an eye or ear: a part of it is named, which a tensor that somebody called "a" does not."""
+    return name.startswith(_SENSES) and name.count(".") > 1
 
 
 def _find_kind(header: Header) -> Kind:
@@ -275,7 +284,7 @@ def _pull_instead(header: Header) -> str:
     size = {24: "20b", 36: "120b"}.get(_number(header.hparam("block_count")), "20b")
     if header.architecture in ("gptoss", "gpt-oss"):
         return f"`harness pull hf:ggml-org/gpt-oss-{size}-GGUF` instead"
-    return "pull the same model from Hugging Face instead (such as hf:ggml-org/gpt-oss-20b-GGUF)"
+    return "pull the same model from Hugging Face instead (gpt-oss is at hf:ggml-org/gpt-oss-20b-GGUF)"
 
 
 def _number(value: Any) -> int:

@@ -40,13 +40,17 @@ _WIDE = ("layer_multipliers", "head_offsets", "head_vocab_sizes")
 class Architecture:
     """What one architecture's smallest model holds: settings without the architecture's prefix, tensors by name.
 
-    kinds has the types of those tensors that are not numbers of the usual kind.
+    name is the architecture's, with what makes a variant of it behind a plus (``llama+experts``). kinds has the types of those tensors that are not numbers of the usual kind.
     """
 
     name: str
     settings: dict[str, Any]
     tensors: dict[str, tuple[int, ...]]
     kinds: dict[str, str]
+
+    @property
+    def architecture(self) -> str:
+        return self.name.partition("+")[0]
 
 
 @functools.cache
@@ -74,9 +78,9 @@ def expand_layers(pattern: str) -> Iterator[str]:
 def describe_header(model: Architecture, quantization: str = "Q4_0") -> HeaderBytes:
     """Write an architecture's header: its settings, a vocabulary of made-up words, its tensors."""
     made = HeaderBytes()
-    made.add("general.architecture", "str", model.name).add("general.name", "str", "Tiny")
+    made.add("general.architecture", "str", model.architecture).add("general.name", "str", "Tiny")
     for key, value in model.settings.items():
-        _add_setting(made, key if key.startswith(("tokenizer.", "xielu.")) else f"{model.name}.{key}", value)
+        _add_setting(made, key if key.startswith(("tokenizer.", "xielu.")) else f"{model.architecture}.{key}", value)
     _add_vocabulary(made, model.settings)
     for name, shape in model.tensors.items():
         made.add_tensor(name, model.kinds.get(name) or choose_type(name, shape, quantization), *shape)

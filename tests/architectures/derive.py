@@ -222,11 +222,57 @@ _FAMILIES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("minimax-m3", {**_SHARED_MOE, "attention.indexer.head_count": N_HEADS_KV, "rope.dimension_count": 64}),
     ("hrm_text", {"block_count": 6}),
 )
-SETTINGS = {name: settings for names, settings in _FAMILIES for name in names.split()}
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "llama+experts": _MOE,
+    "llama+untied": {},
+    "llama+ahead": _NEXTN,
+    "deci+skipping": {
+        "attention.head_count": [4, 0, 0, 4], "attention.head_count_kv": [2, 0, 0, 1], "feed_forward_length": [512, 256, 0, 512],
+    },
+    "openelm+layers": {
+        "attention.head_count": [2, 2, 4, 4], "attention.head_count_kv": [1, 1, 2, 2], "attention.key_length": 64,
+        "attention.value_length": 64, "feed_forward_length": [256, 256, 512, 512],
+    },
+    "laguna+layers": {
+        **_SHARED_MOE, **_WINDOW, "attention.head_count": [4, 8, 8, 8], "attention.key_length": 64, "attention.value_length": 64,
+        "attention.sliding_window_pattern": [False, True, True, True],
+    },
+    "step35+layers": {
+        **_SHARED_MOE, "attention.head_count": [4, 8, 4, 8], "attention.head_count_kv": [2, 1, 2, 1], "attention.key_length": 64,
+        "attention.value_length": 64, "expert_used_count": [1, 2, 2, 2],
+    },
+    "gemma3+endless": {"block_count": 7},
+    "gemma3+alternating": {**_WINDOW, "attention.sliding_window_pattern": 2},
+    "gemma4+experts": {**_MOE, "rope.dimension_count_swa": 32, "attention.key_length": 64, "attention.value_length": 64, "attention.value_length_swa": 32},
+    "phi3+window": _WINDOW,
+    "granitehybrid+experts": {**_ALTERNATING, **_MOE},
+    "jamba+experts": {**_ALTERNATING, **_MOE},
+    "deepseek2+unpacked": {
+        **_SHARED_MOE, "attention.head_count_kv": N_HEADS, "attention.key_length": 96, "attention.value_length": 64,
+        "rope.dimension_count": 32, "expert_gating_func": 2,
+    },
+    "qwen3next+listed": {**_MOE, **_DELTA_NET, "attention.recurrent_layers": [True, True, False, True]},
+    "falcon-h1+groups": {"ssm.group_count": 2, "ssm.state_size": 32},
+    "mamba+plain": {**_NO_HEADS, "ssm.dt_b_c_rms": True},
+    "bailingmoe3+ahead": {**_SHARED_MOE, **_MLA, **_NEXTN, "attention.head_count_kv": [0, 1, 0, 1, 1]},
+    "kimi-linear+ahead": {**_SHARED_MOE, **_MLA, **_NEXTN, "attention.head_count_kv": [0, 1, 0, 1, 1]},
+    "lfm2+ahead": {**_NEXTN, "attention.head_count_kv": [0, 2, 0, 2, 2]},
+    "hy_v4+ahead": {**_SHARED_MOE, **_MLA, **_NEXTN, "expert_gating_func": 2, "attention.indexer.types": [True, False] * 2},
+    "minimax-m3+ahead": {
+        **_SHARED_MOE, **_NEXTN, "attention.indexer.head_count": N_HEADS_KV, "rope.dimension_count": 64,
+    },
+    "minimax-01+ahead": {**_MOE, **_NEXTN, "full_attention_interval": 2},
+    "exaone4+ahead": {**_NEXTN},
+    "plamo3+ahead": {**_WINDOW, **_NEXTN},
+    "gemma2+ahead": {**_WINDOW, **_NEXTN},
+}  # fmt: skip
+
+SETTINGS = {name: settings for names, settings in _FAMILIES for name in names.split()} | _VARIANTS
 
 #: Tensors whose shape an architecture reads before it says what it must be.
 TENSORS: dict[str, dict[str, tuple[int, ...]]] = {
     "jina-bert-v2": {"blk.0-3.ffn_up.weight": (N_EMBD, N_FF)},
+    "laguna+layers": {"blk.0.attn_gate.weight": (N_EMBD, N_HEADS), "blk.1-3.attn_gate.weight": (N_EMBD, 2 * N_HEADS)},
     "laguna": {"blk.0-3.attn_gate.weight": (N_EMBD, N_HEADS)},
     "qwen4exp": {"per_layer_token_embd.weight": (64, 4 * N_VOCAB)},
     "rwkv6": {"blk.0-3.time_mix_lerp_fused.weight": (N_EMBD, 1, 1, 5)},
@@ -246,7 +292,10 @@ _UNASKED: tuple[tuple[str, str], ...] = (
     ("qwen3next qwen35 qwen35moe", f"{_DELTA_LAYERS} {_PROBES}"),
     ("cohere2moe deepseek2 deepseek32 glm4moe", _PROBES),
     ("qwen4exp", _DELTA_LAYERS),
-    ("granitehybrid", "blk.0,2.ssm_conv1d.bias"),
+    ("qwen3next+listed", "blk.0,1,3.attn_qkv.weight blk.0,1,3.attn_gate.weight blk.0.attn_norm.weight"),
+    ("llama+untied", "output.weight"),
+    ("deepseek2+unpacked step35+layers bailingmoe3+ahead minimax-m3+ahead", "blk.0.attn_norm.weight"),
+    ("granitehybrid granitehybrid+experts", "blk.0,2.ssm_conv1d.bias"),
     ("nemotron_h", "blk.0,3.ssm_conv1d.bias"),
     ("nemotron_h_moe", "blk.0,3.ssm_conv1d.bias"),
     ("t5", "enc.blk.0.attn_rel_b.weight dec.blk.0.attn_rel_b.weight"),
@@ -258,10 +307,10 @@ _UNASKED: tuple[tuple[str, str], ...] = (
     ("hy_v3", f"{_PROBES} {_EXPERTS} {_SHARED_EXPERT} {_DENSE}"),
     ("mimo2", f"{_PROBES} {_EXPERTS} {_DENSE}"),
     ("step35", f"{_PROBES} {_EXPERTS} {_SHARED_EXPERT} {_DENSE}"),
-    ("phi3", _QKV),
+    ("phi3 phi3+window", _QKV),
     ("pockettts", _QKV),
     ("codeshell", "token_embd.weight"),
-    ("falcon-h1", "blk.0-3.ssm_conv1d.bias blk.0-3.ssm_norm.weight"),
+    ("falcon-h1 falcon-h1+groups", "blk.0-3.ssm_conv1d.bias blk.0-3.ssm_norm.weight"),
 )
 OPTIONAL = {name: tensors for names, tensors in _UNASKED for name in names.split()}
 
@@ -335,7 +384,7 @@ class Discovery:
 
     def _learn(self, trouble: str) -> bool:
         if found := _MISSING_KEY.search(trouble):
-            key = found[1].removeprefix(f"{self.name}.")
+            key = found[1].removeprefix(f"{self.model.architecture}.")
             if key not in REQUIRED or key in self.settings:
                 return False
             self.settings[key] = REQUIRED[key]
@@ -392,7 +441,8 @@ def main(names: list[str]) -> None:
         _discover(names[1])
         return
     known: dict[str, Any] = json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else {}
-    everything = list_architectures()
+    architectures = list_architectures()
+    everything = [*architectures, *(name for name in SETTINGS if "+" in name)]
     environment = {**os.environ, "GGML_NO_BACKTRACE": "1"}
     for name in names or everything:
         done = subprocess.run(

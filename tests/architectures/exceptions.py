@@ -78,7 +78,7 @@ def main() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]
-    everything = sorted({*load_architectures(), *EXCEPTIONS})
+    everything = sorted({*(model.architecture for model in load_architectures().values()), *EXCEPTIONS})
     DOCUMENT.write_text(before + BEGIN + describe_exceptions(everything) + END + after, encoding="utf-8")
 
 
