@@ -13,15 +13,18 @@ import pytest
 
 from harness.answers.rates import collect, collect_cells
 from harness.codec import Malformed
+from harness.comparison import Comparison, Round, Task, comparison_to_json
 from harness.errors import HarnessError
 from harness.kinds import KINDS, Line, read_line
-from harness.record import to_json
+from harness.ollama_server import Answer, Loaded
+from harness.record import Caution, from_json, to_json
 from harness.render.machines import measured_rows, render_machines
 from harness.render.report import Material, read_material
 from harness.render.report.sections import SECTIONS
 from harness.sources.references import load_catalog
 from harness.stats import Digest
 from harness.store import Journal, each_record, journal_order, read_lines
+from harness.text_run import Figures, TextRun, text_run_to_json
 
 from .conftest import HERE
 
@@ -38,7 +41,25 @@ def first_lines() -> dict[str, dict]:
     return {kind: json.loads(text) for kind, text in found.items()}
 
 
+def made_lines(result: dict) -> dict[str, dict]:
+    """The kinds of which none was kept, as they are written."""
+    record = from_json(result)
+    figures = Figures(2 * 10**9, 10**8, 30, 3 * 10**8, 100, 10**9, 4 * 10**8)
+    text = TextRun(
+        "run", record.time_utc, record.machine, "0.1", {"n_ctx": 64}, "hash", figures, "stop", model=record.model,
+        build=record.build, resolved=record.resolved, token_ns=(5, 6), warnings=(Caution("x", "y"),),
+    )  # fmt: skip
+    answer = Answer(10**9, 10**8, 30, 10**8, 100, 10**9, 2 * 10**9)
+    task = Task("llama3.2:1b", pathlib.Path("sha256-0"), 64, 1, None, 30, 100, 1)
+    comparison = Comparison(task, (Round(text, answer, 10**8),), "0.5.1", Loaded(5, 0, None))
+    return {
+        "run": text_run_to_json(text),
+        "ollama-comparison": comparison_to_json(comparison, record.time_utc, "0.1"),
+    }
+
+
 LINES = first_lines()
+LINES = json.loads(json.dumps({**LINES, **made_lines(LINES["result"])}))
 
 
 def write(path: pathlib.Path, *lines: dict | str) -> pathlib.Path:
@@ -51,6 +72,7 @@ def test_every_line_of_the_first_edition_is_readable():
     lines = list(read_lines(KEPT, pytest.fail))
     assert len(lines) == sum(path.read_bytes().count(b"\n") for path in KEPT)
     assert {line.kind for line in lines} == set(KINDS) - {"run", "ollama-comparison"}
+    assert set(LINES) == set(KINDS)
     assert all(line.content is not None for line in lines)
 
 
