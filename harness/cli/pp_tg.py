@@ -119,7 +119,7 @@ def command(models: Sequence[str], **options: Any) -> None:
     if records:
         _show(records, options)
     keeper.say_where()
-    distrusted = any(caution.distrust for record in records for caution in summarize(record).cautions)
+    distrusted = any(caution.distrust for record in records if record.timed for caution in summarize(record).cautions)
     failed = any(record.failure for record in records)
     raise click.exceptions.Exit(keeper.exit_code(interrupted=interrupted, failed=failed, distrusted=distrusted))
 
