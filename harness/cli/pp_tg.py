@@ -119,8 +119,9 @@ def command(models: Sequence[str], **options: Any) -> None:
     if records:
         _show(records, options)
     keeper.say_where()
-    distrusted = any(caution.distrust for record in records if record.timed for caution in summarize(record).cautions)
-    failed = any(record.failure for record in records)
+    measured = [summarize(record) for record in records if record.failure is None]
+    distrusted = any(caution.distrust for summary in measured for caution in summary.cautions)
+    failed = len(measured) < len(records)
     raise click.exceptions.Exit(keeper.exit_code(interrupted=interrupted, failed=failed, distrusted=distrusted))
 
 
