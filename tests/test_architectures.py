@@ -25,7 +25,7 @@ from harness.record import Failure
 from harness.spec import RunSpec
 from harness.theory.gguf import BytesSource, Header, read_header
 from harness.theory.kinds import Question, find_kind, may_be_asked, refuse, suit_cells
-from harness.theory.memory import Gap, Line, predict_memory
+from harness.theory.memory import KV, RECURRENT, Gap, Host, Line, predict_memory
 from harness.theory.resident import NativeBuffer
 from harness.units import MIB
 from tests.architectures import Architecture, describe_header, load_architectures
@@ -71,10 +71,16 @@ def test_inspect_and_predict_answer(name, tmp_path):
     assert shown.exit_code == 0, shown.output
     assert load_architectures()[name].architecture in shown.output
     assert all(len(line) <= 80 for line in shown.output.splitlines())
-    inspected = CliRunner().invoke(inspect_command, ["-m", path, "-o", "json"])
-    assert json.loads(inspected.output)["architecture"] == load_architectures()[name].architecture
+    inspected = json.loads(CliRunner().invoke(inspect_command, ["-m", path, "-o", "json"]).output)
+    assert inspected["architecture"] == load_architectures()[name].architecture
     predicted = CliRunner().invoke(predict_command, ["-m", path, "--bandwidth", "50GB/s"])
-    if may_be_asked(read_header(BytesSource(pathlib.Path(path).read_bytes())), Question.SPEED):
+    header = read_header(BytesSource(pathlib.Path(path).read_bytes()))
+    for context in inspected["cache_bytes"]:
+        priced = predict_memory(header, RunSpec(path, n_gen=context["n_ctx"], n_threads=1), Host(None))
+        # llama.cpp pads each tensor to 32 bytes, where overhead counts them one by one.
+        apart = (context["f16"] or 0) - priced.of(KV) - priced.of(RECURRENT)
+        assert abs(apart) <= 32 * 4 * inspected["n_layers"], "inspect and overhead say another cache"
+    if may_be_asked(header, Question.SPEED):
         assert predicted.exit_code == 0, predicted.output
     else:
         assert isinstance(predicted.exception, UsageError), predicted.output
