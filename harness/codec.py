@@ -30,7 +30,7 @@ PositiveNumber = Annotated[float, "above 0"]
 #: A difference, which may be below 0 whatever its unit.
 Signed = Annotated[int, "signed"]
 #: A time in UTC to the second, ``2026-11-24T10:59:57Z``.
-UtcTime = Annotated[str, "utc time"]
+UtcTime = Annotated[str, "utc-time"]
 #: Behind a tuple: at least one.
 NOT_EMPTY = "not empty"
 
@@ -123,7 +123,7 @@ def _reader(hint: Any, name: str, marks: tuple[Any, ...] = ()) -> Reader:
         return _object_reader(typing.cast("Any", hint))
     if hint in (int, float):
         return _number_reader(hint, name, marks)
-    simple = {str: _read_utc if "utc time" in marks else _read_text, bool: _read_truth, Any: _read_anything}
+    simple = {str: _read_utc if "utc-time" in marks else _read_text, bool: _read_truth, Any: _read_anything}
     return simple[hint]
 
 

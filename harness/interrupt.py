@@ -6,9 +6,15 @@ process without a word.
 """
 
 import os
-import signal
 
-from harness.errors import EXIT_INTERRUPTED
+try:
+    # The part that is built in: `signal` itself takes a few ms more to import, in which Ctrl-C would show a traceback.
+    import _signal as signal  # type: ignore[import-not-found]
+except ImportError:  # another Python than CPython
+    import signal
+
+#: `harness.errors.EXIT_INTERRUPTED`, which takes time to import as well.
+EXIT_INTERRUPTED = 130
 
 _NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
 
@@ -38,7 +44,7 @@ def _set(handler: object) -> None:
     for number in _NUMBERS:
         # What whoever started the program has switched off (nohup, a shell's background job) stays off.
         if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)
 
 
 def _leave(_number: int, _frame: object) -> None:

@@ -28,6 +28,21 @@ MAX_VALUES = 4096
 #: as long took all of 24 GB before it asked for the cache (seen with 2,000,000,000 tokens: the kernel killed the process).
 MAX_TOKENS = 10_000_000
 
+#: Layers that llama.cpp takes at the most. Source: src/llama-hparams.h LLAMA_MAX_LAYERS.
+MAX_LAYERS = 512
+
+#: What may be written for "all layers": people write 99, 999, 9999.
+MAX_LAYERS_WRITTEN = 1_000_000
+
+#: Devices that ggml takes at the most, a round number above any of its backends' own bounds.
+MAX_DEVICES = 256
+
+#: Repetitions, rounds and the like: more would not end.
+MAX_REPEATS = 100_000
+
+#: What llama.cpp's seeds hold.
+MAX_SEED = 2**32 - 1
+
 _RANGE = re.compile(r"(-?\d+)(?:-(\d+)(?:([+*])(\d+))?)?")
 
 
@@ -60,7 +75,7 @@ def parse_range(text: str) -> tuple[int, ...]:
     return tuple(values)
 
 
-def whole_numbers(minimum: int, maximum: int = 2**31 - 1, *, words: Mapping[str, int] | None = None) -> Parser:
+def whole_numbers(minimum: int, maximum: int, *, words: Mapping[str, int] | None = None) -> Parser:
     """Make a parser of lists and ranges of whole numbers within bounds; `words` name values (``0,all`` is 0 and -1)."""
 
     def parse(text: str) -> tuple[int, ...]:
@@ -72,7 +87,7 @@ def whole_numbers(minimum: int, maximum: int = 2**31 - 1, *, words: Mapping[str,
                 raise ValueError(f"{value} is out of range; it must be {bounds}")
         return values
 
-    bounds = f"at least {minimum}" if maximum == 2**31 - 1 else f"from {minimum} to {maximum}"
+    bounds = f"from {minimum} to {maximum}"
     return parse
 
 
@@ -197,7 +212,8 @@ class RunSpec:
 
     model: str
     n_gpu_layers: int = _field(
-        -1, "-ngl", "--n-gpu-layers", "--gpu-layers", parse=whole_numbers(-1, words={"all": -1, "auto": -1}), scope="load",
+        -1, "-ngl", "--n-gpu-layers", "--gpu-layers", scope="load",
+        parse=whole_numbers(-1, MAX_LAYERS_WRITTEN, words={"all": -1, "auto": -1}),
         help="Layers to put on the GPU; -1, 'all' or 'auto' is every layer, 0 is CPU only.", heading="ngl",
     )  # fmt: skip
     split_mode: str = _field(
@@ -205,7 +221,7 @@ class RunSpec:
         help="How several GPUs share the model: none, layer, row or tensor.", heading="sm", metavar="MODE",
     )  # fmt: skip
     main_gpu: int = _field(
-        0, "-mg", "--main-gpu", parse=whole_numbers(0), scope="load",
+        0, "-mg", "--main-gpu", parse=whole_numbers(0, MAX_DEVICES - 1), scope="load",
         help="The GPU that is used when the model is not split.", heading="mg",
     )  # fmt: skip
     tensor_split: tuple[float, ...] = _field(
@@ -213,7 +229,7 @@ class RunSpec:
         help="Share of each GPU, as 3/1; alternatives are separated by commas.", heading="ts", metavar="A/B",
     )  # fmt: skip
     n_cpu_moe: int = _field(
-        0, "-ncmoe", "--n-cpu-moe", parse=whole_numbers(0), scope="load",
+        0, "-ncmoe", "--n-cpu-moe", parse=whole_numbers(0, MAX_LAYERS_WRITTEN), scope="load",
         help="Layers, from the first, whose experts stay on the CPU.", heading="ncmoe",
     )  # fmt: skip
     devices: tuple[str, ...] = _field(
@@ -233,11 +249,11 @@ class RunSpec:
         help="Let llama.cpp keep a second copy of weights in the CPU's own layout.", heading="repack", metavar="on|off",
     )  # fmt: skip
     n_batch: int = _field(
-        2048, "-b", "--batch-size", parse=whole_numbers(1), scope="context",
+        2048, "-b", "--batch-size", parse=whole_numbers(1, MAX_TOKENS), scope="context",
         help="Logical batch: tokens handed to one decode.", heading="n_batch",
     )  # fmt: skip
     n_ubatch: int = _field(
-        512, "-ub", "--ubatch-size", parse=whole_numbers(1), scope="context",
+        512, "-ub", "--ubatch-size", parse=whole_numbers(1, MAX_TOKENS), scope="context",
         help="Physical batch: tokens computed at once.", heading="n_ubatch",
     )  # fmt: skip
     type_k: str = _field(
@@ -265,7 +281,7 @@ class RunSpec:
         help="CPU threads; default: the number of physical cores.", heading="threads",
     )  # fmt: skip
     n_depth: int = _field(
-        0, "-d", "--n-depth", parse=whole_numbers(0), scope="test",
+        0, "-d", "--n-depth", parse=whole_numbers(0, MAX_TOKENS), scope="test",
         help="Tokens that are in the cache before the clock starts.",
     )  # fmt: skip
     n_prompt: int = 0

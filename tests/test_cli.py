@@ -86,7 +86,7 @@ def one_sentence(err):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["-ngl", "-5"], "-5 is out of range; it must be at least -1"),
+        (["-ngl", "-5"], "-5 is out of range; it must be from -1 to 1000000"),
         (["-p", "0", "-n", "0"], "Nothing to measure"),
         (["-ctk", "nonsense"], "'nonsense' is not one of f32, f16"),
         (["-t", "0"], "0 is out of range; it must be from 1 to 512"),
@@ -95,7 +95,8 @@ def one_sentence(err):
         (["-ts", "0/0"], "does not add up"),
         (["-p", "8-4"], "runs backwards"),
         (["-pg", "5"], "is not a pair of token counts"),
-        (["-p", "20000000"], "beyond reason"),
+        (["-p", "20000000"], "it must be from 0 to 10000000"),
+        (["-p", "6000000", "-d", "6000000"], "beyond reason"),
         (["--nonsense"], "No such option"),
         (["-o", "xml"], "is not one of"),
     ],

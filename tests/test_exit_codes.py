@@ -99,6 +99,14 @@ def test_cells_on_a_busy_machine(results, monkeypatch, model, recorded):
     assert BUSY.text in " ".join(result.output.split())
 
 
+def test_a_cell_that_failed_without_a_sample_is_worse_than_a_busy_machine(results, monkeypatch, model, recorded):
+    failed = next(record for record in recorded if record.failure is not None)
+    assert not failed.timed
+    busy = dataclasses.replace(recorded[0], warnings=(BUSY,))
+    monkeypatch.setattr("harness.cli.pp_tg.run_cells", lambda *_, **__: iter([busy, failed]))
+    assert end("pp-tg", "-m", model, "-p", "64", "-n", "0").exit_code == 3
+
+
 def test_a_roofline_on_a_busy_machine(results, monkeypatch, recorded):
     from harness.cli import roofline
 

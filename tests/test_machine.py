@@ -132,3 +132,12 @@ def test_a_machine_of_an_older_record_is_read(recorded):
     """The recorded line was written before there were bounds."""
     assert recorded[0].machine.cpu == "AMD EPYC"
     assert recorded[0].machine.cpus_bound is None
+
+
+def test_memory_that_is_shared_counts_once():
+    from harness.cli.reference import add_up_cards
+    from harness.record import Device
+
+    shared = [Device("MTL0", "Apple M2 Max", "gpu", 48, 64), Device("CUDA1", "NVIDIA GB10", "igpu", 100, 120)]
+    assert add_up_cards([Device("CPU", "x", "cpu", 64, 64), *shared]) == 0
+    assert add_up_cards([*shared, Device("CUDA0", "RTX", "gpu", 7, 8), Device("Vulkan0", "y", "gpu", None, None)]) == 7

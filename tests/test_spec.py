@@ -37,8 +37,8 @@ def test_an_additive_range_is_pythons(first, length, step):
 
 
 def test_bounds_are_named_in_the_refusal():
-    with pytest.raises(ValueError, match="-5 is out of range; it must be at least -1"):
-        whole_numbers(-1)("-5")
+    with pytest.raises(ValueError, match="-5 is out of range; it must be from -1 to 9"):
+        whole_numbers(-1, 9)("-5")
 
 
 def test_switches_and_splits():

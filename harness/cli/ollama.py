@@ -15,7 +15,7 @@ from harness.cli.options import results_option, save_option
 from harness.cli.writing import one_value, say
 from harness.cpus import choose_threads
 from harness.errors import HarnessError, UsageError
-from harness.spec import MAX_TOKENS
+from harness.spec import MAX_REPEATS, MAX_SEED, MAX_TOKENS
 from harness.theory.kinds import Question
 
 if TYPE_CHECKING:
@@ -46,19 +46,23 @@ Examples:
     "-c", "--ctx", "--ctx-size", "n_ctx", type=click.IntRange(16, MAX_TOKENS), default=2048, metavar="N",
     help="Context that both are asked for. [2048]",
 )  # fmt: skip
-@click.option("-p", "--n-prompt", type=click.IntRange(1), default=256, metavar="N", help="Words of each prompt. [256]")
-@click.option("-n", "--n-gen", type=click.IntRange(2), default=64, metavar="N", help="Tokens to write. [64]")
+@click.option(
+    "-p", "--n-prompt", type=click.IntRange(1, MAX_TOKENS), default=256, metavar="N", help="Words of each prompt. [256]"
+)
+@click.option(
+    "-n", "--n-gen", type=click.IntRange(2, MAX_TOKENS), default=64, metavar="N", help="Tokens to write. [64]"
+)
 @click.option(
     "-r",
     "--repetitions",
     "--rounds",
     "rounds",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MAX_REPEATS),
     default=6,
     metavar="N",
     help="Rounds, each side once. [6]",
 )
-@click.option("--seed", type=int, default=0, metavar="N", help="Seed of the prompts. [0]")
+@click.option("--seed", type=click.IntRange(-1, MAX_SEED), default=0, metavar="N", help="Seed of the prompts. [0]")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Format. [table]")
 @save_option
 @results_option

@@ -10,6 +10,7 @@ import click
 from harness.cli.options import Amount
 from harness.errors import UsageError
 from harness.render.ollama_account import export_account, show_account
+from harness.spec import MAX_LAYERS_WRITTEN, MAX_REPEATS, MAX_TOKENS
 from harness.theory.gguf import Header
 from harness.theory.ollama import (
     AUTOMATIC,
@@ -38,10 +39,17 @@ def ollama_options(function: Any) -> Any:
             "--ollama-library", type=click.Choice(list(MINIMUM_BYTES)), help="What Ollama ran on. [cuda]"
         ),
         click.option(
-            "--num-gpu", type=click.IntRange(AUTOMATIC), metavar="N", help="Ollama's num_gpu, layers on the GPU. [-1, as many as fit]"
+            "--num-gpu", type=click.IntRange(AUTOMATIC, MAX_LAYERS_WRITTEN), metavar="N",
+            help="Ollama's num_gpu, layers on the GPU. [-1, as many as fit]"
         ),
-        click.option("--num-ctx", type=click.IntRange(1), metavar="N", help=f"Ollama's num_ctx, tokens a slot. [{DEFAULT_NUM_CTX}]"),
-        click.option("--parallel", type=click.IntRange(1), metavar="N", help="OLLAMA_NUM_PARALLEL, slots. [4, or 1 if 4 do not fit]"),
+        click.option(
+            "--num-ctx", type=click.IntRange(1, MAX_TOKENS), metavar="N",
+            help=f"Ollama's num_ctx, tokens a slot. [{DEFAULT_NUM_CTX}]",
+        ),
+        click.option(
+            "--parallel", type=click.IntRange(1, MAX_REPEATS), metavar="N",
+            help="OLLAMA_NUM_PARALLEL, slots. [4, or 1 if 4 do not fit]",
+        ),
         click.option("--free-vram", type=Amount("7.6GiB"), metavar="SIZE", help="Free memory of the card, such as 7.6GiB. [enough]"),
         click.option("--ollama-2024", is_flag=True, help="Show what `ollama ps` of October 2024 said, and why."),
     ):  # fmt: skip

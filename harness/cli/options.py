@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from harness.errors import UsageError
-from harness.spec import Parser, Scope, defaults, parameters, whole_numbers
+from harness.spec import MAX_TOKENS, Parser, Scope, defaults, parameters, whole_numbers
 from harness.units import parse_size
 
 
@@ -81,7 +81,7 @@ class Pair(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         try:
-            n_prompt, n_gen = (whole_numbers(0)(part)[0] for part in value.split(","))
+            n_prompt, n_gen = (whole_numbers(0, MAX_TOKENS)(part)[0] for part in value.split(","))
         except ValueError:
             self.fail(f"{value!r} is not a pair of token counts such as 512,128", param, ctx)
         return n_prompt, n_gen
@@ -108,7 +108,7 @@ def measured_options(*scopes: Scope) -> Callable[[Any], Any]:
 
 def length_options(function: Any) -> Any:
     """Add -p and -n, the lengths of llama-bench's two tests, as lists or ranges."""
-    tokens = Values(whole_numbers(0), "N")
+    tokens = Values(whole_numbers(0, MAX_TOKENS), "N")
     for option in (
         click.option(
             "-n", "--n-gen", multiple=True, type=tokens, metavar="N", help="Generated tokens; 0 for none. [128]"

@@ -33,7 +33,7 @@ from harness.render.formats import FORMATS
 from harness.rpc import check_servers
 from harness.sources.model_file import default_model, describe_file, model_size_bytes
 from harness.sources.references import name_reference, resolve
-from harness.spec import Grid
+from harness.spec import MAX_REPEATS, MAX_SEED, Grid
 from harness.stats import summarize
 from harness.sweep import Plan, run_cells
 from harness.telemetry import Station
@@ -64,10 +64,14 @@ Examples:
     "-pg", "n_pg", multiple=True, type=Pair(), metavar="P,N", help="A prompt and a generation timed as one test."
 )
 @measured_options("test", "load", "context")
-@click.option("-r", "--repetitions", type=click.IntRange(1), default=10, metavar="N", help="Timed repetitions. [10]")
+@click.option(
+    "-r", "--repetitions", type=click.IntRange(1, MAX_REPEATS), default=10, metavar="N", help="Timed repetitions. [10]"
+)
 @click.option("--delay", "delay_s", type=Number(0, MAX_S), default=0.0, metavar="S", help="Rest before each test. [0]")
 @click.option("--warmup/--no-warmup", default=True, help="Run each test once before the clock starts. [on]")
-@click.option("--seed", type=int, default=0, metavar="N", help="Seed of the random tokens. [0]")
+@click.option(
+    "--seed", type=click.IntRange(-1, MAX_SEED), default=0, metavar="N", help="Seed of the random tokens. [0]"
+)
 @click.option("-o", "--output", type=click.Choice(list(FORMATS)), default="table", help="Format of the result. [table]")
 @click.option("-oe", "--output-err", type=click.Choice(list(FORMATS)), help="Another format, to stderr.")
 @save_option
@@ -115,8 +119,9 @@ def command(models: Sequence[str], **options: Any) -> None:
     if records:
         _show(records, options)
     keeper.say_where()
-    distrusted = any(caution.distrust for record in records for caution in summarize(record).cautions)
-    failed = any(record.failure for record in records)
+    measured = [summarize(record) for record in records if record.failure is None]
+    distrusted = any(caution.distrust for summary in measured for caution in summary.cautions)
+    failed = len(measured) < len(records)
     raise click.exceptions.Exit(keeper.exit_code(interrupted=interrupted, failed=failed, distrusted=distrusted))
 
 

@@ -71,7 +71,7 @@ _QUESTION = {
     "--n-depth",
     "--depth",
     "n_depth",
-    type=click.IntRange(0),
+    type=click.IntRange(0, MAX_TOKENS),
     default=0,
     metavar="N",
     help="Tokens already in the cache. [0]",

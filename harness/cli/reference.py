@@ -16,8 +16,10 @@ from harness.cli.options import results_option, save_option
 from harness.cli.writing import say, writing_options
 from harness.errors import NativeError, UsageError
 from harness.host_memory import available_memory_bytes
+from harness.record import Device
 from harness.text_run import REFERENCE_PROMPT, TextRequest, TextRun, text_run_to_json
 from harness.theory.kinds import Question
+from harness.theory.placement import shares_host_memory
 from harness.units import format_gb
 
 _EXAMPLES = f"""
@@ -84,10 +86,15 @@ def _room_bytes(n_gpu_layers: int) -> int:
         greeting = worker.hello()
         if isinstance(greeting, Failure):
             raise NativeError(f"{greeting.message.rstrip('.')}.")
-        devices = build_from_json(greeting["build"]).devices
-        return room + sum(device.memory_free_bytes or 0 for device in devices if device.kind == "gpu")
+        return room + add_up_cards(build_from_json(greeting["build"]).devices)
     finally:
         worker.close()
+
+
+def add_up_cards(devices: Sequence[Device]) -> int:
+    """Free memory of cards in bytes; one that computes in the host's memory has none of its own."""
+    cards = [device for device in devices if device.kind == "gpu" and not shares_host_memory(device)]
+    return sum(card.memory_free_bytes or 0 for card in cards)
 
 
 def _choose(entries: Sequence[Entry], room_bytes: int) -> tuple[list[tuple[str, pathlib.Path]], list[tuple[str, str]]]:

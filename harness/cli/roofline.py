@@ -19,7 +19,7 @@ from harness.cpus import choose_threads
 from harness.record import Build, Caution, Failure, build_from_json, read
 from harness.roof import Roof, RoofTest, roof_test_from_json, to_json
 from harness.rpc import check_servers
-from harness.spec import whole_numbers
+from harness.spec import MAX_REPEATS, whole_numbers
 from harness.store import utc_now
 
 _EXAMPLES = """
@@ -52,7 +52,9 @@ MINIMUM_BYTES = 1_000_000
     help="Matrix to read; several times larger than any cache. [512MiB]",
 )  # fmt: skip
 @one_value("rpc", default=())
-@click.option("-r", "--repetitions", type=click.IntRange(1), default=10, metavar="N", help="Timed runs of each. [10]")
+@click.option(
+    "-r", "--repetitions", type=click.IntRange(1, MAX_REPEATS), default=10, metavar="N", help="Timed runs of each. [10]"
+)
 @click.option("--saved", is_flag=True, help="Measure nothing; show the last one that was kept.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Format. [table]")
 @plot_option

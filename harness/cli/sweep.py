@@ -56,7 +56,7 @@ from harness.render.layers import Page, describe_wire, export_rows, flag_lines, 
 from harness.sources.gguf_file import read_file_header
 from harness.sources.model_file import default_model, describe_file, is_synthetic
 from harness.sources.references import resolve
-from harness.spec import Grid, RunSpec, parameters
+from harness.spec import MAX_REPEATS, MAX_SEED, Grid, RunSpec, parameters
 from harness.store import journal_order, read_records
 from harness.sweep import Plan
 from harness.telemetry import Station
@@ -99,8 +99,12 @@ Examples:
     help="Go on with a sweep that was cut off; default: the last one.",
 )  # fmt: skip
 @click.option("--traffic/--no-traffic", default=True, help="Count what a token sends over --rpc. [on]")
-@click.option("-r", "--repetitions", type=click.IntRange(1), default=5, metavar="N", help="Timed repetitions. [5]")
-@click.option("--seed", type=int, default=0, metavar="N", help="Seed of the random tokens. [0]")
+@click.option(
+    "-r", "--repetitions", type=click.IntRange(1, MAX_REPEATS), default=5, metavar="N", help="Timed repetitions. [5]"
+)
+@click.option(
+    "--seed", type=click.IntRange(-1, MAX_SEED), default=0, metavar="N", help="Seed of the random tokens. [0]"
+)
 @click.option("-o", "--output", type=click.Choice(["table", "md", "json"]), default="table", help="Format. [table]")
 @plot_option
 @theme_option

@@ -9,6 +9,7 @@ import click
 from harness.cli import terminal
 from harness.cli.progress import byte_bar
 from harness.errors import UsageError
+from harness.spec import MAX_SEED
 from harness.units import format_gb
 
 _EXAMPLES = """
@@ -27,7 +28,13 @@ Examples:
     "-o", "--output", "output", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
     help="Write this file, over nothing but another synthetic one, instead of one in the cache folder.",
 )  # fmt: skip
-@click.option("--seed", type=int, default=0, metavar="N", help="Another seed gives other random weights. [0]")
+@click.option(
+    "--seed",
+    type=click.IntRange(-1, MAX_SEED),
+    default=0,
+    metavar="N",
+    help="Another seed gives other random weights. [0]",
+)
 def command(model: str, output: Path | None, seed: int) -> None:
     """Write a GGUF with the shape, tensor types and layout of the catalog model NAME and random weights.
 

@@ -32,7 +32,7 @@ from harness.render.time_ledger import export_ledger, show_ledger
 from harness.sources.gguf_file import read_file_header
 from harness.sources.model_file import default_model, hash_file, is_synthetic
 from harness.sources.references import name_reference, resolve
-from harness.spec import RunSpec, defaults, parameters, whole_numbers
+from harness.spec import MAX_REPEATS, MAX_TOKENS, RunSpec, defaults, parameters, whole_numbers
 from harness.store import utc_now
 from harness.theory.attention import CACHE_TYPES, Context, describe_attention
 from harness.theory.gguf import Header
@@ -60,10 +60,10 @@ def time_options(function: Any) -> Any:
         click.option("--load/--no-load", "with_load", default=True, help="Time loading, cold and warm. [on]"),
         click.option("--caches", type=Values(_read_caches, "TYPES"), metavar="TYPES",
                      help="Cache types; the first is taken apart. [f16,q8_0]"),
-        click.option("--rounds", type=click.IntRange(1), default=7, metavar="N",
+        click.option("--rounds", type=click.IntRange(1, MAX_REPEATS), default=7, metavar="N",
                      help="Blocks of each kind; an interval needs 6. [7]"),
-        click.option("--tokens", type=click.IntRange(1), default=8, metavar="N", help="Tokens timed in one block. [8]"),
-        click.option("-d", "--depth", multiple=True, type=Values(whole_numbers(0), "N"), metavar="N",
+        click.option("--tokens", type=click.IntRange(1, MAX_TOKENS), default=8, metavar="N", help="Tokens timed in one block. [8]"),
+        click.option("-d", "--depth", multiple=True, type=Values(whole_numbers(0, MAX_TOKENS), "N"), metavar="N",
                      help="Tokens already in the cache. [0,512,2048,8192]"),
     ):  # fmt: skip
         function = option(function)

@@ -13,7 +13,7 @@ from harness.cli.progress import byte_bar
 from harness.errors import UsageError
 from harness.sources.model_file import default_model, is_synthetic
 from harness.sources.references import resolve
-from harness.spec import MAX_TOKENS, parameters
+from harness.spec import MAX_SEED, MAX_TOKENS, parameters
 from harness.text_run import DEFAULT_N_CTX
 
 
@@ -38,20 +38,23 @@ def writing_options(function: Any) -> Any:
                 "-c", "--ctx", "--ctx-size", "n_ctx", type=click.IntRange(2, MAX_TOKENS), metavar="N",
                 help=f"Context for prompt and text. [{DEFAULT_N_CTX}, or the model's if that is less]",
             ),
-            click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="End the text after N tokens."),
+            click.option("--max-tokens", type=click.IntRange(1, MAX_TOKENS), metavar="N", help="End the text after N tokens."),
             click.option(
                 "--temp", "temperature", type=Number(0, 1000), default=0.8, metavar="T",
                 help="Temperature; 0 always takes the likeliest token. [0.8]",
             ),
             click.option(
-                "--top-k", type=click.IntRange(0), default=40, metavar="K",
+                "--top-k", type=click.IntRange(0, MAX_TOKENS), default=40, metavar="K",
                 help="Draw from the K likeliest; 0: from all. [40]",
             ),
             click.option(
                 "--top-p", type=Number(0, 1, min_open=True), default=0.9, metavar="P",
                 help="… and of those from the likeliest that make up P. [0.9]",
             ),
-            click.option("--seed", type=int, default=0, metavar="N", help="Seed of the draw; -1 for another each time. [0]"),
+            click.option(
+                "--seed", type=click.IntRange(-1, MAX_SEED), default=0, metavar="N",
+                help="Seed of the draw; -1 for another each time. [0]",
+            ),
         )
     ):  # fmt: skip
         function = option(function)

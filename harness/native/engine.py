@@ -23,7 +23,7 @@ from harness.native import bindings
 from harness.native.log import Tape, read_buffers, read_flash_attention, read_layers, read_load_mode
 from harness.record import Build, Device, Model, Resolved
 from harness.rpc import check_servers
-from harness.spec import RunSpec
+from harness.spec import MAX_LAYERS, RunSpec
 from harness.theory.split import list_parts
 
 # enum llama_split_mode, llama_load_mode, llama_flash_attn_type of llama.h.
@@ -152,6 +152,7 @@ def _keep_experts(lib: Any, n_layers: int) -> Any:
 
     Source: to_llama_mparams in llama-bench.cpp; LLM_FFN_EXPS_REGEX and llm_ffn_block_regex in common/common.h.
     """
+    n_layers = min(n_layers, MAX_LAYERS)
     cpu = lib.ggml_backend_cpu_buffer_type()
     patterns = [rf"blk\.{layer}\.ffn_(up|down|gate|gate_up)_(ch|)exps".encode() for layer in range(n_layers)]
     overrides = (bindings.BufferOverride * (n_layers + 1))()

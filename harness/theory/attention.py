@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from harness.errors import HarnessError
+from harness.spec import MAX_LAYERS
 from harness.theory.gguf import ArrayValue, Header, Tensor
 from harness.theory.kinds import ENCODERS, TEXT_DIFFUSION
 from harness.theory.settings import (
-    MAX_LAYERS,
     count_blocks,
     name_set,
     read_count,

@@ -16,11 +16,12 @@ from fractions import Fraction
 
 from harness.catalog import Shape
 from harness.errors import UsageError
+from harness.spec import MAX_LAYERS
 from harness.theory.attention import CacheCost, CacheRows, Context, count_layers, describe_attention, loaded_tensors
 from harness.theory.computed import compute_header
 from harness.theory.gguf import Header, Tensor
 from harness.theory.layout import find_quantization
-from harness.theory.settings import MAX_LAYERS, read_count, read_per_layer
+from harness.theory.settings import read_count, read_per_layer
 from harness.theory.tensor_types import extent
 
 

@@ -6,10 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.spec import MAX_LAYERS
 from harness.theory.gguf import ArrayValue, Header
-
-#: Source: src/llama-hparams.h LLAMA_MAX_LAYERS.
-MAX_LAYERS = 512
 
 
 def name_set(text: str) -> frozenset[str]:
