@@ -245,11 +245,11 @@ class Own:
 
 def read_own(catalog: Any, results: pathlib.Path) -> Own:
     """Read this machine's journals."""
-    from harness.cli.journals import own_journals, read_measured, read_roofs
+    from harness.cli.journals import own_journals, read_measured_and_roofs
     from harness.roof import latest
 
-    journals = own_journals(results)
-    return Own(read_measured(journals, catalog), latest(read_roofs(journals)))
+    measured, roofs = read_measured_and_roofs(own_journals(results), catalog)
+    return Own(measured, latest(roofs))
 
 
 def answer_here(own_records: Own, question: Question, machines: Sequence[Machine]) -> list[Answer]:

@@ -39,7 +39,8 @@ def command(files: tuple[pathlib.Path, ...], **options: Any) -> None:
     """Set measured speeds beside published ones, one row a machine.
 
     FILES are journals (.jsonl) or folders of them, those of several machines together; without any, all in the results folder. A
-    cell is the machine's latest record of that model with default settings and an empty cache.
+    cell is the record that speaks for the machine and that model, with an empty cache: one to be trusted, with default settings, of
+    pp512 or tg128, the most repeated, the latest.
     """
     from harness.sources.references import load_catalog
 

@@ -53,7 +53,7 @@ def published_rows(machines: Sequence[PublishedMachine], quantizations: Mapping[
 
 
 def measured_rows(measured: Sequence[Measured], test_kind: str) -> list[Row]:
-    """A row for each machine (each set of devices) in the records; its cell is the latest record of the model with default settings.
+    """A row for each machine (each set of devices) in the records; its cell is the record that speaks for it (`speaks_for`).
 
     Where there is none, the latest with an empty cache and other settings, which a remark says. test_kind is tg or pp.
     """
