@@ -40,6 +40,9 @@ EXPLORE_LIMIT = 0.16
 #: A search in which so many counts failed before one was measured is given up.
 HOPELESS = 3
 
+#: A bound on what an untried count may win is told up to this: a weaker one says nothing.
+_TOLD_GAIN = 0.5
+
 #: A count whose first repetition is worse than the best one by this factor is not measured further.
 LOSING = 1.15
 
@@ -213,6 +216,7 @@ class Best:
     """What a search found. cost_s is seconds of the goal's work at the best count; cost_share the time spent as a share of the full
     sweep's, which is estimated from the measured counts by straight lines between them. Both times begin with the process.
 
+    is_proven says that no untried count can win by more than `TOLERANCE`; else it is the best of those that were measured.
     looks says how often each count was measured, a load each; confirmed holds the finalists' costs in s where they were measured
     again in turn. reused_s is the part of spent_s that an earlier run spent, by its records: a lower bound, as starts are not in them.
     """
@@ -229,6 +233,7 @@ class Best:
     full_sweep_s: float
     stopped: str
     rows: tuple[LayerRow, ...]
+    is_proven: bool = True
     looks: Mapping[int, int] = field(default_factory=dict)
     confirmed: Mapping[int, float] = field(default_factory=dict)
     reused_s: float = 0.0
@@ -499,10 +504,9 @@ class Search:
         stopped = choice.why
         cost_s = self._found[count].cost_s
         if choice.next_count is not None:
-            stopped = (
-                f"the time for a search was used up; {choice.next_count} layers might still win by up to "
-                f"{max(1 - choice.bound_s / cost_s, 0):.0%}"
-            )
+            gain = max(1 - choice.bound_s / cost_s, 0)
+            told = f"might still win by up to {gain:.0%}" if gain <= _TOLD_GAIN else "were not ruled out"
+            stopped = f"the time for a search was used up; {choice.next_count} layers {told}"
         n_most = max(self._found[known].n_per_look for known in self._found)
         return Best(
             best_n_gpu_layers=count,
@@ -519,6 +523,7 @@ class Search:
             full_sweep_s=self._full_s(),
             stopped=stopped,
             rows=tuple(self.rows),
+            is_proven=choice.next_count is None,
             looks={known: len(found.costs_s) for known, found in sorted(self._found.items())},
             confirmed=confirmed,
             reused_s=self._sweeper.reused_s,
@@ -715,7 +720,8 @@ def estimate_crossing(rows: Sequence[LayerRow], work: Mapping[int, float]) -> fl
     """Seconds a token that crossing to the devices costs, whatever the number of layers; None where the rows cannot tell.
 
     A straight line over the work moved, through the rows with layers on a device, is drawn back to none; what it is above the
-    measured time without layers is the price of the crossing. Needs that row and three others.
+    measured time without layers is the price of the crossing. Needs that row and three others, and says nothing where the line does not
+    carry it: within twice its standard error, or more than a token with layers was measured to take.
     """
     times = {row.n_gpu_layers: speed.token_s for row in rows if (speed := row.find("tg")) and not row.failure}
     beyond = {count: value for count, value in times.items() if count > 0}
@@ -724,4 +730,8 @@ def estimate_crossing(rows: Sequence[LayerRow], work: Mapping[int, float]) -> fl
     xs, ys = [work[count] for count in beyond], list(beyond.values())
     mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
     slope = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / sum((x - mean_x) ** 2 for x in xs)
-    return mean_y - slope * mean_x - times[0]
+    crossing = mean_y - slope * mean_x - times[0]
+    squares = sum((y - mean_y - slope * (x - mean_x)) ** 2 for x, y in zip(xs, ys, strict=True))
+    spread = sum((x - mean_x) ** 2 for x in xs)
+    error = math.sqrt(squares / (len(xs) - 2) * (1 / len(xs) + mean_x**2 / spread))
+    return crossing if 2 * error < crossing < min(ys) else None

@@ -94,7 +94,7 @@ class LoadReading:
 
 
 def read_load(wall_s: float) -> LoadReading:
-    """Read the counters that `judge_load` compares; costs about 0.2 ms and belongs outside every timed region."""
+    """Read the counters that `judge_load` compares; costs a millisecond or two and belongs outside every timed region."""
     times, ours, held = the_os().cpu_times(), find_our_cpus(), read_throttling()
     if ours.numbers is not None and ours.online:
         # One entry a CPU that is online; where they are fewer (a container that shows itself less), all of them are ours.

@@ -13,9 +13,11 @@ from harness.cli.plot import KINDS
 from harness.cli.roofline import default_threads
 from harness.errors import HarnessError
 from harness.machine import describe_machine, machine_slug
+from harness.roof import Roof, to_json
 from harness.sources.gguf_file import read_file_header
 
 from .conftest import HERE
+from .test_bandwidth import made
 from .test_ollama_store import add
 
 
@@ -285,3 +287,23 @@ def test_troubles_of_plot(results, tmp_path):
     if os.name == "posix" and os.geteuid() != 0:
         tmp_path.chmod(0o500)
         assert "Cannot write the picture" in refused("plot", "accuracy", "-o", tmp_path / "a.png")
+
+
+def test_what_shows_a_machine_does_so_on_every_one(identity, own, recorded):
+    """A name of any length, in every command that tells a machine: whole lines, and no failure."""
+    roof = Roof("2026-01-01T00:00:00Z", describe_machine(), "0.1.0", recorded[0].build, (made(), made(n_threads=2)))
+    (own / "20260101T000000Z-roofline.jsonl").write_text(json.dumps(to_json(roof)) + "\n", encoding="utf-8")
+    shown = {
+        name: run(*arguments)
+        for name, arguments in {
+            "table": ("table", "--no-published"),
+            "predict": ("predict", "-m", "llama3.2:1b:q8_0"),
+            "roofline": ("roofline", "--saved"),
+            "models": ("models",),
+        }.items()
+    }
+    for name, result in shown.items():
+        assert result.exit_code == 0, (name, result.output, result.exception)
+        assert max(map(len, result.stdout.splitlines())) <= 80, name
+    assert name_host(describe_machine())[:12] in shown["table"].stdout
+    assert describe_machine().cpu[:12] in " ".join(shown["roofline"].stdout.split())

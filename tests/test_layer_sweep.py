@@ -404,7 +404,8 @@ def test_a_search_whose_time_is_used_up_says_what_might_still_win(recorded):
     best, full_s = search_script(recorded[0], lambda n: 50 + (6 if n else 0) - 0.05 * n, counts=range(0, 36, 3))
     assert len(best.measured) <= 5
     assert best.spent_s / full_s <= 0.26
-    assert "might still win by up to" in best.stopped
+    assert not best.is_proven
+    assert "might still win by up to" in best.stopped or "were not ruled out" in best.stopped
 
 
 def test_a_count_that_is_clearly_slower_is_looked_at_once(recorded):
@@ -426,6 +427,26 @@ def test_a_crossing_is_told_from_the_layers_behind_it(recorded):
     rows = [make_row(list(scripted.measure([cell_of(n)])), ["n_gpu_layers"]) for n in (0, 4, 16, 31)]
     assert estimate_crossing(rows, {n: n / 31 for n in range(32)}) == pytest.approx(0.008)
     assert estimate_crossing(rows[1:], {n: n / 31 for n in range(32)}) is None
+
+
+def test_a_crossing_is_not_told_where_the_rows_do_not_carry_it(recorded):
+    """Scatter around the line, and a line that rises so steeply that it is drawn back to more than any token took."""
+    work = {n: n / 31 for n in range(32)}
+    plain = recorded[1]
+
+    def rows_of(times):
+        found = []
+        for count, token_s in times.items():
+            asked = dataclasses.replace(plain.asked, n_gpu_layers=count)
+            duration = round(token_s * 1e9 * asked.n_gen)
+            samples = tuple(dataclasses.replace(sample, duration_ns=duration) for sample in plain.samples)
+            found.append(make_row([dataclasses.replace(plain, asked=asked, samples=samples)], ["n_gpu_layers"]))
+        return found
+
+    assert estimate_crossing(rows_of({0: 0.010, 1: 0.019, 15: 0.011, 31: 0.013}), work) is None, "noise"
+    assert estimate_crossing(rows_of({0: 0.001, 25: 0.020, 28: 0.011, 31: 0.002}), work) is None, "239 % of a token"
+    told = estimate_crossing(rows_of({0: 0.010, 1: 0.01804, 15: 0.0186, 31: 0.01924}), work)
+    assert told == pytest.approx(0.008, rel=0.01)
 
 
 def test_what_an_earlier_run_spent_counts_as_far_as_its_records_say(recorded):

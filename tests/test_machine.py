@@ -3,8 +3,11 @@ import re
 
 import pytest
 
+from harness import host_os
 from harness.host_os import CpuTime
 from harness.machine import LoadReading, describe_machine, judge_load, machine_slug, read_load
+
+from . import machines
 
 IDLE = LoadReading(wall_s=0, busy_s=100, own_s=50, stolen_s=1, n_cpus=2)
 
@@ -74,9 +77,9 @@ def test_load_is_judged_on_every_machine(identity):
     assert work(identity, ours, 5.0, own_s=5.0 * n_cpus) == (), "our own work is no load"
 
 
-def test_work_on_cpus_that_are_not_ours_is_no_load(identity):
-    if identity.allowed is None or len(identity.allowed) == len(identity.times):
-        pytest.skip("all of this machine's CPUs are ours")
+def test_work_on_cpus_that_are_not_ours_is_no_load(monkeypatch):
+    identity = machines.Identity("cpuset-of-four")
+    monkeypatch.setattr(host_os, "_system", identity)
     assert work(identity, set(range(len(identity.times))) - identity.allowed, 10.0) == ()
 
 

@@ -6,9 +6,10 @@ import random
 
 import pytest
 
+from harness.sources.gguf_file import read_file_header
 from harness.sources.sparse_model import HeaderFile, KeepingSource, read_header_files, write_sparse
 from harness.theory.gguf import BytesSource, read_header
-from tests.gguf_bytes import llama_like
+from tests.gguf_bytes import HeaderBytes, llama_like
 
 DATA = bytes(range(256)) * 40
 
@@ -41,13 +42,29 @@ def test_a_written_header_reads_as_the_same_model(tmp_path):
     header = read_header(BytesSource(data))
     (tmp_path / "m.gguf").write_bytes(data + bytes(header.size_bytes - len(data)))
     (item,) = read_header_files(header, tmp_path / "m.gguf")
-    assert item == HeaderFile("m.gguf", data[: header.data_offset], header.size_bytes)
+    assert item == HeaderFile("m.gguf", data[: header.table_bytes], header.size_bytes)
     (tmp_path / "copy").mkdir()
     path = write_sparse([item], tmp_path / "copy")
     assert (path.name, path.stat().st_size) == ("m.gguf", header.size_bytes)
-    assert path.read_bytes()[: header.data_offset] == item.data
+    assert path.read_bytes()[: header.data_offset] == data[: header.data_offset]
 
 
 def test_a_name_never_leads_out_of_the_folder(tmp_path):
     path = write_sparse([HeaderFile("../../evil.gguf", b"x", 10)], tmp_path)
     assert path == tmp_path / "evil.gguf"
+
+
+def test_padding_is_not_read(tmp_path):
+    """An alignment of 2 GiB puts the weights 2 GiB behind a table of some hundred bytes."""
+    builder = HeaderBytes().add("general.architecture", "str", "llama").add("general.alignment", "u32", 2**31)
+    data = builder.add_tensor("a.weight", "F32", 4).build()
+    header = read_header(BytesSource(data), name="far")
+    assert (header.data_offset, header.size_bytes) == (2**31, 2**31 + 16)
+    path = tmp_path / "far.gguf"
+    with open(path, "wb") as file:
+        file.write(data[: header.table_bytes])
+        file.truncate(header.size_bytes)
+    (found,) = read_header_files(read_file_header(path), path)
+    assert len(found.data) == header.table_bytes < 1000
+    (tmp_path / "copy").mkdir()
+    assert write_sparse([found], tmp_path / "copy").stat().st_size == header.size_bytes

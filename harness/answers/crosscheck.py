@@ -330,6 +330,6 @@ def _claim_split(catalog: Catalog, machines: Sequence[Machine]) -> Claim:
     assert answer.tg is not None
     layers = answer.rooms[0].n_layers_gpu
     return Claim(
-        f"70b on a card of 8 GB ({layers} of 80 layers on it)", "0.65 to 0.71 t/s", _format(answer.tg),
+        f"70b on a card of 8 GB ({layers} of 81 layers on it)", "0.65 to 0.71 t/s", _format(answer.tg),
         _verdict(answer.tg, 0.68), "harness predict -m llama3.1:70b:q4_0 --machine 'RTX 3070 Ti' --ctx 2048",
     )  # fmt: skip

@@ -100,7 +100,7 @@ Examples:
 )  # fmt: skip
 @click.option("--traffic/--no-traffic", default=True, help="Count what a token sends over --rpc. [on]")
 @click.option(
-    "-r", "--repetitions", type=click.IntRange(1, MAX_REPEATS), default=5, metavar="N", help="Timed repetitions. [5]"
+    "-r", "--repetitions", type=click.IntRange(1, MAX_REPEATS), default=6, metavar="N", help="Timed repetitions. [6]"
 )
 @click.option(
     "--seed", type=click.IntRange(-1, MAX_SEED), default=0, metavar="N", help="Seed of the random tokens. [0]"
@@ -451,7 +451,8 @@ def _tell_wire(wire: Wire, rows: Sequence[LayerRow], crossing: float | None) -> 
 
 
 def _tell_best(best: Best, reasons: Sequence[str]) -> str:
-    lines = ["", f"best for {best.goal.text}: {best.best_n_gpu_layers} layers", ""]
+    which = "best" if best.is_proven else "best of what was measured"
+    lines = ["", f"{which} for {best.goal.text}: {best.best_n_gpu_layers} layers", ""]
     lines += [f"  {line}" for line in flag_lines(best.best_n_gpu_layers)]
     lines += ["", *(wrap(f"- {reason}") for reason in reasons)]
     return "\n".join(lines) + "\n"
@@ -462,6 +463,7 @@ def _export(outcome: _Outcome, run: _Run, crossing: float | None, reasons: Seque
     if outcome.best:
         values = {
             "best_n_gpu_layers": outcome.best.best_n_gpu_layers,
+            "is_proven": outcome.best.is_proven,
             "measured_counts": list(outcome.best.measured),
             "cost_share": round(outcome.best.cost_share, 4),
             "cost_share_is_lower_bound": bool(outcome.best.reused_s),

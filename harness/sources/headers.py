@@ -193,7 +193,7 @@ def _read_remote_header(
 
     def fetch_files() -> tuple[HeaderFile, ...]:
         return tuple(
-            HeaderFile(name.rpartition("/")[2], source.take(one.data_offset), one.size_bytes)
+            HeaderFile(name.rpartition("/")[2], source.take(one.table_bytes), one.size_bytes)
             for name, source, one in zip(names, sources, headers, strict=True)
         )
 

@@ -16,7 +16,7 @@ from harness.units import format_gb
 
 @dataclass(frozen=True, slots=True)
 class HeaderFile:
-    """One file's header: its bytes up to where tensor data begins, and the length that the whole file has."""
+    """One file's header: its bytes up to the end of the tensor table, and the length that the whole file has."""
 
     name: str
     data: bytes
@@ -60,14 +60,14 @@ def read_header_files(header: Header, first: pathlib.Path) -> tuple[HeaderFile, 
     ------
     HarnessError : a file cannot be read.
     """
-    parts = [(part.name, part.data_offset, part.size_bytes) for part in header.parts]
+    parts = [(part.name, part.table_bytes, part.size_bytes) for part in header.parts]
     if not parts:
-        parts = [(first.name, header.data_offset, header.size_bytes)]
+        parts = [(first.name, header.table_bytes, header.size_bytes)]
     files = []
-    for name, data_offset, size_bytes in parts:
+    for name, table_bytes, size_bytes in parts:
         try:
             with open(first.parent / name, "rb") as file:
-                files.append(HeaderFile(name, file.read(data_offset), size_bytes))
+                files.append(HeaderFile(name, file.read(table_bytes), size_bytes))
         except OSError as error:
             raise HarnessError(f"{name} cannot be read ({error.strerror}); check the disk.") from None
     return tuple(files)

@@ -205,11 +205,12 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One file of a split model: where its tensor data begins, and the bytes that it must at least have."""
+    """One file of a split model: where its tensor data begins, the bytes that it must at least have, and where its table ends."""
 
     name: str
     data_offset: int
     size_bytes: int
+    table_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +219,8 @@ class Header:
 
     metadata holds scalars and strings as Python values; arrays are `ArrayValue`s that know their length and are read
     only when asked. metadata_types names each value's type as llama.cpp does (``u32``, ``str``, ``arr``).
-    data_offset is the byte at which tensor data begins. parts is empty unless headers of a split model were joined;
+    data_offset is the byte at which tensor data begins, and table_bytes the end of the tensor table, from which padding leads there
+    (0 where no file was read): an alignment may make that gigabytes. parts is empty unless headers of a split model were joined;
     then metadata, data_offset and the offsets of arrays are the first part's.
     """
 
@@ -230,6 +232,7 @@ class Header:
     data_offset: int
     metadata_types: Mapping[str, str] = field(default_factory=dict)
     parts: tuple[Part, ...] = ()
+    table_bytes: int = 0
 
     @property
     def architecture(self) -> str:
@@ -285,6 +288,7 @@ def read_header(source: ByteSource, *, name: str = "the file", chunk_bytes: int 
         alignment=alignment,
         data_offset=data_offset,
         metadata_types=MappingProxyType(types),
+        table_bytes=cursor.at,
     )
 
 

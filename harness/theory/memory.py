@@ -154,7 +154,7 @@ class Prediction:
 
 # --- weights ----------------------------------------------------------------------------------------------------------
 
-_BLOCK = re.compile(r"blk\.([0-9]{1,4})\..+")
+_BLOCK = re.compile(r"(?:enc\.|dec\.)?blk\.([0-9]{1,4})\..+")
 _INPUT = ("token_embd.weight", "position_embd.weight", "token_types.weight", "per_layer_token_embd.weight")
 #: Tensors outside the blocks that llama.cpp keeps with the first layer, and those that each layer shares.
 #: Source: src/llama-arch.cpp LLM_TENSOR_INFOS, LLM_TENSOR_LAYER_REPEATING.

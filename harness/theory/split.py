@@ -97,6 +97,7 @@ def join_parts(headers: Sequence[Header], names: Sequence[str]) -> Header:
             f"{names[0]} promises {expected!r} tensors and its parts hold {len(tensors)}; download it again"
         )
     parts = tuple(
-        Part(name, header.data_offset, header.size_bytes) for header, name in zip(headers, names, strict=True)
+        Part(name, header.data_offset, header.size_bytes, header.table_bytes)
+        for header, name in zip(headers, names, strict=True)
     )
     return dataclasses.replace(headers[0], tensors=tuple(tensors), parts=parts)

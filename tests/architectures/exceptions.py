@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import pathlib
+import textwrap
 
 DOCUMENT = pathlib.Path(__file__).parents[2] / "docs" / "models.md"
 BEGIN, END = "<!-- architectures -->\n", "<!-- end of architectures -->\n"
@@ -60,7 +61,12 @@ def describe_exceptions(names: list[str]) -> str:
         "|---|---|---|",
         *(f"| {', '.join(same)} | {step.value} | {why} |" for (step, why), same in _by_reason().items()),
         "",
-        f"The others: {', '.join(name for name in names if name not in EXCEPTIONS)}.",
+        *textwrap.wrap(
+            "Of these the prediction is what llama.cpp allocates, to the rounding of its log, and both pp and tg are measured: "
+            f"{', '.join(name for name in names if name not in EXCEPTIONS)}.",
+            width=136,
+            break_on_hyphens=False,
+        ),
     ]
     return "\n".join(lines) + "\n"
 
