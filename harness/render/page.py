@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import textwrap
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -43,15 +42,13 @@ def of_width(columns: int) -> Iterator[None]:
 
 def columns_of(text: str) -> int:
     """Columns that a terminal takes for a line: two for East Asian wide characters, none for combining ones (Unicode annex 11)."""
-    if text.isascii():
-        return len(text)
-    return sum(_columns_of(character) for character in text)
+    return len(text) if text.isascii() else sum(map(_columns_of, text))
 
 
 def _columns_of(character: str) -> int:
-    if unicodedata.combining(character) or unicodedata.category(character) in ("Mn", "Me"):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1
+    import wcwidth  # where it is used: most pages have no such text, and --help waits for no library
+
+    return max(wcwidth.wcwidth(character), 0)
 
 
 def cut(text: str, columns: int) -> str:
@@ -142,12 +139,23 @@ def table(
 
 
 def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], sides: Sequence[str]) -> str:
-    head = [harmless.markdown(text) for text in heads]
     body = [[harmless.markdown(text) for text in row] for row in rows]
-    widths = [max(columns_of(head[i]) + 2, *(columns_of(row[i]) for row in body)) for i in range(len(head))]
-    shown = [" | ".join(map(_pad, row, widths, sides)) for row in (head, *body)]
-    ruled = "|".join("-" * (width + 2) for width in widths)
-    return "\n".join(f"|{ruled}|" if line is None else f"| {line} |" for line in (shown[0], None, *shown[1:]))
+    return _draw([harmless.markdown(text) for text in heads], body, sides, "github", 2)
+
+
+def _draw(heads: Sequence[str], rows: Sequence[Sequence[str]], sides: Sequence[str], form: str, air: int) -> str:
+    """Have tabulate draw it; cells are text already, and numbers in them are not to be shaped again."""
+    import tabulate  # where it is used: --help has no table
+
+    before = tabulate.MIN_PADDING
+    tabulate.MIN_PADDING = air  # the library takes the air around headings from its own module only
+    try:
+        aligned = ["left" if side == "l" else "right" for side in sides]
+        return tabulate.tabulate(
+            rows, heads, tablefmt=form, colalign=aligned, headersalign=aligned, disable_numparse=True
+        )
+    finally:
+        tabulate.MIN_PADDING = before
 
 
 _Table = tuple[list[str], list[list[str]], list[str]]
@@ -215,23 +223,13 @@ def _total(widths: Sequence[int]) -> int:
 
 
 def _simple(heads: Sequence[str], rows: Sequence[Sequence[str]], sides: Sequence[str], rule: bool, air: int) -> str:
-    widths = _widths(heads, rows, air=air)
-    if _total(widths) > width():
-        widths = _widths(heads, rows, air=0)
-    ruled = [_GAP.join("-" * width for width in widths)] if rule else []
-    shown = [_lay(row, widths, sides) for row in (heads, *rows)]
-    return "\n".join([*shown[0], *ruled, *(line for lines in shown[1:] for line in lines)])
-
-
-def _lay(row: Sequence[str], widths: Sequence[int], sides: Sequence[str]) -> list[str]:
-    """The lines of one row."""
-    cells = [[harmless.line(line) for line in cell.split("\n")] for cell in row]
-    n_lines = max(map(len, cells))
-    lines = [[cell[n] if n < len(cell) else "" for cell in cells] for n in range(n_lines)]
+    if _total(_widths(heads, rows, air=air)) > width():
+        air = 0
+    shown = [[_harmless_cell(text) for text in row] for row in rows]
+    drawn = _draw([_harmless_cell(head) for head in heads], shown, sides, "simple" if rule else "plain", air)
     # Only a file that lies about its sizes has a number that is too wide by itself.
-    return [cut(_GAP.join(map(_pad, line, widths, sides)).rstrip(), width()) for line in lines]
+    return "\n".join(cut(line.rstrip(), width()) for line in drawn.split("\n"))
 
 
-def _pad(text: str, columns: int, side: str) -> str:
-    blanks = " " * (columns - columns_of(text))
-    return text + blanks if side == "l" else blanks + text
+def _harmless_cell(cell: str) -> str:
+    return "\n".join(harmless.line(line) for line in cell.split("\n"))
