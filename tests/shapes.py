@@ -23,6 +23,32 @@ SMALL_SHAPES = {
     "gemma3": dataclasses.replace(_SMALL, architecture="gemma3", sliding_window=512, block_count=6),
 }
 
+#: The smallest that llama.cpp decodes, as a start for others.
+TINY = Shape("llama", 2, 256, 512, 4, 2, 64, 320, 512, False, 1e4)
+#: The dimensions of a recurrent block's state.
+STATE = {
+    "ssm_conv_kernel": 4, "ssm_state_size": 64, "ssm_group_count": 2, "ssm_time_step_rank": 4, "ssm_inner_size": 256,
+}  # fmt: skip
+#: Hybrids, and what else came after 2024.
+MODERN = {
+    "qwen35": dataclasses.replace(TINY, architecture="qwen35", block_count=8, full_attention_interval=4, **STATE),
+    "qwen35moe": dataclasses.replace(
+        TINY, architecture="qwen35moe", block_count=8, full_attention_interval=4, expert_count=16, expert_used_count=4,
+        expert_shared_feed_forward_length=256, **STATE,
+    ),
+    "gpt-oss": dataclasses.replace(
+        TINY, architecture="gpt-oss", attention_bias=True, expert_count=8, expert_used_count=4, sliding_window=32
+    ),
+    "smollm3": dataclasses.replace(TINY, architecture="smollm3", tied_embeddings=True, block_count=9),
+    "phi3": dataclasses.replace(TINY, architecture="phi3", block_count=9),
+    "mistral3": dataclasses.replace(TINY, architecture="mistral3"),
+    "granite": dataclasses.replace(TINY, architecture="granite", tied_embeddings=True),
+    "granitehybrid": dataclasses.replace(
+        TINY, architecture="granitehybrid", tied_embeddings=True, block_count=8, attention_blocks=(3, 7),
+        expert_count=16, expert_used_count=4, expert_shared_feed_forward_length=256, **{**STATE, "ssm_inner_size": 512},
+    ),
+}  # fmt: skip
+
 
 @functools.cache
 def catalog_header(name: str) -> Header:

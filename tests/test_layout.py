@@ -16,13 +16,15 @@ import pytest
 
 from harness.catalog import Shape, parse_catalog
 from harness.errors import UsageError
-from harness.theory.computed import list_hyperparameters
+from harness.sources.synth import add_hyperparameters
 from harness.theory.layout import (
     QUANTIZATIONS,
     count_parameters,
     find_quantization,
     tensor_table,
 )
+
+from .shapes import MODERN, TINY
 
 CHILD = Path(__file__).parent / "llama_child.py"
 
@@ -43,15 +45,6 @@ SHAPES = {
 }
 
 # Small models of every architecture, and what the quantizer's rules look at: depth, experts, heads, rows of no whole block.
-TINY = Shape("llama", 2, 256, 512, 4, 2, 64, 320, 512, False, 1e4)
-#: The dimensions of a recurrent block's state.
-STATE = {
-    "ssm_conv_kernel": 4,
-    "ssm_state_size": 64,
-    "ssm_group_count": 2,
-    "ssm_time_step_rank": 4,
-    "ssm_inner_size": 256,
-}
 VARIANTS = {
     "llama": TINY,
     "llama tied": dataclasses.replace(TINY, tied_embeddings=True, rope_factors=True, block_count=32),
@@ -73,23 +66,8 @@ VARIANTS = {
     ),
     "gemma2": dataclasses.replace(TINY, architecture="gemma2", tied_embeddings=True, sliding_window=32, block_count=26),
     "gemma3": dataclasses.replace(TINY, architecture="gemma3", tied_embeddings=True, sliding_window=32, block_count=18),
-    "qwen35": dataclasses.replace(TINY, architecture="qwen35", block_count=8, full_attention_interval=4, **STATE),
-    "qwen35moe": dataclasses.replace(
-        TINY, architecture="qwen35moe", block_count=8, full_attention_interval=4, expert_count=16, expert_used_count=4,
-        expert_shared_feed_forward_length=256, **STATE,
-    ),
-    "gpt-oss": dataclasses.replace(
-        TINY, architecture="gpt-oss", attention_bias=True, expert_count=8, expert_used_count=4, sliding_window=32
-    ),
-    "smollm3": dataclasses.replace(TINY, architecture="smollm3", tied_embeddings=True, block_count=9),
-    "phi3": dataclasses.replace(TINY, architecture="phi3", block_count=9),
-    "mistral3": dataclasses.replace(TINY, architecture="mistral3"),
-    "granite": dataclasses.replace(TINY, architecture="granite", tied_embeddings=True),
-    "granitehybrid": dataclasses.replace(
-        TINY, architecture="granitehybrid", tied_embeddings=True, block_count=8, attention_blocks=(3, 7),
-        expert_count=16, expert_used_count=4, expert_shared_feed_forward_length=256, **{**STATE, "ssm_inner_size": 512},
-    ),
-}  # fmt: skip
+    **MODERN,
+}
 
 
 @pytest.mark.parametrize(
@@ -236,14 +214,7 @@ def test_an_impossible_shape_is_refused(change, message):
 def write_sparse_source(shape: Shape, path: Path) -> None:
     """Write a GGUF of this shape as a converter would (F16, or F32 for what is small), tensors shuffled, data a hole."""
     writer = gguf.GGUFWriter(path, shape.architecture)
-    for key, value in list_hyperparameters(shape).items():
-        name = f"{shape.architecture}.{key}"
-        if isinstance(value, tuple):
-            writer.add_array(name, list(value))
-        elif isinstance(value, float):
-            writer.add_float32(name, value)
-        else:
-            writer.add_uint32(name, value)
+    add_hyperparameters(writer, shape)
     tensors = list(tensor_table(shape, "F32"))
     random.Random(0).shuffle(tensors)
     data_bytes = 0

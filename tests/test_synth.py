@@ -17,7 +17,6 @@ import gguf
 import numpy as np
 import pytest
 
-from harness.catalog import Shape
 from harness.errors import HarnessError, UsageError
 from harness.sources import synth
 from harness.sources.synth import (
@@ -30,17 +29,10 @@ from harness.sources.synth import (
 from harness.theory.gguf import Header
 from harness.theory.layout import QUANTIZATIONS, count_parameters, tensor_table
 
+from .shapes import MODERN, TINY
+
 CHILD = Path(__file__).parent / "llama_child.py"
 
-TINY = Shape("llama", 2, 256, 512, 4, 2, 64, 320, 512, False, 1e4)
-#: The dimensions of a recurrent block's state.
-STATE = {
-    "ssm_conv_kernel": 4,
-    "ssm_state_size": 64,
-    "ssm_group_count": 2,
-    "ssm_time_step_rank": 4,
-    "ssm_inner_size": 256,
-}
 ARCHITECTURES = {
     "llama": TINY,
     "llama tied, rope factors": dataclasses.replace(TINY, tied_embeddings=True, rope_factors=True),
@@ -53,23 +45,8 @@ ARCHITECTURES = {
     "qwen3moe": dataclasses.replace(TINY, architecture="qwen3moe", expert_count=16, expert_used_count=4),
     "gemma2": dataclasses.replace(TINY, architecture="gemma2", tied_embeddings=True, sliding_window=32),
     "gemma3": dataclasses.replace(TINY, architecture="gemma3", tied_embeddings=True, sliding_window=32, block_count=7),
-    "qwen35": dataclasses.replace(TINY, architecture="qwen35", block_count=8, full_attention_interval=4, **STATE),
-    "qwen35moe": dataclasses.replace(
-        TINY, architecture="qwen35moe", block_count=8, full_attention_interval=4, expert_count=16, expert_used_count=4,
-        expert_shared_feed_forward_length=256, **STATE,
-    ),
-    "gpt-oss": dataclasses.replace(
-        TINY, architecture="gpt-oss", attention_bias=True, expert_count=8, expert_used_count=4, sliding_window=32
-    ),
-    "smollm3": dataclasses.replace(TINY, architecture="smollm3", tied_embeddings=True, block_count=9),
-    "phi3": dataclasses.replace(TINY, architecture="phi3", block_count=9),
-    "mistral3": dataclasses.replace(TINY, architecture="mistral3"),
-    "granite": dataclasses.replace(TINY, architecture="granite", tied_embeddings=True),
-    "granitehybrid": dataclasses.replace(
-        TINY, architecture="granitehybrid", tied_embeddings=True, block_count=8, attention_blocks=(3, 7),
-        expert_count=16, expert_used_count=4, expert_shared_feed_forward_length=256, **{**STATE, "ssm_inner_size": 512},
-    ),
-}  # fmt: skip
+    **MODERN,
+}
 LLAMA3_VOCABULARY = dataclasses.replace(TINY, vocab_size=128256, embedding_length=64, head_dim=16)
 
 

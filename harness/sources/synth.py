@@ -221,7 +221,9 @@ def _write_header(
     writer.add_string(_KEY_NAME, name)
     writer.add_name(f"{name} {quantization} (synthetic: random weights)")
     writer.add_type("model")
-    _add_hparams(writer, shape, quantization)
+    add_hyperparameters(writer, shape)
+    writer.add_file_type(QUANTIZATIONS[quantization].file_type)
+    writer.add_quantization_version(_QUANTIZATION_VERSION)
     _add_vocabulary(writer, vocabulary)
     for tensor in tensors:
         kind = gguf.GGMLQuantizationType(tensor_type(tensor.type_name).type_id)
@@ -244,8 +246,8 @@ def _write_header(
         file.write(struct.pack("<Q", _padded(header_bytes) + sum(_padded(t.size_bytes) for t in tensors)))
 
 
-def _add_hparams(writer: gguf.GGUFWriter, shape: Shape, quantization: str) -> None:
-    """Write what a computed header of the same shape has."""
+def add_hyperparameters(writer: gguf.GGUFWriter, shape: Shape) -> None:
+    """Write the hyperparameters that a computed header of the same shape has."""
     for key, value in list_hyperparameters(shape).items():
         name = f"{shape.architecture}.{key}"
         if isinstance(value, tuple):
@@ -254,8 +256,6 @@ def _add_hparams(writer: gguf.GGUFWriter, shape: Shape, quantization: str) -> No
             writer.add_float32(name, value)
         else:
             writer.add_uint32(name, value)
-    writer.add_file_type(QUANTIZATIONS[quantization].file_type)
-    writer.add_quantization_version(_QUANTIZATION_VERSION)
 
 
 def _value_position(head: bytes, key: str) -> int | None:
