@@ -383,13 +383,13 @@ def cell_key(spec: RunSpec, *, but: Collection[str] = ()) -> CellKey:
     these in `but`: cells with equal keys are then points of one curve.
     """
     left_out = {*MANNER, *but}
-    names = [name for name in _field_names(type(spec)) if name not in left_out]
+    names = [name for name in _field_names() if name not in left_out]
     return tuple((name, spec.file_name if name == "model" else getattr(spec, name)) for name in names)
 
 
 @functools.cache
-def _field_names(kind: type[RunSpec]) -> tuple[str, ...]:
-    return tuple(item.name for item in dataclasses.fields(kind))
+def _field_names() -> tuple[str, ...]:
+    return tuple(item.name for item in dataclasses.fields(RunSpec))
 
 
 def find_varied(specs: Iterable[RunSpec]) -> list[str]:
