@@ -146,6 +146,17 @@ def test_every_file_has_one_name():
     assert told[2] == "llama3.1:8b Q4_0 (Hermes-3-Llama-3.1-8B.Q4_0.gguf) (cccccccc)"
     assert told[3] == told[4] == "mine (synthetic)", "the one file of that name, hash or not"
     assert ModelNames(files[:1], CATALOG).of(files[0]) == "llama3.1:8b Q4_0"
+
+
+def test_a_ledgers_model_is_the_file_that_is_called_so():
+    """A ledger keeps the name that was asked for and no hash; the page has one name for both."""
+    file = ModelFile("SmolLM2-135M-Instruct.Q4_1.gguf", "a" * 64, "Q4_1")
+    asked = ModelFile("smollm2:135m", None, "Q4_1")
+    names = ModelNames([asked, file], CATALOG)
+    assert names.of(asked) == names.of(file) == "smollm2:135m Q4_1"
+    other = ModelFile("SmolLM2-135M-Instruct-Q4_1.gguf", "b" * 64, "Q4_1")
+    names = ModelNames([asked, file, other], CATALOG)
+    assert len({names.of(found) for found in (asked, file, other)}) == 3, "which of the two it was of is not known"
     assert names.of(None) == "—"
 
 

@@ -58,6 +58,15 @@ class ModelNames:
             of_name.setdefault(file.file_name, []).append(file)
         hashed = {name: [file for file in found if file.file_sha256] for name, found in of_name.items()}
         self._alias = {name: found[0].key for name, found in hashed.items() if len(found) == 1}
+        # A ledger knows a model by the name that was asked for; it is of the file that is called so, if there is but one.
+        called: dict[str, list[ModelFile]] = {}
+        for file in by_key.values():
+            if file.file_sha256:
+                called.setdefault(self._base(file), []).append(file)
+        for file in by_key.values():
+            found = called.get(self._base(file), ())
+            if not file.file_sha256 and not file.file_name.endswith(".gguf") and len(found) == 1:
+                self._alias[file.key] = found[0].key
         distinct = {self._alias.get(key, key): by_key[self._alias.get(key, key)] for key in by_key}
         self._names = self._tell_apart(distinct)
 
