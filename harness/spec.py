@@ -7,7 +7,6 @@ native engine reads the field, so that a new parameter touches this file and `ha
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -383,13 +382,8 @@ def cell_key(spec: RunSpec, *, but: Collection[str] = ()) -> CellKey:
     these in `but`: cells with equal keys are then points of one curve.
     """
     left_out = {*MANNER, *but}
-    names = [name for name in _field_names() if name not in left_out]
+    names = [item.name for item in dataclasses.fields(spec) if item.name not in left_out]
     return tuple((name, spec.file_name if name == "model" else getattr(spec, name)) for name in names)
-
-
-@functools.cache
-def _field_names() -> tuple[str, ...]:
-    return tuple(item.name for item in dataclasses.fields(RunSpec))
 
 
 def find_varied(specs: Iterable[RunSpec]) -> list[str]:
