@@ -17,6 +17,7 @@ from harness.roof import Roof, to_json
 from harness.sources.gguf_file import read_file_header
 
 from .conftest import HERE
+from .gguf_bytes import llama_like
 from .test_bandwidth import made
 from .test_ollama_store import add
 
@@ -193,6 +194,29 @@ def test_predict_for_published_machines_fits_eighty_columns(results, name):
     result = run("predict", "-m", "llama3.1:70b:q4_0", "--machine", name, "--memory", "64GiB")
     assert result.exit_code == 0, result.exception
     assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("name", "n_ctx", "cache"), [("qwen3:14b", 65536, "q8_0"), ("phi4:14b", 8192, "f16"), ("gpt-oss:20b", 8192, "f16")]
+)
+def test_predict_counts_layers_and_bytes_as_overhead_does(results, monkeypatch, name, n_ctx, cache):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    asked = ("-m", name, "--ctx", n_ctx, "-ctk", cache, "-ctv", cache, "--vram", "4GB", "-o", "json")
+    (answer,) = json.loads(run("predict", "--bandwidth", "600GB/s", "--kind", "gpu", *asked).stdout)
+    (card,) = (
+        c for c in json.loads(run("overhead", "--predict-only", *asked).stdout)["cards"] if "card" in c["device"]
+    )
+    (room,) = answer["rooms"]
+    assert (room["n_layers_gpu"], room["total_bytes"]) == (card["n_layers_fitting"], card["needed_bytes"])
+
+
+@pytest.mark.engine
+def test_a_working_memory_that_llama_cpp_cannot_plan_is_said_to_be_estimated(results, tmp_path):
+    file = tmp_path / "odd.gguf"
+    file.write_bytes(llama_like().build(data=True))  # it says less than llama.cpp wants to know
+    result = run("predict", "-m", file, "--bandwidth", "600GB/s", "--kind", "gpu", "--vram", "8GB")
+    assert "working memory is estimated: " in result.stdout
 
 
 def test_troubles_of_predict(results):
