@@ -227,6 +227,9 @@ def test_troubles_of_predict(results):
     assert "give that too" in refused("predict", "--kind", "cpu")
     assert "did you mean" in refused("predict", "-m", "llama3:8b", "--machine", "M1")
     assert "not an amount" in refused("predict", "--bandwidth", "quick")
+    for machine in ("M4 Pro", "E5-2696 v3"):
+        assert "goes with a card" in refused("predict", "-m", "llama3.1:8b", "--machine", machine, "--vram", "8GB")
+    assert "goes with a card" in refused("predict", "--size", "20GB", "--machine", "M4 Pro", "--host", "i7-8700")
     assert "not above zero" in refused("predict", "--bandwidth", "0GB/s")
     assert "the nearest are" in refused("predict", "-m", "llama3.1:70b", "--machine", "RTX 3070 Ti", "--host", "i7-870")
     assert "'q9' is not one of 'f32'" in refused("predict", "-m", "llama3.1:8b", "--machine", "M1", "-ctk", "q9")

@@ -138,6 +138,7 @@ def command(**options: Any) -> None:
         plan_compute=planner.ask if planner else None,
     )
     answers = _answer(catalog, question, options)
+    _refuse_cardless(answers, options)
     trouble = f"working memory is estimated: {planner.trouble}" if planner and planner.trouble else ""
     remarks = (*remarks, tell_untrained(cost.n_ctx_train, [options["n_ctx"]]) or "", trouble)
     render = render_answers_json if options["output"] == "json" else render_answers
@@ -164,6 +165,16 @@ def _refuse_nonsense(options: dict[str, Any]) -> None:
     refuse_contradiction(
         n_ctx is not None and n_depth > n_ctx,
         f"A context of {n_ctx} tokens holds no {n_depth}; ask for more with --ctx, or leave it out.",
+    )
+
+
+def _refuse_cardless(answers: Sequence[Answer], options: dict[str, Any]) -> None:
+    """Refuse what is said of a card where none was asked about."""
+    flag = "--vram" if options["vram_bytes"] else "--host" if options["host"] else None
+    refuse_contradiction(
+        flag is not None and all(answer.kind != "gpu" for answer in answers),
+        f"{flag} goes with a card, and {answers[0].machine} is none; name one with --machine, or ask `harness overhead "
+        "--predict-only --vram` how many layers fit.",
     )
 
 
