@@ -121,6 +121,19 @@ def test_predict_by_own_records(own):
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_what_is_said_of_a_card_where_there_is_none_is_told_to_be_unused(own):
+    """An answer about the machine's memory is none about the card that was asked for."""
+    for options, flags in (
+        (["--vram", "8GB"], "--vram is for a card"),
+        (["--machine", "i7-8700", "--vram", "8GB", "--host", "i7-8700"], "--vram and --host are for a card"),
+        (["--bandwidth", "50GB/s", "--kind", "cpu", "--host", "i7-8700"], "--host is for a card"),
+    ):
+        told = run("predict", "-m", "llama3.1:8b:q4_0", *options).output
+        assert flags in " ".join(told.split()), options
+    for options in (["--machine", "RTX 3070 Ti", "--vram", "4GB"], ["--bandwidth", "400GB/s", "--vram", "4GB"], []):
+        assert "for a card" not in run("predict", "-m", "llama3.1:8b:q4_0", *options).output
+
+
 def test_predict_of_a_file_on_disk(own, model):
     (answer,) = json.loads(run("predict", "-m", model, "--depth", "2048", "-ctk", "q8_0", "-o", "json").output)
     assert answer["cost"]["n_layers"] == 30

@@ -133,6 +133,7 @@ def command(**options: Any) -> None:
         file_sha256=_hash_asked(options["model"]),
     )
     answers = _answer(catalog, question, options)
+    remarks = (*remarks, *_tell_unused(answers, options))
     render = render_answers_json if options["output"] == "json" else render_answers
     terminal.show(render(answers, remarks), nl=False)
 
@@ -158,6 +159,17 @@ def _refuse_nonsense(options: dict[str, Any]) -> None:
         n_ctx is not None and n_depth > n_ctx,
         f"A context of {n_ctx} tokens holds no {n_depth}; ask for more with --ctx, or leave it out.",
     )
+
+
+def _tell_unused(answers: Sequence[Answer], options: dict[str, Any]) -> list[str]:
+    """What was said of a card where no machine has one: nothing of it is in the answers."""
+    given = [flag for name, flag in (("vram_bytes", "--vram"), ("host", "--host")) if options[name] is not None]
+    if not given or any(answer.kind == "gpu" for answer in answers):
+        return []
+    card = "name a card with --machine, or with --bandwidth and --kind gpu"
+    return [
+        f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} for a card, and there is none here, so not used: {card}"
+    ]
 
 
 def _find_model(catalog: Any, options: dict[str, Any]) -> tuple[Cost, Header | None, tuple[str, ...]]:
