@@ -15,6 +15,7 @@ import calendar
 import collections.abc
 import dataclasses
 import functools
+import marshal
 import re
 import types
 import typing
@@ -33,6 +34,15 @@ Signed = Annotated[int, "signed"]
 UtcTime = Annotated[str, "utc-time"]
 #: Behind a tuple: at least one.
 NOT_EMPTY = "not empty"
+
+#: Around a dataclass of which many lines hold the same value, such as their machine: it is read and kept once for all of them.
+Shared = Annotated[Value, "shared"]
+
+#: How many of the latest values of a shared field are known again, and how long one may be.
+_SHARED, _SHARED_BYTES = 256, 16 * 1024
+
+#: The version of marshal's format that writes equal values alike; the later ones mark what is referred to twice.
+_PLAIN = 2
 
 #: Numbers beyond these were never measured.
 _LARGEST = 2**63
@@ -68,11 +78,12 @@ def decode(kind: type[Value], values: Any) -> Value:
 
 @functools.cache
 def _object_reader(kind: Any) -> Reader:
+    """What reads a dataclass; made once a class, since its annotations take far longer to look up than a value to be read."""
     hints = typing.get_type_hints(kind, include_extras=True)
     fields = [
         (
             field.name,
-            _reader(hints[field.name], field.name),
+            _reader(_without_null(hints[field.name]), field.name),
             type(None) in typing.get_args(hints[field.name]),
             _has_default(field),
         )
@@ -81,30 +92,34 @@ def _object_reader(kind: Any) -> Reader:
     ]
 
     def read(values: Any) -> Any:
-        if not isinstance(values, Mapping):
+        if type(values) is not dict and not isinstance(values, Mapping):
             raise _wrong(values, "an object")
-        found = {}
-        for name, reader, may_be_null, has_default in fields:
-            value = values.get(name)
-            if value is None and has_default:
-                continue
-            if value is None and not may_be_null and name not in values:
-                raise Malformed(f"has no {name}")
-            found[name] = _read_inside(name, reader, value)
-        return kind(**found)
+        found: dict[str, Any] = {}
+        get, name = values.get, ""
+        try:
+            for name, read_value, may_be_null, has_default in fields:
+                value = get(name)
+                if value is not None:
+                    found[name] = read_value(value)
+                elif has_default:
+                    continue
+                elif may_be_null:
+                    found[name] = None
+                elif name in values:
+                    found[name] = read_value(None)
+                else:
+                    break
+            else:
+                return kind(**found)
+        except Malformed as problem:
+            raise problem.inside(name) from None
+        raise Malformed(f"has no {name}")
 
     return read
 
 
 def _has_default(field: dataclasses.Field[Any]) -> bool:
     return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-
-
-def _read_inside(place: str, reader: Reader, value: Any) -> Any:
-    try:
-        return reader(value)
-    except Malformed as problem:
-        raise problem.inside(place) from None
 
 
 def _reader(hint: Any, name: str, marks: tuple[Any, ...] = ()) -> Reader:
@@ -120,7 +135,8 @@ def _reader(hint: Any, name: str, marks: tuple[Any, ...] = ()) -> Reader:
     if origin in (collections.abc.Mapping, dict):
         return _mapping_reader(_reader(inside[1], name))
     if dataclasses.is_dataclass(hint):
-        return _object_reader(typing.cast("Any", hint))
+        reader = _object_reader(typing.cast("Any", hint))
+        return _shared_reader(reader) if "shared" in marks else reader
     if hint in (int, float):
         return _number_reader(hint, name, marks)
     simple = {str: _read_utc if "utc-time" in marks else _read_text, bool: _read_truth, Any: _read_anything}
@@ -131,18 +147,49 @@ def _optional(reader: Reader) -> Reader:
     return lambda value: None if value is None else reader(value)
 
 
+def _without_null(hint: Any) -> Any:
+    """X of ``X | None``: what a field's value is where there is one."""
+    inside = typing.get_args(hint)
+    return next(item for item in inside if item is not type(None)) if type(None) in inside else hint
+
+
+def _shared_reader(reader: Reader) -> Reader:
+    """Reads equal values once and gives the same object for them; a value is known by its bytes, which tell 1 from 1.0 and true."""
+
+    @functools.lru_cache(maxsize=_SHARED)
+    def read_packed(packed: bytes) -> Any:
+        return reader(marshal.loads(packed))
+
+    def read(value: Any) -> Any:
+        try:
+            packed = marshal.dumps(value, _PLAIN)
+        except ValueError:  # no plain JSON
+            return reader(value)
+        return read_packed(packed) if len(packed) <= _SHARED_BYTES else reader(value)
+
+    return read
+
+
 def _list_reader(reader: Reader, item: Any, name: str, *, must_hold_some: bool) -> Reader:
     is_counts = item is int and name.endswith(_QUANTITIES)
 
     def read(values: Any) -> tuple[Any, ...]:
         if not isinstance(values, list | tuple):
             raise _wrong(values, "a list")
-        if must_hold_some and not values:
-            raise Malformed("is empty")
+        if not values:
+            if must_hold_some:
+                raise Malformed("is empty")
+            return ()
         # A record holds thousands of token times: the usual case is checked all at once.
-        if is_counts and values and set(map(type, values)) == {int} and min(values) >= 0 and max(values) < _LARGEST:
+        if is_counts and set(map(type, values)) == {int} and min(values) >= 0 and sum(values) < _LARGEST:
             return tuple(values)
-        return tuple(_read_inside(f"[{at}]", reader, value) for at, value in enumerate(values))
+        found: list[Any] = []
+        try:
+            for value in values:
+                found.append(reader(value))
+        except Malformed as problem:
+            raise problem.inside(f"[{len(found)}]") from None
+        return tuple(found)
 
     return read
 
@@ -151,26 +198,37 @@ def _mapping_reader(reader: Reader) -> Reader:
     def read(values: Any) -> dict[str, Any]:
         if not isinstance(values, Mapping):
             raise _wrong(values, "an object")
-        return {str(key): _read_inside(str(key), reader, value) for key, value in values.items()}
+        found, key = {}, ""
+        try:
+            for key, value in values.items():
+                found[str(key)] = reader(value)
+        except Malformed as problem:
+            raise problem.inside(str(key)) from None
+        return found
 
     return read
 
 
 def _number_reader(kind: type[int] | type[float], name: str, marks: tuple[Any, ...]) -> Reader:
-    allowed = (int,) if kind is int else (int, float)
-    what = "a whole number" if kind is int else "a number"
     is_quantity = name.endswith(_QUANTITIES) and "signed" not in marks
     is_positive = "above 0" in marks
+    what = "a whole number" if kind is int else "a number"
     what += " above 0" if is_positive else " from 0 on" if is_quantity else ""
+    least = 1 if is_positive else 0 if is_quantity else 1 - _LARGEST
 
-    def read(value: Any) -> Any:
-        # A truth value is an int to Python and no number to anybody else; NaN is within no bounds.
-        is_number = type(value) in allowed and -_LARGEST < value < _LARGEST
+    # A truth value is an int to Python and no number to anybody else; NaN is within no bounds.
+    def read_whole(value: Any) -> Any:
+        if type(value) is int and least <= value < _LARGEST:
+            return value
+        raise _wrong(value, what)
+
+    def read_number(value: Any) -> Any:
+        is_number = type(value) in (int, float) and -_LARGEST < value < _LARGEST
         if not is_number or (is_quantity and value < 0) or (is_positive and value <= 0):
             raise _wrong(value, what)
         return value
 
-    return read
+    return read_whole if kind is int else read_number
 
 
 def _read_text(value: Any) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from harness import record, roof, text_run
-from harness.codec import NOT_EMPTY, Malformed, Positive, PositiveNumber, UtcTime, decode
+from harness.codec import NOT_EMPTY, Malformed, Positive, PositiveNumber, Shared, UtcTime, decode
 from harness.record import Caution, Machine, Record, Resolved
 from harness.roof import Roof
 from harness.spec import RunSpec
@@ -51,7 +51,7 @@ class MemoryLine:
     model: str
     n_ctx: int
     ledger: tuple[Row, ...]
-    machine: Machine
+    machine: Shared[Machine]
     asked: RunSpec
     time_utc: UtcTime | None = None
     is_synthetic: bool = False
@@ -136,7 +136,7 @@ class TimeLine:
 
     asked: TimedQuestion
     model: TimedFile
-    machine: Machine
+    machine: Shared[Machine]
     time_utc: UtcTime
     resolved: Resolved | None = None
     remarks: tuple[str, ...] = ()
@@ -191,7 +191,7 @@ class ComparisonLine:
 
     task: ComparedTask
     rounds: tuple[BothTurns, ...]
-    machine: Machine
+    machine: Shared[Machine]
     time_utc: UtcTime
     ollama_version: str | None = None
 
@@ -202,7 +202,7 @@ class ParityLine:
 
     model: str
     test: str
-    machine: Machine
+    machine: Shared[Machine]
     time_utc: UtcTime
     harness_tok_per_s: PositiveNumber
     llama_bench_tok_per_s: PositiveNumber
@@ -220,7 +220,7 @@ class Line:
     """One line of a journal: its kind, whose it is, and its content (None: a kind that is not known here)."""
 
     kind: str
-    machine: Machine
+    machine: Shared[Machine]
     content: Content | None
     harness_version: str | None = None
 
@@ -231,7 +231,7 @@ class _Origin:
 
     kind: str
     schema: Positive
-    machine: Machine
+    machine: Shared[Machine]
     harness_version: str | None = None
 
 

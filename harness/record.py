@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.codec import Positive, PositiveNumber, UtcTime, Value, decode
+from harness.codec import Positive, PositiveNumber, Shared, UtcTime, Value, decode
 from harness.last_words import hide_folders
 from harness.spec import RunSpec, cell_key
 
@@ -227,13 +227,13 @@ class Record:
 
     command: str
     time_utc: UtcTime
-    asked: RunSpec
-    machine: Machine
+    asked: Shared[RunSpec]
+    machine: Shared[Machine]
     harness_version: str
     samples: tuple[Sample, ...] = ()
-    build: Build | None = None
-    model: Model | None = None
-    resolved: Resolved | None = None
+    build: Shared[Build] | None = None
+    model: Shared[Model] | None = None
+    resolved: Shared[Resolved] | None = None
     load: Load | None = None
     dispatch_ns_per_token: int | None = None
     telemetry: Telemetry | None = None

@@ -8,6 +8,8 @@ from typing import Any
 #: Nothing that this project reads is nested more than ten deep; Python's own reader gives up somewhere near a thousand.
 MAX_DEPTH = 100
 
+_NESTED = frozenset({dict, list})
+
 
 def read_json(text: str | bytes | bytearray, decoder: json.JSONDecoder | None = None) -> Any:
     """Read one JSON value.
@@ -24,15 +26,23 @@ def read_json(text: str | bytes | bytearray, decoder: json.JSONDecoder | None = 
         value = json.loads(text) if decoder is None else decoder.decode(str(text))
     except RecursionError:
         raise ValueError("nested too deep") from None
-    level = [value]
-    for _ in range(MAX_DEPTH):
+    if _count_brackets(text) <= MAX_DEPTH:  # of most texts that says enough
+        return value
+    level = [[value]]
+    for _ in range(MAX_DEPTH + 1):
         level = [item for group in level for item in _items(group)]
         if not level:
             return value
     raise ValueError("nested too deep")
 
 
+def _count_brackets(text: str | bytes | bytearray) -> int:
+    return text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
+
+
 def _items(value: Any) -> list[Any]:
     """The values in a list or an object that may hold others."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [item for item in inner if isinstance(item, (dict, list))]
+    inner = value.values() if isinstance(value, dict) else value
+    if _NESTED.isdisjoint(map(type, inner)):  # thousands of numbers take no step each
+        return []
+    return [item for item in inner if type(item) in _NESTED]

@@ -117,7 +117,6 @@ class Summary:
     rate_tok_per_s: float
     rate_low: float | None
     rate_high: float | None
-    tokens: TokenTimes | None
     cautions: tuple[Caution, ...]
 
     @property
@@ -147,7 +146,6 @@ def summarize(record: Record) -> Summary:
         rate_tok_per_s=rate / middle,
         rate_low=rate / interval.high if interval else None,
         rate_high=rate / interval.low if interval else None,
-        tokens=_token_times(record),
         cautions=cautions,
     )
 
@@ -196,7 +194,8 @@ def joules_per_token(record: Record) -> float | None:
     return watts * timed_s / (record.asked.n_tokens * len(record.timed))
 
 
-def _token_times(record: Record) -> TokenTimes | None:
+def token_times(record: Record) -> TokenTimes | None:
+    """The latency of single tokens; None where none was timed by itself."""
     timed = [sample for sample in record.timed if sample.token_ns]
     if not timed:
         return None

@@ -17,6 +17,7 @@ from harness.roof import Roof, to_json
 from harness.sources.gguf_file import read_file_header
 
 from .conftest import HERE
+from .gguf_bytes import llama_like
 from .test_bandwidth import made
 from .test_ollama_store import add
 
@@ -121,19 +122,6 @@ def test_predict_by_own_records(own):
     assert max(map(len, text.splitlines())) <= 80
 
 
-def test_what_is_said_of_a_card_where_there_is_none_is_told_to_be_unused(own):
-    """An answer about the machine's memory is none about the card that was asked for."""
-    for options, flags in (
-        (["--vram", "8GB"], "--vram is for a card"),
-        (["--machine", "i7-8700", "--vram", "8GB", "--host", "i7-8700"], "--vram and --host are for a card"),
-        (["--bandwidth", "50GB/s", "--kind", "cpu", "--host", "i7-8700"], "--host is for a card"),
-    ):
-        told = run("predict", "-m", "llama3.1:8b:q4_0", *options).output
-        assert flags in " ".join(told.split()), options
-    for options in (["--machine", "RTX 3070 Ti", "--vram", "4GB"], ["--bandwidth", "400GB/s", "--vram", "4GB"], []):
-        assert "for a card" not in run("predict", "-m", "llama3.1:8b:q4_0", *options).output
-
-
 def test_predict_of_a_file_on_disk(own, model):
     (answer,) = json.loads(run("predict", "-m", model, "--depth", "2048", "-ctk", "q8_0", "-o", "json").output)
     assert answer["cost"]["n_layers"] == 30
@@ -208,6 +196,29 @@ def test_predict_for_published_machines_fits_eighty_columns(results, name):
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("name", "n_ctx", "cache"), [("qwen3:14b", 65536, "q8_0"), ("phi4:14b", 8192, "f16"), ("gpt-oss:20b", 8192, "f16")]
+)
+def test_predict_counts_layers_and_bytes_as_overhead_does(results, monkeypatch, name, n_ctx, cache):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    asked = ("-m", name, "--ctx", n_ctx, "-ctk", cache, "-ctv", cache, "--vram", "4GB", "-o", "json")
+    (answer,) = json.loads(run("predict", "--bandwidth", "600GB/s", "--kind", "gpu", *asked).stdout)
+    (card,) = (
+        c for c in json.loads(run("overhead", "--predict-only", *asked).stdout)["cards"] if "card" in c["device"]
+    )
+    (room,) = answer["rooms"]
+    assert (room["n_layers_gpu"], room["total_bytes"]) == (card["n_layers_fitting"], card["needed_bytes"])
+
+
+@pytest.mark.engine
+def test_a_working_memory_that_llama_cpp_cannot_plan_is_said_to_be_estimated(results, tmp_path):
+    file = tmp_path / "odd.gguf"
+    file.write_bytes(llama_like().build(data=True))  # it says less than llama.cpp wants to know
+    result = run("predict", "-m", file, "--bandwidth", "600GB/s", "--kind", "gpu", "--vram", "8GB")
+    assert "working memory is estimated: " in result.stdout
+
+
 def test_troubles_of_predict(results):
     assert "the nearest are" in refused("predict", "--machine", "RTX 3070")
     assert "harness roofline" in refused("predict", "-m", "llama3.1:8b")
@@ -216,6 +227,9 @@ def test_troubles_of_predict(results):
     assert "give that too" in refused("predict", "--kind", "cpu")
     assert "did you mean" in refused("predict", "-m", "llama3:8b", "--machine", "M1")
     assert "not an amount" in refused("predict", "--bandwidth", "quick")
+    for machine in ("M4 Pro", "E5-2696 v3"):
+        assert "goes with a card" in refused("predict", "-m", "llama3.1:8b", "--machine", machine, "--vram", "8GB")
+    assert "goes with a card" in refused("predict", "--size", "20GB", "--machine", "M4 Pro", "--host", "i7-8700")
     assert "not above zero" in refused("predict", "--bandwidth", "0GB/s")
     assert "the nearest are" in refused("predict", "-m", "llama3.1:70b", "--machine", "RTX 3070 Ti", "--host", "i7-870")
     assert "'q9' is not one of 'f32'" in refused("predict", "-m", "llama3.1:8b", "--machine", "M1", "-ctk", "q9")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import pytest
 
-from harness.codec import NOT_EMPTY, Malformed, Positive, PositiveNumber, Signed, UtcTime, decode
+from harness.codec import NOT_EMPTY, Malformed, Positive, PositiveNumber, Shared, Signed, UtcTime, decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +87,48 @@ def test_what_is_missing_is_named():
         decode(Whole, {"duration_ns": 5})
     with pytest.raises(Malformed, match=r"^is \[\], not an object$"):
         decode(Whole, [])
+
+
+# The same values again and again, and many of them.
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    part: Shared[Part]
+    token_ns: tuple[int, ...] = ()
+    perhaps: Shared[Part] | None = None
+
+
+def test_equal_values_of_a_shared_field_are_one_object_and_others_are_not():
+    first = decode(Line, {"part": {"name": "a"}, "perhaps": {"name": "b"}})
+    second = decode(Line, {"part": {"name": "a"}, "perhaps": {"name": "b"}})
+    assert first.part is second.part
+    assert first.perhaps is second.perhaps
+    assert decode(Line, {"part": {"name": "b"}}).part == Part("b")
+    assert decode(Line, {"part": {"name": "a"}, "perhaps": None}).perhaps is None
+
+
+@pytest.mark.parametrize("size", [True, 1.0, -1, "1"])
+def test_what_equals_a_shared_value_and_is_of_another_type_is_refused_each_time(size):
+    decode(Line, {"part": {"name": "a", "size_bytes": 1}})
+    for _ in range(2):
+        with pytest.raises(Malformed, match=r"^part\.size_bytes is "):
+            decode(Line, {"part": {"name": "a", "size_bytes": size}})
+
+
+def test_a_shared_value_that_is_no_json_or_long_is_read_all_the_same():
+    assert decode(Line, {"part": types.MappingProxyType({"name": "a"})}).part == Part("a")
+    long = {"name": "a" * 100_000}
+    assert decode(Line, {"part": long}).part is not decode(Line, {"part": long}).part, "nothing long is kept"
+    with pytest.raises(Malformed, match=r"^part is <object object"):
+        decode(Line, {"part": object()})
+
+
+@pytest.mark.parametrize("wrong", [True, 2.0, -1, 2**63, None, "x"])
+def test_one_wrong_value_among_many_is_named(wrong):
+    with pytest.raises(Malformed, match=rf"^token_ns\[500\] is {wrong!r}, not a whole number from 0 on$"):
+        decode(Line, {"part": {"name": "a"}, "token_ns": [5] * 500 + [wrong] + [5] * 500})
+
+
+def test_many_large_values_are_read_though_their_sum_is_beyond_all_bounds():
+    assert decode(Line, {"part": {"name": "a"}, "token_ns": [2**62] * 4}).token_ns == (2**62,) * 4

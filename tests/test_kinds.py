@@ -121,6 +121,15 @@ def test_ollamas_own_name_of_an_architecture_is_known_as_that():
     refuse(header, Question.SPEED, "x.gguf")
 
 
+@pytest.mark.parametrize(
+    ("name", "said"), [("mllama", "no conversion of it"), ("qwen25vl", "from Hugging Face instead")]
+)
+def test_another_model_of_ollamas_is_not_sent_to_gpt_oss(name, said):
+    with pytest.raises(UsageError, match=said) as caught:
+        refuse(header_of(llama(architecture=name)), Question.MEASURE, "x.gguf")
+    assert "gpt-oss" not in str(caught.value)
+
+
 def test_every_known_architecture_is_a_name_in_the_installed_llama_cpp():
     llama_cpp = pytest.importorskip("llama_cpp")
     places = sorted((pathlib.Path(llama_cpp.__file__).parent / "lib").glob("*llama.*"))

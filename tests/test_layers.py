@@ -9,6 +9,9 @@ import sys
 
 import pytest
 
+from .conftest import HERE
+from .gguf_bytes import llama_like
+
 PACKAGE = pathlib.Path(__file__).parent.parent / "harness"
 
 #: Floor of each room; a longer name wins. Imports point down, never sideways, siblings of one package aside.
@@ -233,3 +236,40 @@ def test_a_planted_echo_is_found():
 def test_importing_harness_loads_nothing_heavy():
     code = "import sys, harness, harness.cli; print([m for m in ('llama_cpp', 'numpy', 'matplotlib', 'tabulate', 'psutil') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+#: What takes a tenth of a second or more to import, and what needs none of it.
+HEAVY = ("llama_cpp", "numpy", "gguf", "matplotlib", "scipy", "jinja2", "huggingface_hub", "httpx", "requests")
+LIGHT = [
+    ["--help"],
+    ["pp-tg", "--help"],
+    ["table", "RECORDED", "-o", "json"],
+    ["predict", "-m", "llama3.1:8b:q4_0", "--machine", "M4 Pro"],
+    ["predict", "--size", "20GB", "--bandwidth", "273GB/s"],
+    ["inspect", "MODEL"],
+    ["predict", "-m", "MODEL", "--machine", "M4 Pro"],
+]
+
+
+@pytest.mark.parametrize("arguments", LIGHT, ids=" ".join)
+def test_a_command_loads_only_what_it_needs(arguments, tmp_path):
+    (tmp_path / "a.gguf").write_bytes(llama_like(layers=2, vocab=300).build(data=True))
+    named = {"RECORDED": str(HERE / "recorded"), "MODEL": str(tmp_path / "a.gguf")}
+    code = (
+        "import sys; sys.argv[0] = 'harness'\n"
+        "from harness.cli import cli\n"
+        "cli.main(standalone_mode=False)\n"
+        f"print([m for m in {HEAVY} if m in sys.modules], file=sys.stderr)"
+    )
+    words = [named.get(argument, argument) for argument in arguments]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_looking_for_models_that_were_made_up_loads_nothing_that_makes_them(tmp_path):
+    code = (
+        "import sys, pathlib; from harness.sources.synth import list_synthetic\n"
+        f"print(list_synthetic(pathlib.Path({str(tmp_path)!r})), [m for m in ('gguf', 'numpy') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "() []"

@@ -23,7 +23,7 @@ from harness.render.report import Material, read_material
 from harness.render.report.sections import SECTIONS
 from harness.sources.references import load_catalog
 from harness.stats import Digest
-from harness.store import Journal, each_record, journal_order, read_lines
+from harness.store import Journal, each_record, journal_order, read_lines, read_records
 from harness.text_run import Figures, TextRun, text_run_to_json
 
 from .conftest import HERE
@@ -284,6 +284,31 @@ def test_work_grows_with_the_records_and_not_with_their_square(tmp_path, work):
     small, large = many(tmp_path, 200), many(tmp_path, 400)
     work(small)  # whatever is made once
     assert count_calls(work, large) < 2.5 * count_calls(work, small)
+
+
+def with_tokens(n):
+    """A line of a text generation of n tokens, ten times."""
+    samples = [
+        {"duration_ns": 10**9, "prompt_ns": None, "token_ns": [10**7 + at for at in range(n)], "is_warmup": False}
+    ] * 10
+    return {**PROMPT, "asked": {**PROMPT["asked"], "n_prompt": 0, "n_gen": n}, "samples": samples}
+
+
+@pytest.mark.parametrize("read", [read_records, lambda paths, warn: collect(each_record(paths, warn), CATALOG)])
+def test_a_token_time_costs_no_call_of_its_own(tmp_path, read):
+    few, many_ = (write(tmp_path / f"{n}.jsonl", *[with_tokens(n)] * 5) for n in (10, 1000))
+    read([few], pytest.fail)
+    assert count_calls(read, [many_], pytest.fail) < 1.5 * count_calls(read, [few], pytest.fail)
+
+
+def test_what_many_records_say_alike_is_read_and_kept_once(tmp_path):
+    first, *others = read_records([many(tmp_path, 8)], pytest.fail)
+    for record in others:
+        assert record.build is first.build
+        assert record.model is first.model
+        assert record.resolved is first.resolved
+    assert len({id(record.machine) for record in (first, *others)}) == 2
+    assert len({id(record.asked) for record in (first, *others)}) == 8
 
 
 def test_what_is_held_of_a_record_is_less_than_its_samples(tmp_path):

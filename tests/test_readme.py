@@ -34,3 +34,22 @@ def test_the_readme_names_files_that_exist():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         if "://" not in target:
             assert (ROOT / target).exists(), target
+
+
+LAYERS = (ROOT / "docs" / "layers.md").read_text(encoding="utf-8")
+ROWS = re.findall(r"^\| `(-c [^`]+)` \| (\d+) \| ([\d.]+) GB \|", LAYERS, re.MULTILINE)
+
+
+def test_the_page_on_layers_has_a_table_of_a_card():
+    assert len(ROWS) == 6
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(("options", "n_layers", "weights"), ROWS)
+def test_the_layers_on_a_card_are_those_that_the_command_prints(options, n_layers, weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    asked = ("-m", "llama3.1:70b:q4_0", "--predict-only", "--vram", "8GB", *options.split())
+    code, out, _ = harness("overhead", *asked, cwd=tmp_path)
+    assert code == 0
+    assert f"a card of 8 GiB: {n_layers} of 81 layers fit" in out
+    assert f"  weights {weights} GB, cache" in out

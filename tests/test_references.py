@@ -44,6 +44,29 @@ def test_a_path_is_a_path(model, tmp_path, monkeypatch):
         resolve("gone.gguf")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "names nothing"),
+        (" ", "names nothing"),
+        ("a" * 5000, "too long"),
+        ("a" * 300 + ".gguf", "too long"),
+        ("file:///home/me/x.gguf", "give a path"),
+        ("ftp://host/x.gguf", "give a path"),
+    ],
+)
+def test_what_can_be_no_name_is_refused(text, said):
+    with pytest.raises(UsageError, match=said):
+        parse_reference(text)
+
+
+def test_a_home_is_found_as_lists_show_it(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    shutil.copy(model, tmp_path / "mine.gguf")
+    assert resolve("~/mine.gguf") == tmp_path / "mine.gguf"
+
+
 def test_the_embedded_model_has_its_name():
     assert resolve("smollm2:135m") == resolve("smollm2:135m:q4_1") == default_model()
 

@@ -7,6 +7,7 @@ behind it, and the beginning of its hash where even that is the same. Weights th
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -124,6 +125,7 @@ _QUANTIZATIONS = {
 }
 
 
+@functools.lru_cache(maxsize=1024)
 def read_quantization(description: str) -> str | None:
     """The quantization in llama.cpp's description of a model: ``llama 3B Q4_K - Medium`` is Q4_K_M. Source: llama_model::desc."""
     text = description.replace("(guessed) ", "")

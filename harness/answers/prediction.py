@@ -7,7 +7,7 @@ import difflib
 import functools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.answers import published
@@ -132,12 +132,11 @@ def _holds(cost: Cost, vram_bytes: int | None) -> bool:
 def fit_card(question: Question, vram_bytes: int) -> CardFit:
     """Count the layers that go on a card that is not here: by the model's header, or roughly where only its size is known."""
     cost, header = question.cost, question.header
-    compute = estimate_compute_bytes(cost, question.n_ctx, header)
     prices = rough_prices(cost, question.n_ctx)
     if header is not None and cost.cache is not None:
         spec = RunSpec(cost.name, n_prompt=question.n_ctx, type_k=question.type_k, type_v=question.type_v)
         prices = price_layers(header, spec, device_rules("CUDA0"))
-    return fit_layers(prices, "a card", vram_bytes, compute, CUDA_CONTEXT_BYTES)
+    return fit_layers(prices, "a card", vram_bytes, question.compute_bytes, CUDA_CONTEXT_BYTES)
 
 
 @functools.cache
@@ -243,7 +242,8 @@ class Question:
     """A model's cost, and how it would run: context, depth, a card's memory, the machine's memory, operations a second.
 
     header is the model's where there is more than a size; layers are then counted by it, with a cache of these types.
-    file_sha256 is that of the file that was asked about, where it lies here.
+    file_sha256 is that of the file that was asked about, where it lies here. plan_compute tells what llama.cpp plans for computing, in
+    bytes, None where it cannot; it is asked only where that matters, for it takes a second.
     """
 
     cost: Cost
@@ -257,6 +257,13 @@ class Question:
     type_k: str = "f16"
     type_v: str = "f16"
     file_sha256: str | None = None
+    plan_compute: Callable[[], int | None] | None = None
+
+    @property
+    def compute_bytes(self) -> int:
+        """What computing needs: as llama.cpp plans it, else estimated."""
+        planned = self.plan_compute() if self.plan_compute else None
+        return planned or estimate_compute_bytes(self.cost, self.n_ctx, self.header)
 
 
 def predict_for(machine: Machine, question: Question, machines: Sequence[Machine], basis: str = "") -> Answer:
@@ -335,8 +342,7 @@ def _place(
 
 
 def _room_in_memory(question: Question, memory_bytes: int, kind: str) -> Room:
-    compute = estimate_compute_bytes(question.cost, question.n_ctx, question.header)
-    need = need_in_memory(question.cost, question.n_ctx, compute)
+    need = need_in_memory(question.cost, question.n_ctx, question.compute_bytes)
     if kind != "apple":
         return Room(need, memory_bytes, "memory")
     share = "3/4" if metal_limit_bytes(memory_bytes) >= METAL_SHARE_LARGE * memory_bytes * 0.999 else "2/3"

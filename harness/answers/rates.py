@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -146,9 +147,15 @@ def _voice(item: Measured) -> tuple[bool, bool, bool, int]:
 
 def is_default(record: Record) -> bool:
     """Whether a record ran as `harness pp-tg` does without options, with an empty cache."""
-    asked, standard = record.asked, defaults()
-    same = all(getattr(asked, name) == value for name, value in standard.items() if name not in _FREE | {"n_depth"})
+    asked = record.asked
+    same = all(getattr(asked, name) == value for name, value in _standard())
     return same and asked.n_depth == 0 and record.threads_source != "asked" and record.failure is None
+
+
+@functools.cache
+def _standard() -> tuple[tuple[str, Any], ...]:
+    """The parameters that have to be as they are by default, and what that is."""
+    return tuple((name, value) for name, value in defaults().items() if name not in _FREE | {"n_depth"})
 
 
 def find_entry(record: Record, catalog: Catalog) -> Entry | None:
@@ -187,6 +194,7 @@ def is_shared(record: Record) -> bool:
     return on_cpu > 1 and any(count for name, count in layers.items() if not name.upper().startswith("CPU"))
 
 
+@functools.lru_cache(maxsize=256)
 def name_host(machine: Machine) -> str:
     """A short name of a host: its CPU without trade marks, its cores and memory."""
     cpu = re.sub(r"\((?:R|TM|r|tm)\)|\bCPU\b|@.*|\bProcessor\b", " ", machine.cpu)

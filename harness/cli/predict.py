@@ -6,7 +6,7 @@ import pathlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,11 +14,15 @@ from harness.answers.prediction import KINDS, Answer, Machine, Question
 from harness.answers.rates import Measured
 from harness.cli import terminal
 from harness.cli.options import Amount, Memory, one_reference, refuse_contradiction, results_option
+from harness.errors import HarnessError
 from harness.roof import Roof
 from harness.spec import CACHE_TYPES, MAX_TOKENS
 from harness.theory.gguf import Header
 from harness.theory.roofline import Cost
 from harness.theory.settings import tell_untrained
+
+if TYPE_CHECKING:
+    from harness.sources.headers import Found
 
 _EXAMPLES = """
 \b
@@ -120,20 +124,23 @@ def command(**options: Any) -> None:
         check = check_predictions(catalog)
         terminal.show((render_check_json if options["output"] == "json" else render_check)(check), nl=False)
         return
-    cost, header, remarks = _find_model(catalog, options)
+    cost, found, remarks = _find_model(catalog, options)
     options["n_ctx"] = options["n_ctx"] or max(DEFAULT_N_CTX, options["n_depth"])
-    remarks = (*remarks, tell_untrained(cost.n_ctx_train, [options["n_ctx"]]) or "")
+    planner = _Planner(found, cost.name, options) if found else None
     question = Question(
         cost=cost,
         **{name: options[name] for name in ("n_ctx", "n_depth", "vram_bytes", "memory_bytes", "host")},
         flops_per_s=options["flops"],
-        header=header,
+        header=found.header if found else None,
         type_k=options["type_k"],
         type_v=options["type_v"],
         file_sha256=_hash_asked(options["model"]),
+        plan_compute=planner.ask if planner else None,
     )
     answers = _answer(catalog, question, options)
-    remarks = (*remarks, *_tell_unused(answers, options))
+    _refuse_cardless(answers, options)
+    trouble = f"working memory is estimated: {planner.trouble}" if planner and planner.trouble else ""
+    remarks = (*remarks, tell_untrained(cost.n_ctx_train, [options["n_ctx"]]) or "", trouble)
     render = render_answers_json if options["output"] == "json" else render_answers
     terminal.show(render(answers, remarks), nl=False)
 
@@ -161,20 +168,46 @@ def _refuse_nonsense(options: dict[str, Any]) -> None:
     )
 
 
-def _tell_unused(answers: Sequence[Answer], options: dict[str, Any]) -> list[str]:
-    """What was said of a card where no machine has one: nothing of it is in the answers."""
-    given = [flag for name, flag in (("vram_bytes", "--vram"), ("host", "--host")) if options[name] is not None]
-    if not given or any(answer.kind == "gpu" for answer in answers):
-        return []
-    card = "name a card with --machine, or with --bandwidth and --kind gpu"
-    return [
-        f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} for a card, and there is none here, so not used: {card}"
-    ]
+def _refuse_cardless(answers: Sequence[Answer], options: dict[str, Any]) -> None:
+    """Refuse what is said of a card where none was asked about."""
+    flag = "--vram" if options["vram_bytes"] else "--host" if options["host"] else None
+    refuse_contradiction(
+        flag is not None and all(answer.kind != "gpu" for answer in answers),
+        f"{flag} goes with a card, and {answers[0].machine} is none; name one with --machine, or ask `harness overhead "
+        "--predict-only --vram` how many layers fit.",
+    )
 
 
-def _find_model(catalog: Any, options: dict[str, Any]) -> tuple[Cost, Header | None, tuple[str, ...]]:
+class _Planner:
+    """Asks llama.cpp, once, what it would plan for computing; trouble is why it did not say."""
+
+    def __init__(self, found: Found, label: str, options: dict[str, Any]) -> None:
+        self._found, self._label, self._options = found, label, options
+        self._planned: dict[str, int] | None = None
+        self.trouble: str | None = None
+
+    def ask(self) -> int | None:
+        if self._planned is None:
+            self._planned, trouble = self._plan()
+            self.trouble = trouble and trouble.rstrip(".")
+        return sum(self._planned.values()) or None
+
+    def _plan(self) -> tuple[dict[str, int], str | None]:
+        from harness.overhead import Model, make_spec, plan_compute
+
+        try:
+            files = self._found.read_files() if self._found.read_files else ()
+            model = Model(self._label, self._found.header, files, self._found.path)
+            types = {name: self._options[name] for name in ("type_k", "type_v")}
+            return plan_compute(model, make_spec(model, self._options["n_ctx"], types))
+        except HarnessError as error:
+            return {}, str(error)
+
+
+def _find_model(catalog: Any, options: dict[str, Any]) -> tuple[Cost, Found | None, tuple[str, ...]]:
     """Cost and header of the model that is meant, with remarks: a bare name of the catalog by its shape, else by its header."""
     from harness.answers.prediction import cost_by_size, cost_of_entry, header_of_entry
+    from harness.sources.headers import compute_catalog_header
     from harness.sources.references import CatalogReference, PathReference, name_reference, parse_reference
 
     if options["size_bytes"]:
@@ -187,7 +220,9 @@ def _find_model(catalog: Any, options: dict[str, Any]) -> tuple[Cost, Header | N
         entry = reference.entry
         quantization = reference.quantization or entry.default_quantization
         cost, remarks = cost_of_entry(entry, quantization, options["type_k"], options["type_v"])
-        return cost, header_of_entry(entry, quantization), remarks
+        if header_of_entry(entry, quantization) is None:
+            return cost, None, remarks
+        return cost, compute_catalog_header(entry, quantization, "predict asks nobody"), remarks
     label = reference.path.stem if isinstance(reference, PathReference) else name_reference(text)
     return _read_model(text, label, options)
 
@@ -201,7 +236,7 @@ def _hash_asked(text: str | None) -> str | None:
     return hash_file(reference.path) if isinstance(reference, PathReference) else None
 
 
-def _read_model(text: str, label: str, options: dict[str, Any]) -> tuple[Cost, Header, tuple[str, ...]]:
+def _read_model(text: str, label: str, options: dict[str, Any]) -> tuple[Cost, Found, tuple[str, ...]]:
     """By the model's header, from this disk or from its server without the weights."""
     from harness.sources.headers import find_header
     from harness.sources.references import name_reference
@@ -214,7 +249,7 @@ def _read_model(text: str, label: str, options: dict[str, Any]) -> tuple[Cost, H
     # The quantization is told beside the name, and needs no telling in it.
     name = re.sub(rf"[-_.:]{re.escape(kind)}$", "", label, flags=re.IGNORECASE) if kind else label
     cost = cost_of_header(found.header, kind, name, options["type_k"], options["type_v"])
-    return cost, found.header, (*(() if found.note is None else (found.note.rstrip("."),)), *remarks)
+    return cost, found, (*(() if found.note is None else (found.note.rstrip("."),)), *remarks)
 
 
 def _check_header(header: Header, options: dict[str, Any], label: str) -> tuple[str, ...]:

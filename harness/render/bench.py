@@ -14,7 +14,7 @@ from typing import Any
 
 from harness import harmless
 from harness.record import Record, to_json
-from harness.stats import joules_per_token, mean, standard_deviation, summarize
+from harness.stats import joules_per_token, mean, standard_deviation, summarize, token_times
 from harness.units import NS_PER_S
 
 _LOAD_MODES = {"auto": "auto", "on": "mmap", "off": "none"}
@@ -95,7 +95,7 @@ def name_backends(names: Sequence[str]) -> str:
 def harness_fields(record: Record) -> dict[str, Any]:
     """Our own scalar fields: the median and what surrounds it. None where there is nothing to say."""
     summary = summarize(record)
-    tokens, resolved, load = summary.tokens, record.resolved, record.load
+    tokens, resolved, load = token_times(record), record.resolved, record.load
     return {
         "median_ns": round(summary.median_ns),
         "median_ts": round(summary.rate_tok_per_s, 6),

@@ -13,7 +13,7 @@ from harness.render import page
 from harness.theory.attention import tell_skipped
 from harness.theory.predict import LEVEL, Estimate
 from harness.theory.roofline import Cost
-from harness.units import GIB, format_gb, format_rate
+from harness.units import format_gb, format_gib, format_rate
 
 
 def render_answers(answers: Sequence[Answer], remarks: Sequence[str] = ()) -> str:
@@ -100,7 +100,7 @@ def _tell_room(room: Room) -> str:
     cache = " + a cache that is not known" if need.cache_bytes is None else cache
     device = f" + driver {format_gb(need.device_bytes)}" if need.device_bytes else ""
     sums = f"weights {format_gb(need.weights_bytes)}{cache} + working memory {format_gb(need.compute_bytes)}{device}"
-    limit = f"{format_gb(room.limit_bytes)} ({room.limit_bytes / GIB:.3g} GiB, {room.what})"
+    limit = f"{format_gb(room.limit_bytes)} ({format_gib(room.limit_bytes)}, {room.what})"
     total = f"needs {format_gb(need.total_bytes)} ({sums}) of {limit}"
     if room.fits and need.cache_bytes is None:
         return f"{total}: fits without the cache, {format_gb(room.left_bytes)} left for that."

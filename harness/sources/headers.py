@@ -77,7 +77,7 @@ def find_header(text: str) -> Found:
     if (path := find_local(reference, remarks.append)) is not None:
         return replace(_read_local(path), note=f"{remarks[0]}." if remarks else None)
     if isinstance(reference, SyntheticReference):
-        return _compute(reference.entry, reference.quantization, "no such file is written yet")
+        return compute_catalog_header(reference.entry, reference.quantization, "no such file is written yet")
     if isinstance(reference, HubReference):
         return _read_hub_header(reference)
     assert isinstance(reference, UrlReference), PathReference
@@ -95,7 +95,7 @@ def _read_local(path: Path) -> Found:
 def _find_catalog_header(reference: CatalogReference) -> Found:
     entry, quantization = reference.entry, reference.quantization
     if entry.refused:
-        return _compute(entry, quantization, entry.refused)
+        return compute_catalog_header(entry, quantization, entry.refused)
     files = _pick_files(entry, quantization)
     is_embedded = entry.embedded is not None and quantization in (None, entry.embedded)
     if files is not None or is_embedded:
@@ -108,11 +108,11 @@ def _find_catalog_header(reference: CatalogReference) -> Found:
         if path is not None:
             return _read_local(path)
     if files is None:
-        return _compute(entry, quantization, "the catalog names no file of this quantization")
+        return compute_catalog_header(entry, quantization, "the catalog names no file of this quantization")
     try:
         return _read_hub_files(list_catalog_files(files))
     except RemoteError as error:
-        return _compute(entry, files.quantization, str(error).rstrip("."))
+        return compute_catalog_header(entry, files.quantization, str(error).rstrip("."))
 
 
 def _pick_files(entry: Entry, quantization: str | None) -> Files | None:
@@ -122,7 +122,8 @@ def _pick_files(entry: Entry, quantization: str | None) -> Files | None:
         return None
 
 
-def _compute(entry: Entry, quantization: str | None, reason: str) -> Found:
+def compute_catalog_header(entry: Entry, quantization: str | None, reason: str) -> Found:
+    """Compute a catalog model's header from its shape, for the reason that is given; nothing is asked of anyone."""
     kind = find_quantization(quantization or entry.ollama_2024 or entry.embedded or SYNTHETIC_QUANTIZATION)
     header = compute_header(entry.shape, kind, f"{entry.name} {kind}")
     note = f"{entry.name} {kind} is computed from the catalog's shape, without its vocabulary: {reason}."

@@ -135,7 +135,8 @@ def parse_reference(text: str) -> Reference:
     ------
     UsageError : it is of no known form, or no model of the catalog, with the nearest names.
     """
-    if is_byte_split(text.partition("?")[0]) and not pathlib.Path(text).exists():
+    _refuse_no_name(text)
+    if is_byte_split(text.partition("?")[0]) and not _is_here(pathlib.Path(text)):
         raise UsageError(f"{explain_byte_split(name_reference(text))}.")
     if text.startswith(SYNTHETIC_PREFIX):
         entry, quantization = load_catalog().split(text.removeprefix(SYNTHETIC_PREFIX))
@@ -146,13 +147,35 @@ def parse_reference(text: str) -> Reference:
         return OllamaReference(text.removeprefix(OLLAMA_PREFIX))
     if text.lower().startswith(("https://", "http://")):
         return _parse_url(text)
-    if text.lower().startswith(tuple(f"{host}/" for host in _HUB_HOSTS)) and not pathlib.Path(text).exists():
+    if text.lower().startswith(tuple(f"{host}/" for host in _HUB_HOSTS)) and not _is_here(pathlib.Path(text)):
         return _parse_url(f"https://{text}")
-    path = pathlib.Path(text)
-    if path.exists() or path.suffix.lower() == ".gguf" or path.name != text:
+    path = pathlib.Path(os.path.expanduser(text))  # lists show a home as ~, and a shell leaves it in quotes and after =
+    if _is_here(path) or path.suffix.lower() == ".gguf" or path.name != text:
         return PathReference(path)
     entry, quantization = load_catalog().split(text)
     return CatalogReference(entry, quantization)
+
+
+def _refuse_no_name(text: str) -> None:
+    """Refuse what can be no name of anything: nothing, or an address that is not fetched."""
+    if not text.strip():
+        raise UsageError("-m names nothing; give a file, or a name that `harness models` lists.")
+    scheme = re.match(r"(?!https?:|hf:)([a-z][a-z0-9+.-]*)://", text, re.IGNORECASE)
+    if scheme is not None:
+        raise UsageError(f"{scheme[0]} is no address that harness fetches; give a path, hf:… or https://….")
+
+
+def _is_here(path: pathlib.Path) -> bool:
+    """Whether there is such a file.
+
+    Raises
+    ------
+    UsageError : it cannot be looked for: its name is too long, a folder on the way is closed.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        raise UsageError(f"{str(path)[:60]}… cannot be looked for ({error.strerror}); check the name.") from None
 
 
 def _parse_hub(text: str) -> HubReference:

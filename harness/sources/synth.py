@@ -21,10 +21,8 @@ from dataclasses import astuple, dataclass
 from itertools import islice, product
 from pathlib import Path
 from string import ascii_lowercase
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-import gguf
-import numpy as np
 import psutil
 
 from harness.catalog import Shape
@@ -35,6 +33,10 @@ from harness.theory.gguf import SYNTHETIC_KEY
 from harness.theory.layout import ARCHITECTURES, QUANTIZATIONS, TensorSpec, find_quantization, tensor_table
 from harness.theory.tensor_types import tensor_type
 from harness.units import MIB, format_gb
+
+if TYPE_CHECKING:  # both take a tenth of a second, and only what is written needs them
+    import gguf
+    import numpy as np
 
 #: Raised whenever the bytes of a file for the same shape change, so that a cached one is written anew.
 SYNTHETIC_VERSION = 1
@@ -213,6 +215,9 @@ def _write_header(
     seed: int,
 ) -> None:
     """Write everything up to the first byte of tensor data, with the finished file's size in it."""
+    import gguf
+    import numpy as np
+
     writer = gguf.GGUFWriter(path, shape.architecture)
     writer.add_bool(SYNTHETIC_KEY, True)
     writer.add_uint64(_KEY_FILE_SIZE, 0)
@@ -312,6 +317,8 @@ def _make_vocabulary(shape: Shape) -> _Vocabulary:
 
 
 def _add_vocabulary(writer: gguf.GGUFWriter, vocabulary: _Vocabulary) -> None:
+    import gguf
+
     tokens = list(_make_tokens(vocabulary))
     control, normal = int(gguf.TokenType.CONTROL), int(gguf.TokenType.NORMAL)
     writer.add_tokenizer_model("gpt2")
@@ -374,6 +381,8 @@ _SPREAD: dict[str, tuple[float, float]] = {
 
 def _append_weights(path: Path, tensors: Sequence[TensorSpec], seed: int, progress: Progress | None) -> None:
     """Stream all tensors' data behind the header, each from another place of its pool on, and flush to the disk."""
+    import numpy as np
+
     total = path.stat().st_size + sum(_padded(t.size_bytes) for t in tensors)
     random = np.random.default_rng(seed)
     pools: dict[str, memoryview] = {}
@@ -422,6 +431,8 @@ def _make_pool(kind: str, random: np.random.Generator) -> bytes:
 
     Their number is odd: rows of 2^n blocks then begin at another place of the pool each time, and do not repeat.
     """
+    import numpy as np
+
     if kind == "ones":
         return np.ones(4096, dtype="<f4").tobytes()
     if kind == "decay":  # -exp(A_log): a state fades, or it would grow without bound
@@ -439,6 +450,8 @@ def _make_pool(kind: str, random: np.random.Generator) -> bytes:
 
 def _make_blocks(type_name: str, n_blocks: int, random: np.random.Generator) -> bytes:
     """Make quantized blocks: random bits, and finite scales that spread the weights like a trained model's (0.02)."""
+    import numpy as np
+
     layout = np.dtype([(field, kind, (n,)) if n > 1 else (field, kind) for field, kind, n in _BLOCK_FIELDS[type_name]])
     blocks = np.frombuffer(bytearray(random.bytes(n_blocks * layout.itemsize)), dtype=layout)
     if type_name == "MXFP4":

@@ -284,6 +284,10 @@ def _pull_instead(header: Header) -> str:
     size = {24: "20b", 36: "120b"}.get(_number(header.hparam("block_count")), "20b")
     if header.architecture in ("gptoss", "gpt-oss"):
         return f"`harness pull hf:ggml-org/gpt-oss-{size}-GGUF` instead"
+    if header.architecture == "mllama":
+        return "no conversion of it is for llama.cpp"
+    if header.architecture in _OLLAMAS:
+        return "pull the same model from Hugging Face instead"
     return "pull the same model from Hugging Face instead (gpt-oss is at hf:ggml-org/gpt-oss-20b-GGUF)"
 
 
