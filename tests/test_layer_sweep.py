@@ -19,7 +19,7 @@ from harness.catalog import Shape
 from harness.devices import survey_devices
 from harness.errors import NativeError
 from harness.last_words import MEMORY
-from harness.layer_row import make_row
+from harness.layer_row import LayerRow, make_row
 from harness.layers import (
     GOALS,
     Search,
@@ -33,7 +33,7 @@ from harness.layers import (
 )
 from harness.machine import describe_machine
 from harness.record import Device, from_json, to_json
-from harness.render.layers import export_rows
+from harness.render.layers import Page, export_rows, render_rows
 from harness.rpc import find_trouble
 from harness.serving import Offer, serve
 from harness.sources.gguf_file import read_file_header
@@ -722,3 +722,16 @@ def test_the_roof_of_another_machines_device_is_measured(server, results):
     assert code in (0, 5), err
     tests = json.loads(out)["tests"]
     assert {test["device"] for test in tests if test["device"].startswith("RPC")}
+
+
+def test_what_fails_alike_at_every_count_is_said_once():
+    rows = [LayerRow(count, {"n_gpu_layers": count}, failure="unknown key") for count in range(9)]
+    rows += [
+        LayerRow(9, {"n_gpu_layers": 9}, failure="out of memory"),
+        LayerRow(10, {"n_gpu_layers": 10}, skipped="no"),
+    ]
+    text = render_rows(rows, Page(heading=("",)))
+    assert text.count("unknown key") == 1
+    assert "0, 1, … 8: unknown key" in text
+    assert "[2] 9: out of memory" in text
+    assert "[3] 10: no" in text

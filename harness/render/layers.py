@@ -52,7 +52,7 @@ def _table(rows: Sequence[Mapping[str, str]], form: str) -> str:
 def _speed_cells(row: LayerRow, rows: Sequence[LayerRow], notes: _Notes) -> dict[str, str]:
     cells = name_row(row)
     tests = list(dict.fromkeys(speed.test for item in rows for speed in item.speeds))
-    lost = f"{_label(row)}: {row.failure or row.skipped}" if row.failure or row.skipped else None
+    lost = _tell_loss(row, rows)
     own = {speed.test: speed for speed in row.speeds}
     word = "skipped" if row.skipped else "failed" if row.failure else "—"
     for test in tests or [""]:
@@ -67,6 +67,15 @@ def _speed_cells(row: LayerRow, rows: Sequence[LayerRow], notes: _Notes) -> dict
         for test in tests:
             cells[f"J/{test[:2]}"] = _joules(own.get(test))
     return cells
+
+
+def _tell_loss(row: LayerRow, rows: Sequence[LayerRow]) -> str | None:
+    """Why a placement has no speed, said once for all that lack it for the same reason."""
+    reason = row.failure or row.skipped
+    if reason is None:
+        return None
+    alike = [_label(item) for item in rows if (item.failure or item.skipped) == reason]
+    return f"{', '.join(alike if len(alike) <= 4 else [*alike[:2], f'… {alike[-1]}'])}: {reason}"
 
 
 def _joules(speed: Speed | None) -> str:
