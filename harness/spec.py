@@ -278,7 +278,7 @@ class RunSpec:
     )  # fmt: skip
     n_threads: int | None = _field(
         None, "-t", "--threads", parse=whole_numbers(1, 512), scope="context",
-        help="CPU threads; default: the number of physical cores.", heading="threads",
+        help="CPU threads; default: as many as llama.cpp takes, of the cores that are ours.", heading="threads",
     )  # fmt: skip
     n_depth: int = _field(
         0, "-d", "--n-depth", parse=whole_numbers(0, MAX_TOKENS), scope="test",
