@@ -63,6 +63,8 @@ class Goal:
 
     @property
     def text(self) -> str:
+        if self.n_prompt + self.n_gen == 1:
+            return self.name
         parts = [f"{self.n_prompt} prompt tokens"] * (self.n_prompt > 0) + [f"{self.n_gen} answer tokens"] * (
             self.n_gen > 0
         )
@@ -568,7 +570,6 @@ def explain_best(best: Best, blocks: Blocks, devices: Sequence[Device], crossing
     reasons += _tell_memory(best, devices)
     for text, counts in _group_reasons({**best.skipped, **best.failed}).items():
         reasons.append(f"{_spell_counts(counts)} layers were left out: {text}")
-    again = {count: n for count, n in best.looks.items() if n > 1}
     if len(best.confirmed) > 1 and best.best_n_gpu_layers in best.confirmed:
         reasons.append(
             "the best counts were loaded and measured again in turn, and there it is the fastest: "
@@ -580,19 +581,34 @@ def explain_best(best: Best, blocks: Blocks, devices: Sequence[Device], crossing
             + " time"
         )
     reasons.append(
-        f"measured {', '.join(map(str, best.measured))}"
-        + (f", {', '.join(f'{count} {n} times' for count, n in again.items())}," if again else "")
-        + (f" ({', '.join(map(str, best.quick))} by one repetition: clearly slower)" if best.quick else "")
-        + f" of {best.n_counts} counts in {best.spent_s:.0f} s, {best.cost_share:.0%} of the {best.full_sweep_s:.0f} s that all would "
-        "take (estimated by straight lines between the measured counts)"
+        f"measured {len(best.measured)} of {best.n_counts} counts in {best.spent_s:.0f} s"
+        + (
+            f", {best.cost_share:.0%} of the {best.full_sweep_s:.0f} s that all would take (estimated by straight lines between the "
+            "measured counts)"
+            if len(best.measured) < best.n_counts
+            else ""
+        )
         + (
             f"; {best.reused_s:.0f} s of it were spent in the earlier run, by what its records say, so the share is a lower bound"
             if best.reused_s
             else ""
         )
     )
+    reasons += _tell_looks(best)
     reasons.append(f"stopped because {best.stopped}")
     return reasons
+
+
+def _tell_looks(best: Best) -> list[str]:
+    """Which counts were measured, and how often."""
+    again: dict[int, list[int]] = {}
+    for count, n in best.looks.items():
+        if n > 1:
+            again.setdefault(n, []).append(count)
+    told = [f"measured were {', '.join(map(str, best.measured))}"] if len(best.measured) > 1 else []
+    told += [f"loaded {n} times: {', '.join(map(str, sorted(counts)))}" for n, counts in sorted(again.items())]
+    told += [f"by one repetition, clearly slower: {', '.join(map(str, best.quick))}"] if best.quick else []
+    return ["; ".join(told)] if told else []
 
 
 def _compare(best: Best) -> str:
@@ -615,6 +631,8 @@ def _goal_cost(goal: Goal, row: LayerRow) -> float:
 
 def _tell_place(best: Best, blocks: Blocks) -> str:
     count = best.best_n_gpu_layers
+    if count == 0 and not any(row.n_gpu_layers for row in best.rows if row.speeds):
+        return "everything stays on the CPU: no count with layers on a device was measured"
     if count == 0:
         return (
             "everything stays on the CPU: what a device saves on a layer is less than what getting there and back costs"

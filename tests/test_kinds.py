@@ -121,6 +121,15 @@ def test_ollamas_own_name_of_an_architecture_is_known_as_that():
     refuse(header, Question.SPEED, "x.gguf")
 
 
+def test_a_header_without_a_shape_is_refused_without_sending_anybody_around_in_circles():
+    bare = HeaderBytes().add("general.architecture", "str", "llama").add("llama.block_count", "u32", 2)
+    for question in Question:
+        with pytest.raises(UsageError, match=r"nothing in it to compute with; name the model's own file\.?$"):
+            refuse(header_of(bare), question, "x.gguf")
+    with pytest.raises(UsageError, match="or ask `harness overhead --predict-only`"):
+        refuse(header_of(bare.add("llama.embedding_length", "u32", 64)), Question.SPEED, "x.gguf")
+
+
 @pytest.mark.parametrize(
     ("name", "said"), [("mllama", "no conversion of it"), ("qwen25vl", "from Hugging Face instead")]
 )

@@ -42,7 +42,7 @@ from harness.spec import Grid, RunSpec
 from harness.sweep import Plan, run_cells
 from harness.theory.fit import Placement, check_placement
 from harness.theory.memory import device_rules
-from harness.theory.offload import describe_blocks
+from harness.theory.offload import Blocks, describe_blocks
 from harness.units import MIB
 
 from .rpc_server import free_port, muted, rpc_server
@@ -262,6 +262,19 @@ def test_the_best_count_is_found_and_explained(server, model):
     reasons = explain_best(best, blocks, devices, estimate_crossing(best.rows, work))
     assert any("times as fast as" in reason for reason in reasons)
     assert any(f"of {best.n_counts} counts" in reason for reason in reasons)
+
+
+def test_a_search_claims_of_devices_only_what_it_measured(recorded):
+    """One count, on a machine without a device: nothing was compared with the CPU, and no goal is one token of an answer."""
+    sweeper = ScriptedSweeper(recorded[0], lambda n: 5)
+    best = Search(sweeper, GOALS["tg"], [0], lambda n: [cell_of(n)], {0: 0.0}, clock=lambda: sweeper.now_s).run()
+    reasons = " ".join(explain_best(best, Blocks((), (), (), 0, None), [], None))
+    assert "no count with layers on a device was measured" in reasons
+    assert "what a device saves" not in reasons
+    assert "measured 1 of 1 counts" in reasons
+    assert "straight lines" not in reasons, "no time of a full sweep has to be estimated"
+    assert GOALS["tg"].text == "text generation"
+    assert GOALS["chat"].text == "chat (512 prompt tokens and 256 answer tokens)"
 
 
 class ScriptedSweeper:

@@ -75,6 +75,21 @@ def test_a_busy_run_is_left_out_of_a_prediction_and_that_is_said(usual):
         predict(busy)
 
 
+def test_a_short_prompt_tells_nothing_of_long_ones(usual):
+    """Four tokens take as long as reading the weights: pp512 from pp4 was a third of what roofline's arithmetic gives."""
+
+    def prompt(n):
+        spec = dataclasses.replace(usual.asked, n_prompt=n, n_gen=0)
+        return changed(usual, asked=spec, time_utc="2026-11-26T00:00:00Z")
+
+    assert "its own records of prompts" in predict(usual, prompt(512)).pp_basis
+    both = predict(usual, prompt(512), prompt(4))
+    assert both.pp == predict(usual, prompt(512)).pp
+    short = predict(usual, prompt(4))
+    assert short.pp is None
+    assert "fewer than 128 tokens" in short.pp_basis
+
+
 @pytest.fixture
 def stranger(usual, tmp_path):
     """A record of a file that no catalog knows, as `pp-tg` writes it."""
@@ -146,6 +161,9 @@ def test_every_file_has_one_name():
     assert told[2] == "llama3.1:8b Q4_0 (Hermes-3-Llama-3.1-8B.Q4_0.gguf) (cccccccc)"
     assert told[3] == told[4] == "mine (synthetic)", "the one file of that name, hash or not"
     assert ModelNames(files[:1], CATALOG).of(files[0]) == "llama3.1:8b Q4_0"
+    known = next(entry for entry in CATALOG.entries.values() if any(files.sha256 for files in entry.files))
+    sha256 = next(files.sha256[0] for files in known.files if files.sha256)
+    assert ModelNames([], CATALOG).of(ModelFile("renamed.gguf", sha256, "Q4_0")) == f"{known.name} Q4_0", "by its hash"
 
 
 def test_a_ledgers_model_is_the_file_that_is_called_so():

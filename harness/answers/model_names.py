@@ -1,8 +1,8 @@
 """What a model is called: one name a file, wherever records of it are shown.
 
-A file whose name says which model of the catalog it holds has that name and its quantization (``llama3.1:8b Q4_0``), any other its
-own name without ``.gguf``. Where two files would be called the same, each has its file's name behind it, and the beginning of its hash
-where even that is the same. Weights that were made up are marked.
+A file of which the catalog has the hash, or whose name says which model of the catalog it holds, has that name and its quantization
+(``llama3.1:8b Q4_0``), any other its own name without ``.gguf``. Where two files would be called the same, each has its file's name
+behind it, and the beginning of its hash where even that is the same. Weights that were made up are marked.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class ModelNames:
         return names
 
     def _base(self, file: ModelFile) -> str:
-        entry = find_named_entry(file.file_name, self._catalog) if self._catalog else None
+        entry = find_file_entry(file.file_name, file.file_sha256, self._catalog) if self._catalog else None
         name = f"{entry.name} {file.quantization}" if entry and file.quantization else name_stem(file.file_name)
         return f"{name} (synthetic)" if file.is_synthetic else name
 
@@ -97,6 +97,14 @@ class ModelNames:
 def name_stem(file_name: str) -> str:
     """A file's name without ``.gguf``."""
     return re.sub(r"\.gguf$", "", file_name, flags=re.IGNORECASE) or file_name
+
+
+def find_file_entry(file_name: str, file_sha256: str | None, catalog: Catalog) -> Entry | None:
+    """The model of the catalog that a file is: by the hash, where the catalog has it, however the file is called; else by its name."""
+    for entry in catalog.entries.values() if file_sha256 else ():
+        if any(file_sha256 in files.sha256 for files in entry.files):
+            return entry
+    return find_named_entry(file_name, catalog)
 
 
 def find_named_entry(file_name: str, catalog: Catalog) -> Entry | None:

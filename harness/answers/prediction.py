@@ -51,6 +51,10 @@ KINDS = ("cpu", "gpu", "apple")
 #: Ollama's context in 2024, and what the article's figures are predicted for.
 ARTICLE_CTX = 2048
 
+#: Tokens from which a timed prompt tells of arithmetic: a shorter one takes about as long as reading the weights, however few tokens
+#: share that.
+SHORTEST_PROMPT = 128
+
 #: A prompt reaches this share of what a large matrix product does, give or take; assumed where no prompt was timed.
 PROMPT_SHARE, PROMPT_SPREAD = 0.8, 0.25
 
@@ -473,18 +477,21 @@ def _cost_of(item: Measured, question: Question | None) -> Cost | None:
 
 
 def _own_prompt(own: OwnMachine, question: Question) -> tuple[Estimate | None, str]:
-    timed = [item for item in own.measured if item.test_kind == "pp" and item.is_default and item.cost() is not None]
+    """Prompt processing by the machine's own prompts; short ones are weights being read, and say nothing of its arithmetic."""
+    prompts = [item for item in own.measured if item.test_kind == "pp" and item.is_default and item.cost() is not None]
     rates = []
-    for item in timed[-5:]:
+    for item in [item for item in prompts if item.record.asked.n_prompt >= SHORTEST_PROMPT][-5:]:
         cost = item.cost()
         assert cost is not None
         rates.append(item.summary.rate_tok_per_s * cost.flops_per_token(item.mean_depth))
-    if question.flops_per_s is None and rates:
+    if question.flops_per_s is not None:
+        return predict_prompt(question, None, "")
+    if rates:
         middle = sorted(rates)[len(rates) // 2]
         return predict_prompt(question, middle, "its own records of prompts; a larger model's reach more")
-    question = dataclasses.replace(question, flops_per_s=question.flops_per_s or own.flops_per_s)
-    estimate_, basis = predict_prompt(question, None, "")
-    return estimate_, "80% of the FLOP/s that harness roofline measured (assumed)" if own.flops_per_s else basis
+    found, basis = predict_prompt(dataclasses.replace(question, flops_per_s=own.flops_per_s), None, "")
+    basis = "80% of the FLOP/s that harness roofline measured (assumed)" if own.flops_per_s else basis
+    return found, basis + (f"; its own prompts have fewer than {SHORTEST_PROMPT} tokens" if prompts else "")
 
 
 def cost_of_entry(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.answers.model_names import find_named_entry, name_stem, read_quantization
+from harness.answers.model_names import find_file_entry, name_stem, read_quantization
 from harness.catalog import Catalog, Entry
 from harness.codec import decode
 from harness.errors import HarnessError
@@ -165,11 +165,8 @@ def find_entry(record: Record, catalog: Catalog) -> Entry | None:
     number of parameters, which says that at least the shape is that one's.
     """
     assert record.model is not None
-    for entry in catalog.entries.values():
-        if any(record.model.file_sha256 in files.sha256 for files in entry.files):
-            return entry
-    if named := find_named_entry(record.model.file_name, catalog):
-        return named
+    if found := find_file_entry(record.model.file_name, record.model.file_sha256, catalog):
+        return found
     for entry in catalog.entries.values():
         if entry.parameters and 0 <= record.model.n_params - entry.parameters <= ROPE_PARAMS:
             return entry

@@ -93,9 +93,10 @@ def main() -> None:
         # CPython remembers an interrupt that came out of text it was executing (as dataclasses do) and would end by SIGINT in spite
         # of the exit code; the next text makes it forget. Source: run_eval_code_obj in Python/pythonrun.c.
         eval("None")
-        complain("interrupted.")
         code = EXIT_INTERRUPTED
     interrupt.end_quietly()
+    if code == EXIT_INTERRUPTED:  # whatever a command shows of what it has done: that this is not all is said by each
+        complain("interrupted.")
     sys.exit(terminal.account_for_output(code))
 
 

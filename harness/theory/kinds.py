@@ -124,12 +124,14 @@ _ADVICE: dict[Kind, str] = {
     Kind.PROJECTOR: "it only goes with a language model; name the language model's own file",
     Kind.ADAPTER: "it changes a model and has no weights of one; name the model that it was made for",
     Kind.CONTROL_VECTOR: "it steers a model and has no weights of one; name the model that it was made for",
-    Kind.VOCABULARY: "there is nothing in it to compute with; name the model's own file, or ask `harness overhead --predict-only` "
-    "what a cache of this shape takes",
+    Kind.VOCABULARY: "there is nothing in it to compute with; name the model's own file",
     Kind.IMATRIX: "llama-quantize takes it to make a model; name a model that was made",
     Kind.IMAGE: "ComfyUI or stable-diffusion.cpp runs it, llama.cpp does not; name a language model",
     Kind.UNKNOWN: "it belongs to a newer llama.cpp or to another program; take a model of an architecture that this one knows",
 }
+
+#: What may still be asked of a header that states a shape.
+_ASK_MEMORY = ", or ask `harness overhead --predict-only` what a cache of this shape takes"
 
 
 #: Why there is no tg, after "which".
@@ -147,8 +149,8 @@ class FileKind:
 
     reads_at_once says that a prompt has to fit into one physical batch; steps that it can add one token after the other to a cache.
     n_positions is the number of learned positions, beyond which there is no token; None where positions are computed. has_shape says
-    that the header states how many blocks there are, by which memory is counted where there are no weights. foreign is a tensor type
-    of another program, and trouble what is wrong with this very file.
+    that the header states how many blocks there are and how wide, by which memory is counted where there are no weights.
+    foreign is a tensor type of another program, and trouble what is wrong with this very file.
     """
 
     kind: Kind
@@ -177,7 +179,8 @@ class FileKind:
         if self.kind in _ANSWERS and not self.has_weights:
             words = {Kind.VOCABULARY: "", Kind.UNKNOWN: f" {self.kind.value}{shown}"}
             word = words.get(self.kind, f" of {self.kind.value}{shown}")
-            return f"{label} is {Kind.VOCABULARY.value}{word}: {_ADVICE[Kind.VOCABULARY]}"
+            advice = _ADVICE[Kind.VOCABULARY] + (_ASK_MEMORY if self.has_shape else "")
+            return f"{label} is {Kind.VOCABULARY.value}{word}: {advice}"
         advice = self.trouble or _ADVICE.get(self.kind)
         return f"{label} is {self.kind.value}{shown}" + (f": {advice}" if advice else "")
 
@@ -203,7 +206,7 @@ def find_kind(header: Header) -> FileKind:
     reads_at_once = not is_causal or architecture in ENCODERS or kind is Kind.ENCODER_DECODER
     steps = kind in (Kind.TEXT, Kind.EMBEDDING, Kind.UNKNOWN) and not reads_at_once
     has_weights = any(tensor.n_elements for tensor in header.tensors)
-    has_shape = _number(header.hparam("block_count")) > 0
+    has_shape = all(_number(header.hparam(name)) > 0 for name in ("block_count", "embedding_length"))
     found = FileKind(kind, architecture, reads_at_once, steps, _count_positions(header), has_weights, has_shape)
     if foreign is not None and kind in _ANSWERS:
         return replace(found, kind=Kind.FOREIGN, foreign=foreign, trouble=_describe_foreign(header, foreign))

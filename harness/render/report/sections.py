@@ -472,8 +472,8 @@ def tell_method(material: Material) -> Sequence[Part]:
             others[line.kind] = others.get(line.kind, 0) + 1
     for kind, count in sorted(others.items()):
         texts.append(f"Not shown: {_number(count, 'line')} of kind {kind}, which this version has no section for.")
-    versions = sorted({line.harness_version or "?" for line in material.lines})
-    facts = Facts([("records", ", ".join(material.files)), ("written by harness", ", ".join(versions))])
+    versions = sorted({line.harness_version for line in material.lines if line.harness_version})
+    facts = Facts([("records", ", ".join(material.files)), ("written by harness", ", ".join(versions) or "not said")])
     return [Prose(texts), facts]
 
 
