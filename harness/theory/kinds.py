@@ -179,8 +179,8 @@ class FileKind:
         if self.kind in _ANSWERS and not self.has_weights:
             words = {Kind.VOCABULARY: "", Kind.UNKNOWN: f" {self.kind.value}{shown}"}
             word = words.get(self.kind, f" of {self.kind.value}{shown}")
-            advice = _ADVICE[Kind.VOCABULARY] + (_ASK_MEMORY if self.has_shape else "")
-            return f"{label} is {Kind.VOCABULARY.value}{word}: {advice}"
+            ask = _ASK_MEMORY if self.has_shape else ""
+            return f"{label} is {Kind.VOCABULARY.value}{word}: {_ADVICE[Kind.VOCABULARY]}{ask}"
         advice = self.trouble or _ADVICE.get(self.kind)
         return f"{label} is {self.kind.value}{shown}" + (f": {advice}" if advice else "")
 
