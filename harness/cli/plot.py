@@ -178,7 +178,7 @@ FILES are journals (.jsonl) or folders of them; without any, all in the results 
     epilog=_EXAMPLES,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.argument("kind", type=click.Choice(list(KINDS)))
+@click.argument("kind", type=click.Choice(list(KINDS)), metavar="KIND")
 @files_argument
 @click.option(
     "-o", "--output", "picture", required=True, type=click.Path(dir_okay=False, path_type=pathlib.Path), metavar="FILE",
