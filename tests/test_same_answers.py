@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from harness.cli import cli
 from harness.cli.asking import suit
+from harness.errors import UsageError
 from harness.sources.gguf_file import read_file_header
 from harness.spec import RunSpec
 from harness.theory.attention import describe_attention, loaded_tensors
@@ -205,3 +206,24 @@ def test_a_window_bounds_the_roof_at_depth():
         cost.cache, rows=tuple(dataclasses.replace(row, window_tokens=None) for row in cost.cache.rows)
     )
     assert dataclasses.replace(cost, cache=unbound).bytes_per_token(8000) > cost.bytes_per_token(8000)
+
+
+def test_a_header_without_weights_has_a_cache_in_every_command(tmp_path):
+    """Gemma 3 27B's shape and nothing else: 52 of its 62 layers look back 1024 tokens, so 10.61 GiB at 131072 tokens and not 62."""
+    made = HeaderBytes().add("general.architecture", "str", "gemma3")
+    for key, value in {
+        "block_count": 62, "context_length": 131072, "embedding_length": 5376, "feed_forward_length": 21504,
+        "attention.head_count": 32, "attention.head_count_kv": 16, "attention.key_length": 128,
+        "attention.value_length": 128, "attention.sliding_window": 1024,
+    }.items():  # fmt: skip
+        made.add(f"gemma3.{key}", "u32", value)
+    path = tmp_path / "shape.gguf"
+    path.write_bytes(made.build())
+    asked = ["predict", "-m", str(path), "--ctx", "131072", "--machine", "RTX 3070 Ti"]
+    refused = CliRunner().invoke(cli, asked)
+    assert isinstance(refused.exception, UsageError)
+    assert "without weights" in str(refused.exception)
+    assert str(refused.exception).endswith("A cache of this shape takes 10.61 GiB for 131072 tokens.")
+    assert "10.61 GiB" in CliRunner().invoke(cli, ["inspect", str(path)]).stdout
+    planned = CliRunner().invoke(cli, ["overhead", "-m", str(path), "--predict-only", "-c", "131072", "-o", "table"])
+    assert "10864.00" in planned.stdout, "MiB"

@@ -14,7 +14,7 @@ from harness.answers.prediction import KINDS, Answer, Machine, Question
 from harness.answers.rates import Measured
 from harness.cli import terminal
 from harness.cli.options import Amount, Memory, one_reference, refuse_contradiction, results_option
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.roof import Roof
 from harness.spec import CACHE_TYPES, MAX_TOKENS
 from harness.theory.gguf import Header
@@ -261,13 +261,30 @@ def _check_header(header: Header, options: dict[str, Any], label: str) -> tuple[
     """
     from harness.theory import kinds
 
-    kinds.refuse(header, kinds.Question.SPEED, label)
     found = kinds.find_kind(header)
+    if found.kind is kinds.Kind.VOCABULARY and kinds.may_be_asked(header, kinds.Question.MEMORY):
+        raise UsageError(f"{found.describe(label)}. {_tell_cache(header, options)}")
+    kinds.refuse(header, kinds.Question.SPEED, label)
     for name, flag in (("n_ctx", "--ctx"), ("n_depth", "--depth")):
         kinds.refuse_context(header, options[name] or 0, label, flag)
     if found.n_positions is not None:
         options["n_ctx"] = options["n_ctx"] or min(DEFAULT_N_CTX, found.n_positions)
     return () if found.kind is kinds.Kind.TEXT else (found.describe(label),)
+
+
+def _tell_cache(header: Header, options: dict[str, Any]) -> str:
+    """What a header without weights tells all the same: the cache of its shape, as every command counts it."""
+    from harness.theory.attention import Context, describe_attention
+    from harness.units import format_mib
+
+    n_ctx = options["n_ctx"] or DEFAULT_N_CTX
+    try:
+        size = describe_attention(header).size_bytes(Context(n_ctx, options["type_k"], options["type_v"]))
+    except HarnessError:
+        size = None
+    if size is None:
+        return "What its cache would take does not follow from it either."
+    return f"A cache of this shape takes {format_mib(size)} for {n_ctx} tokens."
 
 
 def _answer(catalog: Any, question: Question, options: dict[str, Any]) -> list[Answer]:
