@@ -87,6 +87,14 @@ def test_an_interrupt_at_any_early_moment_gives_no_traceback(number):
     assert set(ends) != {0}, "no interrupt came in time, so that nothing was tried"
 
 
+def run_with_handler(code, number, handler):
+    """Run code in a child that inherits this handler of a signal from whoever starts it."""
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=60,
+        preexec_fn=lambda: signal.signal(number, handler),
+    )  # fmt: skip
+
+
 @posix
 def test_before_a_command_runs_an_interrupt_ends_at_once():
     code = (
@@ -95,10 +103,7 @@ def test_before_a_command_runs_an_interrupt_ends_at_once():
         "try:\n os.kill(os.getpid(), signal.SIGTERM)\n import time; time.sleep(30)\n"
         "except BaseException as error: print('an exception', error)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=60,
-        preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL),
-    )  # fmt: skip
+    done = run_with_handler(code, signal.SIGTERM, signal.SIG_DFL)
     assert (done.returncode, done.stdout, done.stderr) == (EXIT_INTERRUPTED, "", "harness: interrupted.\n")
 
 
@@ -110,10 +115,7 @@ def test_what_the_shell_switched_off_stays_off():
         "os.kill(os.getpid(), signal.SIGHUP)\n"
         "print('goes on')"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=60,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
-    )  # fmt: skip
+    done = run_with_handler(code, signal.SIGHUP, signal.SIG_IGN)
     assert (done.returncode, done.stdout) == (0, "goes on\n")
 
 

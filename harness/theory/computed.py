@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import struct
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 from harness.catalog import Shape
 from harness.theory.gguf import DEFAULT_ALIGNMENT, ArrayValue, Header, Tensor
 from harness.theory.layout import QUANTIZATIONS, find_quantization, tensor_table
 from harness.theory.tensor_types import tensor_type
+
+#: Settings by their keys behind ``<architecture>.``; a tuple is an array.
+Hyperparameters: TypeAlias = dict[str, int | float | tuple[int, ...]]
 
 #: The key that says that nobody read this header from a file.
 COMPUTED_KEY = "harness.computed"
@@ -43,13 +46,13 @@ def compute_header(shape: Shape, quantization: str, name: str) -> Header:
     )
 
 
-def list_hyperparameters(shape: Shape) -> dict[str, int | float | tuple[int, ...]]:
+def list_hyperparameters(shape: Shape) -> Hyperparameters:
     """List the hyperparameters that llama.cpp asks of these architectures, by their keys behind ``<architecture>.``.
 
     Source: src/llama-model.cpp load_hparams and src/models/*.cpp load_arch_hparams.
     """
     rotated = shape.rope_dimension_count or shape.head_dim
-    settings: dict[str, int | float | tuple[int, ...]] = {
+    settings: Hyperparameters = {
         "block_count": shape.block_count,
         "context_length": shape.context_length,
         "embedding_length": shape.embedding_length,
@@ -78,10 +81,10 @@ def list_hyperparameters(shape: Shape) -> dict[str, int | float | tuple[int, ...
     return settings
 
 
-def _list_expert_settings(shape: Shape) -> dict[str, int | float | tuple[int, ...]]:
+def _list_expert_settings(shape: Shape) -> Hyperparameters:
     if not shape.expert_count:
         return {}
-    settings: dict[str, int | float | tuple[int, ...]] = {
+    settings: Hyperparameters = {
         "expert_count": shape.expert_count,
         "expert_used_count": shape.expert_used_count,
     }
@@ -92,10 +95,10 @@ def _list_expert_settings(shape: Shape) -> dict[str, int | float | tuple[int, ..
     return settings
 
 
-def _list_state_settings(shape: Shape) -> dict[str, int | float | tuple[int, ...]]:
+def _list_state_settings(shape: Shape) -> Hyperparameters:
     if not shape.ssm_inner_size:
         return {}
-    settings: dict[str, int | float | tuple[int, ...]] = {
+    settings: Hyperparameters = {
         "ssm.conv_kernel": shape.ssm_conv_kernel,
         "ssm.inner_size": shape.ssm_inner_size,
         "ssm.state_size": shape.ssm_state_size,
