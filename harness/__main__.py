@@ -1,6 +1,6 @@
 """Where the program starts: `harness` and `python -m harness`. Interrupts are minded before anything that takes time is imported."""
 
-from harness import interrupt
+from harness.host import interrupt
 
 
 def main() -> None:

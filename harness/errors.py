@@ -18,7 +18,7 @@ class UsageError(HarnessError):
 class NativeError(HarnessError):
     """llama.cpp refused, failed or died.
 
-    reason is why, without what was tried; trouble says what ran out or went away where that is known (`harness.last_words`).
+    reason is why, without what was tried; trouble says what ran out or went away where that is known (`harness.records.native_errors`).
     """
 
     exit_code = 3

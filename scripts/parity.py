@@ -13,11 +13,11 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from harness.cpus import choose_threads
-from harness.machine import describe_machine, machine_slug
-from harness.render import page
+from harness.host.cpu import choose_threads
+from harness.host.machine import describe_machine, machine_slug
+from harness.records.statistics import Interval, median, median_interval
 from harness.sources.model_file import default_model
-from harness.stats import Interval, median, median_interval
+from harness.views import page
 
 #: The goal of the project: no slower than llama-bench within the interval, and never below this.
 FLOOR = 0.98

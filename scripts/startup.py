@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from harness.stats import median, median_interval
+from harness.records.statistics import median, median_interval
 
 COMMANDS = {
     "harness --help": [str(pathlib.Path(sys.executable).with_name("harness")), "--help"],

@@ -9,7 +9,7 @@ import sys
 
 from parity import compare, run
 
-from harness.render import page
+from harness.views import page
 
 REAL, SYNTHETIC = "smollm2:135m:q4_1", "synth:smollm2:135m:q4_1"
 

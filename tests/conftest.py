@@ -8,8 +8,8 @@ import pathlib
 
 import pytest
 
-from harness import host_os
-from harness.record import Record, from_json
+from harness.host import system as host_os
+from harness.records.cells import Record, from_json
 from harness.sources.model_file import default_model
 
 from . import machines

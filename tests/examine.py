@@ -7,25 +7,25 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from harness.answers.prediction import Question as Asked
-from harness.answers.prediction import known_machines, predict_by_bandwidth
 from harness.errors import HarnessError
-from harness.render.inspect import export_anatomy, show_anatomy
-from harness.render.ollama_account import export_account, show_account
-from harness.render.predict import render_answers, render_answers_json
+from harness.gguf.anatomy import describe_model
+from harness.gguf.cost import cost_of_header
+from harness.gguf.header import ArrayValue, BytesSource, Header, check_complete, read_header
+from harness.gguf.model_kinds import Question, find_kind, refuse, suit_cells
+from harness.gguf.split import split_count
+from harness.memory.fit import check_placement, fit_layers, price_layers
+from harness.memory.forecast import Host, device_rules, predict_memory, work_bytes
+from harness.memory.ollama_2024 import Request, give_account, read_figures
+from harness.memory.repack import CpuFeatures, find_repacked_types
+from harness.records.token_time import count_reads, touched_bytes
 from harness.sources.references import load_catalog
 from harness.spec import Grid
-from harness.theory.anatomy import describe_model
-from harness.theory.fit import check_placement, fit_layers, price_layers
-from harness.theory.gguf import ArrayValue, BytesSource, Header, check_complete, read_header
-from harness.theory.kinds import Question, find_kind, refuse, suit_cells
-from harness.theory.memory import Host, device_rules, predict_memory, work_bytes
-from harness.theory.offload import describe_blocks
-from harness.theory.ollama import Request, give_account, read_figures
-from harness.theory.repack import CpuFeatures, find_repacked_types
-from harness.theory.roofline import cost_of_header
-from harness.theory.split import split_count
-from harness.theory.time_ledger import count_reads, touched_bytes
+from harness.speed.offload import describe_blocks
+from harness.speed.prediction import Question as Asked
+from harness.speed.prediction import known_machines, predict_by_bandwidth
+from harness.views.inspect import export_anatomy, show_anatomy
+from harness.views.ollama_2024 import export_account, show_account
+from harness.views.predict import render_answers, render_answers_json
 
 GB = 10**9
 

@@ -7,8 +7,8 @@ import struct
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from harness.theory.gguf import ArrayValue, BytesSource, Header, read_header
-from harness.theory.tensor_types import tensor_size_bytes, tensor_type
+from harness.gguf.header import ArrayValue, BytesSource, Header, read_header
+from harness.gguf.types import tensor_size_bytes, tensor_type
 
 VALUE_TYPES = {
     "u8": 0, "i8": 1, "u16": 2, "i16": 3, "u32": 4, "i32": 5, "f32": 6, "bool": 7, "str": 8, "arr": 9, "u64": 10, "i64": 11,

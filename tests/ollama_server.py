@@ -1,7 +1,7 @@
 """A loopback server that speaks the endpoints of Ollama's API that `harness ollama` uses, as Ollama's docs/api.md describes them.
 
 It is no Ollama: there was none to test against. Its figures are not canned: each request is answered by the real engine, in a worker
-process (`harness.generator`), and the durations are what the worker measured. Unlike Ollama it loads the model anew for each request, and
+process (`harness.runs.text`), and the durations are what the worker measured. Unlike Ollama it loads the model anew for each request, and
 has no template, no prefix cache and no queue.
 
     python -m tests.ollama_server MODEL.gguf [PORT]      serves it as `tiny:latest` until Ctrl-C
@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from harness.generator import Generator
-from harness.machine import describe_machine
-from harness.text_run import TextRequest
+from harness.host.machine import describe_machine
+from harness.records.text import TextRequest
+from harness.runs.text import Generator
 
 #: Every option that docs/api.md lists for /api/generate; another one is a bug of the client.
 OPTIONS = {

@@ -6,9 +6,9 @@ import dataclasses
 import functools
 
 from harness.catalog import Shape
+from harness.gguf.header import BytesSource, Header, read_header
 from harness.sources.references import load_catalog
-from harness.sources.synth import make_header_bytes
-from harness.theory.gguf import BytesSource, Header, read_header
+from harness.sources.synthetic import make_header_bytes
 
 _SMALL = Shape("llama", 4, 256, 512, 4, 2, 64, 512, 4096, True, 10000.0)
 

@@ -9,11 +9,11 @@ import sys
 import pytest
 
 from harness.errors import HarnessError
+from harness.gguf.anatomy import Share, describe_model
+from harness.gguf.attention import describe_attention
+from harness.gguf.header import BytesSource, read_header
+from harness.gguf.types import tensor_type
 from harness.sources.gguf_file import read_file_header
-from harness.theory.anatomy import Share, describe_model
-from harness.theory.attention import describe_attention
-from harness.theory.gguf import BytesSource, read_header
-from harness.theory.tensor_types import tensor_type
 from tests.gguf_bytes import HeaderBytes, llama_like
 from tests.test_gguf import smollm2
 

@@ -16,18 +16,18 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from harness import overhead
-from harness.child import Worker
 from harness.cli.inspect import command as inspect_command
 from harness.cli.predict import command as predict_command
 from harness.errors import UsageError
-from harness.overhead import Model, find_model, forecast, make_spec, measure
-from harness.record import Failure
+from harness.gguf.header import BytesSource, Header, read_header
+from harness.gguf.model_kinds import Question, find_kind, may_be_asked, refuse, suit_cells
+from harness.memory.forecast import KV, RECURRENT, Gap, Host, Line, predict_memory
+from harness.memory.resident import NativeBuffer
+from harness.records.cells import Failure
+from harness.runs import memory as overhead
+from harness.runs.memory import Model, find_model, forecast, make_spec, measure
+from harness.runs.worker import Worker
 from harness.spec import RunSpec
-from harness.theory.gguf import BytesSource, Header, read_header
-from harness.theory.kinds import Question, find_kind, may_be_asked, refuse, suit_cells
-from harness.theory.memory import KV, RECURRENT, Gap, Host, Line, predict_memory
-from harness.theory.resident import NativeBuffer
 from harness.units import MIB
 from tests.architectures import Architecture, describe_header, load_architectures
 from tests.architectures.exceptions import BEGIN, DOCUMENT, END, EXCEPTIONS, Step, describe_exceptions
@@ -106,7 +106,7 @@ class _Lab:
         self._worker: Worker | None = None
         self._greeting: dict[str, Any] | Failure = {}
 
-    # What `harness.overhead` asks of a worker of its own.
+    # What `harness.runs.memory` asks of a worker of its own.
 
     def hello(self) -> dict[str, Any] | Failure:
         if self._worker is None or not self._worker.is_alive:

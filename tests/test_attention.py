@@ -7,11 +7,11 @@ import dataclasses
 import pytest
 
 from harness.errors import HarnessError
+from harness.gguf.attention import Context, count_layers, describe_attention, loaded_tensors, round_context
+from harness.gguf.header import BytesSource, read_header
+from harness.memory.forecast import HOST, KV, RECURRENT, Host, device_rules, predict_memory, price_cache
+from harness.memory.placement import place_layers
 from harness.spec import RunSpec
-from harness.theory.attention import Context, count_layers, describe_attention, loaded_tensors, round_context
-from harness.theory.gguf import BytesSource, read_header
-from harness.theory.memory import HOST, KV, RECURRENT, Host, device_rules, predict_memory, price_cache
-from harness.theory.placement import place_layers
 from tests.gguf_bytes import HeaderBytes, llama_like
 from tests.test_anatomy import LLAMA, header_of
 

@@ -6,11 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from harness.child import Worker
 from harness.errors import NativeError
-from harness.native import bandwidth
-from harness.record import Failure
-from harness.roof import (
+from harness.native.jobs import bandwidth
+from harness.records.cells import Failure
+from harness.records.roofline import (
     ARITHMETIC,
     READING,
     SECOND_METHOD,
@@ -22,6 +21,7 @@ from harness.roof import (
     roof_test_from_json,
     to_json,
 )
+from harness.runs.worker import Worker
 
 REQUEST = {
     "size_bytes": 4 * 1024**2,

@@ -7,9 +7,9 @@ from click.testing import CliRunner
 from harness.catalog import parse_catalog
 from harness.cli import cli
 from harness.errors import UsageError
+from harness.gguf.anatomy import name_file_type
+from harness.gguf.layout import count_parameters, find_quantization, tensor_table
 from harness.sources.headers import find_header
-from harness.theory.anatomy import name_file_type
-from harness.theory.layout import count_parameters, find_quantization, tensor_table
 
 OURS = parse_catalog((pathlib.Path(__file__).parent.parent / "models.toml").read_text(encoding="utf-8"), "models.toml")
 

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import COMMANDS, cli
-from harness.store import read_records
+from harness.records.journal import read_records
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -184,7 +184,7 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_measured(results):
 def harness_with_full_journal():
     """harness whose journal is a device that is always full: the real writes fail for real."""
     code = (
-        "import harness.store as s; original = s.Journal.__init__\n"
+        "import harness.records.journal as s; original = s.Journal.__init__\n"
         "def init(self, *a):\n    original(self, *a); self._file.close(); self._file = open('/dev/full', 'ab')\n"
         "s.Journal.__init__ = init\nfrom harness.cli import main; main()"
     )

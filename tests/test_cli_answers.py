@@ -7,14 +7,14 @@ import os
 import pytest
 from click.testing import CliRunner
 
-from harness.answers.rates import name_host
 from harness.cli import cli
 from harness.cli.plot import KINDS
 from harness.cli.roofline import default_threads
 from harness.errors import HarnessError
-from harness.machine import describe_machine, machine_slug
-from harness.roof import Roof, to_json
+from harness.host.machine import describe_machine, machine_slug
+from harness.records.roofline import Roof, to_json
 from harness.sources.gguf_file import read_file_header
+from harness.speed.rates import name_host
 
 from .conftest import HERE
 from .gguf_bytes import llama_like

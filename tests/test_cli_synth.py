@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from harness.cli.synth import command
 from harness.errors import UsageError
 from harness.sources.references import user_catalog_path
-from harness.sources.synth import read_mark
+from harness.sources.synthetic import read_mark
 
 TINY = """
 [models."tiny:1m".shape]

@@ -10,7 +10,7 @@ import tarfile
 
 import pytest
 
-from harness.render.formats import FORMATS
+from harness.views.formats import FORMATS
 
 ROOT = pathlib.Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"

@@ -8,13 +8,13 @@ import pytest
 
 from harness.cli import cli
 from harness.errors import UsageError
+from harness.gguf.anatomy import describe_model
+from harness.gguf.header import ArrayValue
+from harness.gguf.layout import count_parameters, tensor_table
+from harness.gguf.shapes import COMPUTED_KEY, compute_header
 from harness.sources.gguf_file import read_file_header
 from harness.sources.references import load_catalog
-from harness.sources.synth import write_synthetic
-from harness.theory.anatomy import describe_model
-from harness.theory.computed import COMPUTED_KEY, compute_header
-from harness.theory.gguf import ArrayValue
-from harness.theory.layout import count_parameters, tensor_table
+from harness.sources.synthetic import write_synthetic
 
 from .test_gguf import assert_agreement
 from .test_synth import ARCHITECTURES

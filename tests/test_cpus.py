@@ -2,11 +2,11 @@
 
 import pytest
 
-from harness import host_os
-from harness.cgroup import parse_cpu_list, read_cpu_quota, read_throttling
-from harness.cpus import Threads, choose_threads, count_physical_cores, find_our_cpus, read_cpu_name
-from harness.host_memory import available_memory_bytes, memory_limit_bytes, total_memory_bytes
-from harness.machine import describe_machine, machine_slug
+from harness.host import system as host_os
+from harness.host.cgroup import parse_cpu_list, read_cpu_quota, read_throttling
+from harness.host.cpu import Threads, choose_threads, count_physical_cores, find_our_cpus, read_cpu_name
+from harness.host.machine import describe_machine, machine_slug
+from harness.host.memory import available_memory_bytes, memory_limit_bytes, total_memory_bytes
 
 from . import machines
 

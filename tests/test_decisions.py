@@ -25,7 +25,7 @@ OTHERS = {
     "ollama_server.py": "an Ollama server's answers",
     "sources/remote.py": "servers' headers",
     "sources/hub.py": "the hub's answers",
-    "theory/gguf.py": "files of other programs",
+    "gguf/header.py": "files of other programs",
 }
 
 #: Names of values that hold a sentence of ours.

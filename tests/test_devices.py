@@ -8,10 +8,10 @@ import os
 
 import pytest
 
-from harness.devices import Cards, Survey, explain_absence, survey_devices
 from harness.errors import NativeError
-from harness.record import Build, Device
-from harness.render.devices import cpu_features, render_devices
+from harness.records.cells import Build, Device
+from harness.runs.devices import Cards, Survey, explain_absence, survey_devices
+from harness.views.devices import cpu_features, render_devices
 
 from .rpc_server import rpc_server
 from .test_cli import harness

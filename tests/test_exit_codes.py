@@ -8,10 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import cli
-from harness.cli.keeper import Keeper
+from harness.cli.record_writer import Keeper
 from harness.errors import StoreError
-from harness.record import Caution
-from harness.text_run import Figures, TextRun
+from harness.records.cells import Caution
+from harness.records.text import Figures, TextRun
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "harness"
 
@@ -36,7 +36,7 @@ def test_the_gravest_decides(keeper):
 
 def test_no_command_chooses_by_itself():
     for path in (PACKAGE / "cli").glob("*.py"):
-        if path.name != "keeper.py":
+        if path.name != "record_writer.py":
             assert not re.search("EXIT_NOT_TRUSTED|(Native|Store)Error.exit_code", path.read_text(encoding="utf-8")), (
                 path
             )
@@ -78,7 +78,7 @@ def end(*arguments):
 @pytest.mark.parametrize("cautions", [(), (BUSY,), (dataclasses.replace(BUSY, distrust=False),)])
 @pytest.mark.parametrize("output", [[], ["-o", "json"], ["--verbose-json"], ["--no-verbose"]])
 def test_a_text_on_a_busy_machine_is_not_to_be_trusted(results, monkeypatch, model, text_run, cautions, output):
-    monkeypatch.setattr("harness.generator.Generator", Writer(dataclasses.replace(text_run, warnings=cautions)))
+    monkeypatch.setattr("harness.runs.text.Generator", Writer(dataclasses.replace(text_run, warnings=cautions)))
     result = end("run", "-m", model, *output, "x")
     distrusted = any(caution.distrust for caution in cautions)
     assert result.exit_code == (5 if distrusted else 0)
@@ -87,7 +87,7 @@ def test_a_text_on_a_busy_machine_is_not_to_be_trusted(results, monkeypatch, mod
 
 
 def test_a_reference_on_a_busy_machine(results, monkeypatch, text_run):
-    monkeypatch.setattr("harness.generator.Generator", Writer(dataclasses.replace(text_run, warnings=(BUSY,))))
+    monkeypatch.setattr("harness.runs.text.Generator", Writer(dataclasses.replace(text_run, warnings=(BUSY,))))
     assert end("reference", "-m", "smollm2:135m").exit_code == 5
 
 
@@ -120,8 +120,8 @@ def test_a_roofline_on_a_busy_machine(results, monkeypatch, recorded):
 
 
 def test_a_comparison_keeps_the_gravest_of_each_caution(text_run):
-    from harness.comparison import Round
-    from harness.side_by_side import _count_cautions
+    from harness.runs.ollama import _count_cautions
+    from harness.runs.ollama_task import Round
 
     mild = dataclasses.replace(BUSY, distrust=False)
     turns = [Round(dataclasses.replace(text_run, warnings=(caution,))) for caution in (mild, BUSY, mild)]

@@ -6,12 +6,12 @@ import time
 
 import pytest
 
-from harness.machine import describe_machine
+from harness.host.machine import describe_machine
+from harness.runs.cells import Plan, run_cells
 from harness.sources import file_hashes
 from harness.sources.file_hashes import sha256_of
 from harness.sources.model_file import describe_file
 from harness.spec import RunSpec
-from harness.sweep import Plan, run_cells
 
 
 @pytest.fixture

@@ -10,12 +10,10 @@ import time
 import pytest
 from click.testing import CliRunner
 
-from harness.answers.prediction import Question, cost_of_entry, fit_card, header_of_entry
 from harness.cli import cli
-from harness.overhead import examine, find_model, make_spec
-from harness.sources.references import load_catalog
-from harness.spec import RunSpec
-from harness.theory.fit import (
+from harness.gguf.cost import cost_of_header
+from harness.gguf.header import Header, Tensor
+from harness.memory.fit import (
     CUDA_CONTEXT_BYTES,
     check_placement,
     estimate_compute_bytes,
@@ -24,9 +22,11 @@ from harness.theory.fit import (
     price_layers,
     rough_prices,
 )
-from harness.theory.gguf import Header, Tensor
-from harness.theory.memory import HOST, Host, device_rules, predict_memory
-from harness.theory.roofline import cost_of_header
+from harness.memory.forecast import HOST, Host, device_rules, predict_memory
+from harness.runs.memory import examine, find_model, make_spec
+from harness.sources.references import load_catalog
+from harness.spec import RunSpec
+from harness.speed.prediction import Question, cost_of_entry, fit_card, header_of_entry
 from harness.units import GIB, parse_size
 
 from .shapes import small_header
@@ -152,7 +152,7 @@ def many_tensors(n_layers, n_tensors):
 def count_reads(header: Header, monkeypatch) -> int:
     """How often pricing every count of layers looks at a tensor."""
     seen = 0
-    from harness.theory import memory
+    from harness.memory import forecast as memory
 
     plain = memory._device_bytes
 

@@ -7,8 +7,8 @@ import pathlib
 
 import pytest
 
-from harness.kinds import KINDS
-from harness.store import read_lines
+from harness.records.journal import read_lines
+from harness.records.kinds import KINDS
 
 from .test_cli import harness
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.generation import REPORT_INTERVAL_NS, generate
+from harness.native.text_loop import REPORT_INTERVAL_NS, generate
 
 from .fakes import PROMPT_NS_PER_TOKEN, TOKEN_NS, FakeClock, FakeEngine
 

@@ -9,9 +9,9 @@ import time
 import pytest
 
 from harness.errors import NativeError, UsageError
-from harness.generator import Generator
-from harness.machine import describe_machine
-from harness.text_run import TextRequest
+from harness.host.machine import describe_machine
+from harness.records.text import TextRequest
+from harness.runs.text import Generator
 
 pytestmark = pytest.mark.engine
 

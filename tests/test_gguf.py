@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from harness.errors import HarnessError
-from harness.theory.gguf import (
+from harness.gguf.header import (
     KEPT_ARRAY_BYTES,
     MAX_AHEAD_BYTES,
     MAX_HEADER_BYTES,
@@ -198,7 +198,7 @@ def test_no_more_is_fetched_than_the_bound_for_any_chunk():
 
 
 def test_importing_it_loads_no_numpy():
-    program = "import sys, harness.theory.gguf, harness.sources.gguf_file; sys.exit('numpy' in sys.modules or 'llama_cpp' in sys.modules)"
+    program = "import sys, harness.gguf.header, harness.sources.gguf_file; sys.exit('numpy' in sys.modules or 'llama_cpp' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from harness.cli import pp_tg
 from harness.errors import HarnessError, UsageError
+from harness.gguf.header import BytesSource, read_header
+from harness.gguf.split import join_parts, list_parts, part_names, split_count
 from harness.sources.gguf_file import FileSource, read_file_header
 from harness.sources.model_file import hash_file, model_files, model_size_bytes, open_model
 from harness.sources.references import resolve
-from harness.theory.gguf import BytesSource, read_header
-from harness.theory.split import join_parts, list_parts, part_names, split_count
 from tests.gguf_bytes import HeaderBytes, llama_like
 from tests.kind_files import settings, tokenizer
 from tests.test_cli import harness

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import harmless
-from harness.render.figure import add_legend, new_figure, to_bytes
-from harness.render.formats import FORMATS
+from harness.untrusted import harmless
+from harness.views.figures.style import add_legend, new_figure, to_bytes
+from harness.views.formats import FORMATS
 
 HARMFUL = {
     "a colour": "\x1b[31mred",

@@ -18,11 +18,11 @@ from click.testing import CliRunner
 
 from harness.cli import cli
 from harness.errors import HarnessError, UsageError
+from harness.gguf.header import BytesSource, read_header
 from harness.sources import hub as hub_module
 from harness.sources import references, remote
 from harness.sources.headers import find_header
 from harness.sources.remote import NotThereError, RemoteError
-from harness.theory.gguf import BytesSource, read_header
 
 from .gguf_bytes import HeaderBytes, llama_like
 from .hub.fixtures import TOKEN, environment, hub  # noqa: F401

@@ -11,11 +11,11 @@ from click.testing import CliRunner
 
 from harness.cli import inspect
 from harness.errors import HarnessError, UsageError
-from harness.render.inspect import Fetched, Repacked, export_anatomy, show_anatomy
+from harness.gguf.anatomy import Anatomy, LayerSize, Share, describe_model
+from harness.gguf.attention import Attention
+from harness.gguf.header import BytesSource, read_header
 from harness.sources.headers import Found
-from harness.theory.anatomy import Anatomy, LayerSize, Share, describe_model
-from harness.theory.attention import Attention
-from harness.theory.gguf import BytesSource, read_header
+from harness.views.inspect import Fetched, Repacked, export_anatomy, show_anatomy
 from tests.gguf_bytes import llama_like
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "inspect.txt"

@@ -7,9 +7,9 @@ import pathlib
 import pytest
 
 from harness.errors import UsageError
+from harness.gguf.header import BytesSource, read_header
+from harness.gguf.model_kinds import KNOWN_ARCHITECTURES, Kind, Question, find_kind, refuse, refuse_context, suit_cells
 from harness.spec import Grid, RunSpec
-from harness.theory.gguf import BytesSource, read_header
-from harness.theory.kinds import KNOWN_ARCHITECTURES, Kind, Question, find_kind, refuse, refuse_context, suit_cells
 
 from .gguf_bytes import HeaderBytes
 from .kind_files import FILES, bert, learned, llama, pooled, settings, tensors

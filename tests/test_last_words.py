@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness.last_words import CARD, MEMORY, SERVER, explain
-from harness.record import Failure
+from harness.records.cells import Failure
+from harness.records.native_errors import CARD, MEMORY, SERVER, explain
 
 
 @pytest.mark.parametrize(

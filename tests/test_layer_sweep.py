@@ -16,11 +16,17 @@ import psutil
 import pytest
 
 from harness.catalog import Shape
-from harness.devices import survey_devices
 from harness.errors import NativeError
-from harness.last_words import MEMORY
-from harness.layer_row import LayerRow, make_row
-from harness.layers import (
+from harness.host.machine import describe_machine
+from harness.host.rpc import find_trouble
+from harness.memory.fit import Placement, check_placement
+from harness.memory.forecast import device_rules
+from harness.records.cells import Device, from_json, to_json
+from harness.records.native_errors import MEMORY
+from harness.records.placements import LayerRow, make_row
+from harness.runs.cells import Plan, run_cells
+from harness.runs.devices import survey_devices
+from harness.runs.placements import (
     GOALS,
     Search,
     Sweeper,
@@ -31,19 +37,13 @@ from harness.layers import (
     measured_s,
     recall,
 )
-from harness.machine import describe_machine
-from harness.record import Device, from_json, to_json
-from harness.render.layers import Page, export_rows, render_rows
-from harness.rpc import find_trouble
-from harness.serving import Offer, serve
+from harness.runs.rpc_server import Offer, serve
 from harness.sources.gguf_file import read_file_header
-from harness.sources.synth import ensure_synthetic
+from harness.sources.synthetic import ensure_synthetic
 from harness.spec import Grid, RunSpec
-from harness.sweep import Plan, run_cells
-from harness.theory.fit import Placement, check_placement
-from harness.theory.memory import device_rules
-from harness.theory.offload import Blocks, describe_blocks
+from harness.speed.offload import Blocks, describe_blocks
 from harness.units import MIB
+from harness.views.placements import Page, export_rows, render_rows
 
 from .rpc_server import free_port, muted, rpc_server
 from .test_cli import harness, one_sentence
@@ -291,7 +291,7 @@ class ScriptedSweeper:
         return Placement(True, None, {})
 
     def measure(self, made):
-        from harness.record import Failure, Sample
+        from harness.records.cells import Failure, Sample
 
         for cell in made:
             token_ns = round(self.milliseconds(cell.n_gpu_layers) * 1e6)
@@ -324,7 +324,7 @@ class DriftingSweeper(ScriptedSweeper):
         self._loaded, self._factor, self._start_s = None, 1.0, start_s
 
     def measure(self, made):
-        from harness.record import Sample
+        from harness.records.cells import Sample
 
         for cell in made:
             if self._loaded is None:
@@ -502,7 +502,7 @@ def test_rows_of_a_journal_join_looks_and_drop_failures_that_were_mended(recorde
 
 def test_records_are_known_again_whatever_the_path(recorded):
     record = from_json(json.loads(json.dumps(to_json(recorded[0]))))
-    from harness.layers import look_key
+    from harness.runs.placements import look_key
 
     known = recall([record], 2)
     asked = dataclasses.replace(record.asked, model="/somewhere/else/" + record.asked.model)
@@ -559,7 +559,7 @@ def test_the_limit_of_a_cell_holds_for_a_server_that_falls_silent(command, resul
 
 
 def test_without_a_limit_a_server_that_falls_silent_is_given_up_in_the_end(model, monkeypatch):
-    monkeypatch.setattr("harness.sweep.RPC_SILENCE_S", 5.0)
+    monkeypatch.setattr("harness.runs.cells.RPC_SILENCE_S", 5.0)
     with rpc_server() as served, muted(served.endpoint, GRAPH_COMPUTE) as endpoint:
         spec = RunSpec(model, n_prompt=8, repetitions=1, n_gpu_layers=1, rpc=(endpoint,))
         (record,) = run_cells([spec], Plan("sweep", describe_machine()), keep=lambda _: None, watch=lambda _: None)
@@ -574,7 +574,7 @@ def test_a_server_by_name_serves():
 
 
 def test_a_server_that_never_opens_is_not_said_to_serve(monkeypatch):
-    monkeypatch.setattr("harness.serving.OPEN_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("harness.runs.rpc_server.OPEN_TIMEOUT_S", 0.2)
     code = (
         "import json, sys\n"
         "for event in ({'event': 'hello', 'build': {}}, {'event': 'serving', 'devices': []},"

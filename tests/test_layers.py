@@ -20,76 +20,29 @@ FLOORS = {
     "harness.errors": 0,
     "harness.units": 0,
     "harness.codec": 0,
-    "harness.harmless": 0,
+    "harness.untrusted": 1,
     "harness.spec": 1,
     "harness.catalog": 1,
-    "harness.safe_json": 1,
-    "harness.safe_names": 1,
-    "harness.record": 2,
-    "harness.kinds": 2,
-    "harness.stats": 2,
-    "harness.last_words": 2,
-    "harness.theory": 2,
-    "harness.text_run": 2,
-    "harness.roof": 2,
-    "harness.interrupt": 3,
-    "harness.measure": 3,
-    "harness.generation": 3,
-    "harness.ollama_server": 3,
-    "harness.arm_parts": 2,
-    "harness.host_os": 3,
-    "harness.cgroup": 3,
-    "harness.cpus": 3,
-    "harness.host_memory": 3,
-    "harness.machine": 3,
-    "harness.store": 3,
-    "harness.rpc": 3,
-    "harness.process_memory": 3,
-    "harness.layer_row": 3,
-    "harness.telemetry": 3,
-    "harness.comparison": 4,
-    "harness.child": 4,
-    "harness.answers": 4,
-    "harness.sources": 4,
-    "harness.native": 4,
-    "harness.generator": 5,
-    "harness.serving": 5,
-    "harness.devices": 5,
-    "harness.sweep": 5,
-    "harness.render": 5,
-    "harness.side_by_side": 6,
-    "harness.layers": 6,
-    "harness.overhead": 6,
-    "harness.cli": 8,
-    "harness.__main__": 9,
+    "harness.gguf": 2,
+    "harness.memory": 3,
+    "harness.records": 4,
+    "harness.host": 5,
+    "harness.native": 6,
+    "harness.sources": 6,
+    "harness.speed": 6,
+    "harness.runs": 7,
+    "harness.views": 8,
+    "harness.cli": 9,
+    "harness.__main__": 10,
 }
 
 #: Rooms in which one thing rests on another: (who, on whom), each with its reason in docs/architecture.md.
-ALLOWED_SIDEWAYS = {
-    ("harness.stats", "harness.record"),
-    ("harness.record", "harness.last_words"),
-    ("harness.units", "harness.errors"),
-    ("harness.text_run", "harness.record"),
-    ("harness.roof", "harness.record"),
-    ("harness.roof", "harness.stats"),
-    *(
-        ("harness.kinds", name)
-        for name in ("harness.record", "harness.roof", "harness.stats", "harness.text_run", "harness.theory")
-    ),
-    ("harness.cgroup", "harness.host_os"),
-    ("harness.cpus", "harness.cgroup"),
-    ("harness.cpus", "harness.host_os"),
-    ("harness.host_memory", "harness.cgroup"),
-    ("harness.host_memory", "harness.host_os"),
-    ("harness.machine", "harness.cgroup"),
-    ("harness.machine", "harness.cpus"),
-    ("harness.machine", "harness.host_memory"),
-    ("harness.machine", "harness.host_os"),
-    ("harness.telemetry", "harness.host_os"),
-}
+ALLOWED_SIDEWAYS = {("harness.units", "harness.errors")}
 
-#: Floors 0-2 and render know no clock, file, process or environment.
-PURE_FLOOR = 2
+#: Floors 0-4, speed and views know no clock, file, process or environment; journals of records are files.
+PURE_FLOOR = 4
+PURE_ROOMS = ("harness.speed", "harness.views")
+IMPURE = ("harness.records.journal",)
 IMPURE_MODULES = {
     "os",
     "time",
@@ -108,6 +61,11 @@ RENDER_MAY = {"io"}  # StringIO
 def room_of(module: str) -> str:
     parts = module.split(".")
     return next(name for n in range(len(parts), 0, -1) if (name := ".".join(parts[:n])) in FLOORS)
+
+
+def is_pure(module: str) -> bool:
+    room = room_of(module)
+    return (FLOORS[room] <= PURE_FLOOR or room in PURE_ROOMS) and module not in IMPURE
 
 
 def module_name(path: pathlib.Path) -> str:
@@ -138,8 +96,8 @@ def offences(module: str, source: str) -> list[str]:
                 wrong.append(f"{module} (floor {floor}) imports {target} (floor {FLOORS[other]})")
         elif top in ("ctypes", "llama_cpp") and room != "harness.native":
             wrong.append(f"{module} imports {target}, which only harness.native may")
-        elif top in IMPURE_MODULES and (floor <= PURE_FLOOR or room == "harness.render"):
-            if not (room == "harness.render" and top in RENDER_MAY):
+        elif top in IMPURE_MODULES and is_pure(module):
+            if not (room == "harness.views" and top in RENDER_MAY):
                 wrong.append(f"{module} imports {target}, but its floor knows no clock, file, process or environment")
     return wrong
 
@@ -153,7 +111,7 @@ def calls_of(source: str, names: set[str]) -> list[int]:
 
 
 #: What reads JSON by itself: the owner, and the two ends of our own pipe.
-JSON_READERS = {"harness.safe_json", "harness.child", "harness.native.worker"}
+JSON_READERS = {"harness.untrusted.json", "harness.runs.worker", "harness.native.worker"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -168,10 +126,9 @@ SILENT = [path for path in MODULES if room_of(module_name(path)) not in ("harnes
 
 @pytest.mark.parametrize("path", SILENT, ids=module_name)
 def test_only_the_command_line_prints(path):
-    room = room_of(module_name(path))
     source = path.read_text(encoding="utf-8")
     assert calls_of(source, {"print"}) == []
-    if FLOORS[room] <= PURE_FLOOR or room == "harness.render":
+    if is_pure(module_name(path)):
         assert calls_of(source, {"open"}) == []
 
 
@@ -185,14 +142,14 @@ def test_json_from_outside_is_read_by_its_owner(path):
 @pytest.mark.parametrize(
     ("module", "line"),
     [
-        ("harness.spec", "import harness.record"),
-        ("harness.stats", "from harness import machine"),
-        ("harness.stats", "import time"),
-        ("harness.render.table", "from harness.sweep import run_cells"),
-        ("harness.render.table", "import os"),
-        ("harness.sweep", "import llama_cpp"),
-        ("harness.measure", "def f():\n    import ctypes"),
-        ("harness.store", "from harness.machine import describe_machine"),
+        ("harness.spec", "import harness.records.cells"),
+        ("harness.records.statistics", "from harness.host import machine"),
+        ("harness.records.statistics", "import time"),
+        ("harness.views.cells", "from harness.cli import terminal"),
+        ("harness.views.cells", "import os"),
+        ("harness.runs.cells", "import llama_cpp"),
+        ("harness.runs.cells", "def f():\n    import ctypes"),
+        ("harness.records.journal", "from harness.host.machine import describe_machine"),
     ],
 )
 def test_a_planted_import_is_found(module, line):
@@ -207,12 +164,12 @@ OWNED = {
     "click.prompt": "harness.cli.terminal",
     "sys.stdout.write": "harness.cli.terminal",
     "sys.stderr.write": "harness.cli.terminal",
-    "textwrap.fill": "harness.render.page",
-    "textwrap.wrap": "harness.render.page",
-    "textwrap.shorten": "harness.render.page",
-    "tabulate": "harness.render.page",
+    "textwrap.fill": "harness.views.page",
+    "textwrap.wrap": "harness.views.page",
+    "textwrap.shorten": "harness.views.page",
+    "tabulate": "harness.views.page",
 }
-SHOWING = [path for path in MODULES if room_of(module_name(path)) in ("harness.cli", "harness.render")]
+SHOWING = [path for path in MODULES if room_of(module_name(path)) in ("harness.cli", "harness.views")]
 
 
 def owned_calls(source: str) -> set[str]:
@@ -269,7 +226,7 @@ def test_a_command_loads_only_what_it_needs(arguments, tmp_path):
 
 def test_looking_for_models_that_were_made_up_loads_nothing_that_makes_them(tmp_path):
     code = (
-        "import sys, pathlib; from harness.sources.synth import list_synthetic\n"
+        "import sys, pathlib; from harness.sources.synthetic import list_synthetic\n"
         f"print(list_synthetic(pathlib.Path({str(tmp_path)!r})), [m for m in ('gguf', 'numpy') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "() []"

@@ -16,13 +16,13 @@ import pytest
 
 from harness.catalog import Shape, parse_catalog
 from harness.errors import UsageError
-from harness.sources.synth import add_hyperparameters
-from harness.theory.layout import (
+from harness.gguf.layout import (
     QUANTIZATIONS,
     count_parameters,
     find_quantization,
     tensor_table,
 )
+from harness.sources.synthetic import add_hyperparameters
 
 from .shapes import MODERN, TINY
 

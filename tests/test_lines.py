@@ -11,20 +11,20 @@ import tracemalloc
 
 import pytest
 
-from harness.answers.rates import collect, collect_cells
 from harness.codec import Malformed
-from harness.comparison import Comparison, Round, Task, comparison_to_json
 from harness.errors import HarnessError
-from harness.kinds import KINDS, Line, read_line
-from harness.ollama_server import Answer, Loaded
-from harness.record import Caution, from_json, to_json
-from harness.render.machines import measured_rows, render_machines
-from harness.render.report import Material, read_material
-from harness.render.report.sections import SECTIONS
+from harness.records.cells import Caution, from_json, to_json
+from harness.records.journal import Journal, each_record, journal_order, read_lines, read_records
+from harness.records.kinds import KINDS, Line, read_line
+from harness.records.statistics import Digest
+from harness.records.text import Figures, TextRun, text_run_to_json
+from harness.runs.ollama_task import Comparison, Round, Task, comparison_to_json
+from harness.sources.ollama_server import Answer, Loaded
 from harness.sources.references import load_catalog
-from harness.stats import Digest
-from harness.store import Journal, each_record, journal_order, read_lines, read_records
-from harness.text_run import Figures, TextRun, text_run_to_json
+from harness.speed.rates import collect, collect_cells
+from harness.views.machines import measured_rows, render_machines
+from harness.views.report import Material, read_material
+from harness.views.report.sections import SECTIONS
 
 from .conftest import HERE
 

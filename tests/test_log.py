@@ -1,7 +1,7 @@
 """Lines recorded from the llama.cpp of llama-cpp-python 0.3.36."""
 
 from harness.native.log import read_buffers, read_flash_attention, read_layers, read_load_mode
-from harness.record import Buffer
+from harness.records.cells import Buffer
 
 CPU = """\
 load_tensors: loading model tensors, this can take a while... (load_mode = mmap)

@@ -3,9 +3,9 @@ import re
 
 import pytest
 
-from harness import host_os
-from harness.host_os import CpuTime
-from harness.machine import LoadReading, describe_machine, judge_load, machine_slug, read_load
+from harness.host import system as host_os
+from harness.host.machine import LoadReading, describe_machine, judge_load, machine_slug, read_load
+from harness.host.system import CpuTime
 
 from . import machines
 
@@ -116,7 +116,7 @@ def test_slugs_read_well():
 
 
 def test_the_record_says_what_bounds_the_machine(recorded, identity):
-    from harness.record import from_json, to_json
+    from harness.records.cells import from_json, to_json
 
     machine = describe_machine()
     record = dataclasses.replace(recorded[0], machine=machine)
@@ -139,7 +139,7 @@ def test_a_machine_of_an_older_record_is_read(recorded):
 
 def test_memory_that_is_shared_counts_once():
     from harness.cli.reference import add_up_cards
-    from harness.record import Device
+    from harness.records.cells import Device
 
     shared = [Device("MTL0", "Apple M2 Max", "gpu", 48, 64), Device("CUDA1", "NVIDIA GB10", "igpu", 100, 120)]
     assert add_up_cards([Device("CPU", "x", "cpu", 64, 64), *shared]) == 0

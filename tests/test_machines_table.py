@@ -9,10 +9,10 @@ import pathlib
 
 import pytest
 
-from harness.answers.published import ARTICLE_MODELS, load_machines
-from harness.answers.rates import collect
-from harness.render.machines import FORMATS, list_models, measured_rows, published_rows, render_machines, sort_rows
 from harness.sources.references import load_catalog
+from harness.speed.published import ARTICLE_MODELS, load_machines
+from harness.speed.rates import collect
+from harness.views.machines import FORMATS, list_models, measured_rows, published_rows, render_machines, sort_rows
 
 CATALOG = load_catalog()
 KINDS = {name: CATALOG.entries[name].ollama_2024 for name in ARTICLE_MODELS}

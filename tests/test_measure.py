@@ -3,7 +3,7 @@ import time
 import tracemalloc
 from array import array
 
-from harness.measure import InstantEngine, measure, measure_dispatch, time_generation
+from harness.native.measure import InstantEngine, measure, measure_dispatch, time_generation
 from harness.spec import RunSpec
 
 from .fakes import PROMPT_NS_PER_TOKEN, TOKEN_NS, FakeClock, FakeEngine

@@ -7,12 +7,10 @@ import dataclasses
 import pytest
 
 from harness.errors import HarnessError
-from harness.sources.gguf_file import read_file_header
-from harness.spec import RunSpec
-from harness.theory.attention import describe_attention, window_cells
-from harness.theory.fit import fit_layers, price_layers
-from harness.theory.gguf import Part
-from harness.theory.memory import (
+from harness.gguf.attention import describe_attention, window_cells
+from harness.gguf.header import Part
+from harness.memory.fit import fit_layers, price_layers
+from harness.memory.forecast import (
     COPIED,
     HOST,
     KV,
@@ -26,8 +24,10 @@ from harness.theory.memory import (
     round_context,
     work_bytes,
 )
-from harness.theory.placement import place_layers
-from harness.theory.repack import read_features
+from harness.memory.placement import place_layers
+from harness.memory.repack import read_features
+from harness.sources.gguf_file import read_file_header
+from harness.spec import RunSpec
 from tests.gguf_bytes import HeaderBytes
 from tests.shapes import catalog_header, small_header
 
@@ -81,7 +81,7 @@ def test_the_span_of_a_mapping_holds_what_lies_between():
         builder.add(f"llama.{key}", "u32", value)
     builder.add_tensor("token_embd.weight", "F32", 64, 8).add_tensor("blk.0.ffn_up.weight", "Q4_0", 64, 8)
     builder.add_tensor("output.weight", "F32", 64, 8)
-    from harness.theory.gguf import BytesSource, read_header
+    from harness.gguf.header import BytesSource, read_header
 
     header = read_header(BytesSource(builder.build()))
     found = predict_memory(header, spec(), HERE)
@@ -187,7 +187,7 @@ def test_without_flash_attention_v_takes_the_width_of_the_widest_layer():
     geometry = describe_attention(small_header("llama"))
     layers = (*geometry.layers[:3], dataclasses.replace(geometry.layers[3], n_embd_v=256))
     layers = tuple(dataclasses.replace(layer, widest_v=256) for layer in layers)
-    from harness.theory.memory import price_cache
+    from harness.memory.forecast import price_cache
 
     uneven = dataclasses.replace(geometry, layers=layers)
     place = (None,) * 5

@@ -7,12 +7,12 @@ import random
 import pytest
 
 from harness.catalog import Shape
+from harness.memory.fit import check_placement
+from harness.memory.forecast import device_rules
 from harness.sources.gguf_file import read_file_header
-from harness.sources.synth import ensure_synthetic
+from harness.sources.synthetic import ensure_synthetic
 from harness.spec import RunSpec
-from harness.theory.fit import check_placement
-from harness.theory.memory import device_rules
-from harness.theory.offload import (
+from harness.speed.offload import (
     Point,
     choose_next,
     clamp_counts,

@@ -13,12 +13,10 @@ from click.testing import CliRunner
 
 from harness.cli.ollama_options import ollama_options, tell_ollama
 from harness.errors import HarnessError, UsageError
-from harness.render.ollama_account import export_account, show_account
-from harness.render.page import USUAL as WIDTH
-from harness.sources.references import load_catalog
-from harness.theory.gguf import ArrayValue, Header, Tensor
-from harness.theory.layout import tensor_table
-from harness.theory.ollama import (
+from harness.gguf.header import ArrayValue, Header, Tensor
+from harness.gguf.layout import tensor_table
+from harness.gguf.types import tensor_type
+from harness.memory.ollama_2024 import (
     Figures,
     Request,
     estimate,
@@ -29,7 +27,9 @@ from harness.theory.ollama import (
     read_figures,
     size_graph,
 )
-from harness.theory.tensor_types import tensor_type
+from harness.sources.references import load_catalog
+from harness.views.ollama_2024 import export_account, show_account
+from harness.views.page import USUAL as WIDTH
 
 HERE = pathlib.Path(__file__).parent
 MIB = 2**20

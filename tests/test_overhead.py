@@ -14,21 +14,21 @@ from collections import Counter
 import pytest
 from click.testing import CliRunner
 
-from harness import overhead
 from harness.cli import overhead as cli
 from harness.errors import HarnessError, UsageError
-from harness.machine import read_cpu_features
-from harness.overhead import Model, check_room, examine, find_fits, find_model, fit_cards, forecast, make_spec
-from harness.record import Failure
-from harness.render.overhead import total_bytes
-from harness.sources.sparse_model import HeaderFile, write_sparse
-from harness.sources.synth import make_header_bytes, write_synthetic
-from harness.theory.gguf import BytesSource, read_header
-from harness.theory.ledger import make_ledger
-from harness.theory.memory import BUFFER_CAUSES, COMPUTE, HOST, KV, OUTPUT, REPACKED
-from harness.theory.repack import read_features
-from harness.theory.resident import UNEXPLAINED, cause_of_log, device_of_buffer
+from harness.gguf.header import BytesSource, read_header
+from harness.host.machine import read_cpu_features
+from harness.memory.forecast import BUFFER_CAUSES, COMPUTE, HOST, KV, OUTPUT, REPACKED
+from harness.memory.ledger import make_ledger
+from harness.memory.repack import read_features
+from harness.memory.resident import UNEXPLAINED, cause_of_log, device_of_buffer
+from harness.records.cells import Failure
+from harness.runs import memory as overhead
+from harness.runs.memory import Model, check_room, examine, find_fits, find_model, fit_cards, forecast, make_spec
+from harness.sources.sparse import HeaderFile, write_sparse
+from harness.sources.synthetic import make_header_bytes, write_synthetic
 from harness.units import MIB
+from harness.views.memory import total_bytes
 from tests.hub.fixtures import hub  # noqa: F401
 from tests.rpc_server import rpc_server
 from tests.shapes import SMALL_SHAPES

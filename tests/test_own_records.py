@@ -7,19 +7,19 @@ import re
 
 import pytest
 
-from harness.answers.model_names import ModelFile, ModelNames
-from harness.answers.prediction import OwnMachine, Question, cost_of_entry, known_machines, own_points, predict_own
-from harness.answers.rates import collect, speaks_for
 from harness.errors import UsageError
-from harness.kinds import MemoryLine, read_line
-from harness.record import Caution, Failure, from_json, is_of, to_json
-from harness.render.formats import FORMATS
-from harness.render.machines import measured_rows
-from harness.render.report import Material, read_material, render_report
+from harness.gguf.cost import Cost
+from harness.records.cells import Caution, Failure, from_json, is_of, to_json
+from harness.records.kinds import MemoryLine, read_line
+from harness.records.text import Figures, TextRun, text_run_to_json
 from harness.sources.model_file import describe_file
 from harness.sources.references import load_catalog
-from harness.text_run import Figures, TextRun, text_run_to_json
-from harness.theory.roofline import Cost
+from harness.speed.model_names import ModelFile, ModelNames
+from harness.speed.prediction import OwnMachine, Question, cost_of_entry, known_machines, own_points, predict_own
+from harness.speed.rates import collect, speaks_for
+from harness.views.formats import FORMATS
+from harness.views.machines import measured_rows
+from harness.views.report import Material, read_material, render_report
 
 from .gguf_bytes import llama_like
 

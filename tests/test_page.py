@@ -9,38 +9,38 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import host_os
-from harness.answers import crosscheck
-from harness.answers.prediction import Answer, Room
-from harness.answers.published import ARTICLE_MODELS, load_machines
-from harness.answers.rates import collect
 from harness.cli import cli
-from harness.layer_row import make_row
-from harness.machine import describe_machine
-from harness.record import Caution, Device
-from harness.render import page
-from harness.render.devices import render_devices
-from harness.render.inspect import show_anatomy
-from harness.render.layers import Page, render_rows
-from harness.render.machines import measured_rows, published_rows, render_machines
-from harness.render.models import Row, render_models
-from harness.render.models import render_check as render_hub_check
-from harness.render.ollama_account import show_account
-from harness.render.overhead import render_table as render_ledger
-from harness.render.predict import render_answers, render_check
-from harness.render.roofline import UnderRoof, render_roofline
-from harness.render.side_by_side import render_comparison
-from harness.render.table import render_table
-from harness.render.text_run import render_reference
-from harness.render.time_ledger import show_ledger
-from harness.roof import Roof, RoofTest
+from harness.gguf.header import BytesSource, read_header
+from harness.host import system as host_os
+from harness.host.machine import describe_machine
+from harness.memory.fit import Need
+from harness.memory.ollama_2024 import Request, give_account, read_figures
+from harness.records.cells import Caution, Device
+from harness.records.placements import make_row
+from harness.records.roofline import Roof, RoofTest
+from harness.records.token_time import build_ledger
 from harness.sources.catalog_check import Verdict
 from harness.sources.references import load_catalog
-from harness.theory.fit import Need
-from harness.theory.gguf import BytesSource, read_header
-from harness.theory.ollama import Request, give_account, read_figures
-from harness.theory.predict import Estimate
-from harness.theory.time_ledger import build_ledger
+from harness.speed import crosscheck
+from harness.speed.models import Estimate
+from harness.speed.prediction import Answer, Room
+from harness.speed.published import ARTICLE_MODELS, load_machines
+from harness.speed.rates import collect
+from harness.views import page
+from harness.views.cells import render_table
+from harness.views.devices import render_devices
+from harness.views.inspect import show_anatomy
+from harness.views.machines import measured_rows, published_rows, render_machines
+from harness.views.memory import render_table as render_ledger
+from harness.views.models import Row, render_models
+from harness.views.models import render_check as render_hub_check
+from harness.views.ollama import render_comparison
+from harness.views.ollama_2024 import show_account
+from harness.views.placements import Page, render_rows
+from harness.views.predict import render_answers, render_check
+from harness.views.roofline import UnderRoof, render_roofline
+from harness.views.text_run import render_reference
+from harness.views.token_time import show_ledger
 
 from . import machines as machines_of_tests
 from . import test_devices, test_inspect, test_render_overhead, test_roofline, test_time_ledger

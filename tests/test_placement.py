@@ -7,16 +7,16 @@ import dataclasses
 import pytest
 
 from harness.errors import UsageError
-from harness.layers import Sweeper
-from harness.overhead import find_fits, fit_cards
-from harness.record import Device
+from harness.memory.fit import check_placement
+from harness.memory.forecast import Host, list_rules, predict_memory
+from harness.memory.ledger import Forecast
+from harness.memory.placement import choose_devices, deal_out, shares_host_memory
+from harness.records.cells import Device
+from harness.runs.cells import Plan
+from harness.runs.memory import find_fits, fit_cards
+from harness.runs.placements import Sweeper
 from harness.spec import RunSpec
-from harness.sweep import Plan
-from harness.theory.fit import check_placement
-from harness.theory.ledger import Forecast
-from harness.theory.memory import Host, list_rules, predict_memory
-from harness.theory.offload import describe_blocks
-from harness.theory.placement import choose_devices, deal_out, shares_host_memory
+from harness.speed.offload import describe_blocks
 from harness.units import GIB, MIB
 
 from .shapes import catalog_header

@@ -5,16 +5,16 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from harness.answers.published import ARTICLE_MODELS, LLAMA_7B, load_accuracy, load_apple_chips, load_machines
-from harness.answers.rates import collect
 from harness.errors import UsageError
-from harness.render import plots
-from harness.render.figure import THEMES, to_bytes
-from harness.render.machines import measured_rows, published_rows
-from harness.render.roofline import draw_roofline, hold_against, render_roofline
-from harness.roof import Roof
+from harness.gguf.cost import cost_of_shape
+from harness.records.roofline import Roof
 from harness.sources.references import load_catalog
-from harness.theory.roofline import cost_of_shape
+from harness.speed.published import ARTICLE_MODELS, LLAMA_7B, load_accuracy, load_apple_chips, load_machines
+from harness.speed.rates import collect
+from harness.views.figures import speed as plots
+from harness.views.figures.style import THEMES, to_bytes
+from harness.views.machines import measured_rows, published_rows
+from harness.views.roofline import draw_roofline, hold_against, render_roofline
 
 from .test_bandwidth import made
 

@@ -6,8 +6,22 @@ import random
 
 import pytest
 
-from harness.answers import crosscheck
-from harness.answers.prediction import (
+from harness.errors import UsageError
+from harness.gguf.cost import cost_of_shape
+from harness.sources.references import load_catalog
+from harness.speed import crosscheck
+from harness.speed.models import (
+    Belief,
+    Hardware,
+    Point,
+    Population,
+    Share,
+    estimate,
+    fit,
+    learn_population,
+    split_shares,
+)
+from harness.speed.prediction import (
     ARTICLE_CTX,
     Machine,
     OwnMachine,
@@ -22,20 +36,6 @@ from harness.answers.prediction import (
     predict_for,
     predict_own,
 )
-from harness.errors import UsageError
-from harness.sources.references import load_catalog
-from harness.theory.predict import (
-    Belief,
-    Hardware,
-    Point,
-    Population,
-    Share,
-    estimate,
-    fit,
-    learn_population,
-    split_shares,
-)
-from harness.theory.roofline import cost_of_shape
 
 CATALOG = load_catalog()
 MACHINES = known_machines(CATALOG)

@@ -10,10 +10,10 @@ import sys
 import psutil  # before any test says that this is another OS
 import pytest
 
-from harness import process_memory
+from harness.host import process_memory
+from harness.host.process_memory import count_resident_bytes, read_maps, read_memory
 from harness.native import allocators
-from harness.native.memory_steps import take_reading
-from harness.process_memory import count_resident_bytes, read_maps, read_memory
+from harness.native.jobs.memory_steps import take_reading
 
 PAGE = mmap.PAGESIZE
 MIB = 2**20

@@ -5,8 +5,8 @@ import pathlib
 
 import pytest
 
-from harness.answers import published
-from harness.theory.roofline import cost_of_shape
+from harness.gguf.cost import cost_of_shape
+from harness.speed import published
 
 DATA = pathlib.Path(published.__file__).parent / "data"
 

@@ -4,7 +4,9 @@ import dataclasses
 
 import pytest
 
-from harness.answers.rates import (
+from harness.records.cells import Device
+from harness.sources.references import load_catalog
+from harness.speed.rates import (
     ROPE_PARAMS,
     collect,
     find_entry,
@@ -13,8 +15,6 @@ from harness.answers.rates import (
     read_quantization,
     speaks_for,
 )
-from harness.record import Device
-from harness.sources.references import load_catalog
 
 CATALOG = load_catalog()
 

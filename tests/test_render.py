@@ -8,9 +8,9 @@ import sqlite3
 
 import pytest
 
-from harness.record import Caution, Failure, Power, Sample, Telemetry
-from harness.render.bench import bench_fields
-from harness.render.formats import FORMATS
+from harness.records.cells import Caution, Failure, Power, Sample, Telemetry
+from harness.views.formats import FORMATS
+from harness.views.llama_bench import bench_fields
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 

@@ -9,12 +9,9 @@ import json
 
 import pytest
 
-from harness.render.figure import to_bytes
-from harness.render.overhead import FORMATS, export_report, render_csv, render_table, total_bytes
-from harness.render.plot_ledger import PARTS, draw_ledger
-from harness.spec import RunSpec
-from harness.theory.fit import CardFit, Fit, LayerPrice
-from harness.theory.ledger import (
+from harness.memory.fit import CardFit, Fit, LayerPrice
+from harness.memory.forecast import COMPUTE, COPIED, HOST, KV, MAPPED, OUTPUT, REPACKED, Line
+from harness.memory.ledger import (
     DRIVER_CONTEXT,
     Forecast,
     Measurement,
@@ -23,8 +20,7 @@ from harness.theory.ledger import (
     Subject,
     make_ledger,
 )
-from harness.theory.memory import COMPUTE, COPIED, HOST, KV, MAPPED, OUTPUT, REPACKED, Line
-from harness.theory.resident import (
+from harness.memory.resident import (
     LIBRARIES,
     PYTHON_HEAP,
     TABLES,
@@ -39,6 +35,10 @@ from harness.theory.resident import (
     Share,
     account_growth,
 )
+from harness.spec import RunSpec
+from harness.views.figures.memory import PARTS, draw_ledger
+from harness.views.figures.style import to_bytes
+from harness.views.memory import FORMATS, export_report, render_csv, render_table, total_bytes
 
 MIB = 2**20
 LINES = (

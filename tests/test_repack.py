@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.theory.gguf import Tensor
-from harness.theory.repack import CpuFeatures, find_layout, find_repacked_types, output_duplicate, read_features
-from harness.theory.tensor_types import tensor_size_bytes, tensor_type
+from harness.gguf.header import Tensor
+from harness.gguf.types import tensor_size_bytes, tensor_type
+from harness.memory.repack import CpuFeatures, find_layout, find_repacked_types, output_duplicate, read_features
 from tests.shapes import catalog_header, small_header
 
 AVX512 = "CPU : SSE3 = 1 | AVX2 = 1 | AVX512 = 1 | AVX512_VNNI = 1 | LLAMAFILE = 1 | OPENMP = 1 | REPACK = 1"

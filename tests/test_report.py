@@ -14,25 +14,25 @@ from html.parser import HTMLParser
 
 import pytest
 
-from harness.answers.prediction import Question, cost_of_entry, known_machines, predict_by_bandwidth
-from harness.answers.published import load_machines
-from harness.answers.rates import collect
-from harness.kinds import read_line
-from harness.record import Caution, Failure, to_json
-from harness.render.report import Material, read_material, render_report
-from harness.render.report.page import render_page
-from harness.render.report.parts import Cell, Chart, Prose, Section, Table
-from harness.render.report.picture import plain, to_svg
-from harness.render.report.sections import SECTIONS
-from harness.roof import Roof
-from harness.roof import to_json as roof_to_json
+from harness.gguf.header import BytesSource, read_header
+from harness.records.cells import Caution, Failure, to_json
+from harness.records.journal import read_lines
+from harness.records.kinds import read_line
+from harness.records.roofline import Roof
+from harness.records.roofline import to_json as roof_to_json
+from harness.records.statistics import summarize
+from harness.records.text import Figures, TextRun, text_run_to_json
+from harness.records.token_time import build_ledger, count_reads
 from harness.sources.references import load_catalog
-from harness.stats import summarize
-from harness.store import read_lines
-from harness.text_run import Figures, TextRun, text_run_to_json
-from harness.theory.gguf import BytesSource, read_header
-from harness.theory.time_ledger import build_ledger, count_reads
+from harness.speed.prediction import Question, cost_of_entry, known_machines, predict_by_bandwidth
+from harness.speed.published import load_machines
+from harness.speed.rates import collect
 from harness.units import format_duration
+from harness.views.report import Material, read_material, render_report
+from harness.views.report.page import render_page
+from harness.views.report.parts import Cell, Chart, Prose, Section, Table
+from harness.views.report.picture import plain, to_svg
+from harness.views.report.sections import SECTIONS
 
 from .gguf_bytes import llama_like
 from .test_bandwidth import made
@@ -625,7 +625,7 @@ def test_dark_and_light_show_one_picture_each(tmp_path, measured):
 
 
 def test_a_chart_is_drawn_in_both_themes():
-    from harness.render.figure import new_figure
+    from harness.views.figures.style import new_figure
 
     drawn = []
 

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from harness.theory.memory import COMPUTE, COPIED, HOST, KV, MAPPED, OUTPUT, RECURRENT, REPACKED
-from harness.theory.resident import (
+from harness.memory.forecast import COMPUTE, COPIED, HOST, KV, MAPPED, OUTPUT, RECURRENT, REPACKED
+from harness.memory.resident import (
     DRIVERS,
     LIBRARIES,
     LLAMA_LIBRARIES,

@@ -11,13 +11,21 @@ import time
 
 import pytest
 
-from harness.devices import survey_devices
 from harness.errors import NativeError
-from harness.machine import describe_machine
-from harness.rpc import PROTOCOL, CountingProxy, Traffic, check_servers, find_trouble, is_loopback, wait_for_servers
+from harness.host.machine import describe_machine
+from harness.host.rpc import (
+    PROTOCOL,
+    CountingProxy,
+    Traffic,
+    check_servers,
+    find_trouble,
+    is_loopback,
+    wait_for_servers,
+)
+from harness.runs.cells import Plan, run_cells
+from harness.runs.devices import survey_devices
 from harness.sources.model_file import default_model
 from harness.spec import RunSpec
-from harness.sweep import Plan, run_cells
 
 
 @contextlib.contextmanager

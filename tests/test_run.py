@@ -11,8 +11,8 @@ import sys
 
 import pytest
 
-from harness.store import read_lines
-from harness.text_run import hash_prompt
+from harness.records.journal import read_lines
+from harness.records.text import hash_prompt
 
 from .test_cli import ROOT, harness, one_sentence
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.safe_json import MAX_DEPTH, read_json
+from harness.untrusted.json import MAX_DEPTH, read_json
 
 
 @pytest.mark.parametrize(("begin", "end"), [("[", "]"), ('{"a":', "}")])

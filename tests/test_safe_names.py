@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import HarnessError, UsageError
-from harness.safe_json import MAX_DEPTH, read_json
-from harness.safe_names import below, find_commit, find_digest, is_component, is_relative_name, is_repository
 from harness.sources import hub, local
 from harness.sources.ollama_store import find_ollama
+from harness.untrusted.json import MAX_DEPTH, read_json
+from harness.untrusted.names import below, find_commit, find_digest, is_component, is_relative_name, is_repository
 
 #: What the hub, Ollama and llama.cpp call things.
 KEYS = [

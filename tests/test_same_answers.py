@@ -11,14 +11,14 @@ from click.testing import CliRunner
 from harness.cli import cli
 from harness.cli.asking import suit
 from harness.errors import UsageError
+from harness.gguf.attention import describe_attention, loaded_tensors
+from harness.gguf.cost import cost_of_header
+from harness.memory.fit import check_placement, price_layers
+from harness.memory.forecast import KV, RECURRENT, Host, device_rules, predict_memory
+from harness.records.token_time import count_reads
 from harness.sources.gguf_file import read_file_header
 from harness.spec import RunSpec
-from harness.theory.attention import describe_attention, loaded_tensors
-from harness.theory.fit import check_placement, price_layers
-from harness.theory.memory import KV, RECURRENT, Host, device_rules, predict_memory
-from harness.theory.offload import describe_blocks
-from harness.theory.roofline import cost_of_header
-from harness.theory.time_ledger import count_reads
+from harness.speed.offload import describe_blocks
 from tests.gguf_bytes import HeaderBytes
 
 GB = 10**9
@@ -198,7 +198,7 @@ def test_a_context_beyond_what_a_model_was_trained_for_is_said(tmp_path, capsys)
 
 def test_a_window_bounds_the_roof_at_depth():
     header_bytes = MODELS["windowed"]
-    from harness.theory.gguf import BytesSource, read_header
+    from harness.gguf.header import BytesSource, read_header
 
     cost = cost_of_header(read_header(BytesSource(header_bytes.build())), "F16", "windowed")
     assert cost.bytes_per_token(8000) - cost.bytes_per_token(7000) == ROW * 1000, "one layer of six still grows"

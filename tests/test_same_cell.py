@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from harness.answers.rates import collect
-from harness.kinds import read_line
-from harness.layers import collect_rows, look_key, recall
-from harness.record import record_key, to_json
-from harness.render import plots
-from harness.render.report import Material, read_material
-from harness.render.report.ledgers import show_memory
-from harness.render.report.parts import Facts, Table
-from harness.render.report.sections import show_layers, show_speeds
+from harness.records.cells import record_key, to_json
+from harness.records.kinds import read_line
+from harness.runs.placements import collect_rows, look_key, recall
 from harness.sources.references import load_catalog
 from harness.spec import MANNER, RunSpec, cell_key, parameters
+from harness.speed.rates import collect
+from harness.views.figures import speed as plots
+from harness.views.report import Material, read_material
+from harness.views.report.ledgers import show_memory
+from harness.views.report.parts import Facts, Table
+from harness.views.report.sections import show_layers, show_speeds
 
 #: A value of each field that is not its default.
 OTHER: dict[str, Any] = {
@@ -100,7 +100,7 @@ def test_bars_and_curves_of_two_cells_are_two(name, record, monkeypatch):
     records = [dataclasses.replace(item, command="pp-tg") for item in pair(record, name)]
     charts: list[Any] = []
     monkeypatch.setattr(
-        "harness.render.report.sections._speed_chart", lambda _material, found, _title: charts.append(found)
+        "harness.views.report.sections._speed_chart", lambda _material, found, _title: charts.append(found)
     )
     show_speeds(material(records))
     assert [len(found) for found in charts] == [2]

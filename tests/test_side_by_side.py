@@ -9,9 +9,12 @@ import socket
 
 import pytest
 
-from harness.comparison import Comparison, Round, Task, comparison_to_json
 from harness.errors import HarnessError, UsageError
-from harness.ollama_server import (
+from harness.records.cells import Buffer
+from harness.records.text import Figures, TextRun
+from harness.runs.ollama import choose_layers, compare
+from harness.runs.ollama_task import Comparison, Round, Task, comparison_to_json
+from harness.sources.ollama_server import (
     Answer,
     Loaded,
     NoServerError,
@@ -21,10 +24,7 @@ from harness.ollama_server import (
     parse_host,
     parse_version,
 )
-from harness.record import Buffer
-from harness.render.side_by_side import render_comparison, render_comparison_json
-from harness.side_by_side import choose_layers, compare
-from harness.text_run import Figures, TextRun
+from harness.views.ollama import render_comparison, render_comparison_json
 
 from .ollama_server import State, serving
 from .test_cli import harness, one_sentence
@@ -140,7 +140,7 @@ def test_a_proxy_is_not_used_for_this_machine(monkeypatch):
 
 
 def test_another_machine_is_known_as_such():
-    from harness.ollama_server import _is_here
+    from harness.sources.ollama_server import _is_here
 
     assert _is_here("127.0.0.7")
     assert _is_here("localhost")
@@ -306,7 +306,7 @@ def test_a_record_has_every_round_and_no_path(comparison):
 
 @pytest.mark.engine
 def test_both_sides_do_the_same_work_by_turns(model):
-    from harness.machine import describe_machine
+    from harness.host.machine import describe_machine
 
     state = State(model)
     with serving(state) as host:

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
+from harness.gguf.header import BytesSource, read_header
 from harness.sources.gguf_file import read_file_header
-from harness.sources.sparse_model import HeaderFile, KeepingSource, read_header_files, write_sparse
-from harness.theory.gguf import BytesSource, read_header
+from harness.sources.sparse import HeaderFile, KeepingSource, read_header_files, write_sparse
 from tests.gguf_bytes import HeaderBytes, llama_like
 
 DATA = bytes(range(256)) * 40

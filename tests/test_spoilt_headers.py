@@ -8,11 +8,11 @@ import re
 import pytest
 
 from harness.errors import HarnessError, UsageError
-from harness.theory.gguf import BytesSource, read_header
-from harness.theory.kinds import KNOWN_ARCHITECTURES
-from harness.theory.ollama import Request, give_account, read_figures
-from harness.theory.roofline import cost_of_header
-from harness.theory.settings import read_per_layer
+from harness.gguf.cost import cost_of_header
+from harness.gguf.header import BytesSource, read_header
+from harness.gguf.model_kinds import KNOWN_ARCHITECTURES
+from harness.gguf.settings import read_per_layer
+from harness.memory.ollama_2024 import Request, give_account, read_figures
 
 from .examine import ACTS, examine, inspect
 from .gguf_bytes import HeaderBytes, unsettle

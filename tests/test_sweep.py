@@ -11,10 +11,10 @@ import sys
 import psutil
 import pytest
 
-from harness.cpus import choose_threads
-from harness.machine import describe_machine
+from harness.host.cpu import choose_threads
+from harness.host.machine import describe_machine
+from harness.runs.cells import Plan, run_cells
 from harness.spec import Grid, RunSpec
-from harness.sweep import Plan, run_cells
 
 from .dying_worker import DEADLY_PROMPT
 

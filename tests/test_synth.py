@@ -18,16 +18,16 @@ import numpy as np
 import pytest
 
 from harness.errors import HarnessError, UsageError
-from harness.sources import synth
-from harness.sources.synth import (
+from harness.gguf.header import Header
+from harness.gguf.layout import QUANTIZATIONS, count_parameters, tensor_table
+from harness.sources import synthetic as synth
+from harness.sources.synthetic import (
     ensure_synthetic,
     list_synthetic,
     read_mark,
     synthetic_path,
     write_synthetic,
 )
-from harness.theory.gguf import Header
-from harness.theory.layout import QUANTIZATIONS, count_parameters, tensor_table
 
 from .shapes import MODERN, TINY
 

@@ -12,9 +12,9 @@ import time
 
 import pytest
 
-from harness.record import Failure, from_json, to_json
-from harness.stats import joules_per_token
-from harness.telemetry import Nvml, RaplSource, Station, Watch, find_rapl
+from harness.host.telemetry import Nvml, RaplSource, Station, Watch, find_rapl
+from harness.records.cells import Failure, from_json, to_json
+from harness.records.statistics import joules_per_token
 
 from . import machines
 
@@ -149,7 +149,7 @@ def test_a_failed_cell_leaves_no_window_open():
 def test_joules_per_token_survive_the_journal(recorded):
     import dataclasses
 
-    from harness.record import Power, Telemetry
+    from harness.records.cells import Power, Telemetry
 
     record = dataclasses.replace(recorded[0], telemetry=Telemetry(power=(Power("rapl:package-0", 100.0, 2.0),)))
     again = from_json(json.loads(json.dumps(to_json(record))))
@@ -181,8 +181,8 @@ def with_stand_in(folder, code, mode=""):
 
 WATCH_A_CARD = """
 import dataclasses, json
-from harness.stats import joules_per_token
-from harness.telemetry import Station
+from harness.records.statistics import joules_per_token
+from harness.host.telemetry import Station
 from tests.test_telemetry import events, watch
 station = Station(rapl=[])
 seen = watch(station, events(3))
@@ -213,7 +213,7 @@ def test_a_card_that_vanishes_gives_no_numbers_and_no_error(stand_in):
 
 
 def test_a_driver_that_is_not_loaded_is_said(stand_in):
-    code = "import json; from harness.telemetry import Nvml; n = Nvml.open(); print(json.dumps([n.trouble, n.driver, len(n.cards)]))"
+    code = "import json; from harness.host.telemetry import Nvml; n = Nvml.open(); print(json.dumps([n.trouble, n.driver, len(n.cards)]))"
     trouble, driver, n_cards = with_stand_in(stand_in, code, "nodriver")
     assert "Driver Not Loaded" in trouble
     assert (driver, n_cards) == (None, 0)

@@ -9,7 +9,7 @@ import gguf
 import pytest
 
 from harness.errors import HarnessError
-from harness.theory.tensor_types import TENSOR_TYPES, Origin, foreign_type, tensor_size_bytes, tensor_type
+from harness.gguf.types import TENSOR_TYPES, Origin, foreign_type, tensor_size_bytes, tensor_type
 
 
 def test_the_table_is_llama_cpps_own():

@@ -98,7 +98,7 @@ def run_with_handler(code, number, handler):
 @posix
 def test_before_a_command_runs_an_interrupt_ends_at_once():
     code = (
-        "import harness.interrupt as i, os, signal\n"
+        "import harness.host.interrupt as i, os, signal\n"
         "i.leave_at_once()\n"
         "try:\n os.kill(os.getpid(), signal.SIGTERM)\n import time; time.sleep(30)\n"
         "except BaseException as error: print('an exception', error)\n"
@@ -110,7 +110,7 @@ def test_before_a_command_runs_an_interrupt_ends_at_once():
 @posix
 def test_what_the_shell_switched_off_stays_off():
     code = (
-        "import harness.interrupt as i, os, signal\n"
+        "import harness.host.interrupt as i, os, signal\n"
         "i.leave_at_once(); i.raise_in_command()\n"
         "os.kill(os.getpid(), signal.SIGHUP)\n"
         "print('goes on')"

@@ -8,14 +8,14 @@ import json
 import pytest
 
 from harness.errors import UsageError
-from harness.record import Caution, Failure
-from harness.render.text_run import (
+from harness.records.cells import Caution, Failure
+from harness.records.text import Figures, TextRequest, TextRun, hash_prompt, text_run_from_json, text_run_to_json
+from harness.views.text_run import (
     render_answer_json,
     render_reference,
     render_verbose,
     render_verbose_json,
 )
-from harness.text_run import Figures, TextRequest, TextRun, hash_prompt, text_run_from_json, text_run_to_json
 
 FIGURES = Figures(
     total_duration_ns=4_648_158_584,

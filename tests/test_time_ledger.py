@@ -9,13 +9,8 @@ import random
 
 import pytest
 
-from harness.render.figure import to_bytes
-from harness.render.page import USUAL as WIDTH
-from harness.render.plot_time import GROUPS, draw_token_time, stack_token
-from harness.render.time_ledger import export_ledger, show_ledger
-from harness.spec import RunSpec
-from harness.theory.gguf import BytesSource, read_header
-from harness.theory.time_ledger import (
+from harness.gguf.header import BytesSource, read_header
+from harness.records.token_time import (
     PARTS,
     ROLES,
     SETUP,
@@ -31,6 +26,11 @@ from harness.theory.time_ledger import (
     touched_bytes,
     weights_by_role,
 )
+from harness.spec import RunSpec
+from harness.views.figures.style import to_bytes
+from harness.views.figures.token_time import GROUPS, draw_token_time, stack_token
+from harness.views.page import USUAL as WIDTH
+from harness.views.token_time import export_ledger, show_ledger
 
 from .gguf_bytes import HeaderBytes, llama_like
 

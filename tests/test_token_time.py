@@ -13,18 +13,19 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from harness.child import Worker
-from harness.cli import cli, time_ledger
-from harness.cli.keeper import Keeper
-from harness.cli.time_ledger import choose_depths, collect, find_roof
+from harness.cli import cli
+from harness.cli import token_time as time_ledger
+from harness.cli.record_writer import Keeper
+from harness.cli.token_time import choose_depths, collect, find_roof
 from harness.errors import UsageError
-from harness.machine import describe_machine, machine_slug
-from harness.native import load_time
+from harness.gguf.header import BytesSource, read_header
+from harness.host.machine import describe_machine, machine_slug
+from harness.native.jobs import load_time
 from harness.native.page_cache import drop_from_memory, read_into_memory, resident_share
-from harness.sources.synth import write_synthetic
+from harness.records.token_time import PARTS, TimePlan
+from harness.runs.worker import Worker
+from harness.sources.synthetic import write_synthetic
 from harness.spec import RunSpec
-from harness.theory.gguf import BytesSource, read_header
-from harness.theory.time_ledger import PARTS, TimePlan
 
 from .gguf_bytes import llama_like
 from .test_synth import TINY

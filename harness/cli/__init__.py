@@ -12,11 +12,11 @@ from typing import Any
 import click
 
 import harness
-from harness import interrupt
 from harness.cli import terminal
 from harness.cli.terminal import complain as complain
 from harness.errors import EXIT_INTERRUPTED, HarnessError
-from harness.render import page
+from harness.host import interrupt
+from harness.views import page
 
 #: Every command: the module that holds it (as `command`), and its line in `harness --help`. Modules are imported only when used, so
 #: that help and completion stay as quick as click itself.

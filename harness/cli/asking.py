@@ -9,11 +9,11 @@ from typing import Any
 
 from harness.cli import complain
 from harness.errors import HarnessError
+from harness.gguf.header import Header
+from harness.gguf.model_kinds import Question, refuse, suit_cells
+from harness.gguf.settings import read_count, tell_untrained
 from harness.sources.gguf_file import read_file_header
 from harness.spec import RunSpec
-from harness.theory.gguf import Header
-from harness.theory.kinds import Question, refuse, suit_cells
-from harness.theory.settings import read_count, tell_untrained
 
 
 def read_for(path: str | os.PathLike[str], question: Question, label: str | None = None) -> Header | None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from harness import harmless
 from harness.cli import terminal
 from harness.cli.options import Values
-from harness.devices import explain_absence, survey_devices
-from harness.render.devices import export_devices, render_devices
+from harness.runs.devices import explain_absence, survey_devices
 from harness.spec import parse_endpoints
+from harness.untrusted import harmless
+from harness.views.devices import export_devices, render_devices
 
 _EXAMPLES = """
 \b

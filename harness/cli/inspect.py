@@ -7,16 +7,16 @@ from typing import Any
 
 import click
 
-from harness import harmless
 from harness.cli import terminal
 from harness.cli.options import reference_options
 from harness.errors import UsageError
-from harness.render.inspect import Repacked, export_anatomy, show_anatomy
+from harness.gguf.anatomy import describe_model
+from harness.gguf.header import Header
+from harness.memory.repack import find_repacked_types
 from harness.sources.headers import find_header
 from harness.sources.references import name_reference
-from harness.theory.anatomy import describe_model
-from harness.theory.gguf import Header
-from harness.theory.repack import find_repacked_types
+from harness.untrusted import harmless
+from harness.views.inspect import Repacked, export_anatomy, show_anatomy
 
 
 def find_repacked(header: Header) -> tuple[Repacked, ...] | None:
@@ -24,7 +24,7 @@ def find_repacked(header: Header) -> tuple[Repacked, ...] | None:
 
     The CPU is asked, not llama.cpp, which would have to be started for it.
     """
-    from harness.machine import read_cpu_features
+    from harness.host.machine import read_cpu_features
 
     features = read_cpu_features()
     if features is None:

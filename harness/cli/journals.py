@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from harness.answers.rates import Measured, collect
 from harness.catalog import Catalog
 from harness.cli import complain
 from harness.errors import UsageError
-from harness.machine import describe_machine, machine_slug
-from harness.record import Record
-from harness.roof import Roof
-from harness.store import each_record, journal_order, read_lines
+from harness.host.machine import describe_machine, machine_slug
+from harness.records.cells import Record
+from harness.records.journal import each_record, journal_order, read_lines
+from harness.records.roofline import Roof
+from harness.speed.rates import Measured, collect
 
 files_argument = click.argument(
     "files", nargs=-1, metavar="[FILES]...", type=click.Path(path_type=pathlib.Path)

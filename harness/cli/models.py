@@ -11,7 +11,7 @@ from harness.catalog import Catalog, Entry
 from harness.cli import terminal
 from harness.cli.options import refuse_contradiction
 from harness.errors import UsageError
-from harness.render.models import Row, render_models, render_models_json
+from harness.views.models import Row, render_models, render_models_json
 
 _EXAMPLES = """
 \b
@@ -57,8 +57,8 @@ def command(extra: pathlib.Path | None, output: str, local: bool, check: bool, p
 
 
 def _rows(catalog: Catalog) -> list[Row]:
-    from harness.host_memory import total_memory_bytes
-    from harness.sources.synth import default_cache_dir, list_synthetic
+    from harness.host.memory import total_memory_bytes
+    from harness.sources.synthetic import default_cache_dir, list_synthetic
 
     memory_bytes = total_memory_bytes()
     synthetic = {(item.name, item.quantization): item.size_bytes for item in list_synthetic(default_cache_dir())}
@@ -97,7 +97,7 @@ def _row(entry: Entry, quantization: str, synthetic_bytes: int | None, memory_by
 
 def _compute_size(entry: Entry, quantization: str) -> int | None:
     """The size of all tensors, from the shape; None where the layout of the architecture is not known."""
-    from harness.theory.layout import tensor_table
+    from harness.gguf.layout import tensor_table
 
     try:
         return sum(tensor.size_bytes for tensor in tensor_table(entry.shape, quantization))
@@ -115,15 +115,15 @@ def _find(entry: Entry, quantization: str) -> list[pathlib.Path] | None:
 
 
 def _list_local(output: str) -> None:
-    from harness.render.models import render_local, render_local_json
     from harness.sources.local import list_local
+    from harness.views.models import render_local, render_local_json
 
     terminal.show((render_local_json if output == "json" else render_local)(list_local()), nl=False)
 
 
 def _check(catalog: Catalog, output: str) -> None:
-    from harness.render.models import render_check, render_check_json
     from harness.sources.catalog_check import check_catalog
+    from harness.views.models import render_check, render_check_json
 
     verdicts = list(check_catalog(catalog))
     terminal.show((render_check_json if output == "json" else render_check)(verdicts), nl=False)
@@ -134,7 +134,7 @@ def _check(catalog: Catalog, output: str) -> None:
 def _prune() -> None:
     from harness.sources.downloads import list_downloads
     from harness.sources.references import downloads_dir
-    from harness.sources.synth import default_cache_dir, list_synthetic
+    from harness.sources.synthetic import default_cache_dir, list_synthetic
     from harness.units import format_gb
 
     synthetic = list_synthetic(default_cache_dir())

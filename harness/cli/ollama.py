@@ -10,17 +10,17 @@ import click
 import harness
 from harness.cli import terminal
 from harness.cli.asking import read_for
-from harness.cli.keeper import Keeper
 from harness.cli.options import results_option, save_option
+from harness.cli.record_writer import Keeper
 from harness.cli.writing import one_value, say
-from harness.cpus import choose_threads
 from harness.errors import HarnessError, UsageError
+from harness.gguf.model_kinds import Question
+from harness.host.cpu import choose_threads
 from harness.spec import MAX_REPEATS, MAX_SEED, MAX_TOKENS
-from harness.theory.kinds import Question
 
 if TYPE_CHECKING:
     from harness.cli.ollama_options import Told
-    from harness.comparison import Task
+    from harness.runs.ollama_task import Task
 
 _EXAMPLES = """
 \b
@@ -73,8 +73,8 @@ def command(name: str | None, output: str, results: pathlib.Path, save: bool, **
     The server gets another prompt each time, so that its prefix cache cannot help, and lets go of the model between turns: do not use
     it meanwhile. Without a server the file in Ollama's store is measured directly, and Ollama's account of its memory is shown.
     """
-    from harness.comparison import Task
-    from harness.ollama_server import NoServerError, OllamaServer
+    from harness.runs.ollama_task import Task
+    from harness.sources.ollama_server import NoServerError, OllamaServer
 
     if options["n_prompt"] * 2 + options["n_gen"] > options["n_ctx"]:
         raise UsageError(
@@ -140,9 +140,9 @@ def _only_name(server: Any) -> str:
 
 def _measure(task: Any, server: Any, blocks: int | None, keeper: Keeper) -> tuple[Any, bool]:
     """The comparison as far as it came, and whether Ctrl-C ended it; it is kept in either case."""
-    from harness.comparison import comparison_to_json
-    from harness.side_by_side import compare
-    from harness.store import utc_now
+    from harness.records.journal import utc_now
+    from harness.runs.ollama import compare
+    from harness.runs.ollama_task import comparison_to_json
 
     comparison, interrupted, began = None, False, utc_now()
     try:
@@ -161,7 +161,7 @@ def _watch(phase: str) -> None:
 
 
 def _show(comparison: Any, output: str, told: Told | None) -> None:
-    from harness.render.side_by_side import render_comparison, render_comparison_json
+    from harness.views.ollama import render_comparison, render_comparison_json
 
     terminal.tell_status("")
     if output == "json":

@@ -9,10 +9,8 @@ import click
 
 from harness.cli.options import Amount
 from harness.errors import UsageError
-from harness.render.ollama_account import export_account, show_account
-from harness.spec import MAX_LAYERS_WRITTEN, MAX_REPEATS, MAX_TOKENS
-from harness.theory.gguf import Header
-from harness.theory.ollama import (
+from harness.gguf.header import Header
+from harness.memory.ollama_2024 import (
     AUTOMATIC,
     DEFAULT_NUM_CTX,
     MINIMUM_BYTES,
@@ -21,6 +19,8 @@ from harness.theory.ollama import (
     give_account,
     read_figures,
 )
+from harness.spec import MAX_LAYERS_WRITTEN, MAX_REPEATS, MAX_TOKENS
+from harness.views.ollama_2024 import export_account, show_account
 
 #: The options that mean something only beside --ollama-2024.
 _COMPANIONS = {

@@ -10,9 +10,7 @@ from typing import Any
 
 import click
 
-from harness import harmless
 from harness.cli import terminal
-from harness.cli.keeper import Keeper
 from harness.cli.ollama_options import Told, ollama_options, tell_ollama
 from harness.cli.options import (
     Memory,
@@ -29,18 +27,20 @@ from harness.cli.options import (
 )
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
 from harness.cli.progress import byte_bar
-from harness.cli.time_ledger import FORMATS as TIME_FORMATS
-from harness.cli.time_ledger import account_for_time, time_options
+from harness.cli.record_writer import Keeper
+from harness.cli.token_time import FORMATS as TIME_FORMATS
+from harness.cli.token_time import account_for_time, time_options
 from harness.errors import UsageError
-from harness.overhead import Model, examine, find_model, make_spec
-from harness.render.ollama_account import ollama_parts
-from harness.render.overhead import FORMATS, export_report
-from harness.rpc import check_servers
+from harness.gguf.model_kinds import Question, find_kind, may_be_asked, refuse, refuse_context
+from harness.host.rpc import check_servers
+from harness.memory.ledger import Report
+from harness.records.journal import utc_now
+from harness.runs.memory import Model, examine, find_model, make_spec
 from harness.sources.model_file import hash_file
 from harness.spec import MAX_TOKENS, whole_numbers
-from harness.store import utc_now
-from harness.theory.kinds import Question, find_kind, may_be_asked, refuse, refuse_context
-from harness.theory.ledger import Report
+from harness.untrusted import harmless
+from harness.views.memory import FORMATS, export_report
+from harness.views.ollama_2024 import ollama_parts
 
 #: The context that is looked at unless told otherwise, or the model's own where that is smaller.
 DEFAULT_CONTEXT = 8192
@@ -164,7 +164,7 @@ def _account_for_memory(reference: str, options: dict[str, Any]) -> int:
     keeper.say_where()
     code = keeper.exit_code(failed=report.failure is not None)
     if options["plot"]:
-        from harness.render.plot_ledger import draw_ledger
+        from harness.views.figures.memory import draw_ledger
 
         others = {"Ollama's SIZE, 2024": ollama_parts(told.account)} if told else None
         write_picture(options["plot"], lambda: draw_ledger(report, theme=options["theme"], others=others))

@@ -10,7 +10,7 @@ import click
 
 from harness.cli import terminal
 from harness.errors import StoreError, UsageError
-from harness.render.figure import FORMATS, THEMES, to_bytes
+from harness.views.figures.style import FORMATS, THEMES, to_bytes
 
 plot_option = click.option(
     "--plot",

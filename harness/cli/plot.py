@@ -10,15 +10,15 @@ from typing import Any
 
 import click
 
-from harness.answers.rates import Measured
 from harness.catalog import Catalog
 from harness.cli import complain
 from harness.cli.journals import files_argument, find_journals, read_measured
 from harness.cli.options import results_option
 from harness.cli.picture import check_picture_path, theme_option, write_picture
 from harness.errors import UsageError
-from harness.render.machines import Row
-from harness.store import read_records
+from harness.records.journal import read_records
+from harness.speed.rates import Measured
+from harness.views.machines import Row
 
 _EXAMPLES = """
 \b
@@ -48,8 +48,8 @@ class Material:
 
 
 def _rows(material: Material) -> list[Row]:
-    from harness.answers.published import ARTICLE_MODELS, load_machines
-    from harness.render.machines import measured_rows, published_rows, sort_rows
+    from harness.speed.published import ARTICLE_MODELS, load_machines
+    from harness.views.machines import measured_rows, published_rows, sort_rows
 
     catalog = material.catalog
     kinds = {name: catalog.entries[name].ollama_2024 or "?" for name in ARTICLE_MODELS if name in catalog.entries}
@@ -58,15 +58,15 @@ def _rows(material: Material) -> list[Row]:
 
 
 def _draw_machines(material: Material, theme: str) -> Any:
-    from harness.render.plots import draw_machines
+    from harness.views.figures.speed import draw_machines
 
     return draw_machines(_rows(material), "tg", theme)
 
 
 def _draw_size(material: Material, theme: str) -> Any:
     from harness.errors import HarnessError
-    from harness.render.plots import draw_sizes
-    from harness.theory.roofline import cost_of_shape
+    from harness.gguf.cost import cost_of_shape
+    from harness.views.figures.speed import draw_sizes
 
     rows = _rows(material)
     sizes: dict[tuple[str, str | None], int] = {}
@@ -82,9 +82,9 @@ def _draw_size(material: Material, theme: str) -> Any:
 
 
 def _draw_bandwidth(material: Material, theme: str) -> Any:
-    from harness.answers.published import LLAMA_7B, load_apple_chips, load_bandwidths, load_machines
-    from harness.render.plots import Mark, draw_bandwidth
-    from harness.theory.roofline import cost_of_shape
+    from harness.gguf.cost import cost_of_shape
+    from harness.speed.published import LLAMA_7B, load_apple_chips, load_bandwidths, load_machines
+    from harness.views.figures.speed import Mark, draw_bandwidth
 
     costs = {kind: cost_of_shape(LLAMA_7B, kind) for kind in ("Q4_0", "Q8_0", "F16")}
     others = [
@@ -96,20 +96,20 @@ def _draw_bandwidth(material: Material, theme: str) -> Any:
 
 
 def _draw_accuracy(material: Material, theme: str) -> Any:
-    from harness.answers.published import load_accuracy
-    from harness.render.plots import draw_accuracy
+    from harness.speed.published import load_accuracy
+    from harness.views.figures.speed import draw_accuracy
 
     return draw_accuracy(load_accuracy(), theme)
 
 
 def _draw_depth(material: Material, theme: str) -> Any:
-    from harness.render.plots import draw_depth
+    from harness.views.figures.speed import draw_depth
 
     return draw_depth(material.measured, theme)
 
 
 def _draw_history(material: Material, theme: str) -> Any:
-    from harness.render.plots import draw_history
+    from harness.views.figures.speed import draw_history
 
     return draw_history(material.measured, theme)
 
@@ -117,9 +117,9 @@ def _draw_history(material: Material, theme: str) -> Any:
 def _draw_ledger(material: Material, theme: str) -> Any:
     """The latest memory ledger that was kept."""
     from harness.errors import UsageError
-    from harness.kinds import MemoryLine
-    from harness.render.plot_ledger import draw_kept_ledger
-    from harness.store import read_lines
+    from harness.records.journal import read_lines
+    from harness.records.kinds import MemoryLine
+    from harness.views.figures.memory import draw_kept_ledger
 
     lines = read_lines(material.journals, complain, ("overhead",))
     ledgers = [line.content for line in lines if isinstance(line.content, MemoryLine)]
@@ -129,8 +129,8 @@ def _draw_ledger(material: Material, theme: str) -> Any:
 
 
 def _draw_layers(material: Material, theme: str) -> Any:
-    from harness.layers import collect_rows
-    from harness.render.plot_layers import draw_layers
+    from harness.runs.placements import collect_rows
+    from harness.views.figures.placements import draw_layers
 
     journals = [
         [record for record in read_records([path], complain) if record.command == "sweep"] for path in material.journals

@@ -11,7 +11,6 @@ import click
 
 from harness.cli import terminal
 from harness.cli.asking import suit
-from harness.cli.keeper import Keeper
 from harness.cli.options import (
     MAX_S,
     Number,
@@ -26,18 +25,19 @@ from harness.cli.options import (
     save_option,
 )
 from harness.cli.progress import Progress, byte_bar
+from harness.cli.record_writer import Keeper
 from harness.cli.writing import say
-from harness.host_memory import available_memory_bytes
-from harness.record import Record
-from harness.render.formats import FORMATS
-from harness.rpc import check_servers
+from harness.host.memory import available_memory_bytes
+from harness.host.rpc import check_servers
+from harness.host.telemetry import Station
+from harness.records.cells import Record
+from harness.records.statistics import summarize
+from harness.runs.cells import Plan, run_cells
 from harness.sources.model_file import default_model, describe_file, model_size_bytes
 from harness.sources.references import name_reference, resolve
 from harness.spec import MAX_REPEATS, MAX_SEED, Grid
-from harness.stats import summarize
-from harness.sweep import Plan, run_cells
-from harness.telemetry import Station
 from harness.units import format_gb
+from harness.views.formats import FORMATS
 
 _EXAMPLES = """
 \b

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.answers.prediction import KINDS, Answer, Machine, Question
-from harness.answers.rates import Measured
 from harness.cli import terminal
 from harness.cli.options import Amount, Memory, one_reference, refuse_contradiction, results_option
 from harness.errors import HarnessError, UsageError
-from harness.roof import Roof
+from harness.gguf.cost import Cost
+from harness.gguf.header import Header
+from harness.gguf.settings import tell_untrained
+from harness.records.roofline import Roof
 from harness.spec import CACHE_TYPES, MAX_TOKENS
-from harness.theory.gguf import Header
-from harness.theory.roofline import Cost
-from harness.theory.settings import tell_untrained
+from harness.speed.prediction import KINDS, Answer, Machine, Question
+from harness.speed.rates import Measured
 
 if TYPE_CHECKING:
     from harness.sources.headers import Found
@@ -113,13 +113,13 @@ def command(**options: Any) -> None:
     machines of the kind really have, plus what each layer costs. A machine's own figures (records here, published ones elsewhere)
     move it.
     """
-    from harness.render.predict import render_answers, render_answers_json, render_check, render_check_json
     from harness.sources.references import load_catalog
+    from harness.views.predict import render_answers, render_answers_json, render_check, render_check_json
 
     catalog = load_catalog()
     _refuse_nonsense(options)
     if options["check"]:
-        from harness.answers.crosscheck import check_predictions
+        from harness.speed.crosscheck import check_predictions
 
         check = check_predictions(catalog)
         terminal.show((render_check_json if options["output"] == "json" else render_check)(check), nl=False)
@@ -193,7 +193,7 @@ class _Planner:
         return sum(self._planned.values()) or None
 
     def _plan(self) -> tuple[dict[str, int], str | None]:
-        from harness.overhead import Model, make_spec, plan_compute
+        from harness.runs.memory import Model, make_spec, plan_compute
 
         try:
             files = self._found.read_files() if self._found.read_files else ()
@@ -206,9 +206,9 @@ class _Planner:
 
 def _find_model(catalog: Any, options: dict[str, Any]) -> tuple[Cost, Found | None, tuple[str, ...]]:
     """Cost and header of the model that is meant, with remarks: a bare name of the catalog by its shape, else by its header."""
-    from harness.answers.prediction import cost_by_size, cost_of_entry, header_of_entry
     from harness.sources.headers import compute_catalog_header
     from harness.sources.references import CatalogReference, PathReference, name_reference, parse_reference
+    from harness.speed.prediction import cost_by_size, cost_of_entry, header_of_entry
 
     if options["size_bytes"]:
         cost = cost_by_size(catalog, options["size_bytes"])
@@ -238,10 +238,10 @@ def _hash_asked(text: str | None) -> str | None:
 
 def _read_model(text: str, label: str, options: dict[str, Any]) -> tuple[Cost, Found, tuple[str, ...]]:
     """By the model's header, from this disk or from its server without the weights."""
+    from harness.gguf.anatomy import name_file_type
+    from harness.gguf.cost import cost_of_header
     from harness.sources.headers import find_header
     from harness.sources.references import name_reference
-    from harness.theory.anatomy import name_file_type
-    from harness.theory.roofline import cost_of_header
 
     found = find_header(text)
     remarks = _check_header(found.header, options, found.path.name if found.path else name_reference(text))
@@ -259,7 +259,7 @@ def _check_header(header: Header, options: dict[str, Any], label: str) -> tuple[
     ------
     UsageError : the file generates no text, or has fewer positions than are asked for.
     """
-    from harness.theory import kinds
+    from harness.gguf import model_kinds as kinds
 
     found = kinds.find_kind(header)
     if found.kind is kinds.Kind.VOCABULARY and kinds.may_be_asked(header, kinds.Question.MEMORY):
@@ -274,7 +274,7 @@ def _check_header(header: Header, options: dict[str, Any], label: str) -> tuple[
 
 def _tell_cache(header: Header, options: dict[str, Any]) -> str:
     """What a header without weights tells all the same: the cache of its shape, as every command counts it."""
-    from harness.theory.attention import Context, describe_attention
+    from harness.gguf.attention import Context, describe_attention
     from harness.units import format_mib
 
     n_ctx = options["n_ctx"] or DEFAULT_N_CTX
@@ -288,7 +288,7 @@ def _tell_cache(header: Header, options: dict[str, Any]) -> str:
 
 
 def _answer(catalog: Any, question: Question, options: dict[str, Any]) -> list[Answer]:
-    from harness.answers.prediction import find_machine, known_machines, predict_by_bandwidth, predict_for
+    from harness.speed.prediction import find_machine, known_machines, predict_by_bandwidth, predict_for
 
     machines = known_machines(catalog)
     if options["machine"]:
@@ -310,7 +310,7 @@ class Own:
 def read_own(catalog: Any, results: pathlib.Path) -> Own:
     """Read this machine's journals."""
     from harness.cli.journals import own_journals, read_measured_and_roofs
-    from harness.roof import latest
+    from harness.records.roofline import latest
 
     measured, roofs = read_measured_and_roofs(own_journals(results), catalog)
     return Own(measured, latest(roofs))
@@ -320,11 +320,11 @@ def answer_here(own_records: Own, question: Question, machines: Sequence[Machine
     """One answer for the CPU, and one for each card that was measured."""
     import dataclasses
 
-    from harness.answers.prediction import OwnMachine, predict_own
-    from harness.answers.rates import is_shared, name_host
-    from harness.host_memory import available_memory_bytes
-    from harness.machine import describe_machine
-    from harness.roof import ARITHMETIC, READING, reading_for
+    from harness.host.machine import describe_machine
+    from harness.host.memory import available_memory_bytes
+    from harness.records.roofline import ARITHMETIC, READING, reading_for
+    from harness.speed.prediction import OwnMachine, predict_own
+    from harness.speed.rates import is_shared, name_host
 
     measured, roof = own_records.measured, own_records.roof
     host = name_host(describe_machine())

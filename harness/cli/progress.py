@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
-from harness import harmless
 from harness.cli import terminal
+from harness.runs.cells import Step
 from harness.spec import RunSpec
-from harness.sweep import Step
+from harness.untrusted import harmless
 
 
 class Progress:

@@ -11,15 +11,15 @@ import click
 from harness.catalog import Entry
 from harness.cli import terminal
 from harness.cli.asking import read_for
-from harness.cli.keeper import Keeper
 from harness.cli.options import results_option, save_option
+from harness.cli.record_writer import Keeper
 from harness.cli.writing import say, writing_options
 from harness.errors import NativeError, UsageError
-from harness.host_memory import available_memory_bytes
-from harness.record import Device
-from harness.text_run import REFERENCE_PROMPT, TextRequest, TextRun, text_run_to_json
-from harness.theory.kinds import Question
-from harness.theory.placement import shares_host_memory
+from harness.gguf.model_kinds import Question
+from harness.host.memory import available_memory_bytes
+from harness.memory.placement import shares_host_memory
+from harness.records.cells import Device
+from harness.records.text import REFERENCE_PROMPT, TextRequest, TextRun, text_run_to_json
 from harness.units import format_gb
 
 _EXAMPLES = f"""
@@ -75,8 +75,8 @@ def command(names: tuple[str, ...], output: str, results: pathlib.Path, save: bo
 
 def _room_bytes(n_gpu_layers: int) -> int:
     """Memory for weights: what is free in RAM, and on GPUs where layers may go there."""
-    from harness.child import Worker
-    from harness.record import Failure, build_from_json
+    from harness.records.cells import Failure, build_from_json
+    from harness.runs.worker import Worker
 
     room = available_memory_bytes()
     if n_gpu_layers == 0:
@@ -145,7 +145,7 @@ def _files_of(entry: Entry) -> Iterator[tuple[str, pathlib.Path, int]]:
 
 
 def _run_one(path: pathlib.Path, keeper: Keeper, options: dict[str, Any]) -> TextRun:
-    from harness.generator import Generator
+    from harness.runs.text import Generator
     from harness.sources.model_file import hash_file
 
     request = TextRequest(model=str(path), prompt=REFERENCE_PROMPT, **options)
@@ -154,6 +154,6 @@ def _run_one(path: pathlib.Path, keeper: Keeper, options: dict[str, Any]) -> Tex
 
 
 def _show(runs: Sequence[tuple[str, TextRun]], skipped: Sequence[tuple[str, str]], output: str) -> None:
-    from harness.render.text_run import render_reference, render_reference_json
+    from harness.views.text_run import render_reference, render_reference_json
 
     terminal.show((render_reference_json if output == "json" else render_reference)(runs, skipped), nl=False)

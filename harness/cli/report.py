@@ -13,12 +13,12 @@ from harness.cli import complain, terminal
 from harness.cli.journals import files_argument, find_journals
 from harness.cli.options import results_option
 from harness.errors import StoreError, UsageError
-from harness.machine import describe_machine, machine_slug
+from harness.host.machine import describe_machine, machine_slug
 
 if TYPE_CHECKING:
-    from harness.answers.prediction import Answer
     from harness.catalog import Catalog
-    from harness.kinds import Line
+    from harness.records.kinds import Line
+    from harness.speed.prediction import Answer
 
 _EXAMPLES = """
 \b
@@ -51,8 +51,8 @@ def command(
 
     FILES are journals (.jsonl) or folders of them, those of several machines together; without any, all in the results folder.
     """
-    from harness.render.report import Material, read_material, render_report
-    from harness.store import read_lines, utc_now
+    from harness.records.journal import read_lines, utc_now
+    from harness.views.report import Material, read_material, render_report
 
     if not output.parent.is_dir():
         raise UsageError(f"There is no folder {output.parent}; make it, or write the page elsewhere with -o.")
@@ -84,10 +84,10 @@ def command(
 
 def _answers(lines: Sequence[Line], results: pathlib.Path, *, published: bool, predict: bool) -> dict[str, Any]:
     """What stands beside the records: models of the catalog, published machines, predictions for this machine if it is among them."""
-    from harness.answers.published import ARTICLE_MODELS, load_machines
-    from harness.answers.rates import collect_cells
+    from harness.records.statistics import Digest
     from harness.sources.references import load_catalog
-    from harness.stats import Digest
+    from harness.speed.published import ARTICLE_MODELS, load_machines
+    from harness.speed.rates import collect_cells
 
     catalog = load_catalog()
     slug = machine_slug(describe_machine())
@@ -105,9 +105,9 @@ def _answers(lines: Sequence[Line], results: pathlib.Path, *, published: bool, p
 
 def _predict_article(catalog: Catalog, results: pathlib.Path) -> list[Answer]:
     """The article's models on this machine; none where nothing is known of it yet."""
-    from harness.answers.prediction import Question, cost_of_entry, header_of_entry, known_machines
-    from harness.answers.published import ARTICLE_MODELS
     from harness.cli.predict import answer_here, read_own
+    from harness.speed.prediction import Question, cost_of_entry, header_of_entry, known_machines
+    from harness.speed.published import ARTICLE_MODELS
 
     machines = known_machines(catalog)
     own = read_own(catalog, results)

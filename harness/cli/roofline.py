@@ -8,19 +8,19 @@ from typing import Any
 import click
 
 import harness
-from harness import harmless
-from harness.child import Worker
 from harness.cli import terminal
-from harness.cli.keeper import Keeper
 from harness.cli.options import Amount, Values, flatten, refuse_contradiction, results_option, save_option
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
+from harness.cli.record_writer import Keeper
 from harness.cli.writing import one_value
-from harness.cpus import choose_threads
-from harness.record import Build, Caution, Failure, build_from_json, read
-from harness.roof import Roof, RoofTest, roof_test_from_json, to_json
-from harness.rpc import check_servers
+from harness.host.cpu import choose_threads
+from harness.host.rpc import check_servers
+from harness.records.cells import Build, Caution, Failure, build_from_json, read
+from harness.records.journal import utc_now
+from harness.records.roofline import Roof, RoofTest, roof_test_from_json, to_json
+from harness.runs.worker import Worker
 from harness.spec import MAX_REPEATS, whole_numbers
-from harness.store import utc_now
+from harness.untrusted import harmless
 
 _EXAMPLES = """
 \b
@@ -153,7 +153,7 @@ class _Run:
 def _find_saved(results: pathlib.Path) -> Roof:
     from harness.cli.journals import own_journals, read_roofs
     from harness.errors import UsageError
-    from harness.roof import latest
+    from harness.records.roofline import latest
 
     roof = latest(read_roofs(own_journals(results)))
     if roof is None:
@@ -163,8 +163,8 @@ def _find_saved(results: pathlib.Path) -> Roof:
 
 def _show(roof: Roof, options: dict[str, Any]) -> None:
     from harness.cli.journals import own_journals, read_measured
-    from harness.render.roofline import draw_roofline, hold_against, render_roofline, render_roofline_json
     from harness.sources.references import load_catalog
+    from harness.views.roofline import draw_roofline, hold_against, render_roofline, render_roofline_json
 
     under = hold_against(read_measured(own_journals(options["results"]), load_catalog()), roof)
     render = render_roofline_json if options["output"] == "json" else render_roofline

@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from harness.cli import terminal
-from harness.cpus import choose_threads
 from harness.errors import EXIT_INTERRUPTED, UsageError
-from harness.rpc import is_loopback
-from harness.serving import Offer, check_port, find_free_port, resolve_address, serve
+from harness.host.cpu import choose_threads
+from harness.host.rpc import is_loopback
+from harness.runs.rpc_server import Offer, check_port, find_free_port, resolve_address, serve
 from harness.spec import parse_devices
 from harness.units import format_gb
 

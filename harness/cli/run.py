@@ -10,13 +10,13 @@ import click
 
 from harness.cli import terminal
 from harness.cli.asking import read_for
-from harness.cli.keeper import Keeper
 from harness.cli.options import one_reference, refuse_contradiction, results_option, save_option
+from harness.cli.record_writer import Keeper
 from harness.cli.writing import find_model, say, writing_options
 from harness.errors import NativeError, UsageError
-from harness.machine import LOAD_CAUTIONS
-from harness.text_run import REFERENCE_PROMPT, TextRequest, TextRun
-from harness.theory.kinds import Question, refuse_context
+from harness.gguf.model_kinds import Question, refuse_context
+from harness.host.machine import LOAD_CAUTIONS
+from harness.records.text import REFERENCE_PROMPT, TextRequest, TextRun
 
 _EXAMPLES = f"""
 \b
@@ -118,7 +118,7 @@ def _write(request: TextRequest, path: pathlib.Path, keeper: Keeper, options: di
     ------
     NativeError : llama.cpp failed before the first piece of text.
     """
-    from harness.generator import Generator
+    from harness.runs.text import Generator
     from harness.sources.model_file import hash_file
 
     streams = options["output"] == "text"
@@ -143,13 +143,13 @@ def _write(request: TextRequest, path: pathlib.Path, keeper: Keeper, options: di
 
 
 def _to_json(run: TextRun) -> dict[str, Any]:
-    from harness.text_run import text_run_to_json
+    from harness.records.text import text_run_to_json
 
     return text_run_to_json(run)
 
 
 def _show(run: TextRun, text: str, options: dict[str, Any]) -> None:
-    from harness.render.text_run import render_answer_json, render_verbose, render_verbose_json
+    from harness.views.text_run import render_answer_json, render_verbose, render_verbose_json
 
     for caution in run.warnings:
         if caution.distrust or (options["verbose"] and caution.code in LOAD_CAUTIONS):

@@ -13,10 +13,8 @@ from typing import Any
 import click
 import psutil
 
-from harness import harmless
 from harness.cli import complain, terminal
 from harness.cli.asking import read_for, suit
-from harness.cli.keeper import Keeper
 from harness.cli.options import (
     MODEL_HELP,
     axes,
@@ -31,13 +29,23 @@ from harness.cli.options import (
 )
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
 from harness.cli.progress import Progress, byte_bar
+from harness.cli.record_writer import Keeper
 from harness.cli.writing import say
-from harness.cpus import choose_threads
-from harness.devices import Survey, explain_absence, survey_devices
 from harness.errors import HarnessError, UsageError
-from harness.host_memory import available_memory_bytes
-from harness.layer_row import LayerRow
-from harness.layers import (
+from harness.gguf.model_kinds import Kind, Question, find_kind
+from harness.host.cpu import choose_threads
+from harness.host.machine import machine_slug
+from harness.host.memory import available_memory_bytes
+from harness.host.telemetry import Station
+from harness.memory.fit import check_placement
+from harness.memory.forecast import list_rules
+from harness.records.cells import Record, is_of
+from harness.records.journal import journal_order, read_records
+from harness.records.placements import LayerRow
+from harness.runs.cells import Plan
+from harness.runs.devices import Survey, explain_absence, survey_devices
+from harness.runs.memory import find_model, plan_compute
+from harness.runs.placements import (
     GOALS,
     Best,
     Goal,
@@ -49,21 +57,13 @@ from harness.layers import (
     measure_wire,
     recall,
 )
-from harness.machine import machine_slug
-from harness.overhead import find_model, plan_compute
-from harness.record import Record, is_of
-from harness.render.layers import Page, describe_wire, export_rows, flag_lines, render_rows, wrap
 from harness.sources.gguf_file import read_file_header
 from harness.sources.model_file import default_model, describe_file, is_synthetic
 from harness.sources.references import resolve
 from harness.spec import MAX_REPEATS, MAX_SEED, Grid, RunSpec, parameters
-from harness.store import journal_order, read_records
-from harness.sweep import Plan
-from harness.telemetry import Station
-from harness.theory.fit import check_placement
-from harness.theory.kinds import Kind, Question, find_kind
-from harness.theory.memory import list_rules
-from harness.theory.offload import Blocks, clamp_counts, describe_blocks
+from harness.speed.offload import Blocks, clamp_counts, describe_blocks
+from harness.untrusted import harmless
+from harness.views.placements import Page, describe_wire, export_rows, flag_lines, render_rows, wrap
 
 _EXAMPLES = """
 \b
@@ -266,7 +266,7 @@ def _find_journal(options: dict[str, Any]) -> pathlib.Path | None:
         if not path.is_file():
             raise UsageError(f"There is no journal {path} to go on with; look in {options['results']}.")
         return path
-    from harness.machine import describe_machine
+    from harness.host.machine import describe_machine
 
     found = list((options["results"] / machine_slug(describe_machine())).glob("*-sweep*.jsonl"))
     if not found:
@@ -411,7 +411,7 @@ def _show(outcome: _Outcome, run: _Run) -> None:
         if outcome.best:
             terminal.show(_tell_best(outcome.best, reasons), nl=False)
     if run.options["plot"] and any(row.speeds for row in rows):
-        from harness.render.plot_layers import draw_layers
+        from harness.views.figures.placements import draw_layers
 
         best = outcome.best.best_n_gpu_layers if outcome.best else None
         title = " · ".join(_heading(run, rows)[:2])

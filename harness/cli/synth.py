@@ -43,7 +43,7 @@ def command(model: str, output: Path | None, seed: int) -> None:
     """
     # Imported here, because other commands need not wait for numpy and gguf.
     from harness.sources.references import SYNTHETIC_QUANTIZATION, load_catalog
-    from harness.sources.synth import default_cache_dir, ensure_synthetic, write_synthetic
+    from harness.sources.synthetic import default_cache_dir, ensure_synthetic, write_synthetic
 
     if output is not None:
         _check_target(output)
@@ -61,7 +61,7 @@ def command(model: str, output: Path | None, seed: int) -> None:
 
 def _check_target(path: Path) -> None:
     """Refuse to write over what is not synthetic: a model that was hours in coming, say."""
-    from harness.sources.synth import read_mark
+    from harness.sources.synthetic import read_mark
 
     if not path.parent.is_dir():
         raise UsageError(f"There is no folder {path.parent}; make it, or choose another one for the file.")

@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from harness.answers.published import ARTICLE_MODELS, load_machines
 from harness.cli import terminal
 from harness.cli.journals import files_argument, find_journals, read_measured
 from harness.cli.options import results_option
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
 from harness.errors import UsageError
-from harness.render.machines import FORMATS, Row, list_models, measured_rows, published_rows, sort_rows
+from harness.speed.published import ARTICLE_MODELS, load_machines
+from harness.views.machines import FORMATS, Row, list_models, measured_rows, published_rows, sort_rows
 
 _EXAMPLES = """
 \b
@@ -64,6 +64,6 @@ def command(files: tuple[pathlib.Path, ...], **options: Any) -> None:
     rows = sort_rows(rows, options["sort"])
     terminal.show(FORMATS[options["output"]](rows, test_kind), nl=False)
     if options["plot"]:
-        from harness.render.plots import draw_machines
+        from harness.views.figures.speed import draw_machines
 
         write_picture(options["plot"], lambda: draw_machines(rows, test_kind, options["theme"]))

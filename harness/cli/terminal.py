@@ -14,9 +14,9 @@ from typing import IO, Any
 
 import click
 
-from harness import harmless
 from harness.errors import HarnessError
-from harness.render import page
+from harness.untrusted import harmless
+from harness.views import page
 
 #: Why stdout is lost, while it is.
 _lost: OSError | None = None

@@ -11,10 +11,10 @@ from harness.cli import complain
 from harness.cli.options import Number
 from harness.cli.progress import byte_bar
 from harness.errors import UsageError
+from harness.records.text import DEFAULT_N_CTX
 from harness.sources.model_file import default_model, is_synthetic
 from harness.sources.references import resolve
 from harness.spec import MAX_SEED, MAX_TOKENS, parameters
-from harness.text_run import DEFAULT_N_CTX
 
 
 def one_value(name: str, *, default: Any) -> Any:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 
-from harness.process_memory import MemoryMap, count_resident_bytes, resident_pages
+from harness.host.process_memory import MemoryMap, count_resident_bytes, resident_pages
 
 #: Bytes of a chunk's header, where they may begin in its first page (posix_memalign aligns what follows to 64), and the bit that
 #: marks a chunk with a mapping of its own. Source: glibc malloc/malloc.c, struct malloc_chunk, IS_MMAPPED, _int_memalign.

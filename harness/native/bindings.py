@@ -127,7 +127,7 @@ def library() -> Any:
         ("ggml_threadpool_free", None, (pointer,)),
         ("llama_attach_threadpool", None, (pointer, pointer, pointer)),
         ("llama_detach_threadpool", None, (pointer,)),
-        # Tensors and graphs without a model, for harness.native.bandwidth.
+        # Tensors and graphs without a model, for harness.native.jobs.bandwidth.
         ("ggml_init", pointer, (InitParams,)),
         ("ggml_free", None, (pointer,)),
         ("ggml_tensor_overhead", size, ()),

@@ -7,12 +7,12 @@ from typing import Any
 
 import llama_cpp
 
+from harness.host.process_memory import count_resident_bytes
+from harness.memory.forecast import COMPUTE, HOST, KV, MAPPED, OUTPUT, RECURRENT
+from harness.memory.resident import NativeBuffer, cause_of_log, device_of_buffer
 from harness.native.engine import LoadedModel, Session
-from harness.process_memory import count_resident_bytes
-from harness.record import Buffer, group_servers
+from harness.records.cells import Buffer, group_servers
 from harness.spec import RunSpec
-from harness.theory.memory import COMPUTE, HOST, KV, MAPPED, OUTPUT, RECURRENT
-from harness.theory.resident import NativeBuffer, cause_of_log, device_of_buffer
 
 _MAX_DIMS, _MAX_SRC, _MAX_OP_PARAMS, _MAX_NAME = 4, 10, 64, 64
 #: enum ggml_backend_buffer_usage of ggml-backend.h.

@@ -1,4 +1,4 @@
-"""llama.cpp in this process: a runtime, a loaded model, and a session that `harness.measure` can time.
+"""llama.cpp in this process: a runtime, a loaded model, and a session that `harness.native.measure` can time.
 
 Each class owns what it gets from C and frees it once; nothing here decides what a failure means for the run.
 """
@@ -18,13 +18,13 @@ import llama_cpp
 import psutil
 
 from harness.errors import NativeError
-from harness.last_words import explain
+from harness.gguf.split import list_parts
+from harness.host.rpc import check_servers
 from harness.native import bindings
 from harness.native.log import Tape, read_buffers, read_flash_attention, read_layers, read_load_mode
-from harness.record import Build, Device, Model, Resolved
-from harness.rpc import check_servers
+from harness.records.cells import Build, Device, Model, Resolved
+from harness.records.native_errors import explain
 from harness.spec import MAX_LAYERS, RunSpec
-from harness.theory.split import list_parts
 
 # enum llama_split_mode, llama_load_mode, llama_flash_attn_type of llama.h.
 _SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}
@@ -238,7 +238,7 @@ class LoadedModel:
 
 
 class Session:
-    """A context with its thread pool: the Engine of `harness.measure`.
+    """A context with its thread pool: the Engine of `harness.native.measure`.
 
     Raises
     ------
@@ -294,7 +294,7 @@ class Session:
         self._lib.llama_attach_threadpool(self._context, pool, None)
         return pool
 
-    # What harness.measure asks for.
+    # What harness.native.measure asks for.
 
     def prompt_batches(self, n_tokens: int) -> Sequence[Any]:
         tokens, size = self._random_tokens(n_tokens), self._spec.n_batch

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import llama_cpp
 
-from harness.record import Buffer
+from harness.records.cells import Buffer
 from harness.units import MIB
 
 # enum ggml_log_level of ggml.h: NONE 0, DEBUG 1, INFO 2, WARN 3, ERROR 4, CONT 5.

@@ -21,10 +21,10 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from harness.errors import HarnessError
-from harness.machine import judge_load, read_load
-from harness.measure import measure, measure_dispatch
-from harness.record import Load, Sample
-from harness.rpc import is_loopback, split_endpoint
+from harness.host.machine import judge_load, read_load
+from harness.host.rpc import is_loopback, split_endpoint
+from harness.native.measure import measure, measure_dispatch
+from harness.records.cells import Load, Sample
 from harness.spec import RunSpec
 
 #: The parent wakes up to hear an event; on a machine whose every core is about to be timed it is given the time to fall asleep again.
@@ -35,13 +35,13 @@ Emit = Callable[[str, dict[str, Any]], None]
 #: What the worker can do beside measuring: command → module with ``run(runtime, request, emit)``, imported when it is asked for.
 #: `runtime` is the engine's `Runtime`, `request` the command's JSON object; the last event that `run` emits is ``done``.
 JOBS: dict[str, str] = {
-    "devices": "harness.native.devices",
-    "dry_run": "harness.native.dry_run",
-    "generate": "harness.native.generate",
-    "memory_steps": "harness.native.memory_steps",
-    "roofline": "harness.native.bandwidth",
-    "serve": "harness.native.serve",
-    "token-time": "harness.native.token_time",
+    "devices": "harness.native.jobs.devices",
+    "dry_run": "harness.native.jobs.dry_run",
+    "generate": "harness.native.jobs.text",
+    "memory_steps": "harness.native.jobs.memory_steps",
+    "roofline": "harness.native.jobs.bandwidth",
+    "serve": "harness.native.jobs.rpc_server",
+    "token-time": "harness.native.jobs.token_time",
 }
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlunsplit
 
 from harness.errors import HarnessError
-from harness.safe_json import read_json
-from harness.safe_names import below
+from harness.gguf import split
 from harness.sources.remote import (
     Address,
     Progress,
@@ -23,7 +22,8 @@ from harness.sources.remote import (
     probe,
     split_url,
 )
-from harness.theory import split
+from harness.untrusted.json import read_json
+from harness.untrusted.names import below
 
 
 def list_part_urls(url: str) -> list[str]:

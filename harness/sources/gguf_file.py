@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import BinaryIO
 
 from harness.errors import HarnessError, UsageError
-from harness.theory.gguf import Header, check_complete, read_header
-from harness.theory.split import join_parts, part_names, split_count
+from harness.gguf.header import Header, check_complete, read_header
+from harness.gguf.split import join_parts, part_names, split_count
 
 _REASONS = {
     errno.EACCES: "may not be read by you; change its permissions",

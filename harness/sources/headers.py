@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING
 
 from harness.catalog import Entry, Files
 from harness.errors import UsageError
+from harness.gguf.header import Fetched, Header, check_complete, read_header
+from harness.gguf.layout import find_quantization
+from harness.gguf.shapes import compute_header
+from harness.gguf.split import join_parts, part_names, split_count
 from harness.sources.gguf_file import read_file_header
 from harness.sources.references import (
     SYNTHETIC_QUANTIZATION,
@@ -25,11 +29,7 @@ from harness.sources.references import (
     parse_reference,
 )
 from harness.sources.remote import NoSuchFileError, RemoteError, RemoteSource
-from harness.sources.sparse_model import HeaderFile, KeepingSource, read_header_files
-from harness.theory.computed import compute_header
-from harness.theory.gguf import Fetched, Header, check_complete, read_header
-from harness.theory.layout import find_quantization
-from harness.theory.split import join_parts, part_names, split_count
+from harness.sources.sparse import HeaderFile, KeepingSource, read_header_files
 from harness.units import KIB, MIB
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def compute_catalog_header(entry: Entry, quantization: str | None, reason: str) 
     files = _pick_files(entry, kind)
 
     def make_files() -> tuple[HeaderFile, ...]:
-        from harness.sources.synth import make_header_bytes
+        from harness.sources.synthetic import make_header_bytes
 
         data, size_bytes = make_header_bytes(entry.shape, kind, name=entry.name)
         return (HeaderFile("model.gguf", data, size_bytes),)

@@ -21,8 +21,7 @@ from typing import Any, TypeGuard
 from urllib.parse import quote
 
 from harness.errors import HarnessError, UsageError
-from harness.safe_json import read_json
-from harness.safe_names import below, find_commit, find_digest, is_relative_name, is_repository
+from harness.gguf import split
 from harness.sources.choice import (
     byte_split_of,
     choose,
@@ -46,8 +45,9 @@ from harness.sources.remote import (
     fetch_into,
     probe,
 )
-from harness.theory import split
 from harness.units import MIB
+from harness.untrusted.json import read_json
+from harness.untrusted.names import below, find_commit, find_digest, is_relative_name, is_repository
 
 Remark = Callable[[str], None]
 

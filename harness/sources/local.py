@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.safe_json import read_json
-from harness.safe_names import below, is_relative_name, is_repository
 from harness.sources.choice import choose, find_same_name, is_gguf, list_models, name_quantization
 from harness.sources.hub import HubFile, cache_dir, find_snapshot, list_names, walk_cache
 from harness.sources.model_file import model_files
 from harness.sources.ollama_store import find_ollama, list_ollama
+from harness.untrusted.json import read_json
+from harness.untrusted.names import below, is_relative_name, is_repository
 
 _HUGGING_FACE = "Hugging Face's cache"
 _LLAMA = "llama.cpp's cache"

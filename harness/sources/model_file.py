@@ -10,12 +10,12 @@ import re
 from typing import Any
 
 from harness.errors import HarnessError, UsageError
+from harness.gguf import split
+from harness.gguf.cost import cost_of_header
+from harness.gguf.header import MAGIC, describe_stranger
 from harness.sources.choice import explain_byte_split, is_byte_split
 from harness.sources.file_hashes import sha256_of
 from harness.sources.gguf_file import FileSource, read_file_header
-from harness.theory import split
-from harness.theory.gguf import MAGIC, describe_stranger
-from harness.theory.roofline import cost_of_header
 
 #: Files beyond this size are identified by name and size only: hashing them would take longer than measuring.
 HASH_LIMIT_BYTES = 4 * 1024**3
@@ -77,7 +77,7 @@ def is_synthetic(path: pathlib.Path) -> bool:
 
 
 def describe_file(path: pathlib.Path) -> dict[str, Any]:
-    """What a record says of a model's file beside what llama.cpp says of it: fields of `harness.record.Model`."""
+    """What a record says of a model's file beside what llama.cpp says of it: fields of `harness.records.cells.Model`."""
     return {
         "file_sha256": hash_file(path),
         "file_size_bytes": model_size_bytes(path),

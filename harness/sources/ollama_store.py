@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
-from harness.safe_json import read_json
-from harness.safe_names import find_digest
+from harness.untrusted.json import read_json
+from harness.untrusted.names import find_digest
 
 _REGISTRY = "registry.ollama.ai"
 _NAMESPACE = "library"

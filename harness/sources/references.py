@@ -313,7 +313,7 @@ def find_local(reference: Reference, remark: Remark = lambda said: None) -> path
 
         paths = [place_of(part, downloads_dir()) for part in list_part_urls(reference.url)]
         return open_model(paths[0]) if all(path.exists() for path in paths) else None
-    from harness.sources.synth import default_cache_dir, list_synthetic
+    from harness.sources.synthetic import default_cache_dir, list_synthetic
 
     wanted = (reference.entry.name, reference.quantization)
     return next(
@@ -419,7 +419,7 @@ def _tell_ollamas(entry: Entry) -> str:
 
 
 def _write_synthetic(reference: SyntheticReference, progress: Progress | None) -> pathlib.Path:
-    from harness.sources.synth import default_cache_dir, ensure_synthetic
+    from harness.sources.synthetic import default_cache_dir, ensure_synthetic
 
     entry = reference.entry
     if entry.refused:
@@ -519,8 +519,8 @@ def fetch_url(url: str, progress: Progress) -> list[pathlib.Path]:
 
 
 def _check_whole(path: pathlib.Path, name: str) -> None:
+    from harness.gguf.header import check_complete, read_header
     from harness.sources.gguf_file import FileSource
-    from harness.theory.gguf import check_complete, read_header
 
     with FileSource(path) as source:
         check_complete(read_header(source, name=name), source.size_bytes, name)

@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
 from harness.errors import HarnessError, UsageError
-from harness.theory.gguf import Fetched
+from harness.gguf.header import Fetched
 from harness.units import KIB, MIB, format_gb
 
 Progress = Callable[[int, int], None]  # bytes there, bytes in all

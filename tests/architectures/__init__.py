@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from harness.theory.tensor_types import tensor_type
+from harness.gguf.types import tensor_type
 from tests.gguf_bytes import HeaderBytes
 
 DATA = pathlib.Path(__file__).with_name("models.json")

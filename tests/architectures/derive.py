@@ -361,7 +361,7 @@ class Discovery:
 
     def _load(self) -> str | None:
         from harness.errors import NativeError
-        from harness.native.dry_run import DryModel
+        from harness.native.jobs.dry_run import DryModel
         from harness.spec import RunSpec
 
         class WholeModel(DryModel):

@@ -1,5 +1,5 @@
 """Machines as their operating systems tell them: each `.toml` here is one, written after the formats that the kernel's documents, lscpu's
-test data and public listings show. `Identity` answers in the place of `harness.host_os.OperatingSystem`.
+test data and public listings show. `Identity` answers in the place of `harness.host.system.OperatingSystem`.
 
 A block of /proc/cpuinfo stands once for all CPUs that have the same text but for their number.
 """
@@ -10,7 +10,7 @@ import pathlib
 import sys
 from typing import Any
 
-from harness.host_os import CpuTime, OperatingSystem
+from harness.host.system import CpuTime, OperatingSystem
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -1,0 +1,1 @@
+"""What a model file is, by its header or its shape alone."""

@@ -1,0 +1,232 @@
+"""What a model is made of, by its header alone: parameters and bytes by type and by part, cache, context, tokenizer."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from harness.gguf.attention import CACHE_TYPES, Attention, Context, describe_attention, loaded_tensors
+from harness.gguf.cost import read_weights
+from harness.gguf.header import ArrayValue, Header, Tensor
+from harness.gguf.model_kinds import KNOWN_ARCHITECTURES, FileKind, find_kind
+from harness.gguf.settings import read_count, read_per_layer
+
+#: The parts that a size is broken down into, in the order in which data passes them.
+PARTS = ("token embeddings", "attention", "ffn", "experts", "norms", "output", "other")
+
+#: Names of general.file_type. Source: src/llama-model-loader.cpp llama_ftype_name, include/llama.h llama_ftype.
+FILE_TYPES: dict[int, str] = {
+    0: "all F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K - Medium",
+    11: "Q3_K - Small", 12: "Q3_K - Medium", 13: "Q3_K - Large", 14: "Q4_K - Small", 15: "Q4_K - Medium",
+    16: "Q5_K - Small", 17: "Q5_K - Medium", 18: "Q6_K", 19: "IQ2_XXS - 2.0625 bpw", 20: "IQ2_XS - 2.3125 bpw",
+    21: "Q2_K - Small", 22: "IQ3_XS - 3.3 bpw", 23: "IQ3_XXS - 3.0625 bpw", 24: "IQ1_S - 1.5625 bpw",
+    25: "IQ4_NL - 4.5 bpw", 26: "IQ3_S - 3.4375 bpw", 27: "IQ3_S mix - 3.66 bpw", 28: "IQ2_S - 2.5 bpw",
+    29: "IQ2_M - 2.7 bpw", 30: "IQ4_XS - 4.25 bpw", 31: "IQ1_M - 1.75 bpw", 32: "BF16", 36: "TQ1_0 - 1.69 bpw ternary",
+    37: "TQ2_0 - 2.06 bpw ternary", 38: "MXFP4 MoE", 39: "NVFP4", 40: "Q1_0", 41: "Q2_0",
+}  # fmt: skip
+
+#: llama.cpp's old default, and what longer conversations and documents take.
+COMMON_CONTEXTS = (4096, 32768)
+
+_LAYER = re.compile(r"(?:enc\.|dec\.)?blk\.([0-9]{1,4})\.(.+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Some of a model's tensors, counted: how many, their elements and bytes."""
+
+    n_tensors: int = 0
+    n_params: int = 0
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSize:
+    """Bytes of one layer by part (the keys are from `PARTS`)."""
+
+    layer: int
+    size_bytes: int
+    by_part: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """What `harness inspect` tells about a model; None is what the header does not say.
+
+    n_params counts every element of every tensor in the file, as llama_model_n_params does: an output that shares the
+    token embeddings (tied_output) counts once. n_params_active leaves out the experts that a token does not visit, and blocks that
+    are not loaded. cache_bytes has keys, values and states for each of cache_contexts, by type.
+    """
+
+    kind: FileKind
+    architecture: str
+    architecture_known: bool
+    name: str | None
+    file_type: str | None
+    n_params: int
+    n_params_active: int | None
+    weights_bytes: int
+    file_bytes: int
+    bits_per_weight: float | None
+    n_layers: int | None
+    n_embd: int | None
+    n_heads: tuple[int, ...] | None
+    n_heads_kv: tuple[int, ...] | None
+    n_experts: int | None
+    n_experts_used: tuple[int, ...] | None
+    context_length: int | None
+    tied_output: bool
+    by_type: dict[str, Share]
+    by_part: dict[str, Share]
+    layers: tuple[LayerSize, ...]
+    attention: Attention
+    kv_bytes_per_token: dict[str, int | None]
+    cache_contexts: tuple[int, ...]
+    cache_bytes: dict[str, tuple[int | None, ...]]
+    tokenizer: str | None
+    tokenizer_pre: str | None
+    vocab_size: int | None
+    has_chat_template: bool
+    synthetic: bool
+    n_parts: int
+
+
+def describe_model(header: Header) -> Anatomy:
+    """Take a model apart by its header.
+
+    Raises
+    ------
+    HarnessError : a setting has a value that llama.cpp would refuse too.
+
+    Source: src/llama-model-loader.cpp (n_elements, n_bytes, bits per weight), src/llama-model.cpp load_hparams.
+    """
+    n_params = sum(tensor.n_elements for tensor in header.tensors)
+    weights_bytes = sum(tensor.size_bytes for tensor in header.tensors)
+    by_part = _group((_name_part(tensor.name), tensor) for tensor in header.tensors)
+    n_layers = read_count(header, "block_count")
+    attention = describe_attention(header)
+    contexts = choose_contexts(read_count(header, "context_length"))
+    n_experts = read_count(header, "expert_count")
+    names = {tensor.name for tensor in header.tensors}
+    return Anatomy(
+        kind=find_kind(header),
+        architecture=header.architecture,
+        architecture_known=header.architecture in KNOWN_ARCHITECTURES,
+        name=_text(header, "general.name"),
+        file_type=name_file_type(header),
+        n_params=n_params,
+        n_params_active=_count_active(header) if n_experts and "experts" in by_part else None,
+        weights_bytes=weights_bytes,
+        file_bytes=header.size_bytes,
+        bits_per_weight=8 * weights_bytes / n_params if n_params else None,
+        n_layers=n_layers,
+        n_embd=read_count(header, "embedding_length"),
+        n_heads=_read_layers(header, "attention.head_count", n_layers),
+        n_heads_kv=_read_layers(header, "attention.head_count_kv", n_layers),
+        n_experts=n_experts,
+        n_experts_used=_read_layers(header, "expert_used_count", n_layers),
+        context_length=read_count(header, "context_length"),
+        tied_output="token_embd.weight" in names and "output.weight" not in names,
+        by_type=_group((tensor.type_name, tensor) for tensor in header.tensors),
+        by_part={part: by_part[part] for part in PARTS if part in by_part},
+        layers=_measure_layers(header.tensors),
+        attention=attention,
+        kv_bytes_per_token={kind: attention.bytes_per_token(kind) for kind in CACHE_TYPES},
+        cache_contexts=contexts,
+        cache_bytes={
+            kind: tuple(attention.size_bytes(Context(n_ctx, kind, kind)) for n_ctx in contexts) for kind in CACHE_TYPES
+        },
+        tokenizer=_text(header, "tokenizer.ggml.model"),
+        tokenizer_pre=_text(header, "tokenizer.ggml.pre"),
+        vocab_size=_count_vocab(header),
+        has_chat_template=any(key.startswith("tokenizer.chat_template") for key in header.metadata),
+        synthetic=header.is_synthetic,
+        n_parts=max(len(header.parts), 1),
+    )
+
+
+def choose_contexts(n_ctx_train: int | None) -> tuple[int, ...]:
+    """The contexts for which a cache's size is worth telling: common ones, up to what the model was trained for, and that."""
+    most = n_ctx_train or 0
+    return (*(n_ctx for n_ctx in COMMON_CONTEXTS if n_ctx < most), *([most] if most else []))
+
+
+def name_file_type(header: Header) -> str | None:
+    """Name the file's quantization as llama.cpp prints it; guessed by the most frequent tensor type if not stated."""
+    stated = header.metadata.get("general.file_type")
+    if isinstance(stated, int) and not isinstance(stated, bool):
+        return FILE_TYPES.get(stated & ~1024, f"unknown file type {stated}")
+    if not header.tensors:
+        return None
+    most_frequent, _ = Counter(tensor.type_name for tensor in header.tensors).most_common(1)[0]
+    return f"(guessed) {most_frequent}"
+
+
+def _name_part(name: str) -> str:
+    """Sort a tensor into one of `PARTS` by its name. Source: src/llama-arch.cpp LLM_TENSOR_NAMES."""
+    match = _LAYER.fullmatch(name)
+    if match is None:
+        if name.startswith(("token_embd", "per_layer_token_embd", "position_embd", "token_types")):
+            return "token embeddings"
+        return "output" if name.startswith(("output", "cls")) else "other"
+    inner = match[2]
+    if "norm" in inner:
+        return "norms"
+    if "_exps" in inner:
+        return "experts"
+    if inner.startswith(("attn_", "cross_attn_")):
+        return "attention"
+    return "ffn" if inner.startswith("ffn_") else "other"
+
+
+def _group(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Share]:
+    """Count tensors by label, the largest label first."""
+    shares: dict[str, Share] = {}
+    for label, tensor in tensors:
+        old = shares.get(label, Share())
+        shares[label] = Share(old.n_tensors + 1, old.n_params + tensor.n_elements, old.size_bytes + tensor.size_bytes)
+    return dict(sorted(shares.items(), key=lambda item: -item[1].size_bytes))
+
+
+def _measure_layers(tensors: Iterable[Tensor]) -> tuple[LayerSize, ...]:
+    """Add up each layer's bytes by part; a model with encoder and decoder has both under one number."""
+    layers: dict[int, dict[str, int]] = {}
+    for tensor in tensors:
+        match = _LAYER.fullmatch(tensor.name)
+        if match is None:
+            continue
+        by_part = layers.setdefault(int(match[1]), {})
+        part = _name_part(tensor.name)
+        by_part[part] = by_part.get(part, 0) + tensor.size_bytes
+    return tuple(
+        LayerSize(index, sum(by_part.values()), {part: by_part[part] for part in PARTS if part in by_part})
+        for index, by_part in sorted(layers.items())
+    )
+
+
+def _count_active(header: Header) -> int:
+    """Count the parameters that one token visits, the tables of which it reads a row among them."""
+    unread = sum((1 - read.share) * read.tensor.n_elements for read in read_weights(header) if read.share < 1)
+    return round(sum(tensor.n_elements for tensor in loaded_tensors(header)) - unread)
+
+
+def _read_layers(header: Header, key: str, n_layers: int | None) -> tuple[int, ...] | None:
+    if n_layers is None:
+        return None
+    value: Any = header.hparam(key)
+    # One number stands for all layers; it is not repeated here, for block_count may be a lie of 2^32.
+    n_items = n_layers if isinstance(value, ArrayValue) else 1
+    return tuple(read_per_layer(header, key, n_items) or ()) or None
+
+
+def _count_vocab(header: Header) -> int | None:
+    tokens = header.metadata.get("tokenizer.ggml.tokens")
+    return tokens.length if isinstance(tokens, ArrayValue) else read_count(header, "vocab_size")
+
+
+def _text(header: Header, key: str) -> str | None:
+    value = header.metadata.get(key)
+    return value if isinstance(value, str) else None

@@ -1,0 +1,144 @@
+"""What Linux's control groups leave to this process: CPU time, CPUs and memory, by both generations of them.
+
+A limit holds for a group and all below it, so the smallest on the way up to the root counts. Inside a container the way ends at the
+container's own folder; what lies above cannot be seen.
+
+Sources: cgroups(7); Linux Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/{memory,cpusets}.rst, scheduler/sched-bwc.rst.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.host.system import the_os
+
+
+@dataclass(frozen=True, slots=True)
+class Throttling:
+    """How often groups were held back for their CPU quota so far, and for how many seconds of CPU time in all."""
+
+    count: int = 0
+    held_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """One group's memory in bytes: its limit, and what of it is taken by more than file pages that can be given back at once."""
+
+    limit_bytes: int
+    used_bytes: int
+
+
+def read_cpu_quota() -> float | None:
+    """CPUs' worth of time that may be used in each period (2.5 by ``cpu.max`` of ``250000 100000``); None without a limit."""
+    found = []
+    for folder, generation in _folders("cpu"):
+        if generation == 2:
+            words = _words(f"{folder}/cpu.max")
+        else:
+            words = [*_words(f"{folder}/cpu.cfs_quota_us"), *_words(f"{folder}/cpu.cfs_period_us")]
+        # Without a limit the quota is "max" or -1.
+        if len(words) == 2 and all(word.isdecimal() for word in words) and int(words[1]) > 0:
+            found.append(int(words[0]) / int(words[1]))
+    return min(found, default=None)
+
+
+def read_cpuset() -> frozenset[int] | None:
+    """The CPUs of the nearest cpuset that has any; None where there is none."""
+    for folder, generation in _folders("cpuset"):
+        for name in ("cpuset.cpus.effective",) if generation == 2 else ("cpuset.effective_cpus", "cpuset.cpus"):
+            if found := parse_cpu_list(the_os().read(f"{folder}/{name}")):
+                return found
+    return None
+
+
+def read_throttling() -> Throttling:
+    """What the groups on the way up have been held back so far; zeros where nothing is counted."""
+    count, held_s = 0, 0.0
+    for folder, _generation in _folders("cpu"):
+        counted = _table(f"{folder}/cpu.stat")
+        count += counted.get("nr_throttled", 0)
+        held_s += counted.get("throttled_usec", 0) / 1e6 + counted.get("throttled_time", 0) / 1e9
+    return Throttling(count, held_s)
+
+
+def read_memory_rooms() -> list[Room]:
+    """Each group on the way up that has a limit of memory, the nearest first."""
+    rooms = []
+    for folder, generation in _folders("memory"):
+        counted = _table(f"{folder}/memory.stat")
+        if generation == 2:
+            limit, used = _number(f"{folder}/memory.max"), _number(f"{folder}/memory.current")
+            files = counted.get("inactive_file", 0) + counted.get("active_file", 0)
+        else:
+            # The limit of a parent that is not mounted here stands in memory.stat too.
+            limits = [_number(f"{folder}/memory.limit_in_bytes"), counted.get("hierarchical_memory_limit")]
+            limit, used = min((one for one in limits if one), default=None), _number(f"{folder}/memory.usage_in_bytes")
+            files = counted.get("total_inactive_file", 0) + counted.get("total_active_file", 0)
+        if limit:
+            rooms.append(Room(limit, max((used or 0) - files, 0)))
+    return rooms
+
+
+def parse_cpu_list(text: str | None) -> frozenset[int]:
+    """CPU numbers of a list as the kernel writes it, ``0-3,8``; empty where there is none. Source: cpuset(7), "List format"."""
+    found: set[int] = set()
+    for part in (text or "").strip().split(","):
+        if match := re.fullmatch(r"(\d+)(?:-(\d+))?", part):
+            found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return frozenset(found)
+
+
+def _folders(controller: str) -> Iterator[tuple[str, int]]:
+    """(folder, generation) of this process's group for a controller, then of each above it up to where the hierarchy is mounted."""
+    path, generation = _own_path(controller)
+    if path is None:
+        return
+    for root, mount in _mounts(controller, generation):
+        below = path if root == "/" else path.removeprefix(root) if f"{path}/".startswith(f"{root}/") else ""
+        parts = [part for part in below.split("/") if part]
+        if ".." in parts:  # the process was moved out of what its namespace shows
+            parts = []
+        for length in range(len(parts), -1, -1):
+            yield "/".join([mount.rstrip("/"), *parts[:length]]), generation
+        return
+
+
+def _own_path(controller: str) -> tuple[str | None, int]:
+    """This process's group in the hierarchy that has the controller, and its generation: the first where it is mounted there."""
+    unified = None
+    for line in (the_os().read("/proc/self/cgroup") or "").splitlines():
+        if match := re.fullmatch(r"\d+:([^:]*):(.*)", line):
+            if controller in match[1].split(","):
+                return match[2], 1
+            unified = unified if match[1] else match[2]
+    return unified, 2
+
+
+def _mounts(controller: str, generation: int) -> Iterator[tuple[str, str]]:
+    """(folder of the hierarchy, where it is mounted). Source: proc(5), /proc/pid/mountinfo."""
+    for line in (the_os().read("/proc/self/mountinfo") or "").splitlines():
+        before, _, after = line.partition(" - ")
+        fields, kind = before.split(" "), after.split(" ")
+        if len(fields) < 5 or len(kind) < 3:
+            continue
+        if kind[0] == "cgroup2" if generation == 2 else kind[0] == "cgroup" and controller in kind[2].split(","):
+            root, mount = (re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), field) for field in fields[3:5])
+            yield root, mount
+
+
+def _words(path: str) -> list[str]:
+    return (the_os().read(path) or "").split()
+
+
+def _number(path: str) -> int | None:
+    words = _words(path)
+    return int(words[0]) if words and words[0].isdecimal() else None
+
+
+def _table(path: str) -> dict[str, int]:
+    """A flat keyed file: a name and a number a line."""
+    pairs = (line.split() for line in (the_os().read(path) or "").splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}

@@ -1,0 +1,146 @@
+"""Facts about the host, and how busy it is."""
+
+from __future__ import annotations
+
+import platform
+import re
+from dataclasses import dataclass
+
+from harness.host.cgroup import read_throttling
+from harness.host.cpu import count_physical_cores, find_our_cpus, read_cpu_name
+from harness.host.memory import memory_limit_bytes
+from harness.host.system import the_os
+from harness.memory.repack import CpuFeatures
+from harness.records.cells import Caution, Machine
+
+
+def describe_machine() -> Machine:
+    """Collect what identifies the hardware; no host name, user name or path."""
+    system, ours = the_os(), find_our_cpus()
+    return Machine(
+        cpu=read_cpu_name(),
+        n_cores_physical=count_physical_cores(),
+        n_cores_logical=system.count_cpus(logical=True) or 1,
+        memory_bytes=system.memory_bytes()[0],
+        os=system.name,
+        arch=system.arch,
+        python=platform.python_version(),
+        cpus_bound=ours.bound,
+        cpu_quota=ours.quota,
+        memory_limit_bytes=memory_limit_bytes(),
+    )
+
+
+def machine_slug(machine: Machine) -> str:
+    """A folder name for the machine: its CPU, cores and memory, in lower-case letters, digits and dashes."""
+    memory_gib = round(machine.memory_bytes / 1024**3)
+    text = f"{machine.cpu}-{machine.n_cores_physical}c-{memory_gib}g".lower()
+    text = re.sub(r"\((r|tm)\)|\bcpu\b|@.*?ghz|\bprocessor\b", " ", text)
+    return re.sub(r"[^a-z0-9]+", "-", text).strip("-")
+
+
+#: llama.cpp's names of CPU features that decide what is repacked, by those of Linux's /proc/cpuinfo and of macOS's sysctl.
+_LINUX_FEATURES = {
+    "avx2": "AVX2", "avx512f": "AVX512", "avx512_vnni": "AVX512_VNNI", "amx_int8": "AMX_INT8",
+    "asimd": "NEON", "asimddp": "DOTPROD", "i8mm": "MATMUL_INT8", "vxe": "VXE",
+}  # fmt: skip
+_MACOS_FEATURES = {"FEAT_DotProd": "DOTPROD", "FEAT_I8MM": "MATMUL_INT8"}
+
+
+def read_cpu_features() -> CpuFeatures | None:
+    """Read the CPU's features by the OS, as an llama.cpp that was built here would use them; None where the OS does not tell.
+
+    Quick, for what needs no engine; llama_print_system_info says what a build really has. SVE and RISC-V vectors are left out, for
+    their length is not told here.
+
+    Source: ggml-cpu is compiled with -march=native (GGML_NATIVE) and with repacking (GGML_CPU_REPACK) by default.
+    """
+    system = the_os()
+    if system.platform == "linux":
+        match = re.search(r"^(?:flags|Features|features)\s*:\s*(.+)$", system.read("/proc/cpuinfo") or "", re.MULTILINE)
+        words = set(match[1].split()) if match else set()
+        if not words or words & {"sve"} or system.arch.startswith("riscv"):
+            return None
+        return CpuFeatures(frozenset({"REPACK", *(name for word, name in _LINUX_FEATURES.items() if word in words)}))
+    if system.platform == "darwin" and system.arch == "arm64":
+        found = {
+            name for feature, name in _MACOS_FEATURES.items() if system.sysctl(f"hw.optional.arm.{feature}") == "1"
+        }
+        return CpuFeatures(frozenset({"REPACK", "NEON", *found}))
+    return None
+
+
+def count_oom_kills() -> int | None:
+    """How often the kernel has killed for memory since boot; None where it does not tell. Source: proc(5), /proc/vmstat oom_kill."""
+    match = re.search(r"^oom_kill (\d+)$", the_os().read("/proc/vmstat") or "", re.MULTILINE)
+    return int(match[1]) if match else None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReading:
+    """CPU seconds used so far on the CPUs that are ours, and the wall clock they belong to.
+
+    busy_s is everybody's, own_s this process's, stolen_s what the hypervisor took; held_s is what a control group's quota kept from its
+    processes, in n_held times. n_cpus is how many CPUs are ours.
+    """
+
+    wall_s: float
+    busy_s: float
+    own_s: float
+    stolen_s: float
+    n_cpus: int
+    n_held: int = 0
+    held_s: float = 0.0
+
+
+def read_load(wall_s: float) -> LoadReading:
+    """Read the counters that `judge_load` compares; costs a millisecond or two and belongs outside every timed region."""
+    times, ours, held = the_os().cpu_times(), find_our_cpus(), read_throttling()
+    if ours.numbers is not None and ours.online:
+        # One entry a CPU that is online; where they are fewer (a container that shows itself less), all of them are ours.
+        places = [place for place, number in enumerate(sorted(ours.online)) if number in ours.numbers]
+        if len(times) == len(ours.online):
+            times = tuple(times[place] for place in places)
+    return LoadReading(
+        wall_s,
+        busy_s=sum(one.busy_s for one in times),
+        own_s=the_os().own_cpu_s(),
+        stolen_s=sum(one.stolen_s for one in times),
+        n_cpus=ours.count,
+        n_held=held.count,
+        held_s=held.held_s,
+    )
+
+
+#: Busy CPUs beyond our own that make a number suspect, and those that make it worthless.
+CROWDED_CPUS, HOPELESS_CPUS = 0.10, 0.50
+
+
+#: Codes of what `judge_load` says.
+LOAD_CAUTIONS = ("busy-machine", "cpu-stolen", "cpu-throttled")
+
+
+def judge_load(before: LoadReading, after: LoadReading, n_threads: int) -> tuple[Caution, ...]:
+    """Say what kept CPU time from us between two readings: other work, the hypervisor, or a control group's quota.
+
+    Others do no harm while idle CPUs remain for them; what counts is by how many CPUs the demand exceeded those that are ours.
+    """
+    wall_s = after.wall_s - before.wall_s
+    if wall_s < 0.05:  # the counters tick in hundredths of a second
+        return ()
+    n_cpus = after.n_cpus
+    others = (after.busy_s - before.busy_s - (after.own_s - before.own_s)) / wall_s
+    stolen = (after.stolen_s - before.stolen_s) / wall_s
+    held_s = after.held_s - before.held_s
+    cautions = []
+    excess = others - max(n_cpus - n_threads, 0)  # more threads than CPUs are our own doing
+    if excess > CROWDED_CPUS:
+        text = f"busy machine: other processes used {others:.1f} of {n_cpus} CPUs while {n_threads} threads ran here"
+        cautions.append(Caution("busy-machine", text, distrust=excess > HOPELESS_CPUS))
+    if stolen > CROWDED_CPUS * n_threads / n_cpus:
+        text = f"the hypervisor took {stolen:.1f} CPUs away while this was measured"
+        cautions.append(Caution("cpu-stolen", text, distrust=stolen > HOPELESS_CPUS))
+    if (times := after.n_held - before.n_held) > 0:
+        text = f"a CPU quota (control group) held this back {times} times, {held_s:.1f} s of CPU time in all, while it was measured"
+        cautions.append(Caution("cpu-throttled", text, distrust=held_s / wall_s > HOPELESS_CPUS))
+    return tuple(cautions)

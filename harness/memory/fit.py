@@ -1,0 +1,282 @@
+"""Does a model fit into a memory, and if not, how many of its layers do? The one place that sets what is needed against what there is.
+
+What is needed are the weights, what the layers keep of the whole context, and the largest step's working memory. What there is of a
+memory is what the driver and other programs leave: what a device says is free, or of a card that is not here its size less what its
+driver takes. llama.cpp offloads the output layer first and then the repeating layers from the last one down.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from harness.errors import HarnessError
+from harness.gguf.attention import describe_attention, round_context
+from harness.gguf.cost import Cost
+from harness.gguf.header import Header
+from harness.gguf.settings import read_count, read_per_layer
+from harness.memory.forecast import (
+    HOST,
+    MAPPED,
+    DeviceRules,
+    Host,
+    Line,
+    WeightPlan,
+    list_kept,
+    predict_memory,
+    price_cache,
+)
+from harness.memory.ollama_2024 import MINIMUM_BYTES
+from harness.memory.placement import place_layers, shares_host_memory
+from harness.spec import RunSpec
+from harness.units import MIB
+
+#: What a CUDA context with its libraries takes of a card that is not here to be asked: as Ollama counted it for every card in 2024.
+CUDA_CONTEXT_BYTES = MINIMUM_BYTES["cuda"]
+
+#: llama.cpp's default micro-batch: so many rows of logits and activations are worked on at once.
+N_UBATCH = 512
+
+#: The share of a Mac's memory that its GPU may hold unless told otherwise: Metal's recommendedMaxWorkingSetSize in llama.cpp's log,
+#: 38654.71 MB of 48 GiB and 49152.00 MiB of 64 GiB, but 21845.34 MiB of 32 GiB and 10922.67 MiB of 16 GiB.
+#: Source: logs in llama.cpp's issue 1870, ollama's issue 434, llama-cpp-python's issue 687. Where between 32 and 48 it changes was
+#: not seen.
+METAL_SHARE_LARGE, METAL_SHARE_SMALL = 3 / 4, 2 / 3
+METAL_LARGE_BYTES = 36 * 1024 * MIB
+
+
+def metal_limit_bytes(memory_bytes: int) -> int:
+    """The memory that a Mac of this size gives its GPU by default."""
+    share = METAL_SHARE_LARGE if memory_bytes >= METAL_LARGE_BYTES else METAL_SHARE_SMALL
+    return round(memory_bytes * share)
+
+
+# --- needed -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a model needs in bytes, by cause. cache is None where its kind is not known (and not in the total)."""
+
+    weights_bytes: int
+    cache_bytes: int | None
+    compute_bytes: int
+    device_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weights_bytes + (self.cache_bytes or 0) + self.compute_bytes + self.device_bytes
+
+
+def need_in_memory(cost: Cost, n_ctx: int, compute_bytes: int | None = None) -> Need:
+    """Add up what a model needs in host memory with a context of n_ctx tokens."""
+    compute = compute_bytes or estimate_compute_bytes(cost, n_ctx)
+    return Need(cost.memory_bytes, cost.cache_bytes(n_ctx), compute, 0)
+
+
+def estimate_compute_bytes(cost: Cost, n_ctx: int, header: Header | None = None) -> int:
+    """Estimate the working memory where no dry run can be made: the larger of the output layer's and a feed-forward network's rows.
+
+    A float for each logit and two rows of activations, or three rows of the network's width, four of activations and the mask, for a
+    micro-batch. llama.cpp 0c1e570 reserves 258.5 MiB for a llama3.2:1b and 442 MiB for a llama3.1:405b at 2048 tokens; so says this.
+    """
+    rows = min(n_ctx, N_UBATCH)
+    output = 4 * rows * (cost.n_vocab + 2 * cost.n_embd)
+    widths = (
+        (read_per_layer(header, "feed_forward_length", read_count(header, "block_count") or 0) or ()) if header else ()
+    )
+    inner = rows * (4 * (3 * max(widths, default=0) + 4 * cost.n_embd) + 2 * round_context(n_ctx))
+    return max(output, inner)
+
+
+# --- layers on a card -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPrice:
+    """What n_gpu_layers layers take of one device, in bytes; compute buffers are not in it."""
+
+    n_gpu_layers: int
+    device_weights_bytes: int
+    device_cache_bytes: int
+
+    @property
+    def device_bytes(self) -> int:
+        return self.device_weights_bytes + self.device_cache_bytes
+
+
+def price_layers(header: Header, spec: RunSpec, device: DeviceRules) -> tuple[LayerPrice, ...]:
+    """Price every number of layers on one device, from none to all with the output layer.
+
+    Raises
+    ------
+    HarnessError : as `predict_memory`; the cache of this architecture is not known, or it cannot have this type.
+    """
+    plan, attention = WeightPlan(header, Host(None, (device,))), describe_attention(header)
+    if attention.layers is None:
+        raise HarnessError(f"the cache of {header.architecture} is not known: {attention.reason}")
+    cache = [0] * (plan.n_layers + 2)
+    for kept in list_kept(attention, spec):
+        if not spec.no_kv_offload:
+            cache[plan.n_layers + 1 - kept.layer] += kept.size_bytes(device.alignment)
+    prices, cached = [], 0
+    for count, weights in enumerate(plan.grow(spec)):
+        cached += cache[count]
+        prices.append(LayerPrice(count, weights, cached))
+    return tuple(prices)
+
+
+def rough_prices(cost: Cost, n_ctx: int) -> tuple[LayerPrice, ...]:
+    """The same for a model of which only its cost is known: alike layers, each with its part of the cache."""
+    per_layer = max(cost.memory_bytes - cost.input_bytes - cost.output_bytes, 0) / cost.n_layers
+    cached = (cost.cache_bytes(n_ctx) or 0) / cost.n_layers
+    counts = range(1, cost.n_layers + 2)
+    moved = [LayerPrice(n, round(cost.output_bytes + (n - 1) * per_layer), round((n - 1) * cached)) for n in counts]
+    return (LayerPrice(0, 0, 0), *moved)
+
+
+@dataclass(frozen=True, slots=True)
+class CardFit:
+    """How many layers go on a card of some size, and what is taken there anyway; layers count the output layer.
+
+    memory_bytes is what a device has free, or the size of a card that is not here, of which the driver then takes context_bytes.
+    compute_bytes is None where it is not known, and then not counted; of a card that is not here it is what all layers together need.
+    host_bytes is what is left to the host, None where that was not worked out.
+    """
+
+    device: str
+    memory_bytes: int
+    n_layers: int
+    n_fitting: int
+    compute_bytes: int | None
+    context_bytes: int
+    price: LayerPrice
+    full: LayerPrice
+    host_bytes: int | None = None
+
+    @property
+    def used_bytes(self) -> int:
+        return self.price.device_bytes + (self.fixed_bytes if self.n_fitting else 0)
+
+    @property
+    def needed_bytes(self) -> int:
+        """What all layers would need."""
+        return self.full.device_bytes + self.fixed_bytes
+
+    @property
+    def fixed_bytes(self) -> int:
+        """What is taken as soon as one layer is there."""
+        return (self.compute_bytes or 0) + self.context_bytes
+
+
+def fit_layers(
+    prices: Sequence[LayerPrice], device: str, memory_bytes: int, compute_bytes: int | None, context_bytes: int = 0
+) -> CardFit:
+    """Count the layers that fit into a card's memory beside what it needs anyway; everybody who counts layers asks here."""
+    fixed = (compute_bytes or 0) + context_bytes
+    fitting = [price.n_gpu_layers for price in prices if price.device_bytes + fixed <= memory_bytes]
+    count = max(fitting, default=0) if fixed <= memory_bytes else 0
+    return CardFit(
+        device, memory_bytes, len(prices) - 1, count, compute_bytes, context_bytes, prices[count], prices[-1]
+    )
+
+
+def left_to_host(header: Header, spec: RunSpec, host: Host, device: DeviceRules, n_gpu_layers: int) -> int:
+    """What stays in host memory when so many layers are on one device, in bytes."""
+    alone = replace(host, devices=(device,))
+    plan = WeightPlan(header, alone)
+    placement = place_layers(plan.n_layers, n_gpu_layers, (1.0,))
+    lines = [*plan.price(spec, placement), *price_cache(describe_attention(header), spec, placement, alone)]
+    return sum(line.size_bytes for line in lines if line.device == HOST)
+
+
+# --- a placement on this machine --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Whether something fits a memory: what it needs, what there is in all and what of it is free now.
+
+    is_partial says that something that it needs is not known, so that it is more.
+    """
+
+    device: str
+    needed_bytes: int
+    free_bytes: int | None
+    total_bytes: int | None
+    is_partial: bool = False
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether it fits the memory when nothing else is in it."""
+        return None if self.total_bytes is None else self.needed_bytes <= self.total_bytes
+
+    @property
+    def fits_now(self) -> bool | None:
+        return None if self.free_bytes is None else self.needed_bytes <= self.free_bytes
+
+
+def needed_in_host_memory(lines: Sequence[Line], devices: Sequence[DeviceRules], header: Header) -> int:
+    """What lines take of the host's own memory: the host's, and those of devices that compute in it.
+
+    Where such a device maps the file, as the host does, a page that both look at is there once, so it is no more than all tensors.
+    """
+    shared = {HOST, *(device.name for device in devices if shares_host_memory(device))}
+    own = sum(line.size_bytes for line in lines if line.device in shared and line.cause != MAPPED)
+    mapped = {line.device: line.size_bytes for line in lines if line.device in shared and line.cause == MAPPED}
+    whole = sum(tensor.size_bytes for tensor in header.tensors)
+    return own + (min(sum(mapped.values()), max(whole, *mapped.values())) if len(mapped) > 1 else sum(mapped.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Whether a placement can fit on its devices. needed_bytes is by device: weights, cache, and compute buffers where those were
+    planned; a lower bound where they were not."""
+
+    fits: bool
+    reason: str | None
+    needed_bytes: Mapping[str, int]
+
+
+def check_placement(
+    header: Header,
+    spec: RunSpec,
+    devices: Sequence[DeviceRules],
+    compute_bytes: Mapping[str, int] | None = None,
+    host_bytes: int | None = None,
+) -> Placement:
+    """Say whether a spec's layers can fit into the free memory of its devices.
+
+    Parameters
+    ----------
+    devices       : all that there are; those that llama.cpp would use for the spec are chosen here
+    compute_bytes : what a dry run planned for computing, by device, which a device needs as soon as a layer is on it; for a device that
+                    is not in it only weights and cache count
+    host_bytes    : free memory of the host, for devices that share it
+
+    Raises
+    ------
+    UsageError   : -mg names no device.
+    HarnessError : as `harness.memory.forecast.predict_memory`.
+    """
+    host = Host(None, tuple(devices))
+    prediction, chosen = predict_memory(header, spec, host), host.chosen(spec).devices
+    needed: dict[str, int] = {}
+    for device in chosen:
+        stored = prediction.on(device.name)
+        compute = (compute_bytes or {}).get(device.name, 0) if stored else 0
+        needed[device.name] = stored + compute
+        if device.memory_bytes is not None and needed[device.name] > device.memory_bytes:
+            parts = "weights, cache and compute buffer" if compute else "weights and cache"
+            return Placement(False, _tell_excess(device.name, parts, needed[device.name], device.memory_bytes), needed)
+    if host_bytes is not None and any(shares_host_memory(device) and needed[device.name] for device in chosen):
+        total = needed_in_host_memory(prediction.lines, chosen, header) + sum((compute_bytes or {}).values())
+        if total > host_bytes:
+            reason = _tell_excess("the memory that it shares with the CPU", "both together", total, host_bytes)
+            return Placement(False, reason, needed)
+    return Placement(True, None, needed)
+
+
+def _tell_excess(where: str, what: str, needed_bytes: int, free_bytes: int) -> str:
+    return f"cannot fit on {where}: {what} need {math.ceil(needed_bytes / MIB)} MiB of {free_bytes // MIB} free"

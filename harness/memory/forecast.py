@@ -1,0 +1,469 @@
+"""What a model takes in memory, by cause and by device, from its header alone: weights, second copies, caches and states.
+
+Pure arithmetic, the same that llama.cpp does when it loads. Compute and output buffers depend on the graph; they come from a dry run
+(`harness.native.jobs.dry_run`). The rules are those of llama.cpp 0c1e570 (in llama-cpp-python 0.3.36).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from harness.errors import HarnessError
+from harness.gguf.attention import Attention, count_layers, describe_attention, loaded_tensors, round_context
+from harness.gguf.header import Header, Tensor
+from harness.gguf.settings import read_count, read_per_layer
+from harness.gguf.types import tensor_type
+from harness.memory.placement import choose_devices, deal_out
+from harness.memory.repack import OUTPUT_FIRST, CpuFeatures, Layout, find_layout, is_matrix_product, output_duplicate
+from harness.spec import RunSpec
+
+#: Causes, in the order in which a ledger lists them.
+MAPPED, COPIED, REPACKED, KV, RECURRENT, COMPUTE, OUTPUT = (
+    "weights mapped", "weights copied", "weights repacked", "KV cache", "recurrent state", "compute buffer", "output buffer",
+)  # fmt: skip
+BUFFER_CAUSES = (MAPPED, COPIED, REPACKED, KV, RECURRENT, COMPUTE, OUTPUT)
+
+#: What the host's memory is called as a device.
+HOST = "CPU"
+
+#: Source: ggml/src/ggml-impl.h TENSOR_ALIGNMENT.
+_CPU_ALIGNMENT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Bytes that one cause takes on one device; buffer is llama.cpp's name of it (``CPU_REPACK``)."""
+
+    cause: str
+    device: str
+    buffer: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRules:
+    """How a device's backend stores weights.
+
+    alignment and row_elements are what a tensor's bytes, and a quantized tensor's first dimension, are rounded up to. has_host_buffer:
+    it offers pinned host memory, which llama.cpp prefers to repacking for the layers that stay on the CPU. maps_file: weights stay
+    in the mapped file (unified memory). memory_bytes is what the device has free, total_bytes all of it; None where it does not say.
+    kind is ggml's: gpu, igpu or accel.
+    """
+
+    name: str
+    alignment: int = 128
+    row_elements: int = 1
+    has_host_buffer: bool = True
+    maps_file: bool = False
+    maps_by_default: bool = True
+    memory_bytes: int | None = None
+    total_bytes: int | None = None
+    kind: str = "gpu"
+
+
+def device_rules(
+    name: str, kind: str = "gpu", memory_bytes: int | None = None, total_bytes: int | None = None
+) -> DeviceRules:
+    """Look up a device's rules by the name that ggml gives it: ``CUDA0``, ``MTL0``, ``Vulkan0``, ``RPC0``, ….
+
+    Source: ggml-cuda.cu ggml_backend_cuda_buffer_type_get_alignment, …_get_alloc_size (MATRIX_ROW_PADDING 512);
+    ggml-metal.cpp, ggml-rpc.cpp, ggml-vulkan.cpp device props.
+    """
+    rules = DeviceRules(
+        name, memory_bytes=memory_bytes, total_bytes=total_bytes, kind=kind, maps_by_default=kind != "igpu"
+    )
+    if name.startswith(("CUDA", "ROCm", "MUSA")):
+        return replace(rules, row_elements=512)
+    if name.startswith(("MTL", "Metal")):
+        return replace(rules, alignment=32, has_host_buffer=False, maps_file=True, maps_by_default=True)
+    if name.startswith("RPC"):  # a server that runs ggml's CPU backend; a GPU's there rounds up a little more
+        return replace(rules, alignment=_CPU_ALIGNMENT, has_host_buffer=False, maps_by_default=True)
+    return rules
+
+
+class DeviceFacts(Protocol):
+    """What ggml says of a device, as `harness.records.cells.Device` holds it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def memory_free_bytes(self) -> int | None: ...
+    @property
+    def memory_total_bytes(self) -> int | None: ...
+
+
+def list_rules(devices: Iterable[DeviceFacts]) -> tuple[DeviceRules, ...]:
+    """The rules of all devices but the CPU, in ggml's order."""
+    return tuple(
+        device_rules(device.name, device.kind, device.memory_free_bytes, device.memory_total_bytes)
+        for device in devices
+        if device.kind != "cpu"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The machine for which memory is predicted, with all its devices but the CPU, of which `harness.memory.placement` chooses.
+
+    features is None where the CPU's are not known, which leaves repacking unknown.
+    """
+
+    features: CpuFeatures | None
+    devices: tuple[DeviceRules, ...] = ()
+
+    def chosen(self, spec: RunSpec) -> Host:
+        """The same machine with only the devices that llama.cpp would use, in its order.
+
+        Raises
+        ------
+        UsageError : as `choose_devices`.
+        """
+        return replace(self, devices=choose_devices(self.devices, spec))
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A cause that could not be worked out, or only in part, and why in a sentence."""
+
+    cause: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Lines that add up to a device's share, and what could not be worked out."""
+
+    lines: tuple[Line, ...]
+    gaps: tuple[Gap, ...] = ()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        return tuple(gap.reason for gap in self.gaps)
+
+    def on(self, device: str) -> int:
+        return sum(line.size_bytes for line in self.lines if line.device == device)
+
+    def of(self, cause: str, device: str | None = None) -> int:
+        return sum(line.size_bytes for line in self.lines if line.cause == cause and device in (None, line.device))
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+_BLOCK = re.compile(r"(?:enc\.|dec\.)?blk\.([0-9]{1,4})\..+")
+_INPUT = ("token_embd.weight", "position_embd.weight", "token_types.weight", "per_layer_token_embd.weight")
+#: Tensors outside the blocks that llama.cpp keeps with the first layer, and those that each layer shares.
+#: Source: src/llama-arch.cpp LLM_TENSOR_INFOS, LLM_TENSOR_LAYER_REPEATING.
+_FIRST_LAYER = ("token_embd_norm", "per_layer_model_proj", "per_layer_proj_norm")
+_EXPERTS = re.compile(r"blk\.([0-9]{1,4})\.ffn_(up|down|gate|gate_up)_(ch|)exps")
+_SHARED = ("rope_freqs", "rope_factors_long", "rope_factors_short")
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """One use of a tensor: by which layers (None: by the input, always on the CPU), and how a CPU would lay it out."""
+
+    tensor: Tensor
+    layers: tuple[int, ...] | None
+    layout: Layout | None
+    is_copy: bool = False  # another use of bytes that are in memory already
+
+
+def _list_uses(header: Header, features: CpuFeatures | None, n_layers: int) -> list[_Use]:
+    everywhere = tuple(range(n_layers))
+    uses = []
+    for tensor in loaded_tensors(header):
+        layers = _find_layers(tensor.name, n_layers, everywhere)
+        uses.append(_Use(tensor, layers, None if features is None else find_layout(tensor, features)))
+    if duplicate := output_duplicate(header):
+        layout = None if features is None else find_layout(duplicate, features)
+        uses.append(_Use(duplicate, (n_layers,), layout, is_copy=header.architecture not in OUTPUT_FIRST))
+    return uses
+
+
+def _find_layers(name: str, n_layers: int, everywhere: tuple[int, ...]) -> tuple[int, ...] | None:
+    if match := _BLOCK.fullmatch(name):
+        return (min(int(match[1]), n_layers - 1),)
+    if name in _INPUT:
+        return None
+    if name.startswith(_FIRST_LAYER):
+        return (0,)
+    return everywhere if name.startswith(_SHARED) else (n_layers,)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sum:
+    """What some tensors take in host memory or on a device: bytes copied and padded, or the spans that are mapped, by file."""
+
+    copied_bytes: int = 0
+    spans: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def mapped_bytes(self) -> int:
+        """From the first byte to the last in each file, with whatever lies between.
+
+        Source: llama-model-loader.cpp get_mapping_range.
+        """
+        return sum(last - first for first, last in self.spans.values())
+
+
+def _add_up(tensors: Iterable[Tensor], device: DeviceRules | None) -> _Sum:
+    """Weigh tensors as a device stores them; None is host memory."""
+    copied, spans = 0, dict[int, tuple[int, int]]()
+    for tensor in tensors:
+        first, last = spans.get(tensor.part, (tensor.offset, 0))
+        spans[tensor.part] = (min(first, tensor.offset), max(last, tensor.offset + tensor.size_bytes))
+        size = tensor.size_bytes if device is None else _device_bytes(tensor, device)
+        copied += _pad(size, _CPU_ALIGNMENT if device is None else device.alignment)
+    return _Sum(copied, spans)
+
+
+def _join(sums: Sequence[_Sum]) -> _Sum:
+    spans: dict[int, tuple[int, int]] = {}
+    for item in sums:
+        for part, (first, last) in item.spans.items():
+            begin, end = spans.get(part, (first, last))
+            spans[part] = (min(begin, first), max(end, last))
+    return _Sum(sum(item.copied_bytes for item in sums), spans)
+
+
+class _Group:
+    """Tensors that always lie together: those of one layer, of all layers, of the input, or the experts of one layer.
+
+    layers is None for the input, which is always on the CPU. Sums are made once, so that many placements can be priced quickly.
+    """
+
+    def __init__(self, layers: tuple[int, ...] | None, expert_layer: int | None) -> None:
+        self.layers, self.expert_layer = layers, expert_layer
+        self.uses: list[_Use] = []
+        self._on_device: dict[DeviceRules, _Sum] = {}
+        self._on_host: dict[bool, _Sum] = {}
+        self._repacked: dict[str, int] | None = None
+
+    def on_device(self, device: DeviceRules) -> _Sum:
+        if device not in self._on_device:
+            self._on_device[device] = _add_up((use.tensor for use in self.uses), device)
+        return self._on_device[device]
+
+    def on_host(self, *, repack: bool) -> _Sum:
+        """What is not repacked. A second use of a tensor that is there already costs nothing."""
+        if repack not in self._on_host:
+            kept = (use.tensor for use in self.uses if not use.is_copy and not (repack and use.layout))
+            self._on_host[repack] = _add_up(kept, None)
+        return self._on_host[repack]
+
+    def repacked(self) -> Mapping[str, int]:
+        """Bytes of second copies, by buffer."""
+        if self._repacked is None:
+            self._repacked = {}
+            for use in self.uses:
+                if use.layout is not None:
+                    size = _pad(use.layout.size_bytes, _CPU_ALIGNMENT)
+                    self._repacked[use.layout.buffer] = self._repacked.get(use.layout.buffer, 0) + size
+        return self._repacked
+
+    def homes(self, spec: RunSpec, placement: Sequence[int | None]) -> set[int | None]:
+        """The devices that hold these tensors; experts that -ncmoe keeps back lie in host memory, laid out as the CPU's layers are.
+
+        Source: LLM_FFN_EXPS_REGEX in common/common.h; llama-model-loader.cpp create_tensor (buft_list_cpu for such overrides).
+        """
+        if self.layers is None or (self.expert_layer is not None and self.expert_layer < spec.n_cpu_moe):
+            return {None}
+        return {placement[layer] for layer in self.layers}
+
+
+class WeightPlan:
+    """A model's weights, prepared so that many placements can be priced quickly; host has the devices that were chosen."""
+
+    def __init__(self, header: Header, host: Host) -> None:
+        self.n_layers = count_layers(header)
+        self._host = host
+        # llama.cpp asks for a device's pinned memory before it asks for repacking, and with a mapped file takes neither.
+        takes_host_buffer = any(device.has_host_buffer for device in host.devices)
+        groups: dict[tuple[Any, int | None], _Group] = {}
+        for use in _list_uses(header, None if takes_host_buffer else host.features, self.n_layers):
+            match = _EXPERTS.match(use.tensor.name)
+            key = (use.layers, int(match[1]) if match else None)
+            groups.setdefault(key, _Group(*key)).uses.append(use)
+        self._groups = list(groups.values())
+
+    def price(self, spec: RunSpec, placement: Sequence[int | None]) -> list[Line]:
+        """Add up the weights' buffers under a placement.
+
+        Source: llama-model-loader.cpp create_tensor, get_mapping_range; llama-model.cpp load_tensors, make_cpu_buft_list.
+        """
+        on_host: list[_Sum] = []
+        on_device: dict[int, list[_Sum]] = {}
+        repacked: dict[str, int] = {}
+        for group in self._groups:
+            for home in group.homes(spec, placement):
+                if home is not None:
+                    on_device.setdefault(home, []).append(group.on_device(self._host.devices[home]))
+                    continue
+                on_host.append(group.on_host(repack=spec.repack))
+                for buffer, size in group.repacked().items() if spec.repack else ():
+                    repacked[buffer] = repacked.get(buffer, 0) + size
+        mapped = self.is_mapped(spec)
+        return [
+            *_price_host(_join(on_host), mapped, self._host),
+            *(Line(REPACKED, HOST, buffer, size) for buffer, size in repacked.items()),
+            *(_price_device(_join(sums), self._host.devices[home], mapped) for home, sums in on_device.items()),
+        ]
+
+    def grow(self, spec: RunSpec) -> list[int]:
+        """What every number of layers takes of the first device alone, from none to all with the output layer, which goes first."""
+        device, mapped = self._host.devices[0], self.is_mapped(spec)
+        entering: list[list[_Sum]] = [[] for _ in range(self.n_layers + 2)]
+        for group in self._groups:
+            if group.homes(spec, (0,) * (self.n_layers + 1)) == {0}:
+                entering[self.n_layers + 1 - max(group.layers or ())].append(group.on_device(device))
+        sizes, found = [], _Sum()
+        for sums in entering:
+            found = _join([found, *sums])
+            sizes.append(found.mapped_bytes if mapped and device.maps_file else found.copied_bytes)
+        return sizes
+
+    def is_mapped(self, spec: RunSpec) -> bool:
+        """Whether the file is mapped. Source: llama.cpp, the default of load_mode by the devices' properties."""
+        by_default = all(device.maps_by_default for device in self._host.devices)
+        return spec.mmap != "off" and (spec.mmap == "on" or by_default)
+
+
+def _price_host(found: _Sum, mapped: bool, host: Host) -> Iterator[Line]:
+    if mapped and found.spans:
+        yield Line(MAPPED, HOST, "CPU_Mapped", found.mapped_bytes)
+    elif found.spans:
+        pinned = next((device.name for device in host.devices if device.has_host_buffer), None)
+        buffer = f"{pinned.rstrip('0123456789')}_Host" if pinned else "CPU"
+        yield Line(COPIED, HOST, buffer, found.copied_bytes)
+
+
+def _price_device(found: _Sum, device: DeviceRules, mapped: bool) -> Line:
+    if mapped and device.maps_file:
+        return Line(MAPPED, device.name, f"{device.name}_Mapped", found.mapped_bytes)
+    return Line(COPIED, device.name, device.name, found.copied_bytes)
+
+
+def _device_bytes(tensor: Tensor, device: DeviceRules) -> int:
+    kind = tensor_type(tensor.type_name)
+    short = -tensor.shape[0] % device.row_elements if tensor.shape else 0
+    if kind.block_elements == 1 or not short:
+        return tensor.size_bytes
+    return tensor.size_bytes + short // kind.block_elements * kind.block_bytes
+
+
+def _pad(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
+
+
+# --- caches and states ------------------------------------------------------------------------------------------------
+
+
+def price_cache(attention: Attention, spec: RunSpec, placement: Sequence[int | None], host: Host) -> list[Line]:
+    """Add up caches and states by device; they lie where their layer runs unless they are kept on the host.
+
+    Raises
+    ------
+    HarnessError : llama.cpp refuses the cache type, because its blocks do not divide a head.
+
+    Source: llama-kv-cache.cpp, llama-memory-recurrent.cpp (offload, model.dev_layer).
+    """
+    sizes: dict[tuple[str, str], int] = {}
+    for kept in list_kept(attention, spec):
+        home = None if spec.no_kv_offload else placement[kept.layer]
+        device = HOST if home is None else host.devices[home].name
+        alignment = _CPU_ALIGNMENT if home is None else host.devices[home].alignment
+        sizes[kept.cause, device] = sizes.get((kept.cause, device), 0) + kept.size_bytes(alignment)
+    return [Line(cause, device, device, size) for (cause, device), size in sizes.items()]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What one layer keeps of the tokens: keys and values, or a recurrent state, in parts that are padded one by one."""
+
+    cause: str
+    layer: int
+    parts_bytes: tuple[int, ...]
+
+    def size_bytes(self, alignment: int) -> int:
+        return sum(_pad(part, alignment) for part in self.parts_bytes)
+
+
+def list_kept(attention: Attention, spec: RunSpec) -> Iterator[Kept]:
+    """List what each layer keeps in the context of a spec.
+
+    Raises
+    ------
+    HarnessError : as `price_cache`.
+    """
+    for layer in attention.layers or ():
+        cells = attention.cells(layer, spec)
+        yield Kept(KV, layer.layer, tuple(row * cells for row in attention.row_bytes(layer, spec)))
+    for state in attention.states:
+        yield Kept(RECURRENT, state.layer, tuple(state.parts_bytes))
+
+
+# --- decoding ----------------------------------------------------------------------------------------------------------
+
+
+def work_bytes(header: Header, spec: RunSpec, *, n_cells: int | None = None) -> int:
+    """Estimate what computing a full micro-batch takes beside the compute buffer: the largest matrix product's inputs, converted.
+
+    Those of a matrix are quantized; without flash attention the scores of all heads are halved to f16 for their product with V, and
+    grow with the tokens that are looked at. Exact for these products; tiled products and flash attention may take some hundred KiB a
+    thread more.
+
+    Parameters
+    ----------
+    n_cells : tokens looked at where flash attention is off, rounded up to 256; None with flash attention
+
+    Source: ggml-cpu.c ggml_graph_plan, GGML_OP_MUL_MAT and _ID; repack.cpp work_size (rows of Q8_0, Q8_1 or Q8_K: at most 36/32 byte);
+    llama-graph.cpp build_attn_mha; llama-kv-cache.cpp get_n_kv (the padding).
+    """
+    n_tokens = min(spec.n_ctx, spec.n_batch, spec.n_ubatch)
+    used = max(read_per_layer(header, "expert_used_count", read_count(header, "block_count") or 0) or [1], default=1)
+    largest = 0
+    for tensor in loaded_tensors(header):
+        if len(tensor.shape) > 1 and is_matrix_product(tensor) and tensor_type(tensor.type_name).block_elements > 1:
+            rows = n_tokens * (max(used, 1) if "ffn_down_exps" in tensor.name else 1)
+            largest = max(largest, rows * tensor.shape[0] * 34 // 32)
+    if n_cells is not None:
+        heads = read_per_layer(header, "attention.head_count", read_count(header, "block_count") or 0) or [0]
+        largest = max(largest, round_context(n_cells) * n_tokens * max(heads, default=0) * 2)
+    return largest
+
+
+# --- the whole --------------------------------------------------------------------------------------------------------
+
+
+def predict_memory(header: Header, spec: RunSpec, host: Host) -> Prediction:
+    """Predict every buffer that follows from the header: weights, their second copies, caches and states.
+
+    Raises
+    ------
+    HarnessError : a setting of the header is none that llama.cpp would take.
+    """
+    host = host.chosen(spec)
+    plan = WeightPlan(header, host)
+    placement = deal_out(plan.n_layers, spec, [device.memory_bytes for device in host.devices])
+    lines, gaps = plan.price(spec, placement), []
+    if spec.split_mode in ("row", "tensor") and len(host.devices) > 1:
+        said = f"weights by device: {spec.split_mode} splits are not worked out, layers are shown as whole"
+        gaps.append(Gap(COPIED, said))
+    if host.features is None:
+        gaps.append(Gap(REPACKED, "repacked weights: what this CPU repacks is not known here"))
+    elif name := host.features.unknown_layouts:
+        said = f"repacked weights: this llama.cpp was built with {name.title()}, whose layouts are not known here"
+        gaps.append(Gap(REPACKED, said))
+    attention = describe_attention(header)
+    try:
+        lines += price_cache(attention, spec, placement, host)
+        if attention.layers is None:
+            gaps.append(Gap(KV, f"KV cache: {attention.reason}"))
+    except HarnessError as error:
+        gaps.append(Gap(KV, f"KV cache: {error}"))
+    return Prediction(tuple(lines), tuple(gaps))

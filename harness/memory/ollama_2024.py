@@ -1,0 +1,548 @@
+"""What Ollama said a model takes, as of October 2024: the estimate behind `ollama ps`, from a GGUF header alone.
+
+SIZE was never measured: before it loaded a model, Ollama v0.3.12 to v0.3.14 added up what it expected and printed that. The three
+versions do the same arithmetic. All of it is here for one device, in unsigned 64-bit integers as there, with its rounding and its
+quirks, because they are what people saw. Later versions do otherwise (v0.5.0 quantizes the cache, v0.11.5 replaces the estimate).
+
+Source, everywhere: ollama v0.3.14 (f2890a449), llm/memory.go EstimateGPULayers and PredictServerFit, llm/ggml.go, server/sched.go.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from harness.catalog import Shape
+from harness.errors import HarnessError, UsageError
+from harness.gguf.header import ArrayValue, Header
+from harness.gguf.layout import tensor_table
+from harness.gguf.settings import read_count
+from harness.gguf.types import TENSOR_TYPES, extent, tensor_type
+from harness.units import MIB
+
+VERSIONS = "v0.3.12 to v0.3.14"
+
+#: Source: api/types.go DefaultOptions.
+DEFAULT_NUM_CTX = 2048
+NUM_BATCH = 512
+#: Slots that are tried in turn where the user says nothing. Source: sched.go defaultParallel, pickBestFullFitByLibrary.
+PARALLEL_TO_TRY = (4, 1)
+#: Below this many tokens Ollama takes this many. Source: sched.go GetRunner.
+MIN_NUM_CTX = 4
+#: "As many layers as fit". Source: api/types.go DefaultOptions.
+AUTOMATIC = -1
+
+#: What Ollama sets aside for each library's own context. Source: discover/gpu.go cudaMinimumMemory, rocmMinimumMemory,
+#: discover/gpu_darwin.go metalMinimumMemory; none for the CPU.
+MINIMUM_BYTES = {"cuda": 457 * MIB, "rocm": 457 * MIB, "metal": 512 * MIB, "cpu": 0}
+
+#: The newest tensor type that these versions can size; later ones count nothing. Source: ggml.go Tensor.typeSize.
+_LAST_KNOWN_TYPE = 30
+
+_UINT64 = 2**64
+_BLOCK = re.compile(r"blk\.([0-9]+)\.(.+)")
+
+
+class _Tensor(Protocol):
+    """A row of a tensor table, of a header or of a layout."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def n_elements(self) -> int: ...
+    @property
+    def type_name(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the estimate takes from a model.
+
+    block_bytes has one size a block; output_bytes is the output norm with the output matrix, or with the token embeddings where
+    there is none. gate_experts_bytes, gate_expert_rows and qkv_bias_elements are None where blk.0 has no such tensor.
+    """
+
+    architecture: str
+    n_embd: int
+    n_heads: int
+    n_heads_kv: int
+    head_k: int
+    head_v: int
+    n_vocab: int
+    n_ff: int
+    block_bytes: tuple[int, ...]
+    output_bytes: int
+    gate_experts_bytes: int | None = None
+    gate_expert_rows: int | None = None
+    qkv_bias_elements: int | None = None
+    is_embedder: bool = False
+    unsized_types: tuple[str, ...] = ()
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.block_bytes)
+
+    @property
+    def head_dim(self) -> int:
+        """EmbeddingHeadCount(): the width of a head where the header states none."""
+        return self.n_embd // self.n_heads
+
+    def kv_bytes(self, n_cells: int) -> int:
+        """The cache for so many cells, always in F16. Source: memory.go:120-121."""
+        return 2 * n_cells * self.n_layers * (self.head_k + self.head_v) * self.n_heads_kv
+
+
+def read_figures(header: Header) -> Figures:
+    """Take from a header what the estimate needs.
+
+    Raises
+    ------
+    HarnessError : the header lacks a count without which Ollama's own arithmetic stops (blocks, embedding, heads).
+
+    Source: ggml.go type KV; images.go CheckCapabilities (pooling_type marks an embedding model).
+    """
+
+    def count(key: str) -> int:
+        # A list of one number a layer, which these versions read as 0.
+        value = header.hparam(key)
+        return 0 if isinstance(value, ArrayValue) else read_count(header, key) or 0
+
+    tokens = header.metadata.get("tokenizer.ggml.tokens")
+    rows = next((extent(tensor.shape, 1) for tensor in header.tensors if tensor.name == "token_embd.weight"), 0)
+    return _collect(
+        header.architecture,
+        header.tensors,
+        n_layers=count("block_count"),
+        n_embd=count("embedding_length"),
+        n_heads=count("attention.head_count"),
+        n_heads_kv=count("attention.head_count_kv"),
+        head_k=count("attention.key_length"),
+        head_v=count("attention.value_length"),
+        n_vocab=tokens.length if isinstance(tokens, ArrayValue) else rows,
+        n_ff=count("feed_forward_length"),
+        is_embedder=header.hparam("pooling_type") is not None,
+    )
+
+
+def figures_of_shape(shape: Shape, quantization: str) -> Figures:
+    """The same for a model of the catalog that nobody has downloaded, its tensors laid out as llama-quantize would.
+
+    Raises
+    ------
+    UsageError : unknown architecture or quantization.
+    """
+    return _collect(
+        shape.architecture,
+        tensor_table(shape, quantization),
+        n_layers=shape.block_count,
+        n_embd=shape.embedding_length,
+        n_heads=shape.head_count,
+        n_heads_kv=shape.head_count_kv,
+        head_k=shape.head_dim,
+        head_v=shape.head_dim,
+        n_vocab=shape.vocab_size,
+        n_ff=shape.feed_forward_length,
+        is_embedder=False,
+    )
+
+
+def _collect(
+    architecture: str, tensors: Iterable[_Tensor], *, n_layers: int, n_embd: int, n_heads: int, n_heads_kv: int,
+    head_k: int, head_v: int, n_vocab: int, n_ff: int, is_embedder: bool,
+) -> Figures:  # fmt: skip
+    needed = {"block_count": n_layers, "embedding_length": n_embd, "attention.head_count": n_heads}
+    missing = [name for name, value in needed.items() if not value]
+    if missing:
+        raise HarnessError(
+            f"Ollama's account needs one number for {' and '.join(missing)}, which this header does not state; "
+            "those versions of Ollama could not load it either"
+        )
+    if n_layers > 4096:
+        raise HarnessError(f"the header states {n_layers} layers, which no model has; download it again")
+    named = {tensor.name: tensor for tensor in tensors}
+    sizes: dict[str, int] = {}
+    for name, tensor in named.items():
+        match = _BLOCK.fullmatch(name)
+        key = match[1] if match else name.split(".")[0]
+        sizes[key] = sizes.get(key, 0) + size_tensor(tensor)
+    names = ("ffn_gate_exps.weight", "ffn_gate.0.weight", "attn_qkv.bias")
+    gate, gate0, bias = (named.get(f"blk.0.{name}") for name in names)
+    return Figures(
+        architecture=architecture,
+        n_embd=n_embd,
+        n_heads=n_heads,
+        n_heads_kv=n_heads_kv or 1,
+        head_k=head_k or n_embd // n_heads,
+        head_v=head_v or n_embd // n_heads,
+        n_vocab=n_vocab,
+        n_ff=n_ff,
+        block_bytes=_block_sizes(sizes, n_layers),
+        output_bytes=sizes.get("output_norm", 0) + sizes.get("output", sizes.get("token_embd", 0)),
+        gate_experts_bytes=None if gate is None else size_tensor(gate),
+        gate_expert_rows=None if gate0 is None else extent(gate0.shape, 1),
+        qkv_bias_elements=None if bias is None else extent(bias.shape, 0),
+        is_embedder=is_embedder,
+        unsized_types=tuple(sorted({t.type_name for t in named.values() if not _is_sized(t)})),
+    )
+
+
+def _block_sizes(sizes: dict[str, int], n_layers: int) -> tuple[int, ...]:
+    """One size a block; a block without tensors counts as the one before it (memory.go:198: layerSize stays)."""
+    blocks: list[int] = []
+    for index in range(n_layers):
+        blocks.append(sizes.get(str(index), blocks[-1] if blocks else 0))
+    return tuple(blocks)
+
+
+def _is_sized(tensor: _Tensor) -> bool:
+    return tensor_type(tensor.type_name).type_id <= _LAST_KNOWN_TYPE
+
+
+def size_tensor(tensor: _Tensor) -> int:
+    """Bytes as Ollama counts them: nothing for a type that it does not know. Source: ggml.go Tensor.Size."""
+    kind = TENSOR_TYPES[tensor_type(tensor.type_name).type_id]
+    return tensor.n_elements * kind.block_bytes // kind.block_elements if _is_sized(tensor) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSize:
+    """Bytes that Ollama expects of llama.cpp's compute buffer on the device, with some layers on the CPU and with none."""
+
+    partial_bytes: int
+    full_bytes: int
+    has_formula: bool
+
+
+def size_graph(figures: Figures, n_cells: int, *, library: str = "cuda") -> GraphSize:
+    """Estimate the compute buffer for a context of n_cells (num_ctx × parallel).
+
+    Architectures without a formula of their own get a sixth of the cache times the heads that share one key. Flash attention is
+    not considered: the matrix of scores is charged in any case.
+
+    Source: ggml.go GraphSize; memory.go:123-137.
+    """
+    batch = min(n_cells, NUM_BATCH)
+    formula = _GRAPHS.get(figures.architecture)
+    partial, full = formula(figures, n_cells, batch) if formula else (0, 0)
+    if partial == 0:
+        partial = figures.n_heads // figures.n_heads_kv * figures.kv_bytes(n_cells) // 6
+    if full == 0:
+        full = partial
+    return GraphSize(full if library == "metal" else partial, full, formula is not None)
+
+
+def _graph_llama(f: Figures, c: int, b: int) -> tuple[int, int]:
+    """(partial, full) in bytes for a context of c cells and a batch of b tokens. Source: ggml.go:365-399."""
+    e, h, kv, v = f.n_embd, f.n_heads, f.n_heads_kv, f.n_vocab
+    full = max(4 * b * (1 + 4 * e + c * (1 + h)), 4 * b * (e + v))
+    attention = 4 * b * (1 + e + max(c, e)) + e * e * 9 // 16 + 4 * c * (b * h + f.head_dim * kv)
+    partial = 4 * b * e + max(attention, 4 * b * (e + v) + e * v * 105 // 128)
+    if f.gate_experts_bytes is not None:
+        partial = max(
+            3 * f.gate_experts_bytes + 4 * b * (2 * f.n_ff + kv + e + c + f.head_dim * kv),
+            4 * (c * b * h + c * f.head_dim * kv + b * 1024 + f.head_dim * kv * b),
+        )
+    elif f.gate_expert_rows is not None:
+        rows = f.gate_expert_rows
+        full = 4 * b * (2 + 3 * e + c * (1 + h) + 2 * kv + rows)
+        partial = max(
+            4 * b * (3 + f.head_dim * kv + e + c * (1 + h) + rows) + (e * e + 3 * e * kv * rows) * 9 // 16,
+            4 * b * (1 + 2 * e + c * (1 + h)) + e * (6 * c * kv // h + e * 9 // 16),
+        )
+    return partial, full
+
+
+def _graph_gemma(f: Figures, c: int, b: int) -> tuple[int, int]:
+    e, h, v, heads = f.n_embd, f.n_heads, f.n_vocab, f.head_k * f.n_heads
+    full = max(4 * b * (e + v), 4 * b * (2 + c + c * h + 2 * e + 2 * heads))
+    attention = 4 * b * (2 * e + 1 + 2 * heads + c + c * h) + 4 * f.head_k * c * 8 + e * heads * 9 // 16
+    return max(4 * e * b + e * v * 105 // 128 + 4 * v * b, attention), full
+
+
+def _graph_command_r(f: Figures, c: int, b: int) -> tuple[int, int]:
+    e, h, v = f.n_embd, f.n_heads, f.n_vocab
+    full = max(4 * b * (e + v), 4 * b * (2 + 4 * e + c * (1 + h)))
+    attention = 4 * b * (1 + 2 * e + c * (1 + h)) + 4 * e * c + e * e * 9 // 16
+    return max(4 * b * (e + v) + e * v * 105 // 128, attention), full
+
+
+def _graph_qwen2(f: Figures, c: int, b: int) -> tuple[int, int]:
+    e, h, v = f.n_embd, f.n_heads, f.n_vocab
+    full = max(4 * b * (e + v), 4 * b * (1 + 2 * e + c + c * h))
+    attention = 4 * (b * (1 + 2 * e + c * (1 + h)) + e * (1 + c))
+    return max(4 * b * (e + v) + e * v * 105 // 128, attention), full
+
+
+def _graph_phi2(f: Figures, c: int, b: int) -> tuple[int, int]:
+    e, h, v = f.n_embd, f.n_heads, f.n_vocab
+    full = max(4 * b * (e + v), 4 * b * (1 + 4 * e + c + c * h))
+    return max(4 * b * (2 * e + v) + e * v * 105 // 128, 4 * b * (2 + 3 * e + c + c * h)), full
+
+
+def _graph_stablelm(f: Figures, c: int, b: int) -> tuple[int, int]:
+    full = 4 * b * (c * (1 + f.n_heads) + 3 * f.n_embd + 2)
+    return max(4 * b * (f.n_vocab + 2 * f.n_embd), full), full
+
+
+def _graph_deepseek2(f: Figures, c: int, b: int) -> tuple[int, int]:
+    e, v, kv, heads = f.n_embd, f.n_vocab, f.n_heads_kv, f.head_k * f.n_heads_kv
+    full = max(4 * b * (3 * e + v), 4 * b * (3 * e + 2 + c * (1 + kv) + 2 * heads))
+    attention = 4 * b * (2 * e + 1 + 2 * heads + c + c * kv) + 4 * f.head_k * c * kv + e * heads * 9 // 16
+    return max(4 * b * (3 * e + v) + e * v * 105 // 128, attention), full
+
+
+def _graph_chatglm(f: Figures, c: int, b: int) -> tuple[int, int]:
+    e, h, v, heads, bias = f.n_embd, f.n_heads, f.n_vocab, f.head_k * f.n_heads, f.qkv_bias_elements
+    full = 4 * b * (e + v)
+    partial = full + e * v * 105 // 128
+    if bias is not None:
+        full = max(full, 4 * b * (2 + 2 * e + c + c * h + heads + bias))
+        attention = 4 * b * (1 + 2 * e + heads + c + c * h)
+        partial = max(partial, attention + 4 * f.head_k * c + 4 * c * f.head_k + 4 * bias)
+    return partial, full
+
+
+#: The architectures with a formula. Source: ggml.go GraphSize's cases.
+_GRAPHS: dict[str, Callable[[Figures, int, int], tuple[int, int]]] = {
+    "llama": _graph_llama,
+    "gemma": _graph_gemma,
+    "gemma2": _graph_gemma,
+    "command-r": _graph_command_r,
+    "qwen2": _graph_qwen2,
+    "phi2": _graph_phi2,
+    "stablelm": _graph_stablelm,
+    "deepseek2": _graph_deepseek2,
+    "chatglm": _graph_chatglm,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user and the machine bring to it.
+
+    free_vram_bytes None is "enough"; parallel None is Ollama's own choice (4, then 1); num_gpu is -1 for "as many as fit".
+    projector_bytes are all tensors of a vision model's second file; gpu_overhead_bytes is OLLAMA_GPU_OVERHEAD, which is taken
+    from the free memory but not counted into SIZE.
+    """
+
+    free_vram_bytes: int | None = None
+    num_ctx: int = DEFAULT_NUM_CTX
+    parallel: int | None = None
+    num_gpu: int = AUTOMATIC
+    library: str = "cuda"
+    projector_bytes: int = 0
+    gpu_overhead_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        if self.library not in MINIMUM_BYTES:
+            raise UsageError(f"{self.library!r} is not a library of Ollama's; use one of {', '.join(MINIMUM_BYTES)}")
+        if self.num_ctx < 1 or (self.parallel is not None and self.parallel < 1) or self.num_gpu < AUTOMATIC:
+            raise UsageError("num_ctx and parallel must be at least 1, and num_gpu at least 0 (or -1 for automatic)")
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What SIZE is the sum of, in bytes; a term is 0 where Ollama left it out.
+
+    uneven_bytes: layers left to the CPU are all counted as large as the last one, which is wrong where blocks differ.
+    """
+
+    minimum_bytes: int
+    buffer_layer_bytes: int
+    projector_bytes: int
+    block_bytes: int
+    kv_bytes: int
+    output_bytes: int
+    graph_bytes: int
+    uneven_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return (
+            self.minimum_bytes + self.buffer_layer_bytes + self.projector_bytes + self.block_bytes + self.kv_bytes
+            + self.output_bytes + self.graph_bytes + self.uneven_bytes
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """One answer of EstimateGPULayers: layers counts the output layer too; n_cells is num_ctx × parallel."""
+
+    n_cells: int
+    parallel: int
+    library: str
+    layers: int
+    n_layers_model: int
+    graph: GraphSize
+    terms: Terms
+    size_vram_bytes: int
+
+    @property
+    def size_bytes(self) -> int:
+        return self.terms.total_bytes
+
+    @property
+    def size(self) -> str:
+        return format_ollama(self.size_bytes)
+
+    @property
+    def processor(self) -> str:
+        return name_processor(self.size_bytes, self.size_vram_bytes)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all layers and the output went to the device."""
+        return self.layers == self.n_layers_model
+
+
+def estimate(figures: Figures, request: Request) -> Estimate:
+    """Say what Ollama would have printed: the first number of slots that fits entirely, else whatever fits at one.
+
+    Source: sched.go processPending, pickBestFullFitByLibrary, pickBestPartialFitByLibrary; llm/server.go NewLlamaServer.
+    """
+    if request.num_gpu == 0 or request.library == "cpu":
+        # On the CPU nothing has to fit: the slots are what they are.
+        slots = _slots(figures, request)[0]
+        return _estimate_one(figures, request, slots, "cpu")
+    for slots in _slots(figures, request):
+        found = _estimate_one(figures, request, slots, request.library)
+        wanted = figures.n_layers + 1 if request.num_gpu < 0 else request.num_gpu
+        if found.layers and found.layers >= wanted:
+            return found
+    # The last of the slots that were tried is the one Ollama is left with.
+    return found
+
+
+def _slots(figures: Figures, request: Request) -> tuple[int, ...]:
+    """The numbers of slots to try. Source: sched.go:132-175."""
+    if request.projector_bytes or figures.is_embedder:
+        return (1,)
+    return PARALLEL_TO_TRY if request.parallel is None else (request.parallel,)
+
+
+def _estimate_one(figures: Figures, request: Request, slots: int, library: str) -> Estimate:
+    """Pack layers onto one device until the first does not fit. Source: memory.go:70-274."""
+    n_cells = max(request.num_ctx, MIN_NUM_CTX) * slots
+    if request.projector_bytes:
+        n_cells = max(n_cells, 2048)
+    graph = size_graph(figures, n_cells, library=library)
+    kv_per_layer = figures.kv_bytes(n_cells) // figures.n_layers
+    layers = [size + kv_per_layer for size in figures.block_bytes]
+    minimum, buffer, reserve = MINIMUM_BYTES[library], layers[0], max(graph.partial_bytes, graph.full_bytes)
+    free = _UINT64 - 1 if request.free_vram_bytes is None or library == "cpu" else request.free_vram_bytes
+    # Unsigned as in Go: an overhead above the free memory wraps around to "plenty" (fixed in a later version).
+    free = (free - request.gpu_overhead_bytes) % _UINT64
+    admitted = free >= request.projector_bytes + reserve + minimum + 2 * buffer
+    held = minimum + buffer + request.projector_bytes if admitted else 0
+    limit = figures.n_layers if request.num_gpu < 0 else request.num_gpu
+    placed = 0
+    has_room = admitted
+    for size in layers[:limit]:
+        has_room = has_room and free > held + reserve + size
+        if not has_room:
+            break
+        held += size
+        placed += 1
+    is_full = placed == figures.n_layers
+    output, n_placed = 0, placed
+    wants_output = figures.output_bytes > 0 and (request.num_gpu < 0 or placed < request.num_gpu)
+    if wants_output:
+        output = figures.output_bytes
+        if has_room and free > held + reserve + output:
+            held += output
+            n_placed += 1
+        is_full = n_placed == figures.n_layers + 1
+    graph_bytes = 0 if n_placed == 0 else graph.full_bytes if is_full else graph.partial_bytes
+    left = layers[placed:]
+    terms = Terms(
+        minimum_bytes=minimum if admitted else 0,
+        buffer_layer_bytes=buffer if admitted else 0,
+        projector_bytes=request.projector_bytes if admitted else 0,
+        block_bytes=sum(figures.block_bytes),
+        kv_bytes=kv_per_layer * figures.n_layers,
+        output_bytes=output,
+        graph_bytes=graph_bytes,
+        uneven_bytes=len(left) * layers[-1] - sum(left),
+    )
+    on_device = n_placed > 0 and library != "cpu"
+    return Estimate(
+        n_cells=n_cells,
+        parallel=slots,
+        library=library,
+        layers=n_placed if on_device else 0,
+        n_layers_model=figures.n_layers + 1,
+        graph=graph,
+        terms=terms,
+        size_vram_bytes=held + graph_bytes if on_device else 0,
+    )
+
+
+def needed_free_bytes(figures: Figures, request: Request, slots: int) -> int:
+    """The free memory that the device must exceed for everything to fit at so many slots.
+
+    A little more than SIZE, because room for the larger of the two compute buffers is reserved while packing.
+    """
+    complete = _estimate_one(figures, request, slots, request.library)
+    whole = Terms(
+        minimum_bytes=MINIMUM_BYTES[request.library],
+        buffer_layer_bytes=figures.block_bytes[0] + complete.terms.kv_bytes // figures.n_layers,
+        projector_bytes=request.projector_bytes,
+        block_bytes=complete.terms.block_bytes,
+        kv_bytes=complete.terms.kv_bytes,
+        output_bytes=figures.output_bytes,
+        graph_bytes=max(complete.graph.partial_bytes, complete.graph.full_bytes),
+        uneven_bytes=0,
+    )
+    return whole.total_bytes + request.gpu_overhead_bytes
+
+
+def format_ollama(size_bytes: int) -> str:
+    """Print a size as `ollama ps` does: powers of 1000; from 10 on truncated, below with one decimal unless it is whole.
+
+    Source: format/bytes.go HumanBytes.
+    """
+    for unit, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
+        if size_bytes >= factor:
+            value = size_bytes / factor
+            return f"{int(value)} {unit}" if value >= 10 or value == int(value) else f"{value:.1f} {unit}"
+    return f"{size_bytes} B"
+
+
+def name_processor(size_bytes: int, size_vram_bytes: int) -> str:
+    """The PROCESSOR column: a share of expected bytes, not of work. Source: cmd/cmd.go:639-650 ListRunningHandler."""
+    if size_vram_bytes == 0:
+        return "100% CPU"
+    if size_vram_bytes == size_bytes:
+        return "100% GPU"
+    if size_vram_bytes > size_bytes:
+        return "Unknown"
+    on_cpu = int((size_bytes - size_vram_bytes) / size_bytes * 100 + 0.5)  # Go's math.Round: halves away from zero
+    return f"{on_cpu}%/{100 - on_cpu}% CPU/GPU"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What Ollama would have said, and what it would have said with one slot; needed_free_bytes is by number of slots."""
+
+    figures: Figures
+    request: Request
+    chosen: Estimate
+    one_slot: Estimate
+    needed_free_bytes: dict[int, int]
+
+
+def give_account(figures: Figures, request: Request) -> Account:
+    """Put the estimate beside the one-slot figure and the free memory at which the outcome changes."""
+    slots = sorted({*_slots(figures, request), 1}, reverse=True)
+    on_device = request.library != "cpu" and request.num_gpu != 0
+    return Account(
+        figures=figures,
+        request=request,
+        chosen=estimate(figures, request),
+        one_slot=estimate(figures, replace(request, parallel=1)),
+        needed_free_bytes={n: needed_free_bytes(figures, request, n) for n in slots} if on_device else {},
+    )

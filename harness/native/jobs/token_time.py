@@ -1,0 +1,341 @@
+"""The worker's job behind ``harness overhead --time``: raw times of everything that a generated token consists of.
+
+Nothing is derived here; `harness.records.token_time` reads what is emitted. All variants of a token are timed in turn within each
+round, at each depth, so that a machine that slows down slows all of them.
+
+Events: ``block`` (some tokens of one variant), ``load``, ``application``, ``copies``, ``remark``, ``phase``, and ``done``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import gc
+import pathlib
+import time
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import llama_cpp
+
+from harness.errors import NativeError
+from harness.host.machine import judge_load, read_load
+from harness.native.engine import LoadedModel, Session
+from harness.native.jobs.app_time import time_application
+from harness.native.jobs.load_time import time_loads
+from harness.native.measure import measure_dispatch, time_generation
+from harness.native.observer import Observer
+from harness.records.token_time import PARTS, WARMUP_TOKENS
+from harness.spec import RunSpec
+
+Emit = Callable[[str, dict[str, Any]], None]
+
+#: The parent is given this long to fall asleep again after an event.
+SETTLE_S = 0.01
+
+#: The usual chain of samplers, with llama.cpp's own defaults. Source: common/common.h common_params_sampling.
+TOP_K, TOP_P, TEMPERATURE = 40, 0.95, 0.8
+
+
+def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
+    """Do what a `TimePlan` of `harness.records.token_time` asks, as JSON.
+
+    Raises
+    ------
+    NativeError : llama.cpp refused the file, every context, or a batch.
+    """
+    spec = RunSpec.from_dict(request["spec"])
+    gc.collect()
+    gc.disable()
+    before = read_load(time.monotonic())
+    try:
+        if request["load_rounds"]:
+            files = [pathlib.Path(name) for name in request["files"]]
+            time_loads(runtime, spec, files, request["load_rounds"], emit)
+        model = runtime.load(spec)
+        try:
+            emit("loaded", {"model": dataclasses.asdict(model.describe())})
+            resolved = _Depths(model, spec, request, emit).run()
+        finally:
+            model.close()
+        if request["application_tokens"]:
+            time_application(runtime, spec, request, emit)
+    finally:
+        gc.enable()
+    after = read_load(time.monotonic())
+    cautions = judge_load(before, after, spec.n_threads or 1)
+    emit("done", {"resolved": resolved, "cautions": [dataclasses.asdict(caution) for caution in cautions]})
+
+
+class _Context(Session):
+    """A session that shares its thread pool and may be observed.
+
+    One pool serves all contexts: the threads of a second one would spin while the first computes.
+    """
+
+    def __init__(self, model: LoadedModel, spec: RunSpec, pool: Any = None, observer: Observer | None = None) -> None:
+        self._shared_pool, self._observer = pool, observer
+        super().__init__(model, spec)
+
+    def _parameters(self, spec: RunSpec) -> Any:  # type: ignore[override]
+        parameters = Session._parameters(spec)
+        if self._observer is not None:
+            parameters.cb_eval = self._observer.callback
+        return parameters
+
+    def _attach_threads(self) -> Any:
+        if self._shared_pool is None:
+            return super()._attach_threads()
+        self._lib.llama_attach_threadpool(self._context, self._shared_pool, None)
+        return None
+
+    @property
+    def pool(self) -> Any:
+        return self._shared_pool or self._pool
+
+    @property
+    def pointer(self) -> Any:
+        return self._context
+
+    @property
+    def vocabulary(self) -> tuple[Any, int]:
+        return self._vocab, self._n_vocab
+
+    def random_tokens(self, n_tokens: int) -> Any:
+        return self._random_tokens(n_tokens)
+
+    def truncate(self, n_tokens: int) -> bool:
+        """Forget everything from a position on; False where the memory cannot forget a part (recurrent models)."""
+        memory = llama_cpp.llama_get_memory(self._context)
+        if n_tokens == 0:
+            llama_cpp.llama_memory_clear(memory, False)
+            return True
+        return bool(llama_cpp.llama_memory_seq_rm(memory, 0, n_tokens, -1))
+
+
+class _Cache:
+    """A context and how to bring its cache to a depth: from a saved state, or by computing it again."""
+
+    def __init__(self, context: _Context, deepest: int, state: Any = None) -> None:
+        self.context, self._deepest, self.state = context, deepest, state
+
+    def fill(self) -> None:
+        """Fill the cache to the greatest depth and keep a copy of it."""
+        self._compute(self._deepest)
+        self.state = self.context.save_state() if self._deepest else None
+
+    def restore(self) -> None:
+        """Bring the greatest depth back."""
+        self.context.clear()
+        if self._deepest and not (self.state is not None and self.context.restore_state(self.state)):
+            self._compute(self._deepest)
+
+    def shorten(self, depth: int) -> None:
+        """Go back to a depth that was passed before."""
+        if self.context.truncate(depth):
+            return
+        self._compute(depth)
+
+    def _compute(self, depth: int) -> None:
+        self.context.clear()
+        for batch in self.context.prompt_batches(depth):
+            self.context.decode(batch)
+        self.context.synchronize()
+
+
+class _Depths:
+    """Times every variant at every depth, round by round, from the greatest depth down."""
+
+    def __init__(self, model: LoadedModel, spec: RunSpec, request: dict[str, Any], emit: Emit) -> None:
+        self._model, self._emit = model, emit
+        self._depths = sorted(request["depths"], reverse=True)
+        self._rounds, self._n_tokens = request["rounds"], request["n_tokens"] + WARMUP_TOKENS
+        self._cache_types = request["cache_types"]
+        self._spec = dataclasses.replace(spec, n_depth=self._depths[0], n_prompt=0, n_gen=self._n_tokens)
+        self._observer = Observer()
+        self._open: list[_Context] = []
+
+    def run(self) -> dict[str, Any]:
+        try:
+            variants = self._prepare()
+            for index in range(self._rounds):
+                for cache in dict.fromkeys(cache for _, _, cache, _ in variants):
+                    cache.restore()
+                for depth in self._depths:
+                    self._emit("phase", {"phase": f"d{depth}", "index": index, "count": self._rounds})
+                    self._time_depth(variants, depth, index)
+            plain = self._open[0]
+            self._emit("copies", _time_copies(plain) | {"dispatch_ns": measure_dispatch(time.perf_counter_ns)})
+            return dataclasses.asdict(plain.describe())
+        finally:
+            for context in reversed(self._open):
+                context.close()
+
+    def _prepare(self) -> list[tuple[str, str, _Cache, Callable[[], dict[str, Any]]]]:
+        """Open the contexts, fill their caches, and list (variant, cache type, cache, how to time it)."""
+        main, *others = self._cache_types
+        plain = self._fill(main)
+        watched_context = self._open_context(main, observer=self._observer)
+        watched = _Cache(watched_context, self._depths[0], plain.state)
+        greedy, chain = _Samplers("greedy"), _Samplers("chain")
+        variants = [
+            ("bare", main, plain, lambda: self._time_bare(plain.context)),
+            ("greedy", main, plain, lambda: _time_whole(plain.context, greedy, self._n_tokens)),
+            ("chain", main, plain, lambda: _time_whole(plain.context, chain, self._n_tokens)),
+            ("declining", main, watched, lambda: self._time_bare(watched.context)),
+            ("observing", main, watched, lambda: self._time_observed(watched.context)),
+        ]
+        for kind in others:
+            try:
+                cache = self._fill(kind)
+            except NativeError as error:
+                self._emit("remark", {"text": f"no {kind} cache: {str(error).rstrip('.')}"})
+                continue
+            variants.append(("bare", kind, cache, lambda cache=cache: self._time_bare(cache.context)))  # type: ignore[misc]
+        return variants
+
+    def _open_context(self, cache_type: str, observer: Observer | None = None) -> _Context:
+        spec = dataclasses.replace(self._spec, type_k=cache_type, type_v=cache_type)
+        context = _Context(self._model, spec, self._open[0].pool if self._open else None, observer)
+        self._open.append(context)
+        return context
+
+    def _fill(self, cache_type: str) -> _Cache:
+        self._emit("phase", {"phase": f"fill {cache_type}", "index": 0, "count": 1})
+        cache = _Cache(self._open_context(cache_type), self._depths[0])
+        cache.fill()
+        return cache
+
+    def _time_depth(self, variants: Sequence[Any], depth: int, index: int) -> None:
+        turn = index % len(variants)
+        for variant, cache_type, cache, timer in (*variants[turn:], *variants[:turn]):
+            cache.shorten(depth)
+            time.sleep(SETTLE_S)
+            block = timer()
+            self._emit("block", {"round": index, "depth": depth, "cache": cache_type, "variant": variant, **block})
+
+    def _time_bare(self, context: _Context) -> dict[str, Any]:
+        """What llama-bench times: decode and wait."""
+        batches = context.token_batches(self._n_tokens)
+        stamps = array("q", bytes(8 * (len(batches) + 1)))
+        time_generation(context, batches, time.perf_counter_ns, stamps)
+        return {"token_ns": [later - earlier for earlier, later in zip(stamps, stamps[1:], strict=False)]}
+
+    def _time_observed(self, context: _Context) -> dict[str, Any]:
+        """The same with every node watched: also the time outside of the graph, and of each kind of node.
+
+        node_ns has one list a kind of node, one number a token; node_count how many such nodes a token has.
+        """
+        observer = self._observer
+        token_ns, outside_ns, watched = [], [], []
+        observer.watch(True)
+        try:
+            for batch in context.token_batches(self._n_tokens):
+                observer.forget()
+                start = time.perf_counter_ns()
+                context.decode(batch)
+                context.synchronize()
+                end = time.perf_counter_ns()
+                token_ns.append(end - start)
+                outside_ns.append(max(observer.first_ns - start, 0) + max(end - observer.last_ns, 0))
+                watched.append(dict(observer.node_ns))
+        finally:
+            observer.watch(False)
+        names = sorted({name for token in watched for name in token})
+        return {
+            "token_ns": token_ns,
+            "outside_ns": outside_ns,
+            "node_ns": {name: [token.get(name, 0) for token in watched] for name in names},
+            "node_count": dict(observer.node_count),
+        }
+
+
+class _Samplers:
+    """A chain of llama.cpp's samplers: ``greedy``, or top-k, top-p, temperature and a draw. Freed with the process."""
+
+    def __init__(self, kind: str, seed: int = 0) -> None:
+        chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+        if kind == "greedy":
+            steps: Iterator[Any] = iter([llama_cpp.llama_sampler_init_greedy()])
+        else:
+            steps = iter(
+                [
+                    llama_cpp.llama_sampler_init_top_k(TOP_K),
+                    llama_cpp.llama_sampler_init_top_p(TOP_P, 1),
+                    llama_cpp.llama_sampler_init_temp(TEMPERATURE),
+                    llama_cpp.llama_sampler_init_dist(seed),
+                ]
+            )
+        for step in steps:
+            llama_cpp.llama_sampler_chain_add(chain, step)
+        self.pointer = chain
+
+
+def _time_whole(context: _Context, samplers: _Samplers, n_tokens: int) -> dict[str, Any]:
+    """Time tokens with everything that an application does: next token in, decode, wait, logits, sampling, text.
+
+    The token that was drawn becomes text; the next one that goes in is random, as in the bare variant, so that all variants
+    compute the same thing.
+
+    Returns
+    -------
+    token_ns, and parts_ns with one list for each of PARTS but "dispatch", which is what remains.
+    """
+    pointer, (vocabulary, _) = context.pointer, context.vocabulary
+    decode, synchronize = llama_cpp.llama_decode, llama_cpp.llama_synchronize
+    get_logits, sample = llama_cpp.llama_get_logits_ith, llama_cpp.llama_sampler_sample
+    to_piece, chain, clock = llama_cpp.llama_token_to_piece, samplers.pointer, time.perf_counter_ns
+    tokens, text = context.random_tokens(n_tokens), ctypes.create_string_buffer(256)
+    turn = (llama_cpp.llama_token * 1)()
+    batch = llama_cpp.llama_batch_get_one(turn, 1)
+    n_stamps = 7
+    stamps = array("q", bytes(8 * (n_stamps * n_tokens + 1)))
+    at = 0
+    for index in range(n_tokens):
+        stamps[at] = clock()
+        turn[0] = tokens[index]
+        stamps[at + 1] = clock()
+        code = decode(pointer, batch)
+        stamps[at + 2] = clock()
+        synchronize(pointer)
+        stamps[at + 3] = clock()
+        get_logits(pointer, -1)
+        stamps[at + 4] = clock()
+        drawn = sample(chain, pointer, -1)
+        stamps[at + 5] = clock()
+        size = to_piece(vocabulary, drawn, text, 256, 0, True)
+        text.raw[: max(size, 0)].decode("utf-8", "replace")
+        stamps[at + 6] = clock()
+        at += n_stamps
+        if code:
+            raise NativeError(f"llama.cpp refused to decode a token (code {code}); try a smaller --depth.")
+    stamps[at] = clock()
+    starts = range(0, n_stamps * n_tokens, n_stamps)
+    steps = dict(zip(PARTS, range(1, n_stamps - 1), strict=False))
+    return {
+        "token_ns": [stamps[start + n_stamps] - stamps[start] for start in starts],
+        "parts_ns": {
+            name: [stamps[start + step + 1] - stamps[start + step] for start in starts] for name, step in steps.items()
+        },
+    }
+
+
+def _time_copies(context: _Context, n_times: int = 30) -> dict[str, Any]:
+    """Time what some applications add: a copy of the logits in numpy; and what one call into C costs at the least."""
+    import numpy
+
+    context.clear()
+    [batch] = context.token_batches(1)
+    context.decode(batch)
+    context.synchronize()
+    _, n_vocab = context.vocabulary
+    copy_ns, call_ns = [], []
+    for _ in range(n_times):
+        start = time.perf_counter_ns()
+        numpy.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context.pointer, -1), shape=(n_vocab,)).copy()
+        copy_ns.append(time.perf_counter_ns() - start)
+        start = time.perf_counter_ns()
+        llama_cpp.llama_n_ctx(context.pointer)
+        call_ns.append(time.perf_counter_ns() - start)
+    return {"logits_copy_ns": copy_ns, "call_ns": call_ns}

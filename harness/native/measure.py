@@ -1,0 +1,160 @@
+"""Warm-up and timed repetitions of one spec, on any engine and any clock.
+
+The semantics are llama-bench's (test_prompt, test_gen and main in llama.cpp's tools/llama-bench/llama-bench.cpp): random tokens with
+BOS first, prompts in chunks of n_batch and one synchronize at the end, generation one token a decode with a synchronize each and no
+sampling, the cache cleared before each repetition, a depth filled untimed. Engine and clock come as arguments, so a fake engine that
+"takes" a known time tests every line here without waiting.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from harness.records.cells import Sample
+from harness.spec import RunSpec
+
+#: Reads a monotonic time in nanoseconds.
+Clock = Callable[[], int]
+
+#: Receives (phase, index, count) between timed regions, never inside one.
+Progress = Callable[[str, int, int], None]
+
+
+class Engine(Protocol):
+    """What a timed run needs of a loaded model with a context. Batches are opaque: made before the clock starts."""
+
+    def prompt_batches(self, n_tokens: int) -> Sequence[Any]:
+        """Random tokens, BOS first, cut into chunks of n_batch."""
+
+    def token_batches(self, n_tokens: int) -> Sequence[Any]:
+        """Random tokens, BOS first, one a batch."""
+
+    def decode(self, batch: Any) -> None:
+        """Start computing a batch; raise NativeError where llama.cpp refuses it."""
+
+    def synchronize(self) -> None:
+        """Wait until everything that was started is done."""
+
+    def clear(self) -> None:
+        """Empty the KV cache."""
+
+    def save_state(self) -> Any:
+        """Copy the cache's content out."""
+
+    def restore_state(self, state: Any) -> bool:
+        """Put a copy back; False where the context cannot take it."""
+
+
+def time_prompt(engine: Engine, batches: Sequence[Any], clock: Clock) -> int:
+    """Time one prompt, in nanoseconds."""
+    decode = engine.decode
+    start = clock()
+    for batch in batches:
+        decode(batch)
+    engine.synchronize()
+    return clock() - start
+
+
+def time_generation(engine: Engine, batches: Sequence[Any], clock: Clock, stamps: array[int]) -> None:
+    """Decode one token after the other and write a time stamp after each; stamps has room for one more than batches.
+
+    The loop holds the two native calls and one clock read, and allocates nothing that outlives its turn.
+    """
+    decode, synchronize = engine.decode, engine.synchronize
+    stamps[0] = clock()
+    index = 0
+    for batch in batches:
+        decode(batch)
+        synchronize()
+        index += 1
+        stamps[index] = clock()
+
+
+def measure(
+    engine: Engine, clock: Clock, spec: RunSpec, report: Callable[[Sample], None], progress: Progress
+) -> list[Sample]:
+    """Run warm-up and all repetitions of a spec; each sample is handed to `report` as soon as it is complete.
+
+    Raises
+    ------
+    NativeError : llama.cpp refused a batch.
+    """
+    samples = []
+    if spec.warmup:
+        progress("warm-up", 0, spec.repetitions)
+        engine.clear()
+        samples.append(_run_once(engine, clock, spec.n_prompt, min(spec.n_gen, 1), warmup=True))
+        report(samples[-1])
+    depth = _Depth(engine, spec.n_depth)
+    for repetition in range(spec.repetitions):
+        engine.clear()
+        if spec.n_depth:
+            progress("depth", repetition, spec.repetitions)
+            depth.fill()
+        progress("repetition", repetition, spec.repetitions)
+        samples.append(_run_once(engine, clock, spec.n_prompt, spec.n_gen, warmup=False))
+        report(samples[-1])
+    return samples
+
+
+def _run_once(engine: Engine, clock: Clock, n_prompt: int, n_gen: int, *, warmup: bool) -> Sample:
+    """Prepare everything that needs memory, then time it."""
+    prompt = engine.prompt_batches(n_prompt) if n_prompt else ()
+    tokens = engine.token_batches(n_gen) if n_gen else ()
+    stamps = array("q", bytes(8 * (len(tokens) + 1)))
+    prompt_ns = time_prompt(engine, prompt, clock) if prompt else None
+    if tokens:
+        time_generation(engine, tokens, clock, stamps)
+    token_ns = tuple(later - earlier for earlier, later in zip(stamps, stamps[1:], strict=False)) if tokens else ()
+    return Sample(
+        duration_ns=(prompt_ns or 0) + sum(token_ns), prompt_ns=prompt_ns, token_ns=token_ns, is_warmup=warmup
+    )
+
+
+class _Depth:
+    """Fills the cache to a depth: computed once, then restored, as llama-bench does."""
+
+    def __init__(self, engine: Engine, n_depth: int) -> None:
+        self._engine, self._n_depth, self._state = engine, n_depth, None
+
+    def fill(self) -> None:
+        if self._state is not None and self._engine.restore_state(self._state):
+            return
+        for batch in self._engine.prompt_batches(self._n_depth):
+            self._engine.decode(batch)
+        self._engine.synchronize()
+        self._state = self._engine.save_state()
+
+
+class InstantEngine:
+    """An engine that takes no time: what the loop around it takes is Python's own share."""
+
+    def prompt_batches(self, n_tokens: int) -> Sequence[Any]:
+        return (None,) * n_tokens
+
+    token_batches = prompt_batches
+
+    def decode(self, batch: Any) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
+
+    def clear(self) -> None:
+        pass
+
+    def save_state(self) -> Any:
+        return ()
+
+    def restore_state(self, state: Any) -> bool:
+        return True
+
+
+def measure_dispatch(clock: Clock, n_tokens: int = 2000) -> int:
+    """Measure the loop around a generated token with an instant engine: the share that is Python's, in ns a token (median)."""
+    engine = InstantEngine()
+    stamps = array("q", bytes(8 * (n_tokens + 1)))
+    time_generation(engine, engine.token_batches(n_tokens), clock, stamps)
+    return sorted(later - earlier for earlier, later in zip(stamps, stamps[1:], strict=False))[n_tokens // 2]

@@ -1,0 +1,311 @@
+"""What was measured: raw samples, what was asked and what really ran, as one JSON object a line.
+
+Nothing here is derived: means, medians, rates and intervals are computed by `harness.records.statistics` when a record is read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.codec import Positive, PositiveNumber, Shared, UtcTime, Value, decode
+from harness.records.native_errors import hide_folders
+from harness.spec import RunSpec, cell_key
+
+#: History of the line format.
+#: 1 (2026-11): first.
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One run of a test. Durations in ns; token_ns holds one duration a generated token, prompt_ns is None where there is no prompt."""
+
+    duration_ns: Positive
+    prompt_ns: int | None
+    token_ns: tuple[int, ...]
+    is_warmup: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """One buffer of llama.cpp: cause is model, kv, compute, output or recurrent; buffer its name (CPU_Mapped, CPU_REPACK, CUDA0)."""
+
+    cause: str
+    buffer: str
+    size_bytes: int
+
+    @property
+    def is_host(self) -> bool:
+        """Whether it lies in host memory: the CPU's own kinds and the pinned ones that GPU backends call ``CUDA_Host`` and the like."""
+        return self.buffer.startswith(("CPU", "AMX")) or self.buffer.endswith("_Host")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One device that ggml sees. kind is cpu, gpu, igpu or accel; memory in bytes, None where the backend does not say."""
+
+    name: str
+    description: str
+    kind: str
+    memory_free_bytes: int | None
+    memory_total_bytes: int | None
+
+
+def group_servers(devices: Sequence[Device]) -> dict[str, list[str]]:
+    """Names of the devices of each RPC server by its ``host:port``, which is what ggml describes them by."""
+    servers: dict[str, list[str]] = {}
+    for device in devices:
+        if device.name.startswith("RPC"):
+            servers.setdefault(device.description, []).append(device.name)
+    return servers
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """The engine that ran: version of llama-cpp-python, ggml and the commit it was built from, CPU features compiled in."""
+
+    llama_cpp_python: str
+    ggml_version: str
+    ggml_commit: str
+    system_info: str
+    backends: tuple[str, ...]
+    devices: tuple[Device, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The file that ran, all parts of a split one.
+
+    size_bytes is what llama.cpp counts (tensors only), file_size_bytes what the disk holds. cost is what a token costs by the file's
+    header (`harness.gguf.cost.Cost`, with a cache of f16), so that a file which no catalog knows can be compared; older records
+    have none.
+    file_sha256 of a split model is over its parts' own (`sources.model_file.hash_file`); file_name is the first part's.
+    """
+
+    file_name: str
+    description: str
+    size_bytes: int
+    n_params: int
+    file_size_bytes: int
+    file_sha256: str | None = None
+    is_synthetic: bool = False
+    cost: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The host, without names of people or paths.
+
+    n_cores_physical counts the cores that were ours, the other figures are the whole machine's. cpus_bound says what kept CPUs from
+    us (``affinity``, ``cpuset``, ``cgroup quota``), cpu_quota is a control group's in CPUs' worth of time and memory_limit_bytes its
+    limit; None where the whole machine was ours, and in records of before.
+    """
+
+    cpu: str
+    n_cores_physical: int
+    n_cores_logical: int
+    memory_bytes: int
+    os: str
+    arch: str
+    python: str
+    cpus_bound: str | None = None
+    cpu_quota: float | None = None
+    memory_limit_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What really ran, beside what was asked.
+
+    layers_by_device counts the layers (the output layer is one) that llama.cpp assigned to each device; offload itself is proved by
+    the model buffers. flash_attn and load_mode are None where the log did not say.
+    """
+
+    n_ctx: int
+    n_batch: int
+    n_ubatch: int
+    n_threads: int
+    flash_attn: bool | None
+    load_mode: str | None
+    layers_by_device: Mapping[str, int]
+    repacked_bytes: int
+    buffers: tuple[Buffer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What it took to get ready, in ns and in bytes of the worker's resident memory (None where the OS does not say)."""
+
+    load_duration_ns: int
+    context_duration_ns: int
+    rss_before_bytes: int | None
+    rss_loaded_bytes: int | None
+    rss_after_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """One source of energy readings (``nvml:0 NVIDIA …``, ``rapl:package-0``) over the timed repetitions of a cell.
+
+    joules is what the source counted, window_s the time that it counted over; both cover the repetitions and the few ms around each.
+    """
+
+    source: str
+    joules: float
+    window_s: PositiveNumber
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """What the hardware did while a cell was timed; None or empty is what this machine does not tell.
+
+    Clocks in MHz, temperature in °C, memory in bytes: the lowest clock and the highest of the others. throttled names the reasons that
+    the card's driver gave; sampler_share is the CPU time that watching took, as a share of the time watched.
+    """
+
+    power: tuple[Power, ...] = ()
+    gpu_clock_min_mhz: int | None = None
+    gpu_temperature_max_c: int | None = None
+    gpu_memory_max_bytes: int | None = None
+    throttled: tuple[str, ...] = ()
+    cpu_clock_min_mhz: float | None = None
+    cpu_clock_mean_mhz: float | None = None
+    n_samples: int = 0
+    sampler_share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a cell has no result: the phase it died in, one sentence, and the engine's last words; no path of a machine is in them.
+
+    reason is the message without what was tried, where there is such a part; trouble is what ran out or went away, by
+    `harness.records.native_errors`, where its words say so.
+    """
+
+    phase: str
+    message: str
+    cause: str  # refused, abort, segmentation fault, out of memory, killed, timeout, exit, interrupted
+    signal: int | None = None
+    exit_code: int | None = None
+    log: tuple[str, ...] = ()
+    reason: str | None = None
+    trouble: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", hide_folders(self.message))
+        object.__setattr__(self, "reason", None if self.reason is None else hide_folders(self.reason))
+        object.__setattr__(self, "log", tuple(map(hide_folders, self.log)))
+
+    @property
+    def sentence(self) -> str:
+        """The message as a sentence, with the engine's last line where that adds something."""
+        sentence = self.message.rstrip(".") + "."
+        if self.cause in ("refused", "interrupted") or not self.log:
+            return sentence
+        return f"{sentence} Its last words: {self.log[-1].strip()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Caution:
+    """A caution that travels with the number it qualifies; code is stable, text is for people."""
+
+    code: str
+    text: str
+    distrust: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One cell: asked, ran, measured, or failed. A failure may still have samples: those that were done before it.
+
+    threads_source says what decided the number of threads: ``asked``, or a source of `harness.host.cpu.Threads`. file_sha256 and
+    file_size_bytes are of the file that was asked for, so that a cell which failed before its model was loaded is known again.
+    """
+
+    command: str
+    time_utc: UtcTime
+    asked: Shared[RunSpec]
+    machine: Shared[Machine]
+    harness_version: str
+    samples: tuple[Sample, ...] = ()
+    build: Shared[Build] | None = None
+    model: Shared[Model] | None = None
+    resolved: Shared[Resolved] | None = None
+    load: Load | None = None
+    dispatch_ns_per_token: int | None = None
+    telemetry: Telemetry | None = None
+    failure: Failure | None = None
+    warnings: tuple[Caution, ...] = ()
+    threads_source: str = "asked"
+    file_sha256: str | None = None
+    file_size_bytes: int | None = None
+    schema: int = field(default=SCHEMA)
+
+    @property
+    def timed(self) -> tuple[Sample, ...]:
+        """The samples that count: all but warm-ups."""
+        return tuple(sample for sample in self.samples if not sample.is_warmup)
+
+
+def machine_key(machine: Machine) -> tuple[str, int, int]:
+    """What makes a machine the same one: CPU, physical cores, memory in GiB, as its folder's name has it."""
+    return (machine.cpu, machine.n_cores_physical, round(machine.memory_bytes / 1024**3))
+
+
+def is_same_model(first: Record, second: Record) -> bool:
+    """Whether two records are of one file: by its hash where both know it, else by its name."""
+    hashes = [record.model.file_sha256 if record.model else None for record in (first, second)]
+    if all(hashes):
+        return hashes[0] == hashes[1]
+    return first.asked.file_name == second.asked.file_name
+
+
+def is_of(record: Record, machine: Machine, sha256: str | None, size_bytes: int | None) -> bool:
+    """Whether a record is of this machine and of a file with this hash; of a file too large to be hashed its size has to do."""
+    model = record.model
+    known_hash = record.file_sha256 or (model.file_sha256 if model else None)
+    known_size = record.file_size_bytes or (model.file_size_bytes if model else None)
+    same_file = known_hash == sha256 if sha256 or known_hash else known_size == size_bytes is not None
+    return same_file and machine_key(record.machine) == machine_key(machine)
+
+
+def record_key(record: Record, *, but: Collection[str] = ()) -> tuple[Any, ...]:
+    """The key by which records of several machines and models are the same: machine, model, and `cell_key` without `but`."""
+    sha256 = record.model.file_sha256 if record.model else None
+    return (machine_key(record.machine), sha256 or record.asked.file_name, cell_key(record.asked, but={"model", *but}))
+
+
+def to_json(record: Record) -> dict[str, Any]:
+    """Turn a record into plain JSON values; of the model's path only the file name is kept, since paths name people."""
+    values = dataclasses.asdict(record)
+    values["asked"]["model"] = record.asked.file_name
+    if record.model is not None and record.model.cost is None:
+        del values["model"]["cost"]
+    return {"schema": values.pop("schema"), "kind": "failure" if record.failure else "result", **values}
+
+
+def from_json(values: Mapping[str, Any]) -> Record:
+    """Read what `to_json` wrote.
+
+    Raises
+    ------
+    ValueError : the object is not a record; it says where.
+    UsageError : what it asked for contradicts itself.
+    """
+    return decode(Record, values)
+
+
+def read(kind: type[Value], values: Mapping[str, Any], **converted: Any) -> Value:
+    """Read a value of a dataclass from JSON, some of its fields given apart; see `harness.codec`."""
+    return decode(kind, {**values, **converted})
+
+
+def build_from_json(values: Mapping[str, Any]) -> Build:
+    return decode(Build, values)
+
+
+def resolved_from_json(values: Mapping[str, Any]) -> Resolved:
+    return decode(Resolved, values)

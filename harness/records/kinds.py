@@ -1,0 +1,297 @@
+"""What a line of a journal may be: every kind with its schema, and the one place where a line is read and checked.
+
+Nothing of a line is believed before it went through `read_line`: kind, schema, and every field's type (`harness.codec`). A line of a
+kind that is not known here, from a later version, is kept as such if it says whose it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from harness.codec import NOT_EMPTY, Malformed, Positive, PositiveNumber, Shared, UtcTime, decode
+from harness.memory.ledger import Row
+from harness.records import cells as record
+from harness.records import roofline as roof
+from harness.records import text as text_run
+from harness.records import token_time as time_ledger
+from harness.records.cells import Caution, Machine, Record, Resolved
+from harness.records.roofline import Roof
+from harness.records.statistics import Digest
+from harness.records.text import TextRun
+from harness.records.token_time import TimeLedger, TokenReads, build_ledger
+from harness.spec import RunSpec
+
+#: Histories of the formats that have no module of their own below this floor.
+#: overhead 1, ollama-comparison 1, parity 1 (2026-11): first.
+OVERHEAD_SCHEMA = COMPARISON_SCHEMA = PARITY_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a process held at a step of loading a model; before the first one there was only the interpreter."""
+
+    rss_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The sums of a memory ledger's columns."""
+
+    predicted_bytes: int | None = None
+    measured_bytes: int | None = None
+    resident_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLine:
+    """A line of kind ``overhead``, as far as it is shown again; see `harness.views.memory.export_report`."""
+
+    model: str
+    n_ctx: int
+    ledger: tuple[Row, ...]
+    machine: Shared[Machine]
+    asked: RunSpec
+    time_utc: UtcTime | None = None
+    is_synthetic: bool = False
+    flash_attn: bool | None = None
+    layers_by_device: Mapping[str, int] | None = None
+    totals: Totals = field(default_factory=Totals)
+    steps: tuple[Step, ...] = ()
+    failure: str | None = None
+    warnings: tuple[str, ...] = ()
+    file_type: str | None = None
+    file_name: str | None = None
+    file_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimedFile:
+    """The model of a time ledger."""
+
+    file_name: str
+    file_sha256: str | None = None
+    is_synthetic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TimedQuestion:
+    """What of a time ledger's plan every reader needs."""
+
+    spec: RunSpec
+    cache_types: Annotated[tuple[str, ...], NOT_EMPTY]
+
+
+@dataclass(frozen=True, slots=True)
+class TimedBlock:
+    """Some tokens of one variant, timed without a break; of an observed block, the times of each kind of node too."""
+
+    depth: int
+    cache: str
+    variant: str
+    round: int
+    token_ns: tuple[int, ...]
+    parts_ns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    node_ns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    node_count: Mapping[str, int] = field(default_factory=dict)
+    outside_ns: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TimedLoad:
+    """One load of the model, cold or warm."""
+
+    state: str
+    mmap: str
+    load_ns: int
+    context_ns: int
+    first_token_ns: int
+    second_token_ns: int
+    resident_share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimedApplication:
+    """Tokens as an application generates them, on one of the steps from the bench to it."""
+
+    variant: str
+    token_ns: tuple[int, ...]
+    parts_ns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    calls: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TimedCopies:
+    """What small things take."""
+
+    logits_copy_ns: tuple[int, ...] = ()
+    call_ns: tuple[int, ...] = ()
+    dispatch_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLine:
+    """A line of kind ``time-ledger``: raw times and what surrounds them."""
+
+    asked: TimedQuestion
+    model: TimedFile
+    machine: Shared[Machine]
+    time_utc: UtcTime
+    resolved: Resolved | None = None
+    remarks: tuple[str, ...] = ()
+    cautions: tuple[Caution, ...] = ()
+    roof_bytes_per_s: PositiveNumber | None = None
+    failure: str | None = None
+    blocks: tuple[TimedBlock, ...] = ()
+    loads: tuple[TimedLoad, ...] = ()
+    applications: tuple[TimedApplication, ...] = ()
+    copies: TimedCopies | None = None
+    reads: TokenReads | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimeRecord:
+    """A time ledger as it is shown again: the line, what follows from its times, and what was asked beside the cell, as one text."""
+
+    line: TimeLine
+    ledger: TimeLedger
+    plan: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One side's figures of one turn, Ollama's or ours."""
+
+    prompt_eval_count: int | None = None
+    prompt_eval_duration_ns: int | None = None
+    eval_count: int | None = None
+    eval_duration_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DirectTurn:
+    figures: Turn
+
+
+@dataclass(frozen=True, slots=True)
+class BothTurns:
+    direct: DirectTurn
+    ollama: Turn | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedTask:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonLine:
+    """A line of kind ``ollama-comparison``, as far as it is shown again; see `harness.runs.ollama_task.comparison_to_json`."""
+
+    task: ComparedTask
+    rounds: tuple[BothTurns, ...]
+    machine: Shared[Machine]
+    time_utc: UtcTime
+    ollama_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ParityLine:
+    """A line of kind ``parity``, as scripts/parity writes it: one test by harness and by llama-bench."""
+
+    model: str
+    test: str
+    machine: Shared[Machine]
+    time_utc: UtcTime
+    harness_tok_per_s: PositiveNumber
+    llama_bench_tok_per_s: PositiveNumber
+    ratio_median: PositiveNumber
+    ratio_low: PositiveNumber | None = None
+    ratio_high: PositiveNumber | None = None
+
+
+#: What a line holds; a measured cell may be condensed to its `Digest`.
+Content = Record | Digest | TextRun | Roof | MemoryLine | TimeRecord | ComparisonLine | ParityLine
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a journal: its kind, whose it is, and its content (None: a kind that is not known here)."""
+
+    kind: str
+    machine: Shared[Machine]
+    content: Content | None
+    harness_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """What every line says of itself."""
+
+    kind: str
+    schema: Positive
+    machine: Shared[Machine]
+    harness_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of line: the latest schema that is known here, and what reads its content."""
+
+    schema: int
+    read: Callable[[Mapping[str, Any]], Content]
+
+
+def _read_memory_line(values: Mapping[str, Any]) -> MemoryLine:
+    """Such a line holds what matters to memory of the cell that was asked for, and neither its model nor its test."""
+    asked = values.get("asked") or {}
+    if not isinstance(asked, Mapping):
+        raise Malformed("is no object", "asked")
+    return decode(MemoryLine, {**values, "asked": {"model": "", "n_prompt": 1, **asked}})
+
+
+def _read_time_record(values: Mapping[str, Any]) -> TimeRecord:
+    """Check what surrounds the times, and derive the ledger: what does not add up is no time ledger."""
+    line = decode(TimeLine, values)
+    try:
+        ledger = build_ledger(values, roof_bytes_per_s=line.roof_bytes_per_s)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise Malformed(f"holds times that do not add up to a ledger ({type(error).__name__}: {error})") from None
+    line = dataclasses.replace(
+        line, blocks=(), loads=(), applications=(), copies=None
+    )  # all that is shown of them is in the ledger
+    beside = {name: value for name, value in values["asked"].items() if name != "spec"}
+    return TimeRecord(line, ledger, json.dumps(beside, sort_keys=True))
+
+
+#: Every kind of line. A new one is one line here.
+KINDS: dict[str, Kind] = {
+    "result": Kind(record.SCHEMA, record.from_json),
+    "failure": Kind(record.SCHEMA, record.from_json),
+    "run": Kind(text_run.SCHEMA, text_run.text_run_from_json),
+    "overhead": Kind(OVERHEAD_SCHEMA, _read_memory_line),
+    "time-ledger": Kind(time_ledger.SCHEMA, _read_time_record),
+    "roofline": Kind(roof.SCHEMA, roof.from_json),
+    "ollama-comparison": Kind(COMPARISON_SCHEMA, lambda values: decode(ComparisonLine, values)),
+    "parity": Kind(PARITY_SCHEMA, lambda values: decode(ParityLine, values)),
+}
+
+
+def read_line(values: Any) -> Line:
+    """Read one line.
+
+    Raises
+    ------
+    Malformed : it is not what its kind says, or of a later schema than this version knows.
+    UsageError : what it says was asked for contradicts itself.
+    """
+    origin = decode(_Origin, values)
+    kind = KINDS.get(origin.kind)
+    if kind is not None and origin.schema > kind.schema:
+        raise Malformed(
+            f"it has schema {origin.schema} of kind {origin.kind}, and this harness knows up to {kind.schema}: update harness"
+        )
+    return Line(origin.kind, origin.machine, kind.read(values) if kind else None, origin.harness_version)

@@ -1,0 +1,132 @@
+"""What a machine can do at best, as measured: bytes read and operations done a second, by device, threads and type."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from harness.codec import NOT_EMPTY, Positive, UtcTime, decode
+from harness.records.cells import Build, Caution, Machine
+from harness.records.statistics import Interval, median, median_interval
+from harness.units import NS_PER_S
+
+#: History of the line format.
+#: 1 (2026-11): first.
+SCHEMA = 1
+
+#: What a test's work is: reading a matrix once (matrix times vector), arithmetic (matrix times matrix), the second method.
+READING, ARITHMETIC, SECOND_METHOD = "read", "multiply", "numpy"
+
+
+@dataclass(frozen=True, slots=True)
+class RoofTest:
+    """One piece of work, done again and again.
+
+    work is read, multiply or numpy; n_threads is None on a device that has none to choose; n_bytes is what one run reads, n_flops
+    what it calculates; durations_ns are the timed runs. max_error is the largest difference from what numpy makes of the same
+    numbers, relative to the product of the vectors' lengths, over all rows; tolerance is what the type's rounding may come to.
+    """
+
+    work: str
+    device: str
+    description: str
+    kind: str
+    type_name: str
+    n_threads: int | None
+    n_bytes: Positive
+    n_flops: int
+    durations_ns: Annotated[tuple[Positive, ...], NOT_EMPTY]
+    max_error: float | None
+    tolerance: float
+    is_repacked: bool = False
+
+    def __post_init__(self) -> None:
+        if self._amount <= 0:
+            raise ValueError(f"a test of {self.work} that did nothing")
+
+    @property
+    def rate_per_s(self) -> float:
+        """Bytes a second of reading, operations a second of arithmetic, at the median duration."""
+        return self._amount * NS_PER_S / median(self.durations_ns)
+
+    @property
+    def interval(self) -> Interval | None:
+        """The 95 % interval of that rate; None for fewer than six runs."""
+        found = median_interval(self.durations_ns)
+        if found is None:
+            return None
+        return Interval(self._amount * NS_PER_S / found.high, self._amount * NS_PER_S / found.low, found.level)
+
+    @property
+    def _amount(self) -> int:
+        return self.n_flops if self.work == ARITHMETIC else self.n_bytes
+
+    @property
+    def is_right(self) -> bool:
+        return self.max_error is not None and self.max_error <= self.tolerance
+
+
+@dataclass(frozen=True, slots=True)
+class Roof:
+    """All tests of one run, on one machine."""
+
+    time_utc: UtcTime
+    machine: Machine
+    harness_version: str
+    build: Build
+    tests: tuple[RoofTest, ...]
+    warnings: tuple[Caution, ...] = ()
+    schema: int = SCHEMA
+
+    def devices(self) -> list[str]:
+        return list(dict.fromkeys(test.device for test in self.tests))
+
+    def best(self, work: str, device: str) -> RoofTest | None:
+        """The quickest test of a work on a device."""
+        found = [test for test in self.tests if (test.work, test.device) == (work, device)]
+        return max(found, key=lambda test: test.rate_per_s, default=None)
+
+
+def reading_for(roof: Roof, device: str, quantization: str) -> RoofTest | None:
+    """The quickest reading of the type that is nearest to a quantization: unpacking small types costs a CPU more than reading them
+    does.
+
+    4 bits and fewer are Q4_0's kind, 5 to 8 bits Q8_0's; else the quickest of all.
+    """
+    bits = next((int(letter) for letter in quantization if letter.isdigit()), 0) if "Q" in quantization else 0
+    name = ("Q4_0" if bits <= 4 else "Q8_0") if bits else quantization
+    found = [t for t in roof.tests if (t.work, t.device, t.type_name) == (READING, device, name)]
+    return max(found, key=lambda test: test.rate_per_s, default=roof.best(READING, device))
+
+
+def to_json(roof: Roof) -> dict[str, Any]:
+    """Plain JSON values, one line of kind ``roofline``."""
+    values = dataclasses.asdict(roof)
+    return {"schema": values.pop("schema"), "kind": "roofline", "command": "roofline", **values}
+
+
+def from_json(values: Mapping[str, Any]) -> Roof:
+    """Read what `to_json` wrote.
+
+    Raises
+    ------
+    ValueError : the object is no such line.
+    """
+    return decode(Roof, values)
+
+
+def roof_test_from_json(values: Mapping[str, Any]) -> RoofTest:
+    """Read one test.
+
+    Raises
+    ------
+    ValueError : it is none.
+    """
+    return decode(RoofTest, values)
+
+
+def latest(roofs: Sequence[Roof]) -> Roof | None:
+    """The last one that was measured; roofs are in the order of their journals."""
+    return roofs[-1] if roofs else None

@@ -1,0 +1,199 @@
+"""One text that a model wrote: what was asked for, Ollama's eight figures of it, and the record that is kept.
+
+The prompt and the text may be private. A record holds the number of the prompt's tokens and a hash of it, by which two runs of the same
+prompt are recognised; the text itself only where the user asked for that. (A hash hides a long prompt; a short one can be guessed.)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.codec import UtcTime, decode
+from harness.errors import UsageError
+from harness.records.cells import SCHEMA, Build, Caution, Failure, Machine, Model, Resolved
+from harness.units import NS_PER_S
+
+#: ``kind`` of the records.
+KIND = "run"
+
+#: Context in tokens where nobody asks for another: Ollama's own since v0.6.7 (2048 before), if the model was trained on as many.
+DEFAULT_N_CTX = 4096
+
+#: The article's reference task.
+REFERENCE_PROMPT = "explain quantum entanglement"
+
+
+@dataclass(frozen=True, slots=True)
+class TextRequest:
+    """What to write. Counts are tokens or layers; None leaves a choice to the model (n_ctx) or to the machine (n_threads).
+
+    The sampler's defaults are Ollama's, without its repeat penalty. raw hands the prompt over without the chat template; ignore_eog
+    goes on after an end-of-generation token, for timing a given number of tokens.
+
+    Raises
+    ------
+    UsageError : a number is out of its range, or the prompt is empty.
+    """
+
+    model: str
+    prompt: str
+    system: str | None = None
+    raw: bool = False
+    n_ctx: int | None = None
+    n_gpu_layers: int = -1
+    n_threads: int | None = None
+    rpc: tuple[str, ...] = ()
+    n_batch: int = 2048
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.9
+    seed: int = 0
+    max_tokens: int | None = None
+    ignore_eog: bool = False
+    warmup: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.prompt.strip():
+            raise UsageError("The prompt is empty; write it behind the command, or pipe it in.")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise UsageError(f"--max-tokens {self.max_tokens} writes nothing; give at least 1.")
+        if self.temperature < 0:
+            raise UsageError(f"--temp {self.temperature:g} is below 0; 0 always takes the likeliest token.")
+        if not 0 < self.top_p <= 1:
+            raise UsageError(f"--top-p {self.top_p:g} is no share; give a number above 0 and up to 1.")
+        if self.raw and self.system is not None:
+            raise UsageError("--system needs the chat template; leave out --raw.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, by field name."""
+        return {**dataclasses.asdict(self), "rpc": list(self.rpc)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TextRequest:
+        return cls(**{**values, "rpc": tuple(values.get("rpc") or ())})
+
+    def public(self) -> dict[str, Any]:
+        """What a record keeps of it: everything but the model's path, the prompt and the system message."""
+        hidden = ("model", "prompt", "system")
+        values = {name: value for name, value in self.to_dict().items() if name not in hidden}
+        return {**values, "has_system": self.system is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Ollama's figures of one text, and time to first token. Durations in ns; None where it never came so far.
+
+    total_duration       : from the request to the last piece of text, by the parent's clock. It holds the three durations below, and
+                           what is none of them (applying the template, the way between two processes).
+                           The start of the worker process comes before it, as the start of Ollama's server does.
+    load_duration        : loading the model and making its context, in the worker.
+    prompt_eval_count    : tokens of the prompt, with BOS and the template's own.
+    prompt_eval_duration : decoding all of them, until the results are there (llama_synchronize).
+    eval_count           : tokens that were sampled, an end-of-generation token included, as Ollama counts.
+    eval_duration        : from the end of the prompt until the last of them was sampled: sampling, text and decoding. The first token
+                           comes out of the prompt's last decode, so this holds eval_count - 1 decodes, in Ollama too: its eval rate
+                           is eval_count / (eval_count - 1) times too good, 1 % at 100 tokens and 11 % at 10.
+    first_token          : from the model being ready until the first token was sampled: template, tokenizer, prompt.
+
+    Source: the meaning of Ollama's: runner.go of its llama runner (numDecoded, startGenerationTime); docs/api.md.
+    """
+
+    total_duration_ns: int
+    load_duration_ns: int | None = None
+    prompt_eval_count: int | None = None
+    prompt_eval_duration_ns: int | None = None
+    eval_count: int | None = None
+    eval_duration_ns: int | None = None
+    first_token_ns: int | None = None
+
+    @property
+    def prompt_eval_rate_tok_per_s(self) -> float | None:
+        return rate(self.prompt_eval_count, self.prompt_eval_duration_ns)
+
+    @property
+    def eval_rate_tok_per_s(self) -> float | None:
+        return rate(self.eval_count, self.eval_duration_ns)
+
+    def to_ollama(self) -> dict[str, int]:
+        """The figures under the names of Ollama's API, in ns; a figure that is missing is left out, as there."""
+        values = {
+            "total_duration": self.total_duration_ns,
+            "load_duration": self.load_duration_ns,
+            "prompt_eval_count": self.prompt_eval_count,
+            "prompt_eval_duration": self.prompt_eval_duration_ns,
+            "eval_count": self.eval_count,
+            "eval_duration": self.eval_duration_ns,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def rate(count: int | None, duration_ns: int | None) -> float | None:
+    """Tokens per second; None where nothing was counted or no time passed."""
+    return count * NS_PER_S / duration_ns if count and duration_ns else None
+
+
+@dataclass(frozen=True, slots=True)
+class TextRun:
+    """A text that was written, or as much of it as there was before Ctrl-C or a failure.
+
+    template says how the prompt was framed: ``jinja`` (the model's own template), ``llama.cpp`` (its C function knew it), ``raw`` (as
+    asked), ``missing`` (the model has none) or ``failed`` (it cannot be applied). finish is ``stop`` (end of generation), ``length``
+    (--max-tokens), ``context`` (full), ``interrupted`` or ``failed``. token_ns holds the time between one token and the next;
+    sample_ns and decode_ns what sampling and decoding had of eval_duration in all.
+    """
+
+    command: str
+    time_utc: UtcTime
+    machine: Machine
+    harness_version: str
+    asked: Mapping[str, Any]
+    prompt_sha256: str
+    figures: Figures
+    finish: str
+    model: Model | None = None
+    build: Build | None = None
+    resolved: Resolved | None = None
+    template: str | None = None
+    token_ns: tuple[int, ...] = ()
+    sample_ns: int | None = None
+    decode_ns: int | None = None
+    rss_bytes: int | None = None
+    failure: Failure | None = None
+    warnings: tuple[Caution, ...] = ()
+    prompt: str | None = None
+    text: str | None = None
+    schema: int = SCHEMA
+
+    @property
+    def decode_rate_tok_per_s(self) -> float | None:
+        """Tokens per second of decoding alone, without sampling and text: what `harness pp-tg` calls tg."""
+        count = self.figures.eval_count
+        return rate(count - 1 if count else None, self.decode_ns)
+
+
+def hash_prompt(prompt: str) -> str:
+    """SHA-256 of a prompt in hex."""
+    return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def text_run_to_json(run: TextRun) -> dict[str, Any]:
+    """Turn a run into plain JSON values; prompt and text are left out where they were not to be kept."""
+    values = dataclasses.asdict(run)
+    for name in ("prompt", "text"):
+        if values[name] is None:
+            del values[name]
+    return {"schema": values.pop("schema"), "kind": KIND, **values}
+
+
+def text_run_from_json(values: Mapping[str, Any]) -> TextRun:
+    """Read what `text_run_to_json` wrote, by this schema or a later one that only added fields.
+
+    Raises
+    ------
+    ValueError : the object is not a run.
+    """
+    return decode(TextRun, values)

@@ -1,0 +1,1 @@
+"""One module a question: from a request to its records."""

@@ -1,0 +1,310 @@
+"""Run cells one after the other: one worker as long as it lives, each record stored at once, a failed cell is a record too."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import harness
+from harness.errors import HarnessError
+from harness.host.cpu import choose_threads
+from harness.host.rpc import wait_for_servers
+from harness.host.telemetry import POWER_CAP
+from harness.records.cells import (
+    Build,
+    Caution,
+    Failure,
+    Load,
+    Machine,
+    Model,
+    Record,
+    Resolved,
+    Sample,
+    Telemetry,
+    build_from_json,
+    read,
+    resolved_from_json,
+)
+from harness.records.journal import utc_now
+from harness.runs.worker import Worker
+from harness.spec import RunSpec
+
+#: How long a cell waits for an RPC server that the cell before it lost.
+RPC_RETURN_S = 10.0
+
+#: How long a cell with RPC servers may be without any event where no --cell-timeout says otherwise: a machine that lost its power
+#: never answers, and ggml waits for ever. Long enough for 70 GB of weights over 100 Mbit/s.
+RPC_SILENCE_S = 7200.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where a run stands: cell `cell` of `n_cells` (from 0) is in `phase`, repetition `index` of `count`."""
+
+    cell: int
+    n_cells: int
+    spec: RunSpec
+    phase: str
+    index: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that a run needs beside its cells.
+
+    cell_timeout_s bounds one cell with its load; model_facts adds what the parent knows of a file (hash, synthetic or not), asked
+    for each file before the first cell: while a worker measures, the parent does nothing;
+    worker_command replaces the worker in tests; isolate=False measures in this process, for debuggers and profilers; observe makes
+    what watches the hardware while a cell runs.
+    """
+
+    command: str
+    machine: Machine
+    cell_timeout_s: float | None = None
+    model_facts: Callable[[pathlib.Path], dict[str, Any]] = lambda _path: {}
+    worker_command: Sequence[str] | None = None
+    isolate: bool = True
+    observe: Callable[[], Observer] | None = None
+
+
+class Observer(Protocol):
+    """Watches power, clocks and the like beside a cell; see `harness.host.telemetry`."""
+
+    def hear(self, event: dict[str, Any] | Failure) -> None:
+        """Take note of an event of the worker: a repetition begins with its phase and ends with its sample."""
+
+    def finish(self) -> Telemetry | None:
+        """Stop watching and sum up; None where there was nothing to see."""
+
+
+def run_cells(
+    cells: Sequence[RunSpec],
+    plan: Plan,
+    *,
+    keep: Callable[[Record], None],
+    watch: Callable[[Step], None],
+    bench: Bench | None = None,
+) -> Iterator[Record]:
+    """Measure every cell and yield its record once `keep` has it.
+
+    A `bench` that is handed in keeps its worker and model for the next call, and is closed by whoever made it.
+
+    After Ctrl-C the samples of the unfinished cell are kept and yielded as an interrupted record, then KeyboardInterrupt goes on.
+    """
+    facts = _describe_files(cells, plan, watch)
+    with contextlib.closing(Bench(plan)) if bench is None else contextlib.nullcontext(bench) as bench:
+        for index, spec in enumerate(cells):
+            cell = _Cell(spec, plan, facts[spec.model])
+            interrupted = None
+            try:
+                for event in bench.run(cell.spec):
+                    cell.hear(event)
+                    if isinstance(event, dict) and event["event"] == "phase":
+                        watch(Step(index, len(cells), spec, event["phase"], event["index"], event["count"]))
+            except KeyboardInterrupt as interrupt:
+                interrupted = interrupt
+                bench.kill()
+                cell.interrupt()
+            finally:
+                cell.stop_observer()
+            if not interrupted or cell.timed:
+                record = cell.record(bench.build)
+                keep(record)
+                yield record
+            if interrupted:
+                raise interrupted
+
+
+def _describe_files(cells: Sequence[RunSpec], plan: Plan, watch: Callable[[Step], None]) -> dict[str, dict[str, Any]]:
+    """What the plan knows of each file, by the path in the cells; a large file takes seconds to read."""
+    facts: dict[str, dict[str, Any]] = {}
+    for spec in cells:
+        if spec.model not in facts:
+            watch(Step(0, len(cells), spec, "hash", 0, 1))
+            facts[spec.model] = plan.model_facts(pathlib.Path(spec.model))
+    return facts
+
+
+class Bench:
+    """Keeps a worker alive and replaces a dead one."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._worker: Worker | _InProcess | None = None
+        self._rpc: tuple[str, ...] = ()
+        self.build: Build | None = None
+        self.start_s = 0.0  # what starting workers took, in all
+
+    def run(self, spec: RunSpec) -> Iterator[dict[str, Any] | Failure]:
+        if self._worker is not None and not self._worker.is_alive:
+            self._drop()
+            # The worker dies with its server; one that its supervisor starts again is there in a moment.
+            wait_for_servers(spec.rpc, RPC_RETURN_S)
+        if self._worker is not None and self._rpc not in ((), spec.rpc):
+            self._drop()  # ggml cannot forget a server's devices
+        if self._worker is None:
+            self._rpc = ()
+            begun = time.monotonic()
+            self._worker = Worker(self._plan.worker_command) if self._plan.isolate else _InProcess()
+            greeting = self._worker.hello()
+            self.start_s += time.monotonic() - begun
+            if isinstance(greeting, Failure):
+                self._drop()
+                yield greeting
+                return
+            self.build = build_from_json(greeting["build"])
+        self._rpc = self._rpc or spec.rpc
+        self._worker.send({"measure": spec.to_dict()})
+        timeout_s = self._plan.cell_timeout_s
+        silence_s = RPC_SILENCE_S if spec.rpc and timeout_s is None else None
+        for event in self._worker.events(timeout_s, option="--cell-timeout", silence_s=silence_s):
+            if isinstance(event, dict) and event["event"] == "build":
+                self.build = build_from_json(event["build"])
+            else:
+                yield event
+
+    def _drop(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+    def kill(self) -> None:
+        if self._worker is not None:
+            self._worker.kill()
+            self._drop()
+
+    close = _drop
+
+
+class _Cell:
+    """Collects what is heard of one cell until it can be filed."""
+
+    def __init__(self, spec: RunSpec, plan: Plan, file_facts: dict[str, Any]) -> None:
+        threads = choose_threads()
+        self.spec = spec.with_threads(threads.count)
+        self._threads_source = "asked" if spec.n_threads is not None else threads.source
+        self._plan = plan
+        self._file_facts = file_facts
+        self._time_utc = utc_now()
+        self._samples: list[Sample] = []
+        self._cautions: list[Caution] = []
+        self._model: Model | None = None
+        self._resolved: Resolved | None = None
+        self._load: Load | None = None
+        self._dispatch_ns: int | None = None
+        self._failure: Failure | None = None
+        self._observer = plan.observe() if plan.observe else None
+        self._telemetry: Telemetry | None = None
+
+    @property
+    def timed(self) -> int:
+        return sum(not sample.is_warmup for sample in self._samples)
+
+    def hear(self, event: dict[str, Any] | Failure) -> None:
+        if self._observer is not None:
+            self._observer.hear(event)
+        if isinstance(event, Failure):
+            self._failure = event
+        elif event["event"] == "loaded":
+            self._model = dataclasses.replace(read(Model, event["model"]), **self._file_facts)
+        elif event["event"] == "sample":
+            self._samples.append(read(Sample, event, token_ns=tuple(event["token_ns"])))
+        elif event["event"] == "done":
+            self._resolved = resolved_from_json(event["resolved"])
+            self._load = read(Load, event["load"])
+            self._dispatch_ns = event["dispatch_ns_per_token"]
+            self._cautions += [read(Caution, caution) for caution in event["cautions"]]
+
+    def interrupt(self) -> None:
+        done = f"interrupted after {self.timed} of {self.spec.repetitions} repetitions"
+        self._failure = Failure("repetition", done, "interrupted")
+        self._cautions.append(Caution("interrupted", done))
+
+    def stop_observer(self) -> None:
+        """The cell is over, whatever became of it."""
+        if self._observer is not None:
+            self._telemetry = self._observer.finish()
+            self._observer = None
+
+    def record(self, build: Build | None) -> Record:
+        self.stop_observer()
+        return Record(
+            command=self._plan.command,
+            time_utc=self._time_utc,
+            asked=self.spec,
+            machine=self._plan.machine,
+            harness_version=harness.__version__,
+            samples=tuple(self._samples),
+            build=build,
+            model=self._model,
+            resolved=self._resolved,
+            load=self._load,
+            dispatch_ns_per_token=self._dispatch_ns,
+            telemetry=self._telemetry,
+            failure=self._failure,
+            warnings=(*self._cautions, *_placement_cautions(self.spec, self._resolved), *_throttle(self._telemetry)),
+            threads_source=self._threads_source,
+            file_sha256=self._file_facts.get("file_sha256"),
+            file_size_bytes=self._file_facts.get("file_size_bytes"),
+        )
+
+
+def _placement_cautions(spec: RunSpec, resolved: Resolved | None) -> Iterator[Caution]:
+    """Say where llama.cpp did something else than was asked, by what it allocated rather than by what it claims."""
+    if resolved is None:
+        return
+    n_layers = sum(resolved.layers_by_device.values())
+    offloaded = any(buffer.cause == "model" and not buffer.is_host for buffer in resolved.buffers)
+    if spec.n_gpu_layers > 0 and not offloaded:
+        yield Caution("no-offload", "no GPU device: every layer ran on the CPU, whatever -ngl asked for")
+    elif spec.n_gpu_layers > n_layers > 0:
+        yield Caution("layers-clamped", f"the model has {n_layers} layers with the output layer; all were offloaded")
+
+
+def _throttle(telemetry: Telemetry | None) -> Iterator[Caution]:
+    """A card at its power limit runs as it always will; heat and brakes make a number that another day will not repeat."""
+    if telemetry is not None and telemetry.throttled:
+        reasons = ", ".join(telemetry.throttled)
+        distrust = any(reason != POWER_CAP for reason in telemetry.throttled)
+        yield Caution("throttled", f"the card was slowed down while this was measured: {reasons}", distrust)
+
+
+@dataclass
+class _InProcess:
+    """The worker's code without the child: for debuggers and profilers, at the risk of the process."""
+
+    is_alive: bool = True
+    _bench: Any = None
+    _spec: RunSpec | None = None
+
+    def hello(self) -> dict[str, Any] | Failure:
+        from harness.native.engine import Runtime
+        from harness.native.worker import Bench
+
+        self._bench = Bench(Runtime(log_to_stderr=False))
+        return {"build": self._bench.describe()}
+
+    def send(self, command: dict[str, Any]) -> None:
+        self._spec = RunSpec.from_dict(command["measure"]) if command else None
+
+    def events(self, _timeout_s: float | None, **_limits: Any) -> Iterator[dict[str, Any] | Failure]:
+        heard: list[dict[str, Any] | Failure] = []
+        try:
+            self._bench.run(self._spec, lambda event, body: heard.append({"event": event, **body}))
+        except HarnessError as error:
+            reason, trouble = getattr(error, "reason", None), getattr(error, "trouble", None)
+            heard.append(Failure("measure", str(error), "refused", reason=reason, trouble=trouble))
+        yield from heard
+
+    def kill(self) -> None:
+        self.is_alive = False
+
+    def close(self) -> None:
+        if self._bench is not None:
+            self._bench.close()

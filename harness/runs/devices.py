@@ -1,0 +1,179 @@
+"""What llama.cpp can compute on here, and why there is no GPU where there is none."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.errors import NativeError
+from harness.host.rpc import check_servers
+from harness.host.telemetry import Nvml
+from harness.records.cells import Build, Failure, build_from_json
+from harness.runs.worker import Worker
+
+#: PCI vendors of graphics cards. Source: the PCI ID database (pci-ids.ucw.cz).
+_VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
+
+#: Variables that hide cards from a backend, and the backend.
+_HIDING = {
+    "CUDA_VISIBLE_DEVICES": "CUDA",
+    "GGML_VK_VISIBLE_DEVICES": "Vulkan",
+    "HIP_VISIBLE_DEVICES": "ROCm",
+    "ROCR_VISIBLE_DEVICES": "ROCm",
+    "ONEAPI_DEVICE_SELECTOR": "SYCL",
+}
+
+#: How to compile the backend that suits a vendor's cards.
+_REBUILD = {
+    "NVIDIA": "-DGGML_CUDA=ON",
+    "AMD": "-DGGML_VULKAN=ON",
+    "Intel": "-DGGML_VULKAN=ON",
+    "Apple": "-DGGML_METAL=ON",
+}
+_BACKEND = {"-DGGML_CUDA=ON": "CUDA", "-DGGML_VULKAN=ON": "Vulkan", "-DGGML_METAL=ON": "MTL"}
+
+_GPU_BACKENDS = ("CUDA", "ROCm", "MUSA", "Vulkan", "MTL", "Metal", "SYCL", "OpenCL", "CANN", "WebGPU")
+
+
+@dataclass(frozen=True, slots=True)
+class Cards:
+    """What the machine itself says of its graphics, beside llama.cpp.
+
+    vendors are those of the display adapters; driver is NVIDIA's version where its library answers, driver_trouble why it does not;
+    hiding holds the variables that are set and may hide cards.
+    """
+
+    vendors: tuple[str, ...] = ()
+    driver: str | None = None
+    driver_trouble: str | None = None
+    hiding: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Everything that `harness devices` shows."""
+
+    build: Build
+    backend_of: Mapping[str, str]
+    compiled: tuple[str, ...]
+    can_offload: bool
+    cards: Cards
+    build_flags: str | None
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """Names of devices that layers can go to, RPC's among them."""
+        return tuple(device.name for device in self.build.devices if device.kind in ("gpu", "igpu"))
+
+
+def survey_devices(rpc: Sequence[str] = (), command: Sequence[str] | None = None) -> Survey:
+    """Ask llama.cpp, in a child, what it sees; RPC servers join in.
+
+    Raises
+    ------
+    NativeError : an RPC server is missing, or llama.cpp cannot be started.
+    """
+    check_servers(rpc)
+    worker = Worker(command)
+    try:
+        greeting = worker.hello()
+        if isinstance(greeting, Failure):
+            raise NativeError(f"llama.cpp cannot be started: {greeting.message}.")
+        for event in worker.ask("devices", {"rpc": list(rpc)}, timeout_s=60):
+            if isinstance(event, Failure):
+                raise NativeError(event.message)
+            if event["event"] == "done":
+                return Survey(
+                    build=build_from_json(event["build"]),
+                    backend_of=event["backend_of"],
+                    compiled=tuple(event["compiled"]),
+                    can_offload=event["can_offload"],
+                    cards=look_for_cards(),
+                    build_flags=_read_build_flags(),
+                )
+        raise AssertionError("a job ends with done or a failure")
+    finally:
+        worker.close()
+
+
+def look_for_cards() -> Cards:
+    """Ask the operating system and NVIDIA's driver for graphics cards."""
+    nvml = Nvml.open()
+    try:
+        return Cards(
+            vendors=_find_vendors(),
+            driver=nvml.driver if nvml.cards else None,
+            driver_trouble=nvml.trouble,
+            hiding={name: os.environ[name] for name in _HIDING if name in os.environ},
+        )
+    finally:
+        nvml.close()
+
+
+def _find_vendors() -> tuple[str, ...]:
+    """Vendors of the display adapters on the PCI bus; Apple on its own machines."""
+    if sys.platform == "darwin":
+        return ("Apple",)
+    found = []
+    for folder in sorted(pathlib.Path("/sys/bus/pci/devices").glob("*")) if sys.platform == "linux" else ():
+        try:
+            kind = (folder / "class").read_text(encoding="ascii").strip()
+            vendor = (folder / "vendor").read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        if kind.startswith("0x03") and vendor in _VENDORS:  # class 03: display controllers
+            found.append(_VENDORS[vendor])
+    return tuple(dict.fromkeys(found))
+
+
+def _read_build_flags() -> str | None:
+    """The CMake flags that the set-up compiled with, where it left a note of them."""
+    try:
+        return pathlib.Path(sys.prefix, ".engine-flags").read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """Why no layer can go to a card of this machine, and the one command that may change it."""
+
+    reason: str
+    command: str | None
+
+
+def explain_absence(survey: Survey) -> Absence | None:
+    """Say why llama.cpp sees no card here; None where it sees one (a server's devices do not count)."""
+    if any(not name.startswith("RPC") for name in survey.gpus):
+        return None
+    cards = survey.cards
+    compiled = [name for name in survey.compiled if name.startswith(_GPU_BACKENDS)]
+    hidden = _find_hiding(cards.hiding or {}, compiled)
+    if hidden:
+        return Absence(f"{hidden}={(cards.hiding or {})[hidden]} hides every card", f"unset {hidden}")
+    vendors = cards.vendors or (("NVIDIA",) if cards.driver else ())
+    if not vendors:
+        built = f"llama.cpp was built for {', '.join(compiled)}, but " if compiled else ""
+        return Absence(f"{built}no graphics card was found in this machine", None)
+    vendor = next((name for name in ("NVIDIA", "Apple", "AMD", "Intel") if name in vendors), vendors[0])
+    flag = _REBUILD[vendor]
+    rebuild = f"CMAKE_ARGS={flag} scripts/harness devices"
+    if vendor == "NVIDIA" and not cards.driver:
+        return Absence(
+            f"there is an NVIDIA card, but its driver does not answer ({cards.driver_trouble or 'no reason given'})",
+            "nvidia-smi" if _BACKEND[flag] in compiled else rebuild,
+        )
+    if not any(name.startswith(_BACKEND[flag]) for name in compiled):
+        return Absence(f"there is a card by {vendor}, but llama.cpp was built without support for it", rebuild)
+    return Absence(f"llama.cpp was built for {', '.join(compiled)}, but found no card that it can use", None)
+
+
+def _find_hiding(hiding: Mapping[str, str], compiled: Sequence[str]) -> str | None:
+    """A variable that is set to nothing, or to no card, for a backend that is compiled in."""
+    for name, value in hiding.items():
+        if value.strip() in ("", "-1", "none", "NoDevFiles") and _HIDING[name] in compiled:
+            return name
+    return None

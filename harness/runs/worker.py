@@ -1,0 +1,213 @@
+"""The parent's side of the worker: start it, hear its events, time it out, and say what it died of."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import harness
+from harness.errors import NativeError
+from harness.host.machine import count_oom_kills
+from harness.records.cells import Failure
+from harness.records.native_errors import explain
+
+#: Lines of the worker's last words that a Failure keeps.
+LOG_LINES = 20
+
+#: The worker needs this long, at the most, to import llama.cpp and say hello (cold disk, virus scanner).
+HELLO_TIMEOUT_S = 120.0
+
+#: NTSTATUS codes that Windows gives instead of a signal.
+_WINDOWS_CAUSES = {0xC0000005: "segmentation fault", 0xC0000409: "abort", 0xC0000017: "out of memory", 3: "abort"}
+
+
+class Worker:
+    """One worker process. `events` yields what it says until a cell is over; a death becomes a `Failure`.
+
+    command is the program to run, for tests that need one which dies in a particular way.
+    """
+
+    def __init__(self, command: Sequence[str] | None = None) -> None:
+        self._words = tempfile.TemporaryFile()
+        self._oom_kills = count_oom_kills()
+        try:
+            self._process = subprocess.Popen(
+                list(command or (sys.executable, "-m", "harness.native.worker")),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._words,
+                env=_environment(),
+                # Ctrl-C is for the parent, who ends the child itself after keeping what was measured.
+                start_new_session=os.name == "posix",
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+            )
+        except OSError as error:
+            self._words.close()
+            raise NativeError(
+                f"The measuring process cannot be started ({error.strerror}); close some programs and try again."
+            ) from None
+        self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            try:
+                self._events.put(json.loads(line))
+            except ValueError:
+                break  # cut off by the death that the parent is about to see
+        self._events.put(None)
+
+    def send(self, command: dict[str, Any]) -> None:
+        """Give the worker a command; a dead one is noticed when its events are read."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(command).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError:
+            pass
+
+    def events(
+        self,
+        timeout_s: float | None,
+        phase: str = "start",
+        *,
+        option: str | None = None,
+        silence_s: float | None = None,
+    ) -> Iterator[dict[str, Any] | Failure]:
+        """Yield events until ``done`` or ``refused``; a death or a limit ends with a Failure instead.
+
+        timeout_s limits it all, and option names what set it, where a user did; silence_s limits the time between two events.
+        """
+        begun = time.monotonic()
+        while True:
+            remaining = None if timeout_s is None else max(begun + timeout_s - time.monotonic(), 0)
+            limits = [limit for limit in (remaining, silence_s) if limit is not None]
+            try:
+                event = self._events.get(timeout=min(limits, default=None))
+            except queue.Empty:
+                self.kill()
+                who = f" ({option})" if option else ""
+                limit_s = silence_s if timeout_s is None or min(limits) != remaining else timeout_s
+                message = f"nothing came of it within {limit_s:g} s{who}; the worker was ended"
+                yield Failure(phase, message, "timeout", log=self.last_words())
+                return
+            if event is None:
+                yield self._post_mortem(phase)
+                return
+            if event["event"] == "phase":
+                phase = event["phase"]
+            if event["event"] == "refused":
+                why = {name: event.get(name) for name in ("reason", "trouble")}
+                yield Failure(phase, event["message"], "refused", log=self.last_words(), **why)
+                return
+            yield event
+            if event["event"] == "done":
+                return
+
+    def hello(self) -> dict[str, Any] | Failure:
+        """Wait for the worker's greeting, which describes the engine."""
+        return next(iter(self.events(HELLO_TIMEOUT_S)))
+
+    def ask(
+        self, job: str, request: dict[str, Any], timeout_s: float | None = None
+    ) -> Iterator[dict[str, Any] | Failure]:
+        """Have one of the worker's jobs done and yield its events; the last one is ``done`` or a Failure."""
+        self.send({job: request})
+        yield from self.events(timeout_s, job)
+
+    def _post_mortem(self, phase: str) -> Failure:
+        """Name the cause of death from the exit status, and from the kernel's own count of memory kills."""
+        code = self._process.wait()
+        words = self.last_words()
+        if code < 0:
+            cause, message = _name_signal(-code, _oom_kills_since(self._oom_kills))
+            said = explain(words) if cause == "abort" else None
+            if said:
+                message = f"{said.text} (llama.cpp ended the worker)"
+            return Failure(phase, message, cause, signal=-code, log=words, trouble=said.trouble if said else None)
+        cause = _WINDOWS_CAUSES.get(code, "exit") if os.name == "nt" else "exit"
+        return Failure(phase, f"the worker ended by itself with exit code {code}", cause, exit_code=code, log=words)
+
+    def last_words(self) -> tuple[str, ...]:
+        """The last lines that the worker and llama.cpp wrote to stderr."""
+        try:
+            size = self._words.seek(0, os.SEEK_END)
+            self._words.seek(max(size - 16_384, 0))
+            text = self._words.read().decode("utf-8", "replace")
+        except (OSError, ValueError):
+            return ()
+        return tuple(line.rstrip() for line in text.splitlines() if line.strip())[-LOG_LINES:]
+
+    def kill(self) -> None:
+        """End the worker at once; native code does not listen to anything gentler."""
+        if self.is_alive:
+            self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        """Let the worker end in order, and end it if it does not."""
+        self.send({})
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        for stream in (self._process.stdin, self._words):
+            try:
+                if stream is not None:
+                    stream.close()
+            except OSError:
+                pass
+
+
+def _environment() -> dict[str, str]:
+    """The parent's, so that the child imports this very package, and ggml does not run a debugger when it aborts."""
+    package_parent = str(pathlib.Path(harness.__file__).resolve().parent.parent)
+    paths = [package_parent, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+        "PYTHONSAFEPATH": "1",  # -m would put the current folder first
+        "GGML_NO_BACKTRACE": "1",
+    }
+
+
+def _oom_kills_since(before: int | None) -> bool:
+    now = count_oom_kills()
+    return before is not None and now is not None and now > before
+
+
+def _name_signal(number: int, memory_ran_out: bool) -> tuple[str, str]:
+    """(cause, sentence) of a death by signal."""
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    if number == getattr(signal, "SIGKILL", -1) and memory_ran_out:
+        return "out of memory", "the kernel killed the worker because memory ran out"
+    sentences = {
+        "SIGKILL": ("killed", "the worker was killed from outside (SIGKILL)"),
+        "SIGABRT": ("abort", "llama.cpp gave up with abort(), usually a failed assertion (SIGABRT)"),
+        "SIGSEGV": ("segmentation fault", "native code touched memory that is not its own (SIGSEGV)"),
+        "SIGBUS": ("bus error", "a mapped page could not be read: the model file shrank or its disk failed (SIGBUS)"),
+        "SIGILL": ("illegal instruction", "this build of llama.cpp uses instructions that the CPU lacks (SIGILL)"),
+    }
+    return sentences.get(name, ("killed", f"the worker was ended by {name}"))

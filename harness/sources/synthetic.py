@@ -1,0 +1,477 @@
+"""GGUF files with a real model's shape, tensor types and layout, and random weights: to time a model nobody downloaded.
+
+Speed should not depend on weights: ggml's CPU matrix products (quants.c, vec.cpp, repack.cpp, sgemm.cpp) have
+no branch on them. Attention has one on scores (ops.cpp, flash attention rescales at each new maximum), a small share of
+the work. What does matter is kept: dimensions, types, the order of tensors in the file, and finite scales of a usual
+size, so that nothing overflows to Inf or NaN. Blocks are random and not zero, because a compressing file system or swap
+would shrink zeros, and because an expert router of zeros would choose the same experts for every token.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import struct
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from itertools import islice, product
+from pathlib import Path
+from string import ascii_lowercase
+from typing import TYPE_CHECKING, BinaryIO
+
+import psutil
+
+from harness.catalog import Shape
+from harness.errors import HarnessError, UsageError
+from harness.gguf.header import SYNTHETIC_KEY
+from harness.gguf.layout import ARCHITECTURES, QUANTIZATIONS, TensorSpec, find_quantization, tensor_table
+from harness.gguf.shapes import list_hyperparameters
+from harness.gguf.types import tensor_type
+from harness.sources.cache_folder import cache_folder
+from harness.units import MIB, format_gb
+
+if TYPE_CHECKING:  # both take a tenth of a second, and only what is written needs them
+    import gguf
+    import numpy as np
+
+#: Raised whenever the bytes of a file for the same shape change, so that a cached one is written anew.
+SYNTHETIC_VERSION = 1
+
+Progress = Callable[[int, int], None]  # bytes written so far, bytes in all
+
+_ALIGNMENT = 32  # GGUF_DEFAULT_ALIGNMENT
+_POOL_BYTES = 8 * MIB
+_HEAD_BYTES = 4096  # where our own keys are looked for: they are the first ones in the file
+_QUANTIZATION_VERSION = 2  # ggml.h GGML_QNT_VERSION
+_WEIGHT_STD = 0.02
+
+_KEY_NAME = f"{SYNTHETIC_KEY}.name"
+_KEY_QUANTIZATION = f"{SYNTHETIC_KEY}.quantization"
+_KEY_FINGERPRINT = f"{SYNTHETIC_KEY}.fingerprint"
+_KEY_FILE_SIZE = f"{SYNTHETIC_KEY}.file_size_bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class SyntheticFile:
+    """A synthetic model on disk, as its own first bytes describe it."""
+
+    path: Path
+    name: str
+    quantization: str
+    size_bytes: int
+    fingerprint: str
+
+
+def default_cache_dir() -> Path:
+    """Return where synthetic files are kept: ``synth`` in $HARNESS_CACHE_DIR, else in the user's cache directory."""
+    return cache_folder("synth")
+
+
+def synthetic_path(cache_dir: Path, name: str, quantization: str) -> Path:
+    """Return the file that holds this model: ``llama3.2:1b`` in Q4_0 is ``llama3.2-1b.Q4_0.synthetic.gguf``."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
+    return cache_dir / f"{stem}.{find_quantization(quantization)}.synthetic.gguf"
+
+
+def list_synthetic(cache_dir: Path) -> tuple[SyntheticFile, ...]:
+    """List the complete synthetic files of a directory by name; an absent directory holds none."""
+    found = (read_mark(path) for path in sorted(cache_dir.glob("*.gguf")))
+    return tuple(mark for mark in found if mark is not None and mark.path.stat().st_size == mark.size_bytes)
+
+
+def read_mark(path: Path) -> SyntheticFile | None:
+    """Read what a synthetic file says of itself from its first bytes; None for any other file.
+
+    size_bytes is what the file should have.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError:
+        return None
+    name, quantization, fingerprint = (_string_after(head, k) for k in (_KEY_NAME, _KEY_QUANTIZATION, _KEY_FINGERPRINT))
+    position = _value_position(head, _KEY_FILE_SIZE)
+    if not head.startswith(b"GGUF") or name is None or quantization is None or fingerprint is None or position is None:
+        return None
+    return SyntheticFile(path, name, quantization, struct.unpack_from("<Q", head, position)[0], fingerprint)
+
+
+def ensure_synthetic(
+    shape: Shape, quantization: str, cache_dir: Path, *, name: str, seed: int = 0, progress: Progress | None = None
+) -> Path:
+    """Return the cached file for this model, writing it first where there is none, or only a cut-off or outdated one.
+
+    Raises
+    ------
+    HarnessError : as `write_synthetic`.
+    """
+    path = synthetic_path(cache_dir, name, quantization)
+    mark = read_mark(path)
+    fingerprint = _fingerprint(shape, find_quantization(quantization), name, seed)
+    if mark is not None and mark.fingerprint == fingerprint and path.stat().st_size == mark.size_bytes:
+        return path
+    return write_synthetic(shape, quantization, path, name=name, seed=seed, progress=progress)
+
+
+def write_synthetic(
+    shape: Shape, quantization: str, path: Path, *, name: str, seed: int = 0, progress: Progress | None = None
+) -> Path:
+    """Write a GGUF of this shape and quantization with random weights, and return its path.
+
+    The file appears under its name only when it is complete and on disk (so that no writing back disturbs what is
+    timed next); an interrupted one leaves nothing. Memory stays below 300 MiB: weights are slices of one pool per type.
+    The same arguments give the same bytes.
+
+    Parameters
+    ----------
+    name     : the model's catalog name, kept in the metadata
+    progress : called with bytes written and bytes in all, about every 8 MiB
+
+    Raises
+    ------
+    UsageError   : unknown architecture or quantization, or a vocabulary too small to make up.
+    HarnessError : the disk lacks the space, the file cannot be written.
+    """
+    quantization = find_quantization(quantization)
+    if shape.architecture not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise UsageError(
+            f"llama.cpp could not run a file of architecture {shape.architecture!r}; synth writes {known}."
+        )
+    tensors = tensor_table(shape, quantization)
+    vocabulary = _make_vocabulary(shape)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
+        _check_space(path.parent, tensors, shape)
+        _write_header(partial, shape, quantization, tensors, vocabulary, name, seed)
+        _append_weights(partial, tensors, seed, progress)
+        partial.replace(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise HarnessError(f"could not write {path}: {reason}; free space there or choose another file") from error
+    finally:
+        # After success it is gone already; after anything else, Ctrl-C included, it goes now.
+        with contextlib.suppress(OSError):
+            partial.unlink()
+    return path
+
+
+def make_header_bytes(shape: Shape, quantization: str, *, name: str) -> tuple[bytes, int]:
+    """Make the header that `write_synthetic` would write, and the size of its file, without any weights.
+
+    Raises
+    ------
+    UsageError : unknown architecture or quantization, or a vocabulary too small to make up.
+    """
+    quantization = find_quantization(quantization)
+    tensors = tensor_table(shape, quantization)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "header.gguf"
+        _write_header(path, shape, quantization, tensors, _make_vocabulary(shape), name, 0)
+        data = path.read_bytes()
+    return data, len(data) + sum(_padded(tensor.size_bytes) for tensor in tensors)
+
+
+def _fingerprint(shape: Shape, quantization: str, name: str, seed: int) -> str:
+    """Identify everything that decides a file's bytes."""
+    identity = repr((SYNTHETIC_VERSION, astuple(shape), quantization, name, seed))
+    return hashlib.sha256(identity.encode()).hexdigest()
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Delete what killed writers of the same file left behind."""
+    for leftover in path.parent.glob(f"{path.name}.*.partial"):
+        owner = leftover.name[len(path.name) + 1 : -len(".partial")]
+        if owner.isdecimal() and (int(owner) == os.getpid() or not psutil.pid_exists(int(owner))):
+            leftover.unlink(missing_ok=True)
+
+
+def _check_space(directory: Path, tensors: Sequence[TensorSpec], shape: Shape) -> None:
+    need = sum(_padded(t.size_bytes) for t in tensors) + 64 * shape.vocab_size + MIB
+    free = shutil.disk_usage(directory).free
+    if need > free:
+        raise HarnessError(
+            f"{directory} has {format_gb(free)} free and the model needs {format_gb(need)}; "
+            "free space or choose another directory"
+        )
+
+
+# --- header -----------------------------------------------------------------------------------------------------------
+
+
+def _write_header(
+    path: Path,
+    shape: Shape,
+    quantization: str,
+    tensors: Sequence[TensorSpec],
+    vocabulary: _Vocabulary,
+    name: str,
+    seed: int,
+) -> None:
+    """Write everything up to the first byte of tensor data, with the finished file's size in it."""
+    import gguf
+    import numpy as np
+
+    writer = gguf.GGUFWriter(path, shape.architecture)
+    writer.add_bool(SYNTHETIC_KEY, True)
+    writer.add_uint64(_KEY_FILE_SIZE, 0)
+    writer.add_string(_KEY_FINGERPRINT, _fingerprint(shape, quantization, name, seed))
+    writer.add_string(_KEY_QUANTIZATION, quantization)
+    writer.add_string(_KEY_NAME, name)
+    writer.add_name(f"{name} {quantization} (synthetic: random weights)")
+    writer.add_type("model")
+    add_hyperparameters(writer, shape)
+    writer.add_file_type(QUANTIZATIONS[quantization].file_type)
+    writer.add_quantization_version(_QUANTIZATION_VERSION)
+    _add_vocabulary(writer, vocabulary)
+    for tensor in tensors:
+        kind = gguf.GGMLQuantizationType(tensor_type(tensor.type_name).type_id)
+        # The dtype is only a stand-in: raw_dtype decides, and the library turns shapes round to ne[0] first.
+        writer.add_tensor_info(
+            tensor.name, tuple(reversed(tensor.shape)), np.dtype(np.float32), tensor.size_bytes, raw_dtype=kind
+        )
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+    finally:
+        writer.close()
+    with path.open("r+b") as file:
+        position = _value_position(file.read(_HEAD_BYTES), _KEY_FILE_SIZE)
+        assert position is not None
+        header_bytes = file.seek(0, os.SEEK_END)
+        file.write(bytes(_padded(header_bytes) - header_bytes))
+        file.seek(position)
+        file.write(struct.pack("<Q", _padded(header_bytes) + sum(_padded(t.size_bytes) for t in tensors)))
+
+
+def add_hyperparameters(writer: gguf.GGUFWriter, shape: Shape) -> None:
+    """Write the hyperparameters that a computed header of the same shape has."""
+    for key, value in list_hyperparameters(shape).items():
+        name = f"{shape.architecture}.{key}"
+        if isinstance(value, tuple):
+            writer.add_array(name, list(value))
+        elif isinstance(value, float):
+            writer.add_float32(name, value)
+        else:
+            writer.add_uint32(name, value)
+
+
+def _value_position(head: bytes, key: str) -> int | None:
+    """Find where a key's value begins: after the key's own length, text and type. Source: GGUF specification."""
+    encoded = struct.pack("<Q", len(key)) + key.encode()
+    found = head.find(encoded)
+    return None if found < 0 or found + len(encoded) + 12 > len(head) else found + len(encoded) + 4
+
+
+def _string_after(head: bytes, key: str) -> str | None:
+    position = _value_position(head, key)
+    if position is None:
+        return None
+    (length,) = struct.unpack_from("<Q", head, position)
+    text = head[position + 8 : position + 8 + length]
+    return text.decode(errors="replace") if len(text) == length else None
+
+
+# --- vocabulary -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Vocabulary:
+    """A BPE vocabulary of made-up words that has a real one's size and special tokens' ids.
+
+    control_ids are the tokens that are no text; the other ids hold the 256 bytes, then words.
+    """
+
+    size: int
+    pre: str
+    control_ids: range
+    bos: int
+    eos: int
+    add_bos: bool
+
+
+def _make_vocabulary(shape: Shape) -> _Vocabulary:
+    """Choose the special tokens by the vocabulary's size: as the real model has them where it is known.
+
+    Llama 3's ids and its leading BOS, Qwen 2's and SmolLM2's without one; any other gets two at its end. Gemma and
+    Mixtral, whose real vocabularies are SentencePiece, get BPE too: the tokenizer is not part of what is timed.
+    Source: the models' published tokenizer configurations; llama-vocab.cpp for what each pre-tokenizer implies.
+    """
+    size = shape.vocab_size
+    if size == 128256:
+        return _Vocabulary(size, "llama-bpe", range(128000, size), bos=128000, eos=128009, add_bos=True)
+    if size in (151936, 152064):
+        return _Vocabulary(size, "qwen2", range(151643, size), bos=151643, eos=151645, add_bos=False)
+    if size == 49152:
+        return _Vocabulary(size, "smollm", range(17), bos=1, eos=2, add_bos=False)
+    if size < 258:
+        raise UsageError(f"a synthetic vocabulary needs 258 tokens and this shape has {size}; raise its vocab_size")
+    return _Vocabulary(size, "llama-bpe", range(size - 2, size), bos=size - 2, eos=size - 1, add_bos=True)
+
+
+def _add_vocabulary(writer: gguf.GGUFWriter, vocabulary: _Vocabulary) -> None:
+    import gguf
+
+    tokens = list(_make_tokens(vocabulary))
+    control, normal = int(gguf.TokenType.CONTROL), int(gguf.TokenType.NORMAL)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(vocabulary.pre)
+    writer.add_token_list(tokens)
+    writer.add_token_types([control if i in vocabulary.control_ids else normal for i in range(vocabulary.size)])
+    # llama.cpp refuses BPE without merges; one is enough, as no text is tokenized with it.
+    writer.add_token_merges(["Ġ a"])
+    writer.add_bos_token_id(vocabulary.bos)
+    writer.add_eos_token_id(vocabulary.eos)
+    writer.add_add_bos_token(vocabulary.add_bos)
+
+
+def _make_tokens(vocabulary: _Vocabulary) -> Iterator[str]:
+    """Yield every token's text in the order of ids, all different (llama.cpp asserts that)."""
+    named = {vocabulary.bos: "<|begin_of_text|>", vocabulary.eos: "<|end_of_text|>"}
+    n_text = vocabulary.size - len(vocabulary.control_ids)
+    words = ("Ġ" + "".join(letters) for letters in product(ascii_lowercase, repeat=5))
+    text = iter([*_byte_tokens(), *islice(words, n_text - 256)])
+    for i in range(vocabulary.size):
+        yield named.get(i, f"<|reserved_special_token_{i}|>") if i in vocabulary.control_ids else next(text)
+
+
+def _byte_tokens() -> list[str]:
+    """Return the 256 printable characters that stand for bytes in byte-level BPE.
+
+    Source: unicode.cpp unicode_byte_to_utf8_map.
+    """
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) if byte in printable else chr(256 + others.index(byte)) for byte in range(256)]
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+#: Each block's fields as ggml-common.h lays them out; u1 is unsigned bytes, <f2 a half.
+_BLOCK_FIELDS: dict[str, list[tuple[str, str, int]]] = {
+    "Q4_0": [("d", "<f2", 1), ("qs", "u1", 16)],
+    "Q4_1": [("d", "<f2", 1), ("m", "<f2", 1), ("qs", "u1", 16)],
+    "Q5_0": [("d", "<f2", 1), ("qh", "u1", 4), ("qs", "u1", 16)],
+    "Q5_1": [("d", "<f2", 1), ("m", "<f2", 1), ("qh", "u1", 4), ("qs", "u1", 16)],
+    "Q8_0": [("d", "<f2", 1), ("qs", "u1", 32)],
+    "IQ4_NL": [("d", "<f2", 1), ("qs", "u1", 16)],
+    "Q2_K": [("scales", "u1", 16), ("qs", "u1", 64), ("d", "<f2", 1), ("dmin", "<f2", 1)],
+    "Q3_K": [("hmask", "u1", 32), ("qs", "u1", 64), ("scales", "u1", 12), ("d", "<f2", 1)],
+    "Q4_K": [("d", "<f2", 1), ("dmin", "<f2", 1), ("scales", "u1", 12), ("qs", "u1", 128)],
+    "Q5_K": [("d", "<f2", 1), ("dmin", "<f2", 1), ("scales", "u1", 12), ("qh", "u1", 32), ("qs", "u1", 128)],
+    "Q6_K": [("ql", "u1", 128), ("qh", "u1", 64), ("scales", "u1", 16), ("d", "<f2", 1)],
+    "IQ4_XS": [("d", "<f2", 1), ("scales_h", "u1", 2), ("scales_l", "u1", 4), ("qs", "u1", 128)],
+    "MXFP4": [("e", "u1", 1), ("qs", "u1", 16)],
+}
+
+#: For each type: the standard deviation of (weight / d) over random bits, and the block's minimum as a multiple of d
+#: that centres the weights on 0. Checked by dequantizing in tests/test_synth.py.
+_SPREAD: dict[str, tuple[float, float]] = {
+    "Q4_0": (4.6, 0), "Q4_1": (4.6, -7.5), "Q5_0": (9.2, 0), "Q5_1": (9.2, -15.5), "Q8_0": (74, 0), "IQ4_NL": (72, 0),
+    "Q2_K": (14, 1.5), "Q3_K": (42, 0), "Q4_K": (255, 7.5), "Q5_K": (524, 15.5), "Q6_K": (1370, 0), "IQ4_XS": (1330, 0),
+}  # fmt: skip
+
+
+def _append_weights(path: Path, tensors: Sequence[TensorSpec], seed: int, progress: Progress | None) -> None:
+    """Stream all tensors' data behind the header, each from another place of its pool on, and flush to the disk."""
+    import numpy as np
+
+    total = path.stat().st_size + sum(_padded(t.size_bytes) for t in tensors)
+    random = np.random.default_rng(seed)
+    pools: dict[str, memoryview] = {}
+    with path.open("ab") as file:
+        for tensor in tensors:
+            kind = _pool_kind(tensor)
+            if kind not in pools:
+                # One generator per pool, so that its bytes do not depend on which tensor came first.
+                pools[kind] = memoryview(_make_pool(kind, np.random.default_rng([seed, *kind.encode()])))
+            unit_bytes = tensor_type(tensor.type_name).block_bytes
+            start = int(random.integers(len(pools[kind]) // unit_bytes)) * unit_bytes
+            for _ in _write_from_pool(file, pools[kind], start, tensor.size_bytes):
+                if progress is not None:
+                    progress(file.tell(), total)
+            file.write(bytes(_padded(tensor.size_bytes) - tensor.size_bytes))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_from_pool(file: BinaryIO, pool: memoryview, start: int, size_bytes: int) -> Iterator[int]:
+    """Write size_bytes of the pool from `start`, going round; yield after each write the bytes written so far."""
+    written = 0
+    while written < size_bytes:
+        piece = pool[start : start + size_bytes - written]
+        file.write(piece)
+        written += len(piece)
+        start = 0
+        yield written
+
+
+def _pool_kind(tensor: TensorSpec) -> str:
+    """Name the pool that a tensor's values come from: its type, or what its few F32 numbers mean."""
+    if tensor.name == "rope_freqs.weight":
+        return "ones"
+    return (
+        "norm"
+        if tensor.name.endswith("norm.weight")
+        else "decay"
+        if tensor.name.endswith("ssm_a")
+        else tensor.type_name
+    )
+
+
+def _make_pool(kind: str, random: np.random.Generator) -> bytes:
+    """Make about 8 MiB of valid blocks.
+
+    Their number is odd: rows of 2^n blocks then begin at another place of the pool each time, and do not repeat.
+    """
+    import numpy as np
+
+    if kind == "ones":
+        return np.ones(4096, dtype="<f4").tobytes()
+    if kind == "decay":  # -exp(A_log): a state fades, or it would grow without bound
+        return np.full(4096, -1, dtype="<f4").tobytes()
+    if kind == "norm":
+        return (1 + 0.1 * random.standard_normal(65537, dtype=np.float32)).astype("<f4").tobytes()
+    n_blocks = _POOL_BYTES // tensor_type(kind).block_bytes | 1
+    if kind in ("F32", "F16", "BF16"):
+        values = _WEIGHT_STD * random.standard_normal(n_blocks, dtype=np.float32)
+        if kind == "BF16":  # the upper half of a float
+            return (values.view(np.uint32) >> 16).astype("<u2").tobytes()
+        return values.astype("<f4" if kind == "F32" else "<f2").tobytes()
+    return _make_blocks(kind, n_blocks, random)
+
+
+def _make_blocks(type_name: str, n_blocks: int, random: np.random.Generator) -> bytes:
+    """Make quantized blocks: random bits, and finite scales that spread the weights like a trained model's (0.02)."""
+    import numpy as np
+
+    layout = np.dtype([(field, kind, (n,)) if n > 1 else (field, kind) for field, kind, n in _BLOCK_FIELDS[type_name]])
+    blocks = np.frombuffer(bytearray(random.bytes(n_blocks * layout.itemsize)), dtype=layout)
+    if type_name == "MXFP4":
+        # The scale is a power of two: 2^(e - 128) times integers up to 12, whose root mean square is 5.85. Two scales in these
+        # shares spread the weights like the other types. Source: ggml-impl.h ggml_e8m0_to_fp32_half; ggml-common.h kvalues_mxfp4.
+        blocks["e"] = 119 + (random.random(n_blocks) < 0.69)
+        return blocks.tobytes()
+    spread, minimum = _SPREAD[type_name]
+    scale = random.uniform(0.75, 1.25, n_blocks) * _WEIGHT_STD / spread
+    blocks["d"] = scale
+    for field in ("m", "dmin"):
+        if field in _field_names(type_name):
+            blocks[field] = minimum * scale
+    return blocks.tobytes()
+
+
+def _field_names(type_name: str) -> set[str]:
+    return {field for field, _, _ in _BLOCK_FIELDS[type_name]}
+
+
+def _padded(size_bytes: int) -> int:
+    """Round up to where the next tensor may begin. Source: ggml.h GGML_PAD, GGUF_DEFAULT_ALIGNMENT."""
+    return -(-size_bytes // _ALIGNMENT) * _ALIGNMENT

@@ -1,0 +1,1 @@
+"""What speed follows from figures that are known."""

@@ -1,0 +1,202 @@
+"""Measured rates by machine and model: which model of the catalog a record is about, and which of many records speaks for a machine."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.catalog import Catalog, Entry
+from harness.codec import decode
+from harness.errors import HarnessError
+from harness.gguf.cost import Cost, cost_of_shape
+from harness.host.rpc import is_loopback, split_endpoint
+from harness.records.cells import Machine, Model, Record
+from harness.records.statistics import Digest, Summary, digest
+from harness.spec import defaults
+from harness.speed.model_names import find_file_entry, name_stem, read_quantization
+
+#: What `harness pp-tg` measures unless it is told otherwise.
+USUAL_TESTS = ("pp512", "tg128")
+
+#: n_params of a file may exceed the published count by llama3's rope_freqs (half a head).
+ROPE_PARAMS = 256
+
+#: Parameters that may differ from their defaults in a record that speaks for its machine: where layers lie makes a row of its own.
+_FREE = {"n_threads", "n_gpu_layers", "mmap", "main_gpu", "tensor_split"}
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One record that has a number, with what it is about.
+
+    machine_label names the host, or the device that held the layers; model is a name of the catalog where the file is known, else the
+    file's own. quantization is llama.cpp's short name, None where the description does not say. is_default tells whether it ran as
+    `pp-tg` does without options.
+    """
+
+    record: Record
+    summary: Summary
+    machine_label: str
+    kind: str  # cpu or gpu
+    model: str
+    entry: Entry | None
+    quantization: str | None
+    is_default: bool
+
+    @property
+    def is_synthetic(self) -> bool:
+        return bool(self.record.model and self.record.model.is_synthetic)
+
+    @property
+    def test_kind(self) -> str:
+        """tg, pp, or both in one test."""
+        return self.record.asked.kind
+
+    @property
+    def mean_depth(self) -> float:
+        """Tokens that lay before the average token of the test."""
+        asked = self.record.asked
+        return asked.n_depth + (asked.n_prompt + asked.n_gen) / 2
+
+    def _kept_cost(self) -> Cost | None:
+        """What the record says of its file, which is for a cache of f16."""
+        model, asked = self.record.model, self.record.asked
+        if model is None or model.cost is None or (asked.type_k, asked.type_v) != ("f16", "f16"):
+            return None
+        return _read_cost(model.cost, self.model, self.quantization or "")
+
+    def cost(self) -> Cost | None:
+        """What a token costs in this model: as the record has it of the file's own header, else by the catalog's shape; None where
+        neither is there."""
+        kept = self._kept_cost()
+        if kept is not None:
+            return kept
+        if self.entry is None or self.quantization is None:
+            return None
+        asked = self.record.asked
+        try:
+            return cost_of_shape(self.entry.shape, self.quantization, self.model, asked.type_k, asked.type_v)
+        except HarnessError:
+            return None
+
+
+def _read_cost(values: Mapping[str, Any], name: str, quantization: str) -> Cost | None:
+    """A cost as a record keeps it; None where a version that counted other things wrote it."""
+    try:
+        return decode(Cost, {**values, "name": name, "quantization": quantization})
+    except (ValueError, HarnessError):
+        return None
+
+
+def collect(records: Iterable[Record], catalog: Catalog) -> list[Measured]:
+    """The records that have a number, each with its machine and model, in their order; their samples are let go one by one."""
+    return collect_cells((digest(record) for record in records if record.timed), catalog)
+
+
+def collect_cells(cells: Iterable[Digest], catalog: Catalog) -> list[Measured]:
+    """As `collect`, of what is summed up already; a failed cell has no number.
+
+    A device behind a loopback RPC server is a stand-in for one, on the same machine; its figures speak for no machine.
+    """
+    found = []
+    entries: dict[tuple[str, int, str | None], Entry | None] = {}
+    for cell in cells:
+        record = cell.record
+        dead = record.failure is not None and record.failure.cause != "interrupted"
+        stand_in = any(is_loopback(split_endpoint(endpoint)[0]) for endpoint in record.asked.rpc)
+        if record.model is None or dead or stand_in:
+            continue
+        model = (record.model.file_name, record.model.n_params, record.model.file_sha256)
+        if model not in entries:
+            entries[model] = find_entry(record, catalog)
+        found.append(_measure(cell, record.model, entries[model]))
+    return found
+
+
+def _measure(cell: Digest, model: Model, entry: Entry | None) -> Measured:
+    label, kind = name_machine(cell.record)
+    return Measured(
+        record=cell.record,
+        summary=cell.summary,
+        machine_label=label,
+        kind=kind,
+        model=entry.name if entry else name_stem(model.file_name),
+        entry=entry,
+        quantization=read_quantization(model.description),
+        is_default=is_default(cell.record),
+    )
+
+
+def speaks_for(measured: Sequence[Measured]) -> Measured | None:
+    """The record that speaks for a machine and a model: trusted, then with default settings and of the usual length, then most
+    repeated, then the latest; measured is in order of time."""
+    best = None
+    for item in measured:
+        if best is None or _voice(item) >= _voice(best):
+            best = item
+    return best
+
+
+def _voice(item: Measured) -> tuple[bool, bool, bool, int]:
+    is_usual = item.record.asked.test in USUAL_TESTS
+    return (not item.summary.is_distrusted, item.is_default, is_usual, item.summary.n_samples)
+
+
+def is_default(record: Record) -> bool:
+    """Whether a record ran as `harness pp-tg` does without options, with an empty cache."""
+    asked = record.asked
+    same = all(getattr(asked, name) == value for name, value in _standard())
+    return same and asked.n_depth == 0 and record.threads_source != "asked" and record.failure is None
+
+
+@functools.cache
+def _standard() -> tuple[tuple[str, Any], ...]:
+    """The parameters that have to be as they are by default, and what that is."""
+    return tuple((name, value) for name, value in defaults().items() if name not in _FREE | {"n_depth"})
+
+
+def find_entry(record: Record, catalog: Catalog) -> Entry | None:
+    """The model of the catalog that a record is about.
+
+    By the file's hash, where the catalog has it; by the name in the file's name, since several models share a shape; then by the
+    number of parameters, which says that at least the shape is that one's.
+    """
+    assert record.model is not None
+    if found := find_file_entry(record.model.file_name, record.model.file_sha256, catalog):
+        return found
+    for entry in catalog.entries.values():
+        if entry.parameters and 0 <= record.model.n_params - entry.parameters <= ROPE_PARAMS:
+            return entry
+    return None
+
+
+def name_machine(record: Record) -> tuple[str, str]:
+    """(label, kind) of what ran: the GPUs that held layers, with the CPU's name where it held some too; else the host."""
+    layers = record.resolved.layers_by_device if record.resolved else {}
+    devices = {device.name: device for device in record.build.devices} if record.build else {}
+    cards = [
+        devices[name].description if name in devices else name
+        for name, count in layers.items()
+        if count and not name.upper().startswith("CPU")
+    ]
+    if not cards:
+        return name_host(record.machine), "cpu"
+    return " + ".join(dict.fromkeys(cards)) + (" + CPU" if is_shared(record) else ""), "gpu"
+
+
+def is_shared(record: Record) -> bool:
+    """Whether the CPU held layers beside a GPU; one is llama.cpp's input, which always lies there."""
+    layers = record.resolved.layers_by_device if record.resolved else {}
+    on_cpu = sum(count for name, count in layers.items() if name.upper().startswith("CPU"))
+    return on_cpu > 1 and any(count for name, count in layers.items() if not name.upper().startswith("CPU"))
+
+
+@functools.lru_cache(maxsize=256)
+def name_host(machine: Machine) -> str:
+    """A short name of a host: its CPU without trade marks, its cores and memory."""
+    cpu = re.sub(r"\((?:R|TM|r|tm)\)|\bCPU\b|@.*|\bProcessor\b", " ", machine.cpu)
+    cpu = " ".join(cpu.split()).removeprefix("Intel ").removeprefix("Core ").removeprefix("Xeon ")
+    return f"{cpu} ({machine.n_cores_physical}c, {round(machine.memory_bytes / 1024**3)}G)"

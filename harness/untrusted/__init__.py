@@ -1,0 +1,1 @@
+"""What strangers wrote, made harmless before it is shown, stored or used as a name."""

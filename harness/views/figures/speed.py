@@ -1,0 +1,356 @@
+"""Pictures of speeds: by machine, size, bandwidth, depth and time, and of the models' published accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import UsageError
+from harness.gguf.cost import Cost
+from harness.records.cells import record_key
+from harness.spec import find_varied
+from harness.speed.published import FIGURE_CAUTIONS, Accuracy, AppleChip
+from harness.speed.rates import Measured
+from harness.views.cells import spell_settings
+from harness.views.figures.style import PALETTE, THEMES, new_figure
+from harness.views.machines import Row, list_models
+
+#: Marks that tell series apart where colours run out or are not seen.
+MARKS = "osD^vPX*"
+
+#: Marks of the user's own machines, none of which a published one has in the same picture.
+OWN_MARKS = "*PX<>p"
+
+
+def set_title(axis: Any, text: str, theme: str) -> None:
+    axis.set_title(text, loc="left", fontsize=12, color=THEMES[theme].ink)
+
+
+def set_log(axis: Any, *names: str, subs: tuple[float, ...] = (1.0, 2.0, 5.0)) -> None:
+    """Make axes logarithmic with plain numbers at these multiples of each power of ten."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    for name in names:
+        getattr(axis, f"set_{name}scale")("log")
+        ticks = getattr(axis, f"{name}axis")
+        ticks.set_major_locator(LogLocator(subs=subs))
+        ticks.set_major_formatter(lambda value, _: f"{value:,.10g}".replace(",", " "))
+        ticks.set_minor_formatter(NullFormatter())
+        ticks.set_tick_params(which="minor", length=0)
+
+
+def draw_machines(rows: Sequence[Row], test_kind: str, theme: str = "light") -> Any:
+    """One line a machine, one mark a model, on a logarithmic axis; measured machines stand out."""
+    models = list_models(rows)[: len(PALETTE)]
+    figure, axis = new_figure(8.0, 1.6 + 0.31 * len(rows), theme=theme)
+    set_log(axis, "x")
+    ink = THEMES[theme].ink
+    for number, model in enumerate(models):
+        points = [(row.cells[model], place, row) for place, row in enumerate(reversed(rows)) if model in row.cells]
+        for own, synthetic in ((False, False), (True, False), (True, True)):
+            mine = [
+                (cell.rate_tok_per_s, place)
+                for cell, place, row in points
+                if (row.is_published, cell.is_synthetic) == (not own, synthetic)
+            ]
+            if mine or not own:
+                axis.scatter(
+                    [rate for rate, _ in mine],
+                    [place for _, place in mine],
+                    s=110 if own else 60,
+                    marker=MARKS[number % len(MARKS)],
+                    facecolors=THEMES[theme].background if synthetic else PALETTE[number],
+                    edgecolors=PALETTE[number] if synthetic else ink if own else "none",
+                    linewidths=2.0 if synthetic else 1.4,
+                    label="_" if own else model,
+                    zorder=3,
+                )
+    labels = [row.machine if row.is_published else f"» {row.machine}" for row in reversed(rows)]
+    axis.set_yticks(range(len(rows)), [_shorten(label, 30) for label in labels])
+    for text, row in zip(axis.get_yticklabels(), reversed(rows), strict=True):
+        text.set_fontweight("normal" if row.is_published else "bold")
+        text.set_parse_math(False)
+    axis.set_ylim(-0.7, len(rows) - 0.3)
+    what = "generated" if test_kind == "tg" else "prompt"
+    is_synthetic = any(cell.is_synthetic for row in rows for cell in row.cells.values())
+    axis.set_xlabel(f"{what} tokens a second" + ("; hollow: a synthetic model" if is_synthetic else ""))
+    set_title(axis, f"{what.capitalize()} tokens a second by machine and model", theme)
+    _legend_below(figure, axis, theme, columns=3 if len(models) > 2 else len(models))
+    return figure
+
+
+def _legend_below(figure: Any, axis: Any, theme: str, columns: int) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    if handles:
+        legend = figure.legend(
+            handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=10,
+            labelcolor=THEMES[theme].ink,
+        )  # fmt: skip
+        _plain(legend)
+
+
+def _plain(legend: Any) -> None:
+    """Names are text: a dollar sign in one begins no formula."""
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def _shorten(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def draw_sizes(rows: Sequence[Row], sizes: Mapping[tuple[str, str | None], int], theme: str = "light") -> Any:
+    """Speed against size, both logarithmic; a straight line fitted for each machine of which several models are known.
+
+    Figures of models that a card could not hold are hollow and not fitted.
+
+    sizes gives the bytes of a model in a quantization; a cell without one is left out.
+    """
+    import numpy as np
+
+    figure, axis = new_figure(8.0, 5.6, theme=theme)
+    set_log(axis, "x", "y")
+    ordered = sorted(rows, key=lambda row: not row.is_published)
+    shown = n_own = 0
+    for row in ordered:
+        points = sorted(
+            (sizes[model, cell.quantization] / 1e9, cell.rate_tok_per_s, (row.machine, model) in FIGURE_CAUTIONS)
+            for model, cell in row.cells.items()
+            if (model, cell.quantization) in sizes
+        )
+        if not points:
+            continue
+        held = np.array([(size, rate) for size, rate, spilled in points if not spilled])
+        spilled = [(size, rate) for size, rate, spilled in points if spilled]
+        size, rate = held.T
+        own = not row.is_published
+        n_own += own
+        colour = THEMES[theme].ink if own else PALETTE[shown % len(PALETTE)]
+        line = "-" if shown < len(PALETTE) or own else "--"
+        mark = OWN_MARKS[(n_own - 1) % len(OWN_MARKS)] if own else MARKS[(shown // len(PALETTE)) * 2 + shown % 2]
+        if len(size) > 1:
+            slope, height = np.polyfit(np.log(size), np.log(rate), 1)
+            ends = np.array([size[0], size[-1]])
+            axis.plot(ends, np.exp(height) * ends**slope, line, color=colour, linewidth=2.6 if own else 1.4)
+        axis.plot(
+            size, rate, mark, color=colour, markersize=13 if own else 6, label=("» " if own else "") + row.machine,
+            zorder=4 if own else 3,
+        )  # fmt: skip
+        for at in spilled:  # not in the fit: a part of it ran elsewhere
+            axis.plot(*at, mark, color=colour, markersize=7, fillstyle="none", zorder=3)
+        shown += not own
+    axis.set_xlabel("size of the weights in GB (10⁹ bytes)")
+    axis.set_ylabel("generated tokens a second")
+    set_title(axis, "Speed against size; hollow: partly on a CPU, not in the fit", theme)
+    _legend_below(figure, axis, theme, columns=4)
+    return figure
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A machine beside Apple's line: bandwidth in bytes a second, generated tokens a second, what it ran."""
+
+    name: str
+    bandwidth_bytes_per_s: float
+    rate_tok_per_s: float
+
+
+def draw_bandwidth(
+    chips: Sequence[AppleChip], costs: Mapping[str, Cost], others: Sequence[Mark], theme: str = "light"
+) -> Any:
+    """Prompt processing and text generation against memory bandwidth, Apple's chips by quantization, others' 8b beside them."""
+    figure, axes = new_figure(10.0, 5.2, theme=theme, ncols=2)
+    prompts, tokens = axes
+    for axis in axes:
+        set_log(axis, "x", "y")
+        axis.set_xlabel("memory bandwidth in GB/s")
+    # The quantizations' prompts are nearly equally quick: large hollow marks behind small full ones.
+    for number, (kind, size, fill) in enumerate((("F16", 10, "none"), ("Q8_0", 7, "none"), ("Q4_0", 4, "full"))):
+        for axis, name in ((prompts, "pp_tok_per_s"), (tokens, "tg_tok_per_s")):
+            pairs = [(chip.bandwidth_bytes_per_s / 1e9, rate) for chip in chips if (rate := getattr(chip, name)[kind])]
+            axis.plot(
+                *zip(*pairs, strict=True), MARKS[2 - number], color=PALETTE[2 - number], markersize=size, fillstyle=fill,
+                markeredgewidth=1.5, label=f"Apple, LLaMA 7B {kind}",
+            )  # fmt: skip
+        ends = [60e9, 1000e9]
+        tokens.plot(
+            [end / 1e9 for end in ends], [end / costs[kind].read_bytes for end in ends], ":",
+            color=PALETTE[2 - number], linewidth=1.4, label=f"reading {kind} alone (roof)",
+        )  # fmt: skip
+    for number, mark in enumerate(others):
+        tokens.plot(
+            mark.bandwidth_bytes_per_s / 1e9, mark.rate_tok_per_s, "Xv^P*<>p"[number % 8], color=PALETTE[3], markersize=8,
+            linestyle="none", label=f"{mark.name}, llama3.1:8b Q4_0",
+        )  # fmt: skip
+    prompts.set_ylabel("tokens a second")
+    set_title(prompts, "Prompts of 512 tokens: arithmetic decides", theme)
+    set_title(tokens, "Generation: bandwidth decides", theme)
+    handles, labels = tokens.get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=10, labelcolor=THEMES[theme].ink
+    )
+    return figure
+
+
+def draw_accuracy(scores: Sequence[Accuracy], theme: str = "light") -> Any:
+    """Published scores by benchmark and model; only benchmarks that several models were given, each under its full name."""
+    by_name: dict[str, list[Accuracy]] = {}
+    for score in scores:
+        shots = "" if score.shots is None else f", {score.shots} shots"
+        by_name.setdefault(f"{score.benchmark}{shots}", []).append(score)
+    shared = {name: found for name, found in by_name.items() if len({item.model for item in found}) > 1}
+    models = list(dict.fromkeys(score.model for found in shared.values() for score in found))
+    names = sorted(shared, key=lambda name: sum(item.score for item in shared[name]) / len(shared[name]))
+    figure, axis = new_figure(8.0, 1.8 + 0.3 * len(names), theme=theme)
+    for place, name in enumerate(names):
+        values = [item.score for item in shared[name]]
+        axis.plot([min(values), max(values)], [place, place], color=THEMES[theme].grid, linewidth=3, zorder=1)
+    for number, model in enumerate(models):
+        points = [
+            (item.score, names.index(name)) for name, found in shared.items() for item in found if item.model == model
+        ]
+        axis.plot(
+            *zip(*points, strict=True), MARKS[number % len(MARKS)], color=PALETTE[number % len(PALETTE)], markersize=8,
+            label=model, zorder=3,
+        )  # fmt: skip
+    axis.set_yticks(range(len(names)), names)
+    axis.set_xlim(0, 100)
+    axis.set_ylim(-0.7, len(names) - 0.3)
+    axis.set_xlabel("score in percent, as the models' publishers gave it (Meta's model cards)")
+    set_title(axis, "Published accuracy by benchmark and model", theme)
+    _legend_below(figure, axis, theme, columns=3)
+    return figure
+
+
+def draw_depth(measured: Sequence[Measured], theme: str = "light") -> Any:
+    """Speed against the tokens that are already in the cache, from records at several depths.
+
+    Raises
+    ------
+    UsageError : there are no records at two depths.
+    """
+    series = {key: depths for key, depths in depth_series(measured).items() if len(depths) > 1}
+    if not series:
+        raise UsageError("No model was measured at two depths; run `harness pp-tg -d 0,1024,4096` first.")
+    kinds = [kind for kind in ("pp", "tg") if any(key[0] == kind for key in series)]
+    figure, axes = new_figure(
+        5.0 * len(kinds) if len(kinds) > 1 else 8.0, 4.6, theme=theme, ncols=len(kinds), squeeze=False
+    )
+    for axis, kind in zip(axes[0], kinds, strict=True):
+        for number, ((found, name), depths) in enumerate(series.items()):
+            if found == kind:
+                _plot_intervals(axis, sorted(depths.items()), name, number)
+        axis.set_xlabel("tokens already in the cache")
+        axis.set_ylim(0, axis.get_ylim()[1] * 1.04)
+        set_title(axis, "Prompts, tokens a second" if kind == "pp" else "Generation, tokens a second", theme)
+    handles = [pair for axis in axes[0] for pair in zip(*axis.get_legend_handles_labels(), strict=True)]
+    _legend(figure, handles, theme)
+    return figure
+
+
+def depth_series(measured: Sequence[Measured]) -> dict[tuple[str, str], dict[int, Measured]]:
+    """The latest record at each depth, by (kind of test, what tells the series from the others)."""
+    series: dict[tuple[str, str], dict[int, Measured]] = {}
+    for key, items in _same_cells(measured, but=("n_depth",)).items():
+        by_depth = {item.record.asked.n_depth: item for item in items}
+        series[key] = dict(sorted(by_depth.items()))
+    return series
+
+
+def _same_cells(measured: Sequence[Measured], but: Sequence[str] = ()) -> dict[tuple[str, str], list[Measured]]:
+    """Pure prompts and pure generation by cell and by what ran, as (kind of test, a name that no other series has)."""
+    pure = [item for item in measured if item.test_kind != "pp+tg"]
+    named = ("n_threads", "type_k", "type_v", "n_depth")
+    settings = [name for name in find_varied(item.record.asked for item in pure) if name not in named]
+    groups: dict[tuple[Any, ...], list[Measured]] = {}
+    for item in pure:
+        groups.setdefault((_place(item), *record_key(item.record, but=but)), []).append(item)
+    series: dict[tuple[str, str], list[Measured]] = {}
+    for items in groups.values():
+        asked = items[0].record.asked
+        test = f"pp{asked.n_prompt}" if asked.n_prompt else f"tg{asked.n_gen}"
+        told = [f"{_name(items[0])} {test}", f"{asked.n_threads} threads{_cache(items[0])}", _place(items[0])]
+        name = ", ".join(filter(None, [*told, spell_settings(asked, settings)]))
+        number = sum(key[1].partition(" #")[0] == name for key in series)
+        series[items[0].test_kind, f"{name} #{number + 1}" if number else name] = items
+    return series
+
+
+def _place(item: Measured) -> str:
+    """The machine, with the layers on each device where several share them."""
+    resolved = item.record.resolved
+    layers = resolved.layers_by_device if resolved else {}
+    shared = ", " + " + ".join(f"{count} {device}" for device, count in layers.items()) if len(layers) > 1 else ""
+    return f"{item.machine_label}{shared}"
+
+
+def _cache(item: Measured) -> str:
+    kind = f"{item.record.asked.type_k}/{item.record.asked.type_v}"
+    return "" if kind == "f16/f16" else f", cache {kind}"
+
+
+def _name(item: Measured) -> str:
+    return f"{item.model} {item.quantization or ''}".strip() + ("*" if item.is_synthetic else "")
+
+
+def _plot_intervals(axis: Any, points: Sequence[tuple[Any, Measured]], name: str, number: int) -> None:
+    """A line through rates with their 95 % intervals; a rate without one has no bar."""
+    rates = [item.summary.rate_tok_per_s for _, item in points]
+    low = [rate - (item.summary.rate_low or rate) for rate, (_, item) in zip(rates, points, strict=True)]
+    high = [(item.summary.rate_high or rate) - rate for rate, (_, item) in zip(rates, points, strict=True)]
+    axis.errorbar(
+        [place for place, _ in points], rates, yerr=[[max(v, 0) for v in low], [max(v, 0) for v in high]],
+        fmt=MARKS[number % len(MARKS)] + "-", color=PALETTE[number % len(PALETTE)], capsize=3, markersize=6, label=name,
+    )  # fmt: skip
+
+
+def draw_history(measured: Sequence[Measured], theme: str = "light") -> Any:
+    """Speed over time, of each model, test and machine that was measured more than once.
+
+    Raises
+    ------
+    UsageError : nothing was measured twice.
+    """
+    flat = [item for item in measured if item.record.asked.n_depth == 0]
+    series = {key: found for key, found in _same_cells(flat).items() if len(found) > 1}
+    if not series:
+        raise UsageError("Nothing was measured twice yet; each `harness pp-tg` adds to the history.")
+    kinds = [kind for kind in ("pp", "tg") if any(key[0] == kind for key in series)]
+    figure, axes = new_figure(8.0, 2.6 * len(kinds) + 1.2, theme=theme, nrows=len(kinds), squeeze=False, sharex=True)
+    busiest = sorted(series, key=lambda key: -len(series[key]))[: len(PALETTE)]
+    for (axis,), kind in zip(axes, kinds, strict=True):
+        for number, key in enumerate(busiest):
+            if key[0] == kind:
+                points = [(_time(item), item) for item in sorted(series[key], key=lambda i: i.record.time_utc)]
+                _plot_intervals(axis, points, key[1], number)
+        axis.set_ylim(0, axis.get_ylim()[1] * 1.04)
+        set_title(axis, "Prompts, tokens a second" if kind == "pp" else "Generation, tokens a second", theme)
+    handles = [pair for (axis,) in axes for pair in zip(*axis.get_legend_handles_labels(), strict=True)]
+    _legend(figure, handles, theme)
+    _format_times(axes[-1][0], theme)
+    return figure
+
+
+def _legend(figure: Any, pairs: Sequence[tuple[Any, str]], theme: str) -> None:
+    legend = figure.legend(
+        [handle for handle, _ in pairs], [label for _, label in pairs], loc="outside lower center", ncols=1, frameon=False,
+        fontsize=9, labelcolor=THEMES[theme].ink,
+    )  # fmt: skip
+    _plain(legend)
+
+
+def _time(item: Measured) -> Any:
+    import numpy as np
+
+    return np.datetime64(item.record.time_utc.removesuffix("Z"))
+
+
+def _format_times(axis: Any, theme: str) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator(minticks=2, maxticks=7)
+    axis.xaxis.set_major_locator(locator)
+    axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axis.xaxis.get_offset_text().set_color(THEMES[theme].ink)
+    axis.set_xlabel("time (UTC)")

@@ -1,0 +1,91 @@
+"""The look that all pictures share: two themes, colours that colour-blind readers tell apart, bytes out.
+
+matplotlib's object interface is used without pyplot, so that no display and no global state is needed.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.untrusted import harmless
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: Okabe and Ito's colours, distinct for the common kinds of colour blindness, in the order in which series take them.
+#: Source: M. Okabe, K. Ito, Color Universal Design (2008).
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
+
+
+@dataclass(frozen=True, slots=True)
+class Theme:
+    """Colours of the page: background, text and lines, and the faint grid. Backgrounds are opaque, so a picture reads on any page."""
+
+    background: str
+    ink: str
+    grid: str
+
+
+THEMES = {"light": Theme("#ffffff", "#1f2328", "#d8dee4"), "dark": Theme("#0d1117", "#e6edf3", "#30363d")}
+
+#: What a picture's name may end in.
+FORMATS = ("png", "svg")
+
+
+def new_figure(
+    width_in: float = 8.0, height_in: float = 4.5, *, theme: str = "light", **subplots: Any
+) -> tuple[Figure, Any]:
+    """Make a figure and its axes (one, or what `Figure.subplots` gives) in a theme; sizes in inches, legible at README width."""
+    from matplotlib.figure import Figure
+
+    colours = THEMES[theme]
+    figure = Figure(figsize=(width_in, height_in), facecolor=colours.background, layout="constrained")
+    axes = figure.subplots(**subplots)
+    for axis in getattr(axes, "flat", [axes]):
+        axis.set_facecolor(colours.background)
+        axis.tick_params(colors=colours.ink, labelsize=10)
+        axis.grid(True, color=colours.grid, linewidth=0.8)
+        axis.set_axisbelow(True)
+        for name, spine in axis.spines.items():
+            spine.set_color(colours.grid)
+            spine.set_visible(name in ("left", "bottom"))
+        for text in (axis.xaxis.label, axis.yaxis.label, axis.title):
+            text.set_color(colours.ink)
+    return figure, axes
+
+
+def add_legend(axis: Any, *, theme: str = "light", **options: Any) -> None:
+    """Add a legend without a frame, in the theme's ink."""
+    axis.legend(frameon=False, labelcolor=THEMES[theme].ink, fontsize=10, **options)
+
+
+def to_bytes(figure: Figure, form: str) -> bytes:
+    """Draw a figure as ``png`` (160 dots an inch) or ``svg`` (text kept as text, no date, the same bytes each time)."""
+    import matplotlib
+
+    _make_harmless(figure)
+    stream = io.BytesIO()
+    metadata = {"Date": None} if form == "svg" else {}
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "harness"}):
+        figure.savefig(stream, format=form, dpi=160, metadata=metadata)
+    return stream.getvalue()
+
+
+def _make_harmless(figure: Figure) -> None:
+    """Take out of every text what would make the drawing none: a control character, half a surrogate pair."""
+    from matplotlib.text import Text
+    from matplotlib.ticker import FuncFormatter
+
+    for text in figure.findobj(Text):
+        text.set_text(harmless.lines(text.get_text()))
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        formatter = axis.get_major_formatter()
+        if isinstance(formatter, FuncFormatter):  # writes its labels anew whenever the figure is drawn
+            formatter.func = _write_harmless(formatter.func)
+
+
+def _write_harmless(write: Callable[[float, int | None], str]) -> Callable[[float, int | None], str]:
+    return lambda value, place: harmless.lines(write(value, place))

@@ -1,0 +1,230 @@
+"""llama-bench's own formats, field by field, with ours behind them: JSON, JSONL, CSV and SQL.
+
+Order, names and types are those of test::get_fields, get_field_type and get_values in llama.cpp's tools/llama-bench/llama-bench.cpp.
+These fields hold what was asked, as llama-bench's do, so that rows of both tools pair in scripts/compare-llama-bench.py; what really
+ran stands in the fields after them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from harness.records.cells import Record, to_json
+from harness.records.statistics import joules_per_token, mean, standard_deviation, summarize, token_times
+from harness.units import NS_PER_S
+from harness.untrusted import harmless
+
+_LOAD_MODES = {"auto": "auto", "on": "mmap", "off": "none"}
+_FLASH_MODES = {"auto": -1, "off": 0, "on": 1}
+
+#: SQL types that differ from INTEGER.
+_TEXT = {
+    "build_commit", "cpu_info", "gpu_info", "backends", "model_filename", "model_type", "cpu_mask", "type_k", "type_v",
+    "split_mode", "devices", "tensor_split", "tensor_buft_overrides", "load_mode", "lazy_mode", "test_time",
+}  # fmt: skip
+_REAL = {"avg_ts", "stddev_ts"}
+
+
+def bench_fields(record: Record) -> dict[str, Any]:
+    """llama-bench's 42 fields of a measured record, in its order and with its types."""
+    spec, build, model = record.asked, record.build, record.model
+    assert build is not None, "a measured record knows its build"
+    assert model is not None, "a measured record knows its model"
+    durations = [sample.duration_ns for sample in record.timed]
+    rates = [spec.n_tokens * NS_PER_S / duration for duration in durations]
+    of_kind = {
+        kinds: ", ".join(device.description for device in build.devices if device.kind in kinds)
+        for kinds in (("cpu", "accel"), ("gpu", "igpu"))
+    }
+    return {
+        "build_commit": build.ggml_commit.split("-")[0],
+        "build_number": 0,  # llama.cpp's count of commits is not in the library
+        "cpu_info": of_kind["cpu", "accel"],
+        "gpu_info": of_kind["gpu", "igpu"],
+        "backends": name_backends(build.backends),
+        "model_filename": spec.model,
+        "model_type": model.description,
+        "model_size": model.size_bytes,
+        "model_n_params": model.n_params,
+        "n_batch": spec.n_batch,
+        "n_ubatch": spec.n_ubatch,
+        "n_threads": spec.n_threads,
+        "cpu_mask": "0x0",
+        "cpu_strict": False,
+        "poll": 50,
+        "type_k": spec.type_k,
+        "type_v": spec.type_v,
+        "n_gpu_layers": spec.n_gpu_layers,
+        "n_cpu_moe": spec.n_cpu_moe,
+        "split_mode": spec.split_mode,
+        "main_gpu": spec.main_gpu,
+        "no_kv_offload": spec.no_kv_offload,
+        "flash_attn": _FLASH_MODES[spec.flash_attn],
+        "devices": "/".join(spec.devices) or "auto",
+        "tensor_split": "/".join(f"{share:.2f}" for share in spec.tensor_split or (0.0,)),
+        "tensor_buft_overrides": "none",
+        "load_mode": _LOAD_MODES[spec.mmap],
+        "lazy_mode": "auto",
+        "embeddings": spec.embeddings,
+        "no_op_offload": 0,
+        "no_host": False,
+        "repack": spec.repack,
+        "fit_target": 0,
+        "fit_min_ctx": 0,
+        "n_prompt": spec.n_prompt,
+        "n_gen": spec.n_gen,
+        "n_depth": spec.n_depth,
+        "test_time": record.time_utc,
+        "avg_ns": int(mean(durations)),
+        "stddev_ns": int(standard_deviation(durations)),
+        "avg_ts": round(mean(rates), 6),
+        "stddev_ts": round(standard_deviation(rates), 6),
+    }
+
+
+def name_backends(names: Sequence[str]) -> str:
+    """Source: test::get_backend in llama-bench.cpp, which names RPC once, whatever the number of servers."""
+    local = [name for name in names if name != "CPU" and not name.startswith("RPC")]
+    remote = ["RPC"] * any(name.startswith("RPC") for name in names)
+    return ",".join(local + remote) or "CPU"
+
+
+def harness_fields(record: Record) -> dict[str, Any]:
+    """Our own scalar fields: the median and what surrounds it. None where there is nothing to say."""
+    summary = summarize(record)
+    tokens, resolved, load = token_times(record), record.resolved, record.load
+    return {
+        "median_ns": round(summary.median_ns),
+        "median_ts": round(summary.rate_tok_per_s, 6),
+        "ci95_low_ts": None if summary.rate_low is None else round(summary.rate_low, 6),
+        "ci95_high_ts": None if summary.rate_high is None else round(summary.rate_high, 6),
+        "repetitions": summary.n_samples,
+        "token_p50_ns": tokens and round(tokens.p50_ns),
+        "token_p95_ns": tokens and round(tokens.p95_ns),
+        "token_p99_ns": tokens and round(tokens.p99_ns),
+        "time_to_first_token_ns": tokens and round(tokens.first_ns),
+        "load_duration_ns": load and load.load_duration_ns,
+        "context_duration_ns": load and load.context_duration_ns,
+        "dispatch_ns_per_token": record.dispatch_ns_per_token,
+        "repacked_bytes": resolved and resolved.repacked_bytes,
+        "is_synthetic": record.model.is_synthetic if record.model else None,
+        "warnings": "; ".join(caution.text for caution in summary.cautions),
+    }
+
+
+def _energy_fields(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """The column of energy, for each record; no column where nothing measured it."""
+    joules = [joules_per_token(record) for record in records]
+    return [{"joules_per_token": value} if any(item is not None for item in joules) else {} for value in joules]
+
+
+def _object(record: Record) -> dict[str, Any]:
+    """One JSON object: llama-bench's fields and arrays, ours, then the whole record."""
+    timed = record.timed
+    rates = [round(record.asked.n_tokens * NS_PER_S / sample.duration_ns, 6) for sample in timed]
+    whole = to_json(record)
+    return {
+        **bench_fields(record),
+        "samples_ns": [sample.duration_ns for sample in timed],
+        "samples_ts": rates,
+        **harness_fields(record),
+        **_energy_fields([record])[0],
+        "samples_prompt_ns": [sample.prompt_ns for sample in timed],
+        "samples_token_ns": [list(sample.token_ns) for sample in timed],
+        **{
+            key: whole[key]
+            for key in (
+                "schema",
+                "harness_version",
+                "threads_source",
+                "asked",
+                "resolved",
+                "load",
+                "machine",
+                "build",
+                "model",
+            )
+        },
+        **({} if whole.get("telemetry") is None else {"telemetry": whole["telemetry"]}),
+    }
+
+
+def render_json(records: Sequence[Record]) -> str:
+    return harmless.json_text([_object(record) for record in _measured(records)]) + "\n"
+
+
+def render_jsonl(records: Sequence[Record]) -> str:
+    return "".join(harmless.json_text(_object(record), indent=None) + "\n" for record in _measured(records))
+
+
+def render_csv(records: Sequence[Record]) -> str:
+    """One heading line, every field quoted, booleans as 0 and 1: as llama-bench writes it."""
+    text = io.StringIO()
+    measured = _measured(records)
+    rows = [
+        {**bench_fields(record), **harness_fields(record), **energy}
+        for record, energy in zip(measured, _energy_fields(measured), strict=True)
+    ]
+    if rows:
+        text.write(",".join(rows[0]) + "\n")
+        csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(
+            [
+                [harmless.csv_cell(value) if isinstance(value, str) else _as_text(value) for value in row.values()]
+                for row in rows
+            ]
+        )
+    return text.getvalue()
+
+
+def render_sql(records: Sequence[Record]) -> str:
+    """llama-bench's table untouched, so that both tools can fill one database, and ours beside it, joined by test_time and test."""
+    measured = _measured(records)
+    if not measured:
+        return ""
+    text = [_create_table("llama_bench", bench_fields(measured[0]))]
+    # A table has the same columns whatever measured it.
+    ours = [
+        {"test_time": r.time_utc, "test": r.asked.test, **harness_fields(r), "joules_per_token": joules_per_token(r)}
+        for r in measured
+    ]
+    text.append(_create_table("harness_bench", ours[0]))
+    for record, own in zip(measured, ours, strict=True):
+        text.append(_insert("llama_bench", bench_fields(record)))
+        text.append(_insert("harness_bench", own))
+    return "\n".join(text) + "\n"
+
+
+def _create_table(name: str, row: dict[str, Any]) -> str:
+    columns = ",\n".join(f"  {field} {_sql_type(field)}" for field in row)
+    return f"CREATE TABLE IF NOT EXISTS {name} (\n{columns}\n);\n"
+
+
+def _sql_type(field: str) -> str:
+    if field in _TEXT or field in ("test", "warnings"):
+        return "TEXT"
+    return "REAL" if field in _REAL or field.endswith("_ts") or field == "joules_per_token" else "INTEGER"
+
+
+def _insert(table: str, row: dict[str, Any]) -> str:
+    values = ", ".join("NULL" if value is None else harmless.sql_text(_as_text(value)) for value in row.values())
+    return f"INSERT INTO {table} ({', '.join(row)}) VALUES ({values});"
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(int(value))
+    return f"{value:.6f}" if isinstance(value, float) else str(value)
+
+
+def _measured(records: Sequence[Record]) -> list[Record]:
+    """The records that have a number; a failed cell has none to compare and is told on stderr and in the journal."""
+    return [record for record in records if record.timed and record.model and record.build and not _is_dead(record)]
+
+
+def _is_dead(record: Record) -> bool:
+    return record.failure is not None and record.failure.cause != "interrupted"

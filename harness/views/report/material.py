@@ -1,0 +1,136 @@
+"""What a report is made from: the lines of journals, condensed to what is shown of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from harness.catalog import Catalog
+from harness.records.cells import Machine, Record, machine_key
+from harness.records.kinds import Line, MemoryLine, TimeRecord
+from harness.records.statistics import Digest, digest
+from harness.records.text import TextRun
+from harness.speed.model_names import ModelFile, ModelNames, file_of
+from harness.speed.prediction import Answer
+from harness.speed.published import PublishedMachine
+from harness.speed.rates import Measured
+
+Content = TypeVar("Content")
+
+
+def condense(line: Line) -> Line:
+    """A line without what no page shows: the single samples of a measured cell, the times of a text's tokens."""
+    content = line.content
+    if isinstance(content, Record) and is_measured(content):
+        return dataclasses.replace(line, content=digest(content))
+    if isinstance(content, Record):
+        return dataclasses.replace(line, content=dataclasses.replace(content, samples=()))
+    if isinstance(content, TextRun):
+        return dataclasses.replace(line, content=dataclasses.replace(content, token_ns=()))
+    return line
+
+
+def is_measured(record: Record) -> bool:
+    """Whether a cell has a number: at least one timed sample, and no failure but Ctrl-C."""
+    return bool(record.timed) and (record.failure is None or record.failure.cause == "interrupted")
+
+
+@dataclass(frozen=True)
+class Material:
+    """All lines of a report; troubles are sentences about lines that could not be read; made_utc is when the page was made.
+
+    The rest comes from elsewhere and may be missing: measured is what the records say of models of the catalog, published the article's
+    figures, ollama_2024 the quantization that each bare name stood for, answers are predictions for the machine that makes the page.
+    """
+
+    lines: Sequence[Line]
+    troubles: Sequence[str]
+    files: Sequence[str]
+    made_utc: str
+    harness_version: str
+    measured: Sequence[Measured] = ()
+    published: Sequence[PublishedMachine] = ()
+    ollama_2024: Mapping[str, str] = field(default_factory=dict)
+    answers: Sequence[Answer] = ()
+    catalog: Catalog | None = None
+
+    @functools.cached_property
+    def cells(self) -> list[Digest]:
+        """Measured cells, with at least one timed sample, in the order of the files."""
+        return self.contents(Digest)
+
+    @functools.cached_property
+    def records(self) -> list[Record]:
+        """The same cells without what they came to."""
+        return [cell.record for cell in self.cells]
+
+    @functools.cached_property
+    def failures(self) -> list[Record]:
+        """Cells that have no result."""
+        return [record for record in self.contents(Record) if record.failure and record.failure.cause != "interrupted"]
+
+    @functools.cached_property
+    def texts(self) -> list[TextRun]:
+        """Texts that models wrote."""
+        return self.contents(TextRun)
+
+    def contents(self, kind: type[Content]) -> list[Content]:
+        """What lines of a class hold, in the order of the files."""
+        return [line.content for line in self.lines if isinstance(line.content, kind)]
+
+    def of(self, *kinds: str) -> list[Line]:
+        """The lines of some kinds."""
+        return [line for line in self.lines if line.kind in kinds]
+
+    @functools.cached_property
+    def machines(self) -> list[Machine]:
+        """Each machine once, whatever was updated on it meanwhile."""
+        return list({machine_key(line.machine): line.machine for line in reversed(self.lines)}.values())[::-1]
+
+    @functools.cached_property
+    def _names(self) -> Mapping[tuple[str, int, int], str]:
+        """What each machine is called: the CPU; with cores and memory where that alone is not clear."""
+        keys = [machine_key(machine) for machine in self.machines]
+        n_same: dict[str, int] = {}
+        for cpu, _, _ in keys:
+            n_same[cpu] = n_same.get(cpu, 0) + 1
+        return {key: key[0] if n_same[key[0]] < 2 else f"{key[0]}, {key[1]} cores, {key[2]} GiB" for key in keys}
+
+    @functools.cached_property
+    def _model_names(self) -> ModelNames:
+        found = [file for cell in self.cells if (file := file_of(cell.record))]
+        found += [file for record in self.failures if (file := file_of(record))]
+        found += [file for text in self.texts if (file := file_of(text))]
+        found += [file_of_line(line) for line in self.contents(MemoryLine)]
+        found += [file_of_line(line) for line in self.contents(TimeRecord)]
+        return ModelNames(found, self.catalog)
+
+    def model_name(self, content: Record | TextRun | MemoryLine | TimeRecord) -> str:
+        """What the model of a line is called on this page."""
+        file = file_of(content) if isinstance(content, Record | TextRun) else file_of_line(content)
+        return self._model_names.of(file)
+
+    def file_label(self, file_name: str) -> str:
+        """What a file is called of which only the name is known."""
+        return self._model_names.of(ModelFile(file_name))
+
+    def machine_name(self, machine: Machine) -> str:
+        """What a machine is called on this page."""
+        return self._names[machine_key(machine)]
+
+
+def file_of_line(content: MemoryLine | TimeRecord) -> ModelFile:
+    """The file that a ledger is of. Lines of old about memory have what the user called it, and nothing else."""
+    if isinstance(content, TimeRecord):
+        model = content.line.model
+        return ModelFile(model.file_name, model.file_sha256, is_synthetic=model.is_synthetic)
+    name = content.file_name or content.model
+    return ModelFile(name, content.file_sha256, content.file_type, content.is_synthetic)
+
+
+def read_material(lines: Iterable[Line]) -> list[Line]:
+    """Condense lines as they are read, so that no more of them is held than is shown."""
+    return [condense(line) for line in lines]
