@@ -10,8 +10,8 @@ from typing import Any
 from harness.cli import terminal
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError
 from harness.host.machine import describe_machine, machine_slug
-from harness.records.cells import Record
 from harness.records.journal import Journal
+from harness.records.kinds import Entry
 
 
 class Keeper:
@@ -36,7 +36,7 @@ class Keeper:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def keep(self, record: Record) -> None:
+    def keep(self, record: Entry) -> None:
         """File one measured cell."""
         self._file(lambda journal: journal.append(record))
 

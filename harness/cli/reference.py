@@ -19,7 +19,7 @@ from harness.gguf.model_kinds import Question
 from harness.host.memory import available_memory_bytes
 from harness.memory.placement import shares_host_memory
 from harness.records.cells import Device
-from harness.records.text import REFERENCE_PROMPT, TextRequest, TextRun, text_run_to_json
+from harness.records.text import REFERENCE_PROMPT, TextRequest, TextRun
 from harness.units import format_gb
 
 _EXAMPLES = f"""
@@ -62,7 +62,7 @@ def command(names: tuple[str, ...], output: str, results: pathlib.Path, save: bo
             terminal.echo_note(f"{name} …")
             run = _run_one(path, keeper, options)
             runs.append((name, run))
-            keeper.keep_line(text_run_to_json(run))
+            keeper.keep(run)
             if run.finish == "interrupted":
                 break
     _show(runs, skipped, output)

@@ -76,7 +76,7 @@ def command(words: tuple[str, ...], reference: str | None, **options: Any) -> No
     )
     with Keeper("run", options["results"], save=options["save"]) as keeper:
         run, text = _write(request, path, keeper, options)
-        keeper.keep_line(_to_json(run))
+        keeper.keep(run)
     _show(run, text, options)
     keeper.say_where()
     interrupted = run.finish == "interrupted" and not terminal.is_output_lost()
@@ -137,15 +137,9 @@ def _write(request: TextRequest, path: pathlib.Path, keeper: Keeper, options: di
     if streams and pieces:
         terminal.show()
     if run.failure:
-        keeper.keep_line(_to_json(run))
+        keeper.keep(run)
         raise NativeError(run.failure.sentence)
     return run, "".join(pieces)
-
-
-def _to_json(run: TextRun) -> dict[str, Any]:
-    from harness.records.text import text_run_to_json
-
-    return text_run_to_json(run)
 
 
 def _show(run: TextRun, text: str, options: dict[str, Any]) -> None:
