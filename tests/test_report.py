@@ -22,7 +22,7 @@ from harness.records.roofline import Roof
 from harness.records.statistics import summarize
 from harness.records.text import Figures, TextRun
 from harness.records.token_time import build_ledger, count_reads
-from harness.sources.references import load_catalog
+from harness.sources.user_catalog import load_catalog
 from harness.speed.prediction import Question, cost_of_entry, known_machines, predict_by_bandwidth
 from harness.speed.published import load_machines
 from harness.speed.rates import collect

@@ -34,7 +34,7 @@ from harness.records.cells import Record
 from harness.records.statistics import summarize
 from harness.runs.cells import Plan, run_cells
 from harness.sources.model_file import default_model, describe_file, model_size_bytes
-from harness.sources.references import name_reference, resolve
+from harness.sources.references import parse_reference
 from harness.spec import MAX_REPEATS, MAX_SEED, Grid
 from harness.units import format_gb
 from harness.views.formats import FORMATS
@@ -127,8 +127,9 @@ def command(models: Sequence[str], **options: Any) -> None:
 
 def _find(reference: str) -> str:
     """The path that a reference means; a synthetic file may have to be written first."""
-    with byte_bar(name_reference(reference)) as show:
-        return str(resolve(reference, show, echo_error))
+    asked = parse_reference(reference)
+    with byte_bar(asked.shown) as show:
+        return str(asked.open(show, echo_error))
 
 
 def _show(records: Sequence[Record], options: dict[str, Any]) -> None:

@@ -58,7 +58,7 @@ from harness.runs.placements import (
 )
 from harness.sources.gguf_file import read_file_header
 from harness.sources.model_file import default_model, describe_file, is_synthetic
-from harness.sources.references import resolve
+from harness.sources.references import parse_reference
 from harness.spec import MAX_REPEATS, MAX_SEED, Grid, RunSpec, parameters
 from harness.speed.offload import Blocks, clamp_counts, describe_blocks
 from harness.untrusted import harmless
@@ -220,8 +220,9 @@ def _refuse_split(options: dict[str, Any], survey: Survey) -> None:
 
 
 def _find(reference: str) -> str:
-    with byte_bar(reference) as show:
-        return str(resolve(reference, show, terminal.echo_error))
+    asked = parse_reference(reference)
+    with byte_bar(asked.shown) as show:
+        return str(asked.open(show, terminal.echo_error))
 
 
 def _choose_counts(options: dict[str, Any], blocks: Blocks, survey: Survey) -> tuple[int, ...]:
