@@ -586,7 +586,7 @@ def test_a_server_that_never_opens_is_not_said_to_serve(monkeypatch):
     said = []
     with pytest.raises(NativeError, match="cannot listen"):
         serve(
-            Offer(f"127.0.0.1:{free_port()}", (), 1), announce=lambda *_: said.append(1), complain=said.append,
+            Offer(f"127.0.0.1:{free_port()}", (), 1), announce=lambda *_: said.append(1), warn=said.append,
             command=[sys.executable, "-c", code],
         )  # fmt: skip
     assert said == []

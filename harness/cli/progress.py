@@ -14,7 +14,6 @@ from harness.cli import terminal
 from harness.errors import Outcome
 from harness.events import Event, Measured, OnEvent, Progress, count_bytes
 from harness.runs.session import Session
-from harness.untrusted import harmless
 from harness.views import page
 
 _WITH_TOTAL = "{desc} {bar} {n_fmt}/{total_fmt}  {elapsed} + {remaining}{postfix}"
@@ -47,19 +46,20 @@ class Display:
         elif isinstance(event, Measured):
             self._show_measured(self._describe(event.content))
         else:
-            self._write(f"harness: {harmless.line(event.text).rstrip('.')}.")
+            self._clear()
+            terminal.echo_error(event.text)
 
     def _show_measured(self, text: str | None) -> None:
         if text and self._bar is not None:
             self._bar.set_postfix_str(page.cut(text, _TASK))
         elif text and not terminal.is_watched():
-            self._write(text)
+            terminal.echo_note(text)
 
     def _draw(self, event: Progress) -> None:
         course = (event.unit, event.total)
         if self._bar is None or course != self._course:
             self.close()
-            self._bar, self._course = _new_bar(event), course
+            self._bar, self._course, self._moved_at = _new_bar(event), course, time.monotonic()
         still_s = self._stands_still_s(event)
         if event.unit:
             self._bar.set_postfix_str(f"nothing came for {still_s:.0f} s" if still_s > _STILL_S else "", refresh=False)
@@ -72,12 +72,10 @@ class Display:
             self._moved_at = time.monotonic()
         return time.monotonic() - self._moved_at
 
-    def _write(self, line: str) -> None:
+    def _clear(self) -> None:
+        """Make room for a line; the next event draws again."""
         if self._bar is not None:
             self._bar.clear()
-        terminal.tell(line)
-        if self._bar is not None:
-            self._bar.refresh()
 
     def close(self) -> None:
         """Take away what is drawn."""
@@ -123,6 +121,6 @@ def open_session(
 def end(session: Session) -> None:
     """Tell on stderr where the records are, and end the command with what became of it."""
     if session.kept_in:
-        terminal.tell(f"kept in {session.kept_in}")
+        terminal.echo_note(f"kept in {session.kept_in}")
     if session.outcome is not Outcome.OK:
         raise click.exceptions.Exit(session.outcome)

@@ -56,9 +56,9 @@ class Keeper:
     def say_where(self) -> None:
         """Tell on stderr where the records are, or why they are not kept."""
         if self.trouble:
-            terminal.complain(str(self.trouble))
+            terminal.echo_error(str(self.trouble))
         if self._saved and self._journal:
-            terminal.tell(f"kept in {self._journal.path}")
+            terminal.echo_note(f"kept in {self._journal.path}")
 
     def exit_code(self, *, interrupted: bool = False, failed: bool = False, distrusted: bool = False) -> int:
         """The gravest of what became of a command that measures: interrupted, not stored, failed, not to be trusted; else 0."""

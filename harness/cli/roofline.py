@@ -139,7 +139,7 @@ class _Run:
     def _hear(self, event: dict[str, Any] | Failure, line: Any) -> None:
         if isinstance(event, Failure):
             self.failure = event
-            terminal.complain(f"{event.message.rstrip('.')}.")
+            terminal.echo_error(f"{event.message.rstrip('.')}.")
         elif event["event"] in ("hello", "build"):
             self.build = build_from_json(event["build"])
         elif event["event"] == "phase":
