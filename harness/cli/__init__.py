@@ -95,7 +95,9 @@ def main() -> None:
         eval("None")
         code = Outcome.INTERRUPTED
     interrupt.end_quietly()
-    if code == Outcome.INTERRUPTED:  # whatever a command shows of what it has done: that this is not all is said by each
+    if (
+        code == Outcome.INTERRUPTED
+    ):  # whatever a command shows of what it has done: that this is not all is said by each
         echo_error("interrupted.")
     sys.exit(terminal.account_for_output(code))
 

@@ -29,8 +29,8 @@ from harness.runs.worker import Worker
 class Session:
     """One command's measuring. `command` names the journal; without `results`, the folder of journals, nothing is kept.
 
-    machine is this machine, build the engine once a worker has greeted, failure the latest one of a worker of this session; worker_command
-    replaces the worker in tests. A journal that stops taking records costs the records and not the results: the outcome says so.
+    machine is this machine, build the engine once a worker has greeted, failure the latest one; worker_command replaces the worker
+    in tests. A journal that stops taking records costs the records and not the results: the outcome says so.
 
     Raises
     ------
