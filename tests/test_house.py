@@ -49,7 +49,7 @@ OWNERS = {
 }  # fmt: skip
 
 #: Who knows exit codes: the errors that carry one, the table from outcomes to them, and the two ends of the process.
-EXIT_CODES = {"harness.errors", "harness.runs.session", "harness.cli", "harness.host.interrupt"}
+EXIT_CODES = {"harness.errors", "harness.runs.session", "harness.cli", "harness.cli.progress", "harness.host.interrupt"}
 
 KNOWN: dict[str, set[str]] = {
     "function": set(),
