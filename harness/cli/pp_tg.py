@@ -37,7 +37,7 @@ from harness.sources.model_file import default_model, describe_file, model_size_
 from harness.sources.references import name_reference, resolve
 from harness.spec import MAX_REPEATS, MAX_SEED, Grid
 from harness.units import format_gb
-from harness.views.formats import FORMATS
+from harness.views.cell_formats import FORMATS
 
 _EXAMPLES = """
 \b
