@@ -1,11 +1,12 @@
-"""Reads a frozen dataclass from JSON values by its fields' own types, and refuses what is not of that type.
+"""A frozen dataclass from and to JSON values, by its fields' own types: `decode` refuses what is not of them, `encode` writes them.
 
 A value that came from a file may be anything: edited by hand, cut off, written by another program. Whoever reads it gets a value of the
 right types all the way down, or `Malformed` with the place of the first thing that is wrong. Keys that a class does not know are
 ignored, so that a line of a later version which only added fields can be read; null for a field that has a default means that default.
 
-A field is checked by its annotation: str, bool, int (no truth value), float (finite), ``X | None``, ``tuple[X, ...]``,
-``Mapping[str, X]``, ``Any``, another dataclass, or one of the annotations below. Units are a part of names here, so a name says more:
+A field is checked by its annotation: str, bool, int (no truth value), float (finite), ``Literal``, an enum (by its value),
+``X | None``, ``tuple[X, ...]``, ``frozenset[X]``, ``Mapping[str, X]``, ``Any``, another dataclass, or one of the annotations below.
+Units are a part of names here, so a name says more:
 durations and sizes (``…_ns``, ``…_s``, ``…_bytes``) are not below 0.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import calendar
 import collections.abc
 import dataclasses
+import enum
 import functools
 import marshal
 import re
@@ -30,6 +32,8 @@ Positive = Annotated[int, "above 0"]
 PositiveNumber = Annotated[float, "above 0"]
 #: A difference, which may be below 0 whatever its unit.
 Signed = Annotated[int, "signed"]
+#: A file's path, of which a record keeps the name alone: folders name people.
+FilePath = Annotated[str, "path"]
 #: A time in UTC to the second, ``2026-11-24T10:59:57Z``.
 UtcTime = Annotated[str, "utc-time"]
 #: Behind a tuple: at least one.
@@ -74,6 +78,44 @@ def decode(kind: type[Value], values: Any) -> Value:
     """
     found: Value = _object_reader(typing.cast("Any", kind))(values)
     return found
+
+
+def encode(value: Any, *, keep_paths: bool = False) -> Any:
+    """The plain JSON values of a dataclass, which `decode` reads; of a `FilePath` only the file's name, unless paths are kept."""
+    if dataclasses.is_dataclass(value):
+        found = {}
+        for name, is_path in _written(typing.cast("Any", type(value))):
+            item = getattr(value, name)
+            found[name] = encode(item, keep_paths=keep_paths)
+            if is_path and not keep_paths and item:
+                found[name] = file_name(item) if isinstance(item, str) else list(map(file_name, item))
+        return found
+    if isinstance(value, list | tuple):
+        if set(map(type, value)) <= {int}:  # thousands of token times
+            return list(value)
+        return [encode(item, keep_paths=keep_paths) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): encode(item, keep_paths=keep_paths) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted(encode(item, keep_paths=keep_paths) for item in value)
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+@functools.cache
+def _written(kind: Any) -> tuple[tuple[str, bool], ...]:
+    """The fields of a dataclass, and which of them are paths."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return tuple((item.name, _is_path(_without_null(hints[item.name]))) for item in dataclasses.fields(kind))
+
+
+def _is_path(hint: Any) -> bool:
+    """Whether a field holds a path or several."""
+    return hint == FilePath or FilePath in typing.get_args(hint)
+
+
+def file_name(path: str) -> str:
+    """The name of a file without its folders, whichever system wrote the path."""
+    return path.replace("\\", "/").rpartition("/")[2]
 
 
 @functools.cache
@@ -130,8 +172,11 @@ def _reader(hint: Any, name: str, marks: tuple[Any, ...] = ()) -> Reader:
     if origin in (typing.Union, types.UnionType):
         (other,) = [item for item in inside if item is not type(None)]
         return _optional(_reader(other, name, marks))
-    if origin is tuple:
-        return _list_reader(_reader(inside[0], name), inside[0], name, must_hold_some=NOT_EMPTY in marks)
+    if origin in (tuple, frozenset):
+        make = _list_reader(_reader(inside[0], name), inside[0], name, must_hold_some=NOT_EMPTY in marks)
+        return make if origin is tuple else lambda values: frozenset(make(values))
+    if origin is typing.Literal or (isinstance(hint, type) and issubclass(hint, enum.Enum)):
+        return _choice_reader({item: item for item in inside} or {item.value: item for item in hint})
     if origin in (collections.abc.Mapping, dict):
         return _mapping_reader(_reader(inside[1], name))
     if dataclasses.is_dataclass(hint):
@@ -229,6 +274,18 @@ def _number_reader(kind: type[int] | type[float], name: str, marks: tuple[Any, .
         return value
 
     return read_whole if kind is int else read_number
+
+
+def _choice_reader(choices: Mapping[Any, Any]) -> Reader:
+    """Reads one of some values."""
+    expected = "one of " + ", ".join(map(str, choices))
+
+    def read(value: Any) -> Any:
+        if type(value) in map(type, choices) and value in choices:
+            return choices[value]
+        raise _wrong(value, expected)
+
+    return read
 
 
 def _read_text(value: Any) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from harness.codec import decode
+from harness.codec import FilePath, decode, encode, file_name
 from harness.errors import UsageError
 
 Scope = Literal["load", "context", "test", "run"]
@@ -210,7 +210,7 @@ class RunSpec:
     UsageError : the fields contradict each other.
     """
 
-    model: str
+    model: FilePath
     n_gpu_layers: int = _field(
         -1, "-ngl", "--n-gpu-layers", "--gpu-layers", scope="load",
         parse=whole_numbers(-1, MAX_LAYERS_WRITTEN, words={"all": -1, "auto": -1}),
@@ -335,7 +335,7 @@ class RunSpec:
     @property
     def file_name(self) -> str:
         """The name of the model's file without its folders, whichever system wrote the path."""
-        return self.model.replace("\\", "/").rpartition("/")[2]
+        return file_name(self.model)
 
     def load_key(self) -> tuple[Any, ...]:
         """Two specs with the same key can share one loaded model."""
@@ -346,8 +346,9 @@ class RunSpec:
         return self if self.n_threads is not None else dataclasses.replace(self, n_threads=n_threads)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, by field name."""
-        return dataclasses.asdict(self)
+        """Plain JSON values by field name, with the model's whole path: what goes to a worker."""
+        values: dict[str, Any] = encode(self, keep_paths=True)
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunSpec:

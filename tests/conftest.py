@@ -8,8 +8,9 @@ import pathlib
 
 import pytest
 
+from harness.codec import decode
 from harness.host import system as host_os
-from harness.records.cells import Record, from_json
+from harness.records.cells import Record
 from harness.sources.model_file import default_model
 
 from . import machines
@@ -66,7 +67,7 @@ def model() -> str:
 def recorded() -> list[Record]:
     """A run that was recorded from the real engine: pp64, tg16, and one cell that failed."""
     lines = (HERE / "recorded" / "pp-tg.jsonl").read_text(encoding="utf-8").splitlines()
-    return [from_json(json.loads(line)) for line in lines]
+    return [decode(Record, json.loads(line)) for line in lines]
 
 
 @pytest.fixture

@@ -6,20 +6,20 @@ import json
 import numpy as np
 import pytest
 
+from harness.codec import decode
 from harness.errors import NativeError
 from harness.native.jobs import bandwidth
 from harness.records.cells import Failure
+from harness.records.kinds import to_json
 from harness.records.roofline import (
     ARITHMETIC,
     READING,
     SECOND_METHOD,
     Roof,
     RoofTest,
-    from_json,
     latest,
     reading_for,
     roof_test_from_json,
-    to_json,
 )
 from harness.runs.worker import Worker
 
@@ -138,7 +138,7 @@ def test_rates_are_of_the_median():
 
 def test_a_line_comes_back_as_it_was_written(recorded):
     roof = Roof("2026-01-01T00:00:00Z", recorded[0].machine, "0.1.0", recorded[0].build, (made(), made(n_threads=2)))
-    assert from_json(json.loads(json.dumps(to_json(roof)))) == roof
+    assert decode(Roof, json.loads(json.dumps(to_json(roof)))) == roof
     assert to_json(roof)["kind"] == "roofline"
     newer = dataclasses.replace(roof, time_utc="2027-01-01T00:00:00Z")
     assert latest([roof, newer]) is newer

@@ -12,7 +12,8 @@ from harness.cli.plot import KINDS
 from harness.cli.roofline import default_threads
 from harness.errors import HarnessError
 from harness.host.machine import describe_machine, machine_slug
-from harness.records.roofline import Roof, to_json
+from harness.records.kinds import to_json
+from harness.records.roofline import Roof
 from harness.sources.gguf_file import read_file_header
 from harness.speed.rates import name_host
 

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import enum
+import json
 import math
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 
-from harness.codec import NOT_EMPTY, Malformed, Positive, PositiveNumber, Shared, Signed, UtcTime, decode
+from harness.codec import (
+    NOT_EMPTY,
+    FilePath,
+    Malformed,
+    Positive,
+    PositiveNumber,
+    Shared,
+    Signed,
+    UtcTime,
+    decode,
+    encode,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +100,45 @@ def test_what_is_missing_is_named():
         decode(Whole, {"duration_ns": 5})
     with pytest.raises(Malformed, match=r"^is \[\], not an object$"):
         decode(Whole, [])
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    model: FilePath
+    colour: Colour
+    way: Literal["on", "off"]
+    causes: frozenset[str]
+    files: tuple[FilePath, ...] = ()
+    part: Part | None = None
+    beside: FilePath | None = None
+
+
+WRITTEN = Written("/home/me/a.gguf", Colour.RED, "on", frozenset({"b", "a"}), ("C:\\me\\a.gguf", "b.gguf"), Part("x"))
+
+
+def test_what_is_written_can_be_read_and_names_no_folder():
+    values = encode(WRITTEN)
+    assert values == {
+        "model": "a.gguf", "colour": "red", "way": "on", "causes": ["a", "b"], "files": ["a.gguf", "b.gguf"],
+        "part": {"name": "x", "size_bytes": None}, "beside": None,
+    }  # fmt: skip
+    assert encode(decode(Written, json.loads(json.dumps(values)))) == values
+
+
+def test_to_a_worker_of_ours_goes_the_whole_path():
+    assert decode(Written, json.loads(json.dumps(encode(WRITTEN, keep_paths=True)))) == WRITTEN
+
+
+@pytest.mark.parametrize(
+    "changed", [{"colour": "blue"}, {"way": "perhaps"}, {"way": True}, {"colour": []}, {"causes": "a"}]
+)
+def test_what_is_none_of_the_choices_is_refused(changed):
+    with pytest.raises(Malformed):
+        decode(Written, {**encode(WRITTEN), **changed})
 
 
 # The same values again and again, and many of them.

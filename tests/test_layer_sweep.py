@@ -16,12 +16,14 @@ import psutil
 import pytest
 
 from harness.catalog import Shape
+from harness.codec import decode
 from harness.errors import NativeError
 from harness.host.machine import describe_machine
 from harness.host.rpc import find_trouble
 from harness.memory.fit import Placement, check_placement
 from harness.memory.forecast import device_rules
-from harness.records.cells import Device, from_json, to_json
+from harness.records.cells import Device, Record
+from harness.records.kinds import to_json
 from harness.records.native_errors import MEMORY
 from harness.records.placements import LayerRow, make_row
 from harness.runs.cells import Plan, run_cells
@@ -501,7 +503,7 @@ def test_rows_of_a_journal_join_looks_and_drop_failures_that_were_mended(recorde
 
 
 def test_records_are_known_again_whatever_the_path(recorded):
-    record = from_json(json.loads(json.dumps(to_json(recorded[0]))))
+    record = decode(Record, json.loads(json.dumps(to_json(recorded[0]))))
     from harness.runs.placements import look_key
 
     known = recall([record], 2)
@@ -584,7 +586,7 @@ def test_a_server_that_never_opens_is_not_said_to_serve(monkeypatch):
     said = []
     with pytest.raises(NativeError, match="cannot listen"):
         serve(
-            Offer(f"127.0.0.1:{free_port()}", (), 1), announce=lambda *_: said.append(1), complain=said.append,
+            Offer(f"127.0.0.1:{free_port()}", (), 1), announce=lambda *_: said.append(1), warn=said.append,
             command=[sys.executable, "-c", code],
         )  # fmt: skip
     assert said == []

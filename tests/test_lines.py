@@ -11,13 +11,15 @@ import tracemalloc
 
 import pytest
 
-from harness.codec import Malformed
+from harness.codec import Malformed, decode
 from harness.errors import HarnessError
-from harness.records.cells import Caution, from_json, to_json
+from harness.records.cells import Caution, Record
 from harness.records.journal import Journal, each_record, journal_order, read_lines, read_records
-from harness.records.kinds import KINDS, Line, read_line
+from harness.records.kinds import KINDS, ComparisonLine, Line, MemoryLine, ParityLine, TimeRecord, read_line, to_json
+from harness.records.roofline import Roof
 from harness.records.statistics import Digest
-from harness.records.text import Figures, TextRun, text_run_to_json
+from harness.records.text import Figures, TextRun
+from harness.records.upgrades import UPGRADES
 from harness.runs.ollama_task import Comparison, Round, Task, comparison_to_json
 from harness.sources.ollama_server import Answer, Loaded
 from harness.sources.references import load_catalog
@@ -43,7 +45,7 @@ def first_lines() -> dict[str, dict]:
 
 def made_lines(result: dict) -> dict[str, dict]:
     """The kinds of which none was kept, as they are written."""
-    record = from_json(result)
+    record = decode(Record, result)
     figures = Figures(2 * 10**9, 10**8, 30, 3 * 10**8, 100, 10**9, 4 * 10**8)
     text = TextRun(
         "run", record.time_utc, record.machine, "0.1", {"n_ctx": 64}, "hash", figures, "stop", model=record.model,
@@ -53,7 +55,7 @@ def made_lines(result: dict) -> dict[str, dict]:
     task = Task("llama3.2:1b", pathlib.Path("sha256-0"), 64, 1, None, 30, 100, 1)
     comparison = Comparison(task, (Round(text, answer, 10**8),), "0.5.1", Loaded(5, 0, None))
     return {
-        "run": text_run_to_json(text),
+        "run": to_json(text),
         "ollama-comparison": comparison_to_json(comparison, record.time_utc, "0.1"),
     }
 
@@ -91,6 +93,31 @@ def test_a_newer_schema_is_refused_by_its_number(tmp_path, kind):
 def test_a_line_of_one_kind_is_none_of_another(kind):
     with pytest.raises(Malformed):
         read_line({**LINES["result"], "kind": kind})
+
+
+def test_each_kind_knows_the_way_from_every_older_schema():
+    assert {name: len(UPGRADES.get(name, ())) + 1 for name in KINDS} == {
+        name: kind.schema for name, kind in KINDS.items()
+    }
+    assert set(UPGRADES) <= set(KINDS)
+
+
+def test_an_older_line_is_brought_up_before_it_is_read(monkeypatch):
+    line = LINES["roofline"]
+    older = {**line, "tests": None, "pieces": line["tests"]}
+    monkeypatch.setitem(UPGRADES, "roofline", (lambda values: {**values, "tests": values["pieces"]},))
+    assert read_line(older).content == decode(Roof, line)
+    with pytest.raises(Malformed, match="is not what schema 1 of kind roofline holds"):
+        read_line(line)
+
+
+@pytest.mark.parametrize("kind", sorted(LINES))
+def test_what_was_read_is_written_again_and_reads_the_same(kind):
+    content = read_line(LINES[kind]).content
+    if not isinstance(content, TimeRecord | MemoryLine | ComparisonLine | ParityLine):
+        again = json.loads(json.dumps(to_json(content)))
+        assert list(again)[:2] == ["schema", "kind"]
+        assert read_line(again).content == content
 
 
 @pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "1e999", "0", "-5"])

@@ -3,9 +3,12 @@ import re
 
 import pytest
 
+from harness.codec import decode
 from harness.host import system as host_os
 from harness.host.machine import LoadReading, describe_machine, judge_load, machine_slug, read_load
 from harness.host.system import CpuTime
+from harness.records.cells import Record
+from harness.records.kinds import to_json
 
 from . import machines
 
@@ -116,11 +119,10 @@ def test_slugs_read_well():
 
 
 def test_the_record_says_what_bounds_the_machine(recorded, identity):
-    from harness.records.cells import from_json, to_json
 
     machine = describe_machine()
     record = dataclasses.replace(recorded[0], machine=machine)
-    assert from_json(to_json(record)).machine == machine
+    assert decode(Record, to_json(record)).machine == machine
     bounds = {
         "container-2.5-cpus": ("cgroup quota", 2.5, 2 * 2**30),
         "container-cgroup-v1": ("cgroup quota", 3.0, 4 * 2**30),

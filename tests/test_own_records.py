@@ -7,11 +7,12 @@ import re
 
 import pytest
 
+from harness.codec import decode
 from harness.errors import UsageError
 from harness.gguf.cost import Cost
-from harness.records.cells import Caution, Failure, from_json, is_of, to_json
-from harness.records.kinds import MemoryLine, read_line
-from harness.records.text import Figures, TextRun, text_run_to_json
+from harness.records.cells import Caution, Failure, Record, is_of
+from harness.records.kinds import MemoryLine, read_line, to_json
+from harness.records.text import Figures, TextRun
 from harness.sources.model_file import describe_file
 from harness.sources.references import load_catalog
 from harness.speed.model_names import ModelFile, ModelNames
@@ -101,7 +102,7 @@ def stranger(usual, tmp_path):
 
 
 def test_a_model_outside_the_catalog_counts_as_measured(stranger):
-    (item,) = collect([from_json(to_json(stranger))], CATALOG)
+    (item,) = collect([decode(Record, to_json(stranger))], CATALOG)
     assert item.entry is None
     cost = item.cost()
     assert cost is not None
@@ -199,7 +200,7 @@ def test_a_model_has_one_name_on_a_page(usual):
     memory = {
         "schema": 1, "kind": "overhead", "model": "./smol.gguf", "n_ctx": 512, "ledger": [], "machine": machine, **file,
     }  # fmt: skip
-    text = text_run_to_json(
+    text = to_json(
         TextRun("run", usual.time_utc, usual.machine, "0.1", {}, "hash", Figures(1), "stop", model=usual.model)
     )
     failed = to_json(dataclasses.replace(usual, samples=(), model=None, failure=Failure("load", "x", "refused")))

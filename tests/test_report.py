@@ -15,13 +15,12 @@ from html.parser import HTMLParser
 import pytest
 
 from harness.gguf.header import BytesSource, read_header
-from harness.records.cells import Caution, Failure, to_json
+from harness.records.cells import Caution, Failure
 from harness.records.journal import read_lines
-from harness.records.kinds import read_line
+from harness.records.kinds import read_line, to_json
 from harness.records.roofline import Roof
-from harness.records.roofline import to_json as roof_to_json
 from harness.records.statistics import summarize
-from harness.records.text import Figures, TextRun, text_run_to_json
+from harness.records.text import Figures, TextRun
 from harness.records.token_time import build_ledger, count_reads
 from harness.sources.references import load_catalog
 from harness.speed.prediction import Question, cost_of_entry, known_machines, predict_by_bandwidth
@@ -126,7 +125,7 @@ def test_the_quickest_is_told_with_its_devices_and_doubts(measured):
 def test_every_kind_has_its_section_and_an_empty_one_is_left_out(measured, text_run):
     page = Text(render_report(material([to_json(measured[0])])))
     assert "Texts" not in page.text
-    page = Text(render_report(material([to_json(measured[0]), text_run_to_json(text_run)])))
+    page = Text(render_report(material([to_json(measured[0]), to_json(text_run)])))
     assert "Texts" in page.text
     assert "100.00" in page.text, "100 tokens in a second"
 
@@ -201,7 +200,7 @@ def evil_records(measured, text_run):
     return [
         to_json(record),
         to_json(failure),
-        text_run_to_json(run),
+        to_json(run),
         {"schema": 1, "kind": EVIL, "machine": to_json(record)["machine"]},
     ]
 
@@ -278,13 +277,13 @@ def test_records_stand_under_the_latest_roof(measured):
         tests=(made(), made(work="multiply")),
         warnings=(Caution("busy-machine", "busy roof"),),
     )
-    page = Text(render_report(beside(measured, [roof_to_json(old), roof_to_json(new)])))
+    page = Text(render_report(beside(measured, [to_json(old), to_json(new)])))
     best = new.best("read", "CPU")
     assert f"{best.rate_per_s / 1e9:.1f} GB/s" in page.text
     assert f"{old.best('read', 'CPU').rate_per_s / 1e9:.1f} GB/s" not in page.text
     assert "operations for each byte" in page.text, "the picture"
     assert "busy roof" in page.text
-    above = Text(render_report(beside(measured, [roof_to_json(old)])))
+    above = Text(render_report(beside(measured, [to_json(old)])))
     assert "above the roof" in above.text
 
 
@@ -425,9 +424,7 @@ def test_predictions_are_marked_as_such(measured):
 def journal(results, measured, text_run):
     path = results / "here" / "20261124T120000Z-pp-tg.jsonl"
     path.parent.mkdir(parents=True)
-    path.write_text(
-        "".join(json.dumps(value) + "\n" for value in (*map(to_json, measured), text_run_to_json(text_run)))
-    )
+    path.write_text("".join(json.dumps(value) + "\n" for value in (*map(to_json, measured), to_json(text_run))))
     return path
 
 
@@ -549,7 +546,7 @@ def test_a_page_with_an_error_would_be_noticed(tmp_path):
 @in_browser
 def test_it_opens_without_an_error(tmp_path, measured, text_run):
     page = tmp_path / "report.html"
-    page.write_text(render_report(material([*map(to_json, measured), text_run_to_json(text_run)])), encoding="utf-8")
+    page.write_text(render_report(material([*map(to_json, measured), to_json(text_run)])), encoding="utf-8")
     dom, console = browse(page.as_uri(), tmp_path)
     assert console == []
     assert "Language models on" in dom
@@ -558,7 +555,7 @@ def test_it_opens_without_an_error(tmp_path, measured, text_run):
 
 @in_browser
 def test_no_section_is_wider_than_a_phone(tmp_path, measured, text_run):
-    lines = [*map(to_json, measured), text_run_to_json(text_run), memory_line(measured), time_line(measured)]
+    lines = [*map(to_json, measured), to_json(text_run), memory_line(measured), time_line(measured)]
     page = render_report(material(lines))
     script = """
       event.target.width = 400;

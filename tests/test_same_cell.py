@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from harness.records.cells import record_key, to_json
-from harness.records.kinds import read_line
+from harness.records.cells import record_key
+from harness.records.kinds import read_line, to_json
 from harness.runs.placements import collect_rows, look_key, recall
 from harness.sources.references import load_catalog
 from harness.spec import MANNER, RunSpec, cell_key, parameters

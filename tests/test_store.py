@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from harness.errors import StoreError
-from harness.records.cells import to_json
 from harness.records.journal import Journal, read_records
+from harness.records.kinds import to_json
 
 
 def test_records_come_back_as_they_were(tmp_path, recorded):

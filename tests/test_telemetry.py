@@ -12,8 +12,10 @@ import time
 
 import pytest
 
+from harness.codec import decode
 from harness.host.telemetry import Nvml, RaplSource, Station, Watch, find_rapl
-from harness.records.cells import Failure, from_json, to_json
+from harness.records.cells import Failure, Record
+from harness.records.kinds import to_json
 from harness.records.statistics import joules_per_token
 
 from . import machines
@@ -152,7 +154,7 @@ def test_joules_per_token_survive_the_journal(recorded):
     from harness.records.cells import Power, Telemetry
 
     record = dataclasses.replace(recorded[0], telemetry=Telemetry(power=(Power("rapl:package-0", 100.0, 2.0),)))
-    again = from_json(json.loads(json.dumps(to_json(record))))
+    again = decode(Record, json.loads(json.dumps(to_json(record))))
     assert again.telemetry == record.telemetry
     timed_s = sum(sample.duration_ns for sample in record.timed) / 1e9
     assert joules_per_token(again) == pytest.approx(50 * timed_s / (64 * len(record.timed)))

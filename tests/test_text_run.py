@@ -7,9 +7,11 @@ import json
 
 import pytest
 
+from harness.codec import decode
 from harness.errors import UsageError
 from harness.records.cells import Caution, Failure
-from harness.records.text import Figures, TextRequest, TextRun, hash_prompt, text_run_from_json, text_run_to_json
+from harness.records.kinds import to_json
+from harness.records.text import Figures, TextRequest, TextRun, hash_prompt
 from harness.views.text_run import (
     render_answer_json,
     render_reference,
@@ -102,18 +104,18 @@ def test_the_decode_rate_leaves_sampling_out_and_counts_decodes(run):
 def test_a_record_goes_through_json_and_back(run):
     failed = dataclasses.replace(run, failure=Failure("prompt", "no", "refused", log=("a", "b")))
     for one in (run, failed):
-        assert text_run_from_json(json.loads(json.dumps(text_run_to_json(one)))) == one
+        assert decode(TextRun, json.loads(json.dumps(to_json(one)))) == one
 
 
 def test_a_record_holds_neither_prompt_nor_path_nor_text(run):
-    line = json.dumps(text_run_to_json(run))
+    line = json.dumps(to_json(run))
     for secret in ("private", "question", "ada", "kind,", "be kind"):
         assert secret not in line
     assert json.loads(line)["asked"]["has_system"] is True
 
 
 def test_prompt_and_text_are_kept_where_asked_for(run):
-    kept = text_run_to_json(dataclasses.replace(run, prompt="why", text="because"))
+    kept = to_json(dataclasses.replace(run, prompt="why", text="because"))
     assert (kept["prompt"], kept["text"]) == ("why", "because")
 
 

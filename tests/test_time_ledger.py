@@ -19,7 +19,6 @@ from harness.records.token_time import (
     bound_median,
     build_ledger,
     classify_node,
-    classify_tensor,
     divide_token,
     fit_depth,
     summarize_blocks,
@@ -84,19 +83,6 @@ def test_without_sources_the_names_of_products_do(model):
 )  # fmt: skip
 def test_layers_are_taken_out_of_names(name, short):
     assert anonymize(name) == short
-
-
-@pytest.mark.parametrize(
-    ("name", "role"),
-    [("blk.0.attn_q.weight", "attn q"), ("blk.0.attn_q_norm.weight", "norms"), ("blk.3.attn_qkv.weight", "attn qkv"),
-     ("blk.0.attn_output.weight", "attn out"), ("blk.0.ffn_gate_inp.weight", "other matrices"),
-     ("blk.0.ffn_gate_exps.weight", "ffn gate"), ("blk.0.ffn_down.weight", "ffn down"), ("output.weight", "output head"),
-     ("output_norm.weight", "norms"), ("token_embd.weight", None), ("blk.0.attn_q.bias", "rest"),
-     ("blk.0.attn_kv_a_mqa.weight", "attn k"), ("blk.0.ffn_gate.0.weight", "ffn gate"), ("rope_freqs.weight", "rope"),
-     ("blk.0.ssm_in.weight", "other matrices")],
-)  # fmt: skip
-def test_tensors_have_roles(name, role):
-    assert classify_tensor(name) == role
 
 
 # Bytes.

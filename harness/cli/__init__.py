@@ -13,7 +13,7 @@ import click
 
 import harness
 from harness.cli import terminal
-from harness.cli.terminal import complain as complain
+from harness.cli.terminal import echo_error
 from harness.errors import EXIT_INTERRUPTED, HarnessError
 from harness.host import interrupt
 from harness.views import page
@@ -96,7 +96,7 @@ def main() -> None:
         code = EXIT_INTERRUPTED
     interrupt.end_quietly()
     if code == EXIT_INTERRUPTED:  # whatever a command shows of what it has done: that this is not all is said by each
-        complain("interrupted.")
+        echo_error("interrupted.")
     sys.exit(terminal.account_for_output(code))
 
 
@@ -115,13 +115,13 @@ def _run() -> int:
     except click.UsageError as error:
         hint = f" Try '{error.ctx.command_path} --help'." if error.ctx else ""
         said = error.format_message().rstrip(".")
-        complain(said + ("" if said.endswith("?") else ".") + hint)
+        echo_error(said + ("" if said.endswith("?") else ".") + hint)
         return error.exit_code
     except click.ClickException as error:
-        complain(error.format_message())
+        echo_error(error.format_message())
         return error.exit_code
     except HarnessError as error:
-        complain(str(error))
+        echo_error(str(error))
         return error.exit_code
     except Exception as error:
         if isinstance(error, OSError) and _is_of_stdout(error):
@@ -129,7 +129,7 @@ def _run() -> int:
             return 0
         if os.environ.get("HARNESS_DEBUG"):
             raise
-        complain(f"{type(error).__name__}: {error}. Set HARNESS_DEBUG=1 to see where, and please report it.")
+        echo_error(f"{type(error).__name__}: {error}. Set HARNESS_DEBUG=1 to see where, and please report it.")
         return HarnessError.exit_code
 
 

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.cli import complain
+from harness.cli.terminal import echo_error
 from harness.errors import HarnessError
 from harness.gguf.header import Header
 from harness.gguf.model_kinds import Question, refuse, suit_cells
@@ -63,5 +63,5 @@ def suit(cells: Sequence[RunSpec], options: Mapping[str, Any], *, quietly: bool 
         suited += found.cells
         untrained = tell_untrained(read_count(header, "context_length"), (cell.n_ctx for cell in found.cells))
         for note in () if quietly else (*found.notes, *([untrained] if untrained else [])):
-            complain(f"note: {note}.")
+            echo_error(f"note: {note}.")
     return suited

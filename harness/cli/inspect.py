@@ -65,7 +65,7 @@ def command(models: Sequence[str], output: str) -> None:
     repacked = find_repacked(found.header)
     facts: dict[str, Any] = {"fetched": found.fetched, "repacked": repacked, "is_computed": found.is_computed}
     if found.note:
-        terminal.complain(f"note: {found.note}")
+        terminal.echo_error(f"note: {found.note}")
     if output == "json":
         terminal.show(harmless.json_text(export_anatomy(anatomy, label, **facts)))
     else:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import click
 
 from harness.catalog import Catalog
-from harness.cli import complain
+from harness.cli.terminal import echo_error
 from harness.errors import UsageError
 from harness.host.machine import describe_machine, machine_slug
 from harness.records.cells import Record
@@ -43,7 +43,7 @@ def find_journals(files: Sequence[pathlib.Path], results: pathlib.Path) -> list[
 
 def read_measured(journals: Sequence[pathlib.Path], catalog: Catalog) -> list[Measured]:
     """Every record with a number; damaged lines are told on stderr."""
-    return collect(each_record(journals, complain), catalog)
+    return collect(each_record(journals, echo_error), catalog)
 
 
 def read_measured_and_roofs(journals: Sequence[pathlib.Path], catalog: Catalog) -> tuple[list[Measured], list[Roof]]:
@@ -51,7 +51,7 @@ def read_measured_and_roofs(journals: Sequence[pathlib.Path], catalog: Catalog) 
     roofs: list[Roof] = []
 
     def cells() -> Iterator[Record]:
-        for line in read_lines(journals, complain, ("result", "failure", "roofline")):
+        for line in read_lines(journals, echo_error, ("result", "failure", "roofline")):
             if isinstance(line.content, Roof):
                 roofs.append(line.content)
             elif isinstance(line.content, Record):
@@ -62,7 +62,7 @@ def read_measured_and_roofs(journals: Sequence[pathlib.Path], catalog: Catalog) 
 
 def read_roofs(journals: Sequence[pathlib.Path]) -> list[Roof]:
     """Every line of kind ``roofline``."""
-    lines = read_lines(journals, complain, ("roofline",))
+    lines = read_lines(journals, echo_error, ("roofline",))
     return [line.content for line in lines if isinstance(line.content, Roof)]
 
 

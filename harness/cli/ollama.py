@@ -12,7 +12,7 @@ from harness.cli import terminal
 from harness.cli.asking import read_for
 from harness.cli.options import results_option, save_option
 from harness.cli.record_writer import Keeper
-from harness.cli.writing import one_value, say
+from harness.cli.writing import one_value
 from harness.errors import HarnessError, UsageError
 from harness.gguf.model_kinds import Question
 from harness.host.cpu import choose_threads
@@ -87,7 +87,7 @@ def command(name: str | None, output: str, results: pathlib.Path, save: bool, **
     except NoServerError as error:
         if name is None:
             raise
-        say(f"{error} Measuring the file alone")
+        terminal.echo_error(f"{error} Measuring the file alone")
     name, path, blocks = _find(name, server)
     read_for(path, Question.TEXT, name)
     options["n_threads"] = options["n_threads"] or choose_threads().count
@@ -121,7 +121,9 @@ def _find(name: str | None, server: Any) -> tuple[str, pathlib.Path, int | None]
     name = name or _only_name(server)
     shown = server.show(name)
     if shown.has_adapter:
-        say(f"Ollama lays an adapter over {name}, which harness leaves out: the two do not do the same work")
+        terminal.echo_error(
+            f"Ollama lays an adapter over {name}, which harness leaves out: the two do not do the same work"
+        )
     path = pathlib.Path(shown.blob) if shown.blob else None
     # Where the server runs as another user or in a container, its path may mean nothing here; the store may be found all the same.
     return name, open_model(path if path and path.is_file() else find_ollama(name)), shown.block_count
@@ -157,13 +159,13 @@ def _measure(task: Any, server: Any, blocks: int | None, keeper: Keeper) -> tupl
 
 
 def _watch(phase: str) -> None:
-    terminal.tell_status(f"{phase} …")
+    terminal.echo_status(f"{phase} …")
 
 
 def _show(comparison: Any, output: str, told: Told | None) -> None:
     from harness.views.ollama import render_comparison, render_comparison_json
 
-    terminal.tell_status("")
+    terminal.echo_status("")
     if output == "json":
         terminal.show(render_comparison_json(comparison, told.data if told else None), nl=False)
     else:
@@ -181,5 +183,5 @@ def _find_account(task: Task) -> Told | None:
     try:
         return tell_ollama(read_file_header(task.path), task.name, options, file_bytes=task.path.stat().st_size)
     except HarnessError as error:  # the comparison stands without it
-        say(str(error))
+        terminal.echo_error(str(error))
         return None

@@ -181,7 +181,7 @@ def _write(report: Report, told: Told | None, output: str) -> str:
     if told is None:
         return FORMATS[output](report)
     if output == "csv":
-        terminal.complain("note: -o csv holds the ledger alone; -o json has Ollama's account too.")
+        terminal.echo_error("note: -o csv holds the ledger alone; -o json has Ollama's account too.")
         return FORMATS[output](report)
     if output == "json":
         return harmless.json_text({**export_report(report), "ollama_2024": told.data}) + "\n"

@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 from harness.catalog import Catalog
-from harness.cli import complain
 from harness.cli.journals import files_argument, find_journals, read_measured
 from harness.cli.options import results_option
 from harness.cli.picture import check_picture_path, theme_option, write_picture
+from harness.cli.terminal import echo_error
 from harness.errors import UsageError
 from harness.records.journal import read_records
 from harness.speed.rates import Measured
@@ -121,7 +121,7 @@ def _draw_ledger(material: Material, theme: str) -> Any:
     from harness.records.kinds import MemoryLine
     from harness.views.figures.memory import draw_kept_ledger
 
-    lines = read_lines(material.journals, complain, ("overhead",))
+    lines = read_lines(material.journals, echo_error, ("overhead",))
     ledgers = [line.content for line in lines if isinstance(line.content, MemoryLine)]
     if not ledgers:
         raise UsageError("No memory ledger was kept; run `harness overhead` first.")
@@ -133,7 +133,8 @@ def _draw_layers(material: Material, theme: str) -> Any:
     from harness.views.figures.placements import draw_layers
 
     journals = [
-        [record for record in read_records([path], complain) if record.command == "sweep"] for path in material.journals
+        [record for record in read_records([path], echo_error) if record.command == "sweep"]
+        for path in material.journals
     ]
     sweeps = [records for records in journals if any(record.timed for record in records)]
     if not sweeps:

@@ -26,7 +26,7 @@ from harness.cli.options import (
 )
 from harness.cli.progress import Progress, byte_bar
 from harness.cli.record_writer import Keeper
-from harness.cli.writing import say
+from harness.cli.terminal import echo_error
 from harness.host.memory import available_memory_bytes
 from harness.host.rpc import check_servers
 from harness.host.telemetry import Station
@@ -128,16 +128,16 @@ def command(models: Sequence[str], **options: Any) -> None:
 def _find(reference: str) -> str:
     """The path that a reference means; a synthetic file may have to be written first."""
     with byte_bar(name_reference(reference)) as show:
-        return str(resolve(reference, show, say))
+        return str(resolve(reference, show, echo_error))
 
 
 def _show(records: Sequence[Record], options: dict[str, Any]) -> None:
     for record in records:
         if record.failure is not None:
-            terminal.complain(f"{record.asked.test}: {record.failure.sentence}")
+            terminal.echo_error(f"{record.asked.test}: {record.failure.sentence}")
     terminal.show(FORMATS[options["output"]](records), nl=False)
     if options["output_err"]:
-        terminal.tell(FORMATS[options["output_err"]](records), nl=False)
+        terminal.echo_note(FORMATS[options["output_err"]](records), nl=False)
 
 
 def _warn_if_too_large(models: Sequence[str]) -> None:
@@ -145,7 +145,7 @@ def _warn_if_too_large(models: Sequence[str]) -> None:
     for model in models:
         size = model_size_bytes(pathlib.Path(model))
         if size > available:
-            terminal.complain(
+            terminal.echo_error(
                 f"warning: {pathlib.Path(model).name} has {format_gb(size)} and only {format_gb(available)} of memory "
                 "are free; it may be read from disk again and again, or be killed."
             )

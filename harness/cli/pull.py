@@ -9,7 +9,7 @@ import click
 from harness.cli import terminal
 from harness.cli.options import reference_options
 from harness.cli.progress import byte_bar
-from harness.cli.writing import say
+from harness.cli.terminal import echo_error
 from harness.errors import UsageError
 from harness.units import format_gb
 
@@ -39,7 +39,7 @@ def command(models: Sequence[str]) -> None:
         raise UsageError("name a model to pull, such as `harness pull llama3.2:1b`; `harness models` lists them")
     for text in models:
         with byte_bar(name_reference(text)) as show:
-            paths = pull(text, show, say)
+            paths = pull(text, show, echo_error)
         size_bytes = sum(path.stat().st_size for path in paths)
         files = f"  {len(paths)} files" if len(paths) > 1 else ""
         terminal.show(f"{paths[0]}  {format_gb(size_bytes)}{files}")

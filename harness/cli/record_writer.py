@@ -10,8 +10,8 @@ from typing import Any
 from harness.cli import terminal
 from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError
 from harness.host.machine import describe_machine, machine_slug
-from harness.records.cells import Record
 from harness.records.journal import Journal
+from harness.records.kinds import Entry
 
 
 class Keeper:
@@ -36,7 +36,7 @@ class Keeper:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def keep(self, record: Record) -> None:
+    def keep(self, record: Entry) -> None:
         """File one measured cell."""
         self._file(lambda journal: journal.append(record))
 
@@ -56,9 +56,9 @@ class Keeper:
     def say_where(self) -> None:
         """Tell on stderr where the records are, or why they are not kept."""
         if self.trouble:
-            terminal.complain(str(self.trouble))
+            terminal.echo_error(str(self.trouble))
         if self._saved and self._journal:
-            terminal.tell(f"kept in {self._journal.path}")
+            terminal.echo_note(f"kept in {self._journal.path}")
 
     def exit_code(self, *, interrupted: bool = False, failed: bool = False, distrusted: bool = False) -> int:
         """The gravest of what became of a command that measures: interrupted, not stored, failed, not to be trusted; else 0."""

@@ -13,13 +13,13 @@ from harness.cli import terminal
 from harness.cli.asking import read_for
 from harness.cli.options import results_option, save_option
 from harness.cli.record_writer import Keeper
-from harness.cli.writing import say, writing_options
+from harness.cli.writing import writing_options
 from harness.errors import NativeError, UsageError
 from harness.gguf.model_kinds import Question
 from harness.host.memory import available_memory_bytes
 from harness.memory.placement import shares_host_memory
 from harness.records.cells import Device
-from harness.records.text import REFERENCE_PROMPT, TextRequest, TextRun, text_run_to_json
+from harness.records.text import REFERENCE_PROMPT, TextRequest, TextRun
 from harness.units import format_gb
 
 _EXAMPLES = f"""
@@ -59,10 +59,10 @@ def command(names: tuple[str, ...], output: str, results: pathlib.Path, save: bo
     runs: list[tuple[str, TextRun]] = []
     with Keeper("reference", results, save=save) as keeper:
         for name, path in runnable:
-            terminal.tell(f"{name} …")
+            terminal.echo_note(f"{name} …")
             run = _run_one(path, keeper, options)
             runs.append((name, run))
-            keeper.keep_line(text_run_to_json(run))
+            keeper.keep(run)
             if run.finish == "interrupted":
                 break
     _show(runs, skipped, output)
@@ -150,7 +150,7 @@ def _run_one(path: pathlib.Path, keeper: Keeper, options: dict[str, Any]) -> Tex
 
     request = TextRequest(model=str(path), prompt=REFERENCE_PROMPT, **options)
     with Generator("reference", keeper.machine, model_facts={"file_sha256": hash_file(path)}) as generator:
-        return generator.write(request, lambda _piece: None, say)
+        return generator.write(request, lambda _piece: None, terminal.echo_error)
 
 
 def _show(runs: Sequence[tuple[str, TextRun]], skipped: Sequence[tuple[str, str]], output: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import harness
-from harness.cli import complain, terminal
+from harness.cli import terminal
 from harness.cli.journals import files_argument, find_journals
 from harness.cli.options import results_option
 from harness.errors import StoreError, UsageError
@@ -60,7 +60,7 @@ def command(
     troubles: list[str] = []
     lines = read_material(read_lines(paths, troubles.append))
     for trouble in troubles:
-        complain(trouble)
+        terminal.echo_error(trouble)
     if not lines:
         where = ", ".join(map(str, files or (results,)))
         raise UsageError(f"There are no records in {where}; measure something first: harness pp-tg.")
@@ -79,7 +79,7 @@ def command(
         output.write_text(page, encoding="utf-8")
     except OSError as error:
         raise StoreError(f"Cannot write {output} ({error.strerror}); choose another place with -o.") from None
-    terminal.tell(f"{len(lines)} records of {len(paths)} files in {output}")
+    terminal.echo_note(f"{len(lines)} records of {len(paths)} files in {output}")
 
 
 def _answers(lines: Sequence[Line], results: pathlib.Path, *, published: bool, predict: bool) -> dict[str, Any]:

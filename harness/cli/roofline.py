@@ -17,7 +17,7 @@ from harness.host.cpu import choose_threads
 from harness.host.rpc import check_servers
 from harness.records.cells import Build, Caution, Failure, build_from_json, read
 from harness.records.journal import utc_now
-from harness.records.roofline import Roof, RoofTest, roof_test_from_json, to_json
+from harness.records.roofline import Roof, RoofTest, roof_test_from_json
 from harness.runs.worker import Worker
 from harness.spec import MAX_REPEATS, whole_numbers
 from harness.untrusted import harmless
@@ -96,7 +96,7 @@ def command(**options: Any) -> None:
             roof = Roof(
                 utc_now(), keeper.machine, harness.__version__, run.build, tuple(run.tests), tuple(run.cautions)
             )
-            keeper.keep_line(to_json(roof))
+            keeper.keep(roof)
             _show(roof, options)
     keeper.say_where()
     failed = run.failure is not None or not all(test.is_right for test in run.tests)
@@ -139,7 +139,7 @@ class _Run:
     def _hear(self, event: dict[str, Any] | Failure, line: Any) -> None:
         if isinstance(event, Failure):
             self.failure = event
-            terminal.complain(f"{event.message.rstrip('.')}.")
+            terminal.echo_error(f"{event.message.rstrip('.')}.")
         elif event["event"] in ("hello", "build"):
             self.build = build_from_json(event["build"])
         elif event["event"] == "phase":

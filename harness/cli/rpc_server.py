@@ -67,17 +67,17 @@ def command(host: str, port: int, devices: str | None, n_threads: int | None, al
             raise UsageError(
                 WARNING.format(endpoint=endpoint) + " If that is meant, say --allow-network; else leave out --host."
             )
-        terminal.complain(f"warning: {WARNING.format(endpoint=endpoint)}")
+        terminal.echo_error(f"warning: {WARNING.format(endpoint=endpoint)}")
     check_port(endpoint)
     offer = Offer(endpoint, names[0], n_threads or choose_threads().count)
     try:
         serve(
             offer,
             announce=lambda lent, pid: _announce(endpoint, lent, pid),
-            complain=terminal.complain,
+            warn=terminal.echo_error,
         )
     except KeyboardInterrupt:
-        terminal.tell("the RPC server has ended.")
+        terminal.echo_note("the RPC server has ended.")
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
 
 

@@ -12,7 +12,7 @@ from harness.cli import terminal
 from harness.cli.asking import read_for
 from harness.cli.options import one_reference, refuse_contradiction, results_option, save_option
 from harness.cli.record_writer import Keeper
-from harness.cli.writing import find_model, say, writing_options
+from harness.cli.writing import find_model, writing_options
 from harness.errors import NativeError, UsageError
 from harness.gguf.model_kinds import Question, refuse_context
 from harness.host.machine import LOAD_CAUTIONS
@@ -76,7 +76,7 @@ def command(words: tuple[str, ...], reference: str | None, **options: Any) -> No
     )
     with Keeper("run", options["results"], save=options["save"]) as keeper:
         run, text = _write(request, path, keeper, options)
-        keeper.keep_line(_to_json(run))
+        keeper.keep(run)
     _show(run, text, options)
     keeper.say_where()
     interrupted = run.finish == "interrupted" and not terminal.is_output_lost()
@@ -133,19 +133,13 @@ def _write(request: TextRequest, path: pathlib.Path, keeper: Keeper, options: di
 
     facts = {"file_sha256": hash_file(path)}
     with Generator("run", keeper.machine, model_facts=facts, keep_text=options["keep_text"]) as generator:
-        run = generator.write(request, show, say)
+        run = generator.write(request, show, terminal.echo_error)
     if streams and pieces:
         terminal.show()
     if run.failure:
-        keeper.keep_line(_to_json(run))
+        keeper.keep(run)
         raise NativeError(run.failure.sentence)
     return run, "".join(pieces)
-
-
-def _to_json(run: TextRun) -> dict[str, Any]:
-    from harness.records.text import text_run_to_json
-
-    return text_run_to_json(run)
 
 
 def _show(run: TextRun, text: str, options: dict[str, Any]) -> None:
@@ -153,13 +147,15 @@ def _show(run: TextRun, text: str, options: dict[str, Any]) -> None:
 
     for caution in run.warnings:
         if caution.distrust or (options["verbose"] and caution.code in LOAD_CAUTIONS):
-            say(caution.text)
+            terminal.echo_error(caution.text)
     if options["output"] == "json":
         terminal.show(render_answer_json(run, text), nl=False)
     elif options["verbose_json"]:
-        terminal.tell(render_verbose_json(run), nl=False)
+        terminal.echo_note(render_verbose_json(run), nl=False)
     elif options["verbose"]:
-        terminal.tell("\n" + render_verbose(run.figures), nl=False)
+        terminal.echo_note("\n" + render_verbose(run.figures), nl=False)
     if options["output"] == "text" and options["verbose"] and not options["verbose_json"]:
         if run.finish == "context":
-            say(f"the context of {run.asked['n_ctx']} tokens is full, which ended the text; ask for more with --ctx")
+            terminal.echo_error(
+                f"the context of {run.asked['n_ctx']} tokens is full, which ended the text; ask for more with --ctx"
+            )

@@ -13,7 +13,7 @@ from typing import Any
 import click
 import psutil
 
-from harness.cli import complain, terminal
+from harness.cli import terminal
 from harness.cli.asking import read_for, suit
 from harness.cli.options import (
     MODEL_HELP,
@@ -30,7 +30,6 @@ from harness.cli.options import (
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
 from harness.cli.progress import Progress, byte_bar
 from harness.cli.record_writer import Keeper
-from harness.cli.writing import say
 from harness.errors import HarnessError, UsageError
 from harness.gguf.model_kinds import Kind, Question, find_kind
 from harness.host.cpu import choose_threads
@@ -140,7 +139,7 @@ def command(models: Sequence[str], **options: Any) -> None:
         )
         run = _Run(path, options, blocks, survey, counts, plan, keeper)
         if known:
-            complain(
+            terminal.echo_error(
                 f"going on with {resumed}: {len({id(record) for same in known.values() for record in same})} cells are known."
             )
         outcome = run.search(known) if options["best"] else run.sweep(known)
@@ -222,7 +221,7 @@ def _refuse_split(options: dict[str, Any], survey: Survey) -> None:
 
 def _find(reference: str) -> str:
     with byte_bar(reference) as show:
-        return str(resolve(reference, show, say))
+        return str(resolve(reference, show, terminal.echo_error))
 
 
 def _choose_counts(options: dict[str, Any], blocks: Blocks, survey: Survey) -> tuple[int, ...]:
@@ -231,13 +230,13 @@ def _choose_counts(options: dict[str, Any], blocks: Blocks, survey: Survey) -> t
     if not survey.gpus and ("none",) not in flatten(options["devices"]):
         absence = explain_absence(survey)
         change = f" To change that: {absence.command}" if absence and absence.command else ""
-        complain(f"no layer can go anywhere: {absence.reason if absence else 'there is no device'}.{change}")
+        terminal.echo_error(f"no layer can go anywhere: {absence.reason if absence else 'there is no device'}.{change}")
     if not asked:
         others = any(len(values) > 1 for name, values in axes(options).items() if name != "n_gpu_layers")
         asked = (-1,) if others else tuple(range(blocks.max_gpu_layers + 1)) if survey.gpus else (0,)
     counts, beyond = clamp_counts(asked, blocks.max_gpu_layers)
     if beyond:
-        complain(
+        terminal.echo_error(
             f"the model has {blocks.n_layers} layers and the output layer: -ngl {', '.join(map(str, beyond))} "
             f"means {blocks.max_gpu_layers}."
         )
@@ -247,10 +246,10 @@ def _choose_counts(options: dict[str, Any], blocks: Blocks, survey: Survey) -> t
 def _recall(journal: pathlib.Path, path: str, keeper: Keeper) -> dict[Any, list[Record]]:
     """The cells of a journal that need not be repeated: those of this file on this machine."""
     facts = describe_file(pathlib.Path(path))
-    records = read_records([journal], complain)
+    records = read_records([journal], terminal.echo_error)
     own = [r for r in records if is_of(r, keeper.machine, facts["file_sha256"], facts["file_size_bytes"])]
     if others := len(records) - len(own):
-        complain(f"{others} cells in {journal} are of another file or another machine and do not count.")
+        terminal.echo_error(f"{others} cells in {journal} are of another file or another machine and do not count.")
     return recall(own, choose_threads().count)
 
 
@@ -343,7 +342,7 @@ class _Run:
         except HarnessError as error:
             sizes, trouble = {}, str(error)
         if trouble:
-            complain(
+            terminal.echo_error(
                 f"what computing needs on a device is not known ({trouble.rstrip('.')}): what is said to fit may not; "
                 "weights and cache are a lower bound."
             )

@@ -32,17 +32,18 @@ def show_piece(text: str) -> None:
     _write(harmless.prose(text), False)
 
 
-def tell(text: str = "", *, nl: bool = True) -> None:
+def echo_note(text: str = "", *, nl: bool = True) -> None:
     """Say something beside the result, on stderr."""
     _say(harmless.lines(text), nl)
 
 
-def complain(sentence: str) -> None:
-    """Say a sentence on stderr, where results do not go."""
-    _say(f"harness: {harmless.line(sentence)}", True)
+def echo_error(sentence: str) -> None:
+    """Say a sentence on stderr, where results do not go; one without its full stop gets it."""
+    sentence = harmless.line(sentence)
+    _say(f"harness: {sentence}{'' if sentence.endswith(('.', '?', '!')) else '.'}", True)
 
 
-def tell_status(text: str) -> None:
+def echo_status(text: str) -> None:
     """Replace the line that says what is being done, on a terminal; nothing clears it."""
     if is_watched():
         _say(f"\r\x1b[K{page.cut(text, page.width() - 1)}", False)
@@ -94,9 +95,9 @@ def account_for_output(code: int) -> int:
     if _lost is None:
         return code
     if _lost.errno == errno.EPIPE:
-        complain("Whoever read the output has gone; the rest of it was not shown.")
+        echo_error("Whoever read the output has gone; the rest of it was not shown.")
         return code
-    complain(f"The output cannot be written ({(_lost.strerror or str(_lost)).lower()}); it was not shown.")
+    echo_error(f"The output cannot be written ({(_lost.strerror or str(_lost)).lower()}); it was not shown.")
     return code or HarnessError.exit_code
 
 

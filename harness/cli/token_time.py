@@ -21,7 +21,7 @@ from harness.cli.options import (
 from harness.cli.picture import check_picture_path, write_picture
 from harness.cli.progress import byte_bar
 from harness.cli.record_writer import Keeper
-from harness.cli.writing import say
+from harness.cli.terminal import echo_error
 from harness.errors import HarnessError, UsageError
 from harness.gguf.attention import CACHE_TYPES, Context, describe_attention
 from harness.gguf.header import Header
@@ -105,7 +105,7 @@ def account_for_time(options: dict[str, Any]) -> int:
             keeper.keep_line(raw)
     _show(raw, header, label, options)
     if failure is not None:
-        terminal.complain(str(failure))
+        terminal.echo_error(str(failure))
     keeper.say_where()
     distrusted = any(caution["distrust"] for caution in raw["cautions"])
     return keeper.exit_code(interrupted=interrupted, failed=failure is not None, distrusted=distrusted)
@@ -115,7 +115,7 @@ def _find_model(references: Sequence[str]) -> tuple[str, pathlib.Path]:
     if not references:
         return "smollm2:135m", default_model()
     with byte_bar(references[0]) as show:
-        path = resolve(references[0], show, say)
+        path = resolve(references[0], show, echo_error)
     # A picture or a page should not tell where on somebody's disk a file lies.
     label = name_reference(references[0])
     return (path.name if pathlib.PurePath(label).name == path.name else label), path

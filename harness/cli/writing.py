@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from harness.cli import complain
 from harness.cli.options import Number
 from harness.cli.progress import byte_bar
+from harness.cli.terminal import echo_error
 from harness.errors import UsageError
 from harness.records.text import DEFAULT_N_CTX
 from harness.sources.model_file import default_model, is_synthetic
@@ -93,7 +93,7 @@ def find_model(reference: str | None) -> pathlib.Path:
     if reference is None:
         return default_model()
     with byte_bar(reference) as show:
-        path = resolve(reference, show, say)
+        path = resolve(reference, show, echo_error)
     if is_synthetic(path):
         _refuse_synthetic(path.name)
     return path
@@ -101,8 +101,3 @@ def find_model(reference: str | None) -> pathlib.Path:
 
 def _refuse_synthetic(name: str) -> None:
     raise UsageError(f"{name} has random weights, which write noise; time it with `harness pp-tg -m {name}` instead.")
-
-
-def say(remark: str) -> None:
-    """A remark on stderr."""
-    complain(f"{remark.rstrip('.')}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,10 +11,8 @@ from harness.gguf.attention import CACHE_TYPES, Attention, Context, describe_att
 from harness.gguf.cost import read_weights
 from harness.gguf.header import ArrayValue, Header, Tensor
 from harness.gguf.model_kinds import KNOWN_ARCHITECTURES, FileKind, find_kind
+from harness.gguf.roles import OUTPUT, PARTS, TOKEN_EMBEDDING, find_role
 from harness.gguf.settings import read_count, read_per_layer
-
-#: The parts that a size is broken down into, in the order in which data passes them.
-PARTS = ("token embeddings", "attention", "ffn", "experts", "norms", "output", "other")
 
 #: Names of general.file_type. Source: src/llama-model-loader.cpp llama_ftype_name, include/llama.h llama_ftype.
 FILE_TYPES: dict[int, str] = {
@@ -30,8 +27,6 @@ FILE_TYPES: dict[int, str] = {
 
 #: llama.cpp's old default, and what longer conversations and documents take.
 COMMON_CONTEXTS = (4096, 32768)
-
-_LAYER = re.compile(r"(?:enc\.|dec\.)?blk\.([0-9]{1,4})\.(.+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +100,11 @@ def describe_model(header: Header) -> Anatomy:
     """
     n_params = sum(tensor.n_elements for tensor in header.tensors)
     weights_bytes = sum(tensor.size_bytes for tensor in header.tensors)
-    by_part = _group((_name_part(tensor.name), tensor) for tensor in header.tensors)
+    by_part = _group((find_role(tensor.name).part, tensor) for tensor in header.tensors)
     n_layers = read_count(header, "block_count")
     attention = describe_attention(header)
     contexts = choose_contexts(read_count(header, "context_length"))
     n_experts = read_count(header, "expert_count")
-    names = {tensor.name for tensor in header.tensors}
     return Anatomy(
         kind=find_kind(header),
         architecture=header.architecture,
@@ -129,7 +123,7 @@ def describe_model(header: Header) -> Anatomy:
         n_experts=n_experts,
         n_experts_used=_read_layers(header, "expert_used_count", n_layers),
         context_length=read_count(header, "context_length"),
-        tied_output="token_embd.weight" in names and "output.weight" not in names,
+        tied_output=header.find_tensor(TOKEN_EMBEDDING) is not None and header.find_tensor(OUTPUT) is None,
         by_type=_group((tensor.type_name, tensor) for tensor in header.tensors),
         by_part={part: by_part[part] for part in PARTS if part in by_part},
         layers=_measure_layers(header.tensors),
@@ -165,23 +159,6 @@ def name_file_type(header: Header) -> str | None:
     return f"(guessed) {most_frequent}"
 
 
-def _name_part(name: str) -> str:
-    """Sort a tensor into one of `PARTS` by its name. Source: src/llama-arch.cpp LLM_TENSOR_NAMES."""
-    match = _LAYER.fullmatch(name)
-    if match is None:
-        if name.startswith(("token_embd", "per_layer_token_embd", "position_embd", "token_types")):
-            return "token embeddings"
-        return "output" if name.startswith(("output", "cls")) else "other"
-    inner = match[2]
-    if "norm" in inner:
-        return "norms"
-    if "_exps" in inner:
-        return "experts"
-    if inner.startswith(("attn_", "cross_attn_")):
-        return "attention"
-    return "ffn" if inner.startswith("ffn_") else "other"
-
-
 def _group(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Share]:
     """Count tensors by label, the largest label first."""
     shares: dict[str, Share] = {}
@@ -195,12 +172,10 @@ def _measure_layers(tensors: Iterable[Tensor]) -> tuple[LayerSize, ...]:
     """Add up each layer's bytes by part; a model with encoder and decoder has both under one number."""
     layers: dict[int, dict[str, int]] = {}
     for tensor in tensors:
-        match = _LAYER.fullmatch(tensor.name)
-        if match is None:
-            continue
-        by_part = layers.setdefault(int(match[1]), {})
-        part = _name_part(tensor.name)
-        by_part[part] = by_part.get(part, 0) + tensor.size_bytes
+        role = find_role(tensor.name)
+        if role.block is not None:
+            by_part = layers.setdefault(role.block, {})
+            by_part[role.part] = by_part.get(role.part, 0) + tensor.size_bytes
     return tuple(
         LayerSize(index, sum(by_part.values()), {part: by_part[part] for part in PARTS if part in by_part})
         for index, by_part in sorted(layers.items())

@@ -9,7 +9,6 @@ Source: S. Williams, A. Waterman, D. Patterson, Roofline, Communications of the 
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -19,6 +18,7 @@ from harness.errors import UsageError
 from harness.gguf.attention import CacheCost, CacheRows, Context, count_layers, describe_attention, loaded_tensors
 from harness.gguf.header import Header, Tensor
 from harness.gguf.layout import find_quantization
+from harness.gguf.roles import OUTPUT, TABLES, TOKEN_EMBEDDING, find_role
 from harness.gguf.settings import read_count, read_per_layer
 from harness.gguf.shapes import compute_header
 from harness.gguf.types import extent
@@ -123,9 +123,9 @@ def cost_of_header(header: Header, quantization: str, name: str, type_k: str = "
     unknown = attention.reason or f"llama.cpp has no cache of {type_k}/{type_v} for heads of this size"
     tensors = loaded_tensors(header)
     reads = {read.tensor.name: read for read in read_weights(header)}
-    embedding = next((tensor for tensor in tensors if tensor.name == "token_embd.weight"), None)
+    embedding = header.find_tensor(TOKEN_EMBEDDING)
     in_blocks = sum(read.size_bytes for read in reads.values() if read.block is not None)
-    output = reads.get("output.weight") or reads.get("token_embd.weight")
+    output = reads.get(OUTPUT) or reads.get(TOKEN_EMBEDDING)
     return Cost(
         name=name,
         quantization=quantization,
@@ -137,9 +137,7 @@ def cost_of_header(header: Header, quantization: str, name: str, type_k: str = "
         output_bytes=round(output.size_bytes) if output else 0,
         n_layers=n_layers,
         n_params=sum(tensor.n_elements for tensor in header.tensors),
-        n_multiplied=round(
-            sum(read.share * read.tensor.n_elements for read in reads.values() if _multiplies(read.tensor.name))
-        ),
+        n_multiplied=round(sum(read.share * read.tensor.n_elements for read in reads.values() if read.is_multiplied)),
         n_embd=read_count(header, "embedding_length") or 0,
         n_vocab=extent(embedding.shape, 1) if embedding else 0,
         cache=cache,
@@ -162,12 +160,11 @@ class WeightRead:
     def size_bytes(self) -> Fraction:
         return self.share * self.tensor.size_bytes
 
-
-#: Tables of which a token reads one row, which is nothing. Source: src/llama-arch.cpp LLM_TENSOR_INFOS, GGML_OP_GET_ROWS.
-_TABLES = ("token_embd.weight", "position_embd.weight", "token_types.weight", "per_layer_token_embd.weight")
-_BLOCK = re.compile(r"(?:enc\.|dec\.)?blk\.([0-9]{1,4})\.(.+)")
-#: Experts in one tensor, the last dimension counting them; or one tensor an expert, as older files have them.
-_STACK, _EXPERT = re.compile(r"ffn_\w+_(ch)?exps\b"), re.compile(r"ffn_(gate|up|down)\.[0-9]+\.")
+    @property
+    def is_multiplied(self) -> bool:
+        """Whether it is in a matrix product; of a tied output the token embeddings are, which are a table otherwise."""
+        name = self.tensor.name
+        return name == TOKEN_EMBEDDING or (find_role(name).is_multiplied and len(self.tensor.shape) > 1)
 
 
 def read_weights(header: Header) -> Iterator[WeightRead]:
@@ -182,20 +179,16 @@ def read_weights(header: Header) -> Iterator[WeightRead]:
     tensors = loaded_tensors(header)
     n_experts = read_count(header, "expert_count") or 0
     used = _read_used(header)
-    is_tied = not any(tensor.name == "output.weight" for tensor in tensors)
+    is_tied = header.find_tensor(OUTPUT) is None
     for tensor in tensors:
-        if tensor.name in _TABLES and not (is_tied and tensor.name == "token_embd.weight"):
+        if tensor.name in TABLES and not (is_tied and tensor.name == TOKEN_EMBEDDING):
             continue
-        match = _BLOCK.fullmatch(tensor.name)
-        if match is None:
+        role = find_role(tensor.name)
+        if (block := role.block) is None:
             yield WeightRead(tensor, Fraction(1))
             continue
-        block, inner = int(match[1]), match[2]
-        count = 0
-        if _STACK.match(inner) and tensor.shape:
-            count = tensor.shape[-1]
-        elif _EXPERT.match(inner):
-            count = n_experts
+        stacked = tensor.shape[-1] if tensor.shape else 0
+        count = stacked if role.is_stack else n_experts if role.is_expert else 0
         visited = used[block] if block < len(used) else 0
         share = Fraction(min(visited, count), count) if count and visited else Fraction(1)
         yield WeightRead(tensor, share * _count_rounds(header, block), block)
@@ -215,10 +208,6 @@ def _count_rounds(header: Header, block: int) -> int:
         is_low = block < (read_count(header, "hrm.layers_per_stack") or 0)
         return high * low if is_low else high
     return 1
-
-
-def _multiplies(name: str) -> bool:
-    return name.endswith(".weight") and "norm" not in name and not name.startswith("rope_")
 
 
 def cost_of_size(size_bytes: int, like: Iterable[Cost]) -> Cost:

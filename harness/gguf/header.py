@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn, Protocol
 
 from harness.errors import HarnessError
+from harness.gguf.roles import begins_with_name
 from harness.gguf.types import TENSOR_TYPES, ForeignType, extent, foreign_type, tensor_size_bytes
 from harness.units import MIB, format_gb
 
@@ -248,6 +249,9 @@ class Header:
         if self.parts:
             return sum(part.size_bytes for part in self.parts)
         return self.data_offset + max((tensor.offset + tensor.size_bytes for tensor in self.tensors), default=0)
+
+    def find_tensor(self, name: str) -> Tensor | None:
+        return next((tensor for tensor in self.tensors if tensor.name == name), None)
 
     def hparam(self, key: str, default: Any = None) -> Any:
         """Look up ``<architecture>.<key>``, as llama.cpp does (``block_count``, ``attention.head_count_kv``, …)."""
@@ -549,7 +553,7 @@ def _opens_with_a_tensor_name(opening: bytes) -> bool:
     Source: llama.cpp tools/imatrix/imatrix.cpp save_imatrix_legacy.
     """
     length = int.from_bytes(opening[4:8], "little")
-    return 0 < length < 64 and opening[8:].startswith((b"blk.", b"output.", b"enc.", b"dec.", b"token_embd."))
+    return 0 < length < 64 and begins_with_name(opening[8:])
 
 
 def _read_metadata(cursor: _Cursor, count: int, table_bytes: int) -> tuple[dict[str, Any], dict[str, str]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.gguf.header import Header
+from harness.gguf.roles import POSITIONS, is_sense
 from harness.gguf.settings import name_set
 from harness.gguf.types import ForeignType, Origin, extent
 from harness.spec import RunSpec
@@ -57,9 +58,8 @@ _OLLAMAS = name_set("gptoss mllama qwen25vl")
 #: How tensors of image models begin that name no architecture, as stable-diffusion.cpp writes them.
 _IMAGE_TENSORS = ("model.diffusion_model.", "first_stage_model.", "double_blocks.", "cond_stage_model.")
 
-#: How tensors of eyes and ears begin. llama.cpp keeps them in a file of their own and refuses a language model that has them too
-#: ("wrong number of tensors"); Ollama's conversions of gemma3, gemma4, mistral-small3.1 and others have all in one.
-_SENSES = ("v.", "mm.", "a.")
+#: llama.cpp refuses a language model that has tensors of eyes or ears too ("wrong number of tensors"); Ollama's conversions of gemma3,
+#: gemma4, mistral-small3.1 and others have all in one.
 _WHOLE = (
     "has its vision or sound part inside, as Ollama's own conversions do; llama.cpp wants that in a file of its own (mmproj): "
     "pull the same model from Hugging Face instead"
@@ -210,16 +210,11 @@ def find_kind(header: Header) -> FileKind:
     found = FileKind(kind, architecture, reads_at_once, steps, _count_positions(header), has_weights, has_shape)
     if foreign is not None and kind in _ANSWERS:
         return replace(found, kind=Kind.FOREIGN, foreign=foreign, trouble=_describe_foreign(header, foreign))
-    if kind in _ANSWERS and any(_is_sense(tensor.name) for tensor in header.tensors):
+    if kind in _ANSWERS and any(is_sense(tensor.name) for tensor in header.tensors):
         return replace(found, kind=Kind.FOREIGN, trouble=_WHOLE)
     if kind is Kind.UNKNOWN and architecture in _OLLAMAS:
         return replace(found, trouble=f"Ollama writes it for its own engine; {_pull_instead(header)}")
     return found
-
-
-def _is_sense(name: str) -> bool:
-    """Whether a tensor is of an eye or ear: a part of it is named, which a tensor that somebody called "a" does not."""
-    return name.startswith(_SENSES) and name.count(".") > 1
 
 
 def _find_kind(header: Header) -> Kind:
@@ -259,8 +254,7 @@ def _count_positions(header: Header) -> int | None:
 
     Source: src/models/bert.cpp, gpt2.cpp, starcoder.cpp (LLM_TENSOR_POS_EMBD), mpt.cpp (the same, where the file has one).
     """
-    table = next((tensor for tensor in header.tensors if tensor.name == "position_embd.weight"), None)
-    if table is not None:
+    if (table := header.find_tensor(POSITIONS)) is not None:
         return extent(table.shape, 1)
     return (_number(header.hparam("context_length")) or None) if header.architecture in _LEARNED_POSITIONS else None
 

@@ -6,7 +6,6 @@ Pure arithmetic, the same that llama.cpp does when it loads. Compute and output 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -14,6 +13,7 @@ from typing import Any, Protocol
 from harness.errors import HarnessError
 from harness.gguf.attention import Attention, count_layers, describe_attention, loaded_tensors, round_context
 from harness.gguf.header import Header, Tensor
+from harness.gguf.roles import Place, Role, find_role
 from harness.gguf.settings import read_count, read_per_layer
 from harness.gguf.types import tensor_type
 from harness.memory.placement import choose_devices, deal_out
@@ -154,14 +154,6 @@ class Prediction:
 
 # --- weights ----------------------------------------------------------------------------------------------------------
 
-_BLOCK = re.compile(r"(?:enc\.|dec\.)?blk\.([0-9]{1,4})\..+")
-_INPUT = ("token_embd.weight", "position_embd.weight", "token_types.weight", "per_layer_token_embd.weight")
-#: Tensors outside the blocks that llama.cpp keeps with the first layer, and those that each layer shares.
-#: Source: src/llama-arch.cpp LLM_TENSOR_INFOS, LLM_TENSOR_LAYER_REPEATING.
-_FIRST_LAYER = ("token_embd_norm", "per_layer_model_proj", "per_layer_proj_norm")
-_EXPERTS = re.compile(r"blk\.([0-9]{1,4})\.ffn_(up|down|gate|gate_up)_(ch|)exps")
-_SHARED = ("rope_freqs", "rope_factors_long", "rope_factors_short")
-
 
 @dataclass(frozen=True, slots=True)
 class _Use:
@@ -177,7 +169,7 @@ def _list_uses(header: Header, features: CpuFeatures | None, n_layers: int) -> l
     everywhere = tuple(range(n_layers))
     uses = []
     for tensor in loaded_tensors(header):
-        layers = _find_layers(tensor.name, n_layers, everywhere)
+        layers = _find_layers(find_role(tensor.name), n_layers, everywhere)
         uses.append(_Use(tensor, layers, None if features is None else find_layout(tensor, features)))
     if duplicate := output_duplicate(header):
         layout = None if features is None else find_layout(duplicate, features)
@@ -185,14 +177,11 @@ def _list_uses(header: Header, features: CpuFeatures | None, n_layers: int) -> l
     return uses
 
 
-def _find_layers(name: str, n_layers: int, everywhere: tuple[int, ...]) -> tuple[int, ...] | None:
-    if match := _BLOCK.fullmatch(name):
-        return (min(int(match[1]), n_layers - 1),)
-    if name in _INPUT:
-        return None
-    if name.startswith(_FIRST_LAYER):
-        return (0,)
-    return everywhere if name.startswith(_SHARED) else (n_layers,)
+def _find_layers(role: Role, n_layers: int, everywhere: tuple[int, ...]) -> tuple[int, ...] | None:
+    if role.place is Place.OWN_LAYER:
+        return (min(role.block or 0, n_layers - 1),)
+    places = {Place.INPUT: None, Place.FIRST_LAYER: (0,), Place.EVERY_LAYER: everywhere, Place.OUTPUT: (n_layers,)}
+    return places[role.place]
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,8 +275,8 @@ class WeightPlan:
         takes_host_buffer = any(device.has_host_buffer for device in host.devices)
         groups: dict[tuple[Any, int | None], _Group] = {}
         for use in _list_uses(header, None if takes_host_buffer else host.features, self.n_layers):
-            match = _EXPERTS.match(use.tensor.name)
-            key = (use.layers, int(match[1]) if match else None)
+            role = find_role(use.tensor.name)
+            key = (use.layers, role.block if role.is_stack else None)
             groups.setdefault(key, _Group(*key)).uses.append(use)
         self._groups = list(groups.values())
 
@@ -429,7 +418,9 @@ def work_bytes(header: Header, spec: RunSpec, *, n_cells: int | None = None) -> 
     largest = 0
     for tensor in loaded_tensors(header):
         if len(tensor.shape) > 1 and is_matrix_product(tensor) and tensor_type(tensor.type_name).block_elements > 1:
-            rows = n_tokens * (max(used, 1) if "ffn_down_exps" in tensor.name else 1)
+            rows = n_tokens * (
+                max(used, 1) if find_role(tensor.name).is_stack and find_role(tensor.name).work == "ffn down" else 1
+            )
             largest = max(largest, rows * tensor.shape[0] * 34 // 32)
     if n_cells is not None:
         heads = read_per_layer(header, "attention.head_count", read_count(header, "block_count") or 0) or [0]

@@ -18,6 +18,7 @@ from harness.catalog import Shape
 from harness.errors import HarnessError, UsageError
 from harness.gguf.header import ArrayValue, Header
 from harness.gguf.layout import tensor_table
+from harness.gguf.roles import TOKEN_EMBEDDING
 from harness.gguf.settings import read_count
 from harness.gguf.types import TENSOR_TYPES, extent, tensor_type
 from harness.units import MIB
@@ -112,7 +113,8 @@ def read_figures(header: Header) -> Figures:
         return 0 if isinstance(value, ArrayValue) else read_count(header, key) or 0
 
     tokens = header.metadata.get("tokenizer.ggml.tokens")
-    rows = next((extent(tensor.shape, 1) for tensor in header.tensors if tensor.name == "token_embd.weight"), 0)
+    embedding = header.find_tensor(TOKEN_EMBEDDING)
+    rows = extent(embedding.shape, 1) if embedding else 0
     return _collect(
         header.architecture,
         header.tensors,

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.gguf.header import Header, Tensor
+from harness.gguf.roles import OUTPUT, TOKEN_EMBEDDING, find_role
 from harness.gguf.settings import name_set
 from harness.gguf.types import TENSOR_TYPES
 
@@ -88,28 +89,13 @@ def find_layout(tensor: Tensor, features: CpuFeatures) -> Layout | None:
     return None
 
 
-#: Tensors that are looked up row by row, or otherwise never the left side of a matrix product, though they have its shape.
-#: Source: src/llama-arch.cpp LLM_TENSOR_INFOS, the entries with GGML_OP_GET_ROWS, GGML_OP_SSM_CONV, GGML_OP_IM2COL, GGML_OP_NONE.
-_NOT_MULTIPLIED = re.compile(
-    r"(token_embd|position_embd|token_types|per_layer_token_embd|d2t)\.weight"
-    r"|.*\.(attn_rel_b|ffn_gate_tid2eid|embed_tokens|ssm_conv1d|ssm_a|shortconv\.conv|conv1d|conv1|conv2|dw)(\.weight)?"
-    r"|.*compressor_ape.*|.*norm.*|.*\.bias|masked_embd.*"
-)
-
-
 def is_matrix_product(tensor: Tensor) -> bool:
     """Whether llama.cpp multiplies with this tensor: a matrix, or a stack of experts' matrices.
 
-    Source: src/llama-arch.cpp LLM_TENSOR_INFOS; repack.cpp extra_buffer_type::supports_op (two dimensions for MUL_MAT, three for
-    MUL_MAT_ID).
+    Source: repack.cpp extra_buffer_type::supports_op (two dimensions for MUL_MAT, three for MUL_MAT_ID).
     """
-    if _NOT_MULTIPLIED.fullmatch(tensor.name):
-        return False
-    return _dimensions(tensor) == (3 if _is_stack(tensor) else 2)
-
-
-def _is_stack(tensor: Tensor) -> bool:
-    return "exps." in tensor.name
+    role = find_role(tensor.name)
+    return role.is_multiplied and _dimensions(tensor) == (3 if role.is_stack else 2)
 
 
 def _dimensions(tensor: Tensor) -> int:
@@ -154,7 +140,9 @@ _AMX_EXTRA_BYTES = {"Q8_0": 4, "Q4_K": 4, "Q5_K": 4, "IQ4_XS": 2}
 
 def _fits_amx(tensor: Tensor) -> bool:
     width = _AMX_WIDTHS.get(tensor.type_name, 0)
-    return not _is_stack(tensor) and width > 0 and tensor.shape[0] % width == 0 and tensor.shape[1] % 64 == 0
+    return (
+        not find_role(tensor.name).is_stack and width > 0 and tensor.shape[0] % width == 0 and tensor.shape[1] % 64 == 0
+    )
 
 
 def _amx_bytes(tensor: Tensor) -> int:
@@ -209,11 +197,5 @@ def output_duplicate(header: Header) -> Tensor | None:
     """
     if header.architecture in _WITHOUT_OUTPUT:
         return None
-    by_name = {tensor.name: tensor for tensor in header.tensors}
-    embedding = by_name.get("token_embd.weight")
-    if embedding is None or "output.weight" in by_name:
-        return None
-    return Tensor(
-        "output.weight", embedding.shape, embedding.type_id, embedding.type_name, embedding.offset, embedding.size_bytes,
-        embedding.part,
-    )  # fmt: skip
+    embedding = header.find_tensor(TOKEN_EMBEDDING)
+    return None if embedding is None or header.find_tensor(OUTPUT) else replace(embedding, name=OUTPUT)

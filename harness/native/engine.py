@@ -18,6 +18,7 @@ import llama_cpp
 import psutil
 
 from harness.errors import NativeError
+from harness.gguf.roles import EXPERT_STACK
 from harness.gguf.split import list_parts
 from harness.host.rpc import check_servers
 from harness.native import bindings
@@ -154,7 +155,7 @@ def _keep_experts(lib: Any, n_layers: int) -> Any:
     """
     n_layers = min(n_layers, MAX_LAYERS)
     cpu = lib.ggml_backend_cpu_buffer_type()
-    patterns = [rf"blk\.{layer}\.ffn_(up|down|gate|gate_up)_(ch|)exps".encode() for layer in range(n_layers)]
+    patterns = [rf"blk\.{layer}\.{EXPERT_STACK}".encode() for layer in range(n_layers)]
     overrides = (bindings.BufferOverride * (n_layers + 1))()
     for override, pattern in zip(overrides, patterns, strict=False):
         override.pattern, override.buffer_type = pattern, cpu

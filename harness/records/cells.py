@@ -5,7 +5,6 @@ Nothing here is derived: means, medians, rates and intervals are computed by `ha
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -276,26 +275,6 @@ def record_key(record: Record, *, but: Collection[str] = ()) -> tuple[Any, ...]:
     """The key by which records of several machines and models are the same: machine, model, and `cell_key` without `but`."""
     sha256 = record.model.file_sha256 if record.model else None
     return (machine_key(record.machine), sha256 or record.asked.file_name, cell_key(record.asked, but={"model", *but}))
-
-
-def to_json(record: Record) -> dict[str, Any]:
-    """Turn a record into plain JSON values; of the model's path only the file name is kept, since paths name people."""
-    values = dataclasses.asdict(record)
-    values["asked"]["model"] = record.asked.file_name
-    if record.model is not None and record.model.cost is None:
-        del values["model"]["cost"]
-    return {"schema": values.pop("schema"), "kind": "failure" if record.failure else "result", **values}
-
-
-def from_json(values: Mapping[str, Any]) -> Record:
-    """Read what `to_json` wrote.
-
-    Raises
-    ------
-    ValueError : the object is not a record; it says where.
-    UsageError : what it asked for contradicts itself.
-    """
-    return decode(Record, values)
 
 
 def read(kind: type[Value], values: Mapping[str, Any], **converted: Any) -> Value:

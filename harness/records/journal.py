@@ -15,8 +15,8 @@ from typing import Any
 
 from harness.codec import Malformed
 from harness.errors import HarnessError, StoreError
-from harness.records.cells import Record, to_json
-from harness.records.kinds import Line, read_line
+from harness.records.cells import Record
+from harness.records.kinds import Entry, Line, read_line, to_json
 from harness.untrusted import harmless
 from harness.untrusted.json import read_json
 
@@ -87,8 +87,8 @@ class Journal:
                 f"Cannot go on in {path} ({error.strerror}); name another journal or leave out --resume."
             ) from None
 
-    def append(self, record: Record) -> None:
-        """Write one record and have it on the disk before returning.
+    def append(self, record: Entry) -> None:
+        """Write one record of any kind and have it on the disk before returning.
 
         Raises
         ------

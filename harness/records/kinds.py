@@ -1,4 +1,4 @@
-"""What a line of a journal may be: every kind with its schema, and the one place where a line is read and checked.
+"""What a line of a journal may be: every kind with its schema, and the one place where a line is read, checked and written.
 
 Nothing of a line is believed before it went through `read_line`: kind, schema, and every field's type (`harness.codec`). A line of a
 kind that is not known here, from a later version, is kept as such if it says whose it is.
@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from harness.codec import NOT_EMPTY, Malformed, Positive, PositiveNumber, Shared, UtcTime, decode
+from harness.codec import NOT_EMPTY, Malformed, Positive, PositiveNumber, Shared, UtcTime, decode, encode
 from harness.memory.ledger import Row
-from harness.records import cells as record
-from harness.records import roofline as roof
-from harness.records import text as text_run
-from harness.records import token_time as time_ledger
 from harness.records.cells import Caution, Machine, Record, Resolved
 from harness.records.roofline import Roof
 from harness.records.statistics import Digest
 from harness.records.text import TextRun
+from harness.records.token_time import SCHEMA as TIME_SCHEMA
 from harness.records.token_time import TimeLedger, TokenReads, build_ledger
+from harness.records.upgrades import UPGRADES
 from harness.spec import RunSpec
 
 #: Histories of the formats that have no module of their own below this floor.
@@ -66,6 +65,7 @@ class MemoryLine:
     file_type: str | None = None
     file_name: str | None = None
     file_sha256: str | None = None
+    schema: int = OVERHEAD_SCHEMA
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +150,7 @@ class TimeLine:
     applications: tuple[TimedApplication, ...] = ()
     copies: TimedCopies | None = None
     reads: TokenReads | None = None
+    schema: int = TIME_SCHEMA
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +197,7 @@ class ComparisonLine:
     machine: Shared[Machine]
     time_utc: UtcTime
     ollama_version: str | None = None
+    schema: int = COMPARISON_SCHEMA
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +213,14 @@ class ParityLine:
     ratio_median: PositiveNumber
     ratio_low: PositiveNumber | None = None
     ratio_high: PositiveNumber | None = None
+    schema: int = PARITY_SCHEMA
 
 
-#: What a line holds; a measured cell may be condensed to its `Digest`.
-Content = Record | Digest | TextRun | Roof | MemoryLine | TimeRecord | ComparisonLine | ParityLine
+#: What is written as a line.
+Entry = Record | TextRun | Roof | MemoryLine | TimeLine | ComparisonLine | ParityLine
+
+#: What a line holds once it is read; a measured cell may be condensed to its `Digest`.
+Content = Entry | Digest | TimeRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,10 +245,15 @@ class _Origin:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of line: the latest schema that is known here, and what reads its content."""
+    """One kind of line: the class of its content, and what reads it where that is more than its fields."""
 
-    schema: int
-    read: Callable[[Mapping[str, Any]], Content]
+    type: type[Entry]
+    read: Callable[[Mapping[str, Any]], Content] | None = None
+
+    @property
+    def schema(self) -> int:
+        """The latest schema that is known here: what a new record has."""
+        return typing.cast("int", self.type.__dataclass_fields__["schema"].default)
 
 
 def _read_memory_line(values: Mapping[str, Any]) -> MemoryLine:
@@ -269,15 +280,23 @@ def _read_time_record(values: Mapping[str, Any]) -> TimeRecord:
 
 #: Every kind of line. A new one is one line here.
 KINDS: dict[str, Kind] = {
-    "result": Kind(record.SCHEMA, record.from_json),
-    "failure": Kind(record.SCHEMA, record.from_json),
-    "run": Kind(text_run.SCHEMA, text_run.text_run_from_json),
-    "overhead": Kind(OVERHEAD_SCHEMA, _read_memory_line),
-    "time-ledger": Kind(time_ledger.SCHEMA, _read_time_record),
-    "roofline": Kind(roof.SCHEMA, roof.from_json),
-    "ollama-comparison": Kind(COMPARISON_SCHEMA, lambda values: decode(ComparisonLine, values)),
-    "parity": Kind(PARITY_SCHEMA, lambda values: decode(ParityLine, values)),
+    "result": Kind(Record),
+    "failure": Kind(Record),
+    "run": Kind(TextRun),
+    "overhead": Kind(MemoryLine, _read_memory_line),
+    "time-ledger": Kind(TimeLine, _read_time_record),
+    "roofline": Kind(Roof),
+    "ollama-comparison": Kind(ComparisonLine),
+    "parity": Kind(ParityLine),
 }
+_NAMES = {kind.type: name for name, kind in KINDS.items()}
+
+
+def to_json(content: Entry) -> dict[str, Any]:
+    """A record as one line of a journal, in plain JSON values; `read_line` reads it. Of a path only the file's name is kept."""
+    name = ("failure" if content.failure else "result") if isinstance(content, Record) else _NAMES[type(content)]
+    values = encode(content)
+    return {"schema": values.pop("schema"), "kind": name, **values}
 
 
 def read_line(values: Any) -> Line:
@@ -294,4 +313,12 @@ def read_line(values: Any) -> Line:
         raise Malformed(
             f"it has schema {origin.schema} of kind {origin.kind}, and this harness knows up to {kind.schema}: update harness"
         )
-    return Line(origin.kind, origin.machine, kind.read(values) if kind else None, origin.harness_version)
+    if kind is None:
+        return Line(origin.kind, origin.machine, None, origin.harness_version)
+    try:
+        for upgrade in UPGRADES.get(origin.kind, ())[origin.schema - 1 :]:
+            values = upgrade(values)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise Malformed(f"is not what schema {origin.schema} of kind {origin.kind} holds ({error!r})") from None
+    content = kind.read(values) if kind.read else decode(kind.type, {**values, "schema": kind.schema})
+    return Line(origin.kind, origin.machine, content, origin.harness_version)

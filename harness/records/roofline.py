@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -99,22 +98,6 @@ def reading_for(roof: Roof, device: str, quantization: str) -> RoofTest | None:
     name = ("Q4_0" if bits <= 4 else "Q8_0") if bits else quantization
     found = [t for t in roof.tests if (t.work, t.device, t.type_name) == (READING, device, name)]
     return max(found, key=lambda test: test.rate_per_s, default=roof.best(READING, device))
-
-
-def to_json(roof: Roof) -> dict[str, Any]:
-    """Plain JSON values, one line of kind ``roofline``."""
-    values = dataclasses.asdict(roof)
-    return {"schema": values.pop("schema"), "kind": "roofline", "command": "roofline", **values}
-
-
-def from_json(values: Mapping[str, Any]) -> Roof:
-    """Read what `to_json` wrote.
-
-    Raises
-    ------
-    ValueError : the object is no such line.
-    """
-    return decode(Roof, values)
 
 
 def roof_test_from_json(values: Mapping[str, Any]) -> RoofTest:

@@ -12,13 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.codec import UtcTime, decode
+from harness.codec import UtcTime
 from harness.errors import UsageError
 from harness.records.cells import SCHEMA, Build, Caution, Failure, Machine, Model, Resolved
 from harness.units import NS_PER_S
-
-#: ``kind`` of the records.
-KIND = "run"
 
 #: Context in tokens where nobody asks for another: Ollama's own since v0.6.7 (2048 before), if the model was trained on as many.
 DEFAULT_N_CTX = 4096
@@ -178,22 +175,3 @@ class TextRun:
 def hash_prompt(prompt: str) -> str:
     """SHA-256 of a prompt in hex."""
     return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def text_run_to_json(run: TextRun) -> dict[str, Any]:
-    """Turn a run into plain JSON values; prompt and text are left out where they were not to be kept."""
-    values = dataclasses.asdict(run)
-    for name in ("prompt", "text"):
-        if values[name] is None:
-            del values[name]
-    return {"schema": values.pop("schema"), "kind": KIND, **values}
-
-
-def text_run_from_json(values: Mapping[str, Any]) -> TextRun:
-    """Read what `text_run_to_json` wrote, by this schema or a later one that only added fields.
-
-    Raises
-    ------
-    ValueError : the object is not a run.
-    """
-    return decode(TextRun, values)

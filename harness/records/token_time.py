@@ -17,6 +17,7 @@ from typing import Any
 from harness.gguf.attention import describe_attention
 from harness.gguf.cost import read_weights
 from harness.gguf.header import Header
+from harness.gguf.roles import find_role
 from harness.spec import RunSpec
 
 #: History of the line format of kind "time-ledger". 1 (2026-11): first.
@@ -80,22 +81,6 @@ def anonymize(name: str) -> str:
     return _NUMBERED.sub("#", name)
 
 
-#: Role of a matrix by its name within a layer; the first pattern that fits. Source: src/llama-arch.cpp LLM_TENSOR_NAMES.
-_MATRICES = tuple(
-    (re.compile(pattern), role)
-    for pattern, role in (
-        (r"attn_qkv", "attn qkv"),
-        (r"attn_q(_a|_b)?$", "attn q"),
-        (r"attn_k(_b)?$|attn_kv_a_mqa$|attn_kv_b$", "attn k"),
-        (r"attn_v(_b)?$", "attn v"),
-        (r"attn_output$", "attn out"),
-        (r"ffn_gate(_exps|_shexp|_chexps)?$|ffn_gate_up_exps$", "ffn gate"),
-        (r"ffn_up(_exps|_shexp|_chexps)?$", "ffn up"),
-        (r"ffn_down(_exps|_shexp|_chexps)?$", "ffn down"),
-    )
-)
-_WEIGHT = re.compile(r"(?:blk\.[0-9#]+\.)?(.+?)(?:\.\d+)?\.(weight|bias)")
-
 #: Matrices that a graph names only by their product. Source: src/models/*.cpp, src/llama-graph.cpp cb() calls.
 _PRODUCTS = {
     "Qcur": "attn q", "Kcur": "attn k", "Vcur": "attn v", "wqkv": "attn qkv", "attn_out": "attn out", "ffn_gate": "ffn gate",
@@ -105,24 +90,6 @@ _PRODUCTS = {
 _PRODUCT_OPS = frozenset({"MUL_MAT", "MUL_MAT_ID"})
 _NORM_OPS = frozenset({"RMS_NORM", "NORM", "L2_NORM", "GROUP_NORM"})
 _CACHE = re.compile(r"cache_[kvr](_|\b)")
-
-
-def classify_tensor(name: str) -> str | None:
-    """The role of a weight by its name; None for what is looked up and not multiplied (the token embeddings)."""
-    match = _WEIGHT.fullmatch(name)
-    inner = match[1] if match else name
-    if name.startswith("output.") or name == "output":
-        return "output head"
-    if "norm" in inner:
-        return "norms"
-    if match and match[2] == "bias":
-        return "rest"
-    if name.startswith(("token_embd", "per_layer_token_embd", "position_embd", "token_types")):
-        return None
-    for pattern, role in _MATRICES:
-        if pattern.match(inner):
-            return role
-    return "rope" if inner.startswith("rope") else "other matrices"
 
 
 def classify_node(name: str) -> str:
@@ -152,9 +119,9 @@ def _scales_norm(op: str, base: str, second: str) -> bool:
 def _classify_product(base: str, source: str) -> str:
     if _CACHE.search(source) or base.startswith("kq"):
         return "attention"
-    if source.endswith((".weight", ".weight (reshaped)")):
+    if (weight := source.removesuffix(" (reshaped)")).endswith(".weight"):
         # The token embeddings as a matrix: a tied output.
-        return classify_tensor(source) or "output head"
+        return find_role(weight).work or "output head"
     return _PRODUCTS.get(base, "other matrices" if source.startswith("blk.") else "rest")
 
 
@@ -166,7 +133,7 @@ def weights_by_role(header: Header) -> dict[str, int]:
     found: dict[str, int] = defaultdict(int)
     for read in read_weights(header):
         # What is looked up has no role, and of it only a tied output is read.
-        role = classify_tensor(read.tensor.name) or "output head"
+        role = find_role(read.tensor.name).work or "output head"
         if role not in _WITHOUT_BYTES:
             found[role] += int(read.size_bytes)
     return dict(found)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.codec import encode
 from harness.records.cells import Caution
 from harness.records.kinds import COMPARISON_SCHEMA
-from harness.records.text import TextRun, text_run_to_json
+from harness.records.text import TextRun
 from harness.sources.ollama_server import Answer, Loaded
 
 KIND = "ollama-comparison"
@@ -100,7 +101,7 @@ def comparison_to_json(comparison: Comparison, time_utc: str, harness_version: s
                 "ollama_load_ns": turn.ollama_load_ns,
                 "direct": {
                     name: value
-                    for name, value in text_run_to_json(turn.direct).items()
+                    for name, value in encode(turn.direct).items()
                     if name in ("figures", "sample_ns", "decode_ns", "rss_bytes", "token_ns", "warnings")
                 },
             }

@@ -82,7 +82,7 @@ def serve(
     offer: Offer,
     *,
     announce: Callable[[list[dict[str, Any]], int], None],
-    complain: Callable[[str], None],
+    warn: Callable[[str], None],
     command: Sequence[str] | None = None,
 ) -> None:
     """Serve until KeyboardInterrupt; `announce` gets the devices and the child's pid each time the server is ready.
@@ -102,7 +102,7 @@ def serve(
             raise NativeError(
                 f"The RPC server died {len(deaths)} times in {WITHIN_S:g} s, at last so: {failure.message}."
             )
-        complain(f"the RPC server died ({failure.message}); it is started again.")
+        warn(f"the RPC server died ({failure.message}); it is started again.")
 
 
 def _serve_once(

@@ -29,6 +29,7 @@ from harness.catalog import Shape
 from harness.errors import HarnessError, UsageError
 from harness.gguf.header import SYNTHETIC_KEY
 from harness.gguf.layout import ARCHITECTURES, QUANTIZATIONS, TensorSpec, find_quantization, tensor_table
+from harness.gguf.roles import find_role
 from harness.gguf.shapes import list_hyperparameters
 from harness.gguf.types import tensor_type
 from harness.sources.cache_folder import cache_folder
@@ -415,15 +416,9 @@ def _write_from_pool(file: BinaryIO, pool: memoryview, start: int, size_bytes: i
 
 def _pool_kind(tensor: TensorSpec) -> str:
     """Name the pool that a tensor's values come from: its type, or what its few F32 numbers mean."""
-    if tensor.name == "rope_freqs.weight":
-        return "ones"
-    return (
-        "norm"
-        if tensor.name.endswith("norm.weight")
-        else "decay"
-        if tensor.name.endswith("ssm_a")
-        else tensor.type_name
-    )
+    if tensor.name.endswith("ssm_a"):
+        return "decay"
+    return {"rope": "ones", "norms": "norm"}.get(find_role(tensor.name).work or "", tensor.type_name)
 
 
 def _make_pool(kind: str, random: np.random.Generator) -> bytes:

@@ -13,10 +13,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.gguf.anatomy import describe_model
+from harness.gguf.anatomy import Share, describe_model
 from harness.gguf.attention import count_layers
 from harness.gguf.cost import read_weights
 from harness.gguf.header import Header
+from harness.gguf.roles import TOKEN_EMBEDDING
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +67,13 @@ def describe_blocks(header: Header) -> Blocks:
     for weight in read_weights(header):
         if (block := weight.block) is not None and block < n_layers:
             read[block] += round(weight.size_bytes)
-    sizes = {tensor.name: tensor.size_bytes for tensor in header.tensors}
-    own_output = sum(size for name, size in sizes.items() if name.startswith(("output", "cls")))
-    shared = sizes.get("token_embd.weight", 0) if anatomy.tied_output else 0
+    embedding = header.find_tensor(TOKEN_EMBEDDING)
+    shared = embedding.size_bytes if embedding and anatomy.tied_output else 0
     return Blocks(
         layer_bytes=tuple(loaded[i].size_bytes if i in loaded else 0 for i in range(n_layers)),
         expert_bytes=tuple(loaded[i].by_part.get("experts", 0) if i in loaded else 0 for i in range(n_layers)),
         read_bytes=tuple(read),
-        output_bytes=own_output + shared,
+        output_bytes=anatomy.by_part.get("output", Share()).size_bytes + shared,
         header=header,
     )
 

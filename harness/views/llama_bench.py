@@ -12,7 +12,8 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from harness.records.cells import Record, to_json
+from harness.codec import encode
+from harness.records.cells import Record
 from harness.records.statistics import joules_per_token, mean, standard_deviation, summarize, token_times
 from harness.units import NS_PER_S
 from harness.untrusted import harmless
@@ -125,7 +126,7 @@ def _object(record: Record) -> dict[str, Any]:
     """One JSON object: llama-bench's fields and arrays, ours, then the whole record."""
     timed = record.timed
     rates = [round(record.asked.n_tokens * NS_PER_S / sample.duration_ns, 6) for sample in timed]
-    whole = to_json(record)
+    whole = encode(record)
     return {
         **bench_fields(record),
         "samples_ns": [sample.duration_ns for sample in timed],
