@@ -170,7 +170,7 @@ def test_every_command_takes_the_same_formats_and_its_own():
 
 
 def test_a_picture_is_drawn_beside_any_format_and_refused_before_the_work(tmp_path):
-    code, text, _ = invoke("me", "-o", "csv", "--plot", str(tmp_path / "bars.svg"))
+    code, _, _ = invoke("me", "-o", "csv", "--plot", str(tmp_path / "bars.svg"))
     assert (code, b"<svg" in (tmp_path / "bars.svg").read_bytes()) == (0, True)
     assert isinstance(invoke("me", "--plot", str(tmp_path / "bars.doc"))[2], UsageError)
     assert isinstance(invoke("me", "--plot", str(tmp_path / "no" / "bars.svg"))[2], UsageError)
