@@ -123,4 +123,4 @@ def write_picture(path: pathlib.Path, draw: Callable[[], Any]) -> None:
         path.write_bytes(data)
     except OSError as error:
         raise StoreError(f"Cannot write the picture {path} ({error.strerror}); choose another place.") from None
-    terminal.tell(f"drawn in {path}")
+    terminal.echo_note(f"drawn in {path}")

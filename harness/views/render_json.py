@@ -6,12 +6,9 @@ formats for programs are made of.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from enum import Enum
-from pathlib import PurePath
 from typing import Any
 
+from harness.codec import encode
 from harness.untrusted import harmless
 from harness.views.document import Cell, Column, Document, KeyFigures, Row, Table
 from harness.views.values import Unit
@@ -36,7 +33,7 @@ def plain_values(document: Document) -> dict[str, Any]:
                     values |= found
             elif isinstance(block, Table):
                 values.setdefault(block.name, []).extend(plain_rows(block))
-    return values | plain(dict(document.data)) | {"warnings": list(document.warnings)}
+    return values | encode(dict(document.data), keep_paths=True) | {"warnings": list(document.warnings)}
 
 
 def plain_rows(table: Table) -> list[dict[str, Any]]:
@@ -58,23 +55,8 @@ def _plain_row(table: Table, row: Row, cells: list[Cell], has_notes: bool) -> di
 def _plain_cell(cell: Cell, name: str, unit: Unit | None, column: Column | None = None) -> dict[str, Any]:
     ending = f"_{unit.suffix}" if unit and unit.suffix else ""
     stem = name.removesuffix(ending)
-    values = {stem + ending: plain(cell.value)}
+    values = {stem + ending: encode(cell.value)}
     if cell.interval is not None or (column is not None and column.interval):
         low, high = cell.interval or (None, None)
         values |= {f"{stem}_low{ending}": low, f"{stem}_high{ending}": high}
     return values
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses, enums, paths and tuples as JSON has them."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, PurePath):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
-    return value
