@@ -29,8 +29,8 @@ from harness.runs.cells import CellsRequest, measure_cells
 from harness.sources.model_file import default_model
 from harness.sources.references import name_reference, resolve
 from harness.spec import MAX_REPEATS, MAX_SEED, Grid
+from harness.views.cell_formats import FORMATS
 from harness.views.cells import describe_cell
-from harness.views.formats import FORMATS
 
 _EXAMPLES = """
 \b
