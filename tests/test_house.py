@@ -92,6 +92,7 @@ KNOWN: dict[str, set[str]] = {
         "harness.views.models.render_models_json",
         "harness.views.predict.render_answers_json",
         "harness.views.predict.render_check_json",
+        "harness.views.render_json.render",
         "harness.views.roofline.render_roofline_json",
     },
     "owner": {"harness.sources.downloads json.dumps", "harness.sources.ollama_server json.dumps"},
@@ -99,14 +100,11 @@ KNOWN: dict[str, set[str]] = {
         "harness.cli.models",
         "harness.cli.ollama",
         "harness.cli.overhead",
-        "harness.cli.pp_tg",
-        "harness.cli.record_writer",
         "harness.cli.reference",
         "harness.cli.roofline",
         "harness.cli.rpc_server",
         "harness.cli.run",
         "harness.cli.sweep",
-        "harness.cli.terminal",
         "harness.cli.token_time",
     },
 }
@@ -171,12 +169,12 @@ def find_names(sources: Sources) -> set[str]:
 
 
 def find_undocumented(sources: Sources) -> set[str]:
-    """Public modules, functions and classes without a docstring."""
+    """Public modules, functions and classes without a docstring; a module's only one may leave it to the module."""
     found = set()
     for module, source in sources.items():
         tree = ast.parse(source)
         public = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")]
-        found |= {f"{module}.{node.name}" for node in public if not ast.get_docstring(node)}
+        found |= {f"{module}.{node.name}" for node in public if not ast.get_docstring(node) and len(public) > 1}
         if not ast.get_docstring(tree):
             found.add(module)
     return found
@@ -248,8 +246,8 @@ LONG = "def f():\n" + "    x = 1\n" * MOST_LINES_OF_A_FUNCTION
         ("name", {"harness.gguf.utils": ""}),
         ("name", {"harness.gguf.models": "", "harness.speed.models": ""}),
         ("name", {"harness.views.page": "", "harness.views.report.page": ""}),
-        ("docstring", {"harness.a": '"""A."""\ndef f(): pass'}),
-        ("docstring", {"harness.a": '"""A."""\nclass F: pass'}),
+        ("docstring", {"harness.a": '"""A."""\ndef f(): pass\ndef g():\n    "G."'}),
+        ("docstring", {"harness.a": '"""A."""\nclass F: pass\nclass G:\n    "G."'}),
         ("docstring", {"harness.a": "x = 1"}),
         ("owner", {"harness.cli.a": "import json\njson.dumps(1)"}),
         ("owner", {"harness.cli.a": "from json import dumps"}),
