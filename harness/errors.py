@@ -1,18 +1,37 @@
-"""The one exception tree, each branch with the exit code that the command line ends with."""
+"""The one exception tree, and the one table of what may become of a command with the exit codes that it ends with."""
 
 from __future__ import annotations
+
+import enum
+
+
+class Outcome(enum.IntEnum):
+    """What became of a command; its value is the exit code. In the order of gravity, the least grave first."""
+
+    OK = 0
+    NOT_TRUSTED = 5  # numbers exist but should not be believed: a busy machine, a throttled card
+    OTHER = 1
+    QUESTION = 2  # put wrongly: an option, a range, a file
+    NATIVE = 3  # llama.cpp refused, failed or died
+    STORE = 4  # records could not be written
+    INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+    @property
+    def gravity(self) -> int:
+        """Its place in the order above."""
+        return list(Outcome).index(self)
 
 
 class HarnessError(Exception):
     """Something that the user can act on: one sentence that says what, where and what to do."""
 
-    exit_code = 1
+    outcome = Outcome.OTHER
 
 
 class UsageError(HarnessError):
     """The question was put wrongly: an option, a range, a name or a file that cannot be meant."""
 
-    exit_code = 2
+    outcome = Outcome.QUESTION
 
 
 class NativeError(HarnessError):
@@ -21,7 +40,7 @@ class NativeError(HarnessError):
     reason is why, without what was tried; trouble says what ran out or went away where that is known (`harness.records.native_errors`).
     """
 
-    exit_code = 3
+    outcome = Outcome.NATIVE
 
     def __init__(self, message: str, *, reason: str | None = None, trouble: str | None = None) -> None:
         super().__init__(message)
@@ -31,11 +50,4 @@ class NativeError(HarnessError):
 class StoreError(HarnessError):
     """A record could not be written or read."""
 
-    exit_code = 4
-
-
-#: Exit code of a run whose numbers exist but should not be believed (a busy machine, a throttled card).
-EXIT_NOT_TRUSTED = 5
-
-#: Exit code after Ctrl-C: 128 + SIGINT, as shells have it.
-EXIT_INTERRUPTED = 130
+    outcome = Outcome.STORE

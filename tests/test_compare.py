@@ -10,7 +10,7 @@ import tarfile
 
 import pytest
 
-from harness.views.formats import FORMATS
+from harness.views.cell_formats import FORMATS
 
 ROOT = pathlib.Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"

@@ -8,8 +8,6 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import cli
-from harness.cli.record_writer import Keeper
-from harness.errors import StoreError
 from harness.records.cells import Caution
 from harness.records.text import Figures, TextRun
 
@@ -18,26 +16,10 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "harness"
 BUSY = Caution("cpu-throttled", "a CPU quota held this back 90 times", distrust=True)
 
 
-@pytest.fixture
-def keeper(tmp_path):
-    with Keeper("test", tmp_path, save=False) as keeper:
-        yield keeper
-
-
-def test_the_gravest_decides(keeper):
-    every = {"interrupted": True, "failed": True, "distrusted": True}
-    assert keeper.exit_code() == 0
-    assert keeper.exit_code(distrusted=True) == 5
-    assert keeper.exit_code(distrusted=True, failed=True) == 3
-    keeper.trouble = StoreError("the disk is full")
-    assert keeper.exit_code(distrusted=True, failed=True) == 4
-    assert keeper.exit_code(**every) == 130
-
-
 def test_no_command_chooses_by_itself():
     for path in (PACKAGE / "cli").glob("*.py"):
-        if path.name != "record_writer.py":
-            assert not re.search("EXIT_NOT_TRUSTED|(Native|Store)Error.exit_code", path.read_text(encoding="utf-8")), (
+        if path.name not in ("record_writer.py", "__init__.py", "terminal.py", "rpc_server.py"):
+            assert not re.search(r"Exit\(\d|Outcome\.(NATIVE|STORE|NOT_TRUSTED)", path.read_text(encoding="utf-8")), (
                 path
             )
 
@@ -93,7 +75,7 @@ def test_a_reference_on_a_busy_machine(results, monkeypatch, text_run):
 
 def test_cells_on_a_busy_machine(results, monkeypatch, model, recorded):
     busy = dataclasses.replace(recorded[0], warnings=(BUSY,))
-    monkeypatch.setattr("harness.cli.pp_tg.run_cells", lambda *_, **__: iter([busy]))
+    monkeypatch.setattr("harness.runs.cells.run_cells", lambda *_, **__: iter([busy]))
     result = end("pp-tg", "-m", model, "-p", "64", "-n", "0")
     assert result.exit_code == 5
     assert BUSY.text in " ".join(result.output.split())
@@ -103,7 +85,7 @@ def test_a_cell_that_failed_without_a_sample_is_worse_than_a_busy_machine(result
     failed = next(record for record in recorded if record.failure is not None)
     assert not failed.timed
     busy = dataclasses.replace(recorded[0], warnings=(BUSY,))
-    monkeypatch.setattr("harness.cli.pp_tg.run_cells", lambda *_, **__: iter([busy, failed]))
+    monkeypatch.setattr("harness.runs.cells.run_cells", lambda *_, **__: iter([busy, failed]))
     assert end("pp-tg", "-m", model, "-p", "64", "-n", "0").exit_code == 3
 
 

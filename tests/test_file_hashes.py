@@ -130,7 +130,7 @@ def test_files_are_hashed_before_the_first_cell_and_once(tmp_path, reads):
     one, other = write(tmp_path / "a.gguf", b"one"), write(tmp_path / "b.gguf", b"other")
     cells = [RunSpec(str(path), n_prompt=1, repetitions=1) for path in (one, one, other, one)]
     plan, bench, steps = Plan("test", describe_machine(), model_facts=describe_file), Bench(reads), []
-    records = list(run_cells(cells, plan, keep=lambda _: None, watch=steps.append, bench=bench))
+    records = list(run_cells(cells, plan, on_step=steps.append, bench=bench))
     assert bench.had_read == [2] * 8
     digests = [hashlib.sha256(content).hexdigest() for content in (b"one", b"one", b"other", b"one")]
     assert [record.model.file_sha256 for record in records] == digests

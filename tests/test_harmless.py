@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.untrusted import harmless
+from harness.views.cell_formats import FORMATS
 from harness.views.figures.style import add_legend, new_figure, to_bytes
-from harness.views.formats import FORMATS
 
 HARMFUL = {
     "a colour": "\x1b[31mred",

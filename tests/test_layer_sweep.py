@@ -564,7 +564,7 @@ def test_without_a_limit_a_server_that_falls_silent_is_given_up_in_the_end(model
     monkeypatch.setattr("harness.runs.cells.RPC_SILENCE_S", 5.0)
     with rpc_server() as served, muted(served.endpoint, GRAPH_COMPUTE) as endpoint:
         spec = RunSpec(model, n_prompt=8, repetitions=1, n_gpu_layers=1, rpc=(endpoint,))
-        (record,) = run_cells([spec], Plan("sweep", describe_machine()), keep=lambda _: None, watch=lambda _: None)
+        (record,) = run_cells([spec], Plan("sweep", describe_machine()), on_step=lambda _: None)
     assert record.failure.cause == "timeout"
     assert "nothing came of it within 5 s" in record.failure.message
 

@@ -18,6 +18,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "harness"
 FLOORS = {
     "harness": 0,
     "harness.errors": 0,
+    "harness.events": 0,
     "harness.units": 0,
     "harness.codec": 0,
     "harness.untrusted": 1,

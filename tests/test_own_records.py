@@ -18,7 +18,7 @@ from harness.sources.user_catalog import load_catalog
 from harness.speed.model_names import ModelFile, ModelNames
 from harness.speed.prediction import OwnMachine, Question, cost_of_entry, known_machines, own_points, predict_own
 from harness.speed.rates import collect, speaks_for
-from harness.views.formats import FORMATS
+from harness.views.cell_formats import FORMATS
 from harness.views.machines import measured_rows
 from harness.views.report import Material, read_material, render_report
 

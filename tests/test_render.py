@@ -9,7 +9,7 @@ import sqlite3
 import pytest
 
 from harness.records.cells import Caution, Failure, Power, Sample, Telemetry
-from harness.views.formats import FORMATS
+from harness.views.cell_formats import FORMATS
 from harness.views.llama_bench import bench_fields
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"

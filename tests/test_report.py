@@ -27,10 +27,10 @@ from harness.speed.prediction import Question, cost_of_entry, known_machines, pr
 from harness.speed.published import load_machines
 from harness.speed.rates import collect
 from harness.units import format_duration
+from harness.views.drawing import plain, to_svg
 from harness.views.report import Material, read_material, render_report
 from harness.views.report.page import render_page
 from harness.views.report.parts import Cell, Chart, Prose, Section, Table
-from harness.views.report.picture import plain, to_svg
 from harness.views.report.sections import SECTIONS
 
 from .gguf_bytes import llama_like

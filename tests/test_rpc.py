@@ -138,7 +138,7 @@ def test_a_server_that_tells_its_devices_and_then_nothing_does_not_hang_llama_cp
             survey_devices((endpoint,), command=[sys.executable, "-c", code])
         plan = Plan("pp-tg", describe_machine(), worker_command=[sys.executable, "-c", code])
         spec = RunSpec(str(default_model()), n_prompt=8, n_gpu_layers=1, rpc=(endpoint,))
-        (record,) = run_cells([spec], plan, keep=lambda _: None, watch=lambda _: None)
+        (record,) = run_cells([spec], plan, on_step=lambda _: None)
     assert "greeted and then gave no answer" in record.failure.message
 
 

@@ -22,11 +22,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.skipif(os.name == "nt", reason="th
 
 
 def run(cells, **plan):
-    kept = []
-    made = Plan("test", describe_machine(), **plan)
-    records = list(run_cells(cells, made, keep=kept.append, watch=lambda step: None))
-    assert kept == records
-    return records
+    return list(run_cells(cells, Plan("test", describe_machine(), **plan), on_step=lambda step: None))
 
 
 def deadly_cells(model):
@@ -77,7 +73,7 @@ def test_a_worker_whose_parent_dies_ends_whatever_it_is_doing(model):
         "import sys; from tests.test_sweep import *\n"
         "tell = lambda step: print(step.index if step.phase == 'repetition' else '', flush=True)\n"
         "plan = Plan('test', describe_machine(), worker_command=dying('hang'))\n"
-        "list(run_cells([deadly_cells(sys.argv[1])[1]], plan, keep=print, watch=tell))"
+        "list(run_cells([deadly_cells(sys.argv[1])[1]], plan, on_step=tell))"
     )
     command = [sys.executable, "-c", program, model]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
@@ -139,12 +135,11 @@ def test_ctrl_c_keeps_the_samples_of_the_unfinished_cell(model):
         if step.cell == 1 and step.phase == "repetition" and step.index == 5:
             raise KeyboardInterrupt
 
-    records, kept = [], []
-    run_ = run_cells(cells, Plan("test", describe_machine()), keep=kept.append, watch=press_ctrl_c)
+    records = []
+    run_ = run_cells(cells, Plan("test", describe_machine()), on_step=press_ctrl_c)
     with pytest.raises(KeyboardInterrupt):
         for record in run_:
             records.append(record)
-    assert kept == records
     assert [len(record.timed) for record in records] == [3, 5]
     assert records[1].failure.cause == "interrupted"
 

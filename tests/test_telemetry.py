@@ -76,7 +76,7 @@ def watch(station, stream, longest=None):
     for event in stream:
         if isinstance(event, dict) and event.get("phase") == "repetition":
             begun = time.monotonic()
-        observer.hear(event)
+        observer.on_event(event)
         if longest is not None and event["event"] == "sample" and not event["is_warmup"]:
             longest.append(time.monotonic() - begun)
         time.sleep(0.02)  # between repetitions, where nothing may be counted

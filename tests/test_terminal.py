@@ -16,7 +16,7 @@ import unicodedata
 import pytest
 
 from harness.cli import terminal
-from harness.errors import EXIT_INTERRUPTED
+from harness.errors import Outcome
 
 from .gguf_bytes import llama_like
 
@@ -104,7 +104,7 @@ def test_before_a_command_runs_an_interrupt_ends_at_once():
         "except BaseException as error: print('an exception', error)\n"
     )
     done = run_with_handler(code, signal.SIGTERM, signal.SIG_DFL)
-    assert (done.returncode, done.stdout, done.stderr) == (EXIT_INTERRUPTED, "", "harness: interrupted.\n")
+    assert (done.returncode, done.stdout, done.stderr) == (Outcome.INTERRUPTED, "", "harness: interrupted.\n")
 
 
 @posix

@@ -14,7 +14,7 @@ import click
 import harness
 from harness.cli import terminal
 from harness.cli.terminal import echo_error
-from harness.errors import EXIT_INTERRUPTED, HarnessError
+from harness.errors import HarnessError, Outcome
 from harness.host import interrupt
 from harness.views import page
 
@@ -93,9 +93,11 @@ def main() -> None:
         # CPython remembers an interrupt that came out of text it was executing (as dataclasses do) and would end by SIGINT in spite
         # of the exit code; the next text makes it forget. Source: run_eval_code_obj in Python/pythonrun.c.
         eval("None")
-        code = EXIT_INTERRUPTED
+        code = Outcome.INTERRUPTED
     interrupt.end_quietly()
-    if code == EXIT_INTERRUPTED:  # whatever a command shows of what it has done: that this is not all is said by each
+    if (
+        code == Outcome.INTERRUPTED
+    ):  # whatever a command shows of what it has done: that this is not all is said by each
         echo_error("interrupted.")
     sys.exit(terminal.account_for_output(code))
 
@@ -122,7 +124,7 @@ def _run() -> int:
         return error.exit_code
     except HarnessError as error:
         echo_error(str(error))
-        return error.exit_code
+        return error.outcome
     except Exception as error:
         if isinstance(error, OSError) and _is_of_stdout(error):
             terminal.lose_output(error)  # click writes help by itself
@@ -130,7 +132,7 @@ def _run() -> int:
         if os.environ.get("HARNESS_DEBUG"):
             raise
         echo_error(f"{type(error).__name__}: {error}. Set HARNESS_DEBUG=1 to see where, and please report it.")
-        return HarnessError.exit_code
+        return Outcome.OTHER
 
 
 def _is_of_stdout(error: OSError) -> bool:

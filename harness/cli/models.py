@@ -10,7 +10,7 @@ import click
 from harness.catalog import Catalog, Entry
 from harness.cli import terminal
 from harness.cli.options import refuse_contradiction
-from harness.errors import UsageError
+from harness.errors import Outcome, UsageError
 from harness.views.models import Row, render_models, render_models_json
 
 _EXAMPLES = """
@@ -128,7 +128,7 @@ def _check(catalog: Catalog, output: str) -> None:
     verdicts = list(check_catalog(catalog))
     terminal.show((render_check_json if output == "json" else render_check)(verdicts), nl=False)
     if any(verdict.problems for verdict in verdicts):
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(Outcome.OTHER)
 
 
 def _prune() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,20 +22,15 @@ from harness.cli.options import (
     results_option,
     save_option,
 )
-from harness.cli.progress import Progress, byte_bar
-from harness.cli.record_writer import Keeper
+from harness.cli.progress import byte_bar, end, open_session
 from harness.cli.terminal import echo_error
-from harness.host.memory import available_memory_bytes
-from harness.host.rpc import check_servers
-from harness.host.telemetry import Station
 from harness.records.cells import Record
-from harness.records.statistics import summarize
-from harness.runs.cells import Plan, run_cells
-from harness.sources.model_file import default_model, describe_file, model_size_bytes
+from harness.runs.cells import CellsRequest, measure_cells
+from harness.sources.model_file import default_model
 from harness.sources.references import parse_reference
 from harness.spec import MAX_REPEATS, MAX_SEED, Grid
-from harness.units import format_gb
-from harness.views.formats import FORMATS
+from harness.views.cell_formats import FORMATS
+from harness.views.cells import describe_cell
 
 _EXAMPLES = """
 \b
@@ -92,37 +85,12 @@ def command(models: Sequence[str], **options: Any) -> None:
         n_pg=options["n_pg"],
         **{name: options[name] for name in ("repetitions", "warmup", "delay_s", "seed")},
     )
-    cells = suit(grid.cells(), options)
-    check_servers(list(dict.fromkeys(endpoint for cell in cells for endpoint in cell.rpc)))
-    _warn_if_too_large(grid.models)
-    records: list[Record] = []
-    interrupted = False
-    with (
-        Keeper("pp-tg", options["results"], save=options["save"]) as keeper,
-        contextlib.closing(Station()) as station,
-        Progress(cells) as progress,
-    ):
-        plan = Plan(
-            command="pp-tg",
-            machine=keeper.machine,
-            cell_timeout_s=options["cell_timeout_s"],
-            model_facts=describe_file,
-            isolate=options["isolate"],
-            observe=station.watch,
-        )
-        try:
-            for record in run_cells(cells, plan, keep=keeper.keep, watch=progress.show):
-                records.append(record)
-                progress.finish_cell()
-        except KeyboardInterrupt:
-            interrupted = True
+    request = CellsRequest(tuple(suit(grid.cells(), options)), options["cell_timeout_s"], options["isolate"])
+    with open_session("pp-tg", options, describe_cell) as session:
+        records = measure_cells(request, session)
     if records:
         _show(records, options)
-    keeper.say_where()
-    measured = [summarize(record) for record in records if record.failure is None]
-    distrusted = any(caution.distrust for summary in measured for caution in summary.cautions)
-    failed = len(measured) < len(records)
-    raise click.exceptions.Exit(keeper.exit_code(interrupted=interrupted, failed=failed, distrusted=distrusted))
+    end(session)
 
 
 def _find(reference: str) -> str:
@@ -139,14 +107,3 @@ def _show(records: Sequence[Record], options: dict[str, Any]) -> None:
     terminal.show(FORMATS[options["output"]](records), nl=False)
     if options["output_err"]:
         terminal.echo_note(FORMATS[options["output_err"]](records), nl=False)
-
-
-def _warn_if_too_large(models: Sequence[str]) -> None:
-    available = available_memory_bytes()
-    for model in models:
-        size = model_size_bytes(pathlib.Path(model))
-        if size > available:
-            terminal.echo_error(
-                f"warning: {pathlib.Path(model).name} has {format_gb(size)} and only {format_gb(available)} of memory "
-                "are free; it may be read from disk again and again, or be killed."
-            )

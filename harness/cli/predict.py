@@ -22,8 +22,8 @@ from harness.speed.prediction import KINDS, Answer, Machine, Question
 from harness.speed.rates import Measured
 
 if TYPE_CHECKING:
-    from harness.sources.base import Reference
     from harness.sources.headers import Found
+    from harness.sources.reference import Reference
 
 _EXAMPLES = """
 \b

@@ -1,79 +1,126 @@
-"""Progress bars on stderr, for a terminal only."""
+"""What a person sees of something that takes long: a bar with the time that is left on a terminal, else a line a result."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import click
+
 from harness.cli import terminal
-from harness.runs.cells import Step
-from harness.spec import RunSpec
-from harness.untrusted import harmless
+from harness.errors import Outcome
+from harness.events import Event, Measured, OnEvent, Progress, count_bytes
+from harness.runs.session import Session
+from harness.views import page
+
+_WITH_TOTAL = "{desc} {bar} {n_fmt}/{total_fmt}  {elapsed} + {remaining}{postfix}"
+_WITHOUT_TOTAL = "{desc}  {elapsed}{postfix}"
+
+#: Columns for what is being done, beside the bar.
+_TASK = 28
+
+#: A download that stands still for so many seconds is said to.
+_STILL_S = 3
 
 
-class Progress:
-    """Says what is being measured and how much is left, counted in repetitions; redrawn only between timed regions."""
+class Display:
+    """Shows events of runs and sources on stderr. describe makes a line of what was measured, None where nothing is to be said.
 
-    def __init__(self, cells: Sequence[RunSpec]) -> None:
-        self._ends = [0]
-        for cell in cells:
-            self._ends.append(self._ends[-1] + cell.repetitions + 1)
-        self._cell = 0
+    It draws when it is told something, and never by time: nothing may run beside a timed region.
+    """
+
+    def __init__(self, describe: Callable[[object], str | None] = lambda _content: None) -> None:
+        self._describe = describe
         self._bar: Any = None
-        if terminal.is_watched():
-            from tqdm import tqdm
+        self._course: tuple[str, int | None] | None = None
+        self._moved_at = 0.0
 
-            # No monitor thread and no redraw by time: nothing may run beside a timed region.
-            tqdm.monitor_interval = 0
-            form = "{desc} {bar} {n_fmt}/{total_fmt}  {elapsed} + {remaining}"
-            self._bar = tqdm(total=self._ends[-1], leave=False, file=sys.stderr, bar_format=form, dynamic_ncols=True)
+    def on_event(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, Progress):
+            if terminal.is_watched():
+                self._draw(event)
+        elif isinstance(event, Measured):
+            self._show_measured(self._describe(event.content))
+        else:
+            self._clear()
+            terminal.echo_error(event.text)
 
-    def show(self, step: Step) -> None:
-        """Draw where the run stands."""
-        self._cell = min(step.cell, len(self._ends) - 2)  # a search may measure a cell more than once
-        if self._bar is None:
-            return
-        where = f"{step.spec.test}: {step.phase}"
-        if step.phase == "repetition":
-            where += f" {step.index + 1}/{step.count}"
-        self._bar.set_description_str(harmless.line(where).ljust(28), refresh=False)
-        done = self._ends[self._cell] + (1 + step.index if step.phase in ("repetition", "depth") else 0)
-        self._bar.n = max(self._bar.n, done)
+    def _show_measured(self, text: str | None) -> None:
+        if text and self._bar is not None:
+            self._bar.set_postfix_str(page.cut(text, _TASK))
+        elif text and not terminal.is_watched():
+            terminal.echo_note(text)
+
+    def _draw(self, event: Progress) -> None:
+        course = (event.unit, event.total)
+        if self._bar is None or course != self._course:
+            self.close()
+            self._bar, self._course, self._moved_at = _new_bar(event), course, time.monotonic()
+        still_s = self._stands_still_s(event)
+        if event.unit:
+            self._bar.set_postfix_str(f"nothing came for {still_s:.0f} s" if still_s > _STILL_S else "", refresh=False)
+        self._bar.set_description_str(page.cut(event.task, 2 * _TASK).ljust(_TASK), refresh=False)
+        self._bar.n = event.done
         self._bar.refresh()
 
-    def finish_cell(self) -> None:
+    def _stands_still_s(self, event: Progress) -> float:
+        if event.done != self._bar.n:
+            self._moved_at = time.monotonic()
+        return time.monotonic() - self._moved_at
+
+    def _clear(self) -> None:
+        """Make room for a line; the next event draws again."""
         if self._bar is not None:
-            self._bar.n = self._ends[self._cell + 1]
-            self._bar.refresh()
+            self._bar.clear()
 
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Take away what is drawn."""
         if self._bar is not None:
             self._bar.close()
+            self._bar = self._course = None
+
+
+def _new_bar(event: Progress) -> Any:
+    from tqdm import tqdm
+
+    tqdm.monitor_interval = 0  # no thread of its own
+    return tqdm(
+        total=event.total, unit=event.unit, unit_scale=bool(event.unit), leave=False, file=sys.stderr, dynamic_ncols=True,
+        bar_format=_WITHOUT_TOTAL if event.total is None else _WITH_TOTAL,
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
-def byte_bar(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar for bytes: gives a function to call with (bytes done, bytes in all)."""
-    from tqdm import tqdm
+def displayed(describe: Callable[[object], str | None] = lambda _content: None) -> Iterator[OnEvent]:
+    """Whom to tell how it goes; what is drawn is gone afterwards."""
+    with contextlib.closing(Display(describe)) as display:
+        yield display.on_event
 
-    with tqdm(unit="B", unit_scale=True, disable=None, leave=False, desc=harmless.line(description)) as bar:
-        moved_at = time.monotonic()
 
-        def show(done_bytes: int, total_bytes: int) -> None:
-            nonlocal moved_at
-            still_s = 0.0 if done_bytes != bar.n else time.monotonic() - moved_at
-            moved_at = moved_at if still_s else time.monotonic()
-            bar.total = total_bytes
-            bar.set_postfix_str(f"nothing came for {still_s:.0f} s" if still_s > 3 else "", refresh=still_s > 3)
-            bar.update(done_bytes - bar.n)
+@contextlib.contextmanager
+def byte_bar(task: str) -> Iterator[Callable[[int, int], None]]:
+    """A function to call with (bytes done, bytes in all)."""
+    with displayed() as on_event:
+        yield count_bytes(on_event, task)
 
-        yield show
+
+@contextlib.contextmanager
+def open_session(
+    command: str, options: dict[str, Any], describe: Callable[[object], str | None] = lambda _content: None, **more: Any
+) -> Iterator[Session]:
+    """A session as the options ``save`` and ``results`` have it, whose progress is displayed; end the command with `end`."""
+    results = options["results"] if options["save"] else None
+    with displayed(describe) as on_event, Session(command, results, on_event=on_event, **more) as session:
+        yield session
+
+
+def end(session: Session) -> None:
+    """Tell on stderr where the records are, and end the command with what became of it."""
+    if session.kept_in:
+        terminal.echo_note(f"kept in {session.kept_in}")
+    if session.outcome is not Outcome.OK:
+        raise click.exceptions.Exit(session.outcome)

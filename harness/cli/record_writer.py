@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from harness.cli import terminal
-from harness.errors import EXIT_INTERRUPTED, EXIT_NOT_TRUSTED, NativeError, StoreError
+from harness.errors import Outcome, StoreError
 from harness.host.machine import describe_machine, machine_slug
 from harness.records.journal import Journal
 from harness.records.kinds import Entry
@@ -63,9 +63,9 @@ class Keeper:
     def exit_code(self, *, interrupted: bool = False, failed: bool = False, distrusted: bool = False) -> int:
         """The gravest of what became of a command that measures: interrupted, not stored, failed, not to be trusted; else 0."""
         if interrupted:
-            return EXIT_INTERRUPTED
+            return Outcome.INTERRUPTED
         if self.trouble:
-            return StoreError.exit_code
+            return Outcome.STORE
         if failed:
-            return NativeError.exit_code
-        return EXIT_NOT_TRUSTED if distrusted else 0
+            return Outcome.NATIVE
+        return Outcome.NOT_TRUSTED if distrusted else Outcome.OK

@@ -28,7 +28,7 @@ from harness.cli.options import (
     save_option,
 )
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
-from harness.cli.progress import Progress, byte_bar
+from harness.cli.progress import byte_bar, displayed
 from harness.cli.record_writer import Keeper
 from harness.errors import HarnessError, UsageError
 from harness.gguf.model_kinds import Kind, Question, find_kind
@@ -41,7 +41,7 @@ from harness.memory.forecast import list_rules
 from harness.records.cells import Record, is_of
 from harness.records.journal import journal_order, read_records
 from harness.records.placements import LayerRow
-from harness.runs.cells import Plan
+from harness.runs.cells import Course, Plan
 from harness.runs.devices import Survey, explain_absence, survey_devices
 from harness.runs.memory import find_model, plan_compute
 from harness.runs.placements import (
@@ -311,12 +311,13 @@ class _Run:
         return suit(_grid(self.path, placements, self.options, tests).cells(), self.options, quietly=True)
 
     @contextlib.contextmanager
-    def _sweeper(self, cells: Sequence[RunSpec], known: dict[Any, Any]) -> Iterator[tuple[Sweeper, Progress]]:
-        with Progress(cells) as progress:
+    def _sweeper(self, cells: Sequence[RunSpec], known: dict[Any, Any]) -> Iterator[Sweeper]:
+        course = Course(cells)
+        with displayed() as on_event:
             sweeper = Sweeper(
                 plan=self.plan,
                 keep=self.keeper.keep,
-                watch=progress.show,
+                watch=lambda step: on_event(course.at(step, f"-ngl {step.spec.n_gpu_layers}, ")),
                 blocks=self.blocks,
                 devices=self.survey.build.devices,
                 known=known,
@@ -325,7 +326,7 @@ class _Run:
                 try_anyway=self.options["try_anyway"],
             )
             with contextlib.closing(sweeper):
-                yield sweeper, progress
+                yield sweeper
 
     def _plan_compute(self, cells: Sequence[RunSpec]) -> dict[str, int]:
         """What computing needs on each device, from one dry run with all layers and the longest context.
@@ -353,11 +354,10 @@ class _Run:
         cells = self.cells(self.counts)
         rows: list[LayerRow] = []
         interrupted = False
-        with self._sweeper(cells, known) as (sweeper, progress):
+        with self._sweeper(cells, known) as sweeper:
             try:
                 for row in sweeper.sweep(cells):
                     rows.append(row)
-                    progress.finish_cell()
             except KeyboardInterrupt:
                 interrupted = True
         rows.sort(key=lambda row: row.n_gpu_layers)
@@ -372,7 +372,7 @@ class _Run:
             _tokens(self.options, "n_prompt", 512) if goal.n_prompt else (),
             _tokens(self.options, "n_gen", 128) if goal.n_gen else (),
         )
-        with self._sweeper(self.cells(self.counts, tests), known) as (sweeper, _):
+        with self._sweeper(self.cells(self.counts, tests), known) as sweeper:
             search = Search(
                 sweeper,
                 goal,

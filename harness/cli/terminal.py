@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import click
 
-from harness.errors import HarnessError
+from harness.errors import Outcome
 from harness.untrusted import harmless
 from harness.views import page
 
@@ -98,7 +98,7 @@ def account_for_output(code: int) -> int:
         echo_error("Whoever read the output has gone; the rest of it was not shown.")
         return code
     echo_error(f"The output cannot be written ({(_lost.strerror or str(_lost)).lower()}); it was not shown.")
-    return code or HarnessError.exit_code
+    return code or Outcome.OTHER
 
 
 def silence(stream: IO[Any] | None) -> None:

@@ -13,7 +13,7 @@ try:
 except ImportError:  # another Python than CPython
     import signal
 
-#: `harness.errors.EXIT_INTERRUPTED`, which takes time to import as well.
+#: `harness.errors.Outcome.INTERRUPTED`, which takes time to import as well.
 EXIT_INTERRUPTED = 130
 
 _NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]

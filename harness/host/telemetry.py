@@ -197,7 +197,7 @@ class Watch:
         if station.nvml.cards:
             self._thread.start()
 
-    def hear(self, event: dict[str, Any] | Failure) -> None:
+    def on_event(self, event: dict[str, Any] | Failure) -> None:
         """A repetition's phase opens a window, its sample closes it; a warm-up's sample finds none open."""
         if isinstance(event, Failure):
             self._begun_s = None

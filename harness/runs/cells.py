@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import harness
-from harness.errors import HarnessError
+from harness.errors import HarnessError, Outcome
+from harness.events import Measured, Progress
 from harness.host.cpu import choose_threads
-from harness.host.rpc import wait_for_servers
-from harness.host.telemetry import POWER_CAP
+from harness.host.memory import available_memory_bytes
+from harness.host.rpc import check_servers, wait_for_servers
+from harness.host.telemetry import POWER_CAP, Station
 from harness.records.cells import (
     Build,
     Caution,
@@ -31,8 +34,12 @@ from harness.records.cells import (
     resolved_from_json,
 )
 from harness.records.journal import utc_now
+from harness.records.statistics import summarize
+from harness.runs.session import Session
 from harness.runs.worker import Worker
+from harness.sources.model_file import describe_file, model_size_bytes
 from harness.spec import RunSpec
+from harness.units import format_gb
 
 #: How long a cell waits for an RPC server that the cell before it lost.
 RPC_RETURN_S = 10.0
@@ -76,37 +83,100 @@ class Plan:
 class Observer(Protocol):
     """Watches power, clocks and the like beside a cell; see `harness.host.telemetry`."""
 
-    def hear(self, event: dict[str, Any] | Failure) -> None:
+    def on_event(self, event: dict[str, Any] | Failure) -> None:
         """Take note of an event of the worker: a repetition begins with its phase and ends with its sample."""
 
     def finish(self) -> Telemetry | None:
         """Stop watching and sum up; None where there was nothing to see."""
 
 
+@dataclass(frozen=True, slots=True)
+class CellsRequest:
+    """Cells to measure one after the other; cell_timeout_s bounds each with its load, isolate=False measures in this process."""
+
+    cells: tuple[RunSpec, ...]
+    cell_timeout_s: float | None = None
+    isolate: bool = True
+
+
+def measure_cells(request: CellsRequest, session: Session) -> list[Record]:
+    """Measure every cell and keep its record; after Ctrl-C the records until then. A cell that failed is a record too.
+
+    Raises
+    ------
+    UsageError : an RPC server does not answer as one.
+    """
+    check_servers(list(dict.fromkeys(endpoint for cell in request.cells for endpoint in cell.rpc)))
+    _remark_on_size({cell.model for cell in request.cells}, session)
+    course, records = Course(request.cells), []
+    with session.until_interrupted(), contextlib.closing(Station()) as station:
+        plan = Plan(
+            session.command, session.machine, request.cell_timeout_s, describe_file, session.worker_command, request.isolate,
+            station.watch,
+        )  # fmt: skip
+        for record in run_cells(request.cells, plan, on_step=lambda step: session.on_event(course.at(step))):
+            records.append(record)
+            keep_cell(record, session)
+    return records
+
+
+def keep_cell(record: Record, session: Session) -> None:
+    """File a measured cell, note what became of it, and tell it."""
+    session.keep(record)
+    if record.failure is None and summarize(record).is_distrusted:
+        session.add(Outcome.NOT_TRUSTED)
+    session.on_event(Measured(record))
+
+
+def _remark_on_size(models: Collection[str], session: Session) -> None:
+    available = available_memory_bytes()
+    for path in map(pathlib.Path, sorted(models)):
+        if (size := model_size_bytes(path)) > available:
+            session.remark(
+                f"warning: {path.name} has {format_gb(size)} and only {format_gb(available)} of memory are free; it may be read "
+                "from disk again and again, or be killed."
+            )
+
+
+class Course:
+    """Where a run of cells stands in all, counted in repetitions."""
+
+    def __init__(self, cells: Sequence[RunSpec]) -> None:
+        self._ends = list(itertools.accumulate((cell.repetitions + 1 for cell in cells), initial=0))
+
+    def at(self, step: Step, name: str = "") -> Progress:
+        """The progress of a step; `name` says which of several placements it is of."""
+        task = f"{name}{step.spec.test}: {step.phase}"
+        if step.phase == "repetition":
+            task += f" {step.index + 1}/{step.count}"
+        cell = min(step.cell, len(self._ends) - 2)  # a search may measure a cell more than once
+        done = self._ends[cell] + (1 + step.index if step.phase in ("repetition", "depth") else 0)
+        return Progress(task, min(done, self._ends[-1]), self._ends[-1])
+
+
 def run_cells(
     cells: Sequence[RunSpec],
     plan: Plan,
     *,
-    keep: Callable[[Record], None],
-    watch: Callable[[Step], None],
+    on_step: Callable[[Step], None],
     bench: Bench | None = None,
 ) -> Iterator[Record]:
-    """Measure every cell and yield its record once `keep` has it.
+    """Measure every cell and yield its record.
 
     A `bench` that is handed in keeps its worker and model for the next call, and is closed by whoever made it.
 
-    After Ctrl-C the samples of the unfinished cell are kept and yielded as an interrupted record, then KeyboardInterrupt goes on.
+    After Ctrl-C the samples of the unfinished cell are yielded as an interrupted record, then KeyboardInterrupt goes on.
     """
-    facts = _describe_files(cells, plan, watch)
+    facts = _describe_files(cells, plan, on_step)
     with contextlib.closing(Bench(plan)) if bench is None else contextlib.nullcontext(bench) as bench:
         for index, spec in enumerate(cells):
             cell = _Cell(spec, plan, facts[spec.model])
             interrupted = None
             try:
                 for event in bench.run(cell.spec):
-                    cell.hear(event)
+                    cell.on_event(event)
                     if isinstance(event, dict) and event["event"] == "phase":
-                        watch(Step(index, len(cells), spec, event["phase"], event["index"], event["count"]))
+                        on_step(Step(index, len(cells), spec, event["phase"], event["index"], event["count"]))
             except KeyboardInterrupt as interrupt:
                 interrupted = interrupt
                 bench.kill()
@@ -114,19 +184,17 @@ def run_cells(
             finally:
                 cell.stop_observer()
             if not interrupted or cell.timed:
-                record = cell.record(bench.build)
-                keep(record)
-                yield record
+                yield cell.record(bench.build)
             if interrupted:
                 raise interrupted
 
 
-def _describe_files(cells: Sequence[RunSpec], plan: Plan, watch: Callable[[Step], None]) -> dict[str, dict[str, Any]]:
+def _describe_files(cells: Sequence[RunSpec], plan: Plan, on_step: Callable[[Step], None]) -> dict[str, dict[str, Any]]:
     """What the plan knows of each file, by the path in the cells; a large file takes seconds to read."""
     facts: dict[str, dict[str, Any]] = {}
     for spec in cells:
         if spec.model not in facts:
-            watch(Step(0, len(cells), spec, "hash", 0, 1))
+            on_step(Step(0, len(cells), spec, "hash", 0, 1))
             facts[spec.model] = plan.model_facts(pathlib.Path(spec.model))
     return facts
 
@@ -206,9 +274,9 @@ class _Cell:
     def timed(self) -> int:
         return sum(not sample.is_warmup for sample in self._samples)
 
-    def hear(self, event: dict[str, Any] | Failure) -> None:
+    def on_event(self, event: dict[str, Any] | Failure) -> None:
         if self._observer is not None:
-            self._observer.hear(event)
+            self._observer.on_event(event)
         if isinstance(event, Failure):
             self._failure = event
         elif event["event"] == "loaded":

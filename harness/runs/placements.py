@@ -129,7 +129,9 @@ class Sweeper:
                 self.reused_s += measured_s(record)
                 yield record
             else:
-                yield from run_cells([cell], self.plan, keep=self.keep, watch=self._pass_on, bench=self._bench)
+                for record in run_cells([cell], self.plan, on_step=self._pass_on, bench=self._bench):
+                    self.keep(record)
+                    yield record
             self._n_done += 1
 
     def _pass_on(self, step: Step) -> None:
@@ -705,14 +707,10 @@ def measure_wire(spec: RunSpec, plan: Plan) -> tuple[list[Wire], str | None]:
         for n_gen in (1, WIRE_TOKENS, 2 * WIRE_TOKENS)
     ]
     try:
-        records = list(
-            run_cells(
-                cells,
-                dataclasses.replace(plan, observe=None),
-                keep=lambda _record: counts.append([proxy.read() for proxy in proxies]),
-                watch=lambda _step: None,
-            )
-        )
+        records = []
+        for record in run_cells(cells, dataclasses.replace(plan, observe=None), on_step=lambda _step: None):
+            records.append(record)
+            counts.append([proxy.read() for proxy in proxies])
     finally:
         for proxy in proxies:
             proxy.close()

@@ -10,7 +10,6 @@ from harness.errors import UsageError
 from harness.gguf.layout import find_quantization
 from harness.gguf.shapes import compute_header
 from harness.sources import Progress, Remark, unsaid
-from harness.sources.base import Reference
 from harness.sources.headers import Found, read_local
 from harness.sources.hub import HubFile, download, find_cached, list_parts
 from harness.sources.hub_reference import read_hub_files
@@ -18,6 +17,7 @@ from harness.sources.local import find_copies
 from harness.sources.model_file import default_model, open_model
 from harness.sources.ollama_reference import PREFIX as OLLAMA_PREFIX
 from harness.sources.ollama_store import find_ollama
+from harness.sources.reference import Reference
 from harness.sources.remote import RemoteError
 from harness.sources.sparse import HeaderFile
 from harness.sources.user_catalog import load_catalog

@@ -12,7 +12,6 @@ from urllib.parse import parse_qs, unquote
 from harness.errors import UsageError
 from harness.gguf.header import Fetched
 from harness.sources import Progress, Remark, unsaid
-from harness.sources.base import Reference, show_reference
 from harness.sources.choice import (
     byte_split_of,
     choose,
@@ -34,6 +33,7 @@ from harness.sources.hub import (
 )
 from harness.sources.local import find_copies, list_copies
 from harness.sources.model_file import is_here, open_model
+from harness.sources.reference import Reference, show_reference
 from harness.sources.remote import NoSuchFileError, NotThereError, is_same_origin, split_url
 
 PREFIX = "hf:"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from harness.errors import UsageError
 from harness.sources import Progress, Remark, unsaid
-from harness.sources.base import Reference
 from harness.sources.model_file import open_model
 from harness.sources.ollama_store import find_ollama
+from harness.sources.reference import Reference
 
 PREFIX = "ollama:"
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.sources import Remark, unsaid
-from harness.sources.base import Reference
 from harness.sources.model_file import is_here, open_model
+from harness.sources.reference import Reference
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 
 from harness.errors import UsageError
-from harness.sources.base import Reference, show_reference
 from harness.sources.catalog_reference import CatalogReference
 from harness.sources.choice import explain_byte_split, is_byte_split
 from harness.sources.hub_reference import HubReference
 from harness.sources.model_file import is_here
 from harness.sources.ollama_reference import OllamaReference
 from harness.sources.path_reference import PathReference
+from harness.sources.reference import Reference, show_reference
 from harness.sources.synthetic_reference import SyntheticReference
 from harness.sources.url_reference import UrlReference
 

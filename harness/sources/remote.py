@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError, Outcome, UsageError
 from harness.gguf.header import Fetched
 from harness.sources import Progress
 from harness.units import KIB, MIB, format_gb
@@ -56,7 +56,7 @@ class RemoteError(HarnessError):
 class NotThereError(RemoteError):
     """The server was reached and has no such thing, or not for this user."""
 
-    exit_code = 2
+    outcome = Outcome.QUESTION
 
 
 class NoSuchFileError(NotThereError):

@@ -8,9 +8,9 @@ from pathlib import Path
 from harness.catalog import FALLBACK_QUANTIZATION, Entry
 from harness.errors import UsageError
 from harness.sources import Progress, Remark, unsaid
-from harness.sources.base import Reference
 from harness.sources.catalog_reference import SYNTHETIC_PREFIX, compute_catalog_header
 from harness.sources.headers import Found
+from harness.sources.reference import Reference
 from harness.sources.synthetic import default_cache_dir, ensure_synthetic, list_synthetic
 from harness.sources.user_catalog import load_catalog
 

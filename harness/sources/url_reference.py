@@ -7,11 +7,11 @@ from pathlib import Path
 
 from harness.errors import UsageError
 from harness.sources import Progress, Remark, unsaid
-from harness.sources.base import Reference, show_reference
 from harness.sources.choice import is_gguf
 from harness.sources.downloads import downloads_dir, fetch, list_part_urls, open_url, place_of
 from harness.sources.headers import Found, read_remote
 from harness.sources.model_file import open_model
+from harness.sources.reference import Reference, show_reference
 from harness.sources.remote import split_url
 
 

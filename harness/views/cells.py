@@ -29,6 +29,17 @@ def render_table(records: Sequence[Record]) -> str:
     return "\n".join([*filter(None, lines), "", body, *([""] if energy else []), *energy, *notes]) + "\n"
 
 
+def describe_cell(content: object) -> str | None:
+    """One line on a cell that was just measured, for whoever waits."""
+    if not isinstance(content, Record):
+        return None
+    if content.failure is not None or not content.timed:
+        return f"{content.asked.test}: failed"
+    summary = summarize(content)
+    interval = f" ({_interval(summary)})" if summary.rate_low is not None else ""
+    return f"{content.asked.test}: {format_rate(summary.rate_tok_per_s)} t/s{interval}"
+
+
 def render_markdown(records: Sequence[Record]) -> str:
     """llama-bench's table with the median, its interval and the number of repetitions; pastes into an issue."""
     footnotes = _Footnotes()

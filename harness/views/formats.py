@@ -1,18 +1,28 @@
-"""The output formats of measuring commands: a name, and a function from records to text. A new format is one line here."""
+"""Every way to write a Document. A format is one module, ``render_NAME.py``, with a function ``render(document) -> str``; nothing else
+knows its name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import importlib
+import pkgutil
 
-from harness.records.cells import Record
-from harness.views.cells import render_markdown, render_table
-from harness.views.llama_bench import render_csv, render_json, render_jsonl, render_sql
+import harness.views
+from harness.views.document import Document
 
-FORMATS: dict[str, Callable[[Sequence[Record]], str]] = {
-    "table": render_table,
-    "md": render_markdown,
-    "csv": render_csv,
-    "json": render_json,
-    "jsonl": render_jsonl,
-    "sql": render_sql,
-}
+_PREFIX = "render_"
+
+#: Shown first, and used where nobody asks for another.
+USUAL = "table"
+
+
+def format_names() -> list[str]:
+    """Names of all formats, the usual one first."""
+    modules = [module.name for module in pkgutil.iter_modules(harness.views.__path__)]
+    names = [name.removeprefix(_PREFIX) for name in modules if name.startswith(_PREFIX)]
+    return sorted(names, key=lambda name: (name != USUAL, name))
+
+
+def render(document: Document, form: str) -> str:
+    """Write a document in a format of `format_names`."""
+    text: str = importlib.import_module(f"harness.views.{_PREFIX}{form}").render(document)
+    return text

@@ -7,20 +7,26 @@ that is laid out inside keeps to it. Whatever comes in is made harmless on the w
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from harness.untrusted import harmless
 
-#: Columns of a page: the fewest that tables are made for, what is usual where nobody says, the most that are still read with ease.
-NARROWEST, USUAL, WIDEST = 60, 80, 120
+#: Columns of a page: the fewest that tables are made for, what is usual where nobody says, the most of a table that are used; and the
+#: most that a sentence takes, for longer lines are hard to read.
+NARROWEST, USUAL, WIDEST, LONGEST_LINE = 60, 80, 200, 100
 
 #: No column of names is cut below this, as long as anything else helps.
 _SHORTEST = 16
 
 _GAP = "  "
+
+#: As wide as a blank, and not taken off a cell by tabulate.
+_BLANK = "\ue000"
 
 _width: ContextVar[int] = ContextVar("page_width", default=USUAL)
 
@@ -86,11 +92,12 @@ def fill(text: str, *, first: str = "", rest: str = "  ") -> str:
     # A wide character counts twice while lines are broken, for which something that is nowhere else follows it; a line that is
     # broken between the two is one column too long.
     counted = "".join(c + "\0" * (_columns_of(c) == 2) for c in harmless.line(text))
-    for columns in (width(), width() - 1):
+    longest = min(width(), LONGEST_LINE)
+    for columns in (longest, longest - 1):
         broken = textwrap.fill(
             counted, columns, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
         ).replace("\0", "")
-        if all(columns_of(line) <= width() for line in broken.split("\n")):
+        if all(columns_of(line) <= longest for line in broken.split("\n")):
             break
     return broken
 
@@ -133,9 +140,33 @@ def table(
     heads = [str(head) for head in rows[0]]
     cells = [["" if value is None else str(value) for value in row.values()] for row in rows]
     sides = [align[min(index, len(align) - 1)][0] for index in range(len(heads))]
+    return lay_table(heads, cells, sides, style=style, rule=rule, air=air)
+
+
+def lay_table(
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    sides: Sequence[str],
+    *,
+    wraps: Sequence[bool] = (),
+    style: str = "simple",
+    rule: bool = True,
+    air: int = 2,
+) -> str:
+    """As `table`, of columns that may have the same heading; `wraps` says of each whether what is too long goes on in the next line."""
+    if not rows:
+        return ""
     if style == "github":
-        return _markdown(heads, cells, sides)
-    return "\n\n".join(_simple(*part, rule, air) for part in _split(heads, cells, sides))
+        return _markdown(heads, rows, sides)
+    whole = _Table(list(heads), [list(row) for row in rows], list(sides), list(wraps) or [False] * len(heads))
+    return "\n\n".join(_simple(part, rule, air) for part in _split(whole))
+
+
+def least_width(heads: Sequence[str], rows: Sequence[Sequence[str]], sides: Sequence[str]) -> int:
+    """Columns that a table takes at least before it is taken apart."""
+    table = _break_heads(_Table(list(heads), [list(row) for row in rows], list(sides), [False] * len(heads)))
+    widths = _widths(table.heads, table.rows, air=0)
+    return _total([min(each, _SHORTEST) if side == "l" else each for each, side in zip(widths, sides, strict=True)])
 
 
 def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], sides: Sequence[str]) -> str:
@@ -158,52 +189,71 @@ def _draw(heads: Sequence[str], rows: Sequence[Sequence[str]], sides: Sequence[s
         tabulate.MIN_PADDING = before
 
 
-_Table = tuple[list[str], list[list[str]], list[str]]
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Headings, rows, sides and whether it wraps: one of each a column."""
+
+    heads: list[str]
+    rows: list[list[str]]
+    sides: list[str]
+    wraps: list[bool]
+
+    def pick(self, columns: Sequence[int]) -> _Table:
+        heads, sides, wraps = ([values[i] for i in columns] for values in (self.heads, self.sides, self.wraps))
+        return _Table(heads, [[row[i] for i in columns] for row in self.rows], sides, wraps)  # type: ignore[arg-type]
+
+    def width(self) -> int:
+        return _total(_widths(self.heads, self.rows, air=0))
 
 
-def _split(heads: list[str], rows: list[list[str]], sides: list[str]) -> list[_Table]:
+def _split(table: _Table) -> list[_Table]:
     """The table as few tables that fit: its columns shortened, or dealt out with the first one in each."""
-    whole = _fit(heads, rows, sides)
-    if _total(_widths(*whole[:2], air=0)) <= width() or len(heads) < 3:
+    whole = _fit(table)
+    if whole.width() <= width() or len(table.heads) < 3:
         return [whole]
     parts, kept = [], [0]
-    for column in range(1, len(heads)):
-        trial = _pick(heads, rows, sides, [*kept, column])
-        if len(kept) > 1 and _total(_widths(*_fit(*trial)[:2], air=0)) > width():
+    for column in range(1, len(table.heads)):
+        if len(kept) > 1 and _fit(table.pick([*kept, column])).width() > width():
             parts.append(kept)
             kept = [0]
         kept = [*kept, column]
-    return [_fit(*_pick(heads, rows, sides, part)) for part in (*parts, kept)]
+    return [_fit(table.pick(part)) for part in (*parts, kept)]
 
 
-def _pick(heads: list[str], rows: list[list[str]], sides: list[str], columns: Sequence[int]) -> _Table:
-    return [heads[i] for i in columns], [[row[i] for i in columns] for row in rows], [sides[i] for i in columns]
-
-
-def _fit(heads: list[str], rows: list[list[str]], sides: list[str]) -> _Table:
-    """Break headings and shorten names until the table fits, or nothing more can be done."""
-    widths = _widths(heads, rows, air=0)
-    if _total(widths) <= width():
-        return heads, rows, sides
-    bodies = _widths([""] * len(heads), rows, air=0)
+def _break_heads(table: _Table) -> _Table:
+    """Headings broken at blanks to what stands below them."""
+    bodies = _widths([""] * len(table.heads), table.rows, air=0)
     heads = [
         "\n".join(textwrap.wrap(harmless.line(head), max(bodies[i], 1), break_long_words=False))
         if "\n" not in head
         else head
-        for i, head in enumerate(heads)
+        for i, head in enumerate(table.heads)
     ]
-    widths = _widths(heads, rows, air=0)
+    return dataclasses.replace(table, heads=heads)
+
+
+def _fit(table: _Table) -> _Table:
+    """Break headings, and wrap or shorten names, until the table fits or nothing more can be done."""
+    if table.width() <= width():
+        return table
+    table = _break_heads(table)
+    widths = _widths(table.heads, table.rows, air=0)
     for shortest in (_SHORTEST, _SHORTEST // 2):
         while _total(widths) > width():
-            names = [i for i, side in enumerate(sides) if side == "l" and widths[i] > shortest]
+            names = [i for i, side in enumerate(table.sides) if side == "l" and widths[i] > shortest]
             if not names:
                 break
             widths[max(names, key=lambda i: widths[i])] -= 1
-    shortened = [
-        [_cut_cell(text, widths[i]) if sides[i] == "l" else text for i, text in enumerate(row)] for row in rows
-    ]
-    heads = [_cut_cell(head, widths[i]) if sides[i] == "l" else head for i, head in enumerate(heads)]
-    return heads, shortened, sides
+
+    def shorten(texts: Sequence[str], wrapping: bool) -> list[str]:
+        return [
+            text if side != "l" else wrap(text, columns) if wraps and wrapping else _cut_cell(text, columns)
+            for text, side, columns, wraps in zip(texts, table.sides, widths, table.wraps, strict=True)
+        ]
+
+    return dataclasses.replace(
+        table, heads=shorten(table.heads, False), rows=[shorten(row, True) for row in table.rows]
+    )
 
 
 def _cut_cell(text: str, columns: int) -> str:
@@ -222,13 +272,19 @@ def _total(widths: Sequence[int]) -> int:
     return sum(widths) + len(_GAP) * (len(widths) - 1)
 
 
-def _simple(heads: Sequence[str], rows: Sequence[Sequence[str]], sides: Sequence[str], rule: bool, air: int) -> str:
+def _simple(table: _Table, rule: bool, air: int) -> str:
+    heads, rows, sides = table.heads, table.rows, table.sides
     if _total(_widths(heads, rows, air=air)) > width():
         air = 0
-    shown = [[_harmless_cell(text) for text in row] for row in rows]
+    shown = [[_keep_indent(_harmless_cell(text)) for text in row] for row in rows]
     drawn = _draw([_harmless_cell(head) for head in heads], shown, sides, "simple" if rule else "plain", air)
     # Only a file that lies about its sizes has a number that is too wide by itself.
-    return "\n".join(cut(line.rstrip(), width()) for line in drawn.split("\n"))
+    return "\n".join(cut(line.rstrip(), width()) for line in drawn.replace(_BLANK, " ").split("\n"))
+
+
+def _keep_indent(cell: str) -> str:
+    indent = len(cell) - len(cell.lstrip(" "))
+    return _BLANK * indent + cell[indent:]
 
 
 def _harmless_cell(cell: str) -> str:

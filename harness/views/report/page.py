@@ -7,90 +7,13 @@ time: nothing is fetched, and no other script runs.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 from harness.untrusted import harmless
+from harness.views.drawing import to_svg
+from harness.views.render_html import _SCRIPT, _STYLE, _policy
 from harness.views.report.parts import Chart, Facts, Points, Prose, Section, Table
-from harness.views.report.picture import to_svg
-
-#: Sorts a table by the column that was clicked: numbers by data-key, text by the locale; what has no value stays last. Again: reversed.
-_SCRIPT = """
-"use strict";
-for (const button of document.querySelectorAll("th > button")) {
-  button.addEventListener("click", () => {
-    const head = button.parentElement, row = head.parentElement, body = row.closest("table").tBodies[0];
-    const column = Array.prototype.indexOf.call(row.children, head);
-    const up = head.getAttribute("aria-sort") !== "ascending";
-    for (const other of row.children) other.removeAttribute("aria-sort");
-    head.setAttribute("aria-sort", up ? "ascending" : "descending");
-    const value = line => {
-      const cell = line.cells[column];
-      return cell.dataset.key === undefined ? cell.textContent.trim() : Number(cell.dataset.key);
-    };
-    const empty = v => v === "" || v === "\\u2014";
-    const order = (a, b) => {
-      const x = value(a), y = value(b);
-      if (empty(x) || empty(y)) return empty(x) - empty(y);
-      const sign = up ? 1 : -1;
-      if (typeof x === "number" && typeof y === "number") return sign * (x - y);
-      return sign * String(x).localeCompare(String(y), undefined, {numeric: true});
-    };
-    body.append(...Array.from(body.rows).sort(order));
-  });
-}
-"""
-
-_STYLE = """
-:root { color-scheme: light dark; --back: #fff; --ink: #1f2328; --faint: #59636e; --line: #d1d9e0; --stripe: #f6f8fa; --link: #0969da; }
-@media (prefers-color-scheme: dark) {
-  :root { --back: #0d1117; --ink: #e6edf3; --faint: #9198a1; --line: #3d444d; --stripe: #151b23; --link: #4493f8; }
-}
-body { background: var(--back); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-body { margin: 0 auto; max-width: 76rem; padding: 1.5rem; }
-h1 { font-size: 1.7rem; margin: 0 0 .3rem; }
-h2 { border-bottom: 1px solid var(--line); font-size: 1.25rem; margin: 2.2rem 0 .8rem; padding-bottom: .2rem; }
-h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
-.made, .notes, nav, figcaption { color: var(--faint); font-size: .875rem; }
-nav { display: flex; flex-wrap: wrap; gap: .2rem 1em; }
-nav a { color: var(--link); text-decoration: none; white-space: nowrap; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { border-bottom: 1px solid var(--line); padding: .3rem .55rem; text-align: left; vertical-align: top; }
-td { max-width: 24em; min-width: 9em; overflow-wrap: break-word; }
-td.number, td.short { min-width: 0; }
-td.number { text-align: right; }
-td.number, td.short { white-space: nowrap; }
-th.number { text-align: right; }
-tbody tr:nth-child(even) { background: var(--stripe); }
-th > button { background: none; border: 0; color: inherit; cursor: pointer; font: inherit; font-weight: 600; padding: 0; }
-th > button { white-space: nowrap; }
-th > button::after { content: " \\2195"; color: var(--line); }
-th[aria-sort=ascending] > button::after { content: " \\2191"; color: inherit; }
-th[aria-sort=descending] > button::after { content: " \\2193"; color: inherit; }
-dl { display: grid; gap: .15rem 1.2rem; grid-template-columns: max-content 1fr; margin: .5rem 0; }
-dt { color: var(--faint); }
-dd { margin: 0; overflow-wrap: anywhere; }
-ol.notes { padding-left: 2.2em; }
-figure { margin: 1rem 0; }
-figure > div { overflow-x: auto; }
-figure svg { height: auto; max-width: 48rem; min-width: 34rem; width: 100%; }
-.dark { display: none; }
-@media (prefers-color-scheme: dark) { .dark { display: block; } .light { display: none; } }
-@media print {
-  :root { color-scheme: light; --back: #fff; --ink: #000; --faint: #444; --line: #bbb; --stripe: #fff; --link: #000; }
-  body { font-size: 10.5pt; max-width: none; padding: 0; }
-  .dark { display: none; } .light { display: block; }
-  nav, th > button::after { display: none; }
-  tr, figure, dl { break-inside: avoid; }
-  h2, h3 { break-after: avoid; }
-  .wide, figure > div { overflow: visible; }
-  figure svg { min-width: 0; width: 13cm; }
-  dl, h2 + p { break-after: avoid; }
-}
-"""
 
 _PAGE = """\
 <!doctype html>
@@ -180,8 +103,3 @@ def _numeric_columns(table: Table) -> list[bool]:
     """Columns that hold numbers are aligned to the right, whatever is missing in them."""
     rows = table.cells()
     return [any(row[at].is_number for row in rows) for at in range(len(table.headers))]
-
-
-def _policy() -> str:
-    digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
-    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"

@@ -16,12 +16,12 @@ from harness.records.text import TextRun, rate
 from harness.spec import find_varied
 from harness.units import format_duration, format_gb, format_mib, format_rate
 from harness.views.cells import spell_settings
+from harness.views.drawing import plain
 from harness.views.figures.style import PALETTE, new_figure
 from harness.views.report.answers import show_predictions, show_published, show_roofline
 from harness.views.report.ledgers import show_memory, show_token_time
 from harness.views.report.material import Material
 from harness.views.report.parts import Cell, Chart, Facts, Footnotes, Part, Points, Prose, Table
-from harness.views.report.picture import plain
 
 #: More bars than this in one picture cannot be read; the table has all of them.
 MAX_BARS = 24

@@ -1,0 +1,164 @@
+"""What every measuring command shares: the worker's life, the journal, whoever is told how it goes, Ctrl-C, and what became of it all.
+
+A run is a function from a request and a `Session` to records:
+
+    with Session("roofline", folder, on_event=show) as session:
+        roof = measure_roof(request, session)
+    sys.exit(session.outcome)
+
+It keeps each record as soon as it is whole (`Session.keep`), has its worker's answers from `Session.ask` or a worker to talk to from
+`Session.worker`, and measures inside `Session.until_interrupted`, after which it returns what it has. Nothing here prints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from harness.errors import NativeError, Outcome, StoreError
+from harness.events import OnEvent, Progress, Remark, ignore
+from harness.host.machine import describe_machine, machine_slug
+from harness.records.cells import Build, Failure, build_from_json
+from harness.records.journal import Journal
+from harness.records.kinds import Entry
+from harness.runs.worker import Worker
+
+
+class Session:
+    """One command's measuring. `command` names the journal; without `results`, the folder of journals, nothing is kept.
+
+    machine is this machine, build the engine once a worker has greeted, failure the latest one; worker_command replaces the worker
+    in tests. A journal that stops taking records costs the records and not the results: the outcome says so.
+
+    Raises
+    ------
+    StoreError : the journal cannot be opened, which is found out before anything is measured.
+    """
+
+    def __init__(
+        self,
+        command: str,
+        results: pathlib.Path | None = None,
+        *,
+        resume: pathlib.Path | None = None,
+        on_event: OnEvent = ignore,
+        worker_command: Sequence[str] | None = None,
+    ) -> None:
+        self.command, self.on_event, self.worker_command = command, on_event, worker_command
+        self.machine = describe_machine()
+        self.build: Build | None = None
+        self.failure: Failure | None = None
+        self.outcome = Outcome.OK
+        #: Where records are kept, as soon as one is.
+        self.kept_in: pathlib.Path | None = None
+        self._workers: list[Worker] = []
+        self._journal = None if results is None else Journal(results / machine_slug(self.machine), command, resume)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._kill()
+        if self._journal is not None:
+            self._journal.__exit__(None, None, None)
+
+    def add(self, outcome: Outcome) -> None:
+        """Take note of what became of a part: the gravest is the whole's."""
+        self.outcome = max(self.outcome, outcome, key=lambda item: item.gravity)
+
+    def fail(self, failure: Failure) -> None:
+        """Take note that llama.cpp failed."""
+        self.failure = failure
+        self.add(Outcome.INTERRUPTED if failure.cause == "interrupted" else Outcome.NATIVE)
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether Ctrl-C ended it."""
+        return self.outcome is Outcome.INTERRUPTED
+
+    def keep(self, record: Entry) -> None:
+        """File a record and have it on the disk. What makes it a failure or doubtful is noted: its ``failure``, its cautions."""
+        failure = getattr(record, "failure", None)
+        if isinstance(failure, Failure):
+            self.fail(failure)
+        elif failure:
+            self.add(Outcome.NATIVE)
+        if any(caution.distrust for caution in _cautions(record)):
+            self.add(Outcome.NOT_TRUSTED)
+        if self._journal is None:
+            return
+        try:
+            self._journal.append(record)
+            self.kept_in = self._journal.path
+        except StoreError as error:
+            self._journal.__exit__(None, None, None)
+            self._journal = None
+            self.add(Outcome.STORE)
+            self.on_event(Remark(str(error)))
+
+    def show(self, task: str, done: int = 0, total: int | None = None, unit: str = "") -> None:
+        """Tell where a task stands; see `harness.events.Progress`."""
+        self.on_event(Progress(task, done, total, unit))
+
+    def remark(self, sentence: str) -> None:
+        """Tell something that no record holds."""
+        self.on_event(Remark(sentence))
+
+    @contextlib.contextmanager
+    def until_interrupted(self) -> Iterator[None]:
+        """Measure inside: Ctrl-C ends the worker at once and is noted, and what follows shows and keeps what was measured."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._kill()  # native code does not listen to anything gentler
+            self.add(Outcome.INTERRUPTED)
+
+    @contextlib.contextmanager
+    def worker(self, command: Sequence[str] | None = None) -> Iterator[Worker]:
+        """A worker that has greeted; it ends in order with the block, and at once where an exception leaves it.
+
+        Raises
+        ------
+        NativeError : it cannot be started, or died before it greeted.
+        """
+        worker = Worker(command or self.worker_command)
+        self._workers.append(worker)
+        try:
+            greeting = worker.hello()
+            if isinstance(greeting, Failure):
+                self.fail(greeting)
+                raise NativeError(greeting.sentence, reason=greeting.reason, trouble=greeting.trouble)
+            self.build = build_from_json(greeting["build"])
+            yield worker
+        except BaseException:
+            worker.kill()
+            raise
+        finally:
+            worker.close()
+            self._workers.remove(worker)
+
+    def ask(self, job: str, request: dict[str, Any], timeout_s: float | None = None) -> Iterator[dict[str, Any]]:
+        """Have a worker of its own do a job and yield its events; ends early after a failure, which is `failure` then.
+
+        Raises
+        ------
+        NativeError : as `worker`.
+        """
+        with self.worker() as worker:
+            for event in worker.ask(job, request, timeout_s):
+                if isinstance(event, Failure):
+                    self.fail(event)
+                    return
+                if event["event"] == "build":
+                    self.build = build_from_json(event["build"])
+                yield event
+
+    def _kill(self) -> None:
+        for worker in self._workers:
+            worker.kill()
+
+
+def _cautions(record: Entry) -> Sequence[Any]:
+    return getattr(record, "warnings", None) or getattr(record, "cautions", None) or ()

@@ -1,0 +1,228 @@
+"""What an answer consists of before anybody decides how it looks: a Document, made once for each kind of record.
+
+A view turns records into a Document; `formats` renders any Document as text, Markdown, HTML, JSON, CSV. Cells hold a value and its
+unit, never written text, so that each renderer writes what its readers want, and the same thing has the same name everywhere.
+
+    Document("speeds", 1, "llama3.2:1b", [
+        Section("", [
+            KeyFigures([Figure("load", "loaded in", load_ns, DURATION)], in_line=True),
+            Table("tests", [
+                Column("test"),
+                Column("rate", "t/s", RATE, interval=INTERVAL),       # JSON: rate_tok_per_s, rate_low_tok_per_s, rate_high_…
+                Column("n_threads", "threads", shared="{} threads"),  # goes into the line above where all rows agree
+            ], [
+                ["pp512", Cell(338.4, interval=(335.1, 339.0)), 2],
+                ["tg128", Cell(None, instead="failed", notes=("decode: out of memory",)), 2],
+            ]),
+            Picture(lambda theme: draw_speeds(tests, theme), "Speeds; the table has the figures"),
+        ]),
+    ], warnings=["The machine was busy."])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from harness.views.values import Unit, Value
+
+BlockKind = TypeVar("BlockKind")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One value of a table or a key figure.
+
+    value          : in its base unit; None where there is none
+    unit           : None: the column's
+    interval       : both ends, in the same unit
+    notes          : footnotes; the same text has the same number
+    instead        : a word that stands where there is no value, such as ``failed``
+    mark           : stands behind the value and is explained by a note of the table, such as ``*``
+    is_approximate : the value is an estimate, shown with ``~``
+    """
+
+    value: Value = None
+    unit: Unit | None = None
+    interval: tuple[float, float] | None = None
+    notes: Sequence[str] = ()
+    instead: str = ""
+    mark: str = ""
+    is_approximate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: what its values are.
+
+    name       : in JSON and CSV, without the unit, which is added (``rate`` in `RATE` becomes ``rate_tok_per_s``)
+    title      : its heading for people, which says the unit's sign where cells hold bare numbers; empty: the name in words
+    align      : ``l`` or ``r``; empty: numbers to the right
+    interval   : heading of a column of its own for the cells' intervals; empty: they stand in brackets behind the values
+    shared     : how it reads in the line above the table, ``{} threads``, into which it goes where all rows agree; empty: it stays
+    is_shown   : False: for programs only
+    wraps      : what is too long goes on in the next line; otherwise it loses its middle
+    is_merged  : a value is written once for all rows that repeat it one below the other
+    left_out   : how early it is left out where the page is too narrow for all; 0: never
+    """
+
+    name: str
+    title: str = ""
+    unit: Unit | None = None
+    align: str = ""
+    interval: str = ""
+    shared: str = ""
+    is_shown: bool = True
+    wraps: bool = False
+    is_merged: bool = False
+    left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row that is not like the others: a total of those above, or a part (depth 1, 2, …) of the one above it."""
+
+    cells: Sequence[Cell | Value]
+    is_total: bool = False
+    depth: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of one kind; plain values are cells without notes. Columns that are empty throughout are shown to programs only.
+
+    name    : in JSON: a list of rows; tables of the same name are one list
+    notes   : sentences under it: how to read it, what its marks mean
+    missing : stands where a cell has no value
+    """
+
+    name: str
+    columns: Sequence[Column]
+    rows: Sequence[Row | Sequence[Cell | Value]]
+    notes: Sequence[str] = ()
+    missing: str = "—"
+
+    def lines(self) -> list[tuple[Row, list[Cell]]]:
+        """Each row with its cells.
+
+        Raises
+        ------
+        ValueError : a row has more or fewer cells than there are columns.
+        """
+        rows = [row if isinstance(row, Row) else Row(row) for row in self.rows]
+        lines = [(row, [cell if isinstance(cell, Cell) else Cell(cell) for cell in row.cells]) for row in rows]
+        if any(len(cells) != len(self.columns) for _, cells in lines):
+            raise ValueError(f"a row of table {self.name} has not as many cells as there are columns")
+        return lines
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A named value. phrase is how it reads in a line with others, ``{} layers``; empty: title and value."""
+
+    name: str
+    title: str
+    value: Cell | Value
+    unit: Unit | None = None
+    phrase: str = ""
+    is_shown: bool = True
+
+    @property
+    def cell(self) -> Cell:
+        return self.value if isinstance(self.value, Cell) else Cell(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFigures:
+    """Names and values: one below the other, or in one line with dots between. What has no value is shown to programs only.
+
+    name : in JSON an object of its own; empty: beside the document's other names
+    """
+
+    figures: Sequence[Figure]
+    in_line: bool = False
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prose:
+    """Sentences for people, a paragraph each, or points of a list."""
+
+    paragraphs: Sequence[str]
+    is_list: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Lines to be copied, such as commands: shown as they are, never wrapped."""
+
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture: `draw` makes the figure in a theme of `figures.style`; alt says what it shows, caption how to read it.
+
+    name tells it from the document's other pictures, in their files' names.
+    """
+
+    draw: Callable[[str], Any]
+    alt: str
+    caption: str = ""
+    name: str = ""
+
+
+Block = Table | KeyFigures | Prose | Code | Picture
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Blocks under a heading, which may be empty."""
+
+    heading: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One answer.
+
+    kind, schema : what it is, for programs; schema changes when names do
+    warnings     : sentences about what makes it doubtful, or what to do about it
+    data         : what programs get besides, by name: plain values, or dataclasses of them
+    main         : name of the table that CSV and JSON lines are made of; empty: the first
+    """
+
+    kind: str
+    schema: int
+    title: str
+    sections: Sequence[Section]
+    warnings: Sequence[str] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
+    main: str = ""
+
+    def blocks(self, kind: type[BlockKind]) -> Iterator[BlockKind]:
+        """The blocks of a class, in their order."""
+        return (block for section in self.sections for block in section.blocks if isinstance(block, kind))
+
+    def main_tables(self) -> list[Table]:
+        """The tables of the main name: one, or several that are one list for programs."""
+        tables = list(self.blocks(Table))
+        name = self.main or (tables[0].name if tables else "")
+        return [table for table in tables if table.name == name]
+
+
+class Footnotes:
+    """Numbers notes in the order in which they appear; the same note keeps its number."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def mark(self, texts: Sequence[str]) -> str:
+        """What stands behind a value with these notes: `` [1,3]``."""
+        numbers = dict.fromkeys(self._numbers.setdefault(text, len(self._numbers) + 1) for text in texts)
+        return f" [{','.join(map(str, numbers))}]" if numbers else ""
+
+    def texts(self) -> list[str]:
+        return list(self._numbers)

@@ -1,0 +1,139 @@
+"""A table as the renderers for people draw it: headings, written cells, what goes above it and below it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.views.document import Cell, Column, Figure, Footnotes, KeyFigures, Row, Table
+from harness.views.values import format_interval, format_value
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A cell as text, and the number that it is sorted by (None: by its text)."""
+
+    text: str
+    key: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """heads, sides (``l`` or ``r``) and columns belong together; an interval's column has the same `Column` as its values'."""
+
+    heads: Sequence[str]
+    sides: Sequence[str]
+    columns: Sequence[Column]
+    rows: Sequence[tuple[Row, Sequence[Written]]]
+    shared: Sequence[str]
+    footnotes: Sequence[str]
+
+    def texts(self) -> list[list[str]]:
+        return [[cell.text for cell in cells] for _, cells in self.rows]
+
+
+def write_table(table: Table, *, share: bool, without: Sequence[Column] = ()) -> Grid:
+    """Write a table's cells.
+
+    Parameters
+    ----------
+    share   : take columns whose rows all agree out, for the line above, where the column allows it
+    without : columns that are left out
+    """
+    lines = table.lines()
+    columns = [
+        (column, [cells[at] for _, cells in lines]) for at, column in enumerate(table.columns) if column.is_shown
+    ]
+    columns = [(column, cells) for column, cells in columns if column not in without and not _is_empty(cells)]
+    shared = [(column, cells[0]) for column, cells in columns if share and column.shared and _agree(column, cells)]
+    taken = [column for column, _ in shared]
+    columns = [(column, cells) for column, cells in columns if column not in taken]
+    notes = Footnotes()
+    for at in range(len(lines)):  # numbered as they are read, row by row
+        for _, cells in columns:
+            notes.mark(cells[at].notes)
+    written = [
+        (column, head, side, values)
+        for column, cells in columns
+        for head, side, values in _write_column(column, cells, table.missing, notes)
+    ]
+    return Grid(
+        heads=[head for _, head, _, _ in written],
+        sides=[side for _, _, side, _ in written],
+        columns=[column for column, _, _, _ in written],
+        rows=[(row, [values[at] for _, _, _, values in written]) for at, (row, _) in enumerate(lines)],
+        shared=[column.shared.format(write_cell(cell, column, table.missing)) for column, cell in shared],
+        footnotes=notes.texts(),
+    )
+
+
+def _is_empty(cells: Sequence[Cell]) -> bool:
+    return all(cell.value is None and not cell.instead for cell in cells)
+
+
+def _agree(column: Column, cells: Sequence[Cell]) -> bool:
+    return len({write_cell(cell, column, "") for cell in cells}) == 1 and not any(cell.notes for cell in cells)
+
+
+_Written = tuple[str, str, list[Written]]
+
+
+def _write_column(column: Column, cells: Sequence[Cell], missing: str, notes: Footnotes) -> list[_Written]:
+    """A column's heading, side and cells, and those of its intervals where they have a column."""
+    side = column.align[:1] or ("l" if all(isinstance(c.value, str | None) for c in cells) and not column.unit else "r")
+    values, before = [], None
+    for cell in cells:
+        is_repeated = column.is_merged and before is not None and cell.value == before.value
+        text = "" if is_repeated else write_cell(cell, column, missing) + notes.mark(cell.notes)
+        values.append(Written(text, _key(cell)))
+        before = cell
+    found = [(title_of(column), side, values)]
+    if column.interval:
+        found.append((column.interval, "r", [_write_interval(cell, column, missing) for cell in cells]))
+    return found
+
+
+def title_of(column: Column) -> str:
+    """A column's heading."""
+    return column.title or column.name.replace("_", " ")
+
+
+def write_cell(cell: Cell, column: Column | None, missing: str) -> str:
+    """A cell without its notes. Its unit's sign is left to the heading where the column has the same unit."""
+    unit = cell.unit or (column.unit if column else None)
+    with_sign = column is None or unit is not column.unit
+    if cell.value is None:
+        return cell.instead or missing
+    text = ("~" if cell.is_approximate else "") + format_value(cell.value, unit, with_sign=with_sign)
+    if cell.interval and not (column and column.interval):
+        text += f" [{format_interval(*cell.interval, unit, with_sign=with_sign)}]"
+    return text + cell.mark
+
+
+def _write_interval(cell: Cell, column: Column, missing: str) -> Written:
+    if cell.interval is None:
+        return Written("" if cell.value is None else missing)
+    unit = cell.unit or column.unit
+    return Written(format_interval(*cell.interval, unit, with_sign=unit is not column.unit), cell.interval[0])
+
+
+def _key(cell: Cell) -> float | None:
+    return float(cell.value) if isinstance(cell.value, int | float) else None
+
+
+def write_figures(block: KeyFigures, notes: Footnotes) -> list[tuple[Figure, str]]:
+    """Each figure that has a value, and the value as text."""
+    shown = [figure for figure in block.figures if figure.is_shown]
+    texts = [write_cell(_with_unit(figure), None, "") + notes.mark(figure.cell.notes) for figure in shown]
+    return [(figure, text) for figure, text in zip(shown, texts, strict=True) if text]
+
+
+def _with_unit(figure: Figure) -> Cell:
+    cell = figure.cell
+    return cell if cell.unit else dataclasses.replace(cell, unit=figure.unit)
+
+
+def phrase(figure: Figure, text: str) -> str:
+    """How a figure reads in a line with others."""
+    return figure.phrase.format(text) if figure.phrase else f"{figure.title} {text}".strip()

@@ -1,0 +1,176 @@
+"""Documents: the same answer in every format, with the same names, within the page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from harness.cli.output import output_options, show
+from harness.errors import UsageError
+from harness.views import page
+from harness.views.document import Cell, Code, Column, Document, Figure, KeyFigures, Picture, Prose, Row, Section, Table
+from harness.views.figures.bars import picture_of
+from harness.views.figures.style import to_bytes
+from harness.views.formats import format_names, render
+from harness.views.values import (
+    CHANGE,
+    DURATION,
+    INTERVAL,
+    MIB_ALONE,
+    RATE,
+    SETTING,
+    SHARE,
+    format_interval,
+    format_value,
+)
+
+SPITEFUL = "<script>alert(1)</script> \x1b[31m=1+1| `x`"
+
+
+def make_document(**changes):
+    table = Table(
+        "tests",
+        [
+            Column("test"),
+            Column("rate", "t/s", RATE, interval=INTERVAL),
+            Column("n_threads", "threads", shared="{} threads"),
+            Column("secret", is_shown=False),
+            Column("never"),
+        ],
+        [
+            ["pp512", Cell(338.4, interval=(335.1, 339.0)), 2, 1, None],
+            ["tg128", Cell(None, instead="failed", notes=("decode: out of memory", SPITEFUL)), 2, 2, None],
+            Row([SPITEFUL, Cell(12e6, DURATION), 2, 3, None], depth=1),
+            Row(["all", Cell(0.5, SHARE), 2, 4, None], is_total=True),
+        ],
+        notes=["How to read it."],
+    )
+    figures = KeyFigures(
+        [Figure("load", "loaded in", 87e6, DURATION), Figure("n_layers", "", 16, phrase="{} layers")], True
+    )
+    named = KeyFigures([Figure("size", "its size", 3 * 1024**2, MIB_ALONE), Figure("none", "none", None)], name="about")
+    sections = [
+        Section("", [figures, table]),
+        Section("more", [named, Prose(["One.", "Two."], is_list=True), Code(["ollama ps"])]),
+    ]
+    values = {"warnings": ["The machine was busy."], "data": {"deep": [{"a": 1}]}} | changes
+    return Document("speeds", 3, f"a title {SPITEFUL}", sections, **values)
+
+
+def test_text_says_once_what_all_rows_share():
+    lines = render(make_document(), "table").split("\n")
+    assert lines[2:5] == ["2 threads", "loaded in 87 ms · 16 layers", ""]
+    assert [line.split() for line in lines[7:9]] == [
+        ["pp512", "338.40", "335.10", "–", "339.00"],
+        ["tg128", "failed", "[1,2]"],
+    ]
+    assert lines[9].startswith("  <script>")
+    assert lines[10].split() == ["=", "all", "50.0", "%", "—"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_text_keeps_to_the_page(width):
+    with page.of_width(width):
+        assert max(map(len, render(make_document(), "table").split("\n"))) <= width
+
+
+def test_json_has_units_in_its_names_and_what_is_shown_to_nobody():
+    values = json.loads(render(make_document(), "json"))
+    assert (values["schema"], values["kind"], values["warnings"]) == (3, "speeds", ["The machine was busy."])
+    assert (values["load_ns"], values["about"], values["deep"]) == (
+        87e6,
+        {"size_bytes": 3145728, "none": None},
+        [{"a": 1}],
+    )
+    assert values["tests"][0] == {
+        "test": "pp512", "rate_tok_per_s": 338.4, "rate_low_tok_per_s": 335.1, "rate_high_tok_per_s": 339.0,
+        "n_threads": 2, "secret": 1, "never": None, "notes": [],
+    }  # fmt: skip
+    assert values["tests"][1]["notes"] == ["decode: out of memory", SPITEFUL]
+
+
+def test_lines_and_cells_have_the_names_of_json():
+    rows = json.loads(render(make_document(), "json"))["tests"]
+    lines = [json.loads(line) for line in render(make_document(), "jsonl").splitlines()]
+    assert lines == [{"schema": 3, "kind": "speeds", **row} for row in rows]
+    cells = list(csv.DictReader(io.StringIO(render(make_document(), "csv"))))
+    assert cells[0]["rate_tok_per_s"] == "338.4"
+    assert set(cells[0]) == {name for row in rows for name in row}
+
+
+@pytest.mark.parametrize("form", format_names())
+def test_nothing_from_outside_does_harm_in_any_format(form):
+    text = render(make_document(), form)
+    assert "\x1b" not in text
+    assert (form in ("table", "csv", "json", "jsonl")) or "<script>alert" not in text
+
+
+def test_columns_are_left_out_where_the_page_is_too_narrow_and_that_is_said():
+    columns = [Column("machine"), *(Column(f"m{n}", f"alongname{n}", RATE, left_out=n) for n in range(1, 9))]
+    document = Document("machines", 1, "", [Section("", [Table("rows", columns, [["here", *range(100, 108)]])])])
+    text = render(document, "table")
+    assert text.split("\n")[0].split()[:2] == ["machine", "alongname1"]
+    assert "left out for width: alongname7, alongname8 (" in text
+    with page.of_width(200):
+        assert "left out" not in render(document, "table")
+
+
+def test_a_row_that_does_not_fit_its_table_is_refused():
+    with pytest.raises(ValueError, match="tests"):
+        Table("tests", [Column("a"), Column("b")], [[1]]).lines()
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (None, RATE, ""), (338.4, RATE, "338.40 t/s"), (0.1234, SHARE, "12.3 %"), (-0.00001, CHANGE, "0.0 %"),
+        (0.05, CHANGE, "+5.0 %"), (True, None, "yes"), (True, SETTING, "on"), ((), SETTING, "auto"), ((1.0, 2.5), SETTING, "1/2.5"),
+        (-2e6, DURATION, "-2 ms"), (3 * 1024**2, MIB_ALONE, "3.00 MiB"), ("word", RATE, "word"),
+    ],
+)  # fmt: skip
+def test_values_have_one_spelling(value, unit, text):
+    assert format_value(value, unit) == text
+
+
+def test_the_unit_of_an_interval_is_said_once_where_it_is_the_same():
+    assert format_interval(22.9e6, 23.34e6, DURATION) == "22.9 – 23.3 ms"
+    assert format_interval(998e3, 1.2e6, DURATION) == "998 µs – 1.2 ms"
+    assert format_interval(1.0, 2.0, RATE) == "1 – 2 t/s"
+
+
+def test_any_table_of_figures_can_be_drawn():
+    (picture,) = picture_of(make_document())
+    assert isinstance(picture, Picture)
+    assert b"<svg" in to_bytes(picture.draw("light"), "svg")
+    assert picture_of(Document("words", 1, "", [Section("", [Table("rows", [Column("a")], [["b"]])])])) == []
+
+
+@click.command()
+@click.argument("name")
+@output_options("other")
+@click.option("--loud", is_flag=True)
+def command(name, loud, output):
+    show(make_document(), output, {"other": lambda: f"{name} {loud}\n"})
+
+
+def invoke(*words):
+    result = CliRunner().invoke(command, list(words))
+    return result.exit_code, result.output, result.exception
+
+
+def test_every_command_takes_the_same_formats_and_its_own():
+    assert invoke("me", "--loud", "-o", "other")[:2] == (0, "me True\n")
+    code, text, _ = invoke("me", "-o", "json")
+    assert (code, json.loads(text)["kind"]) == (0, "speeds")
+
+
+def test_a_picture_is_drawn_beside_any_format_and_refused_before_the_work(tmp_path):
+    code, _, _ = invoke("me", "-o", "csv", "--plot", str(tmp_path / "bars.svg"))
+    assert (code, b"<svg" in (tmp_path / "bars.svg").read_bytes()) == (0, True)
+    assert isinstance(invoke("me", "--plot", str(tmp_path / "bars.doc"))[2], UsageError)
+    assert isinstance(invoke("me", "--plot", str(tmp_path / "no" / "bars.svg"))[2], UsageError)

@@ -1,0 +1,109 @@
+"""A session owns the worker, the journal, Ctrl-C and what became of a command; the gravest of that is its exit code."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import sys
+
+import pytest
+
+from harness.errors import NativeError, Outcome
+from harness.events import Remark
+from harness.records.cells import Caution, Failure
+from harness.records.journal import read_records
+from harness.runs.session import Session
+
+#: A worker that greets, says something, and then does as it is told.
+WORKER = """
+import json, os, sys
+build = {"llama_cpp_python": "0", "ggml_version": "0", "ggml_commit": "0", "system_info": "", "backends": [], "devices": []}
+print(json.dumps({"event": "hello", "build": build}), flush=True)
+for line in sys.stdin:
+    command = json.loads(line)
+    if not command:
+        break
+    print(json.dumps({"event": "half"}), flush=True)
+    if command["job"] == "die":
+        os._exit(3)
+    print(json.dumps({"event": "done"}), flush=True)
+"""
+
+
+def session(**options):
+    return Session("test", worker_command=(sys.executable, "-c", WORKER), **options)
+
+
+def test_the_gravest_decides():
+    outcomes = [Outcome.OK, Outcome.NOT_TRUSTED, Outcome.NATIVE, Outcome.STORE, Outcome.INTERRUPTED]
+    seen = Session("test")
+    for outcome in (*outcomes, *reversed(outcomes)):
+        seen.add(outcome)
+        assert seen.outcome is (
+            outcome if outcome is not Outcome.INTERRUPTED and not seen.is_interrupted else Outcome.INTERRUPTED
+        )
+    assert [int(outcome) for outcome in outcomes] == [0, 5, 3, 4, 130]
+
+
+def test_a_job_is_done_by_a_worker_that_ends_with_it():
+    with session() as one:
+        assert [event["event"] for event in one.ask("job", "live")] == ["half", "done"]
+        assert one.build is not None
+        assert one.outcome is Outcome.OK
+
+
+def test_a_worker_that_dies_leaves_what_it_said_and_a_failure():
+    with session() as one:
+        assert [event["event"] for event in one.ask("job", "die")] == ["half"]
+        assert (one.failure.exit_code, one.outcome) == (3, Outcome.NATIVE)
+
+
+def test_a_worker_that_never_greets_is_an_error():
+    with (
+        Session("test", worker_command=(sys.executable, "-c", "")) as one,
+        pytest.raises(NativeError, match="exit code 0"),
+    ):
+        list(one.ask("job", "live"))
+
+
+def test_ctrl_c_ends_the_worker_and_what_was_measured_goes_on():
+    heard = []
+    with session() as one:
+        with one.until_interrupted():
+            for event in one.ask("job", "live"):
+                heard.append(event["event"])
+                raise KeyboardInterrupt
+        assert (heard, one.is_interrupted, one.outcome) == (["half"], True, Outcome.INTERRUPTED)
+
+
+def test_what_is_kept_says_what_became_of_it(tmp_path, recorded):
+    with session(results=tmp_path) as one:
+        one.keep(recorded[0])
+        assert one.outcome is Outcome.OK
+        one.keep(dataclasses.replace(recorded[0], warnings=(Caution("busy", "a busy machine", distrust=True),)))
+        assert one.outcome is Outcome.NOT_TRUSTED
+        one.keep(dataclasses.replace(recorded[0], failure=Failure("load", "no", "refused")))
+        assert one.outcome is Outcome.NATIVE
+    assert len(read_records([one.kept_in], pytest.fail)) == 3
+
+
+def test_a_full_disk_costs_the_records_and_is_told_once(tmp_path, recorded, monkeypatch):
+    told = []
+    with session(results=tmp_path, on_event=told.append) as one:
+        one.keep(recorded[0])
+
+        def full(_descriptor):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("os.fsync", full)
+        one.keep(recorded[0])
+        one.keep(recorded[0])
+    assert one.outcome is Outcome.STORE
+    assert [type(event) for event in told] == [Remark]
+    assert "No space left" in told[0].text
+
+
+def test_without_a_folder_nothing_is_kept(recorded):
+    with session() as one:
+        one.keep(recorded[0])
+        assert (one.kept_in, one.outcome) == (None, Outcome.OK)
