@@ -14,6 +14,9 @@ TOKEN_EMBEDDING = "token_embd.weight"
 OUTPUT = "output.weight"
 POSITIONS = "position_embd.weight"
 
+#: The work of the matrices that lead out of a feed-forward network.
+FFN_DOWN = "ffn down"
+
 #: Tables of which a token reads one row, which is nothing; llama.cpp keeps them in host memory.
 TABLES = (TOKEN_EMBEDDING, POSITIONS, "token_types.weight", "per_layer_token_embd.weight")
 
@@ -66,7 +69,7 @@ _IN_BLOCK = (
     ("(cross_)?attn_", "attention", "other matrices"),
     ("ffn_gate(_exps|_shexp|_chexps|_up_exps)?$", "ffn", "ffn gate"),
     ("ffn_up(_exps|_shexp|_chexps)?$", "ffn", "ffn up"),
-    ("ffn_down(_exps|_shexp|_chexps)?$", "ffn", "ffn down"),
+    ("ffn_down(_exps|_shexp|_chexps)?$", "ffn", FFN_DOWN),
     ("ffn_", "ffn", "other matrices"),
     ("rope", "other", "rope"),
     ("", "other", "other matrices"),

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from harness.errors import HarnessError
 from harness.gguf.attention import Attention, count_layers, describe_attention, loaded_tensors, round_context
 from harness.gguf.header import Header, Tensor
-from harness.gguf.roles import Place, Role, find_role
+from harness.gguf.roles import FFN_DOWN, Place, Role, find_role
 from harness.gguf.settings import read_count, read_per_layer
 from harness.gguf.types import tensor_type
 from harness.memory.placement import choose_devices, deal_out
@@ -418,9 +418,8 @@ def work_bytes(header: Header, spec: RunSpec, *, n_cells: int | None = None) -> 
     largest = 0
     for tensor in loaded_tensors(header):
         if len(tensor.shape) > 1 and is_matrix_product(tensor) and tensor_type(tensor.type_name).block_elements > 1:
-            rows = n_tokens * (
-                max(used, 1) if find_role(tensor.name).is_stack and find_role(tensor.name).work == "ffn down" else 1
-            )
+            role = find_role(tensor.name)
+            rows = n_tokens * (max(used, 1) if role.is_stack and role.work == FFN_DOWN else 1)
             largest = max(largest, rows * tensor.shape[0] * 34 // 32)
     if n_cells is not None:
         heads = read_per_layer(header, "attention.head_count", read_count(header, "block_count") or 0) or [0]

@@ -1,0 +1,275 @@
+"""The house in small: sizes, names, circles, documentation, and what only its owner may do.
+
+Each rule finds offences in the source; `KNOWN` lists those of today. The list only shrinks: an offence that is not on it fails, and so
+does a line of it that is no longer needed.
+"""
+
+from __future__ import annotations
+
+import ast
+import collections
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from .test_layers import MODULES, module_name
+
+Sources = dict[str, str]
+
+SOURCES: Sources = {module_name(path): path.read_text(encoding="utf-8") for path in MODULES}
+PACKAGES = {module_name(path) for path in MODULES if path.name == "__init__.py"}
+
+MOST_LINES_OF_A_FUNCTION, MOST_LINES_OF_A_MODULE = 60, 500
+
+#: The rooms of a question's way: a question has one name in all of them.
+WAY = (
+    "harness.cli",
+    "harness.runs",
+    "harness.records",
+    "harness.views.figures",
+    "harness.views.report",
+    "harness.views",
+    "harness.native.jobs",
+)
+
+#: Names that say nothing of what is inside.
+EMPTY_NAMES = {"utils", "util", "helpers", "helper", "misc", "common", "tools", "stuff", "base", "core"}
+
+#: What only its owners may use, by the name as it is written in the source.
+OWNERS = {
+    "json.dumps": {"harness.untrusted.harmless", "harness.records.journal", "harness.runs.worker", "harness.native.worker"},
+    "json.dump": set(),
+    "tabulate": {"harness.views.page"},
+    "wcwidth": {"harness.views.page"},
+    "textwrap": {"harness.views.page"},
+    "os.get_terminal_size": {"harness.cli.terminal"},
+    "shutil.get_terminal_size": {"harness.cli.terminal"},
+    "sys.exit": {"harness.cli", "harness.native.worker"},
+    "os._exit": {"harness.host.interrupt", "harness.native.worker"},
+}  # fmt: skip
+
+#: Who knows exit codes: the errors that carry one, the table from outcomes to them, and the two ends of the process.
+EXIT_CODES = {"harness.errors", "harness.runs.session", "harness.cli", "harness.cli.progress", "harness.host.interrupt"}
+
+KNOWN: dict[str, set[str]] = {
+    "function": set(),
+    "module": {
+        "harness.gguf.attention",
+        "harness.gguf.header",
+        "harness.memory.ollama_2024",
+        "harness.records.token_time",
+        "harness.runs.memory",
+        "harness.runs.placements",
+        "harness.sources.hub",
+        "harness.sources.references",
+        "harness.sources.remote",
+        "harness.speed.prediction",
+        "harness.views.report.sections",
+    },
+    "circle": set(),
+    "name": {"harness.views.page harness.views.report.page"},
+    "docstring": {
+        "harness.cli.options.flatten",
+        "harness.cli.options.refuse_contradiction",
+        "harness.cli.plot.command",
+        "harness.native.jobs.bandwidth.tensor_row_bytes",
+        "harness.native.jobs.rpc_server.vars_of",
+        "harness.records.cells.build_from_json",
+        "harness.records.cells.resolved_from_json",
+        "harness.records.kinds.BothTurns",
+        "harness.records.kinds.ComparedTask",
+        "harness.records.kinds.DirectTurn",
+        "harness.records.statistics.mean",
+        "harness.sources.choice.is_gguf",
+        "harness.sources.downloads.locate",
+        "harness.views.figures.speed.set_title",
+        "harness.views.llama_bench.render_json",
+        "harness.views.llama_bench.render_jsonl",
+        "harness.views.machines.render_machines_json",
+        "harness.views.machines.render_machines_md",
+        "harness.views.models.render_check_json",
+        "harness.views.models.render_local_json",
+        "harness.views.models.render_models_json",
+        "harness.views.predict.render_answers_json",
+        "harness.views.predict.render_check_json",
+        "harness.views.render_json.render",
+        "harness.views.roofline.render_roofline_json",
+    },
+    "owner": {"harness.sources.downloads json.dumps", "harness.sources.ollama_server json.dumps"},
+    "exit code": {
+        "harness.cli.models",
+        "harness.cli.ollama",
+        "harness.cli.overhead",
+        "harness.cli.reference",
+        "harness.cli.roofline",
+        "harness.cli.rpc_server",
+        "harness.cli.run",
+        "harness.cli.sweep",
+        "harness.cli.token_time",
+    },
+}
+
+
+def definitions(source: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def find_long_functions(sources: Sources) -> set[str]:
+    return {
+        f"{module}.{node.name}"
+        for module, source in sources.items()
+        for node in definitions(source)
+        if (node.end_lineno or 0) - node.lineno >= MOST_LINES_OF_A_FUNCTION
+    }
+
+
+def find_long_modules(sources: Sources) -> set[str]:
+    return {module for module, source in sources.items() if len(source.splitlines()) > MOST_LINES_OF_A_MODULE}
+
+
+def imported_modules(source: str, known: Sources) -> set[str]:
+    """The modules of ours that are imported anywhere, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= whole & set(known) or {node.module}
+    return found & set(known)
+
+
+def find_circles(sources: Sources) -> set[str]:
+    """The modules that lie on a circle of imports: what is left when what imports nothing, or is imported by nothing, is taken away."""
+    left = {module: imported_modules(source, sources) - {module} for module, source in sources.items()}
+    while True:
+        imported = set().union(*left.values()) if left else set()
+        kept = {
+            module: targets & set(left)
+            for module, targets in left.items()
+            if module in imported and targets & set(left)
+        }
+        if kept == left:
+            return set(left)
+        left = kept
+
+
+def find_names(sources: Sources) -> set[str]:
+    """Names that say nothing, and names that are used twice outside of a question's way."""
+    found, by_name = set(), collections.defaultdict(list)
+    for module in set(sources) - PACKAGES:
+        room, _, name = module.rpartition(".")
+        if name in EMPTY_NAMES:
+            found.add(module)
+        place = "views" if room in ("harness.views", "harness.views.report") else room if room in WAY else "elsewhere"
+        by_name[place, name].append(module)
+    return found | {" ".join(sorted(same)) for same in by_name.values() if len(same) > 1}
+
+
+def find_undocumented(sources: Sources) -> set[str]:
+    """Public modules, functions and classes without a docstring; a module's only one may leave it to the module."""
+    found = set()
+    for module, source in sources.items():
+        tree = ast.parse(source)
+        public = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")]
+        found |= {f"{module}.{node.name}" for node in public if not ast.get_docstring(node) and len(public) > 1}
+        if not ast.get_docstring(tree):
+            found.add(module)
+    return found
+
+
+def find_owned(sources: Sources) -> set[str]:
+    """Uses of what belongs to others. Sorted JSON is a key to compare by, and no text."""
+    found = set()
+    for module, source in sources.items():
+        tree = ast.parse(source)
+        keys = {
+            id(node.func)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and any(word.arg == "sort_keys" for word in node.keywords)
+        }
+        for node in ast.walk(tree):
+            used = set()
+            if isinstance(node, ast.Attribute) and id(node) not in keys:
+                used = {ast.unparse(node)}
+            elif isinstance(node, ast.Import):
+                used = {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                used = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            found |= {f"{module} {name}" for name in used if name in OWNERS and module not in OWNERS[name]}
+    return found
+
+
+def find_exit_codes(sources: Sources) -> set[str]:
+    found = set()
+    for module in set(sources) - EXIT_CODES:
+        for node in ast.walk(ast.parse(sources[module])):
+            name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+            if name.startswith("EXIT_") or name == "Exit" or (name == "exit_code" and isinstance(node, ast.Attribute)):
+                found.add(module)
+    return found
+
+
+RULES: dict[str, Callable[[Sources], set[str]]] = {
+    "function": find_long_functions,
+    "module": find_long_modules,
+    "circle": find_circles,
+    "name": find_names,
+    "docstring": find_undocumented,
+    "owner": find_owned,
+    "exit code": find_exit_codes,
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_house_is_in_order(rule):
+    assert sorted(RULES[rule](SOURCES) - KNOWN[rule]) == []
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_is_mended_is_taken_off_the_list(rule):
+    assert sorted(KNOWN[rule] - RULES[rule](SOURCES)) == []
+
+
+LONG = "def f():\n" + "    x = 1\n" * MOST_LINES_OF_A_FUNCTION
+
+
+@pytest.mark.parametrize(
+    ("rule", "sources"),
+    [
+        ("function", {"harness.a": LONG}),
+        ("module", {"harness.a": "x = 1\n" * (MOST_LINES_OF_A_MODULE + 1)}),
+        ("circle", {"harness.a": "import harness.b", "harness.b": "def f():\n    from harness import a"}),
+        ("circle", {"harness.a": "from harness.b import x", "harness.b": "from harness.c import x", "harness.c": "import harness.a"}),
+        ("name", {"harness.gguf.utils": ""}),
+        ("name", {"harness.gguf.models": "", "harness.speed.models": ""}),
+        ("name", {"harness.views.page": "", "harness.views.report.page": ""}),
+        ("docstring", {"harness.a": '"""A."""\ndef f(): pass\ndef g():\n    "G."'}),
+        ("docstring", {"harness.a": '"""A."""\nclass F: pass\nclass G:\n    "G."'}),
+        ("docstring", {"harness.a": "x = 1"}),
+        ("owner", {"harness.cli.a": "import json\njson.dumps(1)"}),
+        ("owner", {"harness.cli.a": "from json import dumps"}),
+        ("owner", {"harness.views.a": "from tabulate import tabulate"}),
+        ("owner", {"harness.views.a": "import textwrap"}),
+        ("exit code", {"harness.cli.a": "raise click.exceptions.Exit(3)"}),
+        ("exit code", {"harness.cli.a": "from harness.errors import EXIT_INTERRUPTED\nx = EXIT_INTERRUPTED"}),
+        ("exit code", {"harness.cli.a": "x = error.exit_code"}),
+    ],
+)  # fmt: skip
+def test_a_planted_offence_is_found(rule, sources):
+    assert RULES[rule](sources) != set()
+
+
+@pytest.mark.parametrize(
+    ("rule", "sources"),
+    [
+        ("circle", {"harness.a": "import harness.b", "harness.b": "import harness.c", "harness.c": "", "harness.d": "import harness.a"}),
+        ("name", {"harness.cli.roofline": "", "harness.runs.roofline": "", "harness.records.roofline": ""}),
+        ("owner", {"harness.cli.a": "import json\nkey = json.dumps(1, sort_keys=True)"}),
+        ("exit code", {"harness.runs.a": "Failure(exit_code=3)"}),
+    ],
+)  # fmt: skip
+def test_what_is_in_order_passes(rule, sources):
+    assert RULES[rule](sources) == set()
