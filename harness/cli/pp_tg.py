@@ -21,7 +21,7 @@ from harness.cli.options import (
     results_option,
     save_option,
 )
-from harness.cli.progress import end, open_session
+from harness.cli.progress import displayed, end, open_session
 from harness.records.cells import Record
 from harness.runs.asking import plan_cells
 from harness.runs.cells import CellsRequest, measure_cells
@@ -83,8 +83,9 @@ def command(models: Sequence[str], **options: Any) -> None:
         **{name: options[name] for name in ("repetitions", "warmup", "delay_s", "seed")},
     )
     asked = {name for name, value in options.items() if value}
+    with displayed() as on_event:
+        cells = plan_cells(grid, asked, on_event)
     with open_session("pp-tg", options, describe_cell) as session:
-        cells = plan_cells(grid, asked, session.on_event)
         records = measure_cells(CellsRequest(cells, options["cell_timeout_s"], options["isolate"]), session)
     if records:
         _show(records, options)
