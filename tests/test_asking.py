@@ -11,7 +11,7 @@ from harness.cli import cli, reference
 from harness.errors import HarnessError
 from harness.gguf.types import foreign_type
 from harness.runs import worker as child
-from harness.sources.references import load_catalog
+from harness.sources.user_catalog import load_catalog
 
 from .kind_files import FILES, learned, llama
 from .test_ollama_store import add

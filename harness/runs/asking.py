@@ -14,7 +14,7 @@ from harness.gguf.model_kinds import Question, refuse, suit_cells
 from harness.gguf.settings import read_count, tell_untrained
 from harness.sources.gguf_file import read_file_header
 from harness.sources.model_file import default_model
-from harness.sources.references import name_reference, resolve
+from harness.sources.references import parse_reference
 from harness.spec import Grid, RunSpec
 
 
@@ -27,7 +27,8 @@ def find_file(reference: str | None, on_event: OnEvent) -> pathlib.Path:
     """
     if reference is None:
         return default_model()
-    return resolve(reference, count_bytes(on_event, name_reference(reference)), pass_remarks(on_event))
+    asked = parse_reference(reference)
+    return asked.open(count_bytes(on_event, asked.shown), pass_remarks(on_event))
 
 
 def plan_cells(grid: Grid, asked: Collection[str], on_event: OnEvent) -> tuple[RunSpec, ...]:

@@ -14,7 +14,7 @@ import difflib
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -22,21 +22,12 @@ from urllib.parse import quote
 
 from harness.errors import HarnessError, UsageError
 from harness.gguf import split
-from harness.sources.choice import (
-    byte_split_of,
-    choose,
-    explain_byte_split,
-    find_same_name,
-    is_byte_split,
-    is_gguf,
-    name_quantization,
-    name_quantizations,
-)
+from harness.sources import Progress, Remark, unsaid
+from harness.sources.choice import find_same_name, is_byte_split, is_gguf
 from harness.sources.remote import (
     Address,
     NoSuchFileError,
     NotThereError,
-    Progress,
     RemoteError,
     RemoteSource,
     ask_head,
@@ -48,8 +39,6 @@ from harness.sources.remote import (
 from harness.units import MIB
 from harness.untrusted.json import read_json
 from harness.untrusted.names import below, find_commit, find_digest, is_relative_name, is_repository
-
-Remark = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,34 +175,6 @@ def _storage(repository: str, root: Path | None = None) -> Path:
 
 
 # --- what the hub has -------------------------------------------------------------------------------------------------
-
-
-def choose_file(
-    files: Sequence[HubFile], repository: str, quantization: str | None, remark: Remark = lambda said: None
-) -> HubFile:
-    """Choose the model of a repository as llama.cpp does for ``-hf owner/repo:Q4_0``.
-
-    Parameters
-    ----------
-    remark : told where the file is not quite what was asked for
-
-    Raises
-    ------
-    NotThereError : there is none of this quantization; the ones that are there are named.
-    """
-    by_name = {file.name: file for file in files}
-    chosen = choose(list(by_name), quantization)
-    if chosen is not None:
-        if chosen.is_near:
-            plain = quantization or (name_quantization(chosen.name) or "").removeprefix("UD-")
-            remark(f"{repository} has no plain {plain}; {chosen.name} is another mixture of that name")
-        return by_name[chosen.name]
-    if (piece := byte_split_of(list(by_name), quantization)) is not None:
-        raise NotThereError(f"{repository}: {explain_byte_split(piece)}.")
-    known = ", ".join(name_quantizations(list(by_name))) or ", ".join(list(by_name)[:8])
-    raise NotThereError(
-        f"{repository} has no GGUF file of {quantization or 'any kind'}; it has {known or 'none at all'}."
-    )
 
 
 def list_files(repository: str, revision: str = "main") -> list[HubFacts]:
@@ -382,7 +343,7 @@ def open_remote(file: HubFile) -> RemoteSource:
 def download(
     files: Sequence[HubFile],
     progress: Progress,
-    remark: Remark = lambda said: None,
+    remark: Remark = unsaid,
     expected: Sequence[str] = (),
 ) -> list[Path]:
     """Bring files into the cache, and say where they are; those that are there cost no request.

@@ -23,9 +23,8 @@ from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
 from harness.errors import HarnessError, Outcome, UsageError
 from harness.gguf.header import Fetched
+from harness.sources import Progress
 from harness.units import KIB, MIB, format_gb
-
-Progress = Callable[[int, int], None]  # bytes there, bytes in all
 
 #: How long a server may be silent.
 TIMEOUT_S = 20.0
