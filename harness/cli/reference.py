@@ -10,7 +10,6 @@ import click
 
 from harness.catalog import Entry
 from harness.cli import terminal
-from harness.cli.asking import read_for
 from harness.cli.options import results_option, save_option
 from harness.cli.record_writer import Keeper
 from harness.cli.writing import writing_options
@@ -20,6 +19,7 @@ from harness.host.memory import available_memory_bytes
 from harness.memory.placement import shares_host_memory
 from harness.records.cells import Device
 from harness.records.text import REFERENCE_PROMPT, TextRequest, TextRun
+from harness.runs.asking import read_for
 from harness.units import format_gb
 
 _EXAMPLES = f"""
