@@ -60,8 +60,6 @@ KNOWN: dict[str, set[str]] = {
         "harness.records.token_time",
         "harness.runs.memory",
         "harness.runs.placements",
-        "harness.sources.hub",
-        "harness.sources.remote",
         "harness.speed.prediction",
         "harness.views.report.sections",
     },

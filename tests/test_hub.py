@@ -19,8 +19,7 @@ from click.testing import CliRunner
 from harness.cli import cli
 from harness.errors import HarnessError, UsageError
 from harness.gguf.header import BytesSource, read_header
-from harness.sources import hub as hub_module
-from harness.sources import remote, user_catalog
+from harness.sources import fetching, hub_cache, remote, remote_source, user_catalog
 from harness.sources.references import parse_reference
 from harness.sources.remote import NotThereError, RemoteError
 
@@ -340,14 +339,14 @@ def test_nobody_there_is_said(filled, tmp_path):
 
 
 def test_no_room_is_said_before_anything_is_fetched(filled, monkeypatch):
-    monkeypatch.setattr(remote.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
+    monkeypatch.setattr(fetching.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
     with pytest.raises(HarnessError, match=r"1\.0 MB free and owner/tiny-GGUF/tiny-Q4_0\.gguf needs 3\.0 MB more"):
         pull()
     assert filled.sent_bytes() == 0
 
 
 def test_a_disk_that_fills_up_keeps_what_is_there_and_says_so(filled, tmp_path, monkeypatch):
-    real = remote._write
+    real = fetching._write
 
     def full(file, piece, part):
         if piece is not None and file.tell() > 1_000_000:
@@ -359,7 +358,7 @@ def test_a_disk_that_fills_up_keeps_what_is_there_and_says_so(filled, tmp_path, 
             return real(Full(), piece, part)
         return real(file, piece, part)
 
-    monkeypatch.setattr(remote, "_write", full)
+    monkeypatch.setattr(fetching, "_write", full)
     with pytest.raises(HarnessError, match="No space left on device"):
         pull()
     assert leftovers(tmp_path) == []
@@ -462,7 +461,7 @@ def test_while_nothing_comes_the_bar_is_called(filled, monkeypatch):
 
 
 def test_a_header_without_end_is_not_fetched(filled, monkeypatch):
-    monkeypatch.setattr(remote, "HEADER_LIMIT_BYTES", 2**20)
+    monkeypatch.setattr(remote_source, "HEADER_LIMIT_BYTES", 2**20)
     made = HeaderBytes().add("general.architecture", "str", "llama")
     made.add_array("tokenizer.ggml.tokens", "str", ["x" * 1000] * 5000)
     filled.add(REPO, NAME, made.build())
@@ -634,8 +633,10 @@ def test_a_server_that_knows_no_if_range_is_found_out_by_its_etag(filled, monkey
 
 
 def test_a_file_without_size_or_end_does_not_fill_the_disk(filled, tmp_path, monkeypatch):
-    free = remote.SPARE_BYTES + 1_000_000
-    monkeypatch.setattr(remote.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9 - free, free))
+    free = fetching.SPARE_BYTES + 1_000_000
+    monkeypatch.setattr(
+        fetching.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9 - free, free)
+    )
     filled.faults.append(Fault("/plain/", no_ranges=True, say={"Content-Length": None}, cut_at=2_000_000))
     with pytest.raises(RemoteError, match="does not say how large it is and sends more than the disk takes"):
         parse_reference(f"{filled.url}/plain/{REPO}/{NAME}").open()
@@ -1070,4 +1071,4 @@ def test_it_needs_no_hub_to_be_imported():
 def test_the_cache_is_huggingface_hubs_own():
     from huggingface_hub import constants
 
-    assert str(hub_module.cache_dir()) == constants.HF_HUB_CACHE
+    assert str(hub_cache.cache_dir()) == constants.HF_HUB_CACHE

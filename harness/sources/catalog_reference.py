@@ -11,7 +11,8 @@ from harness.gguf.layout import find_quantization
 from harness.gguf.shapes import compute_header
 from harness.sources import Progress, Remark, unsaid
 from harness.sources.headers import Found, read_local
-from harness.sources.hub import HubFile, download, find_cached, list_parts
+from harness.sources.hub_cache import HubFile, find_cached, list_parts
+from harness.sources.hub_download import download
 from harness.sources.hub_reference import read_hub_files
 from harness.sources.local import find_copies
 from harness.sources.model_file import default_model, open_model

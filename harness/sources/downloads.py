@@ -13,17 +13,10 @@ from harness.gguf import split
 from harness.gguf.header import MAGIC, check_complete, read_header
 from harness.sources import Progress
 from harness.sources.cache_folder import cache_folder
+from harness.sources.fetching import check_space, fetch_into, probe
 from harness.sources.gguf_file import FileSource
-from harness.sources.remote import (
-    Address,
-    RemoteError,
-    RemoteSource,
-    check_space,
-    fetch_into,
-    hide_secrets,
-    probe,
-    split_url,
-)
+from harness.sources.remote import Address, RemoteError, hide_secrets, split_url
+from harness.sources.remote_source import RemoteSource
 from harness.untrusted.json import read_json
 from harness.untrusted.names import below
 

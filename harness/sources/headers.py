@@ -9,7 +9,8 @@ from pathlib import Path
 from harness.gguf.header import Fetched, Header, check_complete, read_header
 from harness.gguf.split import join_parts, part_names, split_count
 from harness.sources.gguf_file import read_file_header
-from harness.sources.remote import RemoteError, RemoteSource
+from harness.sources.remote import RemoteError
+from harness.sources.remote_source import RemoteSource
 from harness.sources.sparse import HeaderFile, KeepingSource, read_header_files
 from harness.units import KIB, MIB
 

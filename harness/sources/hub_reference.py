@@ -21,16 +21,9 @@ from harness.sources.choice import (
     name_quantizations,
 )
 from harness.sources.headers import Found, read_remote
-from harness.sources.hub import (
-    HubFile,
-    download,
-    find_cached,
-    find_other_case,
-    list_cached,
-    list_files,
-    list_parts,
-    open_remote,
-)
+from harness.sources.hub import find_other_case, list_files, open_remote
+from harness.sources.hub_cache import HubFile, find_cached, list_cached, list_parts
+from harness.sources.hub_download import download
 from harness.sources.local import find_copies, list_copies
 from harness.sources.model_file import is_here, open_model
 from harness.sources.reference import Reference, show_reference
