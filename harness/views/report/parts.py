@@ -24,7 +24,9 @@ def Table(
     headers: Sequence[str], rows: Sequence[Sequence[Cell | str]], notes: Sequence[str] = (), remarks: Sequence[str] = ()
 ) -> Block:
     numbered = [f"[{number}] {text}" for number, text in enumerate(notes, 1)]
-    return ValueTable("rows", [Column(f"c{n}", head or " ") for n, head in enumerate(headers)], rows, [*remarks, *numbered])
+    return ValueTable(
+        "rows", [Column(f"c{n}", head or " ") for n, head in enumerate(headers)], rows, [*remarks, *numbered]
+    )
 
 
 def Chart(draw: Callable[[str], Any], alt: str, caption: str = "") -> Block:
