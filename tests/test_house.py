@@ -86,7 +86,6 @@ KNOWN: dict[str, set[str]] = {
         "harness.views.models.render_models_json",
         "harness.views.predict.render_answers_json",
         "harness.views.predict.render_check_json",
-        "harness.views.render_json.render",
         "harness.views.report.parts.Chart",
         "harness.views.report.parts.Facts",
         "harness.views.report.parts.Points",
