@@ -1,9 +1,11 @@
-"""Where records are read from: the files and folders that a command names, else the results folder."""
+"""Where records are read from: the files and folders that a command names, ``last`` and ``last~1``, else the results folder."""
 
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import click
 
@@ -13,6 +15,7 @@ from harness.errors import UsageError
 from harness.host.machine import describe_machine, machine_slug
 from harness.records.cells import Record
 from harness.records.journal import each_record, journal_order, read_lines
+from harness.records.kept import Kept, summarize_line
 from harness.records.roofline import Roof
 from harness.speed.rates import Measured, collect
 
@@ -24,12 +27,15 @@ files_argument = click.argument(
 def find_journals(files: Sequence[pathlib.Path], results: pathlib.Path) -> list[pathlib.Path]:
     """The journals that are meant: named ones, all in named folders, all in the results folder where none is named; the oldest first.
 
+    ``last`` is this machine's latest in the results folder, or anybody's where it has none, and ``last~1`` the one before.
+
     Raises
     ------
     UsageError : a named file or folder does not exist, or a named folder holds no journal.
     """
     if not files:
         return sorted(results.rglob("*.jsonl"), key=journal_order) if results.is_dir() else []
+    files = [path if path.exists() else _find_last(path, results) for path in files]
     found: dict[pathlib.Path, None] = {}
     for path in files:
         if not path.exists():
@@ -39,6 +45,66 @@ def find_journals(files: Sequence[pathlib.Path], results: pathlib.Path) -> list[
             raise UsageError(f"There are no journals (.jsonl) in {path}; `harness pp-tg` writes some.")
         found |= dict.fromkeys(inside)
     return sorted(found, key=journal_order)
+
+
+def _find_last(name: pathlib.Path, results: pathlib.Path) -> pathlib.Path:
+    """The journal that ``last`` and the like mean; any other name as it is."""
+    match = re.fullmatch(r"last(?:~(\d+))?", str(name))
+    if match is None:
+        return name
+    journals, steps = recent_journals(results), int(match[1] or 0)
+    if steps >= len(journals):
+        raise UsageError(f"{name} is not there: {len(journals)} journals are kept in {results}.")
+    return journals[-1 - steps]
+
+
+def recent_journals(results: pathlib.Path) -> list[pathlib.Path]:
+    """The journals that ``last`` counts from the end of."""
+    return own_journals(results) or find_journals((), results)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Records of one journal: the name by which commands take them, and whether they are all that the journal holds."""
+
+    name: str
+    path: pathlib.Path
+    kept: Sequence[Kept]
+    is_whole: bool
+
+
+def choose_kept(names: Sequence[str], results: pathlib.Path, label: str = "", about: str = "") -> list[Chosen]:
+    """The records that are meant, by journal: all, or those of names such as ``last``, a path, or ``last:3`` for one line of it, of
+    which the label and what they are about have these texts in them.
+
+    Raises
+    ------
+    UsageError : a name means nothing.
+    """
+    lines = {name: re.fullmatch(r"(.+):(\d+)", name) for name in names if not pathlib.Path(name).exists()}
+    meant: dict[pathlib.Path, set[int]] = {}
+    for name in names:
+        match = lines.get(name)
+        for path in find_journals([pathlib.Path(match[1] if match else name)], results):
+            meant.setdefault(path, set()).update([int(match[2])] if match else [])
+    steps = {path: step for step, path in enumerate(reversed(recent_journals(results)))}
+    chosen = []
+    for path in meant or find_journals((), results):
+        everything = [summarize_line(line) for line in read_lines([path], echo_error)]
+        numbers = meant.get(path)
+        kept = [
+            one
+            for one in everything
+            if (not numbers or one.number in numbers)
+            and label.lower() in one.label.lower()
+            and (not about or one.is_about(about))
+        ]
+        name = str(path) if path not in steps else f"last~{steps[path]}" if steps[path] else "last"
+        if kept:
+            chosen.append(Chosen(name, path, kept, len(kept) == len(everything)))
+    if names and not chosen and not (label or about):
+        raise UsageError(f"There is no record {', '.join(names)}; `harness list` shows what is kept.")
+    return chosen
 
 
 def read_measured(journals: Sequence[pathlib.Path], catalog: Catalog) -> list[Measured]:
