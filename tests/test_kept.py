@@ -175,7 +175,7 @@ def test_last_names_a_journal_wherever_records_are_read(kept, words, monkeypatch
     assert run(kept, *words, "last~1").exit_code == 0
     done = run(kept, *words, "last~2")
     assert done.exit_code == 2
-    assert "last~2 is not there: 2 journals are kept" in str(done.exception)
+    assert "last~2 is not there: 2 journals kept" in str(done.exception)
 
 
 def test_names_that_mean_nothing_are_one_sentence(kept):

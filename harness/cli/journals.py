@@ -14,7 +14,7 @@ from harness.cli.terminal import echo_error
 from harness.errors import UsageError
 from harness.host.machine import describe_machine, machine_slug
 from harness.records.cells import Record
-from harness.records.journal import each_record, journal_order, read_lines
+from harness.records.journal import each_record, find_journals, read_lines
 from harness.records.kept import Kept, summarize_line
 from harness.records.roofline import Roof
 from harness.speed.rates import Measured, collect
@@ -22,45 +22,6 @@ from harness.speed.rates import Measured, collect
 files_argument = click.argument(
     "files", nargs=-1, metavar="[FILES]...", type=click.Path(path_type=pathlib.Path)
 )  # journals, or folders of them
-
-
-def find_journals(files: Sequence[pathlib.Path], results: pathlib.Path) -> list[pathlib.Path]:
-    """The journals that are meant: named ones, all in named folders, all in the results folder where none is named; the oldest first.
-
-    ``last`` is this machine's latest in the results folder, or anybody's where it has none, and ``last~1`` the one before.
-
-    Raises
-    ------
-    UsageError : a named file or folder does not exist, or a named folder holds no journal.
-    """
-    if not files:
-        return sorted(results.rglob("*.jsonl"), key=journal_order) if results.is_dir() else []
-    files = [path if path.exists() else _find_last(path, results) for path in files]
-    found: dict[pathlib.Path, None] = {}
-    for path in files:
-        if not path.exists():
-            raise UsageError(f"There is no file or folder {path}; name journals (.jsonl) or a folder of them.")
-        inside = list(path.rglob("*.jsonl")) if path.is_dir() else [path]
-        if not inside:
-            raise UsageError(f"There are no journals (.jsonl) in {path}; `harness pp-tg` writes some.")
-        found |= dict.fromkeys(inside)
-    return sorted(found, key=journal_order)
-
-
-def _find_last(name: pathlib.Path, results: pathlib.Path) -> pathlib.Path:
-    """The journal that ``last`` and the like mean; any other name as it is."""
-    match = re.fullmatch(r"last(?:~(\d+))?", str(name))
-    if match is None:
-        return name
-    journals, steps = recent_journals(results), int(match[1] or 0)
-    if steps >= len(journals):
-        raise UsageError(f"{name} is not there: {len(journals)} journals are kept in {results}.")
-    return journals[-1 - steps]
-
-
-def recent_journals(results: pathlib.Path) -> list[pathlib.Path]:
-    """The journals that ``last`` counts from the end of."""
-    return own_journals(results) or find_journals((), results)
 
 
 @dataclass(frozen=True)
@@ -87,7 +48,7 @@ def choose_kept(names: Sequence[str], results: pathlib.Path, label: str = "", ab
         match = lines.get(name)
         for path in find_journals([pathlib.Path(match[1] if match else name)], results):
             meant.setdefault(path, set()).update([int(match[2])] if match else [])
-    steps = {path: step for step, path in enumerate(reversed(recent_journals(results)))}
+    steps = {path: step for step, path in enumerate(reversed(find_journals((), results)))}
     chosen = []
     for path in meant or find_journals((), results):
         everything = [summarize_line(line) for line in read_lines([path], echo_error)]

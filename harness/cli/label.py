@@ -10,6 +10,7 @@ from harness.cli import terminal
 from harness.cli.journals import choose_kept
 from harness.cli.options import results_option
 from harness.records.journal import edit_lines, set_label
+from harness.units import format_count
 
 _EXAMPLES = """
 \b
@@ -31,4 +32,4 @@ def command(name: str, text: str, results: pathlib.Path) -> None:
     """
     change = set_label(text)
     changed = [edit_lines(one.path, {kept.number for kept in one.kept}, change) for one in choose_kept([name], results)]
-    terminal.echo_note(f"{sum(changed)} record{'s' * (sum(changed) != 1)} labelled")
+    terminal.echo_note(f"{format_count(sum(changed), 'record')} labelled")

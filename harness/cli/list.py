@@ -12,6 +12,7 @@ from harness.cli.journals import Chosen, choose_kept
 from harness.cli.options import results_option
 from harness.cli.output import Output, output_options, show
 from harness.records.journal import edit_lines
+from harness.units import format_count
 from harness.views.kept import describe_kept
 
 _EXAMPLES = """
@@ -38,7 +39,7 @@ def command(
 ) -> None:
     """List what was kept: when, what, of which model, with which label.
 
-    NAME is last for the latest run of this machine, last~1 for the one before, a journal (.jsonl) or a folder of them; last:3 is
+    NAME is last for the latest run, last~1 for the one before, a journal (.jsonl) or a folder of them; last:3 is
     the third line of the last. table, plot and report take last and last~1 too.
     """
     chosen = choose_kept(names, results, label, about)
@@ -67,7 +68,7 @@ def delete_chosen(chosen: Sequence[Chosen], yes: bool) -> None:
     StoreError : a journal is being written, or cannot be changed.
     """
     n_records = sum(len(one.kept) for one in chosen)
-    what = f"{n_records} record{'s' * (n_records != 1)} of {len(chosen)} journal{'s' * (len(chosen) != 1)}"
+    what = f"{format_count(n_records, 'record')} of {format_count(len(chosen), 'journal')}"
     if not yes and not terminal.confirm(f"Delete {what}?"):
         terminal.echo_note("Nothing was deleted.")
         return

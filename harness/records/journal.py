@@ -19,6 +19,7 @@ from harness.codec import Malformed
 from harness.errors import HarnessError, StoreError, UsageError
 from harness.records.cells import Record
 from harness.records.kinds import Entry, Line, read_line, to_json
+from harness.units import format_count
 from harness.untrusted import harmless
 from harness.untrusted.json import read_json
 
@@ -31,6 +32,9 @@ LONGEST_LABEL = 200
 
 #: When a journal was begun, by its name: ``20261124T231638Z-pp-tg.jsonl``, or ``…Z-pp-tg-2.jsonl`` for the second of a second.
 _NAME = re.compile(r"(\d{8}T\d{6}Z)-.*?(?:-(\d+))?\.jsonl")
+
+
+_LAST = re.compile(r"last(?:~(\d+))?")
 
 
 def journal_order(path: pathlib.Path) -> tuple[str, int, str]:
@@ -261,6 +265,33 @@ def _next_name(folder: pathlib.Path) -> tuple[str, int]:
     names = [path for path in folder.glob("*.jsonl") if _NAME.fullmatch(path.name)]
     last = max(map(journal_order, names), default=("", 0, ""))
     return (now, 1) if now > last[0] else (last[0], last[1] + 1)
+
+
+def find_journals(files: Sequence[pathlib.Path], results: pathlib.Path) -> list[pathlib.Path]:
+    """The journals that are meant: named ones, all in named folders, all in the results folder where none is named; the oldest first.
+
+    ``last`` is the latest of the results folder, and ``last~1`` the one before.
+
+    Raises
+    ------
+    UsageError : a named file or folder does not exist, or a named folder holds no journal.
+    """
+    if not files:
+        return sorted(results.rglob("*.jsonl"), key=journal_order) if results.is_dir() else []
+    found: dict[pathlib.Path, None] = {}
+    for path in files:
+        if (match := _LAST.fullmatch(str(path))) and not path.exists():
+            journals, steps = find_journals((), results), int(match[1] or 0)
+            if steps >= len(journals):
+                raise UsageError(f"{path} is not there: {format_count(len(journals), 'journal')} kept in {results}.")
+            path = journals[-1 - steps]
+        if not path.exists():
+            raise UsageError(f"There is no file or folder {path}; name journals (.jsonl) or a folder of them.")
+        inside = list(path.rglob("*.jsonl")) if path.is_dir() else [path]
+        if not inside:
+            raise UsageError(f"There are no journals (.jsonl) in {path}; `harness pp-tg` writes some.")
+        found |= dict.fromkeys(inside)
+    return sorted(found, key=journal_order)
 
 
 def read_records(paths: Iterable[pathlib.Path], warn: Callable[[str], None]) -> list[Record]:
