@@ -55,7 +55,6 @@ KNOWN: dict[str, set[str]] = {
     "function": set(),
     "module": {
         "harness.gguf.attention",
-        "harness.gguf.header",
         "harness.memory.ollama_2024",
         "harness.records.token_time",
         "harness.runs.memory",
