@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.records.cells import Machine, Record
-from harness.records.kinds import ComparisonLine, Content, Line, MemoryLine, ParityLine, TimeRecord
+from harness.records.kinds import ComparisonLine, Content, Line, MemoryLine, TimeRecord
+from harness.records.parity import Parity
 from harness.records.text import TextRun
 
 
@@ -54,6 +55,6 @@ def _name_model(content: Content | None) -> str:
             return content.line.model.file_name
         case ComparisonLine():
             return content.task.name
-        case ParityLine():
+        case Parity():
             return content.model
     return ""
