@@ -7,11 +7,12 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from harness.cli.asking import suit
 
 from harness.cli import cli
-from harness.cli.asking import suit
 from harness.errors import UsageError
-from harness.gguf.attention import describe_attention, loaded_tensors
+from harness.gguf.attention import describe_attention
+from harness.gguf.blocks import loaded_tensors
 from harness.gguf.cost import cost_of_header
 from harness.memory.fit import check_placement, price_layers
 from harness.memory.forecast import KV, RECURRENT, Host, device_rules, predict_memory

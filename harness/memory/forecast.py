@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from harness.errors import HarnessError
-from harness.gguf.attention import Attention, count_layers, describe_attention, loaded_tensors, round_context
+from harness.gguf.attention import describe_attention
+from harness.gguf.blocks import count_layers, loaded_tensors
+from harness.gguf.caches import Attention, Keeping, round_context
 from harness.gguf.header import Header, Tensor
 from harness.gguf.roles import FFN_DOWN, Place, Role, find_role
 from harness.gguf.settings import read_count, read_per_layer
@@ -352,6 +354,9 @@ def _pad(size: int, multiple: int) -> int:
 # --- caches and states ------------------------------------------------------------------------------------------------
 
 
+_CACHE_CAUSES = {Keeping.KEYS_VALUES: KV, Keeping.STATE: RECURRENT}
+
+
 def price_cache(attention: Attention, spec: RunSpec, placement: Sequence[int | None], host: Host) -> list[Line]:
     """Add up caches and states by device; they lie where their layer runs unless they are kept on the host.
 
@@ -362,38 +367,13 @@ def price_cache(attention: Attention, spec: RunSpec, placement: Sequence[int | N
     Source: llama-kv-cache.cpp, llama-memory-recurrent.cpp (offload, model.dev_layer).
     """
     sizes: dict[tuple[str, str], int] = {}
-    for kept in list_kept(attention, spec):
+    for kept in attention.list_kept(spec):
+        cause = _CACHE_CAUSES[kept.keeping]
         home = None if spec.no_kv_offload else placement[kept.layer]
         device = HOST if home is None else host.devices[home].name
         alignment = _CPU_ALIGNMENT if home is None else host.devices[home].alignment
-        sizes[kept.cause, device] = sizes.get((kept.cause, device), 0) + kept.size_bytes(alignment)
+        sizes[cause, device] = sizes.get((cause, device), 0) + kept.size_bytes(alignment)
     return [Line(cause, device, device, size) for (cause, device), size in sizes.items()]
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What one layer keeps of the tokens: keys and values, or a recurrent state, in parts that are padded one by one."""
-
-    cause: str
-    layer: int
-    parts_bytes: tuple[int, ...]
-
-    def size_bytes(self, alignment: int) -> int:
-        return sum(_pad(part, alignment) for part in self.parts_bytes)
-
-
-def list_kept(attention: Attention, spec: RunSpec) -> Iterator[Kept]:
-    """List what each layer keeps in the context of a spec.
-
-    Raises
-    ------
-    HarnessError : as `price_cache`.
-    """
-    for layer in attention.layers or ():
-        cells = attention.cells(layer, spec)
-        yield Kept(KV, layer.layer, tuple(row * cells for row in attention.row_bytes(layer, spec)))
-    for state in attention.states:
-        yield Kept(RECURRENT, state.layer, tuple(state.parts_bytes))
 
 
 # --- decoding ----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from typing import Any
 
 from harness.errors import HarnessError, NativeError, UsageError
 from harness.gguf.anatomy import name_file_type
-from harness.gguf.attention import count_layers, describe_attention, tell_skipped
+from harness.gguf.attention import describe_attention
+from harness.gguf.blocks import count_layers, describe_skipped
 from harness.gguf.header import BytesSource, Header, read_header
 from harness.gguf.model_kinds import find_kind, suit_batches
 from harness.gguf.settings import read_count, tell_untrained
@@ -501,7 +502,7 @@ def _context_remarks(model: Model, specs: Sequence[RunSpec]) -> Iterator[str]:
     if said := tell_untrained(read_count(model.header, "context_length"), (spec.n_ctx for spec in specs)):
         yield said
     if skipped := describe_attention(model.header).skipped:
-        yield tell_skipped(skipped)
+        yield describe_skipped(skipped)
     yield from model.remarks
     if model.path is None and model.header.is_synthetic:
         yield "the vocabulary is a stand-in for the real one, and so is what libraries and tables take for it"
