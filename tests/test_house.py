@@ -58,7 +58,6 @@ KNOWN: dict[str, set[str]] = {
         "harness.gguf.header",
         "harness.memory.ollama_2024",
         "harness.records.token_time",
-        "harness.runs.memory",
         "harness.runs.placements",
         "harness.sources.hub",
         "harness.sources.references",

@@ -81,7 +81,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row that is not like the others: a total of those above, or a part (depth 1, 2, …) of the one above it."""
+    """A row that is not like the others: a total of those above, which programs do not get in their list, or a part (depth 1, 2, …) of the one above it."""
 
     cells: Sequence[Cell | Value]
     is_total: bool = False
