@@ -22,11 +22,11 @@ from harness.records.text import Figures, TextRun
 from harness.records.upgrades import UPGRADES
 from harness.runs.ollama_task import Comparison, Round, Task, comparison_to_json
 from harness.sources.ollama_server import Answer, Loaded
-from harness.sources.references import load_catalog
+from harness.sources.user_catalog import load_catalog
 from harness.speed.rates import collect, collect_cells
 from harness.views.machines import measured_rows, render_machines
 from harness.views.report import Material, read_material
-from harness.views.report.sections import SECTIONS
+from harness.views.report.chapters import CHAPTERS
 
 from .conftest import HERE
 
@@ -216,7 +216,7 @@ def show_all(found: list[Line]) -> None:
     lines = read_material(found)
     measured = collect_cells((one.content for one in lines if isinstance(one.content, Digest)), CATALOG)
     material = Material(lines, [], ["a.jsonl"], "2026-11-24T12:00:00Z", "0.1", measured=measured, catalog=CATALOG)
-    for make, _ in SECTIONS.values():
+    for make, _ in CHAPTERS.values():
         list(make(material))
     for kind in ("pp", "tg"):
         if rows := measured_rows(measured, kind):

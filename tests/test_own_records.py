@@ -15,7 +15,7 @@ from harness.records.kinds import read_line, to_json
 from harness.records.memory import MemoryRecord
 from harness.records.text import Figures, TextRun
 from harness.sources.model_file import describe_file
-from harness.sources.references import load_catalog
+from harness.sources.user_catalog import load_catalog
 from harness.speed.model_names import ModelFile, ModelNames
 from harness.speed.prediction import OwnMachine, Question, cost_of_entry, known_machines, own_points, predict_own
 from harness.speed.rates import collect, speaks_for

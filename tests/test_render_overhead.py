@@ -16,6 +16,7 @@ from harness.memory.forecast import Line
 from harness.memory.ledger import Forecast, Measurement, Row
 from harness.memory.resident import DeviceReading, MapShare, MemoryReading, NativeBuffer, Share, explain_growth
 from harness.records.cells import Failure, Machine
+from harness.records.kinds import read_line, to_json
 from harness.records.memory import MemoryRecord, Subject
 from harness.spec import RunSpec
 from harness.views.figures.memory import PARTS, draw_ledger
@@ -206,7 +207,7 @@ def test_a_card_has_lines_and_a_driver_of_its_own():
     assert rows[Cause.DRIVER_CONTEXT].measured_bytes == (7900 - 6000 - 990) * MIB
     page = page_of(ON_CARD)
     assert "device" in page
-    assert "ours" in page
+    assert "free" in page
     assert "its memory cannot be read" in page
 
 

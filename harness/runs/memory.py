@@ -40,16 +40,8 @@ from harness.records.journal import utc_now
 from harness.records.memory import MemoryRecord, Subject
 from harness.runs.dry_run import WORKER, DryRun, run_dry
 from harness.runs.session import Session
-from harness.sources.headers import find_header
 from harness.sources.model_file import hash_file
-from harness.sources.references import (
-    PathReference,
-    SyntheticReference,
-    UrlReference,
-    name_reference,
-    parse_reference,
-    resolve,
-)
+from harness.sources.references import parse_reference
 from harness.sources.sparse import HeaderFile
 from harness.spec import RunSpec
 from harness.units import MIB, format_gib
@@ -107,11 +99,12 @@ def find_model(reference: str, *, weights: bool, progress: Callable[[int, int], 
     UsageError   : there is no such model.
     HarnessError : its header cannot be read.
     """
-    if weights and isinstance(parse_reference(reference), (SyntheticReference, UrlReference)):
-        resolve(reference, progress)
-    found = find_header(reference)
+    asked = parse_reference(reference)
+    if weights and asked.is_free:
+        asked.open(progress)
+    found = asked.header()
     files = found.read_files() if found.read_files else ()
-    header, label = found.header, _label(reference)
+    header, label = found.header, asked.label()
     if found.is_computed and files:  # the made-up file has a vocabulary, which takes memory too
         header = read_header(BytesSource(files[0].data), name=reference)
     notes = [Note(Remark.SOURCE, detail=found.note.rstrip("."))] if found.note else []
@@ -121,13 +114,6 @@ def find_model(reference: str, *, weights: bool, progress: Callable[[int, int], 
         notes.append(Note(Remark.HEADER_FETCHED, size_bytes=found.fetched.size_bytes))
     origin = "file" if found.path else "shape" if found.is_computed else "server"
     return Model(label, header, files, found.path, found.file_bytes, tuple(notes), origin)
-
-
-def _label(reference: str) -> str:
-    """How a model is called in pages, pictures and records: of a path only the last name, for paths name people."""
-    if isinstance(parse_reference(reference), PathReference):
-        return pathlib.PurePath(reference).name
-    return name_reference(reference)
 
 
 @dataclass(frozen=True, slots=True)
