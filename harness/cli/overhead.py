@@ -115,7 +115,7 @@ def command(reference: str | None, output: Output, **options: Any) -> None:
     wanted = {name: options[name] for name in ("predict_only", "vram_bytes", "force")}
     request = make_request(model, contexts, _single_values(options), **wanted)
     check_servers(request.specs[0].rpc)
-    with open_session("overhead", options) as session:
+    with open_session("overhead", {**options, "save": options["save"] and request.is_measured}) as session:
         record = account_memory(request, session)
     show(_describe(record, account), output)
     end(session)

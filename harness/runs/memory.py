@@ -129,6 +129,12 @@ class MemoryRequest:
     vram_bytes: int | None = None
     force: bool = False
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether it is to be measured, and can be."""
+        wanted = not self.predict_only and len(self.specs) == 1
+        return wanted and self.model.path is not None and may_be_asked(self.model.header, Question.MEASURE)
+
 
 def make_request(model: Model, contexts: Sequence[int], options: Mapping[str, Any], **more: Any) -> MemoryRequest:
     """Ask for contexts, by default the usual one or the model's own where that is smaller; options are `RunSpec`'s.
@@ -361,15 +367,11 @@ def account_memory(request: MemoryRequest, session: Session) -> MemoryRecord:
         spec, model.subject, session.machine, forecasts, fits, cards, tuple(notes), time_utc=utc_now(),
         harness_version=__version__,
     )  # fmt: skip
-    if (
-        request.predict_only
-        or model.path is None
-        or len(forecasts) > 1
-        or not may_be_asked(model.header, Question.MEASURE)
-    ):
+    if not request.is_measured:
         return record
     if (excess := check_room(fits[0])) and not request.force:
         raise UsageError(f"{excess}; take a smaller --ctx, or --force it (--predict-only shows the ledger).")
+    assert model.path is not None
     measurement = measure(model, spec, session)
     if session.is_interrupted:
         return record
