@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.records.cells import Machine, Record
-from harness.records.kinds import ComparisonLine, Content, Line, ParityLine, TimeRecord
+from harness.records.kinds import ComparisonLine, Content, Line, TimeRecord
 from harness.records.memory import MemoryRecord
+from harness.records.parity import Parity
 from harness.records.text import TextRun
 
 
@@ -55,6 +56,6 @@ def _name_model(content: Content | None) -> str:
             return content.line.model.file_name
         case ComparisonLine():
             return content.task.name
-        case ParityLine():
+        case Parity():
             return content.model
     return ""

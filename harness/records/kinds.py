@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from harness.codec import NOT_EMPTY, Malformed, Positive, PositiveNumber, Shared, UtcTime, decode, encode
 from harness.records.cells import Caution, Machine, Record, Resolved
 from harness.records.memory import MemoryRecord
+from harness.records.parity import Parity
 from harness.records.roofline import Roof
 from harness.records.statistics import Digest
 from harness.records.text import TextRun
@@ -25,8 +26,8 @@ from harness.records.upgrades import UPGRADES
 from harness.spec import RunSpec
 
 #: Histories of the formats that have no module of their own below this floor.
-#: ollama-comparison 1, parity 1 (2026-11): first.
-COMPARISON_SCHEMA = PARITY_SCHEMA = 1
+#: ollama-comparison 1 (2026-11): first.
+COMPARISON_SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,24 +162,8 @@ class ComparisonLine:
     schema: int = COMPARISON_SCHEMA
 
 
-@dataclass(frozen=True, slots=True)
-class ParityLine:
-    """A line of kind ``parity``, as scripts/parity writes it: one test by harness and by llama-bench."""
-
-    model: str
-    test: str
-    machine: Shared[Machine]
-    time_utc: UtcTime
-    harness_tok_per_s: PositiveNumber
-    llama_bench_tok_per_s: PositiveNumber
-    ratio_median: PositiveNumber
-    ratio_low: PositiveNumber | None = None
-    ratio_high: PositiveNumber | None = None
-    schema: int = PARITY_SCHEMA
-
-
 #: What is written as a line.
-Entry = Record | TextRun | Roof | MemoryRecord | TimeLine | ComparisonLine | ParityLine
+Entry = Record | TextRun | Roof | MemoryRecord | TimeLine | ComparisonLine | Parity
 
 #: What a line holds once it is read; a measured cell may be condensed to its `Digest`.
 Content = Entry | Digest | TimeRecord
@@ -244,7 +229,7 @@ KINDS: dict[str, Kind] = {
     "time-ledger": Kind(TimeLine, _read_time_record),
     "roofline": Kind(Roof),
     "ollama-comparison": Kind(ComparisonLine),
-    "parity": Kind(ParityLine),
+    "parity": Kind(Parity),
 }
 _NAMES = {kind.type: name for name, kind in KINDS.items()}
 

@@ -9,10 +9,10 @@ from harness.memory.causes import HOST, Cause, Part
 
 Upgrade = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
-#: By kind, in order: the first step makes schema 2 of schema 1. A kind that is not here is of schema 1 still. A step gets a whole
-#: line of which nothing is checked yet; what it makes is checked by the fields of the kind's class. A field that was added needs no
-#: step if it has a default, and one that went away none either: what a class does not know is not read.
-UPGRADES: dict[str, tuple[Upgrade, ...]]
+
+def _parity_1(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The number of tokens was in the test's name alone."""
+    return {**values, "n_tokens": int(values["test"].lstrip("pgt"))}
 
 
 def _memory_of_rows(line: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,4 +81,7 @@ def _measured(line: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dic
     }  # fmt: skip
 
 
-UPGRADES = {"overhead": (_memory_of_rows,)}
+#: By kind, in order: the first step makes schema 2 of schema 1. A kind that is not here is of schema 1 still. A step gets a whole
+#: line of which nothing is checked yet; what it makes is checked by the fields of the kind's class. A field that was added needs no
+#: step if it has a default, and one that went away none either: what a class does not know is not read.
+UPGRADES: dict[str, tuple[Upgrade, ...]] = {"overhead": (_memory_of_rows,), "parity": (_parity_1,)}
