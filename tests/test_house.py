@@ -56,7 +56,6 @@ KNOWN: dict[str, set[str]] = {
     "module": {
         "harness.memory.ollama_2024",
         "harness.records.token_time",
-        "harness.runs.memory",
         "harness.runs.placements",
         "harness.speed.prediction",
     },
