@@ -11,7 +11,7 @@ from harness.memory.causes import HOST, Cause, Note, Part, Remark
 from harness.memory.fit import CardFit, Fit
 from harness.memory.ledger import Measurement
 from harness.records.memory import MemoryRecord
-from harness.spec import cell_key
+from harness.spec import cell_key, defaults
 from harness.units import MIB
 from harness.views.document import (
     Block,
@@ -67,8 +67,24 @@ def _facts(record: MemoryRecord) -> KeyFigures:
         Figure("type_v", "V", asked.type_v),
         Figure("n_ubatch", "n_ubatch", asked.n_ubatch),
         Figure("flash_attn", "flash attention", flash, SETTING),
+        *(Figure(name, name, value, SETTING) for name in _UNUSUAL if (value := getattr(asked, name)) != defaults()[name]),
+        Figure("placement", "layers", _describe_placement(record)),
     ]  # fmt: skip
     return KeyFigures(figures, in_line=True)
+
+
+#: Settings that are told where they are not the usual ones.
+_UNUSUAL = ("repack", "mmap", "n_batch")
+
+
+def _describe_placement(record: MemoryRecord) -> str | None:
+    """Where the layers were, or are to be, unless all stay on the CPU."""
+    layers = record.measurement.layers_by_device if record.measurement else None
+    if layers:
+        return (
+            " + ".join(f"{count} on {device}" for device, count in layers.items()) if set(layers) != {"CPU"} else None
+        )
+    return f"{record.asked.n_gpu_layers} on the GPU" if record.asked.n_gpu_layers > 0 else None
 
 
 def _picture(record: MemoryRecord, others: Mapping[str, Mapping[str, int]] | None) -> Picture:
