@@ -331,7 +331,9 @@ def memory_line(measured, **changes):
 def test_of_the_same_question_the_latest_ledger_is_shown(measured):
     new = memory_line(measured, time_utc="2026-11-25T12:00:00Z")
     page = Text(render_report(material([memory_line(measured), memory_line(measured, n_ctx=4096), new])))
-    assert page.text.count("K q8_0 · V f16 · n_ubatch 512 · flash attention auto · repack off") == 2, "what is not the usual is told"
+    assert page.text.count("K q8_0 · V f16 · n_ubatch 512 · flash attention auto · repack off") == 2, (
+        "what is not the usual is told"
+    )
     assert "2026-11-25 12:00" in page.text
     assert "1 older one of the same is left out" in page.text
     assert "The process has the interpreter's 7.00 MiB besides." in page.text
