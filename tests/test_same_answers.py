@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import cli
-from harness.cli.asking import suit
+from harness.runs.asking import suit
 from harness.errors import UsageError
 from harness.gguf.attention import describe_attention, loaded_tensors
 from harness.gguf.cost import cost_of_header
