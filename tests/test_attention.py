@@ -7,7 +7,9 @@ import dataclasses
 import pytest
 
 from harness.errors import HarnessError
-from harness.gguf.attention import Context, count_layers, describe_attention, loaded_tensors, round_context
+from harness.gguf.attention import describe_attention
+from harness.gguf.blocks import count_layers, loaded_tensors
+from harness.gguf.caches import Context, round_context
 from harness.gguf.header import BytesSource, read_header
 from harness.memory.causes import HOST, Cause
 from harness.memory.forecast import Host, device_rules, predict_memory, price_cache

@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 
 from harness.errors import HarnessError
-from harness.gguf.attention import describe_attention, window_cells
+from harness.gguf.attention import describe_attention
+from harness.gguf.caches import window_cells
 from harness.gguf.header import Part
 from harness.memory.causes import HOST, Cause, Note, Remark
 from harness.memory.fit import fit_layers, price_layers

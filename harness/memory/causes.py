@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from harness.gguf.caches import Keeping
+
 #: What the host's memory is called as a device.
 HOST = "CPU"
 
@@ -82,6 +84,10 @@ class Cause(_Named):
     @property
     def rank(self) -> int:
         return list(Cause).index(self)
+
+
+#: The cause of each kind of thing that a layer keeps.
+CACHE_CAUSES = {Keeping.KEYS_VALUES: Cause.KV, Keeping.STATE: Cause.RECURRENT}
 
 
 class Remark(_Named):

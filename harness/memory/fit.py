@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.errors import HarnessError
-from harness.gguf.attention import describe_attention, round_context
+from harness.gguf.attention import describe_attention
+from harness.gguf.caches import round_context
 from harness.gguf.cost import Cost
 from harness.gguf.header import Header
 from harness.gguf.settings import read_count, read_per_layer
@@ -22,7 +23,6 @@ from harness.memory.forecast import (
     Host,
     Line,
     WeightPlan,
-    list_kept,
     predict_memory,
     price_cache,
 )
@@ -116,7 +116,7 @@ def price_layers(header: Header, spec: RunSpec, device: DeviceRules) -> tuple[La
     if attention.layers is None:
         raise HarnessError(f"the cache of {header.architecture} is not known: {attention.reason}")
     cache = [0] * (plan.n_layers + 2)
-    for kept in list_kept(attention, spec):
+    for kept in attention.list_kept(spec):
         if not spec.no_kv_offload:
             cache[plan.n_layers + 1 - kept.layer] += kept.size_bytes(device.alignment)
     prices, cached = [], 0

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from harness.errors import HarnessError
-from harness.gguf.attention import Attention, count_layers, describe_attention, loaded_tensors, round_context
+from harness.gguf.attention import describe_attention
+from harness.gguf.blocks import count_layers, loaded_tensors
+from harness.gguf.caches import Attention, round_context
 from harness.gguf.header import Header, Tensor
 from harness.gguf.roles import FFN_DOWN, Place, Role, find_role
 from harness.gguf.settings import read_count, read_per_layer
 from harness.gguf.types import tensor_type
-from harness.memory.causes import HOST, Cause, Note, Remark
+from harness.memory.causes import CACHE_CAUSES, HOST, Cause, Note, Remark
 from harness.memory.placement import choose_devices, deal_out
 from harness.memory.repack import OUTPUT_FIRST, CpuFeatures, Layout, find_layout, is_matrix_product, output_duplicate
 from harness.spec import RunSpec
@@ -342,38 +344,13 @@ def price_cache(attention: Attention, spec: RunSpec, placement: Sequence[int | N
     Source: llama-kv-cache.cpp, llama-memory-recurrent.cpp (offload, model.dev_layer).
     """
     sizes: dict[tuple[Cause, str], int] = {}
-    for kept in list_kept(attention, spec):
+    for kept in attention.list_kept(spec):
+        cause = CACHE_CAUSES[kept.keeping]
         home = None if spec.no_kv_offload else placement[kept.layer]
         device = HOST if home is None else host.devices[home].name
         alignment = _CPU_ALIGNMENT if home is None else host.devices[home].alignment
-        sizes[kept.cause, device] = sizes.get((kept.cause, device), 0) + kept.size_bytes(alignment)
+        sizes[cause, device] = sizes.get((cause, device), 0) + kept.size_bytes(alignment)
     return [Line(cause, device, device, size) for (cause, device), size in sizes.items()]
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What one layer keeps of the tokens: keys and values, or a recurrent state, in parts that are padded one by one."""
-
-    cause: Cause
-    layer: int
-    parts_bytes: tuple[int, ...]
-
-    def size_bytes(self, alignment: int) -> int:
-        return sum(_pad(part, alignment) for part in self.parts_bytes)
-
-
-def list_kept(attention: Attention, spec: RunSpec) -> Iterator[Kept]:
-    """List what each layer keeps in the context of a spec.
-
-    Raises
-    ------
-    HarnessError : as `price_cache`.
-    """
-    for layer in attention.layers or ():
-        cells = attention.cells(layer, spec)
-        yield Kept(Cause.KV, layer.layer, tuple(row * cells for row in attention.row_bytes(layer, spec)))
-    for state in attention.states:
-        yield Kept(Cause.RECURRENT, state.layer, tuple(state.parts_bytes))
 
 
 # --- decoding ----------------------------------------------------------------------------------------------------------

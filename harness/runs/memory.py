@@ -14,7 +14,8 @@ from harness import __version__
 from harness.codec import decode
 from harness.errors import HarnessError, NativeError, UsageError
 from harness.gguf.anatomy import name_file_type
-from harness.gguf.attention import count_layers, describe_attention
+from harness.gguf.attention import describe_attention
+from harness.gguf.blocks import count_layers
 from harness.gguf.header import BytesSource, Header, read_header
 from harness.gguf.model_kinds import Question, find_kind, may_be_asked, refuse_context, suit_batches
 from harness.gguf.settings import read_count

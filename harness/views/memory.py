@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.gguf.attention import tell_skipped
+from harness.gguf.blocks import describe_skipped
 from harness.gguf.settings import tell_untrained
 from harness.memory.causes import HOST, Cause, Note, Part, Remark
 from harness.memory.fit import CardFit, Fit
@@ -303,7 +303,7 @@ def describe_note(note: Note) -> str:
     if note.remark is Remark.UNTRAINED:
         return tell_untrained(note.n_ctx_train, [note.n_ctx or 0]) or ""
     if note.remark is Remark.BLOCKS_SKIPPED:
-        return tell_skipped(range(note.count or 0))
+        return describe_skipped(range(note.count or 0))
     sentences = {
         Remark.HEADER_REFUSED: "weights and KV cache: {detail}",
         Remark.SPLIT_WITHIN_LAYERS: "weights by device: {detail} splits are not worked out, layers are shown as whole",
