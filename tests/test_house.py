@@ -54,7 +54,6 @@ EXIT_CODES = {"harness.errors", "harness.runs.session", "harness.cli", "harness.
 KNOWN: dict[str, set[str]] = {
     "function": set(),
     "module": {
-        "harness.memory.ollama_2024",
         "harness.records.token_time",
         "harness.runs.placements",
         "harness.speed.prediction",
