@@ -21,7 +21,7 @@ from harness.views.figures.style import PALETTE, new_figure
 from harness.views.report.answers import show_predictions, show_published, show_roofline
 from harness.views.report.ledgers import show_memory, show_token_time
 from harness.views.report.material import Material
-from harness.views.report.parts import Cell, Chart, Facts, Footnotes, Part, Points, Prose, Table
+from harness.views.report.parts import Cell, Chart, Facts, Footnotes, Part, Points, Prose, Table, text_cell
 
 #: More bars than this in one picture cannot be read; the table has all of them.
 MAX_BARS = 24
@@ -169,16 +169,16 @@ def _speed_row(
     size = record.model.size_bytes if record.model else None
     row: list[Cell | str] = [
         material.model_name(record),
-        Cell(format_mib(size), size) if size else "—",
+        text_cell(format_mib(size), size) if size else "—",
         record.asked.test,
-        Cell(str(record.asked.n_threads), record.asked.n_threads),
-        Cell(_layers(record), record.asked.n_gpu_layers),
-        Cell(
+        text_cell(str(record.asked.n_threads), record.asked.n_threads),
+        text_cell(_layers(record), record.asked.n_gpu_layers),
+        text_cell(
             format_rate(summary.rate_tok_per_s) + footnotes.mark([caution.text for caution in summary.cautions]),
             summary.rate_tok_per_s,
         ),
         _interval(summary),
-        Cell(str(summary.n_samples), summary.n_samples),
+        text_cell(str(summary.n_samples), summary.n_samples),
         _minute(record.time_utc),
     ]
     if settings:
@@ -193,7 +193,7 @@ def _layers(record: Record) -> str:
     return "all" if record.asked.n_gpu_layers < 0 else str(record.asked.n_gpu_layers)
 
 
-def _speed_chart(material: Material, cells: Sequence[Digest], title: str) -> Chart:
+def _speed_chart(material: Material, cells: Sequence[Digest], title: str) -> Part:
     labels = _bar_labels(material, [cell.record for cell in cells])
     summaries = [cell.summary for cell in cells]
 
@@ -270,16 +270,16 @@ def _layer_row(material: Material, cell: Digest, settings: Sequence[str], severa
         *[material.machine_name(record.machine)] * several,
         material.model_name(record),
         record.asked.test,
-        Cell("all" if layers < 0 else str(layers), 1e9 if layers < 0 else layers),
+        text_cell("all" if layers < 0 else str(layers), 1e9 if layers < 0 else layers),
         *[spell_settings(record.asked, settings)] * bool(settings),
-        Cell(format_rate(summary.rate_tok_per_s), summary.rate_tok_per_s),
+        text_cell(format_rate(summary.rate_tok_per_s), summary.rate_tok_per_s),
         _interval(summary),
         _layers(record),
     ]
 
 
-def _layer_charts(material: Material, curves: Sequence[Sequence[Digest]], settings: Sequence[str]) -> list[Chart]:
-    charts = []
+def _layer_charts(material: Material, curves: Sequence[Sequence[Digest]], settings: Sequence[str]) -> list[Part]:
+    charts: list[Part] = []
     for kind, title in (("pp", "Prompt processing"), ("tg", "Text generation")):
         chosen = [curve for curve in curves if len(curve) > 1 and curve[0].record.asked.kind == kind]
         if chosen:
@@ -287,7 +287,7 @@ def _layer_charts(material: Material, curves: Sequence[Sequence[Digest]], settin
     return charts
 
 
-def _layer_chart(material: Material, curves: Sequence[Sequence[Digest]], title: str, settings: Sequence[str]) -> Chart:
+def _layer_chart(material: Material, curves: Sequence[Sequence[Digest]], title: str, settings: Sequence[str]) -> Part:
     def draw(theme: str) -> Any:
         from harness.views.figures.style import add_legend
 
@@ -378,10 +378,10 @@ def _ollama_row(line: ComparisonLine, name: str, pairs: Sequence[tuple[float, fl
         line.task.name,
         name,
         line.ollama_version or "—",
-        Cell(format_rate(theirs), theirs),
-        Cell(format_rate(ours), ours),
-        Cell(f"{median(ratios):.2f}{between}", median(ratios)),
-        Cell(str(len(pairs)), len(pairs)),
+        text_cell(format_rate(theirs), theirs),
+        text_cell(format_rate(ours), ours),
+        text_cell(f"{median(ratios):.2f}{between}", median(ratios)),
+        text_cell(str(len(pairs)), len(pairs)),
         _minute(line.time_utc),
     ]
 
@@ -394,7 +394,7 @@ def show_parity(material: Material) -> Sequence[Part]:
             line.test,
             _rate_cell(line.harness_tok_per_s),
             _rate_cell(line.llama_bench_tok_per_s),
-            Cell(f"{line.ratio_median:.4f}", line.ratio_median),
+            text_cell(f"{line.ratio_median:.4f}", line.ratio_median),
             f"{line.ratio_low:.4f} – {line.ratio_high:.4f}" if line.ratio_low and line.ratio_high else "—",
             _minute(line.time_utc),
         ]
@@ -435,7 +435,7 @@ def list_warnings(material: Material) -> Sequence[Part]:
     for caution in cautions:
         counts[caution.text, caution.distrust] = counts.get((caution.text, caution.distrust), 0) + 1
     rows = [
-        [text, "not to be trusted" if distrust else "with care", Cell(str(count), count)]
+        [text, "not to be trusted" if distrust else "with care", text_cell(str(count), count)]
         for (text, distrust), count in sorted(counts.items(), key=lambda item: (not item[0][1], item[0][0]))
     ]
     parts: list[Part] = [Table(("warning", "take the figure", "figures"), rows)] if rows else []
@@ -495,11 +495,11 @@ def _interval(summary: Summary) -> str:
 
 
 def _rate_cell(value: float | None) -> Cell | str:
-    return "—" if value is None else Cell(format_rate(value), value)
+    return "—" if value is None else text_cell(format_rate(value), value)
 
 
 def _duration_cell(duration_ns: int | None) -> Cell | str:
-    return "—" if duration_ns is None else Cell(format_duration(duration_ns), duration_ns)
+    return "—" if duration_ns is None else text_cell(format_duration(duration_ns), duration_ns)
 
 
 def _minute(time_utc: str) -> str:
