@@ -23,12 +23,13 @@ from harness.sources.catalog_check import Verdict
 from harness.sources.references import load_catalog
 from harness.speed import crosscheck
 from harness.speed.models import Estimate
-from harness.speed.prediction import Answer, Room
+from harness.speed.prediction import Answer, Basis, Place, Prediction, PromptBasis, Room, Split
 from harness.speed.published import ARTICLE_MODELS, load_machines
 from harness.speed.rates import collect
 from harness.views import page
 from harness.views.cells import render_table
 from harness.views.devices import render_devices
+from harness.views.formats import render
 from harness.views.inspect import show_anatomy
 from harness.views.machines import measured_rows, published_rows, render_machines
 from harness.views.memory import render_table as render_ledger
@@ -37,7 +38,7 @@ from harness.views.models import render_check as render_hub_check
 from harness.views.ollama import render_comparison
 from harness.views.ollama_2024 import show_account
 from harness.views.placements import Page, render_rows
-from harness.views.predict import render_answers, render_check
+from harness.views.predict import describe_check, describe_prediction
 from harness.views.roofline import UnderRoof, render_roofline
 from harness.views.text_run import render_reference
 from harness.views.token_time import show_ledger
@@ -137,27 +138,27 @@ def models(_recorded, name):
 def predictions(_recorded, name):
     cost = dataclasses.replace(test_roofline.cost("llama3.1:8b"), name=name)
     estimate = Estimate(12345.6, 10000.0, 20000.0)
-    room = Room(Need(10**12, 10**10, 10**9, 10**9), 8 * 10**9, f"the card {GPU}", 33)
+    room = Room(Need(10**12, 10**10, 10**9, 10**9), 8 * 10**9, Place.VRAM, 33)
     answers = [
         Answer(
             f"{GPU} {i}",
             "gpu",
             1e12,
-            f"figures of {CPU}",
+            Basis((name,) * 3, n_machines=12, cautions=(CPU,)),
             cost,
             4096,
             0,
             estimate,
             99999.9,
             estimate,
-            CPU,
+            PromptBasis.PUBLISHED,
             (room,),
-            (CPU,),
+            Split(33, 80, CPU),
         )
         for i in range(2)
     ]
-    yield render_answers(answers, [f"a remark on {name}"])
-    yield render_check(crosscheck.check_predictions(CATALOG))
+    yield render(describe_prediction(Prediction(tuple(answers), header_note=f"a remark on {name}")), "table")
+    yield render(describe_check(crosscheck.check_predictions(CATALOG)), "table")
 
 
 def machines(recorded, name):

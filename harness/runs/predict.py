@@ -6,16 +6,15 @@ import dataclasses
 import functools
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.catalog import Catalog
 from harness.errors import HarnessError, UsageError
-from harness.events import OnEvent, ignore, pass_remarks
 from harness.gguf.anatomy import name_file_type
 from harness.gguf.cost import Cost, cost_of_header
-from harness.gguf.model_kinds import FileKind, find_kind, refuse, refuse_context
 from harness.gguf.model_kinds import Question as Ability
+from harness.gguf.model_kinds import find_kind, refuse, refuse_context
 from harness.host.machine import describe_machine, machine_slug
 from harness.host.memory import available_memory_bytes
 from harness.records.cells import Record
@@ -34,7 +33,7 @@ from harness.speed.machines import KINDS, Machine, find_machine, known_machines
 from harness.speed.own import OwnMachine, predict_own
 from harness.speed.prediction import (
     Answer,
-    Encoder,
+    Prediction,
     Question,
     cost_by_size,
     cost_of_entry,
@@ -42,6 +41,7 @@ from harness.speed.prediction import (
     predict_by_bandwidth,
     predict_for,
 )
+from harness.speed.published import ARTICLE_MODELS
 from harness.speed.rates import Measured, collect, is_shared, name_host
 
 DEFAULT_MODEL = "smollm2:135m"
@@ -75,31 +75,13 @@ class PredictRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
-    """One model on one machine or several, and what is to be known of how it was come to.
-
-    encoder is what of a model is no text model, refused why llama.cpp cannot run it; file_kind says what a file is that is not simply
-    a language model, label what it is called. header_note tells how the header was found, plan_trouble why llama.cpp did not plan
-    the working memory, which then is estimated.
-    """
-
-    answers: tuple[Answer, ...]
-    encoder: Encoder | None = None
-    refused: str | None = None
-    file_kind: FileKind | None = None
-    label: str = ""
-    header_note: str | None = None
-    plan_trouble: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class _Meant:
-    """The model that is meant; remarks are fields of the `Prediction`."""
+    """The model that is meant; about has what a `Prediction` says of it."""
 
     cost: Cost
     n_ctx: int | None
-    found: Found | None = None
-    remarks: Prediction = Prediction(())
+    found: Found | None
+    about: Prediction
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +92,15 @@ class Own:
     roof: Roof | None
 
 
-def predict(request: PredictRequest, results: pathlib.Path, on_event: OnEvent = ignore) -> Prediction:
+def predict(
+    request: PredictRequest, results: pathlib.Path, complain: Callable[[str], None] = lambda _sentence: None
+) -> Prediction:
     """Predict how fast a model generates and reads prompts, and whether it fits.
 
     Parameters
     ----------
-    results : folder of journals, in which this machine's are read where it is asked about
+    results  : folder of journals, in which this machine's are read where it is asked about
+    complain : told of each damaged line in them
 
     Raises
     ------
@@ -148,10 +133,10 @@ def predict(request: PredictRequest, results: pathlib.Path, on_event: OnEvent = 
         kinds = [request.kind] if request.kind else KINDS
         answers = [predict_by_bandwidth(kind, request.bandwidth, question, machines) for kind in kinds]
     else:
-        answers = predict_this_machine(read_own(catalog, results, pass_remarks(on_event)), question, machines)
+        answers = predict_this_machine(read_own(catalog, results, complain), question, machines)
     _refuse_cardless(answers, request)
     trouble = plan()[1] if plan.cache_info().currsize else None
-    return dataclasses.replace(meant.remarks, answers=tuple(answers), plan_trouble=trouble)
+    return dataclasses.replace(meant.about, answers=tuple(answers), plan_trouble=trouble)
 
 
 def _refuse_cardless(answers: Sequence[Answer], request: PredictRequest) -> None:
@@ -170,7 +155,7 @@ def _refuse_cardless(answers: Sequence[Answer], request: PredictRequest) -> None
 def _find_model(catalog: Catalog, request: PredictRequest) -> _Meant:
     """A bare name of the catalog by its shape, nobody is asked; anything else by its header, without the weights."""
     if request.size_bytes:
-        return _Meant(cost_by_size(catalog, request.size_bytes), request.n_ctx)
+        return _Meant(cost_by_size(catalog, request.size_bytes), request.n_ctx, None, Prediction(()))
     text = request.model or DEFAULT_MODEL
     reference = parse_reference(text)
     if not isinstance(reference, CatalogReference):
@@ -178,11 +163,11 @@ def _find_model(catalog: Catalog, request: PredictRequest) -> _Meant:
     entry = reference.entry
     quantization = reference.quantization or entry.default_quantization
     cost, encoder = cost_of_entry(entry, quantization, request.type_k, request.type_v)
-    remarks = Prediction((), encoder=encoder, refused=entry.refused if encoder else None)
+    about = Prediction((), encoder=encoder, refused=entry.refused if encoder else None)
     found = None
     if header_of_entry(entry, quantization) is not None:
         found = compute_catalog_header(entry, quantization, "predict asks nobody", vocabulary=False)
-    return _Meant(cost, request.n_ctx, found, remarks)
+    return _Meant(cost, request.n_ctx, found, about)
 
 
 def _read_model(text: str, stem: str | None, request: PredictRequest) -> _Meant:
@@ -230,9 +215,16 @@ def _hash_asked(text: str | None) -> str | None:
 def read_own(catalog: Catalog, results: pathlib.Path, complain: Callable[[str], None]) -> Own:
     """Read this machine's journals; a damaged line is told to `complain`."""
     journals = sorted((results / machine_slug(describe_machine())).rglob("*.jsonl"), key=journal_order)
-    lines = [line.content for line in read_lines(journals, complain, ("result", "failure", "roofline"))]
-    records = [content for content in lines if isinstance(content, Record)]
-    return Own(collect(records, catalog), latest([content for content in lines if isinstance(content, Roof)]))
+    roofs: list[Roof] = []
+
+    def cells() -> Iterator[Record]:  # one by one, for their samples are let go
+        for line in read_lines(journals, complain, ("result", "failure", "roofline")):
+            if isinstance(line.content, Roof):
+                roofs.append(line.content)
+            elif isinstance(line.content, Record):
+                yield line.content
+
+    return Own(collect(cells(), catalog), latest(roofs))
 
 
 def predict_this_machine(own: Own, question: Question, machines: Sequence[Machine]) -> list[Answer]:
@@ -273,3 +265,18 @@ def _describe_own(own: Own, label: str, kind: str, question: Question) -> OwnMac
         type_bandwidth_bytes_per_s=typed.rate_per_s if typed else None,
         flops_per_s=product.rate_per_s if product else None,
     )
+
+
+def predict_article(catalog: Catalog, results: pathlib.Path, complain: Callable[[str], None]) -> list[Answer]:
+    """The article's models on this machine; none where nothing is known of it yet."""
+    machines, own = known_machines(catalog), read_own(catalog, results, complain)
+    answers: list[Answer] = []
+    for name in (name for name in ARTICLE_MODELS if name in catalog.entries):
+        entry = catalog.entries[name]
+        quantization = entry.default_quantization
+        question = Question(cost_of_entry(entry, quantization)[0], header=header_of_entry(entry, quantization))
+        try:
+            answers += predict_this_machine(own, question, machines)
+        except UsageError:
+            return []
+    return answers

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from harness.catalog import Catalog, Entry
 from harness.gguf.cost import Cost, cost_of_shape, cost_of_size, prompt_roof_tok_per_s, roof_tok_per_s
 from harness.gguf.header import Header
+from harness.gguf.model_kinds import FileKind
 from harness.gguf.shapes import compute_header
 from harness.memory.fit import (
     CUDA_CONTEXT_BYTES,
@@ -296,6 +297,24 @@ class Encoder:
     @property
     def size_bytes(self) -> int:
         return 2 * self.n_params
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One model on one machine or several, and what is to be known of how it was come to.
+
+    encoder is what of a model is no text model, refused why llama.cpp cannot run it; file_kind says what a file is that is not simply
+    a language model, label what it is called. header_note tells how the header was found, plan_trouble why llama.cpp did not plan
+    the working memory, which then is estimated.
+    """
+
+    answers: tuple[Answer, ...]
+    encoder: Encoder | None = None
+    refused: str | None = None
+    file_kind: FileKind | None = None
+    label: str = ""
+    header_note: str | None = None
+    plan_trouble: str | None = None
 
 
 def cost_of_entry(

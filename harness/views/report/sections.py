@@ -14,7 +14,7 @@ from harness.records.roofline import Roof
 from harness.records.statistics import Digest, Summary, median, median_interval, speaking
 from harness.records.text import TextRun, rate
 from harness.spec import find_varied
-from harness.units import format_duration, format_gb, format_mib, format_rate
+from harness.units import format_count, format_duration, format_gb, format_mib, format_rate
 from harness.views.cells import spell_settings
 from harness.views.drawing import plain
 from harness.views.figures.style import PALETTE, new_figure
@@ -45,7 +45,7 @@ def tell_summary(material: Material) -> Sequence[Part]:
             "and nothing else."
         )
     if material.failures:
-        sentences.append(f"{_number(len(material.failures), 'cell')} failed; they are listed under Failures.")
+        sentences.append(f"{format_count(len(material.failures), 'cell')} failed; they are listed under Failures.")
     return [Prose(sentences)]
 
 
@@ -53,11 +53,13 @@ def _count_things(material: Material) -> str:
     names = {material.model_name(record) for record in material.records}
     names |= {material.model_name(run) for run in material.texts if run.model}
     things = {"measured cell": len(material.records), "written text": len(material.texts)}
-    counted = " and ".join(_number(count, noun) for noun, count in things.items() if count)
-    where = _number(len(material.machines), "machine")
+    counted = " and ".join(format_count(count, noun) for noun, count in things.items() if count)
+    where = format_count(len(material.machines), "machine")
     if not counted:
-        return f"There are {_number(len(material.lines), 'line')} of other kinds from {where}, and no measured cell."
-    return f"This page shows {counted} of {_number(len(names), 'model')} on {where}."
+        return (
+            f"There are {format_count(len(material.lines), 'line')} of other kinds from {where}, and no measured cell."
+        )
+    return f"This page shows {counted} of {format_count(len(names), 'model')} on {where}."
 
 
 def _tell_best(material: Material, kind: str) -> str | None:
@@ -471,17 +473,13 @@ def tell_method(material: Material) -> Sequence[Part]:
         if line.kind not in shown:
             others[line.kind] = others.get(line.kind, 0) + 1
     for kind, count in sorted(others.items()):
-        texts.append(f"Not shown: {_number(count, 'line')} of kind {kind}, which this version has no section for.")
+        texts.append(f"Not shown: {format_count(count, 'line')} of kind {kind}, which this version has no section for.")
     versions = sorted({line.harness_version for line in material.lines if line.harness_version})
     facts = Facts([("records", ", ".join(material.files)), ("written by harness", ", ".join(versions) or "not said")])
     return [Prose(texts), facts]
 
 
 # --- small things -----------------------------------------------------------------------------------------------------
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
 
 
 def _is_synthetic(record: Record) -> bool:
