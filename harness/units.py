@@ -81,7 +81,7 @@ def format_params(count: int) -> str:
 
 
 def format_count(count: int, noun: str) -> str:
-    """Show how many there are of something whose plural ends in s: ``1 record``, ``2 records``, ``no records``."""
+    """Show how many there are of something: ``1 record``, ``2 records``, ``no records``."""
     return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
 
 

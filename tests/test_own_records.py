@@ -14,7 +14,7 @@ from harness.records.cells import Caution, Failure, Record, is_of
 from harness.records.kinds import MemoryLine, read_line, to_json
 from harness.records.text import Figures, TextRun
 from harness.sources.model_file import describe_file
-from harness.sources.references import load_catalog
+from harness.sources.user_catalog import load_catalog
 from harness.speed.machines import known_machines
 from harness.speed.model_names import ModelFile, ModelNames
 from harness.speed.own import OwnMachine, own_points, predict_own

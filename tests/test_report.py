@@ -22,17 +22,17 @@ from harness.records.roofline import Roof
 from harness.records.statistics import summarize
 from harness.records.text import Figures, TextRun
 from harness.records.token_time import build_ledger, count_reads
-from harness.sources.references import load_catalog
+from harness.sources.user_catalog import load_catalog
 from harness.speed.machines import known_machines
 from harness.speed.prediction import Question, cost_of_entry, predict_by_bandwidth
 from harness.speed.published import load_machines
 from harness.speed.rates import collect
 from harness.units import format_duration
 from harness.views.document import Column, Document, Picture, Prose, Section, Table
-from harness.views.drawing import plain, to_svg
+from harness.views.drawing import to_svg
 from harness.views.formats import render
 from harness.views.report import Material, read_material, render_report
-from harness.views.report.sections import SECTIONS
+from harness.views.report.chapters import CHAPTERS
 from harness.views.values import RATE
 
 from .gguf_bytes import llama_like
@@ -144,7 +144,7 @@ def test_a_kind_without_a_section_is_named(measured):
 
 def test_a_section_is_one_function_and_one_line(measured, monkeypatch):
     monkeypatch.setitem(
-        SECTIONS, "Mine", (lambda all_of_it: [Prose([f"{len(all_of_it.of('mine'))} of mine"])], ("mine",))
+        CHAPTERS, "Mine", (lambda all_of_it: [one_block(Prose([f"{len(all_of_it.of('mine'))} of mine"]))], ("mine",))
     )
     mine = {"schema": 1, "kind": "mine", "machine": to_json(measured[0])["machine"]}
     page = Text(render_report(material([mine])))
@@ -257,7 +257,6 @@ def test_a_picture_that_is_more_than_a_drawing_is_refused():
 
     with pytest.raises(ValueError, match="script"):
         to_svg(Figure(), "a")
-    assert plain("$a$") == r"\$a\$"
 
 
 # --- what stands beside the records -----------------------------------------------------------------------------------
@@ -556,7 +555,7 @@ def test_it_opens_without_an_error(tmp_path, measured, text_run):
     dom, console = browse(page.as_uri(), tmp_path)
     assert console == []
     assert "Language models on" in dom
-    assert dom.count("<svg") == 2, "each picture once, in the colours of the page"
+    assert dom.count('class="bar"') == 2, "bars are drawn by the page"
 
 
 @in_browser
@@ -613,7 +612,7 @@ def test_a_click_on_a_heading_sorts(tmp_path):
 
 @in_browser
 def test_a_picture_has_the_colours_of_the_page(tmp_path, measured):
-    page = render_report(material(map(to_json, measured)))
+    page = render_report(material([*map(to_json, measured), time_line(measured)]))
     script = """
       const style = element => page.defaultView.getComputedStyle(element);
       see([style(page.querySelector("figure svg text")).fill, style(page.body).color]);

@@ -193,9 +193,12 @@ model_option = reference_options(f"{MODEL_HELP} Several -m make a comparison. [s
 
 def join_references(models: Sequence[str], hub: Sequence[str], quantization: str | None) -> tuple[str, ...]:
     """Write -hf and --quant into references."""
-    from harness.sources.references import HUB_PREFIX, with_quantization
+    texts = (*models, *(f"hf:{text}" for text in hub))
+    if quantization is None:
+        return texts
+    from harness.sources.references import parse_reference
 
-    return tuple(with_quantization(text, quantization) for text in (*models, *(f"{HUB_PREFIX}{text}" for text in hub)))
+    return tuple(parse_reference(text).with_quantization(quantization) for text in texts)
 
 
 results_option = click.option(

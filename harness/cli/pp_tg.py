@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from harness.cli import terminal
-from harness.cli.asking import suit
 from harness.cli.options import (
     MAX_S,
     Number,
@@ -22,12 +21,10 @@ from harness.cli.options import (
     results_option,
     save_option,
 )
-from harness.cli.progress import byte_bar, end, open_session
-from harness.cli.terminal import echo_error
+from harness.cli.progress import displayed, end, open_session
 from harness.records.cells import Record
+from harness.runs.asking import plan_cells
 from harness.runs.cells import CellsRequest, measure_cells
-from harness.sources.model_file import default_model
-from harness.sources.references import name_reference, resolve
 from harness.spec import MAX_REPEATS, MAX_SEED, Grid
 from harness.views.cell_formats import FORMATS
 from harness.views.cells import describe_cell
@@ -78,25 +75,21 @@ def command(models: Sequence[str], **options: Any) -> None:
     repetitions with its 95 % interval.
     """
     grid = Grid(
-        models=[_find(model) for model in models] or [str(default_model())],
+        models=models,
         axes=axes(options),
         n_prompt=flatten(options["n_prompt"]) if options["n_prompt"] else (512,),
         n_gen=flatten(options["n_gen"]) if options["n_gen"] else (128,),
         n_pg=options["n_pg"],
         **{name: options[name] for name in ("repetitions", "warmup", "delay_s", "seed")},
     )
-    request = CellsRequest(tuple(suit(grid.cells(), options)), options["cell_timeout_s"], options["isolate"])
+    asked = {name for name, value in options.items() if value}
+    with displayed() as on_event:
+        cells = plan_cells(grid, asked, on_event)
     with open_session("pp-tg", options, describe_cell) as session:
-        records = measure_cells(request, session)
+        records = measure_cells(CellsRequest(cells, options["cell_timeout_s"], options["isolate"]), session)
     if records:
         _show(records, options)
     end(session)
-
-
-def _find(reference: str) -> str:
-    """The path that a reference means; a synthetic file may have to be written first."""
-    with byte_bar(name_reference(reference)) as show:
-        return str(resolve(reference, show, echo_error))
 
 
 def _show(records: Sequence[Record], options: dict[str, Any]) -> None:

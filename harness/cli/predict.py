@@ -103,7 +103,7 @@ def command(check: bool, output: Output, results: pathlib.Path, **options: Any) 
 
     _refuse_nonsense(check, options)
     if check:
-        from harness.sources.references import load_catalog
+        from harness.sources.user_catalog import load_catalog
         from harness.speed.crosscheck import check_predictions
 
         show(describe_check(check_predictions(load_catalog())), output)

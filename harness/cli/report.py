@@ -10,10 +10,11 @@ import click
 
 import harness
 from harness.cli import terminal
-from harness.cli.journals import files_argument, find_journals
+from harness.cli.journals import files_argument
 from harness.cli.options import results_option
 from harness.errors import StoreError, UsageError
 from harness.host.machine import describe_machine, machine_slug
+from harness.records.journal import find_journals
 from harness.units import format_count
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _answers(lines: Sequence[Line], results: pathlib.Path, *, published: bool, p
     """What stands beside the records: models of the catalog, published machines, predictions for this machine if it is among them."""
     from harness.records.statistics import Digest
     from harness.runs.predict import predict_article
-    from harness.sources.references import load_catalog
+    from harness.sources.user_catalog import load_catalog
     from harness.speed.published import ARTICLE_MODELS, load_machines
     from harness.speed.rates import collect_cells
 

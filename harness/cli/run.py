@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from harness.cli import terminal
-from harness.cli.asking import read_for
 from harness.cli.options import one_reference, refuse_contradiction, results_option, save_option
 from harness.cli.record_writer import Keeper
 from harness.cli.writing import find_model, writing_options
@@ -17,6 +16,7 @@ from harness.errors import NativeError, UsageError
 from harness.gguf.model_kinds import Question, refuse_context
 from harness.host.machine import LOAD_CAUTIONS
 from harness.records.text import REFERENCE_PROMPT, TextRequest, TextRun
+from harness.runs.asking import read_for
 
 _EXAMPLES = f"""
 \b

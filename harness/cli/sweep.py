@@ -14,7 +14,6 @@ import click
 import psutil
 
 from harness.cli import terminal
-from harness.cli.asking import read_for, suit
 from harness.cli.options import (
     MODEL_HELP,
     axes,
@@ -28,9 +27,10 @@ from harness.cli.options import (
     save_option,
 )
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
-from harness.cli.progress import byte_bar, displayed
+from harness.cli.progress import displayed
 from harness.cli.record_writer import Keeper
 from harness.errors import HarnessError, UsageError
+from harness.events import ignore
 from harness.gguf.model_kinds import Kind, Question, find_kind
 from harness.host.cpu import choose_threads
 from harness.host.machine import machine_slug
@@ -41,6 +41,7 @@ from harness.memory.forecast import list_rules
 from harness.records.cells import Record, is_of
 from harness.records.journal import journal_order, read_records
 from harness.records.placements import LayerRow
+from harness.runs.asking import find_file, read_for, suit
 from harness.runs.cells import Course, Plan
 from harness.runs.devices import Survey, explain_absence, survey_devices
 from harness.runs.memory import find_model, plan_compute
@@ -57,8 +58,7 @@ from harness.runs.placements import (
     recall,
 )
 from harness.sources.gguf_file import read_file_header
-from harness.sources.model_file import default_model, describe_file, is_synthetic
-from harness.sources.references import resolve
+from harness.sources.model_file import describe_file, is_synthetic
 from harness.spec import MAX_REPEATS, MAX_SEED, Grid, RunSpec, parameters
 from harness.speed.offload import Blocks, clamp_counts, describe_blocks
 from harness.untrusted import harmless
@@ -119,7 +119,8 @@ def command(models: Sequence[str], **options: Any) -> None:
     _refuse_nonsense(models, options)
     check_picture_path(options["plot"])
     resumed = _find_journal(options)
-    path = _find(models[0]) if models else str(default_model())
+    with displayed() as on_event:
+        path = str(find_file(models[0] if models else None, on_event))
     _check_tests(path, options)
     blocks = describe_blocks(read_file_header(path))
     rpc = flatten(options["rpc"])
@@ -177,7 +178,8 @@ def _check_tests(path: str, options: dict[str, Any]) -> None:
     header = read_for(path, Question.MEASURE)
     found = None if header is None else find_kind(header)
     if not options["best"]:
-        suit(_grid(path, axes(options), options).cells(), options)
+        with displayed() as on_event:
+            suit(_grid(path, axes(options), options).cells(), {name for name in options if options[name]}, on_event)
     elif found is not None and found.kind is not Kind.TEXT and _goal(options).n_gen:
         raise UsageError(f"{found.describe(pathlib.Path(path).name)}; look for the best count with --goal pp.")
 
@@ -217,11 +219,6 @@ def _refuse_split(options: dict[str, Any], survey: Survey) -> None:
             f"-ts {'/'.join(f'{share:g}' for share in split)} shares among {len(split)} devices and there "
             f"{'is' if n_devices == 1 else 'are'} {n_devices}; give one share a device.",
         )
-
-
-def _find(reference: str) -> str:
-    with byte_bar(reference) as show:
-        return str(resolve(reference, show, terminal.echo_error))
 
 
 def _choose_counts(options: dict[str, Any], blocks: Blocks, survey: Survey) -> tuple[int, ...]:
@@ -307,7 +304,8 @@ class _Run:
 
     def cells(self, counts: Sequence[int], tests: tuple[Sequence[int], Sequence[int]] | None = None) -> list[RunSpec]:
         placements = {**axes(self.options), "n_gpu_layers": counts}
-        return suit(_grid(self.path, placements, self.options, tests).cells(), self.options, quietly=True)
+        asked = {name for name in self.options if self.options[name]}
+        return list(suit(_grid(self.path, placements, self.options, tests).cells(), asked, ignore))
 
     @contextlib.contextmanager
     def _sweeper(self, cells: Sequence[RunSpec], known: dict[Any, Any]) -> Iterator[Sweeper]:

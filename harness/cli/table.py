@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from harness.cli import terminal
-from harness.cli.journals import files_argument, find_journals, read_measured
+from harness.cli.journals import files_argument, read_measured
 from harness.cli.options import results_option
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
 from harness.errors import UsageError
+from harness.records.journal import find_journals
 from harness.speed.published import ARTICLE_MODELS, load_machines
 from harness.views.machines import FORMATS, Row, list_models, measured_rows, published_rows, sort_rows
 
@@ -42,7 +43,7 @@ def command(files: tuple[pathlib.Path, ...], **options: Any) -> None:
     cell is the record that speaks for the machine and that model, with an empty cache: one to be trusted, with default settings, of
     pp512 or tg128, the most repeated, the latest.
     """
-    from harness.sources.references import load_catalog
+    from harness.sources.user_catalog import load_catalog
 
     check_picture_path(options["plot"])
     catalog = load_catalog()

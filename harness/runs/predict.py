@@ -18,17 +18,14 @@ from harness.gguf.model_kinds import find_kind, refuse, refuse_context
 from harness.host.machine import describe_machine, machine_slug
 from harness.host.memory import available_memory_bytes
 from harness.records.cells import Record
-from harness.records.journal import journal_order, read_lines
+from harness.records.journal import find_journals, read_lines
 from harness.records.roofline import ARITHMETIC, READING, Roof, latest, reading_for
-from harness.sources.headers import Found, compute_catalog_header, find_header
+from harness.sources.catalog_reference import CatalogReference, compute_catalog_header
+from harness.sources.headers import Found
 from harness.sources.model_file import hash_file
-from harness.sources.references import (
-    CatalogReference,
-    PathReference,
-    load_catalog,
-    name_reference,
-    parse_reference,
-)
+from harness.sources.reference import Reference
+from harness.sources.references import parse_reference
+from harness.sources.user_catalog import load_catalog
 from harness.speed.machines import KINDS, Machine, find_machine, known_machines
 from harness.speed.own import OwnMachine, predict_own
 from harness.speed.prediction import (
@@ -156,10 +153,9 @@ def _find_model(catalog: Catalog, request: PredictRequest) -> _Meant:
     """A bare name of the catalog by its shape, nobody is asked; anything else by its header, without the weights."""
     if request.size_bytes:
         return _Meant(cost_by_size(catalog, request.size_bytes), request.n_ctx, None, Prediction(()))
-    text = request.model or DEFAULT_MODEL
-    reference = parse_reference(text)
+    reference = parse_reference(request.model or DEFAULT_MODEL)
     if not isinstance(reference, CatalogReference):
-        return _read_model(text, reference.path.stem if isinstance(reference, PathReference) else None, request)
+        return _read_model(reference, request)
     entry = reference.entry
     quantization = reference.quantization or entry.default_quantization
     cost, encoder = cost_of_entry(entry, quantization, request.type_k, request.type_v)
@@ -170,9 +166,9 @@ def _find_model(catalog: Catalog, request: PredictRequest) -> _Meant:
     return _Meant(cost, request.n_ctx, found, about)
 
 
-def _read_model(text: str, stem: str | None, request: PredictRequest) -> _Meant:
-    found = find_header(text)
-    header, label = found.header, found.path.name if found.path else name_reference(text)
+def _read_model(reference: Reference, request: PredictRequest) -> _Meant:
+    found, path = reference.header(), reference.local_path()
+    header, label = found.header, found.path.name if found.path else reference.shown
     refuse(header, Ability.SPEED, label)
     refuse_context(header, request.n_ctx or 0, label, "--ctx")
     refuse_context(header, request.n_depth, label, "--depth")
@@ -181,7 +177,7 @@ def _read_model(text: str, stem: str | None, request: PredictRequest) -> _Meant:
         n_ctx = n_ctx or min(DEFAULT_N_CTX, kind.n_positions)
     quantization = name_file_type(header) or ""
     # The quantization is told beside the name, and needs no telling in it.
-    name = stem or name_reference(text)
+    name = path.stem if path else reference.shown
     name = re.sub(rf"[-_.:]{re.escape(quantization)}$", "", name, flags=re.IGNORECASE) if quantization else name
     cost = cost_of_header(header, quantization, name, request.type_k, request.type_v)
     return _Meant(cost, n_ctx, found, Prediction((), file_kind=kind, label=label, header_note=found.note))
@@ -205,8 +201,8 @@ def _plan_compute(meant: _Meant, n_ctx: int, request: PredictRequest) -> tuple[i
 
 def _hash_asked(text: str | None) -> str | None:
     """The hash of the file that is asked about, where it lies here."""
-    reference = parse_reference(text) if text else None
-    return hash_file(reference.path) if isinstance(reference, PathReference) else None
+    path = parse_reference(text).local_path() if text else None
+    return hash_file(path) if path else None
 
 
 # --- this machine -----------------------------------------------------------------------------------------------------
@@ -214,7 +210,7 @@ def _hash_asked(text: str | None) -> str | None:
 
 def read_own(catalog: Catalog, results: pathlib.Path, complain: Callable[[str], None]) -> Own:
     """Read this machine's journals; a damaged line is told to `complain`."""
-    journals = sorted((results / machine_slug(describe_machine())).rglob("*.jsonl"), key=journal_order)
+    journals = find_journals((), results / machine_slug(describe_machine()))
     roofs: list[Roof] = []
 
     def cells() -> Iterator[Record]:  # one by one, for their samples are let go

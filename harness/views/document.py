@@ -52,6 +52,10 @@ class Cell:
     is_approximate: bool = False
 
 
+#: The cells of a row.
+Line = Sequence[Cell | Value]
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column: what its values are.
@@ -83,7 +87,7 @@ class Column:
 class Row:
     """A row that is not like the others: a total of those above, or a part (depth 1, 2, …) of the one above it."""
 
-    cells: Sequence[Cell | Value]
+    cells: Line
     is_total: bool = False
     depth: int = 0
 
@@ -99,7 +103,7 @@ class Table:
 
     name: str
     columns: Sequence[Column]
-    rows: Sequence[Row | Sequence[Cell | Value]]
+    rows: Sequence[Row | Line]
     notes: Sequence[str] = ()
     missing: str = "—"
 

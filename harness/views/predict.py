@@ -294,14 +294,16 @@ def _list_misses(misses: Sequence[Trial]) -> Table:
         Column("n_known", "others\nknown"),
     ]
     rows = [
-        [
-            miss.error,
-            miss.machine,
-            f"{miss.model} {miss.quantization}",
-            miss.predicted.rate_tok_per_s,
-            miss.measured_tok_per_s,
-            Cell(miss.n_known, notes=(_explain(miss),)),
-        ]
+        Row(
+            [
+                miss.error,
+                miss.machine,
+                f"{miss.model} {miss.quantization}",
+                miss.predicted.rate_tok_per_s,
+                miss.measured_tok_per_s,
+                Cell(miss.n_known, notes=(_explain(miss),)),
+            ]
+        )
         for miss in misses
     ]
     return Table("misses", columns, rows)

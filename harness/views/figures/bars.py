@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 from harness.views.document import Bar, Bars, Document, Picture
-from harness.views.figures.style import PALETTE, THEMES, new_figure
+from harness.views.figures.style import PALETTE, THEMES, new_figure, set_title
 from harness.views.grid import title_of
 from harness.views.values import format_value
 
@@ -43,14 +43,12 @@ def draw_bars(block: Bars, theme: str = "light") -> Any:
         text = format_value(bar.value, block.unit, with_sign=False)
         axis.annotate(text, (end, place), (4, 0), textcoords="offset points", va="center", fontsize=9, color=ink)
     axis.set_yticks(range(len(block.bars)), [bar.label for bar in block.bars])
-    for label in axis.get_yticklabels():
-        label.set_parse_math(False)
     axis.invert_yaxis()
     axis.grid(False, axis="y")
     axis.set_xlim(min(0, *(bar.value for bar in block.bars)), max(axis.get_xlim()[1], 1e-9) * 1.08)
     axis.xaxis.set_major_formatter(lambda value, _: format_value(value, block.unit, with_sign=False))
     axis.set_xlabel(block.unit.sign)
-    axis.set_title(block.title, loc="left", fontsize=12, color=ink, parse_math=False)
+    set_title(axis, block.title, theme)
     return figure
 
 

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from harness.views.document import Document, Section
 from harness.views.render_html import Chapter, render_page
+from harness.views.report.chapters import CHAPTERS
 from harness.views.report.material import Material, read_material
-from harness.views.report.sections import SECTIONS
 
 __all__ = ["Material", "read_material", "render_report"]
 
 
 def render_report(material: Material) -> str:
     """Make the page of everything that the material holds."""
-    chapters = [
-        Chapter(
-            title, [Document("", 1, "", [part if isinstance(part, Section) else Section("", [part]) for part in parts])]
-        )
-        for title, (make, _) in SECTIONS.items()
-        if (parts := make(material))
-    ]
+    chapters = [Chapter(title, found) for title, (make, _) in CHAPTERS.items() if (found := make(material))]
     machines = material.machines
     where = machines[0].cpu if len(machines) == 1 else f"{len(machines)} machines"
     about = f"Made by harness {material.harness_version} on {material.made_utc}. A column sorts when its heading is clicked."
