@@ -55,7 +55,6 @@ KNOWN: dict[str, set[str]] = {
     "function": set(),
     "module": {
         "harness.gguf.attention",
-        "harness.gguf.header",
         "harness.memory.ollama_2024",
         "harness.records.token_time",
         "harness.runs.memory",
@@ -83,7 +82,6 @@ KNOWN: dict[str, set[str]] = {
         "harness.views.models.render_check_json",
         "harness.views.models.render_local_json",
         "harness.views.models.render_models_json",
-        "harness.views.render_json.render",
         "harness.views.report.parts.Chart",
         "harness.views.report.parts.Facts",
         "harness.views.report.parts.Points",

@@ -29,9 +29,6 @@ from harness.gguf.types import tensor_type
 from harness.spec import MAX_LAYERS
 from harness.units import format_mib
 
-#: What llama-bench takes for --cache-type-k and -v. Source: tools/llama-bench/llama-bench.cpp ggml_type_from_name.
-CACHE_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "IQ4_NL", "Q5_0", "Q5_1")
-
 #: A context is rounded up to this many tokens, and so is a windowed layer's cache.
 #: Source: llama-context.cpp llama_context::llama_context; llama-kv-cache-iswa.cpp.
 CONTEXT_PAD = 256

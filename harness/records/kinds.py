@@ -225,12 +225,15 @@ Content = Entry | Digest | TimeRecord
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a journal: its kind, whose it is, and its content (None: a kind that is not known here)."""
+    """One line of a journal: its kind, whose it is, its content (None: a kind that is not known here), what its user calls it, and
+    its number in the file, from 1."""
 
     kind: str
     machine: Shared[Machine]
     content: Content | None
     harness_version: str | None = None
+    label: str | None = None
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +244,7 @@ class _Origin:
     schema: Positive
     machine: Shared[Machine]
     harness_version: str | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,11 +318,11 @@ def read_line(values: Any) -> Line:
             f"it has schema {origin.schema} of kind {origin.kind}, and this harness knows up to {kind.schema}: update harness"
         )
     if kind is None:
-        return Line(origin.kind, origin.machine, None, origin.harness_version)
+        return Line(origin.kind, origin.machine, None, origin.harness_version, origin.label)
     try:
         for upgrade in UPGRADES.get(origin.kind, ())[origin.schema - 1 :]:
             values = upgrade(values)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise Malformed(f"is not what schema {origin.schema} of kind {origin.kind} holds ({error!r})") from None
     content = kind.read(values) if kind.read else decode(kind.type, {**values, "schema": kind.schema})
-    return Line(origin.kind, origin.machine, content, origin.harness_version)
+    return Line(origin.kind, origin.machine, content, origin.harness_version, origin.label)

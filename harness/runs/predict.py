@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from harness.catalog import Catalog
 from harness.errors import HarnessError, UsageError
 from harness.gguf.anatomy import name_file_type
+from harness.gguf.attention import Context, describe_attention
 from harness.gguf.cost import Cost, cost_of_header
+from harness.gguf.header import Header
+from harness.gguf.model_kinds import Kind, find_kind, refuse, refuse_context
 from harness.gguf.model_kinds import Question as Ability
-from harness.gguf.model_kinds import find_kind, refuse, refuse_context
 from harness.host.machine import describe_machine, machine_slug
 from harness.host.memory import available_memory_bytes
 from harness.records.cells import Record
@@ -40,6 +42,7 @@ from harness.speed.prediction import (
 )
 from harness.speed.published import ARTICLE_MODELS
 from harness.speed.rates import Measured, collect, is_shared, name_host
+from harness.units import format_mib
 
 DEFAULT_MODEL = "smollm2:135m"
 
@@ -169,7 +172,12 @@ def _find_model(catalog: Catalog, request: PredictRequest) -> _Meant:
 def _read_model(reference: Reference, request: PredictRequest) -> _Meant:
     found, path = reference.header(), reference.local_path()
     header, label = found.header, found.path.name if found.path else reference.shown
-    refuse(header, Ability.SPEED, label)
+    try:
+        refuse(header, Ability.SPEED, label)
+    except UsageError as error:
+        if find_kind(header).kind is not Kind.VOCABULARY:
+            raise
+        raise UsageError(f"{error}{_describe_cache(header, request)}") from None
     refuse_context(header, request.n_ctx or 0, label, "--ctx")
     refuse_context(header, request.n_depth, label, "--depth")
     kind, n_ctx = find_kind(header), request.n_ctx
@@ -181,6 +189,16 @@ def _read_model(reference: Reference, request: PredictRequest) -> _Meant:
     name = re.sub(rf"[-_.:]{re.escape(quantization)}$", "", name, flags=re.IGNORECASE) if quantization else name
     cost = cost_of_header(header, quantization, name, request.type_k, request.type_v)
     return _Meant(cost, n_ctx, found, Prediction((), file_kind=kind, label=label, header_note=found.note))
+
+
+def _describe_cache(header: Header, request: PredictRequest) -> str:
+    """What a shape without weights tells all the same."""
+    n_ctx = request.n_ctx or DEFAULT_N_CTX
+    try:
+        size = describe_attention(header).size_bytes(Context(n_ctx, request.type_k, request.type_v))
+    except HarnessError:
+        size = None
+    return "" if size is None else f" A cache of this shape takes {format_mib(size)} for {n_ctx} tokens."
 
 
 def _plan_compute(meant: _Meant, n_ctx: int, request: PredictRequest) -> tuple[int | None, str | None]:

@@ -27,7 +27,8 @@ from harness.runs.worker import Worker
 
 
 class Session:
-    """One command's measuring. `command` names the journal; without `results`, the folder of journals, nothing is kept.
+    """One command's measuring. `command` names the journal; without `results`, the folder of journals, nothing is kept; `label` is put
+    into all that is.
 
     machine is this machine, build the engine once a worker has greeted, failure the latest one; worker_command replaces the worker
     in tests. A journal that stops taking records costs the records and not the results: the outcome says so.
@@ -43,6 +44,7 @@ class Session:
         results: pathlib.Path | None = None,
         *,
         resume: pathlib.Path | None = None,
+        label: str | None = None,
         on_event: OnEvent = ignore,
         worker_command: Sequence[str] | None = None,
     ) -> None:
@@ -54,7 +56,9 @@ class Session:
         #: Where records are kept, as soon as one is.
         self.kept_in: pathlib.Path | None = None
         self._workers: list[Worker] = []
-        self._journal = None if results is None else Journal(results / machine_slug(self.machine), command, resume)
+        self._journal = (
+            None if results is None else Journal(results / machine_slug(self.machine), command, resume, label)
+        )
 
     def __enter__(self) -> Session:
         return self
