@@ -54,10 +54,8 @@ EXIT_CODES = {"harness.errors", "harness.runs.session", "harness.cli", "harness.
 KNOWN: dict[str, set[str]] = {
     "function": set(),
     "module": {
-        "harness.gguf.attention",
         "harness.memory.ollama_2024",
         "harness.records.token_time",
-        "harness.runs.memory",
         "harness.runs.placements",
     },
     "circle": set(),

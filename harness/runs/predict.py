@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from harness.catalog import Catalog
 from harness.errors import HarnessError, UsageError
 from harness.gguf.anatomy import name_file_type
-from harness.gguf.attention import Context, describe_attention
+from harness.gguf.attention import describe_attention
+from harness.gguf.caches import Context
 from harness.gguf.cost import Cost, cost_of_header
 from harness.gguf.header import Header
 from harness.gguf.model_kinds import Kind, find_kind, refuse, refuse_context

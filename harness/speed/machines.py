@@ -73,7 +73,7 @@ def _holds(cost: Cost, vram_bytes: int | None) -> bool:
     if vram_bytes is None:
         return True
     compute = estimate_compute_bytes(cost, ARTICLE_CTX)
-    found = fit_layers(rough_prices(cost, ARTICLE_CTX), "a card", vram_bytes, compute, CUDA_CONTEXT_BYTES)
+    found = fit_layers(rough_prices(cost, ARTICLE_CTX), None, vram_bytes, compute, CUDA_CONTEXT_BYTES)
     return found.n_fitting == found.n_layers
 
 

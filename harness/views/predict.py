@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
-from harness.gguf.attention import tell_skipped
+from harness.gguf.blocks import describe_skipped
 from harness.gguf.model_kinds import Kind
 from harness.gguf.settings import tell_untrained
 from harness.speed.crosscheck import Bound, Check, RateClaim, SizeClaim, Trial, Verdict
@@ -219,7 +219,7 @@ def _warn(prediction: Prediction) -> Iterator[str]:
     if cost.cache_unknown:
         yield f"cache: {cost.cache_unknown}"
     if cost.skipped:
-        yield tell_skipped(cost.skipped)
+        yield describe_skipped(cost.skipped)
 
 
 def list_doubts(answer: Answer) -> Iterator[str]:
