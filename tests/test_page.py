@@ -20,6 +20,7 @@ from harness.records.cells import Caution, Device
 from harness.records.placements import make_row
 from harness.records.roofline import Roof, RoofTest
 from harness.records.token_time import build_ledger
+from harness.runs.devices import Absence, Cards, Survey
 from harness.sources.catalog_check import Verdict
 from harness.sources.user_catalog import load_catalog
 from harness.speed import crosscheck
@@ -29,13 +30,12 @@ from harness.speed.published import ARTICLE_MODELS, load_machines
 from harness.speed.rates import collect
 from harness.views import page
 from harness.views.cells import render_table
-from harness.views.devices import render_devices
+from harness.views.devices import describe_devices
 from harness.views.formats import render
 from harness.views.inspect import show_anatomy
 from harness.views.machines import measured_rows, published_rows, render_machines
 from harness.views.memory import describe_memory
-from harness.views.models import Row, render_models
-from harness.views.models import render_check as render_hub_check
+from harness.views.models import Row, describe_check, describe_models
 from harness.views.ollama import render_comparison
 from harness.views.ollama_2024 import describe_account
 from harness.views.placements import Page, render_rows
@@ -99,11 +99,9 @@ def devices(_recorded, name):
         ("CPU", "CUDA"),
         devices=(Device("CUDA0", GPU, "gpu", 7 << 30, 8 << 30), Device("RPC0", name, "gpu", None, None)),
     )
-    notes = [f"No GPU: {CPU}.", "To change that: CMAKE_ARGS=-DGGML_VULKAN=ON scripts/harness devices"]
     flags = "-DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=120-real -DGGML_CUDA_FA_ALL_QUANTS=ON"
-    yield render_devices(
-        seen.build, {"CUDA0": "CUDA"}, notes, compiled=seen.compiled, driver="580.65.06", build_flags=flags
-    )
+    absence = Absence(CPU, "CMAKE_ARGS=-DGGML_VULKAN=ON scripts/harness devices")
+    yield render(describe_devices(dataclasses.replace(seen, build_flags=flags), absence), "table")
 
 
 def roof(recorded, name):
@@ -132,8 +130,10 @@ def models(_recorded, name):
     rows = [
         Row(name, 405 * 10**9, "Q4_K_M", 10**12, True, "synthetic", False, f"{name} cannot run here", True, True, False)
     ]
-    yield render_models(rows)
-    yield render_hub_check([Verdict(name, "Q4_K_M", name, (f"{name} is not there",), 10**12, ("0" * 64,), False)])
+    yield render(describe_models(rows), "table")
+    yield render(
+        describe_check([Verdict(name, "Q4_K_M", name, (f"{name} is not there",), 10**12, ("0" * 64,), False)]), "table"
+    )
 
 
 def predictions(_recorded, name):
@@ -289,14 +289,13 @@ def test_every_machine_keeps_to_the_page(identity, columns, recorded):
     )
     build = recorded[0].build
     device = Device("CPU", machine.cpu, "cpu", machine.memory_bytes, machine.memory_bytes)
+    with_device = dataclasses.replace(build, devices=(device,))
     with page.of_width(columns):
         texts = [
             render_table(here),
             render_roofline(Roof("2026-01-01T00:00:00Z", machine, "0", build, (test,)), []),
             render_machines(measured_rows(collect(here, CATALOG), "tg"), "tg"),
-            render_devices(
-                dataclasses.replace(build, devices=(device,)), {}, [], compiled=("CPU",), driver=None, build_flags=None
-            ),
+            render(describe_devices(Survey(with_device, {}, ("CPU",), True, Cards(), None), None), "table"),
         ]
     assert [line for text in texts for line in text.splitlines() if page.columns_of(line) > columns] == []
 
