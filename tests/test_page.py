@@ -39,7 +39,8 @@ from harness.views.models import Row, describe_check, describe_models
 from harness.views.ollama import render_comparison
 from harness.views.ollama_2024 import describe_account
 from harness.views.placements import Page, render_rows
-from harness.views.predict import describe_check, describe_prediction
+from harness.views.predict import describe_check as describe_prediction_check
+from harness.views.predict import describe_prediction
 from harness.views.roofline import UnderRoof, render_roofline
 from harness.views.text_run import render_reference
 from harness.views.token_time import show_ledger
@@ -159,7 +160,7 @@ def predictions(_recorded, name):
         for i in range(2)
     ]
     yield render(describe_prediction(Prediction(tuple(answers), header_note=f"a remark on {name}")), "table")
-    yield render(describe_check(crosscheck.check_predictions(CATALOG)), "table")
+    yield render(describe_prediction_check(crosscheck.check_predictions(CATALOG)), "table")
 
 
 def machines(recorded, name):
