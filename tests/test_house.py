@@ -53,10 +53,7 @@ EXIT_CODES = {"harness.errors", "harness.runs.session", "harness.cli", "harness.
 
 KNOWN: dict[str, set[str]] = {
     "function": set(),
-    "module": {
-        "harness.records.token_time",
-        "harness.runs.placements",
-    },
+    "module": {"harness.records.token_time", "harness.runs.placements"},
     "circle": set(),
     "name": set(),
     "docstring": {
