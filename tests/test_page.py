@@ -21,25 +21,27 @@ from harness.records.placements import make_row
 from harness.records.roofline import Roof, RoofTest
 from harness.records.token_time import build_ledger
 from harness.runs.devices import Absence, Cards, Survey
+from harness.runs.inspection import Inspection
 from harness.sources.catalog_check import Verdict
 from harness.sources.user_catalog import load_catalog
 from harness.speed import crosscheck
 from harness.speed.models import Estimate
-from harness.speed.prediction import Answer, Room
+from harness.speed.prediction import Answer, Basis, Place, Prediction, PromptBasis, Room, Split
 from harness.speed.published import ARTICLE_MODELS, load_machines
 from harness.speed.rates import collect
 from harness.views import page
 from harness.views.cells import render_table
 from harness.views.devices import describe_devices
 from harness.views.formats import render
-from harness.views.inspect import show_anatomy
+from harness.views.inspect import describe_inspection
 from harness.views.machines import measured_rows, published_rows, render_machines
 from harness.views.memory import describe_memory
 from harness.views.models import Row, describe_check, describe_models
 from harness.views.ollama import render_comparison
 from harness.views.ollama_2024 import describe_account
 from harness.views.placements import Page, render_rows
-from harness.views.predict import render_answers, render_check
+from harness.views.predict import describe_check as describe_prediction_check
+from harness.views.predict import describe_prediction
 from harness.views.roofline import UnderRoof, render_roofline
 from harness.views.text_run import render_reference
 from harness.views.token_time import show_ledger
@@ -139,27 +141,27 @@ def models(_recorded, name):
 def predictions(_recorded, name):
     cost = dataclasses.replace(test_roofline.cost("llama3.1:8b"), name=name)
     estimate = Estimate(12345.6, 10000.0, 20000.0)
-    room = Room(Need(10**12, 10**10, 10**9, 10**9), 8 * 10**9, f"the card {GPU}", 33)
+    room = Room(Need(10**12, 10**10, 10**9, 10**9), 8 * 10**9, Place.VRAM, 33)
     answers = [
         Answer(
             f"{GPU} {i}",
             "gpu",
             1e12,
-            f"figures of {CPU}",
+            Basis((name,) * 3, n_machines=12, cautions=(CPU,)),
             cost,
             4096,
             0,
             estimate,
             99999.9,
             estimate,
-            CPU,
+            PromptBasis.PUBLISHED,
             (room,),
-            (CPU,),
+            Split(33, 80, CPU),
         )
         for i in range(2)
     ]
-    yield render_answers(answers, [f"a remark on {name}"])
-    yield render_check(crosscheck.check_predictions(CATALOG))
+    yield render(describe_prediction(Prediction(tuple(answers), header_note=f"a remark on {name}")), "table")
+    yield render(describe_prediction_check(crosscheck.check_predictions(CATALOG)), "table")
 
 
 def machines(recorded, name):
@@ -189,7 +191,8 @@ def token_time(_recorded, name):
 
 def anatomy(_recorded, name):
     for made in (test_inspect.tiny(), test_inspect.large()):
-        yield show_anatomy(dataclasses.replace(made, name=name, file_type=name), f"/models/{name}" * 3, repacked=[])
+        made = dataclasses.replace(made, name=name, file_type=name)
+        yield render(describe_inspection(Inspection(f"/models/{name}" * 3, made, repacked=())), "table")
 
 
 def ledger(_recorded, name):

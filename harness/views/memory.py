@@ -28,8 +28,8 @@ from harness.views.document import (
 )
 from harness.views.values import BYTES, MIB_ALONE, MIB_CHANGE, MODULE, SETTING, Unit, format_value
 
-#: Of what was asked: the model has a field of its own, and n_ctx is prompt, generation and depth together.
-_SAID_ELSEWHERE = ("model", "n_gen", "n_depth")
+#: Of what was asked: these are shown whatever they are, or by other figures; the rest only where it is not the usual.
+_SHOWN_ALWAYS = {"type_k", "type_v", "n_ubatch", "flash_attn", "n_depth", "n_threads"}
 
 #: A share of the growth, of which the last hundredth matters.
 _EXACT_SHARE = Unit("", lambda share: f"{100 * share:.2f} %")
@@ -67,24 +67,17 @@ def _facts(record: MemoryRecord) -> KeyFigures:
         Figure("type_v", "V", asked.type_v),
         Figure("n_ubatch", "n_ubatch", asked.n_ubatch),
         Figure("flash_attn", "flash attention", flash, SETTING),
-        *(Figure(name, name, value, SETTING) for name in _UNUSUAL if (value := getattr(asked, name)) != defaults()[name]),
-        Figure("placement", "layers", _describe_placement(record)),
+        *(Figure(name, name, getattr(asked, name), SETTING, is_shown=getattr(asked, name) != usual)
+          for name, usual in defaults().items() if name not in _SHOWN_ALWAYS),
+        Figure("layers", "", _layers(record), phrase="layers {}"),
     ]  # fmt: skip
     return KeyFigures(figures, in_line=True)
 
 
-#: Settings that are told where they are not the usual ones.
-_UNUSUAL = ("repack", "mmap", "n_batch")
-
-
-def _describe_placement(record: MemoryRecord) -> str | None:
-    """Where the layers were, or are to be, unless all stay on the CPU."""
-    layers = record.measurement.layers_by_device if record.measurement else None
-    if layers:
-        return (
-            " + ".join(f"{count} on {device}" for device, count in layers.items()) if set(layers) != {"CPU"} else None
-        )
-    return f"{record.asked.n_gpu_layers} on the GPU" if record.asked.n_gpu_layers > 0 else None
+def _layers(record: MemoryRecord) -> str | None:
+    """Where the layers were, if not all on the CPU."""
+    found = (record.measurement and record.measurement.layers_by_device) or {}
+    return None if set(found) <= {HOST} else " + ".join(f"{count} on {device}" for device, count in found.items())
 
 
 def _picture(record: MemoryRecord, others: Mapping[str, Mapping[str, int]] | None) -> Picture:
@@ -347,7 +340,7 @@ def _data(record: MemoryRecord) -> dict[str, Any]:
         "model": record.model.label,
         "origin": record.model.origin,
         "is_synthetic": record.model.is_synthetic,
-        "asked": dict(cell_key(record.asked, but=_SAID_ELSEWHERE)),
+        "asked": dict(cell_key(record.asked, but=("model", "n_gen", "n_depth"))),
         "load_mode": measured.load_mode if measured else None,
         "layers_by_device": measured.layers_by_device if measured else None,
         "resident_growth_bytes": found.pop("growth_bytes"),
