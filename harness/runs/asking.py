@@ -1,14 +1,13 @@
-"""What a file on this disk may be asked: every command that loads one comes here before anything is started."""
+"""What a file on this disk may be asked: every question that loads one comes here before anything is started."""
 
 from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
-from harness.cli.terminal import echo_error
 from harness.errors import HarnessError
+from harness.events import OnEvent, Remark
 from harness.gguf.header import Header
 from harness.gguf.model_kinds import Question, refuse, suit_cells
 from harness.gguf.settings import read_count, tell_untrained
@@ -27,31 +26,25 @@ def read_for(path: str | os.PathLike[str], question: Question, label: str | None
     ------
     UsageError : it may not; what it is and what to do is said.
     """
-    header = _read(path)
-    if header is not None:
-        refuse(header, question, label or pathlib.Path(path).name)
+    try:
+        header = read_file_header(path, check_size=False)
+    except HarnessError:
+        return None
+    refuse(header, question, label or pathlib.Path(path).name)
     return header
 
 
-def _read(path: str | os.PathLike[str]) -> Header | None:
-    try:
-        return read_file_header(path, check_size=False)
-    except HarnessError:
-        return None
-
-
-def suit(cells: Sequence[RunSpec], options: Mapping[str, Any], *, quietly: bool = False) -> list[RunSpec]:
-    """Adapt cells to what their files are, and say what was left out or changed.
+def suit(cells: Sequence[RunSpec], asked: Collection[str], on_event: OnEvent) -> tuple[RunSpec, ...]:
+    """Adapt cells to what their files are, and tell what was left out or changed.
 
     Parameters
     ----------
-    options : the command's, by field of `RunSpec`; what is empty was not asked expressly
+    asked : the fields of `RunSpec` that were asked for expressly; n_pg where a test of prompt and generation was
 
     Raises
     ------
     UsageError : a file is no model that llama.cpp measures, or what was asked expressly cannot be done with it.
     """
-    asked = {name for name, value in options.items() if value}
     suited: list[RunSpec] = []
     for model in dict.fromkeys(cell.model for cell in cells):
         own = [cell for cell in cells if cell.model == model]
@@ -62,6 +55,6 @@ def suit(cells: Sequence[RunSpec], options: Mapping[str, Any], *, quietly: bool 
         found = suit_cells(header, own, asked, pathlib.Path(model).name)
         suited += found.cells
         untrained = tell_untrained(read_count(header, "context_length"), (cell.n_ctx for cell in found.cells))
-        for note in () if quietly else (*found.notes, *([untrained] if untrained else [])):
-            echo_error(f"note: {note}.")
-    return suited
+        for note in (*found.notes, *([untrained] if untrained else [])):
+            on_event(Remark(f"note: {note}."))
+    return tuple(suited)
