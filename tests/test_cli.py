@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
 
+import click
 import pytest
 from click.testing import CliRunner
 
-from harness.cli import COMMANDS, cli
+from harness.cli import COMMANDS, GROUPS, cli
 from harness.records.journal import read_records
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -267,15 +269,39 @@ def test_every_command_has_help_with_examples(name):
     assert max(map(len, result.output.splitlines())) <= 80
 
 
-def test_help_names_every_command():
-    result = CliRunner().invoke(cli, ["--help"])
-    assert all(name in result.output for name in COMMANDS)
+@pytest.mark.parametrize("words", [["--help"], ["-h"], []], ids=["help", "h", "bare"])
+def test_help_groups_every_command_and_says_what_to_type_first(words):
+    result = CliRunner().invoke(cli, words, env={"COLUMNS": "80"})
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    titles = [lines.index(f"{title}:") for title in GROUPS]
+    assert titles == sorted(titles)
+    for start, commands in zip(titles, GROUPS.values(), strict=True):
+        assert [line.split()[0] for line in lines[start + 1 : start + 1 + len(commands)]] == list(commands)
+    first = result.stdout.split("Three things to type first:")[1].split("Help on")[0]
+    typed = re.findall(r"^ *harness (.+?)(?:  |$)", first, re.MULTILINE)
+    assert len(typed) == 3
+    for words in map(shlex.split, typed):
+        assert cli.get_command(click.Context(cli), words[0]).make_context(words[0], words[1:])
 
 
-def test_an_unknown_command_is_one_sentence():
-    code, _, err = harness("pptg")
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["pptg"], "There is no command 'pptg'; did you mean pp-tg?"),
+        (["tabel"], "did you mean table?"),
+        (["xyzzy"], "There is no command 'xyzzy'. Try"),
+        (["table", "--tset", "pp"], "'--test'"),
+        (["pp-tg", "--treads", "1"], "'--threads'"),
+    ],
+)
+def test_what_is_mistyped_gets_one_sentence_with_a_suggestion(words, told):
+    code, out, err = harness(*words)
     assert code == 2
-    assert "No such command" in one_sentence(err)
+    assert out == ""
+    assert told in one_sentence(err)
 
 
 def test_a_closed_pipe_is_no_error(results):

@@ -18,27 +18,36 @@ from harness.errors import HarnessError, Outcome
 from harness.host import interrupt
 from harness.views import page
 
-#: Every command: the module that holds it (as `command`), and its line in `harness --help`. Modules are imported only when used, so
-#: that help and completion stay as quick as click itself.
-COMMANDS = {
-    "pp-tg": ("harness.cli.pp_tg", "Measure prompt processing and text generation."),
-    "run": ("harness.cli.run", "Have a model write a text, with Ollama's figures of it."),
-    "overhead": ("harness.cli.overhead", "Account for every byte that a model takes."),
-    "sweep": ("harness.cli.sweep", "Measure over layers on the GPU, or find the best number."),
-    "roofline": ("harness.cli.roofline", "Measure bandwidth and arithmetic, and hold speeds against them."),
-    "predict": ("harness.cli.predict", "Say how fast a model would be, and whether it fits."),
-    "table": ("harness.cli.table", "Set this machine's speeds beside published ones."),
-    "plot": ("harness.cli.plot", "Draw speeds, sizes, bandwidths, accuracy."),
-    "report": ("harness.cli.report", "Put everything that was kept into one HTML page."),
-    "ollama": ("harness.cli.ollama", "Measure a model of Ollama's through its server and directly."),
-    "reference": ("harness.cli.reference", "Run the article's task over the catalog models that are here."),
-    "models": ("harness.cli.models", "List the catalog: names, sizes, what is on disk, what fits."),
-    "pull": ("harness.cli.pull", "Download models, going on where it stopped."),
-    "inspect": ("harness.cli.inspect", "Show what a model is made of, from its header alone."),
-    "synth": ("harness.cli.synth", "Write a model of a catalog shape with random weights."),
-    "devices": ("harness.cli.devices", "List what llama.cpp can compute on, and why not."),
-    "rpc-server": ("harness.cli.rpc_server", "Lend this machine's devices to another one."),
+#: Every command with its line in `harness --help`, by what it is for. The module that holds it (as `command`) has its name; it is
+#: imported only when used, so that help and completion stay as quick as click itself.
+GROUPS = {
+    "Measure": {
+        "pp-tg": "Measure prompt processing and text generation.",
+        "sweep": "Measure over layers on the GPU, or find the best number.",
+        "run": "Have a model write a text, with Ollama's figures of it.",
+        "ollama": "Measure a model of Ollama's through its server and directly.",
+        "reference": "Run the article's task over the catalog models that are here.",
+    },
+    "Explain": {
+        "overhead": "Account for every byte that a model takes.",
+        "roofline": "Measure bandwidth and arithmetic, and hold speeds against them.",
+        "plot": "Draw speeds, sizes, bandwidths, accuracy.",
+        "report": "Put everything that was kept into one HTML page.",
+    },
+    "Predict": {"predict": "Say how fast a model would be, and whether it fits."},
+    "Models": {
+        "models": "List the catalog: names, sizes, what is on disk, what fits.",
+        "pull": "Download models, going on where it stopped.",
+        "inspect": "Show what a model is made of, from its header alone.",
+        "synth": "Write a model of a catalog shape with random weights.",
+    },
+    "Machines": {
+        "table": "Set this machine's speeds beside published ones.",
+        "devices": "List what llama.cpp can compute on, and why not.",
+        "rpc-server": "Lend this machine's devices to another one.",
+    },
 }
+COMMANDS = {name: line for group in GROUPS.values() for name, line in group.items()}
 
 
 class LazyGroup(click.Group):
@@ -50,24 +59,45 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        command: click.Command = importlib.import_module(f"harness.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[Any, ...]:
         """Import the command; from then on an interrupt lets it keep what it has."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            close = get_close_matches(args[0], COMMANDS, n=1)
+            ctx.fail(f"There is no command {args[0]!r}" + (f"; did you mean {close[0]}?" if close else "."))
         found = super().resolve_command(ctx, args)
         interrupt.raise_in_command()
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+        width = max(map(len, COMMANDS))
+        for title, lines in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), line) for name, line in lines.items()])
+
+
+_START = """
+\b
+Three things to type first:
+  harness pp-tg                          how fast a small model is here
+  harness predict -m llama3.1:8b:q4_0    how fast a large one would be
+  harness overhead -m llama3.1:8b:q4_0 --predict-only
+                                         what memory that takes, and why
+
+Help on one command: harness COMMAND --help
+"""
 
 
 @click.command(
     cls=LazyGroup,
+    invoke_without_command=True,
+    subcommand_metavar="COMMAND [ARGS]...",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Start with:  harness pp-tg      Help on one command:  harness pp-tg --help",
+    epilog=_START,
 )
 @click.version_option(harness.__version__, prog_name="harness")
 @click.pass_context
@@ -76,6 +106,8 @@ def cli(ctx: click.Context) -> None:
 
     How fast a prompt goes in, how fast tokens come out, and where memory and time go.
     """
+    if ctx.invoked_subcommand is None:
+        terminal.show(ctx.get_help())
     ctx.with_resource(page.of_width(terminal.columns()))
 
 
