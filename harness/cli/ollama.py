@@ -9,13 +9,13 @@ import click
 
 import harness
 from harness.cli import terminal
-from harness.cli.asking import read_for
 from harness.cli.options import results_option, save_option
 from harness.cli.record_writer import Keeper
 from harness.cli.writing import one_value
 from harness.errors import HarnessError, UsageError
 from harness.gguf.model_kinds import Question
 from harness.host.cpu import choose_threads
+from harness.runs.asking import read_for
 from harness.spec import MAX_REPEATS, MAX_SEED, MAX_TOKENS
 
 if TYPE_CHECKING:

@@ -131,6 +131,11 @@ def axes(options: dict[str, Any]) -> dict[str, Sequence[Any]]:
     return {name: flatten(values) for name, values in given.items()}
 
 
+def given(options: dict[str, Any]) -> frozenset[str]:
+    """Names of the options that were given expressly, as far as those have no default."""
+    return frozenset(name for name, value in options.items() if value)
+
+
 def flatten(values: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
     return tuple(item for group in values for item in group)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
 from harness.cli import terminal
-from harness.cli.asking import suit
 from harness.cli.options import (
     MAX_S,
     Number,
@@ -16,21 +16,23 @@ from harness.cli.options import (
     axes,
     cell_timeout_option,
     flatten,
+    given,
     length_options,
     measured_options,
     model_option,
     results_option,
     save_option,
 )
+from harness.cli.output import Output, output_options, show
 from harness.cli.progress import byte_bar, end, open_session
 from harness.cli.terminal import echo_error
-from harness.records.cells import Record
+from harness.records.failures import describe_end
 from harness.runs.cells import CellsRequest, measure_cells
 from harness.sources.model_file import default_model
 from harness.sources.references import name_reference, resolve
 from harness.spec import MAX_REPEATS, MAX_SEED, Grid
-from harness.views.cell_formats import FORMATS
-from harness.views.cells import describe_cell
+from harness.views.cells import EXPORTS, describe_cell, describe_cells
+from harness.views.formats import format_names, render
 
 _EXAMPLES = """
 \b
@@ -65,13 +67,13 @@ Examples:
 @click.option(
     "--seed", type=click.IntRange(-1, MAX_SEED), default=0, metavar="N", help="Seed of the random tokens. [0]"
 )
-@click.option("-o", "--output", type=click.Choice(list(FORMATS)), default="table", help="Format of the result. [table]")
-@click.option("-oe", "--output-err", type=click.Choice(list(FORMATS)), help="Another format, to stderr.")
+@output_options("sql")
+@click.option("-oe", "--output-err", type=click.Choice([*format_names(), "sql"]), help="Another format, to stderr.")
 @save_option
 @results_option
 @cell_timeout_option
 @click.option("--isolate/--no-isolate", default=True, help="Measure in a child process, which may crash. [on]")
-def command(models: Sequence[str], **options: Any) -> None:
+def command(models: Sequence[str], output: Output, **options: Any) -> None:
     """Measure prompt processing (pp) and text generation (tg), as llama-bench does.
 
     Values may be lists and ranges (0,8,16 · 0-32+8 · 1-64*2); every combination is measured. The result is the median of the
@@ -85,24 +87,25 @@ def command(models: Sequence[str], **options: Any) -> None:
         n_pg=options["n_pg"],
         **{name: options[name] for name in ("repetitions", "warmup", "delay_s", "seed")},
     )
-    request = CellsRequest(tuple(suit(grid.cells(), options)), options["cell_timeout_s"], options["isolate"])
+    request = CellsRequest(tuple(grid.cells()), given(options), options["cell_timeout_s"], options["isolate"])
     with open_session("pp-tg", options, describe_cell) as session:
         records = measure_cells(request, session)
+    for record in records:
+        if record.failure is not None:
+            terminal.echo_error(f"{record.asked.test}: {describe_end(record.failure)}")
     if records:
-        _show(records, options)
+        exports: dict[str, Callable[[], str]] = {
+            name: functools.partial(write, records) for name, write in EXPORTS.items()
+        }
+        exports["md"] = lambda: render(describe_cells(records, with_builds=True), "md")
+        document = describe_cells(records)
+        show(document, output, exports)
+        if form := options["output_err"]:
+            terminal.echo_note(exports[form]() if form in exports else render(document, form), nl=False)
     end(session)
 
 
 def _find(reference: str) -> str:
     """The path that a reference means; a synthetic file may have to be written first."""
-    with byte_bar(name_reference(reference)) as show:
-        return str(resolve(reference, show, echo_error))
-
-
-def _show(records: Sequence[Record], options: dict[str, Any]) -> None:
-    for record in records:
-        if record.failure is not None:
-            terminal.echo_error(f"{record.asked.test}: {record.failure.sentence}")
-    terminal.show(FORMATS[options["output"]](records), nl=False)
-    if options["output_err"]:
-        terminal.echo_note(FORMATS[options["output_err"]](records), nl=False)
+    with byte_bar(name_reference(reference)) as on_bytes:
+        return str(resolve(reference, on_bytes, echo_error))

@@ -10,7 +10,6 @@ import click
 
 from harness.catalog import Entry
 from harness.cli import terminal
-from harness.cli.asking import read_for
 from harness.cli.options import results_option, save_option
 from harness.cli.record_writer import Keeper
 from harness.cli.writing import writing_options
@@ -19,7 +18,9 @@ from harness.gguf.model_kinds import Question
 from harness.host.memory import available_memory_bytes
 from harness.memory.placement import shares_host_memory
 from harness.records.cells import Device
+from harness.records.failures import describe_end
 from harness.records.text import REFERENCE_PROMPT, TextRequest, TextRun
+from harness.runs.asking import read_for
 from harness.units import format_gb
 
 _EXAMPLES = f"""
@@ -85,7 +86,7 @@ def _room_bytes(n_gpu_layers: int) -> int:
     try:
         greeting = worker.hello()
         if isinstance(greeting, Failure):
-            raise NativeError(f"{greeting.message.rstrip('.')}.")
+            raise NativeError(describe_end(greeting))
         return room + add_up_cards(build_from_json(greeting["build"]).devices)
     finally:
         worker.close()

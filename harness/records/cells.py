@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.codec import Positive, PositiveNumber, Shared, UtcTime, Value, decode
-from harness.records.native_errors import hide_folders
+from harness.records.failures import Failure as Failure
 from harness.spec import RunSpec, cell_key
 
 #: History of the line format.
@@ -174,37 +174,6 @@ class Telemetry:
     cpu_clock_mean_mhz: float | None = None
     n_samples: int = 0
     sampler_share: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a cell has no result: the phase it died in, one sentence, and the engine's last words; no path of a machine is in them.
-
-    reason is the message without what was tried, where there is such a part; trouble is what ran out or went away, by
-    `harness.records.native_errors`, where its words say so.
-    """
-
-    phase: str
-    message: str
-    cause: str  # refused, abort, segmentation fault, out of memory, killed, timeout, exit, interrupted
-    signal: int | None = None
-    exit_code: int | None = None
-    log: tuple[str, ...] = ()
-    reason: str | None = None
-    trouble: str | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "message", hide_folders(self.message))
-        object.__setattr__(self, "reason", None if self.reason is None else hide_folders(self.reason))
-        object.__setattr__(self, "log", tuple(map(hide_folders, self.log)))
-
-    @property
-    def sentence(self) -> str:
-        """The message as a sentence, with the engine's last line where that adds something."""
-        sentence = self.message.rstrip(".") + "."
-        if self.cause in ("refused", "interrupted") or not self.log:
-            return sentence
-        return f"{sentence} Its last words: {self.log[-1].strip()}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,13 +38,13 @@ class Speed:
 class PlacementResult:
     """A placement with its speeds by test, memory in bytes by device and cause, and what went wrong or was left out.
 
-    varied holds the swept parameters by field name; layers_by_device is what llama.cpp says, memory what it allocated.
+    varied holds the swept parameters by field name; layers_by_device is what llama.cpp says, memory_bytes what it allocated.
     """
 
     n_gpu_layers: int
     varied: Mapping[str, Any]
     speeds: tuple[Speed, ...] = ()
-    memory: Mapping[str, Mapping[str, int]] | None = None
+    memory_bytes: Mapping[str, Mapping[str, int]] | None = None
     layers_by_device: Mapping[str, int] | None = None
     load_duration_ns: int | None = None
     failure: Failure | None = None
@@ -74,7 +74,7 @@ def make_result(records: Sequence[Record], varied: Sequence[str]) -> PlacementRe
         n_gpu_layers=spec.n_gpu_layers,
         varied={name: getattr(spec, name) for name in varied},
         speeds=tuple(_speed(record, is_depth_varied="n_depth" in varied) for record in good),
-        memory=_largest_memory(good),
+        memory_bytes=_largest_memory(good),
         layers_by_device=resolved.layers_by_device if resolved else None,
         load_duration_ns=next((record.load.load_duration_ns for record in good if record.load), None),
         failure=next((record.failure for record in records if record.failure), None),
@@ -191,5 +191,3 @@ def collect_results(records: Sequence[Record]) -> list[PlacementResult]:
         placements.setdefault(placement_key(record.asked), []).append(record)
     rows = [make_result(group, varied) for group in placements.values()]
     return sorted(rows, key=lambda row: row.n_gpu_layers)
-
-

@@ -64,6 +64,7 @@ from harness.memory.resident import (
     device_of_buffer,
 )
 from harness.records.cells import Build, Failure, build_from_json, group_servers, read, resolved_from_json
+from harness.records.failures import Cause, describe_end
 from harness.runs.worker import Worker
 from harness.sources.headers import find_header
 from harness.sources.references import (
@@ -217,7 +218,7 @@ def _run_dry(model: Model, specs: Sequence[RunSpec], command: Sequence[str] = WO
             stack.callback(worker.close)
             greeting = worker.hello()
             if isinstance(greeting, Failure):
-                dry.trouble = _tell(greeting)
+                dry.trouble = describe_end(greeting)
                 return dry
             dry.build = build_from_json(greeting["build"])
             if not model.files:
@@ -230,7 +231,7 @@ def _run_dry(model: Model, specs: Sequence[RunSpec], command: Sequence[str] = WO
         asked = [dataclasses.replace(spec, model=first).to_dict() for spec in specs]
         for event in worker.ask("dry_run", {"specs": asked}, DRY_RUN_TIMEOUT_S):
             if isinstance(event, Failure):
-                dry.trouble = _tell(event)
+                dry.trouble = describe_end(event)
             elif event["event"] == "planned":
                 dry.plans[event["index"]] = event
             elif event["event"] == "build":
@@ -238,13 +239,6 @@ def _run_dry(model: Model, specs: Sequence[RunSpec], command: Sequence[str] = WO
             elif event["event"] == "reading":
                 dry.readings.append(_reading_from_json(event))
     return dry
-
-
-def _tell(failure: Failure) -> str:
-    """A failure in one sentence, with the engine's last line where it adds something."""
-    if failure.cause == "refused" or not failure.log:
-        return failure.message
-    return f"{failure.message}; its last words: {failure.log[-1].strip()}"
 
 
 def _forecast_one(model: Model, spec: RunSpec, host: Host, dry: _DryRun, index: int) -> Forecast:
@@ -424,7 +418,7 @@ def measure(
     try:
         worker = Worker(command)
     except NativeError as error:
-        return Failure("start", str(error), "refused")
+        return Failure("start", str(error), Cause.REFUSED)
     with contextlib.closing(worker):
         greeting = worker.hello()
         if isinstance(greeting, Failure):
@@ -499,7 +493,7 @@ def examine(
         raise UsageError(f"{excess}; take a smaller --ctx, or --force it (--predict-only shows the ledger).")
     outcome = measure(model, specs[0], watch)
     if isinstance(outcome, Failure):
-        return dataclasses.replace(report, failure=_tell(outcome))
+        return dataclasses.replace(report, failure=describe_end(outcome))
     return dataclasses.replace(report, measurement=outcome)
 
 

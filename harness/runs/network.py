@@ -13,6 +13,7 @@ from harness.records.placements import PlacementResult
 from harness.runs.cells import Plan, run_cells
 from harness.spec import RunSpec
 
+
 @dataclass(frozen=True, slots=True)
 class Wire:
     """What one generated token sends to an RPC server and waits for, counted in a run of its own that nothing is timed in."""

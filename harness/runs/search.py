@@ -46,15 +46,6 @@ class Goal:
     n_prompt: int
     n_gen: int
 
-    @property
-    def text(self) -> str:
-        if self.n_prompt + self.n_gen == 1:
-            return self.name
-        parts = [f"{self.n_prompt} prompt tokens"] * (self.n_prompt > 0) + [f"{self.n_gen} answer tokens"] * (
-            self.n_gen > 0
-        )
-        return f"{self.name} ({' and '.join(parts)})"
-
 
 #: Mixes of prompt and answer, in tokens: a turn of a conversation, an answer from retrieved pages, a document to classify.
 GOALS = {
@@ -89,6 +80,7 @@ class Best:
     spent_s: float
     full_sweep_s: float
     results: tuple[PlacementResult, ...]
+    counts: tuple[int, ...]
     out_of_memory_from: int | None = None
     next_count: int | None = None
     next_gain: float = 0.0
@@ -139,6 +131,20 @@ class _Count:
         return median(self.setup_s) + repetitions * timed_s / max(len(self.records[0].timed), 1)
 
 
+class Measurer(Protocol):
+    """What a search needs of whoever measures; times in s, as `harness.runs.placements.Sweeper` has them."""
+
+    try_anyway: bool
+    reused_s: float
+
+    @property
+    def start_s(self) -> float: ...
+
+    def predict(self, spec: RunSpec) -> Placement: ...
+
+    def measure(self, cells: Sequence[RunSpec]) -> Iterator[Record]: ...
+
+
 class Search:
     """Finds the best count of layers for a goal by measuring few.
 
@@ -151,7 +157,7 @@ class Search:
 
     def __init__(
         self,
-        sweeper: Sweeper,
+        sweeper: Measurer,
         goal: Goal,
         counts: Sequence[int],
         cells_of: Callable[[int], Sequence[RunSpec]],
@@ -391,6 +397,7 @@ class Search:
             spent_s=self._spent_s,
             full_sweep_s=self._full_s(),
             results=tuple(self.results),
+            counts=tuple(self._all),
             out_of_memory_from=self._out_of_memory_from,
             next_count=choice.next_count,
             next_gain=max(1 - choice.bound_s / cost_s, 0),

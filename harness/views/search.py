@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from harness.records.cells import Device
+from harness.records.failures import describe_reason
 from harness.records.placements import PlacementResult
 from harness.runs.search import Best, Goal
-from harness.speed.offload import Blocks
-from harness.units import format_mib
+from harness.speed.offload import TOLERANCE, Blocks
+from harness.views.values import BYTES, format_value
 
 #: A bound on what an untried count may win is told up to this: a weaker one says nothing.
 _TOLD_GAIN = 0.5
+
+
+def describe_goal(goal: Goal) -> str:
+    """What is to be fast, ``chat (512 prompt tokens and 256 answer tokens)``."""
+    if goal.n_prompt + goal.n_gen == 1:
+        return goal.name
+    parts = [f"{goal.n_prompt} prompt tokens"] * (goal.n_prompt > 0) + [f"{goal.n_gen} answer tokens"] * (
+        goal.n_gen > 0
+    )
+    return f"{goal.name} ({' and '.join(parts)})"
+
 
 def explain_best(best: Best, blocks: Blocks, devices: Sequence[Device], crossing_s: float | None) -> list[str]:
     """Why this count is the best: against its neighbours and the ends, what lies where, what spilled, what is left, what it cost."""
@@ -20,36 +32,54 @@ def explain_best(best: Best, blocks: Blocks, devices: Sequence[Device], crossing
         reasons.append(
             f"crossing to the devices and back costs {crossing_s * 1e3:.2f} ms a token, however many layers move"
         )
-    reasons += _describe_memory(best, devices)
-    for text, counts in _group_reasons({**best.skipped, **best.failed}).items():
-        reasons.append(f"{_format_counts(counts)} layers were left out: {text}")
-    if len(best.confirmed) > 1 and best.best_n_gpu_layers in best.confirmed:
-        reasons.append(
-            "the best counts were loaded and measured again in turn, and there it is the fastest: "
-            + ", ".join(
-                f"{count} +{cost / best.confirmed[best.best_n_gpu_layers] - 1:.1%}"
-                for count, cost in best.confirmed.items()
-                if count != best.best_n_gpu_layers
-            )
-            + " time"
-        )
-    reasons.append(
-        f"measured {len(best.measured)} of {best.n_counts} counts in {best.spent_s:.0f} s"
-        + (
+    reasons += [*_describe_memory(best, devices), *_describe_left_out(best), *_describe_confirmation(best)]
+    return [*reasons, _describe_cost(best), *_describe_looks(best), f"stopped because {describe_stop(best)}"]
+
+
+def describe_stop(best: Best) -> str:
+    """Why a search ended."""
+    if best.is_proven:
+        return f"no untried count can be faster by more than {TOLERANCE:.0%}"
+    gain = best.next_gain
+    told = f"might still win by up to {gain:.0%}" if gain <= _TOLD_GAIN else "were not ruled out"
+    return f"the time for a search was used up; {best.next_count} layers {told}"
+
+
+def flag_lines(n_gpu_layers: int) -> list[str]:
+    """How to ask three programs for a number of layers. num_gpu and n_gpu_layers count as llama.cpp's -ngl does."""
+    return [
+        f"llama.cpp         -ngl {n_gpu_layers}",
+        f"Ollama            PARAMETER num_gpu {n_gpu_layers}",
+        f"llama-cpp-python  n_gpu_layers={n_gpu_layers}",
+    ]
+
+
+def _describe_left_out(best: Best) -> Iterator[str]:
+    reasons = {**best.skipped, **{count: describe_reason(failure) for count, failure in best.failed.items()}}
+    for text, counts in _group_reasons(reasons).items():
+        yield f"{_format_counts(counts)} layers were left out: {text}"
+    if best.out_of_memory_from is not None and best.out_of_memory_from < max(best.counts):
+        yield f"more than {best.out_of_memory_from} layers were left out: {best.out_of_memory_from} layers ran out of memory already"
+
+
+def _describe_confirmation(best: Best) -> Iterator[str]:
+    least = best.confirmed.get(best.best_n_gpu_layers)
+    if least and len(best.confirmed) > 1:
+        others = {count: cost for count, cost in best.confirmed.items() if count != best.best_n_gpu_layers}
+        more = ", ".join(f"{count} +{cost / least - 1:.1%}" for count, cost in others.items())
+        yield f"the best counts were loaded and measured again in turn, and there it is the fastest: {more} time"
+
+
+def _describe_cost(best: Best) -> str:
+    text = f"measured {len(best.measured)} of {best.n_counts} counts in {best.spent_s:.0f} s"
+    if len(best.measured) < best.n_counts:
+        text += (
             f", {best.cost_share:.0%} of the {best.full_sweep_s:.0f} s that all would take (estimated by straight lines between the "
             "measured counts)"
-            if len(best.measured) < best.n_counts
-            else ""
         )
-        + (
-            f"; {best.reused_s:.0f} s of it were spent in the earlier run, by what its records say, so the share is a lower bound"
-            if best.reused_s
-            else ""
-        )
-    )
-    reasons += _describe_looks(best)
-    reasons.append(f"stopped because {best.stopped}")
-    return reasons
+    if best.reused_s:
+        text += f"; {best.reused_s:.0f} s of it were spent in the earlier run, by what its records say, so the share is a lower bound"
+    return text
 
 
 def _describe_looks(best: Best) -> list[str]:
@@ -65,11 +95,11 @@ def _describe_looks(best: Best) -> list[str]:
 
 
 def _compare(best: Best) -> str:
-    """Best against the slowest and the ends, by the goal's cost."""
-    rows = {row.n_gpu_layers: row for row in best.rows if row.speeds}
-    here = _goal_cost(best.goal, rows[best.best_n_gpu_layers])
-    ends = [count for count in (min(rows), max(rows)) if count != best.best_n_gpu_layers]
-    parts = [f"{_goal_cost(best.goal, rows[count]) / here:.2f} times as fast as {count}" for count in ends]
+    """Best against the ends, by the goal's cost."""
+    results = {result.n_gpu_layers: result for result in best.results if result.speeds}
+    here = _goal_cost(best.goal, results[best.best_n_gpu_layers])
+    ends = [count for count in (min(results), max(results)) if count != best.best_n_gpu_layers]
+    parts = [f"{_goal_cost(best.goal, results[count]) / here:.2f} times as fast as {count}" for count in ends]
     return (
         f"{best.best_n_gpu_layers} layers are {' and '.join(parts)}"
         if parts
@@ -77,14 +107,14 @@ def _compare(best: Best) -> str:
     )
 
 
-def _goal_cost(goal: Goal, row: PlacementResult) -> float:
-    costs = ((goal.n_prompt, row.find("pp")), (goal.n_gen, row.find("tg")))
+def _goal_cost(goal: Goal, result: PlacementResult) -> float:
+    costs = ((goal.n_prompt, result.find("pp")), (goal.n_gen, result.find("tg")))
     return sum(weight * speed.token_s for weight, speed in costs if weight and speed)
 
 
 def _describe_place(best: Best, blocks: Blocks) -> str:
     count = best.best_n_gpu_layers
-    if count == 0 and not any(row.n_gpu_layers for row in best.rows if row.speeds):
+    if count == 0 and not any(result.n_gpu_layers for result in best.results if result.speeds):
         return "everything stays on the CPU: no count with layers on a device was measured"
     if count == 0:
         return (
@@ -97,21 +127,17 @@ def _describe_place(best: Best, blocks: Blocks) -> str:
     )
 
 
-def _describe_memory(best: Best, devices: Sequence[Device]) -> list[str]:
-    row = next(row for row in best.rows if row.n_gpu_layers == best.best_n_gpu_layers)
-    texts = []
+def _describe_memory(best: Best, devices: Sequence[Device]) -> Iterator[str]:
+    memory = next(item.memory_bytes for item in best.results if item.n_gpu_layers == best.best_n_gpu_layers) or {}
     for device in devices:
-        used = sum((row.memory or {}).get(device.name, {}).values())
+        used = sum(memory.get(device.name, {}).values())
         if device.kind != "cpu" and used and device.memory_free_bytes is not None:
-            left = device.memory_free_bytes - used
-            texts.append(
-                f"{device.name} holds {format_mib(used)}; {format_mib(max(left, 0))} of what was free are left"
-            )
-    return texts
+            left = format_value(max(device.memory_free_bytes - used, 0), BYTES)
+            yield f"{device.name} holds {format_value(used, BYTES)}; {left} of what was free are left"
 
 
 def _group_reasons(reasons: Mapping[int, str]) -> dict[str, list[int]]:
-    """Counts by the words of their reason, figures aside."""
+    """Counts by the words of their reason; where there are many, the first stands for all."""
     groups: dict[str, list[int]] = {}
     for count, text in sorted(reasons.items()):
         groups.setdefault(text, []).append(count)
