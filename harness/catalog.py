@@ -16,6 +16,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+#: What stands for a model where no file of it is known, and what a synthetic one is written in: the quantization that this project
+#: began with.
+FALLBACK_QUANTIZATION = "Q4_0"
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -100,8 +104,18 @@ class Entry:
     def default_quantization(self) -> str:
         """What a bare name stands for: Ollama's choice of 2024, the embedded file, Q4_K_M, the first that is listed, else Q4_0."""
         listed = [files.quantization for files in self.files]
-        usual = "Q4_K_M" if "Q4_K_M" in listed else next(iter(listed), "Q4_0")
+        usual = "Q4_K_M" if "Q4_K_M" in listed else next(iter(listed), FALLBACK_QUANTIZATION)
         return self.ollama_2024 or self.embedded or usual
+
+    def refuse(self) -> None:
+        """Make sure that the model can be run.
+
+        Raises
+        ------
+        UsageError : it cannot, with the reason.
+        """
+        if self.refused:
+            raise UsageError(f"{self.refused}.")
 
     def find_files(self, quantization: str | None) -> Files:
         """The files of a quantization; where none is named, of the default one, else of the first.

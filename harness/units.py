@@ -80,6 +80,11 @@ def format_params(count: int) -> str:
     return f"{count / 1e9:.2f} B"
 
 
+def format_count(count: int, noun: str) -> str:
+    """Show how many there are of something: ``1 record``, ``2 records``, ``no records``."""
+    return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
+
+
 def format_duration(duration_ns: float) -> str:
     """Show a duration with three significant digits and the unit that fits: ns, µs, ms, s, min, h."""
     for unit, factor in (("ns", 1), ("µs", 10**3), ("ms", 10**6), ("s", 10**9)):

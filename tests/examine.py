@@ -18,7 +18,7 @@ from harness.memory.forecast import Host, device_rules, predict_memory, work_byt
 from harness.memory.ollama_2024 import Request, give_account, read_figures
 from harness.memory.repack import CpuFeatures, find_repacked_types
 from harness.records.token_time import count_reads, touched_bytes
-from harness.sources.references import load_catalog
+from harness.sources.user_catalog import load_catalog
 from harness.spec import Grid
 from harness.speed.offload import describe_blocks
 from harness.speed.prediction import Question as Asked

@@ -7,8 +7,8 @@ import functools
 
 from harness.catalog import Shape
 from harness.gguf.header import BytesSource, Header, read_header
-from harness.sources.references import load_catalog
 from harness.sources.synthetic import make_header_bytes
+from harness.sources.user_catalog import load_catalog
 
 _SMALL = Shape("llama", 4, 256, 512, 4, 2, 64, 512, 4096, True, 10000.0)
 

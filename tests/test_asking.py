@@ -11,7 +11,7 @@ from harness.cli import cli, reference
 from harness.errors import HarnessError
 from harness.gguf.types import foreign_type
 from harness.runs import worker as child
-from harness.sources.references import load_catalog
+from harness.sources.user_catalog import load_catalog
 
 from .kind_files import FILES, learned, llama
 from .test_ollama_store import add
@@ -66,7 +66,7 @@ PAIRS = [
 def test_what_cannot_be_run_is_refused_before_anything_is_started(ask, name, command):
     result = ask(FILES[name][0](), command)
     assert isinstance(result.exception, HarnessError)
-    assert result.exception.exit_code == 2
+    assert result.exception.outcome == 2
     said = str(result.exception)
     assert said.startswith("x.gguf ")
     assert "\n" not in said
@@ -80,7 +80,7 @@ def test_what_cannot_be_run_is_refused_before_anything_is_started(ask, name, com
 def test_what_generates_nothing_is_not_asked_to(ask, name, command):
     result = ask(FILES[name][0](), command)
     assert isinstance(result.exception, HarnessError)
-    assert result.exception.exit_code == 2
+    assert result.exception.outcome == 2
     assert "`harness pp-tg` measures" in str(result.exception)
 
 
@@ -150,5 +150,5 @@ def test_a_model_of_ollamas_that_writes_nothing_is_refused(tmp_path, monkeypatch
     monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:1")
     result = CliRunner().invoke(cli, ["ollama", "odd", "--no-save"])
     assert isinstance(result.exception, HarnessError)
-    assert result.exception.exit_code == 2
+    assert result.exception.outcome == 2
     assert str(result.exception).startswith("odd ")

@@ -9,7 +9,7 @@ from harness.cli import cli
 from harness.errors import UsageError
 from harness.gguf.anatomy import name_file_type
 from harness.gguf.layout import count_parameters, find_quantization, tensor_table
-from harness.sources.headers import find_header
+from harness.sources.references import parse_reference
 
 OURS = parse_catalog((pathlib.Path(__file__).parent.parent / "models.toml").read_text(encoding="utf-8"), "models.toml")
 
@@ -71,7 +71,7 @@ def test_a_quantization_that_nobody_named_is_the_usual_one():
 def test_every_command_takes_the_same_file_for_a_bare_name(name):
     """By the header, as inspect and overhead do, and by the shape, as predict does."""
     entry = OURS.find(name)
-    kind = name_file_type(find_header(name).header)
+    kind = name_file_type(parse_reference(name).header().header)
     out = (
         CliRunner()
         .invoke(cli, ["predict", "-m", name, "--machine", "RTX 3060 Ti", "-o", "json"], catch_exceptions=False)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pathlib
 
 import pytest
 from click.testing import CliRunner
@@ -14,7 +15,6 @@ from harness.errors import HarnessError
 from harness.host.machine import describe_machine, machine_slug
 from harness.records.kinds import to_json
 from harness.records.roofline import Roof
-from harness.sources.gguf_file import read_file_header
 from harness.speed.rates import name_host
 
 from .conftest import HERE
@@ -146,11 +146,16 @@ def test_predict_takes_every_kind_of_name(ways, way):
 
 
 def test_predict_reads_the_header_of_a_file_that_is_not_here(own, model, monkeypatch):
-    from harness.sources import headers
+    from harness.sources.headers import read_local
+    from harness.sources.hub_reference import HubReference
 
     asked = []
     monkeypatch.setattr(
-        headers, "find_header", lambda text: asked.append(text) or headers.Found(read_file_header(model))
+        HubReference,
+        "header",
+        lambda reference: (
+            asked.append(reference.text) or dataclasses.replace(read_local(pathlib.Path(model)), path=None)
+        ),
     )
     result = run("predict", "-m", "hf:owner/tiny-GGUF:Q4_1")
     assert asked == ["hf:owner/tiny-GGUF:Q4_1"]

@@ -7,8 +7,8 @@ from click.testing import CliRunner
 
 from harness.cli.synth import command
 from harness.errors import UsageError
-from harness.sources.references import user_catalog_path
 from harness.sources.synthetic import read_mark
+from harness.sources.user_catalog import user_catalog_path
 
 TINY = """
 [models."tiny:1m".shape]

@@ -13,8 +13,8 @@ from harness.gguf.header import ArrayValue
 from harness.gguf.layout import count_parameters, tensor_table
 from harness.gguf.shapes import COMPUTED_KEY, compute_header
 from harness.sources.gguf_file import read_file_header
-from harness.sources.references import load_catalog
 from harness.sources.synthetic import write_synthetic
+from harness.sources.user_catalog import load_catalog
 
 from .test_gguf import assert_agreement
 from .test_synth import ARCHITECTURES
@@ -84,7 +84,7 @@ def test_what_llama_cpp_cannot_run_is_not_written(tmp_path):
 def test_it_is_inspected_and_not_measured(reference, monkeypatch, tmp_path):
     from click.testing import CliRunner
 
-    from harness.sources.references import resolve
+    from harness.sources.references import parse_reference
 
     monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path))
     done = CliRunner().invoke(cli, ["inspect", reference], catch_exceptions=False)
@@ -92,4 +92,4 @@ def test_it_is_inspected_and_not_measured(reference, monkeypatch, tmp_path):
     assert "from the catalog's shape; no file was read" in done.stdout
     assert "harness: note:" in done.stderr
     with pytest.raises(UsageError, match="does not know the architecture mllama"):
-        resolve(reference)
+        parse_reference(reference).open()

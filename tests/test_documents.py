@@ -13,8 +13,22 @@ from click.testing import CliRunner
 from harness.cli.output import output_options, show
 from harness.errors import UsageError
 from harness.views import page
-from harness.views.document import Cell, Code, Column, Document, Figure, KeyFigures, Picture, Prose, Row, Section, Table
-from harness.views.figures.bars import picture_of
+from harness.views.document import (
+    Bar,
+    Bars,
+    Cell,
+    Code,
+    Column,
+    Document,
+    Figure,
+    KeyFigures,
+    Picture,
+    Prose,
+    Row,
+    Section,
+    Table,
+)
+from harness.views.figures.bars import pictures_of
 from harness.views.figures.style import to_bytes
 from harness.views.formats import format_names, render
 from harness.views.values import (
@@ -144,10 +158,11 @@ def test_the_unit_of_an_interval_is_said_once_where_it_is_the_same():
 
 
 def test_any_table_of_figures_can_be_drawn():
-    (picture,) = picture_of(make_document())
+    (picture,) = pictures_of(make_document())
     assert isinstance(picture, Picture)
+    assert "pp512 338.40 t/s" in picture.alt
     assert b"<svg" in to_bytes(picture.draw("light"), "svg")
-    assert picture_of(Document("words", 1, "", [Section("", [Table("rows", [Column("a")], [["b"]])])])) == []
+    assert pictures_of(Document("words", 1, "", [Section("", [Table("rows", [Column("a")], [["b"]])])])) == []
 
 
 @click.command()
@@ -174,3 +189,16 @@ def test_a_picture_is_drawn_beside_any_format_and_refused_before_the_work(tmp_pa
     assert (code, b"<svg" in (tmp_path / "bars.svg").read_bytes()) == (0, True)
     assert isinstance(invoke("me", "--plot", str(tmp_path / "bars.doc"))[2], UsageError)
     assert isinstance(invoke("me", "--plot", str(tmp_path / "no" / "bars.svg"))[2], UsageError)
+
+
+def test_bars_are_drawn_by_the_page_itself_and_in_a_file():
+    bars = Bars("Speeds", RATE, [Bar("one", 50.0, (40.0, 55.0)), Bar(SPITEFUL, 100.0)], "How to read it.")
+    document = Document("speeds", 1, "t", [Section("", [bars])])
+    page = render(document, "html")
+    assert "width:50.0%" in page
+    assert "left:40.0%;width:15.0%" in page
+    assert "one 50.00 t/s" in page
+    assert "<svg" not in page
+    (picture,) = pictures_of(document)
+    assert b"How to read it" not in to_bytes(picture.draw("light"), "svg")
+    assert render(document, "table") == "t\n"

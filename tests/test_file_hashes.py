@@ -19,8 +19,8 @@ def reads(tmp_path, monkeypatch):
     """What was read from the disk, a path a reading; the cache is empty and its own."""
     monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(file_hashes, "_known", {})
-    made, read = [], file_hashes._read
-    monkeypatch.setattr(file_hashes, "_read", lambda path: made.append(path) or read(path))
+    made, read = [], file_hashes.digest_file
+    monkeypatch.setattr(file_hashes, "digest_file", lambda path, digest: made.append(path) or read(path, digest))
     return made
 
 
@@ -73,16 +73,16 @@ def test_a_file_just_written_is_not_kept_for_others(tmp_path, reads, monkeypatch
 
 def test_a_file_that_changes_while_it_is_read_is_not_kept(tmp_path, reads, monkeypatch):
     path = write(tmp_path / "a.gguf", b"weights")
-    read = file_hashes._read
+    read = file_hashes.digest_file
 
-    def read_late(path):
-        digest = read(path)
+    def read_late(path, digest):
+        digest = read(path, digest)
         write(path, b"others", age_s=10)
         return digest
 
-    monkeypatch.setattr(file_hashes, "_read", read_late)
+    monkeypatch.setattr(file_hashes, "digest_file", read_late)
     sha256_of(path)
-    monkeypatch.setattr(file_hashes, "_read", read)
+    monkeypatch.setattr(file_hashes, "digest_file", read)
     assert sha256_of(path) == hashlib.sha256(b"others").hexdigest()
 
 

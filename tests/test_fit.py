@@ -24,7 +24,7 @@ from harness.memory.fit import (
 )
 from harness.memory.forecast import HOST, Host, device_rules, predict_memory
 from harness.runs.memory import examine, find_model, make_spec
-from harness.sources.references import load_catalog
+from harness.sources.user_catalog import load_catalog
 from harness.spec import RunSpec
 from harness.speed.prediction import Question, cost_of_entry, fit_card, header_of_entry
 from harness.units import GIB, parse_size

@@ -15,7 +15,7 @@ from harness.gguf.header import BytesSource, read_header
 from harness.gguf.split import join_parts, list_parts, part_names, split_count
 from harness.sources.gguf_file import FileSource, read_file_header
 from harness.sources.model_file import hash_file, model_files, model_size_bytes, open_model
-from harness.sources.references import resolve
+from harness.sources.references import parse_reference
 from tests.gguf_bytes import HeaderBytes, llama_like
 from tests.kind_files import settings, tokenizer
 from tests.test_cli import harness
@@ -212,12 +212,12 @@ def test_a_warning_of_too_little_memory_counts_all_files(tmp_path, monkeypatch, 
 def test_a_piece_of_a_file_is_told(tmp_path):
     piece = tmp_path / "m.gguf.part1of2"
     piece.write_bytes(b"GGUF")
-    for act in (open_model, lambda path: resolve(str(path))):
+    for act in (open_model, lambda path: parse_reference(str(path)).open()):
         with pytest.raises(UsageError, match=r"piece of a file that was cut by bytes.*`cat .*m\.gguf\.part\* > "):
             act(piece)
     for text in ("m.gguf.part2of2", "hf:o/r/m.gguf.part1of2", "https://user:secret@host/m.gguf.part1of2?key=secret"):
         with pytest.raises(UsageError, match="piece of a file") as caught:
-            resolve(text)
+            parse_reference(text).open()
         assert "secret" not in str(caught.value)
 
 

@@ -19,9 +19,8 @@ from click.testing import CliRunner
 from harness.cli import cli
 from harness.errors import HarnessError, UsageError
 from harness.gguf.header import BytesSource, read_header
-from harness.sources import hub as hub_module
-from harness.sources import references, remote
-from harness.sources.headers import find_header
+from harness.sources import fetching, hub_cache, remote, remote_source, user_catalog
+from harness.sources.references import parse_reference
 from harness.sources.remote import NotThereError, RemoteError
 
 from .gguf_bytes import HeaderBytes, llama_like
@@ -55,7 +54,11 @@ def filled(hub):  # noqa: F811
 
 
 def pull(text=REFERENCE):
-    return references.pull(text, lambda done, total: None)
+    return parse_reference(text).pull(lambda done, total: None)
+
+
+def find_header(text=REFERENCE):
+    return parse_reference(text).header()
 
 
 def leftovers(tmp_path):
@@ -83,7 +86,7 @@ def test_pull_brings_the_file_where_every_client_finds_it(filled, tmp_path):
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     seen = []
-    (path,) = references.pull(REFERENCE, lambda done, total: seen.append((done, total)))
+    (path,) = parse_reference(REFERENCE).pull(lambda done, total: seen.append((done, total)))
     assert path.read_bytes() == MODEL
     assert path.is_relative_to(tmp_path / "hf" / "hub" / "models--owner--tiny-GGUF" / "snapshots")
     assert path.resolve().name == hashlib.sha256(MODEL).hexdigest()
@@ -102,8 +105,8 @@ def test_what_is_in_the_cache_costs_no_request(filled, monkeypatch):
     filled.forget()
     assert pull() == first
     assert pull(f"hf:{REPO}:q4_0") == first
-    assert references.resolve(REFERENCE) == references.resolve(f"hf:{REPO}") == first[0]
-    assert find_header(REFERENCE).path == first[0]
+    assert parse_reference(REFERENCE).open() == parse_reference(f"hf:{REPO}").open() == first[0]
+    assert parse_reference(REFERENCE).header().path == first[0]
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert pull() == first
     assert filled.asked == []
@@ -140,8 +143,8 @@ def test_a_split_model_comes_whole_and_is_read_from_afar(hub, tmp_path):  # noqa
     names = sorted(path.name for path in tmp_path.glob("m-*.gguf"))
     for name in names:
         hub.add(REPO, name, tmp_path / name)
-    remote_header = find_header(f"hf:{REPO}/{names[0]}")
-    assert remote_header.header == find_header(str(first)).header
+    remote_header = parse_reference(f"hf:{REPO}/{names[0]}").header()
+    assert remote_header.header == parse_reference(str(first)).header().header
     assert remote_header.fetched.n_requests == 2 * len(names)  # each with the hub's redirection
     paths = pull(f"hf:{REPO}/{names[0]}")
     assert [path.name for path in paths] == names
@@ -152,9 +155,9 @@ def test_a_split_model_comes_whole_and_is_read_from_afar(hub, tmp_path):  # noqa
 
 def test_a_measuring_command_says_what_to_run_and_downloads_nothing(filled):
     with pytest.raises(UsageError, match=f"`harness pull {REFERENCE}`"):
-        references.resolve(REFERENCE)
+        parse_reference(REFERENCE).open()
     with pytest.raises(UsageError, match=r"`harness pull llama3\.2:1b:q8_0`"):
-        references.resolve("llama3.2:1b")
+        parse_reference("llama3.2:1b").open()
     assert filled.asked == []
 
 
@@ -260,7 +263,7 @@ def test_a_slow_server_is_waited_for(filled):
 )
 def test_a_refusal_is_one_sentence(filled, tmp_path, where, status, headers, said):
     filled.faults.append(Fault(where, status=status, headers=headers))
-    for act in (pull, lambda: find_header(REFERENCE)):
+    for act in (pull, lambda: parse_reference(REFERENCE).header()):
         with pytest.raises(RemoteError, match=said) as caught:
             act()
         assert "\n" not in str(caught.value)
@@ -274,7 +277,7 @@ def test_a_trouble_that_passes_is_waited_for(filled, monkeypatch, status, header
     waits = []
     monkeypatch.setattr(remote, "_sleep", waits.append)
     filled.faults.append(Fault(where, status=status, headers=headers, times=1))
-    find_header(REFERENCE)
+    parse_reference(REFERENCE).header()
     filled.faults[0].times = 1
     assert pull()[0].read_bytes() == MODEL
     assert waits == [3.0 if status == 429 else 1.0] * 2
@@ -300,7 +303,7 @@ def test_what_is_not_there_is_told_from_what_may_not_be_seen(filled, monkeypatch
     assert "hf_wrong" not in str(caught.value)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert pull()[0].read_bytes() == MODEL
-    assert find_header(f"hf:{REPO}").path is not None
+    assert parse_reference(f"hf:{REPO}").header().path is not None
 
 
 def test_a_token_stays_with_the_hub_and_out_of_sight(filled, tmp_path, monkeypatch):
@@ -336,14 +339,14 @@ def test_nobody_there_is_said(filled, tmp_path):
 
 
 def test_no_room_is_said_before_anything_is_fetched(filled, monkeypatch):
-    monkeypatch.setattr(remote.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
+    monkeypatch.setattr(fetching.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
     with pytest.raises(HarnessError, match=r"1\.0 MB free and owner/tiny-GGUF/tiny-Q4_0\.gguf needs 3\.0 MB more"):
         pull()
     assert filled.sent_bytes() == 0
 
 
 def test_a_disk_that_fills_up_keeps_what_is_there_and_says_so(filled, tmp_path, monkeypatch):
-    real = remote._write
+    real = fetching._write
 
     def full(file, piece, part):
         if piece is not None and file.tell() > 1_000_000:
@@ -355,7 +358,7 @@ def test_a_disk_that_fills_up_keeps_what_is_there_and_says_so(filled, tmp_path, 
             return real(Full(), piece, part)
         return real(file, piece, part)
 
-    monkeypatch.setattr(remote, "_write", full)
+    monkeypatch.setattr(fetching, "_write", full)
     with pytest.raises(HarnessError, match="No space left on device"):
         pull()
     assert leftovers(tmp_path) == []
@@ -391,9 +394,9 @@ def test_a_commit_in_the_cache_that_is_none_names_no_folder(filled, tmp_path):
     for text in ("../../../../secret", str(secret)):
         (refs / "main").write_text(text)
         with pytest.raises(UsageError, match="is not on this disk"):
-            references.resolve(REFERENCE)
+            parse_reference(REFERENCE).open()
         with pytest.raises(UsageError, match="is not on this disk"):
-            references.resolve(f"hf:{REPO}:q4_0")
+            parse_reference(f"hf:{REPO}:q4_0").open()
 
 
 @pytest.mark.parametrize(
@@ -453,17 +456,17 @@ def test_while_nothing_comes_the_bar_is_called(filled, monkeypatch):
     filled.faults.append(Fault("/store/", drip_s=0.4))
     seen = []
     with pytest.raises(RemoteError, match="is too slow"):
-        references.pull(REFERENCE, lambda done, total: seen.append(done))
+        parse_reference(REFERENCE).pull(lambda done, total: seen.append(done))
     assert len(seen) > len(set(seen))
 
 
 def test_a_header_without_end_is_not_fetched(filled, monkeypatch):
-    monkeypatch.setattr(remote, "HEADER_LIMIT_BYTES", 2**20)
+    monkeypatch.setattr(remote_source, "HEADER_LIMIT_BYTES", 2**20)
     made = HeaderBytes().add("general.architecture", "str", "llama")
     made.add_array("tokenizer.ggml.tokens", "str", ["x" * 1000] * 5000)
     filled.add(REPO, NAME, made.build())
     with pytest.raises(RemoteError, match="goes on beyond 1 MiB"):
-        find_header(REFERENCE)
+        parse_reference(REFERENCE).header()
     assert filled.sent_bytes() <= 2**20
 
 
@@ -492,19 +495,19 @@ def test_without_a_listing_the_file_is_kept_and_that_it_was_not_checked_is_said(
     mirror(filled, ETag=f'"{"a" * 64}"')
     filled.faults.append(NO_LISTING)
     said = []
-    (path,) = references.pull(REFERENCE, lambda done, total: None, said.append)
+    (path,) = parse_reference(REFERENCE).pull(lambda done, total: None, said.append)
     assert path.read_bytes() == MODEL
     assert path.resolve().name == hashlib.sha256(MODEL).hexdigest()
     (remark,) = said
     assert f"was not checked, for its server names no SHA-256; it has {path.resolve().name}" in remark
-    assert references.resolve(REFERENCE) == path
+    assert parse_reference(REFERENCE).open() == path
 
 
 def test_an_etag_that_turns_out_to_be_the_digest_is_a_check(filled):
     mirror(filled, ETag=f'"{hashlib.sha256(MODEL).hexdigest()}"')
     filled.faults.append(NO_LISTING)
     said = []
-    assert references.pull(REFERENCE, lambda done, total: None, said.append)[0].read_bytes() == MODEL
+    assert parse_reference(REFERENCE).pull(lambda done, total: None, said.append)[0].read_bytes() == MODEL
     assert said == []
 
 
@@ -540,11 +543,11 @@ def test_a_mirror_below_a_path_is_used_by_its_full_address_too(filled, monkeypat
 
 def test_a_name_of_other_case_is_found(filled):
     text = f"hf:{REPO}/TINY-q4_0.gguf"
-    assert find_header(text).header == read_header(BytesSource(MODEL))
+    assert parse_reference(text).header().header == read_header(BytesSource(MODEL))
     (path,) = pull(text)
     assert path.name == NAME
     filled.forget()
-    assert references.resolve(text) == path
+    assert parse_reference(text).open() == path
     assert pull(text) == [path]
     assert filled.asked == []
 
@@ -552,23 +555,23 @@ def test_a_name_of_other_case_is_found(filled):
 def test_a_pull_request_is_a_revision(filled):
     filled.revisions[REPO] = {"refs/pr/3"}
     for text in (f"hf:{REPO}@refs/pr/3/{NAME}", f"hf:{REPO}@refs/pr/3:q4_0"):
-        assert find_header(text).header == read_header(BytesSource(MODEL))
+        assert parse_reference(text).header().header == read_header(BytesSource(MODEL))
         (path,) = pull(text)
         assert path.read_bytes() == MODEL
     with pytest.raises(UsageError, match="is not on this disk"):
-        references.resolve(REFERENCE)
+        parse_reference(REFERENCE).open()
 
 
 def test_what_comes_near_is_taken_and_said(hub):  # noqa: F811
     hub.add(REPO, "m-UD-Q4_K_M.gguf", MODEL)
     said = []
-    assert find_header(f"hf:{REPO}:Q4_K_M").note.startswith(f"{REPO} has no plain Q4_K_M")
-    (path,) = references.pull(f"hf:{REPO}:Q4_K_M", lambda done, total: None, said.append)
+    assert parse_reference(f"hf:{REPO}:Q4_K_M").header().note.startswith(f"{REPO} has no plain Q4_K_M")
+    (path,) = parse_reference(f"hf:{REPO}:Q4_K_M").pull(lambda done, total: None, said.append)
     assert path.name == "m-UD-Q4_K_M.gguf"
     assert said == [f"{REPO} has no plain Q4_K_M; m-UD-Q4_K_M.gguf is another mixture of that name"]
-    references.resolve(f"hf:{REPO}:Q4_K_M", remark=said.append)
+    parse_reference(f"hf:{REPO}:Q4_K_M").open(remark=said.append)
     assert len(said) == 2
-    assert find_header(f"hf:{REPO}:Q4_K_M").note == f"{said[0]}."
+    assert parse_reference(f"hf:{REPO}:Q4_K_M").header().note == f"{said[0]}."
 
 
 def test_a_model_in_pieces_gets_a_sentence(hub):  # noqa: F811
@@ -588,7 +591,7 @@ def test_a_redirection_to_another_server_never_carries_the_token(filled, monkeyp
     filled.faults.append(
         Fault("/resolve/", method="GET", status=302, headers={"Location": f"{other}/plain/{REPO}/{NAME}"})
     )
-    find_header(REFERENCE)
+    parse_reference(REFERENCE).header()
     pull()
     assert {asked.authorization for asked in filled.asked if "/plain/" in asked.path} == {None}
     assert {asked.authorization for asked in filled.asked if "/resolve/" in asked.path} == {f"Bearer {TOKEN}"}
@@ -612,7 +615,7 @@ def test_a_file_that_changed_between_two_tries_is_not_mixed(filled, etag):
         Fault("/plain/", say=date),
     ]
     try:
-        assert references.resolve(url).read_bytes() == other
+        assert parse_reference(url).open().read_bytes() == other
     finally:
         monkeypatch.undo()
 
@@ -626,15 +629,17 @@ def test_a_server_that_knows_no_if_range_is_found_out_by_its_etag(filled, monkey
         Fault("/plain/", cut_at=1_000_000, times=1),
         Fault("/plain/", no_if_range=True),
     ]
-    assert references.resolve(url).read_bytes() == other
+    assert parse_reference(url).open().read_bytes() == other
 
 
 def test_a_file_without_size_or_end_does_not_fill_the_disk(filled, tmp_path, monkeypatch):
-    free = remote.SPARE_BYTES + 1_000_000
-    monkeypatch.setattr(remote.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9 - free, free))
+    free = fetching.SPARE_BYTES + 1_000_000
+    monkeypatch.setattr(
+        fetching.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9 - free, free)
+    )
     filled.faults.append(Fault("/plain/", no_ranges=True, say={"Content-Length": None}, cut_at=2_000_000))
     with pytest.raises(RemoteError, match="does not say how large it is and sends more than the disk takes"):
-        references.resolve(f"{filled.url}/plain/{REPO}/{NAME}")
+        parse_reference(f"{filled.url}/plain/{REPO}/{NAME}").open()
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.suffix in (".gguf", ".part")]
 
 
@@ -744,8 +749,8 @@ def test_who_waits_for_another_process_says_so(filled, tmp_path):
     lock.parent.mkdir(parents=True)
     said, waited = [], threading.Event()
     puller = threading.Thread(
-        target=lambda: references.pull(
-            REFERENCE, lambda done, total: None, lambda text: (said.append(text), waited.set())
+        target=lambda: parse_reference(REFERENCE).pull(
+            lambda done, total: None, lambda text: (said.append(text), waited.set())
         )
     )
     with WeakFileLock(lock):
@@ -753,7 +758,7 @@ def test_who_waits_for_another_process_says_so(filled, tmp_path):
         assert waited.wait(30)
     puller.join(30)
     assert said == [f"another process is fetching {REPO}/{NAME}; this one waits for it"]
-    assert references.resolve(REFERENCE).read_bytes() == MODEL
+    assert parse_reference(REFERENCE).open().read_bytes() == MODEL
 
 
 @pytest.mark.engine
@@ -810,7 +815,7 @@ def test_the_header_of_a_remote_4_7_gb_file_costs_little(hub, tmp_path, monkeypa
     monkeypatch.setenv("HF_TOKEN", TOKEN)  # the store answers 400 to whoever shows it one
     for text in (REFERENCE, f"{hub.url}/plain/{REPO}/{NAME}"):
         hub.forget()
-        found = find_header(text)
+        found = parse_reference(text).header()
         assert found.header == read_header(BytesSource(head))
         assert found.fetched.size_bytes <= len(head) + 2**20
         assert found.fetched.n_requests == len(hub.asked) <= 5
@@ -838,12 +843,12 @@ def test_inspect_refuses_what_a_server_does_wrong(filled, fault, said):
     text = REFERENCE if fault.cut_at is None else f"{filled.url}/plain/{REPO}/{NAME}"
     filled.faults.append(fault)
     with pytest.raises(HarnessError, match=said):
-        find_header(text)
+        parse_reference(text).header()
 
 
 def test_inspect_goes_on_after_one_cut_and_a_server_without_sizes(filled):
     filled.faults.append(Fault("/store/", cut_at=10, times=1))
-    found = find_header(REFERENCE)
+    found = parse_reference(REFERENCE).header()
     assert found.header == read_header(BytesSource(MODEL))
     assert found.fetched.n_requests == 3
 
@@ -851,24 +856,24 @@ def test_inspect_goes_on_after_one_cut_and_a_server_without_sizes(filled):
 def test_inspect_says_of_a_web_page_what_it_is(hub):  # noqa: F811
     hub.add(REPO, "page.gguf", b"<!DOCTYPE html><html>log in</html>")
     with pytest.raises(HarnessError, match="a web page"):
-        find_header(f"hf:{REPO}/page.gguf")
+        parse_reference(f"hf:{REPO}/page.gguf").header()
     with pytest.raises(RemoteError, match="is not a GGUF file but begins with"):
-        references.resolve(f"{hub.url}/plain/{REPO}/page.gguf")
+        parse_reference(f"{hub.url}/plain/{REPO}/page.gguf").open()
 
 
 def test_a_catalog_model_that_the_hub_does_not_give_is_computed(hub):  # noqa: F811
-    found = find_header("llama3.2:1b:q4_0")
+    found = parse_reference("llama3.2:1b:q4_0").header()
     assert found.is_computed
     assert found.fetched is None
     assert "shows no repository" in found.note
     hub.add("bartowski/Llama-3.2-1B-Instruct-GGUF", "Llama-3.2-1B-Instruct-Q4_0.gguf", MODEL)
-    found = find_header("llama3.2:1b:q4_0")
+    found = parse_reference("llama3.2:1b:q4_0").header()
     assert not found.is_computed
     assert found.fetched.n_requests == 2
     # No file of this quantization is known, or none that runs: no request at all.
     hub.forget()
-    assert find_header("llama3.1:405b:q4_0").is_computed
-    assert find_header("llama3.2-vision:11b").header.architecture == "mllama"
+    assert parse_reference("llama3.1:405b:q4_0").header().is_computed
+    assert parse_reference("llama3.2-vision:11b").header().header.architecture == "mllama"
     assert hub.asked == []
 
 
@@ -877,13 +882,13 @@ def test_a_catalog_model_that_the_hub_does_not_give_is_computed(hub):  # noqa: F
 
 def test_a_file_at_an_address_is_fetched_once_to_be_measured(filled, tmp_path):
     url = f"{filled.url.replace('//', '//user:pass@')}/plain/{REPO}/{NAME}?X-Amz-Signature=secret"
-    path = references.resolve(url)
+    path = parse_reference(url).open()
     assert path.read_bytes() == MODEL
     assert path.is_relative_to(tmp_path / "cache" / "downloads")
     filled.forget()
-    assert references.resolve(url.replace("secret", "renewed")) == path
+    assert parse_reference(url.replace("secret", "renewed")).open() == path
     assert filled.asked == []
-    assert references.name_reference(url) == f"{filled.url}/plain/{REPO}/{NAME}"
+    assert parse_reference(url).shown == f"{filled.url}/plain/{REPO}/{NAME}"
     assert not [file for file in tmp_path.rglob("*.json") if "secret" in file.read_text()]
 
 
@@ -892,12 +897,12 @@ def test_a_file_at_an_address_goes_on_unless_it_changed(filled, tmp_path):
     stop = [Fault("/plain/", times=1), Fault("/plain/", cut_at=1_000_000, times=1), Fault("/plain/", cut_at=0)]
     filled.faults[:] = stop
     with pytest.raises(RemoteError, match="kept"):
-        references.resolve(url)
+        parse_reference(url).open()
     filled.faults.clear()
     filled.forget()
     (part,) = (tmp_path / "cache").rglob("*.part")
     kept = part.stat().st_size
-    path = references.resolve(url)
+    path = parse_reference(url).open()
     assert path.read_bytes() == MODEL
     assert filled.sent_bytes("hub") == len(MODEL) - kept + 64  # and the first bytes, to see whether it is the same
     path.unlink()
@@ -908,11 +913,11 @@ def test_a_file_at_an_address_goes_on_unless_it_changed(filled, tmp_path):
         Fault("/plain/", cut_at=0),
     ]
     with pytest.raises(RemoteError, match="kept"):
-        references.resolve(url)
+        parse_reference(url).open()
     filled.faults.clear()
     other = MODEL[:-100] + bytes(100)
     filled.add(REPO, NAME, other)
-    assert references.resolve(url).read_bytes() == other
+    assert parse_reference(url).open().read_bytes() == other
 
 
 def test_a_beginning_that_nothing_vouches_for_is_not_gone_on_with(filled):
@@ -923,23 +928,23 @@ def test_a_beginning_that_nothing_vouches_for_is_not_gone_on_with(filled):
         Fault("/plain/", cut_at=0),
     ]
     with pytest.raises(RemoteError, match="cannot be reached") as caught:
-        references.resolve(url)
+        parse_reference(url).open()
     assert "kept" not in str(caught.value)
     filled.faults[:] = [Fault("/plain/", no_etag=True)]
     other = MODEL[:200] + bytes(len(MODEL) - 200)
     filled.add(REPO, NAME, other)
-    assert references.resolve(url).read_bytes() == other
+    assert parse_reference(url).open().read_bytes() == other
 
 
 def test_a_file_at_an_address_that_is_not_whole_is_not_kept(filled, tmp_path):
     filled.add(REPO, NAME, MODEL[:-1000])
     with pytest.raises(HarnessError, match="is cut off"):
-        references.resolve(f"{filled.url}/plain/{REPO}/{NAME}")
+        parse_reference(f"{filled.url}/plain/{REPO}/{NAME}").open()
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.suffix in (".gguf", ".part")]
 
 
 def test_files_from_addresses_are_pruned_after_asking(filled):
-    path = references.resolve(f"{filled.url}/plain/{REPO}/{NAME}")
+    path = parse_reference(f"{filled.url}/plain/{REPO}/{NAME}").open()
     assert CliRunner().invoke(cli, ["models", "--prune"], input="n\n").exit_code == 0
     assert path.exists()
     done = CliRunner().invoke(cli, ["models", "--prune"], input="y\n")
@@ -967,9 +972,9 @@ files = ["{name}"]
 
 
 def test_the_check_names_all_that_is_wrong(filled, tmp_path, monkeypatch):
-    ours = references.load_catalog
+    ours = user_catalog.load_catalog
     monkeypatch.setattr(
-        references,
+        user_catalog,
         "load_catalog",
         lambda extra: type(ours())({k: v for k, v in ours(extra).entries.items() if k == "mine:1b"}),
     )
@@ -1009,7 +1014,7 @@ def pull_noted(filled, tmp_path, monkeypatch, digest):
     text = FILES.format(quant="Q4_0", repository=REPO, name=NAME) + f'sha256 = ["{digest}"]\n'
     monkeypatch.setenv("HARNESS_CATALOG", str(write_catalog(tmp_path, text)))
     said = []
-    assert references.pull("mine:1b:q4_0", lambda done, total: None, said.append)[0].read_bytes() == MODEL
+    assert parse_reference("mine:1b:q4_0").pull(lambda done, total: None, said.append)[0].read_bytes() == MODEL
     return said
 
 
@@ -1030,7 +1035,7 @@ def test_the_catalogs_digest_vouches_for_what_a_mirror_does_not(filled, tmp_path
 
 
 def test_the_check_of_our_own_catalog_asks_for_every_file(hub):  # noqa: F811
-    catalog = references.load_catalog()
+    catalog = user_catalog.load_catalog()
     for entry in catalog.entries.values():
         for files in entry.files:
             for name in files.files:
@@ -1058,7 +1063,7 @@ def test_the_server_is_bounded(hub):  # noqa: F811
 
 
 def test_it_needs_no_hub_to_be_imported():
-    code = "import sys, harness.sources.references, harness.sources.headers; print('huggingface_hub' in sys.modules)"
+    code = "import sys, harness.sources.references; print('huggingface_hub' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "False"
 
@@ -1066,4 +1071,4 @@ def test_it_needs_no_hub_to_be_imported():
 def test_the_cache_is_huggingface_hubs_own():
     from huggingface_hub import constants
 
-    assert str(hub_module.cache_dir()) == constants.HF_HUB_CACHE
+    assert str(hub_cache.cache_dir()) == constants.HF_HUB_CACHE

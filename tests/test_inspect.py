@@ -15,6 +15,7 @@ from harness.gguf.anatomy import Anatomy, LayerSize, Share, describe_model
 from harness.gguf.attention import Attention
 from harness.gguf.header import BytesSource, read_header
 from harness.sources.headers import Found
+from harness.sources.hub_reference import HubReference
 from harness.views.inspect import Fetched, Repacked, export_anatomy, show_anatomy
 from tests.gguf_bytes import llama_like
 
@@ -123,7 +124,7 @@ def test_the_command_lets_errors_through_in_one_sentence(tmp_path):
 
 def test_finding_the_header_is_one_step_that_can_be_replaced(monkeypatch):
     header = read_header(BytesSource(llama_like().build()))
-    monkeypatch.setattr(inspect, "find_header", lambda reference: Found(header, Fetched(1000, 2)))
+    monkeypatch.setattr(HubReference, "header", lambda reference: Found(header, Fetched(1000, 2)))
     monkeypatch.setattr(inspect, "find_repacked", lambda header: ())
     done = CliRunner().invoke(inspect.command, ["hf:owner/repo/m.gguf"], catch_exceptions=False)
     assert done.stdout.startswith("hf:owner/repo/m.gguf\n")

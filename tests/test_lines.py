@@ -22,7 +22,7 @@ from harness.records.text import Figures, TextRun
 from harness.records.upgrades import UPGRADES
 from harness.runs.ollama_task import Comparison, Round, Task, comparison_to_json
 from harness.sources.ollama_server import Answer, Loaded
-from harness.sources.references import load_catalog
+from harness.sources.user_catalog import load_catalog
 from harness.speed.rates import collect, collect_cells
 from harness.views.machines import measured_rows, render_machines
 from harness.views.report import Material, read_material

@@ -10,7 +10,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.sources import local
-from harness.sources.references import resolve
+from harness.sources.references import parse_reference
 from tests.gguf_bytes import llama_like
 
 from .test_cli import harness
@@ -71,7 +71,7 @@ def test_hugging_faces_cache_is_listed_by_what_dash_m_takes(places):
         "hf:o/pr@refs/pr/3:Q8_0", "hf:o/r:Q4_K_M", "hf:o/r:UD-Q2_K_XL", "hf:o/r/strange.gguf", f"hf:o/r@{OTHER}:Q8_0",
     ]  # fmt: skip
     for model in local.list_local():
-        assert resolve(model.name) == model.path
+        assert parse_reference(model.name).open() == model.path
 
 
 def test_split_models_are_one_and_missing_parts_are_told(places, tmp_path):
@@ -94,10 +94,10 @@ def test_lm_studios_folders_are_listed_and_serve_names_of_the_hub(places):
     if os.name != "nt":
         assert next(iter(listed())) == "~/.lmstudio/models/owner/repo-GGUF/m-Q4_K_M.gguf"
     for text in ("hf:owner/repo-GGUF:Q4_K_M", "hf:owner/repo-GGUF", "hf:owner/repo-GGUF/M-q4_k_m.gguf"):
-        assert resolve(text) == first
+        assert parse_reference(text).open() == first
     for text in ("hf:owner/repo-GGUF:Q8_0", "hf:owner/repo-GGUF@main2:Q4_K_M", "hf:owner/none"):
         with pytest.raises(UsageError, match="is not on this disk"):
-            resolve(text)
+            parse_reference(text).open()
 
 
 def test_llama_cpps_cache_of_both_ages(places):
@@ -110,9 +110,9 @@ def test_llama_cpps_cache_of_both_ages(places):
         "hf:o/noted:Q8_0": noted,
         local._home_path(plain): plain,
     }
-    assert resolve("hf:o/new:Q4_0") == new
-    assert resolve("hf:o/noted:Q8_0") == resolve("hf:o/noted/sub/m-Q8_0.gguf") == noted
-    assert resolve("hf:o/plain:Q5_0") == plain
+    assert parse_reference("hf:o/new:Q4_0").open() == new
+    assert parse_reference("hf:o/noted:Q8_0").open() == parse_reference("hf:o/noted/sub/m-Q8_0.gguf").open() == noted
+    assert parse_reference("hf:o/plain:Q5_0").open() == plain
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_ollamas_models_are_listed_with_those_that_have_no_file(places, model):
     assert names["ollama:smollm2:135m"] is None
     assert "runs at Ollama's cloud" in names["ollama:x:cloud"]
     manifest.unlink()
-    assert resolve(next(iter(listed()))) == next((places / "ollama" / "blobs").iterdir())
+    assert parse_reference(next(iter(listed()))).open() == next((places / "ollama" / "blobs").iterdir())
 
 
 def test_a_file_that_two_programs_share_is_listed_once(places, monkeypatch):
@@ -158,7 +158,7 @@ def test_folders_with_odd_names_are_passed_over(places):
 def test_a_catalog_model_of_another_program_is_not_pulled_again(places):
     repository, name = "bartowski/Llama-3.2-1B-Instruct-GGUF", "Llama-3.2-1B-Instruct-Q4_0.gguf"
     path = put(places / ".lmstudio" / "models" / repository / name)
-    assert resolve("llama3.2:1b:q4_0") == path
+    assert parse_reference("llama3.2:1b:q4_0").open() == path
 
 
 def test_the_page_and_the_json(places):

@@ -9,7 +9,7 @@ import pathlib
 
 import pytest
 
-from harness.sources.references import load_catalog
+from harness.sources.user_catalog import load_catalog
 from harness.speed.published import ARTICLE_MODELS, load_machines
 from harness.speed.rates import collect
 from harness.views.machines import FORMATS, list_models, measured_rows, published_rows, render_machines, sort_rows

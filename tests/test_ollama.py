@@ -27,7 +27,7 @@ from harness.memory.ollama_2024 import (
     read_figures,
     size_graph,
 )
-from harness.sources.references import load_catalog
+from harness.sources.user_catalog import load_catalog
 from harness.views.ollama_2024 import export_account, show_account
 from harness.views.page import USUAL as WIDTH
 

@@ -10,10 +10,9 @@ import shutil
 import pytest
 
 from harness.errors import UsageError
-from harness.sources.headers import find_header
 from harness.sources.model_file import hash_file
 from harness.sources.ollama_store import find_ollama, list_ollama, parse_ollama_name, store_folders
-from harness.sources.references import resolve
+from harness.sources.references import parse_reference
 
 from .test_cli import harness
 
@@ -95,10 +94,10 @@ def test_a_host_with_a_port_and_a_name_in_capitals_are_listed_and_found(store, m
 def test_a_catalog_model_that_only_ollama_has_is_pointed_out(store, model, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(UsageError, match=r"is not on this disk; run `harness pull"):
-        resolve("llama3.2:1b")
+        parse_reference("llama3.2:1b").open()
     add(store, "registry.ollama.ai/library/llama3.2/1b", model)
     with pytest.raises(UsageError, match=r"measure Ollama's own with -m ollama:llama3\.2:1b, run `harness pull"):
-        resolve("llama3.2:1b")
+        parse_reference("llama3.2:1b").open()
 
 
 def add_fileless(store, name, config, kinds=()):
@@ -114,10 +113,10 @@ def add_fileless(store, name, config, kinds=()):
 def test_a_model_of_the_cloud_is_told(store):
     add_fileless(store, "gpt-oss/120b-cloud", {"remote_host": "https://ollama.com:443", "remote_model": "gpt-oss:120b"})
     with pytest.raises(UsageError, match=r"runs at https://ollama\.com:443 and not here.*`ollama pull gpt-oss:120b`"):
-        resolve("ollama:gpt-oss:120b-cloud")
+        parse_reference("ollama:gpt-oss:120b-cloud").open()
     (store / "blobs" / ("sha256-" + "c" * 64)).unlink()
     with pytest.raises(UsageError, match=r"runs at Ollama's cloud and not here.*`ollama pull gpt-oss:120b`"):
-        resolve("ollama:gpt-oss:120b-cloud")
+        parse_reference("ollama:gpt-oss:120b-cloud").open()
 
 
 def test_a_model_for_mlx_is_told(store):
@@ -125,7 +124,7 @@ def test_a_model_for_mlx_is_told(store):
         store, "qwen3.5/4b-nvfp4", {"model_format": "safetensors"}, ["application/vnd.ollama.image.tensor"] * 3
     )
     with pytest.raises(UsageError, match="made for its MLX engine, in safetensors"):
-        resolve("ollama:qwen3.5:4b-nvfp4")
+        parse_reference("ollama:qwen3.5:4b-nvfp4").open()
 
 
 def test_names_in_the_store_that_are_none_are_left_out(store):
@@ -137,8 +136,8 @@ def test_names_in_the_store_that_are_none_are_left_out(store):
 
 def test_a_model_is_found_where_it_lies(store, model):
     place = next((store / "blobs").iterdir())
-    assert find_ollama("smollm2:135m") == resolve("ollama:smollm2:135m") == place
-    assert find_header("ollama:smollm2:135m").path == place
+    assert find_ollama("smollm2:135m") == parse_reference("ollama:smollm2:135m").open() == place
+    assert parse_reference("ollama:smollm2:135m").header().path == place
     assert hash_file(place) == hash_file(pathlib.Path(model))
 
 
@@ -150,15 +149,15 @@ def test_its_hash_is_its_name(store, tmp_path):
 
 def test_what_is_missing_is_told(store, monkeypatch, tmp_path):
     with pytest.raises(UsageError, match=r"did you mean ollama:smollm2:135m\?"):
-        resolve("ollama:smollm2:1.7b")
+        parse_reference("ollama:smollm2:1.7b").open()
     next((store / "blobs").iterdir()).unlink()
     with pytest.raises(UsageError, match=r"is gone; run `ollama pull smollm2:135m` again"):
-        resolve("ollama:smollm2:135m")
+        parse_reference("ollama:smollm2:135m").open()
     monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "none"))
     with pytest.raises(
         UsageError, match=r"no Ollama model in .*none; run `ollama pull llama3\.2:1b`, or set OLLAMA_MODELS"
     ):
-        resolve("ollama:llama3.2:1b")
+        parse_reference("ollama:llama3.2:1b").open()
 
 
 @pytest.mark.parametrize(
@@ -169,7 +168,7 @@ def test_what_is_missing_is_told(store, monkeypatch, tmp_path):
 def test_a_damaged_manifest_is_told(store, text):
     (store / "manifests/registry.ollama.ai/library/smollm2/135m").write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=r"run `ollama pull smollm2:135m` again"):
-        resolve("ollama:smollm2:135m")
+        parse_reference("ollama:smollm2:135m").open()
 
 
 def test_all_stores_are_listed(store, model):

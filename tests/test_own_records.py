@@ -6,6 +6,7 @@ import dataclasses
 import re
 
 import pytest
+from harness.views.cell_formats import FORMATS
 
 from harness.codec import decode
 from harness.errors import UsageError
@@ -14,11 +15,10 @@ from harness.records.cells import Caution, Failure, Record, is_of
 from harness.records.kinds import MemoryLine, read_line, to_json
 from harness.records.text import Figures, TextRun
 from harness.sources.model_file import describe_file
-from harness.sources.references import load_catalog
+from harness.sources.user_catalog import load_catalog
 from harness.speed.model_names import ModelFile, ModelNames
 from harness.speed.prediction import OwnMachine, Question, cost_of_entry, known_machines, own_points, predict_own
 from harness.speed.rates import collect, speaks_for
-from harness.views.cell_formats import FORMATS
 from harness.views.machines import measured_rows
 from harness.views.report import Material, read_material, render_report
 

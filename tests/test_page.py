@@ -20,7 +20,7 @@ from harness.records.placements import make_row
 from harness.records.roofline import Roof, RoofTest
 from harness.records.token_time import build_ledger
 from harness.sources.catalog_check import Verdict
-from harness.sources.references import load_catalog
+from harness.sources.user_catalog import load_catalog
 from harness.speed import crosscheck
 from harness.speed.models import Estimate
 from harness.speed.prediction import Answer, Room

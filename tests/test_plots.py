@@ -8,7 +8,7 @@ import pytest
 from harness.errors import UsageError
 from harness.gguf.cost import cost_of_shape
 from harness.records.roofline import Roof
-from harness.sources.references import load_catalog
+from harness.sources.user_catalog import load_catalog
 from harness.speed.published import ARTICLE_MODELS, LLAMA_7B, load_accuracy, load_apple_chips, load_machines
 from harness.speed.rates import collect
 from harness.views.figures import speed as plots

@@ -8,7 +8,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.gguf.cost import cost_of_shape
-from harness.sources.references import load_catalog
+from harness.sources.user_catalog import load_catalog
 from harness.speed import crosscheck
 from harness.speed.models import (
     Belief,

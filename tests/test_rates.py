@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from harness.records.cells import Device
-from harness.sources.references import load_catalog
+from harness.sources.user_catalog import load_catalog
 from harness.speed.rates import (
     ROPE_PARAMS,
     collect,

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from harness.cli.options import join_references
 from harness.errors import UsageError
 from harness.sources.model_file import default_model, hash_file, is_synthetic
 from harness.sources.references import (
@@ -13,14 +14,9 @@ from harness.sources.references import (
     PathReference,
     SyntheticReference,
     UrlReference,
-    load_catalog,
-    name_reference,
     parse_reference,
-    pull,
-    resolve,
-    user_catalog_path,
-    with_quantization,
 )
+from harness.sources.user_catalog import load_catalog, user_catalog_path
 
 from .test_catalog import GOOD
 from .test_cli import harness
@@ -36,12 +32,12 @@ def own_folders(tmp_path, monkeypatch):
 
 
 def test_a_path_is_a_path(model, tmp_path, monkeypatch):
-    assert resolve(model) == pathlib.Path(model)
+    assert parse_reference(model).open() == pathlib.Path(model)
     monkeypatch.chdir(tmp_path)
     shutil.copy(model, "here")
-    assert resolve("here") == pathlib.Path("here")
+    assert parse_reference("here").open() == pathlib.Path("here")
     with pytest.raises(UsageError, match="There is no file"):
-        resolve("gone.gguf")
+        parse_reference("gone.gguf").open()
 
 
 @pytest.mark.parametrize(
@@ -64,18 +60,18 @@ def test_a_home_is_found_as_lists_show_it(model, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     shutil.copy(model, tmp_path / "mine.gguf")
-    assert resolve("~/mine.gguf") == tmp_path / "mine.gguf"
+    assert parse_reference("~/mine.gguf").open() == tmp_path / "mine.gguf"
 
 
 def test_the_embedded_model_has_its_name():
-    assert resolve("smollm2:135m") == resolve("smollm2:135m:q4_1") == default_model()
+    assert parse_reference("smollm2:135m").open() == parse_reference("smollm2:135m:q4_1").open() == default_model()
 
 
 def test_what_is_not_here_says_how_to_get_it():
     with pytest.raises(UsageError, match=r"`harness pull llama3\.2:1b:q8_0`.*synth:llama3\.2:1b:q8_0"):
-        resolve("llama3.2:1b")
+        parse_reference("llama3.2:1b").open()
     with pytest.raises(UsageError, match="mllama"):
-        resolve("llama3.2-vision:11b")
+        parse_reference("llama3.2-vision:11b").open()
 
 
 def test_the_users_own_entries_are_found():
@@ -98,9 +94,9 @@ def test_a_synthetic_model_is_written_once_and_marked():
     path = user_catalog_path()
     path.parent.mkdir(parents=True)
     path.write_text(GOOD, encoding="utf-8")
-    made = resolve("synth:mine:1b")
+    made = parse_reference("synth:mine:1b").open()
     written = made.stat().st_mtime_ns
-    assert resolve("synth:mine:1b:q4_0") == made
+    assert parse_reference("synth:mine:1b:q4_0").open() == made
     assert made.stat().st_mtime_ns == written
     assert is_synthetic(made)
     assert not is_synthetic(default_model())
@@ -135,7 +131,7 @@ def test_prune_asks_first(tmp_path):
     path = user_catalog_path()
     path.parent.mkdir(parents=True)
     path.write_text(GOOD, encoding="utf-8")
-    made = resolve("synth:mine:1b")
+    made = parse_reference("synth:mine:1b").open()
     assert harness("models", "--prune", input="n\n")[0] == 0
     assert made.exists()
     code, _, said = harness("models", "--prune", input="")
@@ -216,7 +212,7 @@ def test_hub_names_that_could_leave_the_cache_are_refused():
         "hf:o/r/a\\b.gguf",
     ):
         with pytest.raises(UsageError):
-            resolve(text)
+            parse_reference(text).open()
 
 
 def test_quant_goes_with_names_that_have_none():
@@ -226,18 +222,18 @@ def test_quant_goes_with_names_that_have_none():
         ("hf:o/r", "hf:o/r:q4_0"),
         ("https://huggingface.co/o/r/tree/main", "https://huggingface.co/o/r/tree/main:q4_0"),
     ]:
-        assert with_quantization(text, "q4_0") == expected
-        assert with_quantization(text, None) == text
+        assert join_references([text], [], "q4_0") == (expected,)
+        assert join_references([text], [], None) == (text,)
         with pytest.raises(UsageError, match="--quant goes with a name"):
-            with_quantization(expected, "q8_0")
+            parse_reference(expected).with_quantization("q8_0")
     for text in ("a.gguf", "hf:o/r/m.gguf", "ollama:x", "https://host/m.gguf"):
         with pytest.raises(UsageError, match="--quant goes with a name"):
-            with_quantization(text, "q4_0")
+            parse_reference(text).with_quantization("q4_0")
 
 
 def test_an_address_is_shown_without_what_grants_access():
-    assert name_reference("https://me:pw@host:8/m.gguf?sig=1#x") == "https://host:8/m.gguf"
-    assert name_reference("llama3.2:1b") == "llama3.2:1b"
+    assert parse_reference("https://me:pw@host:8/m.gguf?sig=1#x").shown == "https://host:8/m.gguf"
+    assert parse_reference("llama3.2:1b").shown == "llama3.2:1b"
 
 
 def test_what_cannot_be_pulled_says_what_to_do_instead():
@@ -252,8 +248,8 @@ def test_what_cannot_be_pulled_says_what_to_do_instead():
         ("mine:1b", "names no file of mine:1b; give one as hf:OWNER/REPO:QUANT"),
     ]:
         with pytest.raises(UsageError, match=said):
-            pull(text, lambda done, total: None)
-    assert pull("smollm2:135m", lambda done, total: None) == [default_model()]
+            parse_reference(text).pull(lambda done, total: None)
+    assert parse_reference("smollm2:135m").pull(lambda done, total: None) == [default_model()]
 
 
 def test_inspect_takes_a_quantization_from_its_option():

@@ -22,16 +22,17 @@ from harness.records.roofline import Roof
 from harness.records.statistics import summarize
 from harness.records.text import Figures, TextRun
 from harness.records.token_time import build_ledger, count_reads
-from harness.sources.references import load_catalog
+from harness.sources.user_catalog import load_catalog
 from harness.speed.prediction import Question, cost_of_entry, known_machines, predict_by_bandwidth
 from harness.speed.published import load_machines
 from harness.speed.rates import collect
 from harness.units import format_duration
+from harness.views.document import Column, Document, Picture, Prose, Section, Table
 from harness.views.drawing import plain, to_svg
+from harness.views.formats import render
 from harness.views.report import Material, read_material, render_report
-from harness.views.report.page import render_page
-from harness.views.report.parts import Cell, Chart, Prose, Section, Table
-from harness.views.report.sections import SECTIONS
+from harness.views.report.chapters import CHAPTERS
+from harness.views.values import RATE
 
 from .gguf_bytes import llama_like
 from .test_bandwidth import made
@@ -65,6 +66,10 @@ def text_run(measured):
     return TextRun(
         "run", "2026-11-24T12:00:00Z", measured[0].machine, "0.1", {}, "hash", figures, "stop", model=measured[0].model
     )
+
+
+def one_block(block):
+    return Document("test", 1, "t", [Section("s", [block])])
 
 
 class Text(HTMLParser):
@@ -138,7 +143,7 @@ def test_a_kind_without_a_section_is_named(measured):
 
 def test_a_section_is_one_function_and_one_line(measured, monkeypatch):
     monkeypatch.setitem(
-        SECTIONS, "Mine", (lambda all_of_it: [Prose([f"{len(all_of_it.of('mine'))} of mine"])], ("mine",))
+        CHAPTERS, "Mine", (lambda all_of_it: [one_block(Prose([f"{len(all_of_it.of('mine'))} of mine"]))], ("mine",))
     )
     mine = {"schema": 1, "kind": "mine", "machine": to_json(measured[0])["machine"]}
     page = Text(render_report(material([mine])))
@@ -550,7 +555,7 @@ def test_it_opens_without_an_error(tmp_path, measured, text_run):
     dom, console = browse(page.as_uri(), tmp_path)
     assert console == []
     assert "Language models on" in dom
-    assert dom.count("<svg") == 4, "two pictures, light and dark"
+    assert dom.count('class="bar"') == 2, "bars are drawn by the page"
 
 
 @in_browser
@@ -585,13 +590,8 @@ def test_a_model_named_script_is_text_in_a_browser(tmp_path, measured, text_run)
 
 @in_browser
 def test_a_click_on_a_heading_sorts(tmp_path):
-    rows = [
-        ["b2", Cell("9.5", 9.5)],
-        ["b10", Cell("100", 100)],
-        ["a", "—"],
-        ["C", Cell("20", 20)],
-    ]
-    page = render_page("t", [Section("s", [Table(("name", "number"), rows)])], made_utc="now", version="0")
+    rows = [["b2", 9.5], ["b10", 100], ["a", None], ["C", 20]]
+    page = render(one_block(Table("t", [Column("name"), Column("number", unit=RATE)], rows)), "html")
     script = """
       const column = at => Array.from(page.querySelectorAll("tbody tr"), row => row.cells[at].textContent);
       const heads = page.querySelectorAll("th"), click = at => heads[at].querySelector("button").click();
@@ -604,24 +604,24 @@ def test_a_click_on_a_heading_sorts(tmp_path):
     assert console == []
     assert seen == [
         ["b2", "b10", "a", "C"],
-        ["9.5", "20", "100", "—"], "ascending",
-        ["100", "20", "9.5", "—"], "descending",
+        ["9.5", "20.00", "100.00", "—"], "ascending",
+        ["100.00", "20.00", "9.5", "—"], "descending",
         ["a", "b2", "b10", "C"], None,
     ]  # fmt: skip
 
 
 @in_browser
-def test_dark_and_light_show_one_picture_each(tmp_path, measured):
-    page = render_report(material(map(to_json, measured)))
+def test_a_picture_has_the_colours_of_the_page(tmp_path, measured):
+    page = render_report(material([*map(to_json, measured), time_line(measured)]))
     script = """
-      const shown = name => page.defaultView.getComputedStyle(page.querySelector("figure ." + name)).display;
-      see([page.defaultView.matchMedia("(prefers-color-scheme: dark)").matches, shown("light"), shown("dark")]);
+      const style = element => page.defaultView.getComputedStyle(element);
+      see([style(page.querySelector("figure svg text")).fill, style(page.body).color]);
     """
-    ((dark, light_shown, dark_shown),), _ = drive(page, tmp_path, script)
-    assert (light_shown, dark_shown) == (("none", "block") if dark else ("block", "none"))
+    (((inside, around)),), _ = drive(page, tmp_path, script)
+    assert inside == around
 
 
-def test_a_chart_is_drawn_in_both_themes():
+def test_a_picture_is_drawn_once_for_light_and_dark():
     from harness.views.figures.style import new_figure
 
     drawn = []
@@ -630,6 +630,8 @@ def test_a_chart_is_drawn_in_both_themes():
         drawn.append(theme)
         return new_figure(theme=theme)[0]
 
-    page = render_page("t", [Section("s", [Chart(draw, 'alt "text"')])], made_utc="now", version="0")
-    assert drawn == ["light", "dark"]
+    page = render(one_block(Picture(draw, 'alt "text"')), "html")
+    assert drawn == ["page"]
     assert 'aria-label="alt &#34;text&#34;"' in page
+    assert "var(--ink)" in page
+    assert "#01020" not in page

@@ -7,7 +7,7 @@ import pytest
 from harness.gguf.cost import cost_of_header, cost_of_shape, cost_of_size, prompt_roof_tok_per_s, roof_tok_per_s
 from harness.memory.fit import fit_layers, metal_limit_bytes, need_in_memory, rough_prices
 from harness.sources.gguf_file import read_file_header
-from harness.sources.references import load_catalog
+from harness.sources.user_catalog import load_catalog
 
 CATALOG = load_catalog()
 GIB = 1024**3

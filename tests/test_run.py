@@ -138,7 +138,7 @@ def test_the_reference_task_runs_what_is_here_and_names_the_rest(results):
 
 def test_a_model_that_does_not_fit_is_left_out_with_the_reason(monkeypatch, model):
     from harness.cli.reference import _choose
-    from harness.sources.references import load_catalog
+    from harness.sources.user_catalog import load_catalog
 
     entry = load_catalog().find("smollm2:135m")
     runnable, skipped = _choose([entry], room_bytes=1_000_000)

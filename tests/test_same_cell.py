@@ -10,7 +10,7 @@ import pytest
 from harness.records.cells import record_key
 from harness.records.kinds import read_line, to_json
 from harness.runs.placements import collect_rows, look_key, recall
-from harness.sources.references import load_catalog
+from harness.sources.user_catalog import load_catalog
 from harness.spec import MANNER, RunSpec, cell_key, parameters
 from harness.speed.rates import collect
 from harness.views.figures import speed as plots

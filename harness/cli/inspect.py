@@ -13,8 +13,7 @@ from harness.errors import UsageError
 from harness.gguf.anatomy import describe_model
 from harness.gguf.header import Header
 from harness.memory.repack import find_repacked_types
-from harness.sources.headers import find_header
-from harness.sources.references import name_reference
+from harness.sources.references import parse_reference
 from harness.untrusted import harmless
 from harness.views.inspect import Repacked, export_anatomy, show_anatomy
 
@@ -59,8 +58,8 @@ def command(models: Sequence[str], output: str) -> None:
     """
     if len(models) != 1:
         raise UsageError("name one model, such as `harness inspect model.gguf`")
-    found = find_header(models[0])
-    label = name_reference(models[0])
+    reference = parse_reference(models[0])
+    found, label = reference.header(), reference.shown
     anatomy = describe_model(found.header)
     repacked = find_repacked(found.header)
     facts: dict[str, Any] = {"fetched": found.fetched, "repacked": repacked, "is_computed": found.is_computed}

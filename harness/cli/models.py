@@ -40,7 +40,7 @@ def command(extra: pathlib.Path | None, output: str, local: bool, check: bool, p
 
     --check ends with exit code 1 if anything at the hub is not as the catalog says.
     """
-    from harness.sources.references import load_catalog
+    from harness.sources.user_catalog import load_catalog
 
     refuse_contradiction(
         local + check + prune > 1, "--local, --check and --prune are different things; give one of them"
@@ -106,10 +106,10 @@ def _compute_size(entry: Entry, quantization: str) -> int | None:
 
 
 def _find(entry: Entry, quantization: str) -> list[pathlib.Path] | None:
-    from harness.sources.references import find_files
+    from harness.sources.catalog_reference import CatalogReference
 
     try:
-        return find_files(entry, quantization)
+        return CatalogReference(entry, quantization).find_all()
     except UsageError:
         return None
 
@@ -132,8 +132,7 @@ def _check(catalog: Catalog, output: str) -> None:
 
 
 def _prune() -> None:
-    from harness.sources.downloads import list_downloads
-    from harness.sources.references import downloads_dir
+    from harness.sources.downloads import downloads_dir, list_downloads
     from harness.sources.synthetic import default_cache_dir, list_synthetic
     from harness.units import format_gb
 

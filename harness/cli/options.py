@@ -131,11 +131,6 @@ def axes(options: dict[str, Any]) -> dict[str, Sequence[Any]]:
     return {name: flatten(values) for name, values in given.items()}
 
 
-def given(options: dict[str, Any]) -> frozenset[str]:
-    """Names of the options that were given expressly, as far as those have no default."""
-    return frozenset(name for name, value in options.items() if value)
-
-
 def flatten(values: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
     return tuple(item for group in values for item in group)
 
@@ -198,9 +193,12 @@ model_option = reference_options(f"{MODEL_HELP} Several -m make a comparison. [s
 
 def join_references(models: Sequence[str], hub: Sequence[str], quantization: str | None) -> tuple[str, ...]:
     """Write -hf and --quant into references."""
-    from harness.sources.references import HUB_PREFIX, with_quantization
+    texts = (*models, *(f"hf:{text}" for text in hub))
+    if quantization is None:
+        return texts
+    from harness.sources.references import parse_reference
 
-    return tuple(with_quantization(text, quantization) for text in (*models, *(f"{HUB_PREFIX}{text}" for text in hub)))
+    return tuple(parse_reference(text).with_quantization(quantization) for text in texts)
 
 
 results_option = click.option(

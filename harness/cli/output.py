@@ -12,9 +12,9 @@ import click
 
 from harness.cli import terminal
 from harness.errors import StoreError, UsageError
-from harness.views.document import Document, Picture
+from harness.views.document import Document
 from harness.views.figures.style import FORMATS as PICTURE_FORMATS
-from harness.views.figures.style import THEMES, to_bytes
+from harness.views.figures.style import THEME_NAMES, to_bytes
 from harness.views.formats import USUAL, format_names, render
 
 
@@ -39,7 +39,7 @@ class PictureFile(click.ParamType):
 
 
 theme_option = click.option(
-    "--theme", type=click.Choice(list(THEMES)), default="light", help="Colours of the picture. [light]"
+    "--theme", type=click.Choice(list(THEME_NAMES)), default="light", help="Colours of the picture. [light]"
 )
 
 
@@ -88,9 +88,9 @@ def show(document: Document, output: Output, exports: Mapping[str, Callable[[], 
 
 def write_pictures(document: Document, path: pathlib.Path, theme: str) -> None:
     """Draw the document's pictures: the first into the file, others beside it under their own names; else its main table as bars."""
-    from harness.views.figures.bars import picture_of
+    from harness.views.figures.bars import pictures_of
 
-    pictures = list(document.blocks(Picture)) or picture_of(document)
+    pictures = pictures_of(document)
     if not pictures:
         raise UsageError("There are no figures in this answer that could be drawn; leave --plot out.")
     for number, picture in enumerate(pictures):

@@ -10,7 +10,7 @@ import click
 
 from harness.cli import terminal
 from harness.errors import StoreError, UsageError
-from harness.views.figures.style import FORMATS, THEMES, to_bytes
+from harness.views.figures.style import FORMATS, THEME_NAMES, to_bytes
 
 plot_option = click.option(
     "--plot",
@@ -20,7 +20,7 @@ plot_option = click.option(
 )
 
 theme_option = click.option(
-    "--theme", type=click.Choice(list(THEMES)), default="light", help="Colours of the picture. [light]"
+    "--theme", type=click.Choice(list(THEME_NAMES)), default="light", help="Colours of the picture. [light]"
 )
 
 

@@ -196,7 +196,7 @@ def command(
     theme: str,
     results: pathlib.Path,
 ) -> None:
-    from harness.sources.references import load_catalog
+    from harness.sources.user_catalog import load_catalog
 
     check_picture_path(picture)
     catalog = load_catalog()

@@ -16,7 +16,6 @@ from harness.cli.options import (
     axes,
     cell_timeout_option,
     flatten,
-    given,
     length_options,
     measured_options,
     model_option,
@@ -24,12 +23,10 @@ from harness.cli.options import (
     save_option,
 )
 from harness.cli.output import Output, output_options, show
-from harness.cli.progress import byte_bar, end, open_session
-from harness.cli.terminal import echo_error
+from harness.cli.progress import displayed, end, open_session
 from harness.records.failures import describe_end
+from harness.runs.asking import plan_cells
 from harness.runs.cells import CellsRequest, measure_cells
-from harness.sources.model_file import default_model
-from harness.sources.references import name_reference, resolve
 from harness.spec import MAX_REPEATS, MAX_SEED, Grid
 from harness.views.cells import EXPORTS, describe_cell, describe_cells
 from harness.views.formats import format_names, render
@@ -80,14 +77,16 @@ def command(models: Sequence[str], output: Output, **options: Any) -> None:
     repetitions with its 95 % interval.
     """
     grid = Grid(
-        models=[_find(model) for model in models] or [str(default_model())],
+        models=models,
         axes=axes(options),
         n_prompt=flatten(options["n_prompt"]) if options["n_prompt"] else (512,),
         n_gen=flatten(options["n_gen"]) if options["n_gen"] else (128,),
         n_pg=options["n_pg"],
         **{name: options[name] for name in ("repetitions", "warmup", "delay_s", "seed")},
     )
-    request = CellsRequest(tuple(grid.cells()), given(options), options["cell_timeout_s"], options["isolate"])
+    with displayed() as on_event:
+        cells = plan_cells(grid, {name for name, value in options.items() if value}, on_event)
+    request = CellsRequest(cells, options["cell_timeout_s"], options["isolate"])
     with open_session("pp-tg", options, describe_cell) as session:
         records = measure_cells(request, session)
     for record in records:
@@ -103,9 +102,3 @@ def command(models: Sequence[str], output: Output, **options: Any) -> None:
         if form := options["output_err"]:
             terminal.echo_note(exports[form]() if form in exports else render(document, form), nl=False)
     end(session)
-
-
-def _find(reference: str) -> str:
-    """The path that a reference means; a synthetic file may have to be written first."""
-    with byte_bar(name_reference(reference)) as on_bytes:
-        return str(resolve(reference, on_bytes, echo_error))

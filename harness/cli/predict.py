@@ -23,6 +23,7 @@ from harness.speed.rates import Measured
 
 if TYPE_CHECKING:
     from harness.sources.headers import Found
+    from harness.sources.reference import Reference
 
 _EXAMPLES = """
 \b
@@ -113,7 +114,7 @@ def command(**options: Any) -> None:
     machines of the kind really have, plus what each layer costs. A machine's own figures (records here, published ones elsewhere)
     move it.
     """
-    from harness.sources.references import load_catalog
+    from harness.sources.user_catalog import load_catalog
     from harness.views.predict import render_answers, render_answers_json, render_check, render_check_json
 
     catalog = load_catalog()
@@ -206,8 +207,8 @@ class _Planner:
 
 def _find_model(catalog: Any, options: dict[str, Any]) -> tuple[Cost, Found | None, tuple[str, ...]]:
     """Cost and header of the model that is meant, with remarks: a bare name of the catalog by its shape, else by its header."""
-    from harness.sources.headers import compute_catalog_header
-    from harness.sources.references import CatalogReference, PathReference, name_reference, parse_reference
+    from harness.sources.catalog_reference import CatalogReference, compute_catalog_header
+    from harness.sources.references import parse_reference
     from harness.speed.prediction import cost_by_size, cost_of_entry, header_of_entry
 
     if options["size_bytes"]:
@@ -223,28 +224,26 @@ def _find_model(catalog: Any, options: dict[str, Any]) -> tuple[Cost, Found | No
         if header_of_entry(entry, quantization) is None:
             return cost, None, remarks
         return cost, compute_catalog_header(entry, quantization, "predict asks nobody"), remarks
-    label = reference.path.stem if isinstance(reference, PathReference) else name_reference(text)
-    return _read_model(text, label, options)
+    return _read_model(reference, options)
 
 
 def _hash_asked(text: str | None) -> str | None:
     """The hash of the file that is asked about, where it lies here."""
     from harness.sources.model_file import hash_file
-    from harness.sources.references import PathReference, parse_reference
+    from harness.sources.references import parse_reference
 
-    reference = parse_reference(text) if text else None
-    return hash_file(reference.path) if isinstance(reference, PathReference) else None
+    path = parse_reference(text).local_path() if text else None
+    return hash_file(path) if path else None
 
 
-def _read_model(text: str, label: str, options: dict[str, Any]) -> tuple[Cost, Found, tuple[str, ...]]:
+def _read_model(reference: Reference, options: dict[str, Any]) -> tuple[Cost, Found, tuple[str, ...]]:
     """By the model's header, from this disk or from its server without the weights."""
     from harness.gguf.anatomy import name_file_type
     from harness.gguf.cost import cost_of_header
-    from harness.sources.headers import find_header
-    from harness.sources.references import name_reference
 
-    found = find_header(text)
-    remarks = _check_header(found.header, options, found.path.name if found.path else name_reference(text))
+    found, path = reference.header(), reference.local_path()
+    remarks = _check_header(found.header, options, found.path.name if found.path else reference.shown)
+    label = path.stem if path else reference.shown
     kind = name_file_type(found.header) or ""
     # The quantization is told beside the name, and needs no telling in it.
     name = re.sub(rf"[-_.:]{re.escape(kind)}$", "", label, flags=re.IGNORECASE) if kind else label

@@ -33,13 +33,14 @@ def command(models: Sequence[str]) -> None:
     They go into Hugging Face's own cache (HF_HOME), where other programs find them. What stopped half-way goes on when the same
     command runs again; every file is checked against the hub's SHA-256 before it gets its name.
     """
-    from harness.sources.references import name_reference, pull
+    from harness.sources.references import parse_reference
 
     if not models:
         raise UsageError("name a model to pull, such as `harness pull llama3.2:1b`; `harness models` lists them")
     for text in models:
-        with byte_bar(name_reference(text)) as show:
-            paths = pull(text, show, echo_error)
+        reference = parse_reference(text)
+        with byte_bar(reference.shown) as show:
+            paths = reference.pull(show, echo_error)
         size_bytes = sum(path.stat().st_size for path in paths)
         files = f"  {len(paths)} files" if len(paths) > 1 else ""
         terminal.show(f"{paths[0]}  {format_gb(size_bytes)}{files}")

@@ -52,7 +52,7 @@ def command(names: tuple[str, ...], output: str, results: pathlib.Path, save: bo
 
     PP is Ollama's prompt eval rate and TG its eval rate. What was not run is listed with the reason.
     """
-    from harness.sources.references import load_catalog
+    from harness.sources.user_catalog import load_catalog
 
     catalog = load_catalog()
     entries = [catalog.find(name) for name in names] or list(catalog.entries.values())
@@ -125,15 +125,15 @@ def _choose(entries: Sequence[Entry], room_bytes: int) -> tuple[list[tuple[str, 
 
 def _files_of(entry: Entry) -> Iterator[tuple[str, pathlib.Path, int]]:
     """(name, first file, bytes of all parts) of a model's files on this disk; what Ollama's bare name stood for comes first."""
+    from harness.sources.catalog_reference import CatalogReference
     from harness.sources.model_file import model_size_bytes
     from harness.sources.ollama_store import find_ollama
-    from harness.sources.references import find_on_disk
 
     known = [files.quantization for files in entry.files]
     order = dict.fromkeys(filter(None, [entry.ollama_2024, entry.embedded, *known]))
     for quantization in order:
         try:
-            path = find_on_disk(entry, quantization)
+            path = CatalogReference(entry, quantization).find()
         except UsageError:
             continue
         if path is not None:

@@ -85,7 +85,7 @@ def command(
 def _answers(lines: Sequence[Line], results: pathlib.Path, *, published: bool, predict: bool) -> dict[str, Any]:
     """What stands beside the records: models of the catalog, published machines, predictions for this machine if it is among them."""
     from harness.records.statistics import Digest
-    from harness.sources.references import load_catalog
+    from harness.sources.user_catalog import load_catalog
     from harness.speed.published import ARTICLE_MODELS, load_machines
     from harness.speed.rates import collect_cells
 

@@ -164,7 +164,7 @@ def _find_saved(results: pathlib.Path) -> Roof:
 
 def _show(roof: Roof, options: dict[str, Any]) -> None:
     from harness.cli.journals import own_journals, read_measured
-    from harness.sources.references import load_catalog
+    from harness.sources.user_catalog import load_catalog
     from harness.views.roofline import draw_roofline, hold_against, render_roofline, render_roofline_json
 
     under = hold_against(read_measured(own_journals(options["results"]), load_catalog()), roof)

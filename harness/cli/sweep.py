@@ -22,13 +22,11 @@ from harness.cli.options import (
     save_option,
 )
 from harness.cli.output import Output, output_options, show
-from harness.cli.progress import byte_bar, end, open_session
-from harness.cli.terminal import echo_error
+from harness.cli.progress import displayed, end, open_session
 from harness.errors import UsageError
+from harness.runs.asking import find_file
 from harness.runs.placements import SweepRequest, sweep_placements
 from harness.runs.search import GOALS
-from harness.sources.model_file import default_model
-from harness.sources.references import resolve
 from harness.spec import MAX_REPEATS, MAX_SEED, parameters
 from harness.views.placements import describe_result, describe_sweep
 
@@ -84,8 +82,10 @@ def command(models: Sequence[str], output: Output, **options: Any) -> None:
     """
     _refuse_nonsense(models, options)
     resumed = _find_journal(options)
+    with displayed() as on_event:
+        model = str(find_file(models[0] if models else None, on_event))
     request = SweepRequest(
-        model=_find(models[0]) if models else str(default_model()),
+        model=model,
         axes=axes(options),
         n_prompt=flatten(options["n_prompt"]) or None,
         n_gen=flatten(options["n_gen"]) or None,
@@ -119,11 +119,6 @@ def _refuse_nonsense(models: Sequence[str], options: dict[str, Any]) -> None:
         refuse_contradiction(
             bool(lists), f"--best looks for -ngl alone; give one value to {lists[0] if lists else ''}."
         )
-
-
-def _find(reference: str) -> str:
-    with byte_bar(reference) as on_bytes:
-        return str(resolve(reference, on_bytes, echo_error))
 
 
 def _find_journal(options: dict[str, Any]) -> pathlib.Path | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from harness.catalog import FALLBACK_QUANTIZATION
 from harness.cli import terminal
 from harness.cli.progress import byte_bar
 from harness.errors import UsageError
@@ -42,13 +43,13 @@ def command(model: str, output: Path | None, seed: int) -> None:
     given. A complete file in the cache is used again.
     """
     # Imported here, because other commands need not wait for numpy and gguf.
-    from harness.sources.references import SYNTHETIC_QUANTIZATION, load_catalog
     from harness.sources.synthetic import default_cache_dir, ensure_synthetic, write_synthetic
+    from harness.sources.user_catalog import load_catalog
 
     if output is not None:
         _check_target(output)
     entry, asked = load_catalog().split(model)
-    quantization = asked or SYNTHETIC_QUANTIZATION
+    quantization = asked or FALLBACK_QUANTIZATION
     with byte_bar(f"{entry.name} {quantization}") as show:
         if output is None:
             path = ensure_synthetic(

@@ -42,7 +42,7 @@ def command(files: tuple[pathlib.Path, ...], **options: Any) -> None:
     cell is the record that speaks for the machine and that model, with an empty cache: one to be trusted, with default settings, of
     pp512 or tg128, the most repeated, the latest.
     """
-    from harness.sources.references import load_catalog
+    from harness.sources.user_catalog import load_catalog
 
     check_picture_path(options["plot"])
     catalog = load_catalog()

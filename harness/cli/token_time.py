@@ -37,7 +37,7 @@ from harness.records.token_time import SCHEMA, WARMUP_TOKENS, TimePlan, build_le
 from harness.runs.worker import Worker
 from harness.sources.gguf_file import read_file_header
 from harness.sources.model_file import default_model, hash_file, is_synthetic
-from harness.sources.references import name_reference, resolve
+from harness.sources.references import parse_reference
 from harness.spec import MAX_REPEATS, MAX_TOKENS, RunSpec, defaults, parameters, whole_numbers
 from harness.units import format_gb
 from harness.untrusted import harmless
@@ -115,11 +115,9 @@ def account_for_time(options: dict[str, Any]) -> int:
 def _find_model(references: Sequence[str]) -> tuple[str, pathlib.Path]:
     if not references:
         return "smollm2:135m", default_model()
-    with byte_bar(references[0]) as show:
-        path = resolve(references[0], show, echo_error)
-    # A picture or a page should not tell where on somebody's disk a file lies.
-    label = name_reference(references[0])
-    return (path.name if pathlib.PurePath(label).name == path.name else label), path
+    asked = parse_reference(references[0])
+    with byte_bar(asked.shown) as show:
+        return asked.label(), asked.open(show, echo_error)
 
 
 def make_plan(path: pathlib.Path, header: Header, options: dict[str, Any]) -> tuple[TimePlan, list[str]]:

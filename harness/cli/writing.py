@@ -13,7 +13,7 @@ from harness.cli.terminal import echo_error
 from harness.errors import UsageError
 from harness.records.text import DEFAULT_N_CTX
 from harness.sources.model_file import default_model, is_synthetic
-from harness.sources.references import resolve
+from harness.sources.references import parse_reference
 from harness.spec import MAX_SEED, MAX_TOKENS, parameters
 
 
@@ -88,12 +88,13 @@ def find_model(reference: str | None) -> pathlib.Path:
     ------
     UsageError : there is none, or its weights are random.
     """
-    if reference is not None and reference.startswith("synth:"):
-        _refuse_synthetic(reference)
     if reference is None:
         return default_model()
-    with byte_bar(reference) as show:
-        path = resolve(reference, show, echo_error)
+    asked = parse_reference(reference)
+    if asked.is_synthetic:
+        _refuse_synthetic(reference)
+    with byte_bar(asked.shown) as show:
+        path = asked.open(show, echo_error)
     if is_synthetic(path):
         _refuse_synthetic(path.name)
     return path

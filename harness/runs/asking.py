@@ -1,18 +1,47 @@
-"""What a file on this disk may be asked: every question that loads one comes here before anything is started."""
+"""What is to be measured, before anything is started: the file that a reference means, what it may be asked, and cells that suit it."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Collection, Sequence
 
 from harness.errors import HarnessError
-from harness.events import OnEvent, Remark
+from harness.events import OnEvent, Remark, count_bytes, pass_remarks
 from harness.gguf.header import Header
 from harness.gguf.model_kinds import Question, refuse, suit_cells
 from harness.gguf.settings import read_count, tell_untrained
 from harness.sources.gguf_file import read_file_header
-from harness.spec import RunSpec
+from harness.sources.model_file import default_model
+from harness.sources.references import parse_reference
+from harness.spec import Grid, RunSpec
+
+
+def find_file(reference: str | None, on_event: OnEvent) -> pathlib.Path:
+    """The file to measure that a reference means; the embedded model where there is none. A synthetic one may have to be written.
+
+    Raises
+    ------
+    HarnessError : there is no such file here; what to do is said.
+    """
+    if reference is None:
+        return default_model()
+    asked = parse_reference(reference)
+    return asked.open(count_bytes(on_event, asked.shown), pass_remarks(on_event))
+
+
+def plan_cells(grid: Grid, asked: Collection[str], on_event: OnEvent) -> tuple[RunSpec, ...]:
+    """The cells of a grid whose models are references (none: the embedded one), as their files suit.
+
+    asked names the fields of `RunSpec` that were asked expressly; what cannot be done of the others is left out, with a remark.
+
+    Raises
+    ------
+    UsageError : a file is no model that llama.cpp measures, or what was asked expressly cannot be done with it.
+    """
+    files = [str(find_file(reference, on_event)) for reference in grid.models or (None,)]
+    return suit(dataclasses.replace(grid, models=files).cells(), asked, on_event)
 
 
 def read_for(path: str | os.PathLike[str], question: Question, label: str | None = None) -> Header | None:
@@ -26,25 +55,21 @@ def read_for(path: str | os.PathLike[str], question: Question, label: str | None
     ------
     UsageError : it may not; what it is and what to do is said.
     """
-    try:
-        header = read_file_header(path, check_size=False)
-    except HarnessError:
-        return None
-    refuse(header, question, label or pathlib.Path(path).name)
+    header = _read(path)
+    if header is not None:
+        refuse(header, question, label or pathlib.Path(path).name)
     return header
 
 
+def _read(path: str | os.PathLike[str]) -> Header | None:
+    try:
+        return read_file_header(path, check_size=False)
+    except HarnessError:
+        return None
+
+
 def suit(cells: Sequence[RunSpec], asked: Collection[str], on_event: OnEvent) -> tuple[RunSpec, ...]:
-    """Adapt cells to what their files are, and tell what was left out or changed.
-
-    Parameters
-    ----------
-    asked : the fields of `RunSpec` that were asked for expressly; n_pg where a test of prompt and generation was
-
-    Raises
-    ------
-    UsageError : a file is no model that llama.cpp measures, or what was asked expressly cannot be done with it.
-    """
+    """Adapt cells to what their files are, and say what was left out or changed; as `plan_cells`."""
     suited: list[RunSpec] = []
     for model in dict.fromkeys(cell.model for cell in cells):
         own = [cell for cell in cells if cell.model == model]
@@ -56,5 +81,5 @@ def suit(cells: Sequence[RunSpec], asked: Collection[str], on_event: OnEvent) ->
         suited += found.cells
         untrained = tell_untrained(read_count(header, "context_length"), (cell.n_ctx for cell in found.cells))
         for note in (*found.notes, *([untrained] if untrained else [])):
-            on_event(Remark(f"note: {note}."))
+            on_event(Remark(f"note: {note}"))
     return tuple(suited)

@@ -36,7 +36,6 @@ from harness.records.cells import (
 from harness.records.failures import Cause
 from harness.records.journal import utc_now
 from harness.records.statistics import summarize
-from harness.runs.asking import suit
 from harness.runs.session import Session
 from harness.runs.worker import Worker
 from harness.sources.model_file import describe_file, model_size_bytes
@@ -94,14 +93,9 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CellsRequest:
-    """Cells to measure one after the other.
-
-    asked holds the fields of `RunSpec` that were asked for expressly (n_pg: a test of prompt and generation); what else a file cannot
-    do is left out. cell_timeout_s bounds each cell with its load, isolate=False measures in this process.
-    """
+    """Cells to measure one after the other; cell_timeout_s bounds each with its load, isolate=False measures in this process."""
 
     cells: tuple[RunSpec, ...]
-    asked: frozenset[str] = frozenset()
     cell_timeout_s: float | None = None
     isolate: bool = True
 
@@ -111,10 +105,9 @@ def measure_cells(request: CellsRequest, session: Session) -> list[Record]:
 
     Raises
     ------
-    UsageError : a file is no model that can be measured, or what was asked expressly cannot be done with it.
     NativeError : an RPC server does not answer as one.
     """
-    cells = suit(request.cells, request.asked, session.on_event)
+    cells = request.cells
     check_servers(list(dict.fromkeys(endpoint for cell in cells for endpoint in cell.rpc)))
     _remark_on_size({cell.model for cell in cells}, session)
     course, records = Course(cells), []

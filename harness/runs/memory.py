@@ -66,15 +66,7 @@ from harness.memory.resident import (
 from harness.records.cells import Build, Failure, build_from_json, group_servers, read, resolved_from_json
 from harness.records.failures import Cause, describe_end
 from harness.runs.worker import Worker
-from harness.sources.headers import find_header
-from harness.sources.references import (
-    PathReference,
-    SyntheticReference,
-    UrlReference,
-    name_reference,
-    parse_reference,
-    resolve,
-)
+from harness.sources.references import parse_reference
 from harness.sources.sparse import HeaderFile, write_sparse
 from harness.spec import RunSpec
 from harness.units import MIB, format_gb, format_gib, format_mib
@@ -140,9 +132,10 @@ def find_model(reference: str, *, weights: bool, progress: Callable[[int, int], 
     UsageError   : there is no such model.
     HarnessError : its header cannot be read.
     """
-    if weights and isinstance(parse_reference(reference), (SyntheticReference, UrlReference)):
-        resolve(reference, progress)
-    found = find_header(reference)
+    asked = parse_reference(reference)
+    if weights and asked.is_free:
+        asked.open(progress)
+    found = asked.header()
     files = found.read_files() if found.read_files else ()
     header = found.header
     if found.is_computed and files:  # the made-up file has a vocabulary, which takes memory too
@@ -153,14 +146,7 @@ def find_model(reference: str, *, weights: bool, progress: Callable[[int, int], 
             f"only the header was fetched, {format_mib(found.fetched.size_bytes)} of it and what llama.cpp reads besides"
         )
     origin = "file" if found.path else "shape" if found.is_computed else "server"
-    return Model(_label(reference), header, files, found.path, found.file_bytes, tuple(remarks), origin)
-
-
-def _label(reference: str) -> str:
-    """How a model is called in pages, pictures and records: of a path only the last name, for paths name people."""
-    if isinstance(parse_reference(reference), PathReference):
-        return pathlib.PurePath(reference).name
-    return name_reference(reference)
+    return Model(asked.label(), header, files, found.path, found.file_bytes, tuple(remarks), origin)
 
 
 def make_spec(model: Model, n_ctx: int, options: dict[str, Any]) -> RunSpec:

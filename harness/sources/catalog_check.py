@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.catalog import Catalog, Files
+from harness.sources.catalog_reference import list_catalog_files
 from harness.sources.choice import find_same_name
-from harness.sources.hub import HubFacts, HubFile, describe_files, list_files
-from harness.sources.references import list_catalog_files
+from harness.sources.hub import HubFacts, describe_files, list_files
+from harness.sources.hub_cache import HubFile
 from harness.sources.remote import NotThereError
 
 

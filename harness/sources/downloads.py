@@ -5,25 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlunsplit
 
 from harness.errors import HarnessError
 from harness.gguf import split
-from harness.sources.remote import (
-    Address,
-    Progress,
-    RemoteError,
-    RemoteSource,
-    check_space,
-    fetch_into,
-    hide_secrets,
-    probe,
-    split_url,
-)
+from harness.gguf.header import MAGIC, check_complete, read_header
+from harness.sources import Progress
+from harness.sources.cache_folder import cache_folder
+from harness.sources.fetching import check_space, fetch_into, probe
+from harness.sources.gguf_file import FileSource
+from harness.sources.remote import Address, RemoteError, hide_secrets, split_url
+from harness.sources.remote_source import RemoteSource
 from harness.untrusted.json import read_json
 from harness.untrusted.names import below
+
+
+def downloads_dir() -> Path:
+    """Where files from addresses are kept: ``downloads`` beside the synthetic ones."""
+    return cache_folder("downloads")
 
 
 def list_part_urls(url: str) -> list[str]:
@@ -45,13 +45,13 @@ def place_of(url: str, folder: Path) -> Path:
     return below(folder, hashlib.sha256(origin.encode()).hexdigest()[:16], name)
 
 
-def locate(url: str) -> Address:
-    return Address(url, hide_secrets(url), {})
-
-
 def open_url(url: str) -> RemoteSource:
     """A file at an address as a byte source; nothing is asked before it is read."""
-    return RemoteSource(locate(url))
+    return RemoteSource(_locate(url))
+
+
+def _locate(url: str) -> Address:
+    return Address(url, hide_secrets(url), {})
 
 
 def list_downloads(folder: Path) -> list[Path]:
@@ -59,12 +59,8 @@ def list_downloads(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*/*") if path.is_file() and path.suffix in (".gguf", ".part"))
 
 
-def fetch(url: str, folder: Path, progress: Progress, check: Callable[[Path, str], None]) -> Path:
+def fetch(url: str, folder: Path, progress: Progress) -> Path:
     """Fetch a file unless it is here, going on where an earlier attempt stopped if the server still has the same file.
-
-    Parameters
-    ----------
-    check : refuses the finished file if it is not whole; nothing else vouches for one without a published digest
 
     Raises
     ------
@@ -73,9 +69,9 @@ def fetch(url: str, folder: Path, progress: Progress, check: Callable[[Path, str
     path = place_of(url, folder)
     if path.exists():
         return path
-    address = locate(url)
+    address = _locate(url)
     found = probe(address)
-    if not found.opening.startswith(b"GGUF"):
+    if not found.opening.startswith(MAGIC):
         raise RemoteError(
             f"{address.name} is not a GGUF file but begins with {found.opening[:8]!r}; check the address."
         )
@@ -90,7 +86,7 @@ def fetch(url: str, folder: Path, progress: Progress, check: Callable[[Path, str
         note.write_text(json.dumps({"validator": found.validator, "size_bytes": found.size_bytes}), encoding="utf-8")
         fetch_into(part, address, found.size_bytes, progress, validator=found.validator)
         try:
-            check(part, address.name)
+            _check_whole(part, address.name)
         except HarnessError:
             part.unlink()
             raise
@@ -101,6 +97,12 @@ def fetch(url: str, folder: Path, progress: Progress, check: Callable[[Path, str
             f"{path.parent} cannot be written ({error.strerror}); set HARNESS_CACHE_DIR to another folder."
         ) from None
     return path
+
+
+def _check_whole(path: Path, name: str) -> None:
+    """Refuse a file that its own header calls incomplete; nothing else vouches for one without a published digest."""
+    with FileSource(path) as source:
+        check_complete(read_header(source, name=name), source.size_bytes, name)
 
 
 def _belongs(note: Path, validator: str | None, size_bytes: int | None) -> bool:

@@ -34,7 +34,7 @@ def sha256_of(path: pathlib.Path) -> str:
     if digest := _known.get(identity) or _recall(identity):
         _known[identity] = digest
         return digest
-    digest = _read(path)
+    digest = digest_file(path, hashlib.sha256())
     if _identify(path) == identity:  # nobody wrote to it meanwhile
         _known[identity] = digest
         if time.time() - identity[2] / 1e9 > SETTLED_S:
@@ -49,8 +49,13 @@ def _identify(path: pathlib.Path) -> _Identity:
     return str(place), facts.st_size, facts.st_mtime_ns
 
 
-def _read(path: pathlib.Path) -> str:
-    digest = hashlib.sha256()
+def digest_file(path: pathlib.Path, digest: hashlib._Hash) -> str:
+    """Add all bytes of a file to a digest, and return that in hex.
+
+    Raises
+    ------
+    OSError : the file cannot be read.
+    """
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)

@@ -1,78 +1,27 @@
-"""Hugging Face's hub: what it has, and downloads into huggingface_hub's own cache that go on where they stopped.
-
-huggingface_hub 2 writes each download to a file of a random name and deletes it when anything goes wrong (`_download_to_tmp_and_move`;
-a killed process leaves it behind, and the next one begins at zero). hf_xet, which it uses where a file is in Xet storage, begins at
-zero as well. A model of 40 GB over a home line must not, so huggingface_hub asks the hub what to fetch, and the bytes come over plain
-HTTP ranges into ``blobs/<sha256>.incomplete``, are checked, and only then get their name in the cache. The result is the same cache
-that every program around huggingface_hub reads.
-"""
+"""What Hugging Face's hub has, by its API and by the heads of its files."""
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import hashlib
-import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeGuard
 from urllib.parse import quote
 
-from harness.errors import HarnessError, UsageError
-from harness.gguf import split
-from harness.sources.choice import (
-    byte_split_of,
-    choose,
-    explain_byte_split,
-    find_same_name,
-    is_byte_split,
-    is_gguf,
-    name_quantization,
-    name_quantizations,
-)
+from harness.sources.choice import find_same_name, is_byte_split, is_gguf
+from harness.sources.hub_cache import HubFile
 from harness.sources.remote import (
     Address,
     NoSuchFileError,
     NotThereError,
-    Progress,
     RemoteError,
-    RemoteSource,
     ask_head,
     ask_small,
-    check_space,
-    fetch_into,
-    probe,
+    read_number,
 )
-from harness.units import MIB
+from harness.sources.remote_source import RemoteSource
 from harness.untrusted.json import read_json
-from harness.untrusted.names import below, find_commit, find_digest, is_relative_name, is_repository
-
-Remark = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class HubFile:
-    """One file of a model repository.
-
-    Raises
-    ------
-    UsageError : a part of it is none that the hub can have; names become paths, and a listing is a stranger's word.
-    """
-
-    repository: str
-    name: str
-    revision: str = "main"
-
-    def __post_init__(self) -> None:
-        if not is_repository(self.repository):
-            raise UsageError(f"{self.repository!r} is not a repository; write it as hf:owner/repository.")
-        if not (is_relative_name(self.name) and is_relative_name(self.revision)):
-            raise UsageError(f"{self.name!r} at {self.revision!r} is not a file of a repository; check its name.")
-
-    def __str__(self) -> str:
-        return f"{self.repository}/{self.name}"
+from harness.untrusted.names import find_commit, find_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,130 +39,6 @@ class HubFacts:
     commit: str | None = None
     hint: str | None = None
     expected: str | None = None
-
-
-def list_parts(file: HubFile) -> tuple[HubFile, ...]:
-    """Name all files of a model from its first one.
-
-    Raises
-    ------
-    UsageError : this is a later part.
-    """
-    return tuple(HubFile(file.repository, name, file.revision) for name in split.list_parts(file.name))
-
-
-# --- what is on this disk ---------------------------------------------------------------------------------------------
-
-
-def cache_dir() -> Path:
-    """Where huggingface_hub keeps files: HF_HUB_CACHE, or ``hub`` in HF_HOME."""
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE)
-
-
-def find_cached(files: Sequence[HubFile]) -> list[Path] | None:
-    """Find files in the cache without asking anybody; None unless all are there. A name's case may be another than the hub's."""
-    found = []
-    for file in files:
-        folder = find_snapshot(file.repository, file.revision)
-        path = below(folder, file.name) if folder else None
-        if folder and path and not path.is_file():
-            same = find_same_name(file.name, list_names(folder))
-            path = below(folder, same) if same else None
-        if path is None:
-            return None
-        found.append(path)
-    return found
-
-
-def list_cached(repository: str, revision: str = "main") -> list[HubFile]:
-    """List the GGUF files of a repository that are in the cache at a revision."""
-    folder = find_snapshot(repository, revision)
-    return [HubFile(repository, name, revision) for name in list_names(folder)] if folder else []
-
-
-def walk_cache(root: Path) -> Iterator[tuple[str, str, Path, list[str]]]:
-    """Every snapshot of a cache of this layout: repository, revision (a commit where no name stands for it), folder, GGUF names."""
-    for storage in _entries(root):
-        repository = storage.name.removeprefix("models--").replace("--", "/")
-        if not storage.name.startswith("models--") or not is_repository(repository):
-            continue
-        refs = storage / "refs"
-        try:
-            revisions = [path.relative_to(refs).as_posix() for path in refs.rglob("*") if path.is_file()]
-        except OSError:
-            revisions = []
-        by_commit = {_cached_commit(repository, name, root): name for name in sorted(revisions, key="main".__eq__)}
-        for folder in _entries(storage / "snapshots"):
-            if (commit := find_commit(folder.name)) and (names := list_names(folder)):
-                yield repository, by_commit.get(commit, commit), folder, names
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if path.is_dir())
-    except OSError:
-        return []
-
-
-def list_names(folder: Path) -> list[str]:
-    """The GGUF files below a folder, by their names there; those that no repository could have are left out."""
-    try:
-        found = [
-            path.relative_to(folder).as_posix() for path in folder.rglob("*") if is_gguf(path.name) and path.is_file()
-        ]
-    except OSError:
-        return []
-    return sorted(name for name in found if is_relative_name(name))
-
-
-def find_snapshot(repository: str, revision: str = "main", root: Path | None = None) -> Path | None:
-    """The folder of a revision's files; None where the cache (Hugging Face's, or one of its layout) knows no commit for it."""
-    commit = _cached_commit(repository, revision, root) or find_commit(revision)
-    return _storage(repository, root) / "snapshots" / commit if commit else None
-
-
-def _cached_commit(repository: str, revision: str, root: Path | None = None) -> str | None:
-    try:
-        return find_commit(below(_storage(repository, root) / "refs", revision).read_text(encoding="utf-8"))
-    except (OSError, ValueError, UsageError):
-        return None
-
-
-def _storage(repository: str, root: Path | None = None) -> Path:
-    return below(root or cache_dir(), f"models--{repository.replace('/', '--')}")
-
-
-# --- what the hub has -------------------------------------------------------------------------------------------------
-
-
-def choose_file(
-    files: Sequence[HubFile], repository: str, quantization: str | None, remark: Remark = lambda said: None
-) -> HubFile:
-    """Choose the model of a repository as llama.cpp does for ``-hf owner/repo:Q4_0``.
-
-    Parameters
-    ----------
-    remark : told where the file is not quite what was asked for
-
-    Raises
-    ------
-    NotThereError : there is none of this quantization; the ones that are there are named.
-    """
-    by_name = {file.name: file for file in files}
-    chosen = choose(list(by_name), quantization)
-    if chosen is not None:
-        if chosen.is_near:
-            plain = quantization or (name_quantization(chosen.name) or "").removeprefix("UD-")
-            remark(f"{repository} has no plain {plain}; {chosen.name} is another mixture of that name")
-        return by_name[chosen.name]
-    if (piece := byte_split_of(list(by_name), quantization)) is not None:
-        raise NotThereError(f"{repository}: {explain_byte_split(piece)}.")
-    known = ", ".join(name_quantizations(list(by_name))) or ", ".join(list(by_name)[:8])
-    raise NotThereError(
-        f"{repository} has no GGUF file of {quantization or 'any kind'}; it has {known or 'none at all'}."
-    )
 
 
 def list_files(repository: str, revision: str = "main") -> list[HubFacts]:
@@ -304,15 +129,15 @@ def describe_file(file: HubFile) -> HubFacts:
     RemoteError : the hub cannot be reached or refuses; where the file has another name, the nearest ones are named.
     """
     try:
-        head = ask_head(_address(file, file.revision)).headers
+        head = ask_head(locate(file, file.revision)).headers
     except NoSuchFileError:
         return find_other_case(file)
-    linked, length = head.get("X-Linked-Etag"), head.get("X-Linked-Size")
+    linked, size_bytes = head.get("X-Linked-Etag"), read_number(head.get("X-Linked-Size"))
     commit, digest = _take_commit(head.get("X-Repo-Commit"), str(file)), find_digest(_plain_etag(linked))
     if linked is not None and digest is None:
         raise RemoteError(f"What answers for {file} does not say its size and SHA-256; check HF_ENDPOINT and proxies.")
-    if commit and digest and length and re.fullmatch("[0-9]{1,19}", length):
-        return HubFacts(file, int(length), digest, commit)
+    if commit and digest and size_bytes is not None:
+        return HubFacts(file, size_bytes, digest, commit)
     return _complete(file, commit, digest, head)
 
 
@@ -326,14 +151,14 @@ def _complete(file: HubFile, commit: str | None, digest: str | None, head: Mappi
         listed = {facts.file.name: facts for facts in list_files(file.repository, file.revision)}.get(file.name)
     except RemoteError:
         listed = None
-    said = head.get("X-Linked-Size") or (str(listed.size_bytes) if listed else "")
+    said = head.get("X-Linked-Size") or (str(listed.size_bytes) if listed else None)
     if not said and not head.get("Location"):
-        said = head.get("Content-Length", "")
-    if not re.fullmatch("[0-9]{1,19}", said):
+        said = head.get("Content-Length")
+    if (size_bytes := read_number(said)) is None:
         raise RemoteError(f"What answers for {file} does not say its size and SHA-256; check HF_ENDPOINT and proxies.")
     listed_digest, listed_commit = (listed.digest, listed.commit) if listed else (None, None)
     hint = find_digest(_plain_etag(head.get("ETag")))
-    return HubFacts(file, int(said), digest or listed_digest, commit or listed_commit, hint)
+    return HubFacts(file, size_bytes, digest or listed_digest, commit or listed_commit, hint)
 
 
 def find_other_case(file: HubFile) -> HubFacts:
@@ -364,7 +189,8 @@ def _token_headers() -> dict[str, str]:
     return {"authorization": f"Bearer {token}"} if token else {}
 
 
-def _address(file: HubFile, revision: str) -> Address:
+def locate(file: HubFile, revision: str) -> Address:
+    """Where a file of the hub, or of the mirror in HF_ENDPOINT, is; with the user's token, where there is one."""
     from huggingface_hub import constants
 
     url = f"{constants.ENDPOINT}/{file.repository}/resolve/{quote(revision, safe='')}/{quote(file.name)}"
@@ -373,193 +199,4 @@ def _address(file: HubFile, revision: str) -> Address:
 
 def open_remote(file: HubFile) -> RemoteSource:
     """A file of the hub as a byte source; nothing is asked before it is read."""
-    return RemoteSource(_address(file, file.revision))
-
-
-# --- downloads --------------------------------------------------------------------------------------------------------
-
-
-def download(
-    files: Sequence[HubFile],
-    progress: Progress,
-    remark: Remark = lambda said: None,
-    expected: Sequence[str] = (),
-) -> list[Path]:
-    """Bring files into the cache, and say where they are; those that are there cost no request.
-
-    Parameters
-    ----------
-    progress : called with (bytes there, bytes in all), of all files together
-    remark   : told of a file that nothing could be checked against, and of one that is not as expected
-    expected : the SHA-256 of each file as somebody else noted it; a publisher may have changed it since
-
-    Raises
-    ------
-    RemoteError  : the hub cannot be reached, refuses, or sent something else than it promised. What arrived is kept, unless wrong.
-    HarnessError : the disk lacks the space or cannot be written.
-    """
-    if (cached := find_cached(files)) is not None:
-        return cached
-    noted = expected if len(expected) == len(files) else [None] * len(files)
-    facts = [replace(describe_file(file), expected=digest) for file, digest in zip(files, noted, strict=True)]
-    total = sum(item.size_bytes for item in facts)
-    _check_space(facts)
-    paths, done = [], 0
-    for item in facts:
-        paths.append(_download_one(item, _after(done, total, progress), remark))
-        if item.expected and item.digest and len(item.digest) == 64 and item.digest != item.expected:
-            remark(
-                f"{item.file} is not the file that the catalog knows: its SHA-256 is {item.digest[:12]}… and the catalog has "
-                f"{item.expected[:12]}…; its publisher has changed it, or it is another's"
-            )
-        done += item.size_bytes
-        progress(done, total)
-    return paths
-
-
-def _after(done_bytes: int, total_bytes: int, progress: Progress) -> Progress:
-    """Count one file's bytes behind those of the files before it."""
-    return lambda have, _: progress(done_bytes + have, total_bytes)
-
-
-def _blobs(facts: HubFacts) -> Path:
-    return _storage(facts.file.repository) / "blobs"
-
-
-def _incomplete(facts: HubFacts) -> Path:
-    """Where a file's beginning is kept, named as huggingface_hub 1 did; by what is known of it where its digest is not."""
-    known = f"{facts.file}@{facts.commit or facts.file.revision} {facts.size_bytes} {facts.hint}"
-    return _blobs(facts) / f"{facts.digest or hashlib.sha256(known.encode()).hexdigest()}.incomplete"
-
-
-def _check_space(facts: Sequence[HubFacts]) -> None:
-    need = 0
-    for item in facts:
-        part = _incomplete(item)
-        if item.digest is None or not (_blobs(item) / item.digest).exists():
-            need += item.size_bytes - (part.stat().st_size if part.exists() else 0)
-    check_space(cache_dir(), need, str(facts[0].file), "set HF_HOME to another disk")
-
-
-def _download_one(facts: HubFacts, progress: Progress, remark: Remark) -> Path:
-    part = _incomplete(facts)
-    lock = cache_dir() / ".locks" / _storage(facts.file.repository).name / f"{part.stem}.lock"
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(lock, facts, progress, remark):
-            blob = _blobs(facts) / facts.digest if facts.digest else None
-            if blob is None or not blob.exists():
-                blob = _fetch(facts, part, progress, remark)
-        return _place(facts, blob)
-    except OSError as error:
-        raise HarnessError(
-            f"{cache_dir()} cannot be written ({error.strerror or error}); set HF_HOME to another folder."
-        ) from None
-
-
-@contextlib.contextmanager
-def _locked(lock: Path, facts: HubFacts, progress: Progress, remark: Remark) -> Iterator[None]:
-    """Hold the lock that huggingface_hub itself takes for a blob; while another process has it, say so and show how far that is."""
-    from huggingface_hub.utils import WeakFileLock
-
-    part, is_said = _incomplete(facts), False
-    with contextlib.ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(WeakFileLock(lock, timeout=1.0))
-                break
-            except TimeoutError:
-                if not is_said:
-                    remark(f"another process is fetching {facts.file}; this one waits for it")
-                is_said = True
-                progress(part.stat().st_size if part.exists() else 0, facts.size_bytes)
-        yield
-
-
-def _fetch(facts: HubFacts, part: Path, progress: Progress, remark: Remark) -> Path:
-    """Fetch a blob and name it by its digest, which is the hub's or, where that names none, the one that it turns out to have."""
-    address = _address(facts.file, facts.commit or facts.file.revision)
-    if facts.digest:
-        fetch_into(part, address, facts.size_bytes, progress, is_pinned=True)
-        digest = _confirm(part, facts)
-    else:
-        fetch_into(part, address, facts.size_bytes, progress, validator=probe(address).validator)
-        digest = _hash(part)
-        if digest not in (facts.hint, facts.expected):
-            remark(f"{facts.file} was not checked, for its server names no SHA-256; it has {digest}")
-    blob = _blobs(facts) / digest
-    part.replace(blob)
-    return blob
-
-
-def _confirm(part: Path, facts: HubFacts) -> str:
-    """Return the digest of a file that is what the hub says that it is; remove any other.
-
-    A mirror's headers may be wrong where the hub's listing, which it passes on, is right: that is asked before anything is removed.
-    """
-    assert facts.digest is not None
-    found = _hash(part) if len(facts.digest) == 64 else _hash_as_git(part, facts.size_bytes)
-    if found == facts.digest:
-        return found
-    sha256 = _hash(part)
-    try:
-        if any(
-            item.file == facts.file and item.digest == sha256
-            for item in list_files(facts.file.repository, facts.file.revision)
-        ):
-            return sha256
-    except RemoteError:
-        pass  # then the first word stands
-    part.unlink(missing_ok=True)
-    raise RemoteError(
-        f"{facts.file} arrived with the digest {found[:12]}… where the hub has {facts.digest[:12]}…, so it was removed; "
-        "pull it again, and if that repeats, look for a proxy that changes downloads."
-    )
-
-
-def _hash(part: Path) -> str:
-    return _digest_of(part, hashlib.sha256())
-
-
-def _hash_as_git(part: Path, size_bytes: int) -> str:
-    """Git's own name of a file. Source: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects"""
-    return _digest_of(part, hashlib.sha1(f"blob {size_bytes}\0".encode(), usedforsecurity=False))
-
-
-def _digest_of(part: Path, digest: Any) -> str:
-    with open(part, "rb") as file:
-        while chunk := file.read(MIB):
-            digest.update(chunk)
-    return str(digest.hexdigest())
-
-
-def _commit_for(facts: HubFacts) -> str:
-    """The commit whose snapshot a file belongs to. A mirror that names none is taken to have what the cache has of that revision; where
-    that is nothing, the snapshot gets a name of its own."""
-    file = facts.file
-    made_up = hashlib.sha1(f"{file.repository}@{file.revision}".encode(), usedforsecurity=False).hexdigest()
-    return facts.commit or _cached_commit(file.repository, file.revision) or find_commit(file.revision) or made_up
-
-
-def _place(facts: HubFacts, blob: Path) -> Path:
-    """Give a blob its name in the snapshot of its commit, and note which commit the revision stands for.
-
-    Source: https://huggingface.co/docs/huggingface_hub/guides/manage-cache (the layout that all its clients read).
-    """
-    file, commit = facts.file, _commit_for(facts)
-    storage = _storage(file.repository)
-    pointer = below(storage / "snapshots" / commit, file.name)
-    pointer.parent.mkdir(parents=True, exist_ok=True)
-    if not pointer.exists():
-        try:
-            pointer.unlink(missing_ok=True)  # a link to a blob that somebody deleted
-            pointer.symlink_to(os.path.relpath(blob, pointer.parent))
-        except OSError:  # Windows permits links only to developers; huggingface_hub moves the blob there too
-            blob.replace(pointer)
-    if file.revision != commit:
-        reference = below(storage / "refs", file.revision)
-        reference.parent.mkdir(parents=True, exist_ok=True)
-        reference.write_text(commit, encoding="utf-8")
-    if find_cached([file]) is None:
-        raise HarnessError(f"huggingface_hub does not find {file} in its cache after the download; please report this.")
-    return pointer
+    return RemoteSource(locate(file, file.revision))

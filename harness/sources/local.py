@@ -6,14 +6,14 @@ Only names of files and folders are read, and two kinds of small JSON. Nothing h
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UsageError
+from harness.sources.cache_folder import user_cache
 from harness.sources.choice import choose, find_same_name, is_gguf, list_models, name_quantization
-from harness.sources.hub import HubFile, cache_dir, find_snapshot, list_names, walk_cache
+from harness.sources.hub_cache import HubFile, cache_dir, find_snapshot, list_names, walk_cache
 from harness.sources.model_file import model_files
 from harness.sources.ollama_store import find_ollama, list_ollama
 from harness.untrusted.json import read_json
@@ -113,13 +113,7 @@ def _llama_cache() -> Path:
     """Source: common/common.cpp fs_get_cache_directory; common/hf-cache.cpp keeps Hugging Face's layout in LLAMA_CACHE."""
     if configured := os.environ.get("LLAMA_CACHE"):
         return Path(configured).expanduser()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "llama.cpp"
+    return user_cache() / "llama.cpp"
 
 
 def _list_llama() -> Iterator[LocalModel]:

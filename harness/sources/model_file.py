@@ -37,6 +37,19 @@ def default_model() -> pathlib.Path:
     return files[0]
 
 
+def is_here(path: pathlib.Path | str) -> bool:
+    """Whether there is such a file.
+
+    Raises
+    ------
+    UsageError : it cannot be looked for: its name is too long, a folder on the way is closed.
+    """
+    try:
+        return pathlib.Path(path).exists()
+    except OSError as error:
+        raise UsageError(f"{str(path)[:60]}… cannot be looked for ({error.strerror}); check the name.") from None
+
+
 def open_model(path: pathlib.Path) -> pathlib.Path:
     """Check that a path is a GGUF file that can be read.
 

@@ -16,14 +16,12 @@ import re
 import shutil
 import struct
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from itertools import islice, product
 from pathlib import Path
 from string import ascii_lowercase
 from typing import TYPE_CHECKING, BinaryIO
-
-import psutil
 
 from harness.catalog import Shape
 from harness.errors import HarnessError, UsageError
@@ -32,6 +30,7 @@ from harness.gguf.layout import ARCHITECTURES, QUANTIZATIONS, TensorSpec, find_q
 from harness.gguf.roles import find_role
 from harness.gguf.shapes import list_hyperparameters
 from harness.gguf.types import tensor_type
+from harness.sources import Progress
 from harness.sources.cache_folder import cache_folder
 from harness.units import MIB, format_gb
 
@@ -41,8 +40,6 @@ if TYPE_CHECKING:  # both take a tenth of a second, and only what is written nee
 
 #: Raised whenever the bytes of a file for the same shape change, so that a cached one is written anew.
 SYNTHETIC_VERSION = 1
-
-Progress = Callable[[int, int], None]  # bytes written so far, bytes in all
 
 _ALIGNMENT = 32  # GGUF_DEFAULT_ALIGNMENT
 _POOL_BYTES = 8 * MIB
@@ -187,6 +184,8 @@ def _fingerprint(shape: Shape, quantization: str, name: str, seed: int) -> str:
 
 def _remove_abandoned(path: Path) -> None:
     """Delete what killed writers of the same file left behind."""
+    import psutil
+
     for leftover in path.parent.glob(f"{path.name}.*.partial"):
         owner = leftover.name[len(path.name) + 1 : -len(".partial")]
         if owner.isdecimal() and (int(owner) == os.getpid() or not psutil.pid_exists(int(owner))):

@@ -56,7 +56,8 @@ def describe_cells(
         Column("model", shared="{}"), Column("size", unit=BYTES, shared="{}"), Column("params", unit=PARAMS, shared="{} params"),
         Column("backend", shared="{}"), Column("file"),
         *_setting_columns(records), Column("test"),
-        Column("rate", "t/s", RATE, interval=INTERVAL), Column("repetitions", "reps", align="r"), Column("joules_per_token", "J/token", ENERGY),
+        Column("rate", "t/s", RATE, interval=INTERVAL), Column("repetitions", "reps", align="r"),
+        Column("joules_per_token", "J/token", ENERGY),
         Column("machine", shared="{}"), Column("time_utc", "measured", MINUTE, shared="{}"),
     ]  # fmt: skip
     rows = []

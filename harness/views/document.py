@@ -52,6 +52,10 @@ class Cell:
     is_approximate: bool = False
 
 
+#: The cells of a row.
+Line = Sequence[Cell | Value]
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column: what its values are.
@@ -83,7 +87,7 @@ class Column:
 class Row:
     """A row that is not like the others: a total of those above, or a part (depth 1, 2, …) of the one above it."""
 
-    cells: Sequence[Cell | Value]
+    cells: Line
     is_total: bool = False
     depth: int = 0
 
@@ -99,7 +103,7 @@ class Table:
 
     name: str
     columns: Sequence[Column]
-    rows: Sequence[Row | Sequence[Cell | Value]]
+    rows: Sequence[Row | Line]
     notes: Sequence[str] = ()
     missing: str = "—"
 
@@ -173,7 +177,27 @@ class Picture:
     name: str = ""
 
 
-Block = Table | KeyFigures | Prose | Code | Picture
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One bar: its name, its value in the base unit, and both ends of its interval where there is one."""
+
+    label: str
+    value: float
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """A picture of bars, which a page draws in its own width: values in a unit, the first on top."""
+
+    title: str
+    unit: Unit
+    bars: Sequence[Bar]
+    caption: str = ""
+    name: str = ""
+
+
+Block = Table | KeyFigures | Prose | Code | Picture | Bars
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +226,13 @@ class Document:
     data: Mapping[str, Any] = field(default_factory=dict)
     main: str = ""
 
+    def all_blocks(self) -> Iterator[Block]:
+        """Every block, in its order."""
+        return (block for section in self.sections for block in section.blocks)
+
     def blocks(self, kind: type[BlockKind]) -> Iterator[BlockKind]:
         """The blocks of a class, in their order."""
-        return (block for section in self.sections for block in section.blocks if isinstance(block, kind))
+        return (block for block in self.all_blocks() if isinstance(block, kind))
 
     def main_tables(self) -> list[Table]:
         """The tables of the main name: one, or several that are one list for programs."""

@@ -6,7 +6,7 @@ import re
 from typing import Any
 from xml.etree import ElementTree
 
-from harness.views.figures.style import to_bytes
+from harness.views.figures.style import THEMES, to_bytes
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
@@ -19,6 +19,8 @@ _ELEMENTS = {
 
 def to_svg(figure: Any, prefix: str) -> str:
     """Draw a figure as one ``<svg>`` element whose ids begin with `prefix`; without comments, prolog and metadata.
+
+    A figure in the theme ``page`` takes the colours of the page, whichever they are: its variables back, ink and line.
 
     Raises
     ------
@@ -35,11 +37,18 @@ def to_svg(figure: Any, prefix: str) -> str:
         if name not in _ELEMENTS:
             raise ValueError(f"a drawing with a {name} element")
         for key, value in element.attrib.items():
-            element.set(key, _prefix_ids(key, value, prefix))
+            element.set(key, _prefix_ids(key, _take_colours(value), prefix))
     root.set("role", "img")
     root.attrib.pop("width", None)  # the page sets it
     root.attrib.pop("height", None)
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _take_colours(value: str) -> str:
+    theme = THEMES["page"]
+    for colour, name in ((theme.background, "back"), (theme.ink, "ink"), (theme.grid, "line")):
+        value = value.replace(colour, f"var(--{name})")
+    return value
 
 
 def _prefix_ids(key: str, value: str, prefix: str) -> str:

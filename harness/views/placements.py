@@ -170,8 +170,9 @@ def _describe_wire(wire: Wire, sweep: Sweep) -> str:
     """What one token costs on the network, in a sentence."""
     speed = next((result.find("tg") for result in sweep.results if result.n_gpu_layers == wire.n_gpu_layers), None)
     text = (
-        f"network to {wire.endpoint} at -ngl {wire.n_gpu_layers}: a token sends {wire.sent_bytes_per_token / 1e3:.1f} kB, receives "
-        f"{wire.received_bytes_per_token / 1e3:.1f} kB and waits for {wire.round_trips_per_token:.1f} answers (counted in a run of its own)"
+        f"network to {wire.endpoint} at -ngl {wire.n_gpu_layers}: a token sends {wire.sent_bytes_per_token / 1e3:.1f} kB, "
+        f"receives {wire.received_bytes_per_token / 1e3:.1f} kB and waits for {wire.round_trips_per_token:.1f} answers "
+        "(counted in a run of its own)"
     )
     if speed is None or sweep.crossing_s is None:
         return text + "."

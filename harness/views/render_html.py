@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.untrusted import harmless
-from harness.views.document import Block, Code, Document, Footnotes, KeyFigures, Picture, Prose, Section, Table
+from harness.views.document import Bars, Block, Code, Document, Footnotes, KeyFigures, Picture, Prose, Section, Table
 from harness.views.drawing import to_svg
+from harness.views.figures.bars import describe_bars
 from harness.views.grid import phrase, write_figures, write_table
+from harness.views.values import format_value
 
 #: Sorts a table by the column that was clicked: numbers by data-key, text by the locale; what has no value stays last. Again: reversed.
 _SCRIPT = """
@@ -81,13 +83,27 @@ dd { margin: 0; overflow-wrap: anywhere; }
 ol.notes { padding-left: 2.2em; }
 figure { margin: 1rem 0; }
 figure > div { overflow-x: auto; }
-figure svg { height: auto; max-width: 48rem; min-width: 34rem; width: 100%; }
-.dark { display: none; }
-@media (prefers-color-scheme: dark) { .dark { display: block; } .light { display: none; } }
+figure svg { height: auto; max-width: 62rem; min-width: 34rem; width: 100%; }
+.bars { align-items: center; display: grid; gap: .3rem .8rem; grid-template-columns: fit-content(45%) 1fr max-content; }
+.bars figcaption { grid-column: 1 / -1; }
+.bars .name, .bars .value { font-size: .875rem; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+.bars .value { text-align: right; }
+.bar { position: relative; }
+.bar > div { background: #0072b2; height: 1.1rem; print-color-adjust: exact; }
+.bar > .between { background: #e69f00; height: .3rem; min-width: 2px; position: absolute; top: .4rem; }
+@media (max-width: 40rem) {
+  body { padding: .8rem; }
+  table { font-size: .8rem; }
+  th, td { padding: .25rem .35rem; }
+  td { min-width: 6em; }
+  th:first-child, td:first-child { background: var(--back); left: 0; max-width: 9em; min-width: 4em; position: sticky; }
+  td:first-child { overflow-wrap: anywhere; white-space: normal; }
+  .bars { grid-template-columns: 1fr max-content; }
+  .bars .name { grid-column: 1 / -1; }
+}
 @media print {
   :root { color-scheme: light; --back: #fff; --ink: #000; --faint: #444; --line: #bbb; --stripe: #fff; --link: #000; }
   body { font-size: 10.5pt; max-width: none; padding: 0; }
-  .dark { display: none; } .light { display: block; }
   nav, th > button::after { display: none; }
   tr, figure, dl { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
@@ -153,15 +169,22 @@ _BLOCKS: dict[Any, str] = {
 <tbody>
 {% for row, cells in grid.rows %}<tr{% if row.is_total %} class="total"{% endif %}>{% for cell in cells %}\
 <td class="{{ classes(cell, loop.index0) }}{% if row.depth and loop.first %} part{% endif %}"\
-{% if cell.key is not none %} data-key="{{ cell.key }}"{% endif %} data-head="{{ grid.heads[loop.index0] }}">{{ cell.text }}</td>\
+{% if cell.key is not none %} data-key="{{ cell.key }}"{% endif %}>{{ cell.text }}</td>\
 {% endfor %}</tr>
 {% endfor %}</tbody>
 </table></div>
 """
     + _NOTES,
     Picture: """\
-<figure aria-label="{{ block.alt }}"><div class="light">{{ light }}</div><div class="dark">{{ dark }}</div>\
+<figure aria-label="{{ block.alt }}"><div>{{ drawing }}</div>\
 {% if block.caption %}<figcaption>{{ block.caption }}</figcaption>{% endif %}</figure>
+""",
+    Bars: """\
+<figure class="bars" aria-label="{{ alt }}"><figcaption>{{ block.title }}</figcaption>
+{% for bar in bars %}<div class="name">{{ bar.label }}</div><div class="bar"><div style="width:{{ bar.width }}%"></div>\
+{% if bar.right %}<div class="between" style="left:{{ bar.left }}%;width:{{ bar.right - bar.left }}%"></div>{% endif %}</div>\
+<div class="value">{{ bar.text }}</div>
+{% endfor %}{% if block.caption %}<figcaption>{{ block.caption }}</figcaption>{% endif %}</figure>
 """,
 }
 
@@ -244,11 +267,22 @@ class _Writer:
         elif isinstance(block, Picture):
             self._n_pictures += 1
             # Safe: to_svg lets nothing through that is no drawing, and writes its text escaped.
-            values |= {
-                theme: self._markup(to_svg(block.draw(theme), f"c{self._n_pictures}{theme}-"))
-                for theme in ("light", "dark")
-            }
+            values["drawing"] = self._markup(to_svg(block.draw("page"), f"c{self._n_pictures}-"))
+        elif isinstance(block, Bars):
+            values |= {"alt": describe_bars(block), "bars": _measure_bars(block)}
         return self._fill(type(block), **values)
+
+
+def _measure_bars(block: Bars) -> list[dict[str, Any]]:
+    """Lengths in percent of the longest."""
+    longest = max((max(bar.value, *(bar.interval or (0,))) for bar in block.bars), default=0) or 1
+    found = []
+    for bar in block.bars:
+        ends = [round(100 * max(end, 0) / longest, 2) for end in (bar.value, *(bar.interval or ()))]
+        low, high = ends[1:] or (0, 0)
+        text = format_value(bar.value, block.unit)
+        found.append({"label": bar.label, "text": text, "width": ends[0], "left": low, "right": high})
+    return found
 
 
 def _policy() -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness.untrusted import harmless
 from harness.views import page
-from harness.views.document import Block, Code, Document, Footnotes, KeyFigures, Picture, Prose, Section, Table
+from harness.views.document import Bars, Block, Code, Document, Footnotes, KeyFigures, Picture, Prose, Section, Table
 from harness.views.grid import phrase, write_figures, write_table
 
 #: Keeps its width where Markdown drops blanks.
@@ -43,7 +43,7 @@ def _block(block: Block) -> str:
         return gap.join(f"{mark}{harmless.markdown(text)}" for text in block.paragraphs)
     if isinstance(block, Code):
         return "\n".join(f"    {harmless.line(line)}" for line in block.lines)
-    assert isinstance(block, Picture)
+    assert isinstance(block, Picture | Bars)
     return ""
 
 

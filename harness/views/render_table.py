@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.views import page
-from harness.views.document import Block, Code, Column, Document, Footnotes, KeyFigures, Picture, Prose, Section, Table
+from harness.views.document import (
+    Bars,
+    Block,
+    Code,
+    Column,
+    Document,
+    Footnotes,
+    KeyFigures,
+    Picture,
+    Prose,
+    Section,
+    Table,
+)
 from harness.views.grid import Grid, phrase, write_figures, write_table
 
 
@@ -43,7 +55,7 @@ def _block(block: Block) -> str:
         return "\n".join(page.fill(text, first=first, rest=rest) for text in block.paragraphs)
     if isinstance(block, Code):
         return "\n".join(f"  {line}" for line in block.lines)
-    assert isinstance(block, Picture | Table)
+    assert isinstance(block, Picture | Bars | Table)
     return ""
 
 

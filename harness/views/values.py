@@ -75,6 +75,8 @@ SETTING = Unit("", _setting)
 COUNT = Unit("", lambda count: f"{count:,}")
 PARAMS = Unit("", format_params)
 RATIO = Unit("", _scaled(1, 2))
+#: Where a hundredth matters.
+FINE_RATIO = Unit("", _scaled(1, 4))
 SHARE = Unit("", _percent())
 CHANGE = Unit("", _percent("+"))
 RATE = Unit("tok_per_s", format_rate, "t/s")

@@ -29,7 +29,15 @@ class Theme:
     grid: str
 
 
-THEMES = {"light": Theme("#ffffff", "#1f2328", "#d8dee4"), "dark": Theme("#0d1117", "#e6edf3", "#30363d")}
+THEMES = {
+    "light": Theme("#ffffff", "#1f2328", "#d8dee4"),
+    "dark": Theme("#0d1117", "#e6edf3", "#30363d"),
+    # Colours that nothing else has, for a page to put its own in their places (`drawing`).
+    "page": Theme("#010203", "#010204", "#010205"),
+}
+
+#: The themes of a picture in a file.
+THEME_NAMES = ("light", "dark")
 
 #: What a picture's name may end in.
 FORMATS = ("png", "svg")

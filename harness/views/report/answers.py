@@ -12,7 +12,7 @@ from harness.units import format_gb, format_rate
 from harness.views.figures.speed import draw_machines
 from harness.views.machines import Row, list_models, measured_rows, published_rows, sort_rows
 from harness.views.report.material import Material
-from harness.views.report.parts import Cell, Chart, Footnotes, Part, Prose, Table
+from harness.views.report.parts import Cell, Chart, Footnotes, Part, Prose, Table, text_cell
 from harness.views.roofline import TOO_MUCH, UnderRoof, draw_roofline, hold_against
 
 _ABOVE = "above the roof: the roof was measured too low (a busy machine?), or the model fits into a cache"
@@ -52,9 +52,9 @@ def _show_roof(roof: Roof, under: Sequence[UnderRoof]) -> list[Part]:
         [
             f"{item.model} {item.quantization}{' (synthetic)' if item.is_synthetic else ''}",
             ", ".join((item.test, *item.settings)),
-            Cell(format_rate(item.rate_tok_per_s), item.rate_tok_per_s),
-            Cell(format_rate(item.roof_tok_per_s), item.roof_tok_per_s),
-            Cell(f"{item.share:.0%}" + above.mark([_ABOVE] if item.share > TOO_MUCH else []), item.share),
+            text_cell(format_rate(item.rate_tok_per_s), item.rate_tok_per_s),
+            text_cell(format_rate(item.roof_tok_per_s), item.roof_tok_per_s),
+            text_cell(f"{item.share:.0%}" + above.mark([_ABOVE] if item.share > TOO_MUCH else []), item.share),
         ]
         for item in under
     ]
@@ -69,8 +69,8 @@ def _roof_rows(roof: Roof, remarks: str) -> list[list[Cell | str]]:
         for work, name in ((READING, "reading"), (ARITHMETIC, "multiplying")):
             best = roof.best(work, device)
             if best is not None:
-                threads: Cell | str = Cell(str(best.n_threads), best.n_threads) if best.n_threads else "—"
-                rate = Cell(_amount(best, best.rate_per_s) + remarks, best.rate_per_s)
+                threads: Cell | str = text_cell(str(best.n_threads), best.n_threads) if best.n_threads else "—"
+                rate = text_cell(_amount(best, best.rate_per_s) + remarks, best.rate_per_s)
                 interval = best.interval
                 between = f"{_amount(best, interval.low)} – {_amount(best, interval.high)}" if interval else "—"
                 rows.append([device, name, best.type_name, threads, rate, between])
@@ -110,7 +110,7 @@ def _published_row(row: Row, models: Sequence[str], footnotes: Footnotes) -> lis
             continue
         mark = "*" if cell.is_synthetic else ""
         remarks = [*cell.remarks, *(["synthetic: random weights in this model's shape"] if cell.is_synthetic else [])]
-        cells.append(Cell(format_rate(cell.rate_tok_per_s) + mark + footnotes.mark(remarks), cell.rate_tok_per_s))
+        cells.append(text_cell(format_rate(cell.rate_tok_per_s) + mark + footnotes.mark(remarks), cell.rate_tok_per_s))
     return cells
 
 
@@ -126,7 +126,7 @@ def show_predictions(material: Material) -> Sequence[Part]:
         rows.append(
             [
                 f"{answer.cost.name} {answer.cost.quantization}".strip() + footnotes.mark(answer.notes),
-                Cell(format_gb(answer.cost.size_bytes), answer.cost.size_bytes),
+                text_cell(format_gb(answer.cost.size_bytes), answer.cost.size_bytes),
                 answer.machine,
                 _estimate_cell(answer.tg),
                 _between(answer.tg),
@@ -143,7 +143,7 @@ def show_predictions(material: Material) -> Sequence[Part]:
 
 
 def _estimate_cell(estimate: Estimate | None) -> Cell | str:
-    return Cell(f"{estimate.rate_tok_per_s:.3g}", estimate.rate_tok_per_s) if estimate else "—"
+    return text_cell(f"{estimate.rate_tok_per_s:.3g}", estimate.rate_tok_per_s) if estimate else "—"
 
 
 def _between(estimate: Estimate | None) -> str:

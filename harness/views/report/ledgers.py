@@ -14,7 +14,7 @@ from harness.units import format_duration, format_rate
 from harness.views.figures.memory import draw_kept_ledger
 from harness.views.figures.token_time import draw_token_time
 from harness.views.report.material import Material
-from harness.views.report.parts import Cell, Chart, Facts, Part, Prose, Table
+from harness.views.report.parts import Cell, Chart, Facts, Part, Prose, Table, text_cell
 from harness.views.token_time import PART_NAMES, STEP_NAMES
 
 Content = TypeVar("Content")
@@ -85,7 +85,7 @@ def _asked(line: MemoryLine) -> list[tuple[str, str]]:
 
 
 def _bytes_cell(size: int | None) -> Cell | str:
-    return "—" if size is None else Cell(f"{size / 1024**2:.1f} MiB", size)
+    return "—" if size is None else text_cell(f"{size / 1024**2:.1f} MiB", size)
 
 
 # --- time -------------------------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ def _draw_time(ledger: TimeLedger, label: str, theme: str) -> Any:
     return draw_token_time(ledger, label, theme=theme)
 
 
-def _time_facts(material: Material, found: TimeRecord) -> Facts:
+def _time_facts(material: Material, found: TimeRecord) -> Part:
     line, ledger = found.line, found.ledger
     facts = [*_where(material, line), ("threads", str(line.asked.spec.n_threads)), ("cache", ledger.cache_type)]
     if line.resolved is not None and line.resolved.flash_attn is not None:
@@ -176,21 +176,27 @@ def _interval(depth: DepthLedger) -> str:
     return f"{format_duration(bare.low_ns)} – {format_duration(bare.high_ns)}"
 
 
-def _show_operations(depths: Sequence[DepthLedger], ledger: TimeLedger) -> Table:
+def _show_operations(depths: Sequence[DepthLedger], ledger: TimeLedger) -> Part:
     rows: list[list[Cell | str]] = []
     for depth in depths:
         for one in depth.operations:
             speed, share = one.bandwidth_bytes_per_s, one.roof_share
             rows.append(
                 [
-                    Cell(f"{depth.depth:,}", depth.depth),
+                    text_cell(f"{depth.depth:,}", depth.depth),
                     one.role,
-                    Cell(str(one.n_nodes), one.n_nodes) if one.n_nodes else "—",
+                    text_cell(str(one.n_nodes), one.n_nodes) if one.n_nodes else "—",
                     _ns(one.duration_ns),
-                    Cell(f"{one.share:.1%}", one.share),
-                    "—" if one.touched_bytes is None else Cell(f"{one.touched_bytes / 1e6:.2f}", one.touched_bytes),
-                    "—" if speed is None else Cell(f"{speed / 1e9:.2f}", speed),
-                    *([] if not ledger.roof_bytes_per_s else ["—" if share is None else Cell(f"{share:.0%}", share)]),
+                    text_cell(f"{one.share:.1%}", one.share),
+                    "—"
+                    if one.touched_bytes is None
+                    else text_cell(f"{one.touched_bytes / 1e6:.2f}", one.touched_bytes),
+                    "—" if speed is None else text_cell(f"{speed / 1e9:.2f}", speed),
+                    *(
+                        []
+                        if not ledger.roof_bytes_per_s
+                        else ["—" if share is None else text_cell(f"{share:.0%}", share)]
+                    ),
                 ]
             )
     headers = ["in the cache", "operation", "nodes", "time", "share", "MB read", "GB/s"]
@@ -204,7 +210,7 @@ def _show_operations(depths: Sequence[DepthLedger], ledger: TimeLedger) -> Table
     return Table([*headers, "of the roof"] if ledger.roof_bytes_per_s else headers, rows, remarks=notes)
 
 
-def _show_cache(ledger: TimeLedger) -> Table:
+def _show_cache(ledger: TimeLedger) -> Part:
     rows: list[list[Cell | str]] = []
     for fit in ledger.fits:
         between = "—" if fit.low_ns is None else f"{fit.low_ns:,.1f} – {fit.high_ns:,.1f} ns"
@@ -214,8 +220,8 @@ def _show_cache(ledger: TimeLedger) -> Table:
                 fit.cache_type,
                 _ns(fit.slope_ns),
                 between,
-                "—" if size is None else Cell(f"{size:,}", size),
-                "—" if speed is None else Cell(f"{speed / 1e9:.2f}", speed),
+                "—" if size is None else text_cell(f"{size:,}", size),
+                "—" if speed is None else text_cell(f"{speed / 1e9:.2f}", speed),
                 _ns(fit.intercept_ns),
             ]
         )
@@ -228,13 +234,13 @@ def _show_cache(ledger: TimeLedger) -> Table:
     return Table(headers, rows, remarks=notes)
 
 
-def _show_loads(ledger: TimeLedger) -> Table:
+def _show_loads(ledger: TimeLedger) -> Part:
     rows: list[list[Cell | str]] = [
         [
             f"{load.state}, mmap {load.mmap}",
             *map(_ns, (load.load_ns, load.context_ns, load.first_token_ns, load.second_token_ns, load.ready_ns)),
-            "—" if load.resident_share is None else Cell(f"{load.resident_share:.0%}", load.resident_share),
-            Cell(str(load.n), load.n),
+            "—" if load.resident_share is None else text_cell(f"{load.resident_share:.0%}", load.resident_share),
+            text_cell(str(load.n), load.n),
         ]
         for load in ledger.loads
     ]
@@ -242,7 +248,7 @@ def _show_loads(ledger: TimeLedger) -> Table:
     return Table(("load", "model", "context", "first token", "second", "ready", "in RAM", "times"), rows, remarks=notes)
 
 
-def _show_gap(gap: Gap) -> Table:
+def _show_gap(gap: Gap) -> Part:
     steps = [(f"+ {STEP_NAMES[name]}", ns) for name, ns in gap.steps_ns.items()]
     rows: list[list[Cell | str]] = [["the bench's token", _ns(gap.bench_ns), f"{format_rate(1e9 / gap.bench_ns)} t/s"]]
     rows += [[name, _ns(ns), f"{ns / gap.bench_ns:+.1%}"] for name, ns in steps]
@@ -256,7 +262,7 @@ def _ns(duration_ns: float | None) -> Cell | str:
     if duration_ns is None:
         return "—"
     sign = "−" if duration_ns < 0 else ""
-    return Cell(sign + format_duration(abs(duration_ns)), duration_ns)
+    return text_cell(sign + format_duration(abs(duration_ns)), duration_ns)
 
 
 # --- both -------------------------------------------------------------------------------------------------------------

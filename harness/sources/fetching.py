@@ -1,0 +1,224 @@
+"""Downloads over HTTP that go on where they stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError
+from harness.sources import Progress
+from harness.sources.remote import (
+    STALL_BYTES,
+    Address,
+    Answer,
+    NotThereError,
+    RemoteError,
+    ask_small,
+    open_answer,
+    pause,
+    read_content_range,
+    read_number,
+    transport_errors,
+)
+from harness.units import MIB, format_gb
+
+#: What a download leaves free on the disk.
+SPARE_BYTES = 64 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a server says of a file: size, a strong ETag (None: nothing that changes with every byte), and how it begins."""
+
+    size_bytes: int | None
+    validator: str | None
+    opening: bytes
+
+
+def probe(address: Address) -> Probe:
+    """Ask for a file's first bytes, which tells more than HEAD: signed addresses permit but GET.
+
+    Raises
+    ------
+    RemoteError : the server cannot be reached or refuses.
+    """
+
+    response, opening = ask_small("GET", address, {"Range": "bytes=0-63"}, enough_bytes=64)
+    _, total = read_content_range(response)
+    if response.status_code == 200:
+        total = read_number(response.headers.get("Content-Length"))
+    return Probe(total, find_validator(response) if response.status_code == 206 else None, opening)
+
+
+def find_validator(response: Any) -> str | None:
+    """The strong ETag of an answer: the same as long as every byte is. A date is none (RFC 9110, 8.8.2)."""
+    etag: str = response.headers.get("ETag", "")
+    return etag if re.fullmatch(r'"[\x21\x23-\x7e]*"', etag) else None
+
+
+def check_space(folder: Path, need_bytes: int, name: str, remedy: str) -> None:
+    """Refuse a download that the disk cannot hold.
+
+    Raises
+    ------
+    HarnessError : with what is free and what is needed.
+    """
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if need_bytes > free - SPARE_BYTES:
+        raise HarnessError(
+            f"{folder} has {format_gb(free)} free and {name} needs {format_gb(need_bytes)} more; free space there, or {remedy}."
+        )
+
+
+def _room_bytes(folder: Path) -> int:
+    return max(shutil.disk_usage(folder).free - SPARE_BYTES, 0)
+
+
+def fetch_into(
+    part: Path,
+    address: Address,
+    size_bytes: int | None,
+    progress: Progress,
+    *,
+    validator: str | None = None,
+    is_pinned: bool = False,
+) -> None:
+    """Fetch a file into `part`, which keeps what arrived when anything ends this.
+
+    What is there is gone on with only if it is known to be the beginning of the same file: the server's strong ETag is still the
+    validator, or the caller checks the finished file's digest (is_pinned). Else every attempt begins at zero.
+
+    Parameters
+    ----------
+    size_bytes : what the file must have; None where only the server's answer tells
+    progress   : called as bytes arrive, and about once a second while none do
+    validator  : the strong ETag of what `part` begins with
+
+    Raises
+    ------
+    RemoteError  : the server cannot be reached, refuses, stalls, or sends another length; what arrived stays for the next time.
+    HarnessError : the disk cannot be written.
+    """
+    attempt, most = 0, _size_of(part)
+    errors = transport_errors()
+    while size_bytes is None or _size_of(part) != size_bytes or not (validator or is_pinned):
+        before = _size_of(part) if validator or is_pinned else 0
+        response, error = None, None
+        try:
+            with open_answer("GET", address, _rest_headers(before, validator)) as answer:
+                response = answer.head
+                if response.status_code in (200, 206):
+                    _append(part, answer, address.name, size_bytes, before, validator, progress)
+                    return
+                if response.status_code == 416 and before:
+                    # There is nothing behind what is here, so this is not a beginning of the file.
+                    part.unlink(missing_ok=True)
+                    continue
+        except errors as failure:
+            error = failure
+        # A few bytes more are no progress: a server could hand out a file in four thousand million connections.
+        attempt = 1 if _size_of(part) >= most + STALL_BYTES else attempt + 1
+        most = max(most, _size_of(part))
+        try:
+            pause(error, response, address.name, attempt)
+        except RemoteError as said:
+            kept_bytes = _size_of(part) if validator or is_pinned else 0
+            if not kept_bytes or isinstance(said, NotThereError):
+                raise
+            raise type(said)(
+                f"{said} The {format_gb(kept_bytes)} that arrived are kept and need not come again."
+            ) from None
+
+
+def _rest_headers(start: int, validator: str | None) -> dict[str, str]:
+    if not start:
+        return {}
+    return {"Range": f"bytes={start}-", **({"If-Range": validator} if validator else {})}
+
+
+def _append(
+    part: Path,
+    answer: Answer,
+    name: str,
+    size_bytes: int | None,
+    have: int,
+    validator: str | None,
+    progress: Progress,
+) -> None:
+    """Write an answer behind the first `have` bytes, or over them where the server sends the whole file."""
+    response = answer.head
+    start, total = read_content_range(response)
+    if response.status_code == 206 and have and validator and find_validator(response) not in (None, validator):
+        part.unlink(missing_ok=True)  # a server that knows no If-Range, and another file
+        raise ConnectionError("the file changed")
+    if response.status_code == 200:
+        have, start = 0, 0
+        total = read_number(response.headers.get("Content-Length"))
+    if start != have:
+        raise RemoteError(f"The server of {name} sent other bytes than those asked for; run the same command again.")
+    if size_bytes is not None and total is not None and total != size_bytes:
+        raise RemoteError(
+            f"{name} should have {size_bytes} bytes and its server offers {total}; nothing was taken. Try again later."
+        )
+    expected = total if size_bytes is None else size_bytes
+    with _open_part(part, have) as file:
+        most = _room_bytes(part.parent) + have if expected is None else expected
+        progress(have, expected or have)
+        for piece in answer.pieces():
+            have += len(piece)
+            if have > most:
+                break
+            _write(file, piece, part)
+            progress(have, expected or have)
+        _write(file, None, part)
+    if have > most:
+        part.unlink(missing_ok=True)
+        if expected is None:
+            raise RemoteError(
+                f"The server of {name} does not say how large it is and sends more than the disk takes ({format_gb(most)})."
+            )
+        raise RemoteError(f"{name} should have {expected} bytes and its server sends more; nothing was kept of it.")
+    if expected is not None and have < expected:
+        raise ConnectionError("the connection was cut")
+
+
+@contextlib.contextmanager
+def _open_part(part: Path, have: int) -> Iterator[Any]:
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        file = open(part, "ab")
+        file.truncate(have)
+    except OSError as error:
+        raise HarnessError(f"{part.parent} cannot be written ({error.strerror}); free space or permit it.") from None
+    with file:
+        yield file
+
+
+def _write(file: Any, piece: bytes | None, part: Path) -> None:
+    """Write a piece, or see all pieces safely to the disk. A full disk is not a network's trouble and not tried again."""
+    try:
+        if piece is not None:
+            file.write(piece)
+            file.flush()
+        else:
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise HarnessError(
+            f"{part.parent} cannot be written ({error.strerror}); free space there, and run the same command again to go on."
+        ) from None
+
+
+def _size_of(part: Path) -> int:
+    try:
+        return part.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,33 @@
+"""``ollama:llama3.2:1b``: a model in Ollama's own store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.sources import Progress, Remark, unsaid
+from harness.sources.model_file import open_model
+from harness.sources.ollama_store import find_ollama
+from harness.sources.reference import Reference
+
+PREFIX = "ollama:"
+
+
+@dataclass(frozen=True, slots=True)
+class OllamaReference(Reference):
+    """A model in Ollama's own store, by its name there."""
+
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> OllamaReference | None:
+        return cls(text.removeprefix(PREFIX), text=text) if text.startswith(PREFIX) else None
+
+    def find(self, remark: Remark = unsaid) -> Path:
+        return open_model(find_ollama(self.name))
+
+    def pull(self, progress: Progress, remark: Remark = unsaid) -> list[Path]:
+        raise UsageError(
+            f"{self.text} is Ollama's own; run `ollama pull {self.name}`, and measure it with -m {self.text}."
+        )

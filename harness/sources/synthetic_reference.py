@@ -1,0 +1,54 @@
+"""``synth:llama3.1:8b:q4_0``: a model of the catalog's shape with random weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.catalog import FALLBACK_QUANTIZATION, Entry
+from harness.errors import UsageError
+from harness.sources import Progress, Remark, unsaid
+from harness.sources.catalog_reference import SYNTHETIC_PREFIX, compute_catalog_header
+from harness.sources.headers import Found
+from harness.sources.reference import Reference
+from harness.sources.synthetic import default_cache_dir, ensure_synthetic, list_synthetic
+from harness.sources.user_catalog import load_catalog
+
+
+@dataclass(frozen=True, slots=True)
+class SyntheticReference(Reference):
+    """A model of the catalog's shape with random weights, Q4_0 unless the name says otherwise."""
+
+    entry: Entry
+    quantization: str
+    is_synthetic = True
+    is_free = True
+
+    @classmethod
+    def parse(cls, text: str) -> SyntheticReference | None:
+        if not text.startswith(SYNTHETIC_PREFIX):
+            return None
+        entry, quantization = load_catalog().split(text.removeprefix(SYNTHETIC_PREFIX))
+        return cls(entry, quantization or FALLBACK_QUANTIZATION, text=text)
+
+    def find(self, remark: Remark = unsaid) -> Path | None:
+        wanted = (self.entry.name, self.quantization)
+        files = list_synthetic(default_cache_dir())
+        return next((file.path for file in files if (file.name, file.quantization) == wanted), None)
+
+    def open(self, progress: Progress | None = None, remark: Remark = unsaid) -> Path:
+        self.entry.refuse()
+        name, shape = self.entry.name, self.entry.shape
+        return ensure_synthetic(shape, self.quantization, default_cache_dir(), name=name, progress=progress)
+
+    def pull(self, progress: Progress, remark: Remark = unsaid) -> list[Path]:
+        name = self.text.removeprefix(SYNTHETIC_PREFIX)
+        raise UsageError(f"{self.text} is made here and not downloaded; run `harness synth {name}`.")
+
+    def with_quantization(self, quantization: str) -> str:
+        if self.text.lower() == f"{SYNTHETIC_PREFIX}{self.entry.name}":
+            return f"{self.text}:{quantization}"
+        return Reference.with_quantization(self, quantization)
+
+    def _read_afar(self, remark: Remark) -> Found:
+        return compute_catalog_header(self.entry, self.quantization, "no such file is written yet")

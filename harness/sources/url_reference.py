@@ -1,0 +1,46 @@
+"""``https://…/model.gguf``: a file at an address, kept in harness's own cache once it was fetched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.sources import Progress, Remark, unsaid
+from harness.sources.choice import is_gguf
+from harness.sources.downloads import downloads_dir, fetch, list_part_urls, open_url, place_of
+from harness.sources.headers import Found, read_remote
+from harness.sources.model_file import open_model
+from harness.sources.reference import Reference, show_reference
+from harness.sources.remote import split_url
+
+
+@dataclass(frozen=True, slots=True)
+class UrlReference(Reference):
+    """A GGUF file anywhere; the address may hold a signature and is shown without it."""
+
+    url: str
+    is_free = True
+
+    @classmethod
+    def parse(cls, text: str) -> UrlReference | None:
+        if not text.lower().startswith(("https://", "http://")):
+            return None
+        parts = split_url(text)
+        if not parts.hostname or not is_gguf(parts.path):
+            raise UsageError(f"{show_reference(text)} is not the address of a GGUF file; it should end with .gguf.")
+        return cls(text, text=text)
+
+    def find(self, remark: Remark = unsaid) -> Path | None:
+        paths = [place_of(part, downloads_dir()) for part in list_part_urls(self.url)]
+        return open_model(paths[0]) if all(path.exists() for path in paths) else None
+
+    def open(self, progress: Progress | None = None, remark: Remark = unsaid) -> Path:
+        return self.pull(progress or (lambda done, total: None), remark)[0]
+
+    def pull(self, progress: Progress, remark: Remark = unsaid) -> list[Path]:
+        return [fetch(part, downloads_dir(), progress) for part in list_part_urls(self.url)]
+
+    def _read_afar(self, remark: Remark) -> Found:
+        urls = list_part_urls(self.url)
+        return read_remote([show_reference(url) for url in urls], [open_url(url) for url in urls])

@@ -1,0 +1,42 @@
+"""The catalog as this user has it: models.toml, with entries of one's own laid over it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from harness.catalog import Catalog, parse_catalog
+from harness.errors import UsageError
+
+
+def load_catalog(extra: Path | None = None) -> Catalog:
+    """Read models.toml, with the user's own entries, those of $HARNESS_CATALOG and then those of `extra` laid over it.
+
+    Raises
+    ------
+    UsageError : a file cannot be read or is no catalog.
+    """
+    package = Path(__file__).parent.parent
+    # The wheel carries the file inside the package, a checkout has it at the top.
+    own = next(path for path in (package / "models.toml", package.parent / "models.toml") if path.exists())
+    catalog = parse_catalog(own.read_text(encoding="utf-8"), own.name)
+    configured = os.environ.get("HARNESS_CATALOG")
+    named = [Path(configured).expanduser() if configured else None, extra]
+    for path in (user_catalog_path(), *named):
+        if path is not None and (path in named or path.exists()):
+            try:
+                text = path.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise UsageError(f"The catalog {path} cannot be read ({error}); check the path.") from None
+            catalog = catalog.merged(parse_catalog(text, str(path)))
+    return catalog
+
+
+def user_catalog_path() -> Path:
+    """Where the user's own entries are: ~/.config/harness/models.toml, or where the OS keeps such files."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming")
+    else:
+        base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return base / "harness" / "models.toml"

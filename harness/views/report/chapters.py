@@ -1,0 +1,57 @@
+"""The chapters of the report, in their order: one function each, from the material to Documents.
+
+A new kind of record is one function and one line in `CHAPTERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from harness.views.document import Document, Section
+from harness.views.report.answers import show_predictions, show_published, show_roofline
+from harness.views.report.frame import (
+    describe_machines,
+    describe_method,
+    list_failures,
+    list_warnings,
+    show_parity,
+    summarize_page,
+)
+from harness.views.report.ledgers import show_memory, show_token_time
+from harness.views.report.material import Material
+from harness.views.report.parts import Part
+from harness.views.report.sections import show_layers, show_ollama, show_speeds, show_texts
+
+Make = Callable[[Material], Sequence[Document]]
+
+
+def _parts(make: Callable[[Material], Sequence[Part]]) -> Make:
+    def documents(material: Material) -> Sequence[Document]:
+        sections = [part if isinstance(part, Section) else Section("", [part]) for part in make(material)]
+        return [Document("report", 1, "", sections)] if sections else []
+
+    return documents
+
+
+def _describe_method(material: Material) -> Sequence[Document]:
+    return describe_method(material, [kind for _, kinds in CHAPTERS.values() for kind in kinds])
+
+
+#: Title → (the function that makes the chapter, the kinds of lines that it shows), in the order of the page; empty ones are left out.
+CHAPTERS: dict[str, tuple[Make, tuple[str, ...]]] = {
+    "Summary": (summarize_page, ()),
+    "Machine": (describe_machines, ()),
+    "Speeds": (_parts(show_speeds), ("result",)),
+    "Layers on the GPU": (_parts(show_layers), ("result",)),
+    "Memory": (_parts(show_memory), ("overhead",)),
+    "A token's time": (_parts(show_token_time), ("time-ledger",)),
+    "Under the roof": (_parts(show_roofline), ("roofline",)),
+    "Texts": (_parts(show_texts), ("run",)),
+    "Beside Ollama": (_parts(show_ollama), ("ollama-comparison",)),
+    "Beside llama-bench": (show_parity, ("parity",)),
+    "Among published machines": (_parts(show_published), ()),
+    "Predictions": (_parts(show_predictions), ()),
+    "Failures": (list_failures, ("failure",)),
+    "Warnings": (list_warnings, ()),
+    "How it was measured": (_describe_method, ()),
+}

@@ -1,0 +1,229 @@
+"""What the report says about its records as a whole: summary, machines, failures, warnings, method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.records.cells import Machine, Record, machine_key
+from harness.records.kinds import ParityLine, TimeRecord
+from harness.records.roofline import Roof
+from harness.units import format_count
+from harness.views.document import Block, Cell, Column, Document, Figure, KeyFigures, Line, Prose, Section, Table
+from harness.views.report.material import Material
+from harness.views.values import FILE, FINE_RATIO, INTERVAL, MINUTE, RATE, format_interval, format_value
+
+
+def page_of(*blocks: Block, title: str = "", warnings: Sequence[str] = ()) -> list[Document]:
+    """Blocks as the one document of a chapter."""
+    return [Document("report", 1, title, [Section("", blocks)], warnings)]
+
+
+# --- summary ----------------------------------------------------------------------------------------------------------
+
+
+def summarize_page(material: Material) -> Sequence[Document]:
+    """The whole in a few sentences."""
+    sentences = [_count_things(material)]
+    sentences += [text for kind in ("pp", "tg") if (text := _describe_best(material, kind))]
+    distrusted = sum(cell.summary.is_distrusted for cell in material.cells)
+    if distrusted:
+        are = "figure is" if distrusted == 1 else "figures are"
+        sentences.append(f"{distrusted} {are} not to be trusted: the machine was busy, as the footnotes say.")
+    if any(record.model and record.model.is_synthetic for record in material.records):
+        sentences.append(
+            "Figures of synthetic models, which have the shape of a real one and random weights, are marked: they tell speed, "
+            "and nothing else."
+        )
+    if material.failures:
+        sentences.append(f"{format_count(len(material.failures), 'cell')} failed; they are listed under Failures.")
+    return page_of(Prose(sentences))
+
+
+def _count_things(material: Material) -> str:
+    names = {material.model_name(record) for record in material.records}
+    names |= {material.model_name(run) for run in material.texts if run.model}
+    things = {"measured cell": len(material.records), "written text": len(material.texts)}
+    counted = " and ".join(format_count(count, noun) for noun, count in things.items() if count)
+    where = format_count(len(material.machines), "machine")
+    if not counted:
+        return (
+            f"There are {format_count(len(material.lines), 'line')} of other kinds from {where}, and no measured cell."
+        )
+    return f"This page shows {counted} of {format_count(len(names), 'model')} on {where}."
+
+
+def _describe_best(material: Material, kind: str) -> str | None:
+    """The quickest record of pure prompt processing or generation, with its interval and what it was."""
+    wanted = [cell for cell in material.cells if cell.record.asked.kind == kind and not cell.record.failure]
+    if not wanted:
+        return None
+    # What is not to be trusted is told only where there is nothing else.
+    quickest = max(wanted, key=lambda cell: (not cell.summary.is_distrusted, cell.summary.rate_tok_per_s))
+    best, summary = quickest.record, quickest.summary
+    what = "Prompts went in at up to" if kind == "pp" else "Text came out at up to"
+    interval = "too few repetitions for an interval"
+    if summary.rate_low is not None and summary.rate_high is not None:
+        interval = f"{INTERVAL} {format_interval(summary.rate_low, summary.rate_high, RATE, with_sign=False)}"
+    layers = best.resolved.layers_by_device if best.resolved else {}
+    devices = "" if set(layers) <= {"CPU"} else f", layers: {layers_that_ran(best)}"
+    where = f" on {material.machine_name(best.machine)}" if len(material.machines) > 1 else ""
+    doubt = "; not to be trusted" if summary.is_distrusted else ""
+    return (
+        f"{what} {format_value(summary.rate_tok_per_s, RATE, with_sign=False)} tokens/s ({interval}): {best.asked.test}, "
+        f"{material.model_name(best)}, {best.asked.n_threads} threads{devices}{where}{doubt}."
+    )
+
+
+def layers_that_ran(record: Record) -> str:
+    """Layers by device where that is known, else what was asked."""
+    if record.resolved and record.resolved.layers_by_device:
+        return " + ".join(f"{count} {device}" for device, count in record.resolved.layers_by_device.items())
+    return "all" if record.asked.n_gpu_layers < 0 else str(record.asked.n_gpu_layers)
+
+
+# --- machines ---------------------------------------------------------------------------------------------------------
+
+
+def describe_machines(material: Material) -> Sequence[Document]:
+    """Hardware, system and engine of each machine."""
+    several = len(material.machines) > 1
+    return [
+        document
+        for machine in material.machines
+        for document in page_of(
+            KeyFigures([Figure("", *pair) for pair in _machine_pairs(material, machine)]),
+            title=material.machine_name(machine) if several else "",
+        )
+    ]
+
+
+def _machine_pairs(material: Material, machine: Machine) -> list[tuple[str, str]]:
+    key = machine_key(machine)
+    seen = [line.machine for line in material.lines if machine_key(line.machine) == key]
+    builds = [record.build for record in material.records if record.build and machine_key(record.machine) == key]
+    builds += [run.build for run in material.texts if run.build and machine_key(run.machine) == key]
+    engines = (
+        f"{build.ggml_commit.split('-')[0]} (ggml {build.ggml_version}, llama-cpp-python {build.llama_cpp_python}), "
+        # Servers have addresses of their own, which are among the devices.
+        f"{', '.join(dict.fromkeys(name.partition('[')[0] for name in build.backends))}"
+        for build in builds
+    )
+    found = [device for build in builds for device in build.devices if device.kind != "cpu"]
+    devices = {(device.name, device.description, device.memory_total_bytes) for device in found}
+    return [
+        ("CPU", machine.cpu),
+        ("cores", f"{machine.n_cores_physical} physical, {machine.n_cores_logical} logical"),
+        ("memory", format_value(machine.memory_bytes, FILE)),
+        *(("system", text) for text in dict.fromkeys(f"{one.os}, {one.arch}, Python {one.python}" for one in seen)),
+        *(("llama.cpp", text) for text in dict.fromkeys(engines)),
+        *(("compiled with", text) for text in dict.fromkeys(build.system_info for build in builds)),
+        *(
+            (name, description + (f", {format_value(memory, FILE)}" if memory else ""))
+            for name, description, memory in sorted(devices, key=str)
+        ),
+    ]
+
+
+# --- beside llama-bench, trouble, method ------------------------------------------------------------------------------
+
+
+def show_parity(material: Material) -> Sequence[Document]:
+    """Comparisons with llama-bench, by scripts/parity."""
+    rows: list[Line] = [
+        [
+            material.file_label(line.model),
+            line.test,
+            line.harness_tok_per_s,
+            line.llama_bench_tok_per_s,
+            Cell(
+                line.ratio_median,
+                interval=(line.ratio_low, line.ratio_high) if line.ratio_low and line.ratio_high else None,
+            ),
+            Cell(line.time_utc, MINUTE),
+        ]
+        for line in material.contents(ParityLine)
+    ]
+    columns = [
+        Column("model"), Column("test"), Column("harness", "harness t/s", RATE), Column("llama_bench", "llama-bench t/s", RATE),
+        Column("ratio", "ratio", FINE_RATIO, interval=INTERVAL), Column("when"),
+    ]  # fmt: skip
+    means = "harness and llama-bench, from the same source, run alternately, compared pair by pair. Above 1, harness was faster."
+    return page_of(Prose([means]), Table("parity", columns, rows)) if rows else []
+
+
+def list_failures(material: Material) -> Sequence[Document]:
+    """Cells that have no result, and why."""
+    rows = [
+        [
+            material.model_name(record),
+            record.asked.test,
+            failure.phase,
+            failure.message,
+            failure.log[-1] if failure.log else None,
+        ]
+        for record in material.failures
+        if (failure := record.failure)
+    ]
+    columns = [
+        Column("model"),
+        Column("test"),
+        Column("phase"),
+        Column("message", "what happened"),
+        Column("log", "last words"),
+    ]
+    return page_of(Table("failures", columns, rows)) if rows else []
+
+
+def list_warnings(material: Material) -> Sequence[Document]:
+    """Every caution once with the number of figures that it qualifies, and what could not be read."""
+    cautions = [caution for cell in material.cells for caution in cell.summary.cautions]
+    cautions += [caution for run in material.texts for caution in run.warnings]
+    # A ledger, and a roof, count as one figure each.
+    cautions += [caution for found in material.contents(TimeRecord) for caution in found.line.cautions]
+    cautions += [caution for roof in material.contents(Roof) for caution in roof.warnings]
+    counts: dict[tuple[str, bool], int] = {}
+    for caution in cautions:
+        counts[caution.text, caution.distrust] = counts.get((caution.text, caution.distrust), 0) + 1
+    rows = [
+        [text, "not to be trusted" if distrust else "with care", count]
+        for (text, distrust), count in sorted(counts.items(), key=lambda item: (not item[0][1], item[0][0]))
+    ]
+    columns = [Column("warning"), Column("trust", "take the figure"), Column("n_figures", "figures")]
+    blocks: list[Block] = [Table("warnings", columns, rows)] if rows else []
+    if material.troubles:
+        blocks.append(Prose(material.troubles, is_list=True))
+    return page_of(*blocks) if blocks else []
+
+
+def describe_method(material: Material, shown: Sequence[str]) -> Sequence[Document]:
+    """How the figures came about; shown are the kinds of lines that have a chapter."""
+    texts = []
+    if material.records:
+        repetitions = sorted({record.asked.repetitions for record in material.records})
+        warm = all(record.asked.warmup for record in material.records)
+        texts.append(
+            "Speeds were measured as llama-bench measures them: random tokens, the cache cleared before each repetition, prompts in "
+            "chunks of n_batch, one token a decode without sampling. ppN is a prompt of N tokens, tgN the generation of N, @ dN with N "
+            f"tokens in the cache before. Repetitions: {', '.join(map(str, repetitions))}{', after a warm-up' if warm else ''}."
+        )
+        texts.append(
+            "t/s is tokens divided by the median duration. The interval holds the true median with 95 % confidence and assumes nothing "
+            "about the shape of the noise (order statistics; it needs six repetitions). Where two intervals overlap, do not call one "
+            "faster."
+        )
+    if material.texts:
+        texts.append(
+            "Texts were written with the model's own chat template and sampled; their figures mean what those of ollama run --verbose "
+            "mean. Records hold no prompt and no text unless that was asked for."
+        )
+    others = [line.kind for line in material.lines if line.kind not in shown]
+    for kind in sorted(set(others)):
+        texts.append(
+            f"Not shown: {format_count(others.count(kind), 'line')} of kind {kind}, which this version has no section for."
+        )
+    versions = sorted({line.harness_version for line in material.lines if line.harness_version})
+    facts = [
+        Figure("", "records", ", ".join(material.files)),
+        Figure("", "written by harness", ", ".join(versions) or "not said"),
+    ]
+    return page_of(Prose(texts), KeyFigures(facts))
