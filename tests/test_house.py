@@ -49,7 +49,7 @@ OWNERS = {
 }  # fmt: skip
 
 #: Who knows exit codes: the errors that carry one, the table from outcomes to them, and the two ends of the process.
-EXIT_CODES = {"harness.errors", "harness.runs.session", "harness.cli", "harness.cli.progress", "harness.host.interrupt"}
+EXIT_CODES = {"harness.errors", "harness.records.failures", "harness.runs.session", "harness.cli", "harness.cli.progress", "harness.host.interrupt"}
 
 KNOWN: dict[str, set[str]] = {
     "function": set(),
@@ -59,7 +59,6 @@ KNOWN: dict[str, set[str]] = {
         "harness.memory.ollama_2024",
         "harness.records.token_time",
         "harness.runs.memory",
-        "harness.runs.placements",
         "harness.speed.prediction",
         "harness.views.report.sections",
     },
@@ -105,7 +104,6 @@ KNOWN: dict[str, set[str]] = {
         "harness.cli.roofline",
         "harness.cli.rpc_server",
         "harness.cli.run",
-        "harness.cli.sweep",
         "harness.cli.token_time",
     },
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -28,8 +28,8 @@ from harness.records.failures import describe_end
 from harness.runs.asking import plan_cells
 from harness.runs.cells import CellsRequest, measure_cells
 from harness.spec import MAX_REPEATS, MAX_SEED, Grid
-from harness.views.cells import EXPORTS, describe_cell, describe_cells
-from harness.views.formats import format_names, render
+from harness.views.cells import EXPORTS, describe_cell, describe_cells, write_cells
+from harness.views.formats import format_names
 
 _EXAMPLES = """
 \b
@@ -93,12 +93,8 @@ def command(models: Sequence[str], output: Output, **options: Any) -> None:
         if record.failure is not None:
             terminal.echo_error(f"{record.asked.test}: {describe_end(record.failure)}")
     if records:
-        exports: dict[str, Callable[[], str]] = {
-            name: functools.partial(write, records) for name, write in EXPORTS.items()
-        }
-        exports["md"] = lambda: render(describe_cells(records, with_builds=True), "md")
-        document = describe_cells(records)
-        show(document, output, exports)
-        if form := options["output_err"]:
-            terminal.echo_note(exports[form]() if form in exports else render(document, form), nl=False)
+        exports = {name: functools.partial(write_cells, records, name) for name in (*EXPORTS, "md")}
+        show(describe_cells(records), output, exports)
+        if options["output_err"]:
+            terminal.echo_note(write_cells(records, options["output_err"]), nl=False)
     end(session)

@@ -218,6 +218,11 @@ class Record:
         return tuple(sample for sample in self.samples if not sample.is_warmup)
 
 
+def has_died(record: Record) -> bool:
+    """Whether a cell has no number: one that Ctrl-C cut short has the samples until then."""
+    return record.failure is not None and record.failure.is_fatal
+
+
 def machine_key(machine: Machine) -> tuple[str, int, int]:
     """What makes a machine the same one: CPU, physical cores, memory in GiB, as its folder's name has it."""
     return (machine.cpu, machine.n_cores_physical, round(machine.memory_bytes / 1024**3))

@@ -56,6 +56,11 @@ class Failure:
     limit_s: float | None = None
     is_cell_limit: bool = False
 
+    @property
+    def is_fatal(self) -> bool:
+        """Whether there is no number: samples until Ctrl-C are a result."""
+        return self.cause != Cause.INTERRUPTED
+
     def __post_init__(self) -> None:
         for name in ("message", "reason"):
             text = getattr(self, name)

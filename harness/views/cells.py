@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from harness.records.cells import Record
-from harness.records.failures import Cause, describe_failure
+from harness.records.cells import Record, has_died
+from harness.records.failures import describe_failure
 from harness.records.statistics import Digest, Summary, summarize
 from harness.spec import defaults, parameters
 from harness.speed.model_names import ModelNames, file_of
 from harness.views.document import Block, Cell, Column, Document, Figure, KeyFigures, Prose, Section, Table
+from harness.views.formats import render
 from harness.views.llama_bench import name_backends, render_csv, render_json, render_jsonl, render_sql
 from harness.views.settings import setting_columns
 from harness.views.values import BYTES, DURATION, ENERGY, INTERVAL, MINUTE, PARAMS, RATE, format_interval
@@ -21,6 +22,13 @@ EXPORTS: Mapping[str, Callable[[Sequence[Record]], str]] = {
     "jsonl": render_jsonl,
     "sql": render_sql,
 }
+
+
+def write_cells(records: Sequence[Record], form: str) -> str:
+    """Cells in a format: one of llama-bench's, or the Document; in Markdown, which goes elsewhere, with the builds that ran."""
+    if form in EXPORTS:
+        return EXPORTS[form](records)
+    return render(describe_cells(records, with_builds=form == "md"), form)
 
 
 def describe_cell(content: object) -> str | None:
@@ -68,15 +76,14 @@ def describe_cells(
         rows.append(
             [*_model_cells(record, name_of), file, *settings, record.asked.test, *_result_cells(record, summary), *when]
         )
-    table = Table("cells", columns, rows, _energy_notes(records, summaries), missing="")
-    blocks: list[Block] = [_preparation(records), table, *([Prose(_builds(records))] if with_builds else [])]
+    table = Table("cells", columns, rows, _energy_notes(records, summaries))
+    blocks: list[Block] = [table, Prose(_builds(records))] if with_builds else [_preparation(records), table]
     return Document("cells", 1, "", [Section("", blocks)])
 
 
 def _summary(record: Record) -> Summary | None:
     """What a cell came to; None where it failed."""
-    is_dead = record.failure is not None and record.failure.cause != Cause.INTERRUPTED
-    return summarize(record) if record.timed and not is_dead else None
+    return summarize(record) if record.timed and not has_died(record) else None
 
 
 def _ends(summary: Summary) -> tuple[float, float] | None:
