@@ -1,3 +1,34 @@
-"""Measure GGUF language models in-process through llama.cpp: speed, memory, time and layers."""
+"""Measure GGUF language models in-process through llama.cpp: speed, memory, time and layers.
+
+`harness.measure("llama3.2:1b:q4_0")` and the other functions are those of `harness.api`; docs/python.md shows them. Each is loaded when
+it is first used.
+"""
+
+import importlib
 
 __version__ = "0.1.0"
+
+#: What a script may use, by the module that has it; `__init__.pyi` says the same to type checkers.
+_PUBLIC = {
+    "harness.api": ("measure", "read_records", "to_dicts", "to_frame"),
+    "harness.errors": ("HarnessError", "NativeError", "StoreError", "UsageError"),
+    "harness.events": ("Event", "Measured", "Progress", "Remark"),
+    "harness.records.cells": ("Failure", "Machine", "Record", "Sample"),
+    "harness.records.kinds": ("Entry",),
+    "harness.records.roofline": ("Roof",),
+    "harness.records.statistics": ("Interval", "Summary", "summarize"),
+    "harness.records.text": ("TextRun",),
+    "harness.spec": ("RunSpec",),
+}
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names}
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME]

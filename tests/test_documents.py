@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
+import pathlib
+import re
 
 import click
 import pytest
@@ -12,6 +15,11 @@ from click.testing import CliRunner
 
 from harness.cli.output import output_options, show
 from harness.errors import UsageError
+from harness.records.journal import read_lines
+from harness.records.statistics import Digest
+from harness.sources.user_catalog import load_catalog
+from harness.speed.published import ARTICLE_MODELS, load_machines
+from harness.speed.rates import collect_cells
 from harness.views import page
 from harness.views.document import (
     Bar,
@@ -31,6 +39,8 @@ from harness.views.document import (
 from harness.views.figures.bars import pictures_of
 from harness.views.figures.style import to_bytes
 from harness.views.formats import format_names, render
+from harness.views.report import Material, read_material
+from harness.views.report.chapters import CHAPTERS
 from harness.views.values import (
     CHANGE,
     DURATION,
@@ -42,6 +52,8 @@ from harness.views.values import (
     format_interval,
     format_value,
 )
+
+from .conftest import HERE
 
 SPITEFUL = "<script>alert(1)</script> \x1b[31m=1+1| `x`"
 
@@ -121,7 +133,7 @@ def test_lines_and_cells_have_the_names_of_json():
 def test_nothing_from_outside_does_harm_in_any_format(form):
     text = render(make_document(), form)
     assert "\x1b" not in text
-    assert (form in ("table", "csv", "json", "jsonl")) or "<script>alert" not in text
+    assert form not in ("md", "html") or "<script>alert" not in text
 
 
 def test_columns_are_left_out_where_the_page_is_too_narrow_and_that_is_said():
@@ -202,3 +214,48 @@ def test_bars_are_drawn_by_the_page_itself_and_in_a_file():
     (picture,) = pictures_of(document)
     assert b"How to read it" not in to_bytes(picture.draw("light"), "svg")
     assert render(document, "table") == "t\n"
+
+
+# --- every kind that is kept ------------------------------------------------------------------------------------------
+
+RESULTS = sorted((pathlib.Path(__file__).parent.parent / "bench_results").rglob("*.jsonl"))
+
+
+@functools.cache
+def kept_documents():
+    """Title of the chapter, and each of its documents, of the report over every journal in the repository."""
+    lines = read_material(read_lines([*RESULTS, HERE / "recorded" / "pp-tg.jsonl"], lambda trouble: None))
+    catalog = load_catalog()
+    found = collect_cells((line.content for line in lines if isinstance(line.content, Digest)), catalog)
+    kinds = {name: catalog.entries[name].ollama_2024 for name in ARTICLE_MODELS}
+    material = Material(lines, (), (), "2026", "0", found, load_machines(), kinds, (), catalog)
+    return [(title, document) for title, (make, _) in CHAPTERS.items() for document in make(material)]
+
+
+@pytest.mark.parametrize("form", format_names())
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_every_kept_kind_is_written_in_every_format(form, width):
+    if form != "table" and width != 80:
+        pytest.skip("only text has a width")
+    for title, document in kept_documents():
+        with page.of_width(width):
+            text = render(document, form)
+        if form == "table":
+            assert max(map(page.columns_of, text.split("\n"))) <= width, title
+        if form == "json":
+            values = json.loads(text)
+            assert {"schema", "kind", "warnings"} <= set(values), title
+        if form == "jsonl":
+            assert [json.loads(line)["kind"] for line in text.splitlines()] == [document.kind] * text.count("\n")
+        if form == "csv":
+            assert len({len(row) for row in csv.reader(io.StringIO(text))}) <= 1, title
+
+
+#: A size in decimal units (a rate such as GB/s, which is decimal everywhere, is none), and one in binary units.
+DECIMAL, BINARY = re.compile(r"[0-9] [kMGT]?B(?![\w/])"), re.compile(r"[0-9] [KMGT]iB\b")
+
+
+def test_one_screen_has_one_system_of_sizes():
+    for title, document in kept_documents():
+        text = render(document, "table")
+        assert not (DECIMAL.search(text) and BINARY.search(text)), f"{title}: {document.title}"

@@ -49,7 +49,14 @@ OWNERS = {
 }  # fmt: skip
 
 #: Who knows exit codes: the errors that carry one, the table from outcomes to them, and the two ends of the process.
-EXIT_CODES = {"harness.errors", "harness.records.failures", "harness.runs.session", "harness.cli", "harness.cli.progress", "harness.host.interrupt"}
+EXIT_CODES = {
+    "harness.errors",
+    "harness.records.failures",
+    "harness.runs.session",
+    "harness.cli",
+    "harness.cli.progress",
+    "harness.host.interrupt",
+}
 
 KNOWN: dict[str, set[str]] = {
     "function": set(),
@@ -60,7 +67,6 @@ KNOWN: dict[str, set[str]] = {
         "harness.records.token_time",
         "harness.runs.memory",
         "harness.speed.prediction",
-        "harness.views.report.sections",
     },
     "circle": set(),
     "name": set(),
@@ -77,7 +83,6 @@ KNOWN: dict[str, set[str]] = {
         "harness.records.kinds.DirectTurn",
         "harness.records.statistics.mean",
         "harness.sources.choice.is_gguf",
-        "harness.views.figures.speed.set_title",
         "harness.views.llama_bench.render_json",
         "harness.views.llama_bench.render_jsonl",
         "harness.views.machines.render_machines_json",
@@ -87,7 +92,6 @@ KNOWN: dict[str, set[str]] = {
         "harness.views.models.render_models_json",
         "harness.views.predict.render_answers_json",
         "harness.views.predict.render_check_json",
-        "harness.views.render_json.render",
         "harness.views.report.parts.Chart",
         "harness.views.report.parts.Facts",
         "harness.views.report.parts.Points",

@@ -33,6 +33,7 @@ FLOORS = {
     "harness.speed": 6,
     "harness.runs": 7,
     "harness.views": 8,
+    "harness.api": 9,
     "harness.cli": 9,
     "harness.__main__": 10,
 }

@@ -14,11 +14,11 @@ from harness.sources.user_catalog import load_catalog
 from harness.spec import MANNER, RunSpec, cell_key, parameters
 from harness.speed.rates import collect
 from harness.views.cells import describe_cells
+from harness.views.document import Section
 from harness.views.figures import speed as plots
 from harness.views.render_json import plain_values
 from harness.views.report import Material, read_material
 from harness.views.report.ledgers import show_memory
-from harness.views.report.parts import Facts
 from harness.views.report.sections import show_speeds
 
 #: A value of each field that is not its default.
@@ -123,10 +123,10 @@ def ledger(record, **changes):
 def test_ledgers_that_differ_by_one_parameter_are_both_shown(name, record):
     lines = [ledger(record), ledger(record, **{name: other_value(name)})]
     parts = show_memory(Material([read_line(line) for line in lines], [], ["a.jsonl"], "2026-11-24T12:00:00Z", "0.1"))
-    assert sum(isinstance(part, Facts) for part in parts) == 2
+    assert sum(isinstance(part, Section) for part in parts) == 2
 
 
 def test_a_ledger_that_was_made_again_with_other_repetitions_is_the_same(record):
     lines = [ledger(record), ledger(record, seed=3)]
     parts = show_memory(Material([read_line(line) for line in lines], [], ["a.jsonl"], "2026-11-24T12:00:00Z", "0.1"))
-    assert sum(isinstance(part, Facts) for part in parts) == 1
+    assert sum(isinstance(part, Section) for part in parts) == 1

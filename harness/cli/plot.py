@@ -11,12 +11,12 @@ from typing import Any
 import click
 
 from harness.catalog import Catalog
-from harness.cli.journals import files_argument, find_journals, read_measured
+from harness.cli.journals import files_argument, read_measured
 from harness.cli.options import results_option
 from harness.cli.picture import check_picture_path, theme_option, write_picture
 from harness.cli.terminal import echo_error
 from harness.errors import UsageError
-from harness.records.journal import read_records
+from harness.records.journal import find_journals, read_records
 from harness.speed.rates import Measured
 from harness.views.machines import Row
 

@@ -10,10 +10,11 @@ import click
 
 import harness
 from harness.cli import terminal
-from harness.cli.journals import files_argument, find_journals
+from harness.cli.journals import files_argument
 from harness.cli.options import results_option
 from harness.errors import StoreError, UsageError
 from harness.host.machine import describe_machine, machine_slug
+from harness.records.journal import find_journals
 
 if TYPE_CHECKING:
     from harness.catalog import Catalog

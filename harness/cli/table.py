@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from harness.cli import terminal
-from harness.cli.journals import files_argument, find_journals, read_measured
+from harness.cli.journals import files_argument, read_measured
 from harness.cli.options import results_option
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
 from harness.errors import UsageError
+from harness.records.journal import find_journals
 from harness.speed.published import ARTICLE_MODELS, load_machines
 from harness.views.machines import FORMATS, Row, list_models, measured_rows, published_rows, sort_rows
 

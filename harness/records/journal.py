@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from harness.codec import Malformed
-from harness.errors import HarnessError, StoreError
+from harness.errors import HarnessError, StoreError, UsageError
 from harness.records.cells import Record
 from harness.records.kinds import Entry, Line, read_line, to_json
 from harness.untrusted import harmless
@@ -139,6 +139,26 @@ def _next_name(folder: pathlib.Path) -> tuple[str, int]:
     names = [path for path in folder.glob("*.jsonl") if _NAME.fullmatch(path.name)]
     last = max(map(journal_order, names), default=("", 0, ""))
     return (now, 1) if now > last[0] else (last[0], last[1] + 1)
+
+
+def find_journals(files: Sequence[pathlib.Path], results: pathlib.Path) -> list[pathlib.Path]:
+    """The journals that are meant: named ones, all in named folders, all in the results folder where none is named; the oldest first.
+
+    Raises
+    ------
+    UsageError : a named file or folder does not exist, or a named folder holds no journal.
+    """
+    if not files:
+        return sorted(results.rglob("*.jsonl"), key=journal_order) if results.is_dir() else []
+    found: dict[pathlib.Path, None] = {}
+    for path in files:
+        if not path.exists():
+            raise UsageError(f"There is no file or folder {path}; name journals (.jsonl) or a folder of them.")
+        inside = list(path.rglob("*.jsonl")) if path.is_dir() else [path]
+        if not inside:
+            raise UsageError(f"There are no journals (.jsonl) in {path}; `harness pp-tg` writes some.")
+        found |= dict.fromkeys(inside)
+    return sorted(found, key=journal_order)
 
 
 def read_records(paths: Iterable[pathlib.Path], warn: Callable[[str], None]) -> list[Record]:

@@ -109,7 +109,7 @@ def measure_cells(request: CellsRequest, session: Session) -> list[Record]:
     """
     cells = request.cells
     check_servers(list(dict.fromkeys(endpoint for cell in cells for endpoint in cell.rpc)))
-    _remark_on_size({cell.model for cell in cells}, session)
+    remark_on_size({cell.model for cell in cells}, session)
     course, records = Course(cells), []
     with session.until_interrupted(), contextlib.closing(Station()) as station:
         plan = Plan(
@@ -130,7 +130,8 @@ def keep_cell(record: Record, session: Session) -> None:
     session.on_event(Measured(record))
 
 
-def _remark_on_size(models: Collection[str], session: Session) -> None:
+def remark_on_size(models: Collection[str], session: Session) -> None:
+    """Tell which files, with all their parts, are larger than the memory that is free."""
     available = available_memory_bytes()
     for path in map(pathlib.Path, sorted(models)):
         if (size := model_size_bytes(path)) > available:

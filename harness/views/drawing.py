@@ -57,8 +57,3 @@ def _prefix_ids(key: str, value: str, prefix: str) -> str:
     if key in ("href", f"{{{_XLINK}}}href"):
         return re.sub(r"^#", f"#{prefix}", value)
     return value.replace("url(#", f"url(#{prefix}")
-
-
-def plain(text: str) -> str:
-    """A label that matplotlib shows as it is: a dollar sign would begin a formula."""
-    return text.replace("$", r"\$")

@@ -163,14 +163,19 @@ def render_jsonl(records: Sequence[Record]) -> str:
     return "".join(harmless.json_text(_object(record), indent=None) + "\n" for record in _measured(records))
 
 
-def render_csv(records: Sequence[Record]) -> str:
-    """One heading line, every field quoted, booleans as 0 and 1: as llama-bench writes it."""
-    text = io.StringIO()
+def flat_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """A row a measured cell, of plain values by column: llama-bench's, then ours."""
     measured = _measured(records)
-    rows = [
+    return [
         {**bench_fields(record), **harness_fields(record), **energy}
         for record, energy in zip(measured, _energy_fields(measured), strict=True)
     ]
+
+
+def render_csv(records: Sequence[Record]) -> str:
+    """One heading line, every field quoted, booleans as 0 and 1: as llama-bench writes it."""
+    text = io.StringIO()
+    rows = flat_rows(records)
     if rows:
         text.write(",".join(rows[0]) + "\n")
         csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(

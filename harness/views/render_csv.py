@@ -12,6 +12,7 @@ from harness.views.render_json import plain_rows
 
 
 def render(document: Document) -> str:
+    """Write a line for each row, below its names."""
     rows = [row for table in document.main_tables() for row in plain_rows(table)]
     stream = io.StringIO()
     names = dict.fromkeys(name for row in rows for name in row)

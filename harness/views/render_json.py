@@ -15,6 +15,7 @@ from harness.views.values import Unit
 
 
 def render(document: Document) -> str:
+    """Write everything."""
     return harmless.json_text(plain_values(document)) + "\n"
 
 

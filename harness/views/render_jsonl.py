@@ -8,6 +8,7 @@ from harness.views.render_json import plain_rows
 
 
 def render(document: Document) -> str:
+    """Write a line for each row."""
     rows = [row for table in document.main_tables() for row in plain_rows(table)]
     about = {"schema": document.schema, "kind": document.kind}
     return "".join(harmless.json_text({**about, **row}, indent=None) + "\n" for row in rows)

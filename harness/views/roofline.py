@@ -14,8 +14,7 @@ from harness.speed.rates import Measured
 from harness.units import format_gb, format_mib, format_rate
 from harness.untrusted import harmless
 from harness.views import page
-from harness.views.figures.speed import set_log, set_title
-from harness.views.figures.style import PALETTE, add_legend, new_figure
+from harness.views.figures.style import PALETTE, add_legend, new_figure, set_log, set_title
 from harness.views.settings import format_settings
 
 #: Above this share of the roof it is the roof that is wrong.

@@ -6,8 +6,8 @@ import functools
 from typing import Any
 
 from harness.views.document import Bar, Bars, Document, Picture
-from harness.views.figures.style import PALETTE, THEMES, new_figure
-from harness.views.grid import title_of
+from harness.views.figures.style import PALETTE, THEMES, new_figure, set_title
+from harness.views.grid import title_of, write_cell
 from harness.views.values import format_value
 
 #: More bars than this in one picture cannot be read.
@@ -43,31 +43,36 @@ def draw_bars(block: Bars, theme: str = "light") -> Any:
         text = format_value(bar.value, block.unit, with_sign=False)
         axis.annotate(text, (end, place), (4, 0), textcoords="offset points", va="center", fontsize=9, color=ink)
     axis.set_yticks(range(len(block.bars)), [bar.label for bar in block.bars])
-    for label in axis.get_yticklabels():
-        label.set_parse_math(False)
     axis.invert_yaxis()
     axis.grid(False, axis="y")
     axis.set_xlim(min(0, *(bar.value for bar in block.bars)), max(axis.get_xlim()[1], 1e-9) * 1.08)
     axis.xaxis.set_major_formatter(lambda value, _: format_value(value, block.unit, with_sign=False))
     axis.set_xlabel(block.unit.sign)
-    axis.set_title(block.title, loc="left", fontsize=12, color=ink, parse_math=False)
+    set_title(axis, block.title, theme)
     return figure
 
 
 def _bars_of(document: Document) -> list[Bars]:
-    """The main table's first column with a unit, under the names in the columns without one before it."""
+    """The main table's first measured column, else its first with a unit, under the names in the columns without one before it."""
     for table in document.main_tables():
         lines = [cells for row, cells in table.lines() if not row.is_total]
-        for at, column in enumerate(table.columns):
-            if not (column.is_shown and column.unit and column.unit.suffix):
-                continue
-            names = [i for i, other in enumerate(table.columns[:at]) if other.is_shown and not other.unit]
+        columns = [(at, column) for at, column in enumerate(table.columns) if column.is_shown and column.unit]
+        for at, column in sorted(columns, key=lambda item: not item[1].interval):
+            names = [
+                i
+                for i, other in enumerate(table.columns[:at])
+                if other.is_shown and not (other.unit and other.unit.suffix)
+            ]
             bars = [
-                Bar(" ".join(format_value(cells[i].value) for i in names), float(value), cells[at].interval)
+                Bar(
+                    " ".join(write_cell(cells[i], table.columns[i], "") for i in names),
+                    float(value),
+                    cells[at].interval,
+                )
                 for cells in lines
                 if isinstance(value := cells[at].value, int | float) and not isinstance(value, bool)
             ]
-            if bars:
+            if bars and column.unit and column.unit.suffix:
                 title = " · ".join(filter(None, [document.title, " ".join(title_of(column).split())]))
                 return [Bars(title, column.unit, bars[:MAX_BARS])]
     return []

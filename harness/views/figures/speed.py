@@ -12,7 +12,7 @@ from harness.records.cells import record_key
 from harness.spec import find_varied
 from harness.speed.published import FIGURE_CAUTIONS, Accuracy, AppleChip
 from harness.speed.rates import Measured
-from harness.views.figures.style import PALETTE, THEMES, new_figure
+from harness.views.figures.style import PALETTE, THEMES, add_legend_below, new_figure, set_log, set_title, shorten
 from harness.views.machines import Row, list_models
 from harness.views.settings import format_settings
 
@@ -21,23 +21,6 @@ MARKS = "osD^vPX*"
 
 #: Marks of the user's own machines, none of which a published one has in the same picture.
 OWN_MARKS = "*PX<>p"
-
-
-def set_title(axis: Any, text: str, theme: str) -> None:
-    axis.set_title(text, loc="left", fontsize=12, color=THEMES[theme].ink)
-
-
-def set_log(axis: Any, *names: str, subs: tuple[float, ...] = (1.0, 2.0, 5.0)) -> None:
-    """Make axes logarithmic with plain numbers at these multiples of each power of ten."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    for name in names:
-        getattr(axis, f"set_{name}scale")("log")
-        ticks = getattr(axis, f"{name}axis")
-        ticks.set_major_locator(LogLocator(subs=subs))
-        ticks.set_major_formatter(lambda value, _: f"{value:,.10g}".replace(",", " "))
-        ticks.set_minor_formatter(NullFormatter())
-        ticks.set_tick_params(which="minor", length=0)
 
 
 def draw_machines(rows: Sequence[Row], test_kind: str, theme: str = "light") -> Any:
@@ -67,37 +50,16 @@ def draw_machines(rows: Sequence[Row], test_kind: str, theme: str = "light") -> 
                     zorder=3,
                 )
     labels = [row.machine if row.is_published else f"» {row.machine}" for row in reversed(rows)]
-    axis.set_yticks(range(len(rows)), [_shorten(label, 30) for label in labels])
+    axis.set_yticks(range(len(rows)), [shorten(label, 30) for label in labels])
     for text, row in zip(axis.get_yticklabels(), reversed(rows), strict=True):
         text.set_fontweight("normal" if row.is_published else "bold")
-        text.set_parse_math(False)
     axis.set_ylim(-0.7, len(rows) - 0.3)
     what = "generated" if test_kind == "tg" else "prompt"
     is_synthetic = any(cell.is_synthetic for row in rows for cell in row.cells.values())
     axis.set_xlabel(f"{what} tokens a second" + ("; hollow: a synthetic model" if is_synthetic else ""))
     set_title(axis, f"{what.capitalize()} tokens a second by machine and model", theme)
-    _legend_below(figure, axis, theme, columns=3 if len(models) > 2 else len(models))
+    add_legend_below(figure, [axis], theme, 3 if len(models) > 2 else len(models))
     return figure
-
-
-def _legend_below(figure: Any, axis: Any, theme: str, columns: int) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    if handles:
-        legend = figure.legend(
-            handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=10,
-            labelcolor=THEMES[theme].ink,
-        )  # fmt: skip
-        _plain(legend)
-
-
-def _plain(legend: Any) -> None:
-    """Names are text: a dollar sign in one begins no formula."""
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-
-
-def _shorten(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def draw_sizes(rows: Sequence[Row], sizes: Mapping[tuple[str, str | None], int], theme: str = "light") -> Any:
@@ -143,7 +105,7 @@ def draw_sizes(rows: Sequence[Row], sizes: Mapping[tuple[str, str | None], int],
     axis.set_xlabel("size of the weights in GB (10⁹ bytes)")
     axis.set_ylabel("generated tokens a second")
     set_title(axis, "Speed against size; hollow: partly on a CPU, not in the fit", theme)
-    _legend_below(figure, axis, theme, columns=4)
+    add_legend_below(figure, [axis], theme, 4)
     return figure
 
 
@@ -186,10 +148,7 @@ def draw_bandwidth(
     prompts.set_ylabel("tokens a second")
     set_title(prompts, "Prompts of 512 tokens: arithmetic decides", theme)
     set_title(tokens, "Generation: bandwidth decides", theme)
-    handles, labels = tokens.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=10, labelcolor=THEMES[theme].ink
-    )
+    add_legend_below(figure, [tokens], theme, 3)
     return figure
 
 
@@ -219,7 +178,7 @@ def draw_accuracy(scores: Sequence[Accuracy], theme: str = "light") -> Any:
     axis.set_ylim(-0.7, len(names) - 0.3)
     axis.set_xlabel("score in percent, as the models' publishers gave it (Meta's model cards)")
     set_title(axis, "Published accuracy by benchmark and model", theme)
-    _legend_below(figure, axis, theme, columns=3)
+    add_legend_below(figure, [axis], theme, 3)
     return figure
 
 
@@ -244,8 +203,7 @@ def draw_depth(measured: Sequence[Measured], theme: str = "light") -> Any:
         axis.set_xlabel("tokens already in the cache")
         axis.set_ylim(0, axis.get_ylim()[1] * 1.04)
         set_title(axis, "Prompts, tokens a second" if kind == "pp" else "Generation, tokens a second", theme)
-    handles = [pair for axis in axes[0] for pair in zip(*axis.get_legend_handles_labels(), strict=True)]
-    _legend(figure, handles, theme)
+    add_legend_below(figure, axes[0], theme)
     return figure
 
 
@@ -326,18 +284,9 @@ def draw_history(measured: Sequence[Measured], theme: str = "light") -> Any:
                 _plot_intervals(axis, points, key[1], number)
         axis.set_ylim(0, axis.get_ylim()[1] * 1.04)
         set_title(axis, "Prompts, tokens a second" if kind == "pp" else "Generation, tokens a second", theme)
-    handles = [pair for (axis,) in axes for pair in zip(*axis.get_legend_handles_labels(), strict=True)]
-    _legend(figure, handles, theme)
+    add_legend_below(figure, axes[:, 0], theme)
     _format_times(axes[-1][0], theme)
     return figure
-
-
-def _legend(figure: Any, pairs: Sequence[tuple[Any, str]], theme: str) -> None:
-    legend = figure.legend(
-        [handle for handle, _ in pairs], [label for _, label in pairs], loc="outside lower center", ncols=1, frameon=False,
-        fontsize=9, labelcolor=THEMES[theme].ink,
-    )  # fmt: skip
-    _plain(legend)
 
 
 def _time(item: Measured) -> Any:

@@ -70,6 +70,49 @@ def add_legend(axis: Any, *, theme: str = "light", **options: Any) -> None:
     axis.legend(frameon=False, labelcolor=THEMES[theme].ink, fontsize=10, **options)
 
 
+def set_title(axis: Any, text: str, theme: str) -> None:
+    """Say above a panel what it shows."""
+    axis.set_title(text, loc="left", fontsize=12, color=THEMES[theme].ink)
+
+
+def add_legend_below(figure: Figure, axes: Any, theme: str, columns: int = 1) -> None:
+    """Add one legend for several axes, below the whole, each name once."""
+    pairs: dict[str, Any] = {}
+    for axis in axes:
+        handles, names = axis.get_legend_handles_labels()
+        pairs |= dict(zip(names, handles, strict=True))
+    if pairs:
+        figure.legend(
+            pairs.values(), pairs.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=10,
+            labelcolor=THEMES[theme].ink,
+        )  # fmt: skip
+
+
+def set_log(axis: Any, *names: str, subs: tuple[float, ...] = (1.0, 2.0, 5.0)) -> None:
+    """Make axes logarithmic with plain numbers at these multiples of each power of ten."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    for name in names:
+        getattr(axis, f"set_{name}scale")("log")
+        ticks = getattr(axis, f"{name}axis")
+        ticks.set_major_locator(LogLocator(subs=subs))
+        ticks.set_major_formatter(lambda value, _: f"{value:,.10g}".replace(",", " "))
+        ticks.set_minor_formatter(NullFormatter())
+        ticks.set_tick_params(which="minor", length=0)
+
+
+def ink_on(colour: str) -> str:
+    """Black or white, whichever is easier to read on a colour (relative luminance as in WCAG 2)."""
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
+    return "#000000" if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.18 else "#ffffff"
+
+
+def shorten(text: str, length: int) -> str:
+    """A label that leaves the picture room."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
 def to_bytes(figure: Figure, form: str) -> bytes:
     """Draw a figure as ``png`` (160 dots an inch) or ``svg`` (text kept as text, no date, the same bytes each time)."""
     import matplotlib
@@ -77,18 +120,20 @@ def to_bytes(figure: Figure, form: str) -> bytes:
     _make_harmless(figure)
     stream = io.BytesIO()
     metadata = {"Date": None} if form == "svg" else {}
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "harness"}):
+    settings = {"svg.fonttype": "none", "svg.hashsalt": "harness", "text.parse_math": False}
+    with matplotlib.rc_context(settings):
         figure.savefig(stream, format=form, dpi=160, metadata=metadata)
     return stream.getvalue()
 
 
 def _make_harmless(figure: Figure) -> None:
-    """Take out of every text what would make the drawing none: a control character, half a surrogate pair."""
+    """Take out of every text what would make the drawing none: a control character, half a surrogate pair, a dollar's formula."""
     from matplotlib.text import Text
     from matplotlib.ticker import FuncFormatter
 
     for text in figure.findobj(Text):
         text.set_text(harmless.lines(text.get_text()))
+        text.set_parse_math(False)
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         formatter = axis.get_major_formatter()
         if isinstance(formatter, FuncFormatter):  # writes its labels anew whenever the figure is drawn

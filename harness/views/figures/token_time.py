@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from harness.records.token_time import SETUP, DepthLedger, TimeLedger
-from harness.views.figures.style import PALETTE, THEMES, add_legend, new_figure
+from harness.views.figures.style import PALETTE, THEMES, add_legend, ink_on, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,7 +63,7 @@ def draw_token_time(ledger: TimeLedger, label: str, *, theme: str = "light") -> 
                     ha="center",
                     va="center",
                     fontsize=9,
-                    color=_ink_on(colour),
+                    color=ink_on(colour),
                 )
         bottoms = [bottom + height for bottom, height in zip(bottoms, heights, strict=True)]
     for x, total in enumerate(totals):
@@ -88,10 +88,3 @@ def draw_token_time(ledger: TimeLedger, label: str, *, theme: str = "light") -> 
         bbox_to_anchor=(1.0, 0.5),
     )
     return figure
-
-
-def _ink_on(colour: str) -> str:
-    """Black or white, whichever is easier to read on a colour (relative luminance as in WCAG 2)."""
-    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
-    return "#000000" if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.18 else "#ffffff"

@@ -24,7 +24,9 @@ def Table(
     headers: Sequence[str], rows: Sequence[Sequence[Cell | str]], notes: Sequence[str] = (), remarks: Sequence[str] = ()
 ) -> Block:
     numbered = [f"[{number}] {text}" for number, text in enumerate(notes, 1)]
-    return ValueTable("", [Column(f"c{n}", head or " ") for n, head in enumerate(headers)], rows, [*remarks, *numbered])
+    return ValueTable(
+        "rows", [Column(f"c{n}", head or " ") for n, head in enumerate(headers)], rows, [*remarks, *numbered]
+    )
 
 
 def Chart(draw: Callable[[str], Any], alt: str, caption: str = "") -> Block:
@@ -32,7 +34,7 @@ def Chart(draw: Callable[[str], Any], alt: str, caption: str = "") -> Block:
 
 
 def Facts(pairs: Sequence[tuple[str, str]], title: str = "") -> Section:
-    return Section(title, [KeyFigures([Figure("", name, value) for name, value in pairs])])
+    return Section(title, [KeyFigures([Figure(name, name, value) for name, value in pairs])])
 
 
 def Points(items: Sequence[str]) -> Block:

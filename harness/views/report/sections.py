@@ -13,7 +13,6 @@ from harness.records.text import TextRun, rate
 from harness.spec import find_varied
 from harness.units import format_duration, format_mib, format_rate
 from harness.views.document import Bar, Bars
-from harness.views.drawing import plain
 from harness.views.figures.style import PALETTE, new_figure
 from harness.views.report.frame import layers_that_ran
 from harness.views.report.material import Material
@@ -175,7 +174,7 @@ def _layer_chart(material: Material, curves: Sequence[Sequence[Digest]], title: 
             parts = (f"{material.model_name(first)} {first.asked.test}", format_settings(first.asked, settings))
             axis.plot(
                 [place for place, _ in points], [summary.rate_tok_per_s for _, summary in points], marker="o",
-                color=PALETTE[at % len(PALETTE)], label=plain(" · ".join(_shorten(part, 50) for part in parts if part)),
+                color=PALETTE[at % len(PALETTE)], label=" · ".join(_shorten(part, 50) for part in parts if part),
             )  # fmt: skip
         axis.set_xlabel("layers that ran on a GPU or another machine")
         axis.set_ylabel(f"{title}, tokens/s")

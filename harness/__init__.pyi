@@ -1,0 +1,27 @@
+"""The types of what `harness/__init__.py` loads when it is first used."""
+
+from harness.api import measure as measure
+from harness.api import read_records as read_records
+from harness.api import to_dicts as to_dicts
+from harness.api import to_frame as to_frame
+from harness.errors import HarnessError as HarnessError
+from harness.errors import NativeError as NativeError
+from harness.errors import StoreError as StoreError
+from harness.errors import UsageError as UsageError
+from harness.events import Event as Event
+from harness.events import Measured as Measured
+from harness.events import Progress as Progress
+from harness.events import Remark as Remark
+from harness.records.cells import Failure as Failure
+from harness.records.cells import Machine as Machine
+from harness.records.cells import Record as Record
+from harness.records.cells import Sample as Sample
+from harness.records.kinds import Entry as Entry
+from harness.records.roofline import Roof as Roof
+from harness.records.statistics import Interval as Interval
+from harness.records.statistics import Summary as Summary
+from harness.records.statistics import summarize as summarize
+from harness.records.text import TextRun as TextRun
+from harness.spec import RunSpec as RunSpec
+
+__version__: str

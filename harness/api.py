@@ -1,0 +1,156 @@
+"""What a script can ask: each function is the run that the command of its name makes, without printing.
+
+Models are what ``-m`` takes: a path, a name of the catalog, ``hf:owner/repo``, an address, ``ollama:…``, ``synth:…``; None is the
+embedded one. Nothing is kept unless `results` names the folder of journals. `on_event` is called with what can be told meanwhile
+(`harness.Progress`, `harness.Remark`, `harness.Measured`), in the calling thread and never while something is timed.
+
+All raise `harness.HarnessError` where the question cannot be answered: one sentence that says what to do. Ctrl-C is raised as
+KeyboardInterrupt; what was measured until then was told as `Measured`, and kept where records are kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from harness.errors import HarnessError, UsageError
+from harness.events import OnEvent, ignore, pass_remarks
+from harness.records.kinds import Entry, to_json
+from harness.spec import MAX_TOKENS, Grid, Parser, defaults, parameters, whole_numbers
+
+if TYPE_CHECKING:
+    from harness.records.cells import Record
+    from harness.runs.session import Session
+
+Model = str | os.PathLike[str]
+#: One value, several, or a range as llama-bench writes it: 512 · (128, 512) · "0-32+8".
+Values = Any
+
+
+def measure(
+    model: Model | Sequence[Model] | None = None,
+    *,
+    n_prompt: Values = 512,
+    n_gen: Values = 128,
+    n_pg: Sequence[tuple[int, int]] = (),
+    repetitions: int = 10,
+    warmup: bool = True,
+    delay_s: float = 0.0,
+    seed: int = 0,
+    cell_timeout_s: float | None = None,
+    results: Model | None = None,
+    on_event: OnEvent = ignore,
+    **settings: Values,
+) -> list[Record]:
+    """Measure prompt processing and text generation as ``harness pp-tg`` does; every combination of values is a cell.
+
+    Parameters
+    ----------
+    n_prompt, n_gen : tokens of a prompt and of a generation, tests of their own; 0 or () leaves one out
+    n_pg            : (prompt, generation) timed together
+    repetitions     : timed repetitions; 6 or more give a 95 % interval
+    delay_s         : rest before each test
+    cell_timeout_s  : bounds one cell with its load
+    settings        : any other field of `harness.RunSpec`: n_gpu_layers, n_threads, n_depth, type_k, flash_attn, …
+
+    Returns
+    -------
+    One record a cell, in the order in which they were measured. A cell that llama.cpp refused or died of has a ``failure``.
+    """
+    from harness.runs.asking import plan_cells
+    from harness.runs.cells import CellsRequest, measure_cells
+
+    models = [model] if isinstance(model, str | os.PathLike) else model or []
+    count = whole_numbers(0, MAX_TOKENS)
+    grid = Grid(
+        [os.fspath(item) for item in models], read_axes(settings), _read_values("n_prompt", count, n_prompt),
+        _read_values("n_gen", count, n_gen), n_pg, repetitions, warmup, delay_s, seed,
+    )  # fmt: skip
+    cells = plan_cells(grid, settings, on_event)
+    with _open("pp-tg", results, on_event) as session:
+        return measure_cells(CellsRequest(cells, cell_timeout_s), session)
+
+
+def read_records(*paths: Model, on_event: OnEvent = ignore) -> list[Entry]:
+    """The records of journals, or of all in a folder, the oldest first; of every kind, and of every edition.
+
+    A damaged line, or one of a later version, is left out and told as a `Remark`.
+    """
+    from harness.records.journal import find_journals, read_lines
+
+    journals = find_journals([pathlib.Path(path) for path in paths], pathlib.Path("bench_results"))
+    found = [line.content for line in read_lines(journals, pass_remarks(on_event)) if line.content is not None]
+    return cast("list[Entry]", found)
+
+
+def to_dicts(records: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Records as plain values (dict, list, str, int, float, bool, None): what a line of a journal holds (docs/record.md)."""
+    return [to_json(record) for record in records]
+
+
+def to_frame(records: Iterable[Entry]) -> Any:
+    """Records as a pandas DataFrame: of cells a row each that was measured, as ``-o csv`` has it; of other kinds a column a field.
+
+    Raises
+    ------
+    HarnessError : pandas is not installed.
+    """
+    from harness.records.cells import Record
+    from harness.views.llama_bench import flat_rows
+
+    try:
+        import pandas
+    except ImportError:
+        raise HarnessError("A DataFrame needs pandas; install it with `pip install pandas`, or use to_dicts.") from None
+    found = list(records)
+    cells = [record for record in found if isinstance(record, Record)]
+    return pandas.DataFrame(flat_rows(cells) if len(cells) == len(found) else to_dicts(found))
+
+
+@contextlib.contextmanager
+def _open(command: str, results: Model | None, on_event: OnEvent) -> Iterator[Session]:
+    from harness.runs.session import Session
+
+    with Session(command, None if results is None else pathlib.Path(results), on_event=on_event) as session:
+        yield session
+    if session.is_interrupted:
+        raise KeyboardInterrupt
+
+
+def read_axes(settings: Mapping[str, Values]) -> dict[str, tuple[Any, ...]]:
+    """Settings of a script as the axes of a grid, each value checked as the command line checks it; None leaves one as it is.
+
+    Text is read as on the command line; a tuple is one value of what takes several at once (tensor_split, devices, rpc), and several
+    values of anything else, as a list always is.
+
+    Raises
+    ------
+    UsageError : there is no such field, or it takes no such value.
+    """
+    known, usual = parameters(), defaults()
+    for name in settings:
+        if name not in known:
+            raise UsageError(f"There is no setting {name}; there are {', '.join(known)}.")
+    return {
+        name: _read_values(name, known[name].parse, value, takes_several=isinstance(usual[name], tuple))
+        for name, value in settings.items()
+        if value is not None
+    }
+
+
+def _read_values(name: str, parse: Parser, value: Values, *, takes_several: bool = False) -> tuple[Any, ...]:
+    several = isinstance(value, list if takes_several else list | tuple | range)
+    try:
+        return tuple(found for item in (value if several else [value]) for found in parse(_spell(name, item)))
+    except ValueError as error:
+        raise UsageError(f"{name}={value!r}: {error}.") from None
+
+
+def _spell(name: str, value: Any) -> str:
+    """A value as one writes it on the command line."""
+    if isinstance(value, tuple):
+        return ("," if name == "rpc" else "/").join(map(str, value)) or "auto"
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)

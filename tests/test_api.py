@@ -1,0 +1,138 @@
+"""What a script gets from `import harness`: the runs of the commands, typed, documented, and silent."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import pathlib
+import sys
+import types
+
+import pytest
+
+import harness
+from harness import api
+from harness.runs import cells as runs_cells
+
+from .conftest import HERE
+
+RECORDED = HERE / "recorded"
+
+
+def test_every_public_name_is_there_documented_and_typed():
+    stub = ast.parse((pathlib.Path(harness.__file__).parent / "__init__.pyi").read_text(encoding="utf-8"))
+    stated = {
+        (node.module, alias.asname) for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert stated == {(module, name) for module, names in harness._PUBLIC.items() for name in names}
+    assert set(harness.__all__) <= set(dir(harness))
+    for name in harness._HOME:
+        thing = getattr(harness, name)
+        assert inspect.getdoc(thing), f"{name} has no docstring"
+    assert (pathlib.Path(harness.__file__).parent / "py.typed").exists()
+    with pytest.raises(AttributeError, match="has no attribute 'mesure'"):
+        _ = harness.mesure
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"n_gpu_layers": 0}, {"n_gpu_layers": (0,)}),
+        ({"n_gpu_layers": "all"}, {"n_gpu_layers": (-1,)}),
+        ({"n_gpu_layers": "0-8+4"}, {"n_gpu_layers": (0, 4, 8)}),
+        ({"n_depth": range(3)}, {"n_depth": (0, 1, 2)}),
+        ({"type_k": ("f16", "q8_0")}, {"type_k": ("f16", "q8_0")}),
+        ({"repack": [True, False]}, {"repack": (True, False)}),
+        ({"tensor_split": (3, 1)}, {"tensor_split": ((3.0, 1.0),)}),
+        ({"tensor_split": [(3, 1), (1, 1)]}, {"tensor_split": ((3.0, 1.0), (1.0, 1.0))}),
+        ({"devices": ("CUDA0", "RPC0")}, {"devices": (("CUDA0", "RPC0"),)}),
+        ({"devices": [(), ("none",)]}, {"devices": ((), ("none",))}),
+        ({"rpc": ("a:1", "b:2")}, {"rpc": (("a:1", "b:2"),)}),
+        ({"n_threads": None}, {}),
+    ],
+)
+def test_settings_are_values_lists_or_what_one_types(settings, expected):
+    assert api.read_axes(settings) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"n_gpu_layer": 1}, "no setting n_gpu_layer"),
+        ({"type_k": "q9"}, "type_k='q9': 'q9' is not one of"),
+        ({"n_batch": 0}, "n_batch=0: 0 is out of range"),
+        ({"n_batch": 1.5}, "n_batch=1.5: '1.5' is not a number"),
+        ({"repack": 7}, "repack=7: '7' is neither on nor off"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(settings, said):
+    with pytest.raises(harness.UsageError, match=said):
+        harness.measure(**settings)
+
+
+def test_measuring_is_what_the_command_does(monkeypatch, tmp_path, capfd):
+    asked = []
+    monkeypatch.setattr("harness.runs.asking.find_file", lambda reference, on_event: tmp_path / "no.gguf")
+    monkeypatch.setattr(
+        runs_cells, "measure_cells", lambda request, session: asked.append((request, session.command)) or []
+    )
+    assert harness.measure("a.gguf", n_prompt=(8, 16), n_gen=0, n_gpu_layers=[0, 1], repetitions=2) == []
+    ((request, command),) = asked
+    assert command == "pp-tg"
+    assert [(cell.n_gpu_layers, cell.test, cell.repetitions) for cell in request.cells] == [
+        (0, "pp8", 2), (0, "pp16", 2), (1, "pp8", 2), (1, "pp16", 2),
+    ]  # fmt: skip
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_interrupted_question_ends_as_python_does(monkeypatch, tmp_path):
+    monkeypatch.setattr("harness.runs.asking.find_file", lambda reference, on_event: tmp_path / "no.gguf")
+
+    def interrupt(request, session):
+        with session.until_interrupted():
+            raise KeyboardInterrupt
+        return []
+
+    monkeypatch.setattr(runs_cells, "measure_cells", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        harness.measure()
+
+
+def test_records_are_read_from_files_and_folders_and_damage_is_told(tmp_path):
+    (tmp_path / "a.jsonl").write_text((RECORDED / "pp-tg.jsonl").read_text(encoding="utf-8") + "{\n", encoding="utf-8")
+    told = []
+    records = harness.read_records(tmp_path, on_event=told.append)
+    assert [record.asked.test for record in records] == ["pp64", "tg16", "pp9000000"]
+    assert [type(event) for event in told] == [harness.Remark]
+    assert records == harness.read_records(RECORDED / "pp-tg.jsonl")
+    with pytest.raises(harness.UsageError, match="There is no file or folder"):
+        harness.read_records(tmp_path / "nowhere")
+
+
+def test_records_become_plain_values():
+    values = harness.to_dicts(harness.read_records(RECORDED))
+    assert [value["kind"] for value in values] == ["result", "result", "failure"]
+    assert values[0]["asked"]["n_prompt"] == 64
+
+
+def test_records_become_a_table_where_pandas_is(monkeypatch):
+    """pandas itself is not among the dependencies: a stand-in takes the rows."""
+    monkeypatch.setitem(sys.modules, "pandas", types.SimpleNamespace(DataFrame=list))
+    cells = harness.read_records(RECORDED)
+    frame = harness.to_frame(cells)
+    assert [(row["n_prompt"], row["n_gen"]) for row in frame] == [(64, 0), (0, 16)]
+    assert frame[0]["median_ts"] == pytest.approx(harness.summarize(cells[0]).rate_tok_per_s)
+    assert {"ci95_low_ts", "n_gpu_layers", "model_type"} <= set(frame[0])
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(harness.HarnessError, match="needs pandas"):
+        harness.to_frame(cells)
+
+
+@pytest.mark.engine
+def test_a_script_measures_the_embedded_model(tmp_path, capfd):
+    told = []
+    (record,) = harness.measure(n_prompt=8, n_gen=0, repetitions=1, results=tmp_path, on_event=told.append)
+    assert harness.summarize(record).rate_tok_per_s > 0
+    assert [event.content for event in told if isinstance(event, harness.Measured)] == [record]
+    assert [harness.to_dicts([kept]) for kept in harness.read_records(tmp_path)] == [harness.to_dicts([record])]
+    assert capfd.readouterr() == ("", "")
