@@ -23,8 +23,9 @@ from harness.spec import Grid
 from harness.speed.offload import describe_blocks
 from harness.speed.prediction import Question as Asked
 from harness.speed.prediction import known_machines, predict_by_bandwidth
+from harness.views.formats import render
 from harness.views.inspect import export_anatomy, show_anatomy
-from harness.views.ollama_2024 import export_account, show_account
+from harness.views.ollama_2024 import describe_account
 from harness.views.predict import render_answers, render_answers_json
 
 GB = 10**9
@@ -83,8 +84,7 @@ def tell_ollama(header: Header) -> None:
     refuse(header, Question.MEMORY, "model")
     for request in (Request(), Request(free_vram_bytes=4 * GB, num_ctx=512, parallel=2), Request(num_gpu=1)):
         account = give_account(read_figures(header), request)
-        show_account(account, "model", file_bytes=header.size_bytes)
-        export_account(account)
+        render(describe_account(account, "model", file_bytes=header.size_bytes), "json")
 
 
 def take_time_apart(header: Header) -> None:

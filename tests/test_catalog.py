@@ -8,7 +8,8 @@ from harness.catalog import parse_catalog
 from harness.cli import cli
 from harness.errors import UsageError
 from harness.gguf.anatomy import name_file_type
-from harness.gguf.layout import count_parameters, find_quantization, tensor_table
+from harness.gguf.layout import count_parameters, tensor_table
+from harness.gguf.types import find_quantization
 from harness.sources.references import parse_reference
 
 OURS = parse_catalog((pathlib.Path(__file__).parent.parent / "models.toml").read_text(encoding="utf-8"), "models.toml")

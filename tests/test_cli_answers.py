@@ -178,7 +178,7 @@ def test_the_latest_memory_ledger_is_drawn(own, tmp_path):
         "resident_bytes": 2**25,
     }
     line = {
-        "schema": 1, "kind": "overhead", "model": "old $x$", "n_ctx": 512, "ledger": [row], "steps": [{}],
+        "schema": 1, "kind": "overhead", "model": "old $x$", "n_ctx": 512, "ledger": [row], "steps": [{"rss_bytes": 2**26}],
         "time_utc": "2026-11-24T12:00:00Z", "machine": dataclasses.asdict(describe_machine()),
     }  # fmt: skip
     lines = [line, {**line, "model": "new $x$", "time_utc": "2026-11-25T12:00:00Z"}]
@@ -211,7 +211,7 @@ def test_predict_counts_layers_and_bytes_as_overhead_does(results, monkeypatch, 
     asked = ("-m", name, "--ctx", n_ctx, "-ctk", cache, "-ctv", cache, "--vram", "4GB", "-o", "json")
     (answer,) = json.loads(run("predict", "--bandwidth", "600GB/s", "--kind", "gpu", *asked).stdout)
     (card,) = (
-        c for c in json.loads(run("overhead", "--predict-only", *asked).stdout)["cards"] if "card" in c["device"]
+        c for c in json.loads(run("overhead", "--predict-only", *asked).stdout)["cards"] if c["device"] == "a card"
     )
     (room,) = answer["rooms"]
     assert (room["n_layers_gpu"], room["total_bytes"]) == (card["n_layers_fitting"], card["needed_bytes"])

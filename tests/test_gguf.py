@@ -18,15 +18,8 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from harness.errors import HarnessError
-from harness.gguf.header import (
-    KEPT_ARRAY_BYTES,
-    MAX_AHEAD_BYTES,
-    MAX_HEADER_BYTES,
-    ArrayValue,
-    BytesSource,
-    check_complete,
-    read_header,
-)
+from harness.gguf.cursor import KEPT_ARRAY_BYTES, MAX_AHEAD_BYTES, MAX_HEADER_BYTES
+from harness.gguf.header import ArrayValue, BytesSource, check_complete, read_header
 from harness.units import MIB
 from tests.examine import examine
 from tests.gguf_bytes import HeaderBytes, llama_like, mutate, shorten_vocabulary

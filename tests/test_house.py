@@ -61,11 +61,8 @@ EXIT_CODES = {
 KNOWN: dict[str, set[str]] = {
     "function": set(),
     "module": {
-        "harness.gguf.attention",
-        "harness.gguf.header",
         "harness.memory.ollama_2024",
         "harness.records.token_time",
-        "harness.runs.memory",
         "harness.speed.prediction",
     },
     "circle": set(),
@@ -87,9 +84,6 @@ KNOWN: dict[str, set[str]] = {
         "harness.views.llama_bench.render_jsonl",
         "harness.views.machines.render_machines_json",
         "harness.views.machines.render_machines_md",
-        "harness.views.models.render_check_json",
-        "harness.views.models.render_local_json",
-        "harness.views.models.render_models_json",
         "harness.views.predict.render_answers_json",
         "harness.views.predict.render_check_json",
         "harness.views.report.parts.Chart",

@@ -11,7 +11,8 @@ from harness.codec import decode
 from harness.errors import UsageError
 from harness.gguf.cost import Cost
 from harness.records.cells import Caution, Failure, Record, is_of
-from harness.records.kinds import MemoryLine, read_line, to_json
+from harness.records.kinds import read_line, to_json
+from harness.records.memory import MemoryRecord
 from harness.records.text import Figures, TextRun
 from harness.sources.model_file import describe_file
 from harness.sources.user_catalog import load_catalog
@@ -206,7 +207,7 @@ def test_a_model_has_one_name_on_a_page(usual):
     failed = to_json(dataclasses.replace(usual, samples=(), model=None, failure=Failure("load", "x", "refused")))
     lines = read_material(map(read_line, [to_json(usual), memory, text, failed]))
     material = Material(lines, [], ["a.jsonl"], "2026-11-24T12:00:00Z", "0.1", catalog=CATALOG)
-    found = [*material.records, *material.texts, *material.failures, *material.contents(MemoryLine)]
+    found = [*material.records, *material.texts, *material.failures, *material.contents(MemoryRecord)]
     assert len(found) == 4
     assert {material.model_name(one) for one in found} == {"smollm2:135m Q4_1"}
     page = render_report(material)

@@ -13,6 +13,7 @@ from harness.cli import cli
 from harness.gguf.header import BytesSource, read_header
 from harness.host import system as host_os
 from harness.host.machine import describe_machine
+from harness.memory.causes import Note, Remark
 from harness.memory.fit import Need
 from harness.memory.ollama_2024 import Request, give_account, read_figures
 from harness.records.cells import Caution, Device
@@ -32,11 +33,11 @@ from harness.views.devices import render_devices
 from harness.views.formats import render
 from harness.views.inspect import show_anatomy
 from harness.views.machines import measured_rows, published_rows, render_machines
-from harness.views.memory import render_table as render_ledger
+from harness.views.memory import describe_memory
 from harness.views.models import Row, render_models
 from harness.views.models import render_check as render_hub_check
 from harness.views.ollama import render_comparison
-from harness.views.ollama_2024 import show_account
+from harness.views.ollama_2024 import describe_account
 from harness.views.placements import describe_placements
 from harness.views.predict import render_answers, render_check
 from harness.views.roofline import UnderRoof, render_roofline
@@ -179,7 +180,8 @@ def reference(_recorded, name, comparison):  # noqa: F811
 def account(_recorded, name):
     header = read_header(BytesSource(llama_like().build()))
     for request in (Request(), Request(free_vram_bytes=1, num_gpu=99), Request(library="cpu", num_gpu=0)):
-        yield show_account(give_account(read_figures(header), request), name, file_bytes=10**12, synthetic=True)
+        account = give_account(read_figures(header), request)
+        yield render(describe_account(account, name, file_bytes=10**12, synthetic=True), "table")
 
 
 def token_time(_recorded, name):
@@ -195,8 +197,9 @@ def anatomy(_recorded, name):
 
 def ledger(_recorded, name):
     for report in test_render_overhead.ALL.values():
-        subject = dataclasses.replace(report.subject, label=name, architecture=name)
-        yield render_ledger(dataclasses.replace(report, subject=subject, remarks=(f"{name} on {CPU}",)))
+        model = dataclasses.replace(report.model, label=name, architecture=name)
+        notes = (Note(Remark.TEXT, detail=f"{name} on {CPU}"),)
+        yield render(describe_memory(dataclasses.replace(report, model=model, notes=notes)), "table")
 
 
 PAGES = [speeds, layers, devices, roof, side_by_side, models, predictions, machines, reference, account, token_time, anatomy, ledger]  # fmt: skip

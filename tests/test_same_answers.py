@@ -9,13 +9,15 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import cli
-from harness.cli.asking import suit
 from harness.errors import UsageError
-from harness.gguf.attention import describe_attention, loaded_tensors
+from harness.gguf.attention import describe_attention
+from harness.gguf.blocks import loaded_tensors
 from harness.gguf.cost import cost_of_header
+from harness.memory.causes import Cause
 from harness.memory.fit import check_placement, price_layers
-from harness.memory.forecast import KV, RECURRENT, Host, device_rules, predict_memory
+from harness.memory.forecast import Host, device_rules, predict_memory
 from harness.records.token_time import count_reads
+from harness.runs.asking import suit
 from harness.sources.gguf_file import read_file_header
 from harness.spec import RunSpec
 from harness.speed.offload import describe_blocks
@@ -108,7 +110,7 @@ def test_every_command_says_the_same_of_what_layers_keep(name, path):
     )
     memory = predict_memory(header, spec_of(path), Host(None))
     card = price_layers(header, spec_of(path), device_rules("CUDA0"))[-1]
-    assert memory.of(KV) + memory.of(RECURRENT) == KEPT[name]
+    assert memory.of(Cause.KV) + memory.of(Cause.RECURRENT) == KEPT[name]
     assert predicted["rooms"][0]["need"]["cache_bytes"] == KEPT[name]
     assert card.device_cache_bytes == pytest.approx(KEPT[name], abs=128 * 8)
     assert at_most["rooms"][0]["need"]["cache_bytes"] == of_contexts[8192]
@@ -185,15 +187,20 @@ def test_a_cache_that_is_not_known_does_not_fit(tmp_path):
     assert "does not state how large its recurrent layers' state is" in said
 
 
-def test_a_context_beyond_what_a_model_was_trained_for_is_said(tmp_path, capsys):
+def test_a_context_beyond_what_a_model_was_trained_for_is_said(tmp_path):
+    told = []
     file = tmp_path / "plain.gguf"
     file.write_bytes(MODELS["plain"].build(data=True))
     done = CliRunner().invoke(cli, ["predict", "-m", str(file), "--bandwidth", "50GB/s", "--kind", "cpu", "-d", "9000"])
     assert "trained for 8192 tokens of context, and 9000 are asked for" in " ".join(done.stdout.split())
-    suit([RunSpec(str(file), n_prompt=0, n_gen=1, n_depth=9000), RunSpec(str(file), n_prompt=512, n_gen=0)], {})
-    assert "trained for 8192 tokens of context, and 9001 are asked for" in " ".join(capsys.readouterr().err.split())
-    suit([RunSpec(str(file), n_prompt=512, n_gen=0)], {})
-    assert capsys.readouterr().err == ""
+    suit(
+        [RunSpec(str(file), n_prompt=0, n_gen=1, n_depth=9000), RunSpec(str(file), n_prompt=512, n_gen=0)],
+        (),
+        told.append,
+    )
+    assert "trained for 8192 tokens of context, and 9001 are asked for" in told.pop().text
+    suit([RunSpec(str(file), n_prompt=512, n_gen=0)], (), told.append)
+    assert told == []
 
 
 def test_a_window_bounds_the_roof_at_depth():

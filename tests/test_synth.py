@@ -19,7 +19,8 @@ import pytest
 
 from harness.errors import HarnessError, UsageError
 from harness.gguf.header import Header
-from harness.gguf.layout import QUANTIZATIONS, count_parameters, tensor_table
+from harness.gguf.layout import count_parameters, tensor_table
+from harness.gguf.types import DEFAULT_TYPES
 from harness.sources import synthetic as synth
 from harness.sources.synthetic import (
     ensure_synthetic,
@@ -77,7 +78,7 @@ def test_llama_cpp_decodes_every_architecture(name, tmp_path):
     assert_loads_and_decodes(ARCHITECTURES[name], "Q4_K_M", tmp_path / "tiny.gguf")
 
 
-@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+@pytest.mark.parametrize("quantization", DEFAULT_TYPES)
 def test_llama_cpp_decodes_every_quantization(quantization, tmp_path):
     assert_loads_and_decodes(TINY, quantization, tmp_path / "tiny.gguf")
 

@@ -46,6 +46,11 @@ GROUPS = {
         "devices": "List what llama.cpp can compute on, and why not.",
         "rpc-server": "Lend this machine's devices to another one.",
     },
+    "Records": {
+        "list": "List what was kept, and find it by label, model or machine.",
+        "label": "Label what was kept.",
+        "delete": "Delete what was kept, after asking.",
+    },
 }
 COMMANDS = {name: line for group in GROUPS.values() for name, line in group.items()}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import sys
 
 import click
 
@@ -146,13 +145,7 @@ def _prune() -> None:
         terminal.show(f"{what}  {format_gb(path.stat().st_size)}  {path}")
     total = sum(path.stat().st_size for _, path in found)
     these = "this file" if len(found) == 1 else f"these {len(found)} files"
-    try:
-        agreed = terminal.confirm(f"Delete {these} ({format_gb(total)})?")
-    except click.Abort as error:  # Ctrl-C, or the end of an input that nobody types at
-        if sys.stdin.isatty():
-            raise
-        raise UsageError("--prune asks before it deletes, and nobody answered; nothing was deleted.") from error
-    if not agreed:
+    if not terminal.confirm(f"Delete {these} ({format_gb(total)})?"):
         terminal.show("Nothing was deleted.")
         return
     for _, path in found:

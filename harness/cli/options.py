@@ -206,7 +206,26 @@ results_option = click.option(
     metavar="DIR", envvar="HARNESS_RESULTS", help="Folder that records are kept in. [bench_results]",
 )  # fmt: skip
 
-save_option = click.option("--save/--no-save", default=True, help="Keep a record of what was measured. [on]")
+_LABEL = "harness.label"
+
+
+def save_option(function: Any) -> Any:
+    """Add --save and, for `given_label`, --label."""
+    for option in (
+        click.option(
+            "--label", metavar="TEXT", expose_value=False, help="Note it in the record, for harness list --label.",
+            callback=lambda ctx, _param, value: ctx.meta.update({_LABEL: value}),
+        ),
+        click.option("--save/--no-save", default=True, help="Keep a record of what was measured. [on]"),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def given_label() -> str | None:
+    """The label that the command at hand was given."""
+    context = click.get_current_context(silent=True)
+    return context.meta.get(_LABEL) if context else None
 
 
 class SectionedCommand(click.Command):

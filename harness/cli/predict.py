@@ -273,7 +273,8 @@ def _check_header(header: Header, options: dict[str, Any], label: str) -> tuple[
 
 def _tell_cache(header: Header, options: dict[str, Any]) -> str:
     """What a header without weights tells all the same: the cache of its shape, as every command counts it."""
-    from harness.gguf.attention import Context, describe_attention
+    from harness.gguf.attention import describe_attention
+    from harness.gguf.caches import Context
     from harness.units import format_mib
 
     n_ctx = options["n_ctx"] or DEFAULT_N_CTX

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from harness.cli import terminal
+from harness.cli.options import given_label
 from harness.errors import Outcome
 from harness.events import Event, Measured, OnEvent, Progress, count_bytes
 from harness.runs.session import Session
@@ -114,7 +115,10 @@ def open_session(
 ) -> Iterator[Session]:
     """A session as the options ``save`` and ``results`` have it, whose progress is displayed; end the command with `end`."""
     results = options["results"] if options["save"] else None
-    with displayed(describe) as on_event, Session(command, results, on_event=on_event, **more) as session:
+    with (
+        displayed(describe) as on_event,
+        Session(command, results, on_event=on_event, label=given_label(), **more) as session,
+    ):
         yield session
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from harness.cli import terminal
+from harness.cli.options import given_label
 from harness.errors import Outcome, StoreError
 from harness.host.machine import describe_machine, machine_slug
 from harness.records.journal import Journal
@@ -28,7 +29,7 @@ class Keeper:
         self._saved = 0
         self._stack = contextlib.ExitStack()
         folder = results / machine_slug(self.machine)
-        self._journal = self._stack.enter_context(Journal(folder, command, resume)) if save else None
+        self._journal = self._stack.enter_context(Journal(folder, command, resume, given_label())) if save else None
 
     def __enter__(self) -> Keeper:
         return self

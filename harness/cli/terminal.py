@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import click
 
-from harness.errors import Outcome
+from harness.errors import Outcome, UsageError
 from harness.untrusted import harmless
 from harness.views import page
 
@@ -59,9 +59,17 @@ def confirm(question: str) -> bool:
 
     Raises
     ------
-    click.Abort : Ctrl-C, or the end of an input that nobody types at.
+    click.Abort : Ctrl-C, or the end of what somebody types.
+    UsageError  : nobody is there to answer.
     """
-    return click.confirm(harmless.line(question))
+    try:
+        return click.confirm(harmless.line(question), err=True)
+    except click.Abort:
+        if sys.stdin is not None and sys.stdin.isatty():
+            raise
+        raise UsageError(
+            "That is asked before anything is deleted, and nobody answered; nothing was deleted."
+        ) from None
 
 
 def columns() -> int:

@@ -23,7 +23,8 @@ from harness.cli.progress import byte_bar
 from harness.cli.record_writer import Keeper
 from harness.cli.terminal import echo_error
 from harness.errors import HarnessError, UsageError
-from harness.gguf.attention import CACHE_TYPES, Context, describe_attention
+from harness.gguf.attention import describe_attention
+from harness.gguf.caches import Context
 from harness.gguf.header import Header
 from harness.gguf.model_kinds import Question, refuse
 from harness.gguf.settings import read_count
@@ -38,7 +39,7 @@ from harness.runs.worker import Worker
 from harness.sources.gguf_file import read_file_header
 from harness.sources.model_file import default_model, hash_file, is_synthetic
 from harness.sources.references import parse_reference
-from harness.spec import MAX_REPEATS, MAX_TOKENS, RunSpec, defaults, parameters, whole_numbers
+from harness.spec import CACHE_TYPES, MAX_REPEATS, MAX_TOKENS, RunSpec, defaults, parameters, whole_numbers
 from harness.units import format_gb
 from harness.untrusted import harmless
 from harness.views.token_time import export_ledger, show_ledger
@@ -74,8 +75,8 @@ def time_options(function: Any) -> Any:
 def _read_caches(text: str) -> tuple[str, ...]:
     kinds = tuple(word.strip().lower() for word in text.split(","))
     for kind in kinds:
-        if kind.upper() not in CACHE_TYPES:
-            raise ValueError(f"{kind!r} is not a cache type; use one of {', '.join(CACHE_TYPES).lower()}")
+        if kind.lower() not in CACHE_TYPES:
+            raise ValueError(f"{kind!r} is not a cache type; use one of {', '.join(CACHE_TYPES)}")
     return kinds
 
 

@@ -7,23 +7,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from harness.gguf.attention import CACHE_TYPES, Attention, Context, describe_attention, loaded_tensors
+from harness.gguf.attention import describe_attention
+from harness.gguf.blocks import loaded_tensors
+from harness.gguf.caches import Attention, Context
 from harness.gguf.cost import read_weights
 from harness.gguf.header import ArrayValue, Header, Tensor
 from harness.gguf.model_kinds import KNOWN_ARCHITECTURES, FileKind, find_kind
 from harness.gguf.roles import OUTPUT, PARTS, TOKEN_EMBEDDING, find_role
 from harness.gguf.settings import read_count, read_per_layer
-
-#: Names of general.file_type. Source: src/llama-model-loader.cpp llama_ftype_name, include/llama.h llama_ftype.
-FILE_TYPES: dict[int, str] = {
-    0: "all F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K - Medium",
-    11: "Q3_K - Small", 12: "Q3_K - Medium", 13: "Q3_K - Large", 14: "Q4_K - Small", 15: "Q4_K - Medium",
-    16: "Q5_K - Small", 17: "Q5_K - Medium", 18: "Q6_K", 19: "IQ2_XXS - 2.0625 bpw", 20: "IQ2_XS - 2.3125 bpw",
-    21: "Q2_K - Small", 22: "IQ3_XS - 3.3 bpw", 23: "IQ3_XXS - 3.0625 bpw", 24: "IQ1_S - 1.5625 bpw",
-    25: "IQ4_NL - 4.5 bpw", 26: "IQ3_S - 3.4375 bpw", 27: "IQ3_S mix - 3.66 bpw", 28: "IQ2_S - 2.5 bpw",
-    29: "IQ2_M - 2.7 bpw", 30: "IQ4_XS - 4.25 bpw", 31: "IQ1_M - 1.75 bpw", 32: "BF16", 36: "TQ1_0 - 1.69 bpw ternary",
-    37: "TQ2_0 - 2.06 bpw ternary", 38: "MXFP4 MoE", 39: "NVFP4", 40: "Q1_0", 41: "Q2_0",
-}  # fmt: skip
+from harness.gguf.types import FILE_TYPES
+from harness.spec import CACHE_TYPES
 
 #: llama.cpp's old default, and what longer conversations and documents take.
 COMMON_CONTEXTS = (4096, 32768)
@@ -128,10 +121,11 @@ def describe_model(header: Header) -> Anatomy:
         by_part={part: by_part[part] for part in PARTS if part in by_part},
         layers=_measure_layers(header.tensors),
         attention=attention,
-        kv_bytes_per_token={kind: attention.bytes_per_token(kind) for kind in CACHE_TYPES},
+        kv_bytes_per_token={kind.upper(): attention.bytes_per_token(kind) for kind in CACHE_TYPES},
         cache_contexts=contexts,
         cache_bytes={
-            kind: tuple(attention.size_bytes(Context(n_ctx, kind, kind)) for n_ctx in contexts) for kind in CACHE_TYPES
+            kind.upper(): tuple(attention.size_bytes(Context(n_ctx, kind, kind)) for n_ctx in contexts)
+            for kind in CACHE_TYPES
         },
         tokenizer=_text(header, "tokenizer.ggml.model"),
         tokenizer_pre=_text(header, "tokenizer.ggml.pre"),
@@ -152,7 +146,8 @@ def name_file_type(header: Header) -> str | None:
     """Name the file's quantization as llama.cpp prints it; guessed by the most frequent tensor type if not stated."""
     stated = header.metadata.get("general.file_type")
     if isinstance(stated, int) and not isinstance(stated, bool):
-        return FILE_TYPES.get(stated & ~1024, f"unknown file type {stated}")
+        known = FILE_TYPES.get(stated & ~1024)
+        return known.title if known else f"unknown file type {stated}"
     if not header.tensors:
         return None
     most_frequent, _ = Counter(tensor.type_name for tensor in header.tensors).most_common(1)[0]

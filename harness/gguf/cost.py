@@ -15,13 +15,14 @@ from fractions import Fraction
 
 from harness.catalog import Shape
 from harness.errors import UsageError
-from harness.gguf.attention import CacheCost, CacheRows, Context, count_layers, describe_attention, loaded_tensors
+from harness.gguf.attention import describe_attention
+from harness.gguf.blocks import count_layers, loaded_tensors
+from harness.gguf.caches import CacheCost, CacheRows, Context
 from harness.gguf.header import Header, Tensor
-from harness.gguf.layout import find_quantization
 from harness.gguf.roles import OUTPUT, TABLES, TOKEN_EMBEDDING, find_role
 from harness.gguf.settings import read_count, read_per_layer
 from harness.gguf.shapes import compute_header
-from harness.gguf.types import extent
+from harness.gguf.types import extent, find_quantization
 from harness.spec import MAX_LAYERS
 
 

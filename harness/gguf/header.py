@@ -8,18 +8,29 @@ skipped, not decoded. Every limit here exists because a file may lie.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from operator import length_hint
 from types import MappingProxyType
-from typing import Any, NoReturn, Protocol
+from typing import Any
 
 from harness.errors import HarnessError
-from harness.gguf.roles import begins_with_name
+from harness.gguf.cursor import (
+    ARRAY,
+    BOOL,
+    ENDIAN,
+    KEPT_ARRAY_BYTES,
+    LETTERS,
+    SCALARS,
+    STRING,
+    ByteSource,
+    Cursor,
+    decode_text,
+    describe_damage,
+)
+from harness.gguf.strangers import MAGIC, describe_stranger
 from harness.gguf.types import TENSOR_TYPES, ForeignType, extent, foreign_type, tensor_size_bytes
 from harness.units import MIB, format_gb
 
-MAGIC = b"GGUF"
 #: Source: ggml/include/gguf.h GGUF_VERSION, GGUF_DEFAULT_ALIGNMENT; ggml/include/ggml.h GGML_MAX_DIMS, GGML_MAX_NAME.
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
@@ -32,49 +43,15 @@ SYNTHETIC_KEY = "harness.synthetic"
 #: GGUF's own bound on a key (ggml/docs/gguf.md: at most 2^16 - 1 bytes).
 MAX_KEY_BYTES = 2**16 - 1
 #: Bounds of ours, an order of magnitude above the largest header known to exist (about 25 MB, 2000 tensors).
-MAX_HEADER_BYTES = 128 * MIB
 MAX_STRING_BYTES = 16 * MIB
 MAX_KEYS = 2**16
 MAX_TENSORS = 2**17
-#: The most that one read asks for beyond what the next item needs: keeps memory flat whatever the header promises.
-MAX_AHEAD_BYTES = 8 * MIB
-#: Arrays up to this size (per-layer settings, languages) keep their bytes, so that they need no source later.
-KEPT_ARRAY_BYTES = 16 * 1024
 #: The most that `ArrayValue.read` takes into memory unless told otherwise.
 MAX_ARRAY_READ_BYTES = 64 * MIB
 
 #: What a key and value, or a row of the tensor table, takes at the very least; how much to read ahead follows from it.
 _MIN_KEY_VALUE_BYTES = 8 + 1 + 4 + 1
 _MIN_TENSOR_BYTES = 8 + 4 + 4 + 8
-
-_STRING, _ARRAY, _BOOL = 8, 9, 7
-#: Value types by number: name as llama.cpp prints it, and struct's letter. Source: ggml/src/gguf.cpp GGUF_TYPE_NAME.
-_SCALARS: dict[int, tuple[str, str]] = {
-    0: ("u8", "B"),
-    1: ("i8", "b"),
-    2: ("u16", "H"),
-    3: ("i16", "h"),
-    4: ("u32", "I"),
-    5: ("i32", "i"),
-    6: ("f32", "f"),
-    _BOOL: ("bool", "B"),
-    10: ("u64", "Q"),
-    11: ("i64", "q"),
-    12: ("f64", "d"),
-}
-_LETTERS = dict(_SCALARS.values())
-_ENDIAN = {"little": "<", "big": ">"}
-
-
-class ByteSource(Protocol):
-    """Random access to bytes that may be a local file, a remote one, or a test's."""
-
-    @property
-    def size_bytes(self) -> int | None:
-        """Total size, or None where it is not known (a remote file may know it only after its first answer)."""
-
-    def read_at(self, offset: int, size: int) -> bytes:
-        """Return up to `size` bytes from `offset`; fewer only where the source ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,23 +129,23 @@ class ArrayValue:
         return self._decode_strings(data) if self.item_type == "str" else self._decode_scalars(data)
 
     def _decode_scalars(self, data: bytes) -> list[Any]:
-        values = list(struct.unpack_from(f"{_ENDIAN[self.byte_order]}{self.length}{_LETTERS[self.item_type]}", data))
+        values = list(struct.unpack_from(f"{ENDIAN[self.byte_order]}{self.length}{LETTERS[self.item_type]}", data))
         if self.item_type != "bool":
             return values
         for index, value in enumerate(values):
             if value > 1:
-                raise HarnessError(_unreadable("the array", self.offset + index, f"a bool is {value}, not 0 or 1"))
+                raise HarnessError(describe_damage("the array", self.offset + index, f"a bool is {value}, not 0 or 1"))
         return [bool(value) for value in values]
 
     def _decode_strings(self, data: bytes) -> list[str]:
-        length_of = struct.Struct(_ENDIAN[self.byte_order] + "Q").unpack_from
+        length_of = struct.Struct(ENDIAN[self.byte_order] + "Q").unpack_from
         items, at = [], 0
         for _ in range(self.length):
             # The source may have changed since its header was read, so the lengths are not trusted a second time.
             size = length_of(data, at)[0] if at + 8 <= len(data) else len(data)
             if at + 8 + size > len(data):
-                raise HarnessError(_unreadable("the array", self.offset + at, "a string reaches beyond its array"))
-            items.append(_decode(data[at + 8 : at + 8 + size]))
+                raise HarnessError(describe_damage("the array", self.offset + at, "a string reaches beyond its array"))
+            items.append(decode_text(data[at + 8 : at + 8 + size]))
             at += 8 + size
         return items
 
@@ -275,7 +252,7 @@ def read_header(source: ByteSource, *, name: str = "the file", chunk_bytes: int 
     Source: ggml/src/gguf.cpp gguf_init_from_reader. Stricter here: bools other than 0 and 1 are refused. Wider here:
     big-endian files are read on any machine, and types of other programs are noted, though only they can read them.
     """
-    cursor = _Cursor(source, name, chunk_bytes)
+    cursor = Cursor(source, name, chunk_bytes)
     version, byte_order = _read_preamble(cursor)
     tensor_count = cursor.read_count("tensors", MAX_TENSORS, _MIN_TENSOR_BYTES)
     key_count = cursor.read_count("keys", MAX_KEYS, _MIN_KEY_VALUE_BYTES)
@@ -315,187 +292,7 @@ def _pad(size: int, alignment: int) -> int:
     return -(-size // alignment) * alignment
 
 
-def _unreadable(name: str, offset: int, problem: str) -> str:
-    return f"{name} is not a readable GGUF file: at byte {offset}, {problem}; download it again, or ask who made it"
-
-
-def _decode(data: bytes, errors: str = "replace") -> str:
-    """Text as llama.cpp takes it, which asks for no encoding: what is not UTF-8 gets a replacement character."""
-    return data.decode("utf-8", errors)
-
-
-class _Cursor:
-    """A position in a source, with the bytes around it in memory and a plan for the next read.
-
-    `ahead_bytes` is what the header must at least hold beyond the item at hand; reads take it along, and `chunk_bytes`.
-    """
-
-    def __init__(self, source: ByteSource, name: str, chunk_bytes: int) -> None:
-        self._source = source
-        self.name = name
-        self._chunk_bytes = max(chunk_bytes, 1)
-        self._buffer = b""
-        self._base = 0
-        self._learn_size()
-        self._held_from: int | None = None
-        self.at = 0
-        self.ahead_bytes = 0
-        self.use_byte_order("little")
-
-    def _learn_size(self) -> None:
-        size_bytes = self._source.size_bytes
-        self._size_known = size_bytes is not None
-        self._end = MAX_HEADER_BYTES if size_bytes is None else min(size_bytes, MAX_HEADER_BYTES)
-        self._end_is_limit = size_bytes is None or size_bytes > MAX_HEADER_BYTES
-
-    def use_byte_order(self, byte_order: str) -> None:
-        self.byte_order = byte_order
-        endian = _ENDIAN[byte_order]
-        self._structs = {number: struct.Struct(endian + letter) for number, (_, letter) in _SCALARS.items()}
-        self.unpack_length = self._structs[10].unpack_from
-
-    def fail(self, offset: int, problem: str) -> NoReturn:
-        raise HarnessError(_unreadable(self.name, offset, problem))
-
-    def require(self, size: int, what: str) -> None:
-        """Have the next `size` bytes in memory; `what` names them, should they not exist."""
-        stop = self.at + size
-        if stop > self._end:
-            self._fail_beyond(self.at, size, what)
-        if stop > self._base + len(self._buffer):
-            self._fetch(size, what)
-
-    def _fetch(self, size: int, what: str) -> None:
-        held = self._held_from
-        first = self.at if held is None or self.at - held > KEPT_ARRAY_BYTES else held
-        kept = self._buffer[first - self._base :]
-        start = max(self.at, first + len(kept))
-        if start > first + len(kept):  # an array was passed without being read, so nothing before it adjoins
-            first, kept = start, b""
-        stop = min(self.at + size + min(self.ahead_bytes, MAX_AHEAD_BYTES) + self._chunk_bytes, self._end)
-        piece = bytes(self._source.read_at(start, stop - start))[: stop - start]
-        self._buffer = kept + piece
-        self._base = first
-        if not self._size_known:
-            self._learn_size()
-        if len(self._buffer) < self.at - first + size:
-            # The source ends here, whatever its size was said to be.
-            self._end, self._end_is_limit = start + len(piece), False
-            self._fail_beyond(self.at, size, what)
-
-    def _fail_beyond(self, offset: int, size: int, what: str) -> NoReturn:
-        bound = "the most that a header may take" if self._end_is_limit else "where the file ends"
-        self.fail(offset, f"{what} takes {size} bytes and would pass byte {self._end}, {bound}")
-
-    def take(self, size: int, what: str) -> bytes:
-        self.require(size, what)
-        start = self.at - self._base
-        self.at += size
-        return self._buffer[start : start + size]
-
-    def take_number(self, type_number: int, what: str) -> Any:
-        layout = self._structs[type_number]
-        self.require(layout.size, what)
-        value = layout.unpack_from(self._buffer, self.at - self._base)[0]
-        self.at += layout.size
-        return value
-
-    def take_text(self, limit_bytes: int, what: str, errors: str = "replace") -> str:
-        start = self.at
-        size = self.take_number(10, f"the length of {what}")
-        if size > limit_bytes:
-            self.fail(start, f"the length of {what} is {size}, above the limit of {limit_bytes}")
-        return _decode(self.take(size, what), errors)
-
-    def take_name(self, limit_bytes: int, what: str) -> str:
-        """Take a text that must stay apart from others like it, whatever its bytes are."""
-        return self.take_text(limit_bytes, what, "backslashreplace")
-
-    def read_count(self, what: str, limit: int, item_bytes: int) -> int:
-        """Read how many keys or tensors follow; a number that cannot be true is refused before anything is made."""
-        start = self.at
-        count: int = self.take_number(10, f"the number of {what}")
-        if count > limit:
-            self.fail(start, f"the number of {what} is {count}, above the limit of {limit}")
-        self.check_room(start, count * item_bytes, f"{count} {what}")
-        self.ahead_bytes += count * item_bytes
-        return count
-
-    def check_room(self, offset: int, size: int, what: str) -> None:
-        if self.at + size > self._end:
-            self._fail_beyond(offset, size, what)
-
-    def skip(self, size: int, what: str) -> None:
-        self.check_room(self.at, size, what)
-        self.at += size
-
-    def hold(self) -> None:
-        """Keep what is read from here on in memory, up to `KEPT_ARRAY_BYTES`, so that `release` can return it."""
-        self._held_from = self.at
-
-    def release(self) -> bytes | None:
-        """Return the bytes since `hold`, or None where they were too many."""
-        first = -1 if self._held_from is None else self._held_from - self._base
-        size = 0 if self._held_from is None else self.at - self._held_from
-        self._held_from = None
-        if size > KEPT_ARRAY_BYTES or not 0 <= first <= len(self._buffer) - size:
-            return None
-        return self._buffer[first : first + size]
-
-    def confirm(self) -> None:
-        """Make sure that what was skipped last exists, in a source whose size is not known."""
-        if self.at > self._base + len(self._buffer):
-            self.at -= 1
-            self.take(1, "the last array")
-
-    def recall_opening(self, size: int) -> bytes:
-        """Return the file's first bytes, as far as the first read brought them."""
-        return self._buffer[:size] if self._base == 0 else b""
-
-    def skip_strings(self, count: int, what: str) -> None:
-        """Go past `count` strings by their lengths alone; no object is kept per string."""
-        self.check_room(self.at, 8 * count, what)
-        beyond, total, start = self.ahead_bytes, count, self.at
-        while count:
-            self.ahead_bytes = beyond + (count - 1) * _expect_string_bytes(total - count, self.at - start)
-            self.require(8, what)
-            passed, last, position = _walk_strings(self._buffer, self.at - self._base, count, self.unpack_length)
-            count -= passed
-            last_at, self.at = self._base + last, self._base + position
-            if self.at > self._end:
-                self._fail_beyond(last_at, self.at - last_at, f"a string of {what}")
-        self.ahead_bytes = beyond
-
-
-def _expect_string_bytes(n_passed: int, size_bytes: int) -> int:
-    """Estimate from below what one more string takes, by those passed: its length field and half of their mean text.
-
-    Vocabularies and merges are sorted by rank, so later strings are longer; half is far on the safe side, and a file
-    that is otherwise only makes a read too long, by no more than `MAX_AHEAD_BYTES`.
-    """
-    return 8 + (size_bytes // n_passed - 8) // 2 if n_passed >= 1000 else 8
-
-
-def _walk_strings(
-    buffer: bytes, position: int, count: int, unpack: Callable[[bytes, int], tuple[Any, ...]]
-) -> tuple[int, int, int]:
-    """Follow up to `count` length fields; return how many, where the last one was, and where the next one is.
-
-    The hot loop of the module: half a million strings in a large vocabulary. struct refuses an offset outside the
-    buffer, which is the loop's end condition; nothing is checked twice.
-    """
-    last = position
-    remaining = iter(range(count))
-    try:
-        for _ in remaining:
-            following = position + 8 + unpack(buffer, position)[0]
-            last, position = position, following
-    except (struct.error, OverflowError):
-        return count - length_hint(remaining) - 1, last, position
-    return count, last, position
-
-
-def _read_preamble(cursor: _Cursor) -> tuple[int, str]:
+def _read_preamble(cursor: Cursor) -> tuple[int, str]:
     """Check magic and version; the version's own bytes tell the byte order, as in gguf_init_from_reader."""
     opening = cursor.take(4, "the magic number")
     if opening != MAGIC:
@@ -511,52 +308,7 @@ def _read_preamble(cursor: _Cursor) -> tuple[int, str]:
     return version, byte_order
 
 
-#: How files begin that people take for a model, and what to tell them.
-_STRANGERS: tuple[tuple[bytes, str], ...] = (
-    (b"version https://git-lfs", "a Git LFS pointer; run `git lfs pull`, or download the file itself"),
-    (b"PK\x03\x04", "a ZIP archive or a PyTorch checkpoint; convert it to GGUF"),
-    (b"\x80\x02", "a Python pickle (an old PyTorch checkpoint); convert it to GGUF"),
-    (b"\x1f\x8b", "gzip-compressed; unpack it"),
-    (b"\x28\xb5\x2f\xfd", "Zstandard-compressed; unpack it"),
-    (b"\x89HDF", "HDF5 (a Keras checkpoint); convert it to GGUF"),
-    (b"lmgg", "a GGML file from before GGUF, or one of whisper.cpp; convert it, or name a language model"),
-    (b"fmgg", "a GGMF file from before GGUF; convert it"),
-    (b"tjgg", "a GGJT file from before GGUF; convert it"),
-    (b"FUGG", "a GGUF file with reversed magic, which nothing reads"),
-)
-
-
-def describe_stranger(name: str, opening: bytes) -> str:
-    """Say what a file is that is not GGUF, from its first bytes."""
-    text = opening.lstrip()[:16].lower()
-    said = next((what for magic, what in _STRANGERS if opening.startswith(magic)), None)
-    if said is None and text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        said = "a web page, perhaps an error or a login page saved under its name; download the file itself"
-    if said is None and len(opening) > 8 and opening[8:9] == b"{" and int.from_bytes(opening[:8], "little") < 2**27:
-        said = "a safetensors file; convert it to GGUF"
-    if said is None and _opens_with_a_tensor_name(opening):
-        said = "an importance matrix (imatrix.dat), which llama-quantize takes; name a model that was made with it"
-    if (
-        said is None
-        and opening.isascii()
-        and opening.decode("ascii").replace("\n", " ").replace("\t", " ").isprintable()
-    ):
-        said = "a text file; download the model itself"
-    if said is None:
-        said = "of a kind that harness does not know; name a .gguf file"
-    return f"{name} is not a GGUF file: at byte 0 it has {opening[:4]!r} where GGUF has {MAGIC!r}, so it is {said}"
-
-
-def _opens_with_a_tensor_name(opening: bytes) -> bool:
-    """Whether a count of entries and a length come first and then a tensor's name, as in the imatrix files from before GGUF.
-
-    Source: llama.cpp tools/imatrix/imatrix.cpp save_imatrix_legacy.
-    """
-    length = int.from_bytes(opening[4:8], "little")
-    return 0 < length < 64 and begins_with_name(opening[8:])
-
-
-def _read_metadata(cursor: _Cursor, count: int, table_bytes: int) -> tuple[dict[str, Any], dict[str, str]]:
+def _read_metadata(cursor: Cursor, count: int, table_bytes: int) -> tuple[dict[str, Any], dict[str, str]]:
     """Read the key-value pairs, in the file's order; table_bytes is what the tensor table takes at least."""
     metadata: dict[str, Any] = {}
     types: dict[str, str] = {}
@@ -570,28 +322,28 @@ def _read_metadata(cursor: _Cursor, count: int, table_bytes: int) -> tuple[dict[
             cursor.fail(start, f"key {key!r} is there twice")
         type_at = cursor.at
         type_number = cursor.take_number(4, f"the type of {key!r}")
-        if type_number == _ARRAY:
+        if type_number == ARRAY:
             metadata[key], types[key] = _read_array(cursor, key), "arr"
-        elif type_number == _STRING:
+        elif type_number == STRING:
             metadata[key], types[key] = cursor.take_text(MAX_STRING_BYTES, f"the value of {key!r}"), "str"
-        elif type_number in _SCALARS:
-            metadata[key], types[key] = _read_scalar(cursor, type_number, key), _SCALARS[type_number][0]
+        elif type_number in SCALARS:
+            metadata[key], types[key] = _read_scalar(cursor, type_number, key), SCALARS[type_number][0]
         else:
             cursor.fail(type_at, f"{key!r} has value type {type_number}, which does not exist")
     return metadata, types
 
 
-def _read_scalar(cursor: _Cursor, type_number: int, key: str) -> Any:
+def _read_scalar(cursor: Cursor, type_number: int, key: str) -> Any:
     start = cursor.at
     value = cursor.take_number(type_number, f"the value of {key!r}")
-    if type_number != _BOOL:
+    if type_number != BOOL:
         return value
     if value > 1:
         cursor.fail(start, f"{key!r} is a bool of {value}, not 0 or 1")
     return bool(value)
 
 
-def _read_array(cursor: _Cursor, key: str) -> ArrayValue:
+def _read_array(cursor: Cursor, key: str) -> ArrayValue:
     """Note an array and go past it."""
     type_at = cursor.at
     type_number = cursor.take_number(4, f"the item type of {key!r}")
@@ -599,23 +351,23 @@ def _read_array(cursor: _Cursor, key: str) -> ArrayValue:
     start = cursor.at
     what = f"{key!r} with {length} items"
     cursor.hold()
-    if type_number == _STRING:
+    if type_number == STRING:
         item_type = "str"
         cursor.skip_strings(length, what)
-    elif type_number in _SCALARS:
-        item_type, letter = _SCALARS[type_number]
+    elif type_number in SCALARS:
+        item_type, letter = SCALARS[type_number]
         size = length * struct.calcsize("<" + letter)
         if size <= KEPT_ARRAY_BYTES:
             cursor.require(size, what)
         cursor.skip(size, what)
-    elif type_number == _ARRAY:
+    elif type_number == ARRAY:
         cursor.fail(type_at, f"{key!r} is an array of arrays, which llama.cpp does not read")
     else:
         cursor.fail(type_at, f"{key!r} has item type {type_number}, which does not exist")
     return ArrayValue(item_type, length, start, cursor.at - start, cursor.byte_order, cursor.release())
 
 
-def _find_alignment(cursor: _Cursor, metadata: Mapping[str, Any], types: Mapping[str, str]) -> int:
+def _find_alignment(cursor: Cursor, metadata: Mapping[str, Any], types: Mapping[str, str]) -> int:
     key = "general.alignment"
     if key not in metadata:
         return DEFAULT_ALIGNMENT
@@ -627,7 +379,7 @@ def _find_alignment(cursor: _Cursor, metadata: Mapping[str, Any], types: Mapping
     return int(alignment)
 
 
-def _read_tensors(cursor: _Cursor, count: int, alignment: int) -> tuple[Tensor, ...]:
+def _read_tensors(cursor: Cursor, count: int, alignment: int) -> tuple[Tensor, ...]:
     """Read the tensor table; in the data, tensors follow each other with no gap but padding, as llama.cpp demands."""
     tensors: list[Tensor] = []
     names: set[str] = set()
@@ -660,7 +412,7 @@ def _fill_last(tensors: tuple[Tensor, ...], data_offset: int, file_bytes: int | 
     return (*tensors[:-1], replace(tensors[-1], size_bytes=size_bytes))
 
 
-def _read_tensor(cursor: _Cursor, name: str) -> Tensor:
+def _read_tensor(cursor: Cursor, name: str) -> Tensor:
     start = cursor.at
     n_dims = cursor.take_number(4, f"the number of dimensions of {name!r}")
     if n_dims > MAX_DIMS:

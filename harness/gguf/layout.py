@@ -12,32 +12,7 @@ from math import prod
 
 from harness.catalog import Shape
 from harness.errors import UsageError
-from harness.gguf.types import tensor_type
-
-
-@dataclass(frozen=True, slots=True)
-class Quantization:
-    """One of llama-quantize's targets: its number (``general.file_type``) and the type that most tensors get.
-
-    Source: llama.h enum llama_ftype; llama-quant.cpp llama_ftype_get_default_type.
-    """
-
-    file_type: int
-    default_type: str
-
-
-QUANTIZATIONS = {
-    "F32": Quantization(0, "F32"), "F16": Quantization(1, "F16"), "BF16": Quantization(32, "BF16"),
-    "Q4_0": Quantization(2, "Q4_0"), "Q4_1": Quantization(3, "Q4_1"), "Q5_0": Quantization(8, "Q5_0"),
-    "Q5_1": Quantization(9, "Q5_1"), "Q8_0": Quantization(7, "Q8_0"), "Q2_K": Quantization(10, "Q2_K"),
-    "Q3_K_S": Quantization(11, "Q3_K"), "Q3_K_M": Quantization(12, "Q3_K"), "Q3_K_L": Quantization(13, "Q3_K"),
-    "Q4_K_S": Quantization(14, "Q4_K"), "Q4_K_M": Quantization(15, "Q4_K"), "Q5_K_S": Quantization(16, "Q5_K"),
-    "Q5_K_M": Quantization(17, "Q5_K"), "Q6_K": Quantization(18, "Q6_K"),
-    "IQ4_NL": Quantization(25, "IQ4_NL"), "IQ4_XS": Quantization(30, "IQ4_XS"), "MXFP4_MOE": Quantization(38, "MXFP4"),
-}  # fmt: skip
-
-#: llama-quantize's short names. Source: tools/quantize/quantize.cpp QUANT_OPTIONS.
-_ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "MXFP4": "MXFP4_MOE"}
+from harness.gguf.types import DEFAULT_TYPES, find_quantization, tensor_type
 
 #: Architectures whose tensors are known here; each is a decoder with RMS norms and a gated FFN.
 ARCHITECTURES = (
@@ -82,20 +57,6 @@ class TensorSpec:
         """Bytes of the data, without padding. Source: ggml.c ggml_nbytes, ggml_row_size."""
         block = tensor_type(self.type_name)
         return self.n_elements // block.block_elements * block.block_bytes
-
-
-def find_quantization(text: str) -> str:
-    """Return the quantization's own spelling: any case, and llama-quantize's short names (``q4_k`` is Q4_K_M).
-
-    Raises
-    ------
-    UsageError : no such quantization, or one that llama.cpp makes only with an importance matrix.
-    """
-    name = text.upper()
-    name = _ALIASES.get(name, name)
-    if name not in QUANTIZATIONS:
-        raise UsageError(f"{text!r} is not a quantization known here; use one of {', '.join(QUANTIZATIONS)}")
-    return name
 
 
 def tensor_table(shape: Shape, quantization: str) -> tuple[TensorSpec, ...]:
@@ -305,7 +266,7 @@ def _router_tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 def _tensor_type(shape: Shape, quantization: str, block: int, name: str, ne: tuple[int, ...]) -> str:
     """Choose one tensor's type. Source: llama-quant.cpp llama_tensor_get_type."""
-    default = QUANTIZATIONS[quantization].default_type
+    default = DEFAULT_TYPES[quantization]
     if not _allows_quantization(name, ne):
         return "F32"
     if tensor_type(default).block_elements == 1:
@@ -333,7 +294,7 @@ def _fit_rows(type_name: str, row_elements: int) -> str:
 
 def _mixture_type(shape: Shape, quantization: str, block: int, name: str, ne: tuple[int, ...]) -> str:
     """Choose the type that the mixture gives this tensor. Source: llama-quant.cpp llama_tensor_get_type_impl."""
-    default = QUANTIZATIONS[quantization].default_type
+    default = DEFAULT_TYPES[quantization]
     if name == "output.weight" or (name == "token_embd.weight" and shape.tied_embeddings):
         keeps = default in ("Q8_0", "MXFP4") or ne[0] % tensor_type(default).block_elements
         return "Q8_0" if keeps else "Q6_K"
@@ -384,7 +345,7 @@ def _attn_v_type(shape: Shape, quantization: str, index: int, n_values: int) -> 
     # hparams.n_gqa() is that of the first block, and 0 where granitehybrid has no attention there.
     no_heads = shape.architecture == "granitehybrid" and shape.is_recurrent(0)
     many_heads = not no_heads and shape.head_count // shape.head_count_kv >= 4
-    type_name = QUANTIZATIONS[quantization].default_type
+    type_name = DEFAULT_TYPES[quantization]
     if quantization == "Q2_K":
         type_name = "Q4_K" if many_heads else "Q3_K"
     elif quantization == "Q3_K_M":
@@ -410,11 +371,11 @@ def _ffn_down_type(shape: Shape, quantization: str, block: int) -> str:
         return "Q6_K"
     if quantization in ("Q4_K_S", "IQ4_NL", "IQ4_XS") and block < n_blocks // 8:
         return "Q5_K"
-    return QUANTIZATIONS[quantization].default_type
+    return DEFAULT_TYPES[quantization]
 
 
 def _attn_output_type(shape: Shape, quantization: str) -> str:
-    default = QUANTIZATIONS[quantization].default_type
+    default = DEFAULT_TYPES[quantization]
     if shape.expert_count == 8:
         raised = {"Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "IQ4_NL", "IQ4_XS"}
         return "Q5_K" if quantization in raised else default

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 from harness.catalog import Shape
 from harness.gguf.header import DEFAULT_ALIGNMENT, ArrayValue, Header, Tensor
-from harness.gguf.layout import QUANTIZATIONS, find_quantization, tensor_table
-from harness.gguf.types import tensor_type
+from harness.gguf.layout import tensor_table
+from harness.gguf.types import FILE_TYPE_NUMBERS, find_quantization, tensor_type
 
 #: Settings by their keys behind ``<architecture>.``; a tuple is an array.
 Hyperparameters: TypeAlias = dict[str, int | float | tuple[int, ...]]
@@ -118,7 +118,7 @@ def _list_metadata(shape: Shape, quantization: str, name: str) -> dict[str, Any]
     return {
         "general.architecture": shape.architecture,
         "general.name": name,
-        "general.file_type": QUANTIZATIONS[quantization].file_type,
+        "general.file_type": FILE_TYPE_NUMBERS[quantization],
         COMPUTED_KEY: True,
         **{f"{shape.architecture}.{key}": _as_read(value) for key, value in list_hyperparameters(shape).items()},
     }

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +139,62 @@ def tensor_type(name: str) -> TensorType:
         return _BY_NAME[name.upper()]
     except KeyError:
         raise HarnessError(f"{name!r} is not a tensor type of llama.cpp; it knows {', '.join(_BY_NAME)}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class FileType:
+    """What a file's tensors are mostly of, in each of its spellings: one of llama-quantize's targets.
+
+    number is ``general.file_type``, title llama.cpp's name for it, quantization llama-quantize's. default_type is what most tensors
+    get, None where llama-quantize needs an importance matrix for it, or where it is not laid out here.
+    """
+
+    number: int
+    title: str
+    quantization: str
+    default_type: str | None = None
+
+
+#: Source: include/llama.h llama_ftype; src/llama-model-loader.cpp llama_ftype_name; tools/quantize/quantize.cpp QUANT_OPTIONS;
+#: src/llama-quant.cpp llama_ftype_get_default_type.
+FILE_TYPES = {
+    row[0]: FileType(*row)
+    for row in (
+        (0, "all F32", "F32", "F32"), (1, "F16", "F16", "F16"), (2, "Q4_0", "Q4_0", "Q4_0"), (3, "Q4_1", "Q4_1", "Q4_1"),
+        (7, "Q8_0", "Q8_0", "Q8_0"), (8, "Q5_0", "Q5_0", "Q5_0"), (9, "Q5_1", "Q5_1", "Q5_1"),
+        (10, "Q2_K - Medium", "Q2_K", "Q2_K"), (11, "Q3_K - Small", "Q3_K_S", "Q3_K"), (12, "Q3_K - Medium", "Q3_K_M", "Q3_K"),
+        (13, "Q3_K - Large", "Q3_K_L", "Q3_K"), (14, "Q4_K - Small", "Q4_K_S", "Q4_K"), (15, "Q4_K - Medium", "Q4_K_M", "Q4_K"),
+        (16, "Q5_K - Small", "Q5_K_S", "Q5_K"), (17, "Q5_K - Medium", "Q5_K_M", "Q5_K"), (18, "Q6_K", "Q6_K", "Q6_K"),
+        (19, "IQ2_XXS - 2.0625 bpw", "IQ2_XXS"), (20, "IQ2_XS - 2.3125 bpw", "IQ2_XS"), (21, "Q2_K - Small", "Q2_K_S"),
+        (22, "IQ3_XS - 3.3 bpw", "IQ3_XS"), (23, "IQ3_XXS - 3.0625 bpw", "IQ3_XXS"), (24, "IQ1_S - 1.5625 bpw", "IQ1_S"),
+        (25, "IQ4_NL - 4.5 bpw", "IQ4_NL", "IQ4_NL"), (26, "IQ3_S - 3.4375 bpw", "IQ3_S"), (27, "IQ3_S mix - 3.66 bpw", "IQ3_M"),
+        (28, "IQ2_S - 2.5 bpw", "IQ2_S"), (29, "IQ2_M - 2.7 bpw", "IQ2_M"), (30, "IQ4_XS - 4.25 bpw", "IQ4_XS", "IQ4_XS"),
+        (31, "IQ1_M - 1.75 bpw", "IQ1_M"), (32, "BF16", "BF16", "BF16"), (36, "TQ1_0 - 1.69 bpw ternary", "TQ1_0"),
+        (37, "TQ2_0 - 2.06 bpw ternary", "TQ2_0"), (38, "MXFP4 MoE", "MXFP4_MOE", "MXFP4"), (39, "NVFP4", "NVFP4"),
+        (40, "Q1_0", "Q1_0"), (41, "Q2_0", "Q2_0"),
+    )
+}  # fmt: skip
+
+#: The quantizations that can be laid out here: what most tensors get.
+DEFAULT_TYPES = {kind.quantization: kind.default_type for kind in FILE_TYPES.values() if kind.default_type}
+#: The number of each file type, by its quantization.
+FILE_TYPE_NUMBERS = {kind.quantization: kind.number for kind in FILE_TYPES.values()}
+
+#: Shorter names of quantizations: llama-quantize's, and that of Hugging Face's files of gpt-oss.
+_SHORT = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "MXFP4": "MXFP4_MOE"}
+
+
+def find_quantization(text: str) -> str:
+    """Return the quantization's own spelling: any case, and llama-quantize's short names (``q4_k`` is Q4_K_M).
+
+    Raises
+    ------
+    UsageError : no such quantization, or one that llama.cpp makes only with an importance matrix.
+    """
+    name = _SHORT.get(text.upper(), text.upper())
+    if name not in DEFAULT_TYPES:
+        raise UsageError(f"{text!r} is not a quantization known here; use one of {', '.join(DEFAULT_TYPES)}")
+    return name
 
 
 def extent(shape: Sequence[int], axis: int) -> int:

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import math
 import os
 import pathlib
 import re
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from harness.codec import Malformed
 from harness.errors import HarnessError, StoreError, UsageError
 from harness.records.cells import Record
 from harness.records.kinds import Entry, Line, read_line, to_json
+from harness.units import format_count
 from harness.untrusted import harmless
 from harness.untrusted.json import read_json
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LONGEST_LABEL = 200
+
 #: When a journal was begun, by its name: ``20261124T231638Z-pp-tg.jsonl``, or ``…Z-pp-tg-2.jsonl`` for the second of a second.
 _NAME = re.compile(r"(\d{8}T\d{6}Z)-.*?(?:-(\d+))?\.jsonl")
+
+
+_LAST = re.compile(r"last(?:~(\d+))?")
 
 
 def journal_order(path: pathlib.Path) -> tuple[str, int, str]:
@@ -46,15 +59,18 @@ _STAMP = "%Y%m%dT%H%M%SZ"
 class Journal:
     """An append-only file of records, opened before anything is measured and removed again if nothing was.
 
-    `resume` names a journal of before, which goes on instead of a new one. A clock that was set back does not put a new journal before
-    the old ones: it then has the time of the last one in the folder, and a number behind.
+    `resume` names a journal of before, which goes on instead of a new one; `label` is put into each line that is written. A clock that
+    was set back does not put a new journal before the old ones: it has the time of the folder's last one then, and a number behind.
 
     Raises
     ------
-    StoreError : the folder cannot be made or the file cannot be opened.
+    StoreError : the folder cannot be made, the file cannot be opened, or another harness writes to it.
     """
 
-    def __init__(self, folder: pathlib.Path, command: str, resume: pathlib.Path | None = None) -> None:
+    def __init__(
+        self, folder: pathlib.Path, command: str, resume: pathlib.Path | None = None, label: str | None = None
+    ) -> None:
+        self._label = check_label(label) if label else None
         if resume is not None:
             self._reopen(resume)
             return
@@ -65,6 +81,7 @@ class Journal:
                 self.path = folder / f"{stamp}-{command}{f'-{attempt}' if attempt > 1 else ''}.jsonl"
                 try:
                     self._file = open(self.path, "xb")
+                    _lock(self._file)
                     return
                 except FileExistsError:  # two runs in one second
                     continue
@@ -80,6 +97,8 @@ class Journal:
         try:
             is_cut = path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
             self._file = open(path, "ab")
+            if not _lock(self._file):
+                raise StoreError(_IS_WRITTEN.format(path=path))
             if is_cut:
                 self._file.write(b"\n")
         except OSError as error:
@@ -94,7 +113,7 @@ class Journal:
         ------
         StoreError : as `write`.
         """
-        self.write(to_json(record))
+        self.write({**to_json(record), **({"label": self._label} if self._label else {})})
 
     def write(self, values: Mapping[str, Any]) -> None:
         """Write one line of any kind (its ``kind`` and ``schema`` say which) and have it on the disk before returning.
@@ -104,10 +123,9 @@ class Journal:
         StoreError : the disk is full or the file is gone; what was written before stays.
         ValueError : a number is not finite, which JSON does not have.
         """
-        text = json.dumps(values, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        line = _write_line(values)
         try:
-            # Escaped, a name that is not UTF-8 is kept, and no line end inside a name ends the line for any reader.
-            self._file.write(harmless.escape_json(text).encode("utf-8") + b"\n")
+            self._file.write(line)
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -133,6 +151,114 @@ class Journal:
             pass  # an empty file that cannot be removed harms nobody
 
 
+_IS_WRITTEN = "{path} is being written by another harness; wait until that has ended."
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Have a file for oneself until it is closed; False where somebody else has it. Windows needs none: it replaces no open file."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    return True
+
+
+def _write_line(values: Mapping[str, Any]) -> bytes:
+    """One line. Escaped, a name that is not UTF-8 is kept, and no line end inside a name ends the line for any reader."""
+    text = json.dumps(values, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return harmless.escape_json(text).encode("utf-8") + b"\n"
+
+
+def check_label(text: str) -> str:
+    """A label as it is kept: one line without blanks around it.
+
+    Raises
+    ------
+    UsageError : it is too long, or holds what is no text.
+    """
+    if len(text) > LONGEST_LABEL or harmless.line(text) != text:
+        raise UsageError(f"A label is one line of up to {LONGEST_LABEL} characters; choose another.")
+    return text.strip()
+
+
+def edit_lines(path: pathlib.Path, numbers: Collection[int] | None, change: Callable[[bytes], bytes]) -> int:
+    """Change lines of a journal, all at once or not at all; returns how many. What is no record stays as long as any record does.
+
+    Parameters
+    ----------
+    numbers : of the lines, from 1; None: all
+    change  : makes of a record's line what is to stand there; nothing takes it away, and a journal without any is deleted
+
+    Raises
+    ------
+    UsageError : it is no file of this user's that harness named as it names its journals.
+    StoreError : it is being written, or cannot be written.
+    """
+    _refuse_foreign(path)
+    try:
+        with open(path, "r+b") as file:
+            if not _lock(file):
+                raise StoreError(_IS_WRITTEN.format(path=path))
+            lines = file.readlines()
+            records = [number for number, raw in enumerate(lines, start=1) if _is_record(raw)]
+            meant = [number for number in records if numbers is None or number in numbers]
+            for number in meant:
+                lines[number - 1] = change(lines[number - 1])
+            if fcntl is None:
+                file.close()
+            if meant and not any(lines[number - 1] for number in records):
+                path.unlink()
+            elif meant:
+                _replace(path, b"".join(lines))
+    except OSError as error:
+        raise StoreError(f"Cannot change {path} ({error.strerror}); it is as it was.") from None
+    return len(meant)
+
+
+def _is_record(raw: bytes) -> bool:
+    try:
+        return _read_line(raw, None) is not None
+    except (ValueError, HarnessError):
+        return False
+
+
+def set_label(label: str) -> Callable[[bytes], bytes]:
+    """What gives a line of a journal another label, for `edit_lines`; an empty one takes it away."""
+    given = {"label": checked} if (checked := check_label(label)) else {}
+
+    def change(raw: bytes) -> bytes:
+        values = read_json(raw.decode("utf-8", "replace"), _DECODER)
+        return _write_line({**{name: value for name, value in values.items() if name != "label"}, **given})
+
+    return change
+
+
+def _refuse_foreign(path: pathlib.Path) -> None:
+    if not _NAME.fullmatch(path.name):
+        raise UsageError(f"{path} is not named as harness names its journals; it is not touched.")
+    if path.is_symlink() or (hasattr(os, "geteuid") and path.exists() and path.stat().st_uid != os.geteuid()):
+        raise UsageError(f"{path} is a link or somebody else's; it is not touched.")
+
+
+def _replace(path: pathlib.Path, data: bytes) -> None:
+    """Put a new file in the place of an old one: whoever reads sees the one or the other."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(file.name, path.stat().st_mode)
+            file.close()
+            os.replace(file.name, path)
+        except BaseException:
+            pathlib.Path(file.name).unlink(missing_ok=True)
+            raise
+
+
 def _next_name(folder: pathlib.Path) -> tuple[str, int]:
     """The time and the number of a new journal: now, or behind the last one of the folder where that is later."""
     now = datetime.datetime.now(datetime.timezone.utc).strftime(_STAMP)
@@ -144,6 +270,8 @@ def _next_name(folder: pathlib.Path) -> tuple[str, int]:
 def find_journals(files: Sequence[pathlib.Path], results: pathlib.Path) -> list[pathlib.Path]:
     """The journals that are meant: named ones, all in named folders, all in the results folder where none is named; the oldest first.
 
+    ``last`` is the latest of the results folder, and ``last~1`` the one before.
+
     Raises
     ------
     UsageError : a named file or folder does not exist, or a named folder holds no journal.
@@ -152,6 +280,11 @@ def find_journals(files: Sequence[pathlib.Path], results: pathlib.Path) -> list[
         return sorted(results.rglob("*.jsonl"), key=journal_order) if results.is_dir() else []
     found: dict[pathlib.Path, None] = {}
     for path in files:
+        if (match := _LAST.fullmatch(str(path))) and not path.exists():
+            journals, steps = find_journals((), results), int(match[1] or 0)
+            if steps >= len(journals):
+                raise UsageError(f"{path} is not there: {format_count(len(journals), 'journal')} kept in {results}.")
+            path = journals[-1 - steps]
         if not path.exists():
             raise UsageError(f"There is no file or folder {path}; name journals (.jsonl) or a folder of them.")
         inside = list(path.rglob("*.jsonl")) if path.is_dir() else [path]
@@ -194,7 +327,7 @@ def read_lines(
                         warn(f"{path}:{number}: not a record ({_name_trouble(error)}); the line is skipped.")
                         continue
                     if line is not None:
-                        yield line
+                        yield dataclasses.replace(line, number=number)
         except OSError as error:
             raise StoreError(f"Cannot read {path} ({error.strerror}).") from None
 

@@ -147,7 +147,7 @@ def _judge(results: Sequence[PlacementResult], session: Session) -> None:
             session.fail(result.failure)
         if any(caution.distrust for speed in result.speeds for caution in speed.cautions):
             session.add(Outcome.NOT_TRUSTED)
-    if not any(result.speeds for result in results):
+    if session.outcome is Outcome.OK and not any(result.speeds for result in results):
         session.add(Outcome.NATIVE)
 
 

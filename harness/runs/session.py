@@ -31,7 +31,8 @@ _OUTCOMES = {Cause.INTERRUPTED: Outcome.INTERRUPTED, Cause.QUESTION: Outcome.QUE
 
 
 class Session:
-    """One command's measuring. `command` names the journal; without `results`, the folder of journals, nothing is kept.
+    """One command's measuring. `command` names the journal; without `results`, the folder of journals, nothing is kept; `label` is put
+    into all that is.
 
     resume is a journal of before that goes on, worker_command replaces the worker in tests. machine is this machine, build the engine
     once a worker has greeted, failure the latest one. A journal that stops taking records costs the records and not the results: the
@@ -48,6 +49,7 @@ class Session:
         results: pathlib.Path | None = None,
         *,
         resume: pathlib.Path | None = None,
+        label: str | None = None,
         on_event: OnEvent = ignore,
         worker_command: Sequence[str] | None = None,
     ) -> None:
@@ -59,7 +61,9 @@ class Session:
         #: Where records are kept, as soon as one is.
         self.kept_in: pathlib.Path | None = None
         self._workers: list[Worker] = []
-        self._journal = None if results is None else Journal(results / machine_slug(self.machine), command, resume)
+        self._journal = (
+            None if results is None else Journal(results / machine_slug(self.machine), command, resume, label)
+        )
 
     def __enter__(self) -> Session:
         return self

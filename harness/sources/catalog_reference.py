@@ -7,8 +7,8 @@ from pathlib import Path
 
 from harness.catalog import FALLBACK_QUANTIZATION, Entry, Files
 from harness.errors import UsageError
-from harness.gguf.layout import find_quantization
 from harness.gguf.shapes import compute_header
+from harness.gguf.types import find_quantization
 from harness.sources import Progress, Remark, unsaid
 from harness.sources.headers import Found, read_local
 from harness.sources.hub_cache import HubFile, find_cached, list_parts

@@ -10,7 +10,8 @@ from urllib.parse import unquote, urlunsplit
 
 from harness.errors import HarnessError
 from harness.gguf import split
-from harness.gguf.header import MAGIC, check_complete, read_header
+from harness.gguf.header import check_complete, read_header
+from harness.gguf.strangers import MAGIC
 from harness.sources import Progress
 from harness.sources.cache_folder import cache_folder
 from harness.sources.fetching import check_space, fetch_into, probe

@@ -12,7 +12,7 @@ from typing import Any
 from harness.errors import HarnessError, UsageError
 from harness.gguf import split
 from harness.gguf.cost import cost_of_header
-from harness.gguf.header import MAGIC, describe_stranger
+from harness.gguf.strangers import MAGIC, describe_stranger
 from harness.sources.choice import explain_byte_split, is_byte_split
 from harness.sources.file_hashes import sha256_of
 from harness.sources.gguf_file import FileSource, read_file_header

@@ -26,10 +26,11 @@ from typing import TYPE_CHECKING, BinaryIO
 from harness.catalog import Shape
 from harness.errors import HarnessError, UsageError
 from harness.gguf.header import SYNTHETIC_KEY
-from harness.gguf.layout import ARCHITECTURES, QUANTIZATIONS, TensorSpec, find_quantization, tensor_table
+from harness.gguf.layout import ARCHITECTURES, TensorSpec, tensor_table
 from harness.gguf.roles import find_role
 from harness.gguf.shapes import list_hyperparameters
-from harness.gguf.types import tensor_type
+from harness.gguf.strangers import MAGIC
+from harness.gguf.types import FILE_TYPE_NUMBERS, find_quantization, tensor_type
 from harness.sources import Progress
 from harness.sources.cache_folder import cache_folder
 from harness.units import MIB, format_gb
@@ -93,7 +94,7 @@ def read_mark(path: Path) -> SyntheticFile | None:
         return None
     name, quantization, fingerprint = (_string_after(head, k) for k in (_KEY_NAME, _KEY_QUANTIZATION, _KEY_FINGERPRINT))
     position = _value_position(head, _KEY_FILE_SIZE)
-    if not head.startswith(b"GGUF") or name is None or quantization is None or fingerprint is None or position is None:
+    if not head.startswith(MAGIC) or name is None or quantization is None or fingerprint is None or position is None:
         return None
     return SyntheticFile(path, name, quantization, struct.unpack_from("<Q", head, position)[0], fingerprint)
 
@@ -227,7 +228,7 @@ def _write_header(
     writer.add_name(f"{name} {quantization} (synthetic: random weights)")
     writer.add_type("model")
     add_hyperparameters(writer, shape)
-    writer.add_file_type(QUANTIZATIONS[quantization].file_type)
+    writer.add_file_type(FILE_TYPE_NUMBERS[quantization])
     writer.add_quantization_version(_QUANTIZATION_VERSION)
     _add_vocabulary(writer, vocabulary)
     for tensor in tensors:

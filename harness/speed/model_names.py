@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.catalog import Catalog, Entry
-from harness.gguf.anatomy import FILE_TYPES
+from harness.gguf.types import FILE_TYPES
 from harness.records.cells import Record
 from harness.records.text import TextRun
 
@@ -118,18 +118,9 @@ def _squeeze(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
-_QUANTIZATIONS = {
-    name: short
-    for name in FILE_TYPES.values()
-    for short in [name.replace(" - Small", "_S").replace(" - Medium", "_M").replace(" - Large", "_L").split(" - ")[0]]
-}
-
-
 @functools.lru_cache(maxsize=1024)
 def read_quantization(description: str) -> str | None:
     """The quantization in llama.cpp's description of a model: ``llama 3B Q4_K - Medium`` is Q4_K_M. Source: llama_model::desc."""
     text = description.replace("(guessed) ", "")
-    for name in sorted(_QUANTIZATIONS, key=len, reverse=True):
-        if text.endswith(" " + name):
-            return _QUANTIZATIONS[name].replace("all ", "")
-    return None
+    named = [kind for kind in FILE_TYPES.values() if text.endswith(f" {kind.title}")]
+    return max(named, key=lambda kind: len(kind.title)).quantization if named else None

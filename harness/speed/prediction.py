@@ -136,7 +136,7 @@ def fit_card(question: Question, vram_bytes: int) -> CardFit:
     if header is not None and cost.cache is not None:
         spec = RunSpec(cost.name, n_prompt=question.n_ctx, type_k=question.type_k, type_v=question.type_v)
         prices = price_layers(header, spec, device_rules("CUDA0"))
-    return fit_layers(prices, "a card", vram_bytes, question.compute_bytes, CUDA_CONTEXT_BYTES)
+    return fit_layers(prices, None, vram_bytes, question.compute_bytes, CUDA_CONTEXT_BYTES)
 
 
 @functools.cache

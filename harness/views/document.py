@@ -85,7 +85,8 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row that is not like the others: a total of those above, or a part (depth 1, 2, …) of the one above it."""
+    """A row that is not like the others: a total of those above, which lists for programs do not have, or a part (depth 1, 2, …) of the
+    one above it."""
 
     cells: Line
     is_total: bool = False

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from harness.gguf.attention import tell_skipped
+from harness.gguf.blocks import describe_skipped
 from harness.gguf.cost import Cost
 from harness.speed.crosscheck import Bound, Check
 from harness.speed.models import LEVEL, Estimate
@@ -63,7 +63,7 @@ def _qualify_cost(cost: Cost) -> Iterator[str]:
     if cost.cache_unknown:
         yield f"cache: {cost.cache_unknown}"
     if cost.skipped:
-        yield tell_skipped(cost.skipped)
+        yield describe_skipped(cost.skipped)
 
 
 def _size(size_bytes: int) -> str:

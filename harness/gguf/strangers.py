@@ -1,0 +1,51 @@
+"""What a file is that is not GGUF, from its first bytes."""
+
+from __future__ import annotations
+
+from harness.gguf.roles import begins_with_name
+
+MAGIC = b"GGUF"
+
+#: How files begin that people take for a model, and what to tell them.
+_STRANGERS: tuple[tuple[bytes, str], ...] = (
+    (b"version https://git-lfs", "a Git LFS pointer; run `git lfs pull`, or download the file itself"),
+    (b"PK\x03\x04", "a ZIP archive or a PyTorch checkpoint; convert it to GGUF"),
+    (b"\x80\x02", "a Python pickle (an old PyTorch checkpoint); convert it to GGUF"),
+    (b"\x1f\x8b", "gzip-compressed; unpack it"),
+    (b"\x28\xb5\x2f\xfd", "Zstandard-compressed; unpack it"),
+    (b"\x89HDF", "HDF5 (a Keras checkpoint); convert it to GGUF"),
+    (b"lmgg", "a GGML file from before GGUF, or one of whisper.cpp; convert it, or name a language model"),
+    (b"fmgg", "a GGMF file from before GGUF; convert it"),
+    (b"tjgg", "a GGJT file from before GGUF; convert it"),
+    (b"FUGG", "a GGUF file with reversed magic, which nothing reads"),
+)
+
+
+def describe_stranger(name: str, opening: bytes) -> str:
+    """Say what a file is that is not GGUF, from its first bytes."""
+    text = opening.lstrip()[:16].lower()
+    said = next((what for magic, what in _STRANGERS if opening.startswith(magic)), None)
+    if said is None and text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        said = "a web page, perhaps an error or a login page saved under its name; download the file itself"
+    if said is None and len(opening) > 8 and opening[8:9] == b"{" and int.from_bytes(opening[:8], "little") < 2**27:
+        said = "a safetensors file; convert it to GGUF"
+    if said is None and _opens_with_a_tensor_name(opening):
+        said = "an importance matrix (imatrix.dat), which llama-quantize takes; name a model that was made with it"
+    if (
+        said is None
+        and opening.isascii()
+        and opening.decode("ascii").replace("\n", " ").replace("\t", " ").isprintable()
+    ):
+        said = "a text file; download the model itself"
+    if said is None:
+        said = "of a kind that harness does not know; name a .gguf file"
+    return f"{name} is not a GGUF file: at byte 0 it has {opening[:4]!r} where GGUF has {MAGIC!r}, so it is {said}"
+
+
+def _opens_with_a_tensor_name(opening: bytes) -> bool:
+    """Whether a count of entries and a length come first and then a tensor's name, as in the imatrix files from before GGUF.
+
+    Source: llama.cpp tools/imatrix/imatrix.cpp save_imatrix_legacy.
+    """
+    length = int.from_bytes(opening[4:8], "little")
+    return 0 < length < 64 and begins_with_name(opening[8:])

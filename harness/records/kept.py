@@ -1,0 +1,61 @@
+"""What a list of records tells of each: enough to find it again, and nothing of its measurements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.records.cells import Machine, Record
+from harness.records.kinds import ComparisonLine, Content, Line, TimeRecord
+from harness.records.memory import MemoryRecord
+from harness.records.parity import Parity
+from harness.records.text import TextRun
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One record: its line's number and kind, what it is about, and what its user calls it. test is empty where there is none."""
+
+    number: int
+    kind: str
+    time_utc: str
+    machine: Machine
+    model: str = ""
+    test: str = ""
+    failed: bool = False
+    label: str = ""
+
+    def is_about(self, text: str) -> bool:
+        """Whether kind, model, test or machine have a text in their names, in capitals or not."""
+        return text.lower() in "\n".join((self.kind, self.model, self.test, self.machine.cpu)).lower()
+
+
+def summarize_line(line: Line) -> Kept:
+    """What a list tells of a line."""
+    content = line.content
+    return Kept(
+        number=line.number,
+        kind=content.command if isinstance(content, Record | TextRun) else line.kind,
+        time_utc=getattr(content.line if isinstance(content, TimeRecord) else content, "time_utc", None) or "",
+        machine=line.machine,
+        model=_name_model(content),
+        test=content.asked.test if isinstance(content, Record) else "",
+        failed=bool(getattr(content, "failure", None)),
+        label=line.label or "",
+    )
+
+
+def _name_model(content: Content | None) -> str:
+    match content:
+        case Record():
+            return content.asked.file_name
+        case TextRun():
+            return str(content.asked.get("model", ""))
+        case MemoryRecord():
+            return content.model.file_name or content.model.label
+        case TimeRecord():
+            return content.line.model.file_name
+        case ComparisonLine():
+            return content.task.name
+        case Parity():
+            return content.model
+    return ""
