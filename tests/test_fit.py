@@ -80,10 +80,10 @@ def test_an_8b_model_on_4_gib_has_its_output_layer_first():
 @pytest.mark.parametrize("size", ["8GB", "8 GiB", "8g", "8GiB"])
 def test_a_card_of_8_gb_has_8_gib(size):
     assert parse_size(size, memory=True) == 8 * GIB
-    answers = json.loads(
+    answer = json.loads(
         run("predict", "-m", "llama3.1:70b:q4_0", "--machine", "RTX 3070 Ti", "--vram", size, "-o", "json")
     )
-    assert answers[0]["rooms"][0]["limit_bytes"] == 8 * GIB
+    assert answer["memory"][0]["limit_bytes"] == 8 * GIB
 
 
 def test_sizes_of_files_stay_decimal_and_a_bare_number_is_refused():

@@ -60,11 +60,7 @@ EXIT_CODES = {
 
 KNOWN: dict[str, set[str]] = {
     "function": set(),
-    "module": {
-        "harness.memory.ollama_2024",
-        "harness.records.token_time",
-        "harness.speed.prediction",
-    },
+    "module": {"harness.records.token_time"},
     "circle": set(),
     "name": set(),
     "docstring": {
@@ -84,8 +80,6 @@ KNOWN: dict[str, set[str]] = {
         "harness.views.llama_bench.render_jsonl",
         "harness.views.machines.render_machines_json",
         "harness.views.machines.render_machines_md",
-        "harness.views.predict.render_answers_json",
-        "harness.views.predict.render_check_json",
         "harness.views.report.parts.Chart",
         "harness.views.report.parts.Facts",
         "harness.views.report.parts.Points",

@@ -16,11 +16,14 @@ from harness.records.memory import MemoryRecord
 from harness.records.text import Figures, TextRun
 from harness.sources.model_file import describe_file
 from harness.sources.user_catalog import load_catalog
+from harness.speed.machines import known_machines
 from harness.speed.model_names import ModelFile, ModelNames
-from harness.speed.prediction import OwnMachine, Question, cost_of_entry, known_machines, own_points, predict_own
+from harness.speed.own import OwnMachine, own_points, predict_own
+from harness.speed.prediction import PromptBasis, Question, cost_of_entry
 from harness.speed.rates import collect, speaks_for
 from harness.views.cells import write_cells
 from harness.views.machines import measured_rows
+from harness.views.predict import list_doubts
 from harness.views.report import Material, read_material, render_report
 
 from .gguf_bytes import llama_like
@@ -71,9 +74,9 @@ def test_a_busy_run_is_left_out_of_a_prediction_and_that_is_said(usual):
     quiet, both = predict(usual), predict(usual, busy)
     assert quiet.tg is not None
     assert both.tg == quiet.tg
-    assert "left out: 1 record not to be trusted (busy machine)" in both.notes
-    assert not [note for note in quiet.notes if "left out" in note]
-    with pytest.raises(UsageError, match=r"only figures that are not to be trusted \(1 record not to be trusted"):
+    assert "left out: 1 record not to be trusted (busy machine)" in list_doubts(both)
+    assert not list(list_doubts(quiet))
+    with pytest.raises(UsageError, match=r"only figures that are not to be trusted \(busy machine\)"):
         predict(busy)
 
 
@@ -84,12 +87,12 @@ def test_a_short_prompt_tells_nothing_of_long_ones(usual):
         spec = dataclasses.replace(usual.asked, n_prompt=n, n_gen=0)
         return changed(usual, asked=spec, time_utc="2026-11-26T00:00:00Z")
 
-    assert "its own records of prompts" in predict(usual, prompt(512)).pp_basis
+    assert predict(usual, prompt(512)).pp_basis is PromptBasis.OWN_RECORDS
     both = predict(usual, prompt(512), prompt(4))
     assert both.pp == predict(usual, prompt(512)).pp
     short = predict(usual, prompt(4))
     assert short.pp is None
-    assert "fewer than 128 tokens" in short.pp_basis
+    assert (short.pp_basis, short.has_short_prompts) == (PromptBasis.NOT_TIMED, True)
 
 
 @pytest.fixture

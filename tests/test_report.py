@@ -23,7 +23,8 @@ from harness.records.statistics import summarize
 from harness.records.text import Figures, TextRun
 from harness.records.token_time import build_ledger, count_reads
 from harness.sources.user_catalog import load_catalog
-from harness.speed.prediction import Question, cost_of_entry, known_machines, predict_by_bandwidth
+from harness.speed.machines import known_machines
+from harness.speed.prediction import Question, cost_of_entry, predict_by_bandwidth
 from harness.speed.published import load_machines
 from harness.speed.rates import collect
 from harness.units import format_duration
@@ -436,7 +437,7 @@ def journal(results, measured, text_run):
 def test_the_command_reads_the_folder_of_results(journal, tmp_path):
     code, out, err = harness("report", cwd=tmp_path)
     assert (code, out) == (0, "")
-    assert "3 records of 1 files in report.html" in err
+    assert "3 records of 1 file in report.html" in err
     assert "<!doctype html>" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 

@@ -25,16 +25,13 @@ from harness.cli.progress import byte_bar, end, open_session
 from harness.cli.token_time import FORMATS as TIME_FORMATS
 from harness.cli.token_time import account_for_time, time_options
 from harness.errors import UsageError
-from harness.gguf.model_kinds import Question, refuse
-from harness.host.rpc import check_servers
 from harness.memory.ollama_2024 import Account
 from harness.records.memory import MemoryRecord
 from harness.runs.memory import DEFAULT_CONTEXT, account_memory, find_model, make_request
+from harness.sources.model_file import DEFAULT_MODEL
 from harness.spec import MAX_TOKENS, whole_numbers
 from harness.views.document import Document
 from harness.views.memory import describe_memory
-
-DEFAULT_MODEL = "smollm2:135m"
 
 _EXAMPLES = """
 \b
@@ -110,11 +107,9 @@ def command(reference: str | None, output: Output, **options: Any) -> None:
     with byte_bar(reference) as progress:
         weights = not options["predict_only"] and len(set(contexts)) < 2
         model = find_model(reference, weights=weights, progress=progress)
-    refuse(model.header, Question.MEMORY, model.label)
     account = find_account(model.header, options)
     wanted = {name: options[name] for name in ("predict_only", "vram_bytes", "force")}
     request = make_request(model, contexts, _single_values(options), **wanted)
-    check_servers(request.specs[0].rpc)
     with open_session("overhead", {**options, "save": options["save"] and request.is_measured}) as session:
         record = account_memory(request, session)
     show(_describe(record, account), output)

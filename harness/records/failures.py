@@ -10,10 +10,10 @@ from harness.records.native_errors import hide_folders
 
 
 class Cause(str, enum.Enum):
-    """How it ended."""
+    """How it ended. refused: llama.cpp or we said no; question: what was asked for does not exist here."""
 
-    REFUSED = "refused"  # llama.cpp or we said no, with a reason
-    QUESTION = "question"  # what was asked for does not exist here
+    REFUSED = "refused"
+    QUESTION = "question"
     ABORT = "abort"
     SEGFAULT = "segmentation fault"
     BUS_ERROR = "bus error"
@@ -37,24 +37,18 @@ _MESSAGES = {
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why something has no result; no path of a machine is in it.
+    """Why something has no result; no path of a machine is in it."""
 
-    phase is what was being done. message is what was said, where anything was: of a refusal always, and in older records; reason the
-    same without what was tried, where there is such a part; log the engine's last lines. trouble is what ran out or went away, by
-    `harness.records.native_errors`, where those lines say so. signal and exit_code are the worker's end, limit_s what it did not keep
-    to; is_cell_limit says that --cell-timeout set it.
-    """
-
-    phase: str
-    message: str | None
+    phase: str  #: what was being done
+    message: str | None  #: what was said: of every refusal, and in older records of everything
     cause: Cause
-    signal: int | None = None
-    exit_code: int | None = None
-    log: tuple[str, ...] = ()
-    reason: str | None = None
-    trouble: str | None = None
-    limit_s: float | None = None
-    is_cell_limit: bool = False
+    signal: int | None = None  #: that ended the worker
+    exit_code: int | None = None  #: that the worker ended with
+    log: tuple[str, ...] = ()  #: the engine's last lines
+    reason: str | None = None  #: the message without what was tried, where there is such a part
+    trouble: str | None = None  #: what ran out or went away, where the log says so: memory, card, server
+    limit_s: float | None = None  #: that it did not keep to
+    is_cell_limit: bool = False  #: --cell-timeout set that limit
 
     @property
     def is_fatal(self) -> bool:

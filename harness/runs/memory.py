@@ -17,11 +17,12 @@ from harness.gguf.anatomy import name_file_type
 from harness.gguf.attention import describe_attention
 from harness.gguf.blocks import count_layers
 from harness.gguf.header import BytesSource, Header, read_header
-from harness.gguf.model_kinds import Question, find_kind, may_be_asked, refuse_context, suit_batches
+from harness.gguf.model_kinds import Question, find_kind, may_be_asked, refuse, refuse_context, suit_batches
 from harness.gguf.settings import read_count
 from harness.host.cpu import choose_threads
 from harness.host.machine import read_cpu_features
 from harness.host.memory import available_memory_bytes, total_memory_bytes
+from harness.host.rpc import check_servers
 from harness.memory.causes import HOST, Cause, Note, Part, Remark
 from harness.memory.fit import (
     CUDA_CONTEXT_BYTES,
@@ -142,8 +143,9 @@ def make_request(model: Model, contexts: Sequence[int], options: Mapping[str, An
 
     Raises
     ------
-    UsageError : the options contradict each other, or the model has fewer positions than are asked for.
+    UsageError : the options contradict each other, the file is no model, or it has fewer positions than are asked for.
     """
+    refuse(model.header, Question.MEMORY, model.label)
     trained = model.subject.n_ctx_train
     contexts = sorted(set(contexts)) or [max(min(DEFAULT_CONTEXT, trained or DEFAULT_CONTEXT), 8)]
     refuse_context(model.header, contexts[-1], model.label, "--ctx")
@@ -352,9 +354,10 @@ def account_memory(request: MemoryRequest, session: Session) -> MemoryRecord:
 
     Raises
     ------
-    UsageError : what would be measured is larger than the free memory, and force was not given.
+    UsageError : what would be measured is larger than the free memory, and force was not given; an RPC server is none.
     """
     model, spec = request.model, request.specs[0]
+    check_servers(spec.rpc)
     session.show("dry run")
     forecasts, host = forecast(model, request.specs)
     notes = [*_context_notes(model, request.specs), *_score_notes(model, request.specs[-1], forecasts[-1])]
