@@ -41,7 +41,7 @@ class Failure:
 
     phase: str  #: what was being done
     message: str | None  #: what was said: of every refusal, and in older records of everything
-    cause: Cause
+    cause: Cause  #: how it ended
     signal: int | None = None  #: that ended the worker
     exit_code: int | None = None  #: that the worker ended with
     log: tuple[str, ...] = ()  #: the engine's last lines
