@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from harness.records.cells import Machine, Record, machine_key
+from harness.records.failures import describe_failure
 from harness.records.kinds import TimeRecord
 from harness.records.memory import MemoryRecord
 from harness.records.parity import Parity
@@ -172,7 +173,7 @@ def list_failures(material: Material) -> Sequence[Document]:
             material.model_name(record),
             record.asked.test,
             failure.phase,
-            failure.message,
+            describe_failure(failure),
             failure.log[-1] if failure.log else None,
         ]
         for record in material.failures
