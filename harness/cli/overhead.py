@@ -21,7 +21,7 @@ from harness.cli.options import (
 )
 from harness.cli.output import Output, output_options, show
 from harness.cli.picture import plot_option, theme_option
-from harness.cli.progress import byte_bar, end, open_session
+from harness.cli.progress import displayed, end, open_session
 from harness.cli.token_time import FORMATS as TIME_FORMATS
 from harness.cli.token_time import account_for_time, time_options
 from harness.errors import UsageError
@@ -104,9 +104,9 @@ def command(reference: str | None, output: Output, **options: Any) -> None:
     is a line of its own. Of a model whose weights are not on this disk only the prediction is shown.
     """
     reference, contexts = reference or DEFAULT_MODEL, flatten(options["contexts"])
-    with byte_bar(reference) as progress:
+    with displayed() as on_event:
         weights = not options["predict_only"] and len(set(contexts)) < 2
-        model = find_model(reference, weights=weights, progress=progress)
+        model = find_model(reference, weights=weights, on_event=on_event)
     account = find_account(model.header, options)
     wanted = {name: options[name] for name in ("predict_only", "vram_bytes", "force")}
     request = make_request(model, contexts, _single_values(options), **wanted)

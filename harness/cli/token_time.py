@@ -19,9 +19,8 @@ from harness.cli.options import (
     refuse_contradiction,
 )  # fmt: skip
 from harness.cli.picture import check_picture_path, write_picture
-from harness.cli.progress import byte_bar
+from harness.cli.progress import displayed
 from harness.cli.record_writer import Keeper
-from harness.cli.terminal import echo_error
 from harness.errors import HarnessError, UsageError
 from harness.gguf.attention import describe_attention
 from harness.gguf.caches import Context
@@ -116,8 +115,8 @@ def _find_model(references: Sequence[str]) -> tuple[str, pathlib.Path]:
     if not references:
         return "smollm2:135m", default_model()
     asked = parse_reference(references[0])
-    with byte_bar(asked.shown) as show:
-        return asked.label(), asked.open(show, echo_error)
+    with displayed() as on_event:
+        return asked.label(), asked.open(on_event)
 
 
 def make_plan(path: pathlib.Path, header: Header, options: dict[str, Any]) -> tuple[TimePlan, list[str]]:
