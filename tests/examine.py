@@ -18,6 +18,7 @@ from harness.memory.forecast import Host, device_rules, predict_memory, work_byt
 from harness.memory.ollama_2024 import Request, give_account, read_figures
 from harness.memory.repack import CpuFeatures, find_repacked_types
 from harness.records.token_time import count_reads, touched_bytes
+from harness.runs.inspection import Inspection
 from harness.sources.user_catalog import load_catalog
 from harness.spec import Grid
 from harness.speed.machines import known_machines
@@ -25,7 +26,7 @@ from harness.speed.offload import describe_blocks
 from harness.speed.prediction import Prediction, predict_by_bandwidth
 from harness.speed.prediction import Question as Asked
 from harness.views.formats import render
-from harness.views.inspect import export_anatomy, show_anatomy
+from harness.views.inspect import describe_inspection
 from harness.views.ollama_2024 import describe_account
 from harness.views.predict import describe_prediction
 
@@ -41,8 +42,9 @@ HOST = Host(FEATURES[0], (device_rules("CUDA0", memory_bytes=8 * GB),))
 
 def inspect(header: Header) -> None:
     anatomy = describe_model(header)
-    export_anatomy(anatomy, "model")
-    assert all(len(line) <= 80 for line in show_anatomy(anatomy, "model").splitlines())
+    document = describe_inspection(Inspection("model", anatomy))
+    render(document, "json")
+    assert all(len(line) <= 80 for line in render(document, "table").splitlines())
     for features in FEATURES:
         find_repacked_types(header, features)
 

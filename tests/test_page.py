@@ -21,6 +21,7 @@ from harness.records.placements import make_row
 from harness.records.roofline import Roof, RoofTest
 from harness.records.token_time import build_ledger
 from harness.runs.devices import Absence, Cards, Survey
+from harness.runs.inspection import Inspection
 from harness.sources.catalog_check import Verdict
 from harness.sources.user_catalog import load_catalog
 from harness.speed import crosscheck
@@ -32,7 +33,7 @@ from harness.views import page
 from harness.views.cells import render_table
 from harness.views.devices import describe_devices
 from harness.views.formats import render
-from harness.views.inspect import show_anatomy
+from harness.views.inspect import describe_inspection
 from harness.views.machines import measured_rows, published_rows, render_machines
 from harness.views.memory import describe_memory
 from harness.views.models import Row, describe_check, describe_models
@@ -190,7 +191,8 @@ def token_time(_recorded, name):
 
 def anatomy(_recorded, name):
     for made in (test_inspect.tiny(), test_inspect.large()):
-        yield show_anatomy(dataclasses.replace(made, name=name, file_type=name), f"/models/{name}" * 3, repacked=[])
+        made = dataclasses.replace(made, name=name, file_type=name)
+        yield render(describe_inspection(Inspection(f"/models/{name}" * 3, made, repacked=())), "table")
 
 
 def ledger(_recorded, name):

@@ -16,7 +16,7 @@ from harness.speed.rates import collect
 from harness.views.figures import speed as plots
 from harness.views.report import Material, read_material
 from harness.views.report.ledgers import show_memory
-from harness.views.report.parts import Facts, Table
+from harness.views.report.parts import Table
 from harness.views.report.sections import show_layers, show_speeds
 
 #: A value of each field that is not its default.
@@ -122,11 +122,15 @@ def ledger(record, **changes):
 @pytest.mark.parametrize("name", [name for name in FIELDS if name not in ("model", "n_prompt", "n_gen", "n_depth")])
 def test_ledgers_that_differ_by_one_parameter_are_both_shown(name, record):
     lines = [ledger(record), ledger(record, **{name: other_value(name)})]
-    parts = show_memory(Material([read_line(line) for line in lines], [], ["a.jsonl"], "2026-11-24T12:00:00Z", "0.1"))
-    assert sum(isinstance(part, Facts) for part in parts) == 2
+    documents = show_memory(
+        Material([read_line(line) for line in lines], [], ["a.jsonl"], "2026-11-24T12:00:00Z", "0.1")
+    )
+    assert sum(document.kind == "overhead" for document in documents) == 2
 
 
 def test_a_ledger_that_was_made_again_with_other_repetitions_is_the_same(record):
     lines = [ledger(record), ledger(record, seed=3)]
-    parts = show_memory(Material([read_line(line) for line in lines], [], ["a.jsonl"], "2026-11-24T12:00:00Z", "0.1"))
-    assert sum(isinstance(part, Facts) for part in parts) == 1
+    documents = show_memory(
+        Material([read_line(line) for line in lines], [], ["a.jsonl"], "2026-11-24T12:00:00Z", "0.1")
+    )
+    assert sum(document.kind == "overhead" for document in documents) == 1

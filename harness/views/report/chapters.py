@@ -43,7 +43,7 @@ CHAPTERS: dict[str, tuple[Make, tuple[str, ...]]] = {
     "Machine": (describe_machines, ()),
     "Speeds": (_parts(show_speeds), ("result",)),
     "Layers on the GPU": (_parts(show_layers), ("result",)),
-    "Memory": (_parts(show_memory), ("overhead",)),
+    "Memory": (show_memory, ("overhead",)),
     "A token's time": (_parts(show_token_time), ("time-ledger",)),
     "Under the roof": (_parts(show_roofline), ("roofline",)),
     "Texts": (_parts(show_texts), ("run",)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -12,83 +13,41 @@ from harness.records.memory import MemoryRecord
 from harness.records.token_time import DISPATCH, PARTS, DepthLedger, Gap, TimeLedger, WholeToken
 from harness.spec import cell_key
 from harness.units import format_duration, format_rate
-from harness.views.figures.memory import draw_ledger
+from harness.views.document import Document
 from harness.views.figures.token_time import draw_token_time
-from harness.views.memory import describe_note
+from harness.views.memory import describe_memory
+from harness.views.report.frame import page_of
 from harness.views.report.material import Material
 from harness.views.report.parts import Cell, Chart, Facts, Part, Prose, Table, text_cell
 from harness.views.token_time import PART_NAMES, STEP_NAMES
 
 Content = TypeVar("Content")
 
-#: What an overhead record asked for by name, and how the page calls it; told only where it is not the usual.
-_ASKED = (
-    ("type_k", "K cache", "f16"), ("type_v", "V cache", "f16"), ("repack", "repacking", True), ("mmap", "mmap", "auto"),
-    ("n_batch", "n_batch", 2048), ("n_ubatch", "n_ubatch", 512),
-)  # fmt: skip
-
-
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
-def show_memory(material: Material) -> Sequence[Part]:
-    """Memory ledgers: each line of each one, and what the process took in all; of the same question the latest answer."""
-    lines, n_older = _latest(material.contents(MemoryRecord), _memory_question)
-    parts: list[Part] = []
-    for line in lines:
-        parts += _show_one_memory(material, line)
+def show_memory(material: Material) -> Sequence[Document]:
+    """Memory ledgers as `harness overhead` shows them; of the same question the latest answer."""
+    records, n_older = _latest(material.contents(MemoryRecord), _memory_question)
+    if not records:
+        return []
     means = "What a model takes, cause by cause: predicted from its header, allocated by llama.cpp, and how much of it was in memory."
-    return [Prose([means, *_tell_older(n_older)]), *parts] if parts else []
-
-
-def _show_one_memory(material: Material, line: MemoryRecord) -> list[Part]:
-    facts = [*_where(material, line), ("context", f"{line.forecast.n_ctx} tokens"), *_asked(line)]
-    if line.failure:
-        facts.append(("failed", line.failure.sentence))
-    names = ("predicted_bytes", "measured_bytes", "resident_bytes")
-    rows: list[list[Cell | str]] = [
-        [row.cause, row.device, *(_bytes_cell(getattr(row, name)) for name in names)] for row in line.ledger
+    return [
+        *page_of(Prose([means, *_tell_older(n_older)])),
+        *(_show_one_memory(material, record) for record in records),
     ]
-    remarks = []
-    if line.measurement:
-        before = line.measurement.interpreter_bytes  # the ledger is about what came after
-        rows.append(["Python, before all that", "CPU", *(_bytes_cell(before) for _ in names)])
-        remarks = ["In all, allocated: once every page was touched; what is not in memory yet is not taken off."]
-    rows.append(["in all", "host", *(_bytes_cell(getattr(line.totals, name)) for name in names)])
-    chart = Chart(
-        lambda theme: draw_ledger(line, theme=theme),
-        f"Memory of {material.model_name(line)}; the table below has its figures",
-    )
-    table = Table(
-        ("what", "where", "predicted", "allocated", "resident"),
-        rows,
-        remarks=[*remarks, *map(describe_note, line.all_notes)],
-    )
-    drawn = any(getattr(row, name) for row in line.ledger for name in names)
-    return [Facts(facts, material.model_name(line)), *([chart] if drawn else []), table]
+
+
+def _show_one_memory(material: Material, record: MemoryRecord) -> Document:
+    where = [text for _, text in _where(material, record)]
+    document = describe_memory(record)
+    return dataclasses.replace(document, title=" · ".join([material.model_name(record), *where]))
 
 
 def _where(material: Material, line: MemoryRecord | TimeLine) -> list[tuple[str, str]]:
     """The machine, where the page has several, and when."""
     named = [("machine", material.machine_name(line.machine))] if len(material.machines) > 1 else []
     return [*named, *([("when", _minute(line.time_utc))] if line.time_utc else [])]
-
-
-def _asked(line: MemoryRecord) -> list[tuple[str, str]]:
-    layers = line.asked.n_gpu_layers
-    layers_by_device = line.measurement and line.measurement.layers_by_device
-    if layers_by_device:
-        facts = [("layers", " + ".join(f"{count} on {device}" for device, count in layers_by_device.items()))]
-    else:
-        facts = [("layers on the GPU", "all that fit" if layers < 0 else str(layers))]
-    if line.flash_attn is not None:
-        facts.append(("flash attention", "on" if line.flash_attn else "off"))
-    told = [(title, value) for name, title, usual in _ASKED if (value := getattr(line.asked, name)) != usual]
-    return facts + [(title, {True: "on", False: "off"}.get(value, str(value))) for title, value in told]
-
-
-def _bytes_cell(size: int | None) -> Cell | str:
-    return "—" if size is None else text_cell(f"{size / 1024**2:.1f} MiB", size)
 
 
 # --- time -------------------------------------------------------------------------------------------------------------
