@@ -10,6 +10,7 @@ import pytest
 
 from harness.errors import NativeError, UsageError
 from harness.host.machine import describe_machine
+from harness.records.failures import describe_end
 from harness.records.text import TextRequest
 from harness.runs.text import Generator
 
@@ -164,7 +165,7 @@ def test_a_file_that_llama_cpp_refuses_is_a_failure(generator, tmp_path):
     broken.write_bytes(b"GGUF" + bytes(100))
     run, *_ = write(generator, str(broken))
     assert (run.finish, run.model) == ("failed", None)
-    assert "llama.cpp cannot load broken.gguf" in run.failure.sentence
+    assert "llama.cpp cannot load broken.gguf" in describe_end(run.failure)
 
 
 def scripted(lines):

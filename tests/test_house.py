@@ -49,11 +49,18 @@ OWNERS = {
 }  # fmt: skip
 
 #: Who knows exit codes: the errors that carry one, the table from outcomes to them, and the two ends of the process.
-EXIT_CODES = {"harness.errors", "harness.runs.session", "harness.cli", "harness.cli.progress", "harness.host.interrupt"}
+EXIT_CODES = {
+    "harness.errors",
+    "harness.records.failures",
+    "harness.runs.session",
+    "harness.cli",
+    "harness.cli.progress",
+    "harness.host.interrupt",
+}
 
 KNOWN: dict[str, set[str]] = {
     "function": set(),
-    "module": {"harness.records.token_time", "harness.runs.placements"},
+    "module": {"harness.records.token_time"},
     "circle": set(),
     "name": set(),
     "docstring": {
@@ -89,7 +96,6 @@ KNOWN: dict[str, set[str]] = {
         "harness.cli.roofline",
         "harness.cli.rpc_server",
         "harness.cli.run",
-        "harness.cli.sweep",
         "harness.cli.token_time",
     },
 }

@@ -18,7 +18,7 @@ from harness.memory.fit import Need
 from harness.memory.ollama_2024 import Request, give_account
 from harness.memory.ollama_graph import read_figures
 from harness.records.cells import Caution, Device
-from harness.records.placements import make_row
+from harness.records.placements import make_result
 from harness.records.roofline import Roof, RoofTest
 from harness.records.token_time import build_ledger
 from harness.runs.devices import Absence, Cards, Survey
@@ -31,7 +31,7 @@ from harness.speed.prediction import Answer, Basis, Place, Prediction, PromptBas
 from harness.speed.published import ARTICLE_MODELS, load_machines
 from harness.speed.rates import collect
 from harness.views import page
-from harness.views.cells import render_table
+from harness.views.cells import write_cells
 from harness.views.devices import describe_devices
 from harness.views.formats import render
 from harness.views.inspect import describe_inspection
@@ -40,7 +40,7 @@ from harness.views.memory import describe_memory
 from harness.views.models import Row, describe_check, describe_models
 from harness.views.ollama import render_comparison
 from harness.views.ollama_2024 import describe_account
-from harness.views.placements import Page, render_rows
+from harness.views.placements import describe_placements
 from harness.views.predict import describe_check as describe_prediction_check
 from harness.views.predict import describe_prediction
 from harness.views.roofline import UnderRoof, render_roofline
@@ -81,20 +81,23 @@ def long_records(recorded, name):
 
 
 def speeds(recorded, name):
-    yield render_table(long_records(recorded, name))
+    yield write_cells(long_records(recorded, name), "table")
     same = [
         dataclasses.replace(r, asked=dataclasses.replace(r.asked, n_gpu_layers=0)) for r in long_records(recorded, name)
     ]
-    yield render_table(same[:1])
+    yield write_cells(same[:1], "table")
 
 
 def layers(recorded, name):
-    rows = [make_row([record], ["n_gpu_layers", "type_k", "tensor_split"]) for record in long_records(recorded, name)]
+    rows = [
+        make_result([record], ["n_gpu_layers", "type_k", "tensor_split"]) for record in long_records(recorded, name)
+    ]
     memory = {
         f"RPC0[{number}.168.100.200:50052]": dict.fromkeys(("model", "kv", "compute"), 10**12) for number in range(4)
     }
-    rows = [dataclasses.replace(row, memory=memory) for row in rows]
-    yield render_rows(rows, Page([name, f"{GPU}, {GPU}", "5 repetitions"], [f"network to {name}: a note about {GPU}"]))
+    rows = [dataclasses.replace(row, memory_bytes=memory) for row in rows]
+    title = f"{name} · {GPU}, {GPU} · 5 repetitions"
+    yield render(describe_placements(rows, title, [f"network to {name}: a note about {GPU}"]), "table")
 
 
 def devices(_recorded, name):
@@ -296,7 +299,7 @@ def test_every_machine_keeps_to_the_page(identity, columns, recorded):
     with_device = dataclasses.replace(build, devices=(device,))
     with page.of_width(columns):
         texts = [
-            render_table(here),
+            write_cells(here, "table"),
             render_roofline(Roof("2026-01-01T00:00:00Z", machine, "0", build, (test,)), []),
             render_machines(measured_rows(collect(here, CATALOG), "tg"), "tg"),
             render(describe_devices(Survey(with_device, {}, ("CPU",), True, Cards(), None), None), "table"),

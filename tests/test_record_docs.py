@@ -10,7 +10,6 @@ UNEXPLAINED: set[str] = {
     "CardFit",
     "ComparisonLine",
     "DeviceReading",
-    "Failure",
     "Fit",
     "Forecast",
     "Measurement",

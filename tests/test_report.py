@@ -199,7 +199,7 @@ def evil_records(measured, text_run):
         machine=machine,
         warnings=(Caution("x", EVIL),),
     )
-    failure = dataclasses.replace(record, samples=(), failure=Failure(EVIL, EVIL, EVIL, log=(EVIL,)))
+    failure = dataclasses.replace(record, samples=(), failure=Failure(EVIL, EVIL, "refused", log=(EVIL,)))
     run = dataclasses.replace(
         text_run, machine=machine, finish=EVIL, model=record.model, warnings=(Caution("x", EVIL),)
     )

@@ -18,6 +18,7 @@ from harness.gguf.model_kinds import Question
 from harness.host.memory import available_memory_bytes
 from harness.memory.placement import shares_host_memory
 from harness.records.cells import Device
+from harness.records.failures import describe_end
 from harness.records.text import REFERENCE_PROMPT, TextRequest, TextRun
 from harness.runs.asking import read_for
 from harness.units import format_gb
@@ -85,7 +86,7 @@ def _room_bytes(n_gpu_layers: int) -> int:
     try:
         greeting = worker.hello()
         if isinstance(greeting, Failure):
-            raise NativeError(f"{greeting.message.rstrip('.')}.")
+            raise NativeError(describe_end(greeting))
         return room + add_up_cards(build_from_json(greeting["build"]).devices)
     finally:
         worker.close()

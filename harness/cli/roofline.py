@@ -16,6 +16,7 @@ from harness.cli.writing import one_value
 from harness.host.cpu import choose_threads
 from harness.host.rpc import check_servers
 from harness.records.cells import Build, Caution, Failure, build_from_json, read
+from harness.records.failures import describe_failure
 from harness.records.journal import utc_now
 from harness.records.roofline import Roof, RoofTest, roof_test_from_json
 from harness.runs.worker import Worker
@@ -139,7 +140,7 @@ class _Run:
     def _hear(self, event: dict[str, Any] | Failure, line: Any) -> None:
         if isinstance(event, Failure):
             self.failure = event
-            terminal.echo_error(f"{event.message.rstrip('.')}.")
+            terminal.echo_error(describe_failure(event))
         elif event["event"] in ("hello", "build"):
             self.build = build_from_json(event["build"])
         elif event["event"] == "phase":

@@ -15,6 +15,7 @@ from harness.cli.writing import find_model, writing_options
 from harness.errors import NativeError, UsageError
 from harness.gguf.model_kinds import Question, refuse_context
 from harness.host.machine import LOAD_CAUTIONS
+from harness.records.failures import describe_end
 from harness.records.text import REFERENCE_PROMPT, TextRequest, TextRun
 from harness.runs.asking import read_for
 
@@ -138,7 +139,7 @@ def _write(request: TextRequest, path: pathlib.Path, keeper: Keeper, options: di
         terminal.show()
     if run.failure:
         keeper.keep(run)
-        raise NativeError(run.failure.sentence)
+        raise NativeError(describe_end(run.failure))
     return run, "".join(pieces)
 
 

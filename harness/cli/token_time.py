@@ -32,6 +32,7 @@ from harness.gguf.split import part_names, split_count
 from harness.host.cpu import choose_threads
 from harness.host.memory import available_memory_bytes
 from harness.records.cells import Failure
+from harness.records.failures import describe_end
 from harness.records.journal import utc_now
 from harness.records.token_time import SCHEMA, WARMUP_TOKENS, TimePlan, build_ledger, count_reads
 from harness.runs.worker import Worker
@@ -205,12 +206,12 @@ def collect(
     try:
         greeting = worker.hello()
         if isinstance(greeting, Failure):
-            return raw, greeting.sentence, False
+            return raw, describe_end(greeting), False
         raw["build"] = greeting["build"]
         with _Bar() as bar:
             for event in worker.ask("token-time", plan.to_dict()):
                 if isinstance(event, Failure):
-                    failure = event.sentence
+                    failure = describe_end(event)
                 else:
                     bar.show(event)
                     hear(raw, event)

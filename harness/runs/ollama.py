@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from harness.errors import NativeError
 from harness.records.cells import Caution, Machine
+from harness.records.failures import describe_end
 from harness.records.text import TextRequest, TextRun
 from harness.runs.ollama_task import OLLAMA_BATCH, Comparison, Round, Task
 from harness.runs.text import Generator
@@ -130,7 +131,7 @@ def _measure_here(
     if run.finish == "interrupted":
         raise KeyboardInterrupt
     if run.failure:
-        raise NativeError(run.failure.sentence)
+        raise NativeError(describe_end(run.failure))
     return run
 
 

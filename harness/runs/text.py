@@ -23,6 +23,7 @@ from harness.records.cells import (
     read,
     resolved_from_json,
 )
+from harness.records.failures import describe_end
 from harness.records.journal import utc_now
 from harness.records.text import Figures, TextRequest, TextRun, hash_prompt
 from harness.runs.worker import Worker
@@ -59,7 +60,7 @@ class Generator:
         greeting = self._worker.hello()
         if isinstance(greeting, Failure):
             self._worker.close()
-            raise NativeError(greeting.sentence)
+            raise NativeError(describe_end(greeting))
         self.build: Build = build_from_json(greeting["build"])
 
     def __enter__(self) -> Generator:

@@ -14,8 +14,8 @@ from harness.speed.rates import Measured
 from harness.units import format_gb, format_mib, format_rate
 from harness.untrusted import harmless
 from harness.views import page
-from harness.views.cells import spell_settings
 from harness.views.figures.style import PALETTE, add_legend, new_figure, set_log, set_title
+from harness.views.settings import format_settings
 
 #: Above this share of the roof it is the roof that is wrong.
 TOO_MUCH = 1.05
@@ -76,7 +76,7 @@ def hold_against(measured: Sequence[Measured], roof: Roof) -> list[UnderRoof]:
             is_synthetic=item.is_synthetic,
             machine=item.machine_label,
             test=asked.test,
-            settings=tuple(spell_settings(asked, (name,)) for name in settings),
+            settings=tuple(format_settings(asked, (name,)) for name in settings),
             n_prompt=asked.n_prompt,
             n_threads=threads,
             rate_tok_per_s=item.summary.rate_tok_per_s,

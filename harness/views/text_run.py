@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from harness.records.failures import describe_failure
 from harness.records.text import Figures, TextRun
 from harness.units import format_go_duration, format_mib, format_rate
 from harness.untrusted import harmless
@@ -91,7 +92,7 @@ def _wrap(text: str) -> str:
 
 def _reference_row(name: str, run: TextRun, notes: dict[str, int]) -> tuple[str, ...]:
     figures = run.figures
-    texts = [caution.text for caution in run.warnings] + ([run.failure.message] if run.failure else [])
+    texts = [caution.text for caution in run.warnings] + ([describe_failure(run.failure)] if run.failure else [])
     marks = "".join(f" [{notes.setdefault(text, len(notes) + 1)}]" for text in texts)
     return (
         name,
@@ -116,7 +117,7 @@ def render_reference_json(runs: Sequence[tuple[str, TextRun]], skipped: Sequence
             "finish": run.finish,
             **verbose_values(run),
             "warnings": [caution.text for caution in run.warnings],
-            "failure": run.failure.message if run.failure else None,
+            "failure": describe_failure(run.failure) if run.failure else None,
         }
         for name, run in runs
     ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from harness.records.cells import Machine, Record, machine_key
+from harness.records.failures import describe_failure
 from harness.records.kinds import TimeRecord
+from harness.records.memory import MemoryRecord
 from harness.records.parity import Parity
 from harness.records.roofline import Roof
 from harness.records.statistics import median
@@ -18,6 +21,19 @@ from harness.views.values import FILE, FINE_RATIO, INTERVAL, MINUTE, RATE, forma
 def page_of(*blocks: Block, title: str = "", warnings: Sequence[str] = ()) -> list[Document]:
     """Blocks as the one document of a chapter."""
     return [Document("report", 1, title, [Section("", blocks)], warnings)]
+
+
+def explained(paragraphs: Sequence[str], documents: Sequence[Document]) -> list[Document]:
+    """Documents below sentences that say what they show; nothing where there are none."""
+    return [*page_of(Prose(paragraphs)), *documents] if documents else []
+
+
+def in_report(material: Material, record: MemoryRecord | TimeRecord, document: Document) -> Document:
+    """The document under the name that the model has on this page, with the machine, where there are several, and the time."""
+    line = record.line if isinstance(record, TimeRecord) else record
+    machine = material.machine_name(line.machine) if len(material.machines) > 1 else ""
+    parts = [material.model_name(record), machine, format_value(line.time_utc, MINUTE)]
+    return dataclasses.replace(document, title=" · ".join(filter(None, parts)))
 
 
 # --- summary ----------------------------------------------------------------------------------------------------------
@@ -157,7 +173,7 @@ def list_failures(material: Material) -> Sequence[Document]:
             material.model_name(record),
             record.asked.test,
             failure.phase,
-            failure.message,
+            describe_failure(failure),
             failure.log[-1] if failure.log else None,
         ]
         for record in material.failures

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -16,7 +15,7 @@ from harness.units import format_duration, format_rate
 from harness.views.document import Document
 from harness.views.figures.token_time import draw_token_time
 from harness.views.memory import describe_memory
-from harness.views.report.frame import page_of
+from harness.views.report.frame import explained, in_report
 from harness.views.report.material import Material
 from harness.views.report.parts import Cell, Chart, Facts, Part, Prose, Table, text_cell
 from harness.views.token_time import PART_NAMES, STEP_NAMES
@@ -27,21 +26,12 @@ Content = TypeVar("Content")
 
 
 def show_memory(material: Material) -> Sequence[Document]:
-    """Memory ledgers as `harness overhead` shows them; of the same question the latest answer."""
+    """Memory ledgers; of the same question the latest answer."""
     records, n_older = _latest(material.contents(MemoryRecord), _memory_question)
-    if not records:
-        return []
     means = "What a model takes, cause by cause: predicted from its header, allocated by llama.cpp, and how much of it was in memory."
-    return [
-        *page_of(Prose([means, *_tell_older(n_older)])),
-        *(_show_one_memory(material, record) for record in records),
-    ]
-
-
-def _show_one_memory(material: Material, record: MemoryRecord) -> Document:
-    where = [text for _, text in _where(material, record)]
-    document = describe_memory(record)
-    return dataclasses.replace(document, title=" · ".join([material.model_name(record), *where]))
+    return explained(
+        [means, *_tell_older(n_older)], [in_report(material, one, describe_memory(one)) for one in records]
+    )
 
 
 def _where(material: Material, line: MemoryRecord | TimeLine) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from harness.catalog import Catalog
-from harness.records.cells import Machine, Record, machine_key
+from harness.records.cells import Machine, Record, has_died, machine_key
 from harness.records.kinds import Line, TimeRecord
 from harness.records.memory import MemoryRecord
 from harness.records.statistics import Digest, digest
@@ -36,7 +36,7 @@ def condense(line: Line) -> Line:
 
 def is_measured(record: Record) -> bool:
     """Whether a cell has a number: at least one timed sample, and no failure but Ctrl-C."""
-    return bool(record.timed) and (record.failure is None or record.failure.cause == "interrupted")
+    return bool(record.timed) and not has_died(record)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Material:
     @functools.cached_property
     def failures(self) -> list[Record]:
         """Cells that have no result."""
-        return [record for record in self.contents(Record) if record.failure and record.failure.cause != "interrupted"]
+        return [record for record in self.contents(Record) if has_died(record)]
 
     @functools.cached_property
     def texts(self) -> list[TextRun]:

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.records.cells import Record, record_key
+from harness.records.failures import describe_failure
 from harness.records.kinds import ComparisonLine, Turn
 from harness.records.statistics import Digest, Summary, median, median_interval, speaking
 from harness.records.text import TextRun, rate
 from harness.spec import find_varied
 from harness.units import format_duration, format_mib, format_rate
-from harness.views.cells import spell_settings
 from harness.views.document import Bar, Bars
 from harness.views.figures.style import PALETTE, new_figure
 from harness.views.report.frame import layers_that_ran
 from harness.views.report.material import Material
 from harness.views.report.parts import Cell, Chart, Footnotes, Part, Prose, Table, text_cell
+from harness.views.settings import format_settings
 from harness.views.values import RATE
 
 #: More bars than this in one picture cannot be read; the table has all of them.
@@ -81,7 +82,7 @@ def _speed_row(
         _minute(record.time_utc),
     ]
     if settings:
-        row.insert(5, spell_settings(record.asked, settings))
+        row.insert(5, format_settings(record.asked, settings))
     return [material.machine_name(record.machine), *row] if several else row
 
 
@@ -108,7 +109,7 @@ def _bar_labels(material: Material, records: Sequence[Record]) -> list[str]:
         parts = [_shorten(material.model_name(record), 34), record.asked.test]
         parts += [f"{record.asked.n_threads} threads"] * threads_differ
         parts += [layers_that_ran(record)] * layers_differ
-        parts += [spell_settings(record.asked, settings)] * bool(settings)
+        parts += [format_settings(record.asked, settings)] * bool(settings)
         parts += [_shorten(material.machine_name(record.machine), 24)] * (len(material.machines) > 1)
         labels.append(" · ".join(parts))
     return labels
@@ -145,7 +146,7 @@ def _layer_row(material: Material, cell: Digest, settings: Sequence[str], severa
         material.model_name(record),
         record.asked.test,
         text_cell("all" if layers < 0 else str(layers), 1e9 if layers < 0 else layers),
-        *[spell_settings(record.asked, settings)] * bool(settings),
+        *[format_settings(record.asked, settings)] * bool(settings),
         text_cell(format_rate(summary.rate_tok_per_s), summary.rate_tok_per_s),
         _interval(summary),
         layers_that_ran(record),
@@ -170,7 +171,7 @@ def _layer_chart(material: Material, curves: Sequence[Sequence[Digest]], title: 
             known = [(place, cell.summary) for cell in curve if (place := _offloaded(cell.record)) is not None]
             points = sorted(known, key=lambda point: point[0])
             first = curve[0].record
-            parts = (f"{material.model_name(first)} {first.asked.test}", spell_settings(first.asked, settings))
+            parts = (f"{material.model_name(first)} {first.asked.test}", format_settings(first.asked, settings))
             axis.plot(
                 [place for place, _ in points], [summary.rate_tok_per_s for _, summary in points], marker="o",
                 color=PALETTE[at % len(PALETTE)], label=" · ".join(_shorten(part, 50) for part in parts if part),
@@ -210,7 +211,7 @@ def show_texts(material: Material) -> Sequence[Part]:
 
 def _text_row(material: Material, run: TextRun, footnotes: Footnotes) -> list[Cell | str]:
     figures = run.figures
-    texts = [caution.text for caution in run.warnings] + ([run.failure.message] if run.failure else [])
+    texts = [caution.text for caution in run.warnings] + ([describe_failure(run.failure)] if run.failure else [])
     return [
         material.model_name(run) + footnotes.mark(texts),
         _rate_cell(figures.prompt_eval_rate_tok_per_s),
