@@ -10,6 +10,7 @@ from harness.gguf.settings import tell_untrained
 from harness.memory.causes import HOST, Cause, Note, Part, Remark
 from harness.memory.fit import CardFit, Fit
 from harness.memory.ledger import Measurement
+from harness.records.failures import describe_end
 from harness.records.memory import MemoryRecord
 from harness.spec import cell_key, defaults
 from harness.units import MIB
@@ -95,7 +96,7 @@ def _picture(record: MemoryRecord, others: Mapping[str, Mapping[str, int]] | Non
 def _ledger_sections(record: MemoryRecord) -> Iterator[Section]:
     yield Section("", [_ledger(record)])
     if record.failure:
-        yield Section("", [Prose([f"not measured: {record.failure.sentence}"])])
+        yield Section("", [Prose([f"not measured: {describe_end(record.failure)}"])])
     if record.measurement:
         yield Section("", [_account(record.measurement), *_steps(record.measurement)])
 
