@@ -15,7 +15,8 @@ from harness.gguf.model_kinds import Question, find_kind, refuse, suit_cells
 from harness.gguf.split import split_count
 from harness.memory.fit import check_placement, fit_layers, price_layers
 from harness.memory.forecast import Host, device_rules, predict_memory, work_bytes
-from harness.memory.ollama_2024 import Request, give_account, read_figures
+from harness.memory.ollama_2024 import Request, give_account
+from harness.memory.ollama_graph import read_figures
 from harness.memory.repack import CpuFeatures, find_repacked_types
 from harness.records.token_time import count_reads, touched_bytes
 from harness.runs.inspection import Inspection

@@ -15,7 +15,8 @@ from harness.host import system as host_os
 from harness.host.machine import describe_machine
 from harness.memory.causes import Note, Remark
 from harness.memory.fit import Need
-from harness.memory.ollama_2024 import Request, give_account, read_figures
+from harness.memory.ollama_2024 import Request, give_account
+from harness.memory.ollama_graph import read_figures
 from harness.records.cells import Caution, Device
 from harness.records.placements import make_result
 from harness.records.roofline import Roof, RoofTest
