@@ -60,20 +60,16 @@ EXIT_CODES = {
 
 KNOWN: dict[str, set[str]] = {
     "function": set(),
-    "module": {"harness.records.token_time"},
+    "module": set(),
     "circle": set(),
     "name": set(),
     "docstring": {
         "harness.cli.options.flatten",
         "harness.cli.options.refuse_contradiction",
         "harness.cli.plot.command",
-        "harness.native.jobs.bandwidth.tensor_row_bytes",
         "harness.native.jobs.rpc_server.vars_of",
         "harness.records.cells.build_from_json",
         "harness.records.cells.resolved_from_json",
-        "harness.records.kinds.BothTurns",
-        "harness.records.kinds.ComparedTask",
-        "harness.records.kinds.DirectTurn",
         "harness.records.statistics.mean",
         "harness.sources.choice.is_gguf",
         "harness.views.llama_bench.render_json",
@@ -85,18 +81,11 @@ KNOWN: dict[str, set[str]] = {
         "harness.views.report.parts.Points",
         "harness.views.report.parts.Table",
         "harness.views.report.parts.text_cell",
-        "harness.views.roofline.render_roofline_json",
     },
     "owner": {"harness.sources.downloads json.dumps", "harness.sources.ollama_server json.dumps"},
     "exit code": {
         "harness.cli.models",
-        "harness.cli.ollama",
-        "harness.cli.overhead",
-        "harness.cli.reference",
-        "harness.cli.roofline",
         "harness.cli.rpc_server",
-        "harness.cli.run",
-        "harness.cli.token_time",
     },
 }
 
