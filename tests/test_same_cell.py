@@ -18,7 +18,7 @@ from harness.views.document import Bars
 from harness.views.figures import speed as plots
 from harness.views.render_json import plain_values
 from harness.views.report import Material, read_material
-from harness.views.report.ledgers import show_memory
+from harness.views.report.documents import show_memory
 from harness.views.report.speeds import show_speeds
 
 #: A value of each field that is not its default.
