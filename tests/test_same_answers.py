@@ -13,10 +13,10 @@ from harness.errors import UsageError
 from harness.gguf.attention import describe_attention
 from harness.gguf.blocks import loaded_tensors
 from harness.gguf.cost import cost_of_header
+from harness.gguf.reads import count_reads
 from harness.memory.causes import Cause
 from harness.memory.fit import check_placement, price_layers
 from harness.memory.forecast import Host, device_rules, predict_memory
-from harness.records.token_time import count_reads
 from harness.runs.asking import suit
 from harness.sources.gguf_file import read_file_header
 from harness.spec import RunSpec

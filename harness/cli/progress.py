@@ -13,7 +13,8 @@ import click
 from harness.cli import terminal
 from harness.cli.options import given_label
 from harness.errors import Outcome
-from harness.events import Event, Measured, OnEvent, Progress, count_bytes
+from harness.events import Event, Measured, OnEvent, Progress
+from harness.records.failures import describe_end
 from harness.runs.session import Session
 from harness.views import page
 
@@ -103,13 +104,6 @@ def displayed(describe: Callable[[object], str | None] = lambda _content: None) 
 
 
 @contextlib.contextmanager
-def byte_bar(task: str) -> Iterator[Callable[[int, int], None]]:
-    """A function to call with (bytes done, bytes in all)."""
-    with displayed() as on_event:
-        yield count_bytes(on_event, task)
-
-
-@contextlib.contextmanager
 def open_session(
     command: str, options: dict[str, Any], describe: Callable[[object], str | None] = lambda _content: None, **more: Any
 ) -> Iterator[Session]:
@@ -122,8 +116,10 @@ def open_session(
         yield session
 
 
-def end(session: Session) -> None:
-    """Tell on stderr where the records are, and end the command with what became of it."""
+def end(session: Session, *, with_failure: bool = False) -> None:
+    """Tell on stderr where the records are (and what llama.cpp failed of), and end the command with what became of it."""
+    if with_failure and session.failure:
+        terminal.echo_error(describe_end(session.failure))
     if session.kept_in:
         terminal.echo_note(f"kept in {session.kept_in}")
     if session.outcome is not Outcome.OK:

@@ -280,7 +280,7 @@ class Session:
         parameters.type_v = bindings.GGML_TYPES[spec.type_v]
         parameters.offload_kqv = not spec.no_kv_offload
         parameters.flash_attn_type = _FLASH_MODES[spec.flash_attn]
-        parameters.swa_full = False
+        parameters.swa_full = spec.swa_full
         parameters.embeddings = spec.embeddings
         return parameters
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from harness.records.cells import Machine, Record, machine_key
 from harness.records.failures import describe_failure
-from harness.records.kinds import TimeRecord
 from harness.records.memory import MemoryRecord
+from harness.records.ollama import Comparison
 from harness.records.parity import Parity
 from harness.records.roofline import Roof
 from harness.records.statistics import median
+from harness.records.token_time import TimeRecord
 from harness.units import format_count
 from harness.views.document import Block, Cell, Column, Document, Figure, KeyFigures, Line, Prose, Section, Table
 from harness.views.report.material import Material
@@ -28,11 +29,11 @@ def explained(paragraphs: Sequence[str], documents: Sequence[Document]) -> list[
     return [*page_of(Prose(paragraphs)), *documents] if documents else []
 
 
-def in_report(material: Material, record: MemoryRecord | TimeRecord, document: Document) -> Document:
+def in_report(material: Material, record: MemoryRecord | TimeRecord | Comparison, document: Document) -> Document:
     """The document under the name that the model has on this page, with the machine, where there are several, and the time."""
-    line = record.line if isinstance(record, TimeRecord) else record
-    machine = material.machine_name(line.machine) if len(material.machines) > 1 else ""
-    parts = [material.model_name(record), machine, format_value(line.time_utc, MINUTE)]
+    machine = material.machine_name(record.machine) if len(material.machines) > 1 else ""
+    name = document.title if isinstance(record, Comparison) else material.model_name(record)
+    parts = [name, machine, format_value(record.time_utc, MINUTE)]
     return dataclasses.replace(document, title=" · ".join(filter(None, parts)))
 
 
@@ -194,7 +195,7 @@ def list_warnings(material: Material) -> Sequence[Document]:
     cautions = [caution for cell in material.cells for caution in cell.summary.cautions]
     cautions += [caution for run in material.texts for caution in run.warnings]
     # A ledger, and a roof, count as one figure each.
-    cautions += [caution for found in material.contents(TimeRecord) for caution in found.line.cautions]
+    cautions += [caution for found in material.contents(TimeRecord) for caution in found.warnings]
     cautions += [caution for roof in material.contents(Roof) for caution in roof.warnings]
     counts: dict[tuple[str, bool], int] = {}
     for caution in cautions:

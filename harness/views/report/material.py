@@ -10,10 +10,11 @@ from typing import TypeVar
 
 from harness.catalog import Catalog
 from harness.records.cells import Machine, Record, has_died, machine_key
-from harness.records.kinds import Line, TimeRecord
+from harness.records.kinds import Line
 from harness.records.memory import MemoryRecord
 from harness.records.statistics import Digest, digest
 from harness.records.text import TextRun
+from harness.records.token_time import TimeRecord
 from harness.speed.model_names import ModelFile, ModelNames, file_of
 from harness.speed.prediction import Answer
 from harness.speed.published import PublishedMachine
@@ -126,7 +127,7 @@ class Material:
 def file_of_line(content: MemoryRecord | TimeRecord) -> ModelFile:
     """The file that a ledger is of. Lines of old about memory have what the user called it, and nothing else."""
     if isinstance(content, TimeRecord):
-        model = content.line.model
+        model = content.model
         return ModelFile(model.file_name, model.file_sha256, is_synthetic=model.is_synthetic)
     subject = content.model
     return ModelFile(subject.file_name or subject.label, subject.file_sha256, subject.file_type, subject.is_synthetic)
