@@ -14,10 +14,10 @@ from harness.cli.progress import end, open_session
 from harness.cli.terminal import echo_error
 from harness.cli.writing import find_model, writing_options
 from harness.errors import UsageError
-from harness.gguf.model_kinds import Question, refuse_context
+from harness.gguf.model_kinds import Question, refuse, refuse_context
 from harness.host.machine import LOAD_CAUTIONS
 from harness.records.text import REFERENCE_PROMPT, TextRequest, TextRun
-from harness.runs.asking import read_for
+from harness.sources.gguf_file import read_file_header
 
 #: Formats in which the text streams.
 _STREAMED = ("table", "text")
@@ -67,8 +67,9 @@ def command(words: tuple[str, ...], reference: str | None, output: Output, **opt
     prompt = _read_prompt(words)
     _check_text(options["system"] or "", "system message")
     path = find_model(reference)
-    header = read_for(path, Question.TEXT)
-    if header is not None and options["n_ctx"]:
+    header = read_file_header(path)
+    refuse(header, Question.TEXT, path.name)
+    if options["n_ctx"]:
         refuse_context(header, options["n_ctx"], path.name, "--ctx")
     names = TextRequest.__dataclass_fields__
     request = TextRequest(str(path), prompt, **{name: options[name] for name in names if name in options})
