@@ -26,14 +26,14 @@ from harness.sources.user_catalog import load_catalog
 from harness.speed import crosscheck
 from harness.speed.models import Estimate
 from harness.speed.prediction import Answer, Basis, Place, Prediction, PromptBasis, Room, Split
-from harness.speed.published import ARTICLE_MODELS, load_machines
 from harness.speed.rates import collect
+from harness.speed.standings import measured_rows, published_rows
 from harness.views import page
 from harness.views.cells import render_table
 from harness.views.devices import describe_devices
 from harness.views.formats import render
 from harness.views.inspect import show_anatomy
-from harness.views.machines import measured_rows, published_rows, render_machines
+from harness.views.machines import describe_machines
 from harness.views.memory import describe_memory
 from harness.views.models import Row, describe_check, describe_models
 from harness.views.ollama import render_comparison
@@ -164,9 +164,8 @@ def predictions(_recorded, name):
 
 
 def machines(recorded, name):
-    kinds = {model: CATALOG.entries[model].ollama_2024 for model in ARTICLE_MODELS}
     measured = collect(long_records(recorded, name), CATALOG)
-    yield render_machines([*published_rows(load_machines(), kinds), *measured_rows(measured, "tg")], "tg")
+    yield render(describe_machines([*published_rows(CATALOG), *measured_rows(measured, "tg")], "tg"), "table")
 
 
 def reference(_recorded, name, comparison):  # noqa: F811
@@ -295,7 +294,7 @@ def test_every_machine_keeps_to_the_page(identity, columns, recorded):
         texts = [
             render_table(here),
             render_roofline(Roof("2026-01-01T00:00:00Z", machine, "0", build, (test,)), []),
-            render_machines(measured_rows(collect(here, CATALOG), "tg"), "tg"),
+            render(describe_machines(measured_rows(collect(here, CATALOG), "tg"), "tg"), "table"),
             render(describe_devices(Survey(with_device, {}, ("CPU",), True, Cards(), None), None), "table"),
         ]
     assert [line for text in texts for line in text.splitlines() if page.columns_of(line) > columns] == []

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from harness.speed.standings import measured_rows, published_rows, sort_rows
 from harness.views.document import Document, Section
-from harness.views.report.answers import show_predictions, show_published, show_roofline
+from harness.views.machines import describe_machines as describe_machine_rows
+from harness.views.predict import describe_answers
+from harness.views.report.answers import show_roofline
 from harness.views.report.frame import (
     describe_machines,
     describe_method,
@@ -37,6 +40,19 @@ def _describe_method(material: Material) -> Sequence[Document]:
     return describe_method(material, [kind for _, kinds in CHAPTERS.values() for kind in kinds])
 
 
+def _compare_machines(material: Material) -> Sequence[Document]:
+    """Measured generation among the published machines, fastest first."""
+    own = measured_rows(material.measured, "tg")
+    if not own or material.catalog is None or not material.with_published:
+        return []
+    return [describe_machine_rows(sort_rows([*published_rows(material.catalog), *own]), "tg")]
+
+
+def _list_predictions(material: Material) -> Sequence[Document]:
+    """What the article's models would do on the machine that made the page."""
+    return [describe_answers(material.answers)] if material.answers else []
+
+
 #: Title → (the function that makes the chapter, the kinds of lines that it shows), in the order of the page; empty ones are left out.
 CHAPTERS: dict[str, tuple[Make, tuple[str, ...]]] = {
     "Summary": (summarize_page, ()),
@@ -49,8 +65,8 @@ CHAPTERS: dict[str, tuple[Make, tuple[str, ...]]] = {
     "Texts": (_parts(show_texts), ("run",)),
     "Beside Ollama": (_parts(show_ollama), ("ollama-comparison",)),
     "Beside llama-bench": (show_parity, ("parity",)),
-    "Among published machines": (_parts(show_published), ()),
-    "Predictions": (_parts(show_predictions), ()),
+    "Among published machines": (_compare_machines, ()),
+    "Predictions": (_list_predictions, ()),
     "Failures": (list_failures, ("failure",)),
     "Warnings": (list_warnings, ()),
     "How it was measured": (_describe_method, ()),
