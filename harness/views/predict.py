@@ -37,10 +37,8 @@ def describe_prediction(prediction: Prediction) -> Document:
 
 def describe_answers(answers: Sequence[Answer]) -> Document:
     """Answers about several models on this machine."""
-    means = Prose(["Predicted for the machine that made this page, by harness predict. Nothing here was measured."])
     doubts = dict.fromkeys(doubt for answer in answers for doubt in _list_doubts(answer))
-    section = Section("", [means, *_list_answers(answers, is_one_model=False)])
-    return Document("predictions", 1, "", [section], list(doubts))
+    return Document("predictions", 1, "", [Section("", _list_answers(answers, is_one_model=False))], list(doubts))
 
 
 def _list_answers(answers: Sequence[Answer], *, is_one_model: bool) -> list[Table]:

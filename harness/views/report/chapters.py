@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from harness.speed.standings import measured_rows, published_rows, sort_rows
 from harness.views.document import Document, Section
-from harness.views.machines import describe_machines as describe_machine_rows
-from harness.views.predict import describe_answers
-from harness.views.report.answers import show_roofline
+from harness.views.report.documents import (
+    show_memory,
+    show_ollama,
+    show_predictions,
+    show_published,
+    show_roofline,
+    show_texts,
+    show_token_time,
+)
 from harness.views.report.frame import (
     describe_machines,
     describe_method,
@@ -20,10 +25,9 @@ from harness.views.report.frame import (
     show_parity,
     summarize_page,
 )
-from harness.views.report.ledgers import show_memory, show_token_time
 from harness.views.report.material import Material
 from harness.views.report.parts import Part
-from harness.views.report.sections import show_layers, show_ollama, show_speeds, show_texts
+from harness.views.report.sections import show_layers, show_speeds
 
 Make = Callable[[Material], Sequence[Document]]
 
@@ -40,33 +44,20 @@ def _describe_method(material: Material) -> Sequence[Document]:
     return describe_method(material, [kind for _, kinds in CHAPTERS.values() for kind in kinds])
 
 
-def _compare_machines(material: Material) -> Sequence[Document]:
-    """Measured generation among the published machines, fastest first."""
-    own = measured_rows(material.measured, "tg")
-    if not own or material.catalog is None or not material.with_published:
-        return []
-    return [describe_machine_rows(sort_rows([*published_rows(material.catalog), *own]), "tg")]
-
-
-def _list_predictions(material: Material) -> Sequence[Document]:
-    """What the article's models would do on the machine that made the page."""
-    return [describe_answers(material.answers)] if material.answers else []
-
-
 #: Title → (the function that makes the chapter, the kinds of lines that it shows), in the order of the page; empty ones are left out.
 CHAPTERS: dict[str, tuple[Make, tuple[str, ...]]] = {
     "Summary": (summarize_page, ()),
     "Machine": (describe_machines, ()),
     "Speeds": (_parts(show_speeds), ("result",)),
     "Layers on the GPU": (_parts(show_layers), ("result",)),
-    "Memory": (_parts(show_memory), ("overhead",)),
-    "A token's time": (_parts(show_token_time), ("time-ledger",)),
-    "Under the roof": (_parts(show_roofline), ("roofline",)),
-    "Texts": (_parts(show_texts), ("run",)),
-    "Beside Ollama": (_parts(show_ollama), ("ollama-comparison",)),
+    "Memory": (show_memory, ("overhead",)),
+    "A token's time": (show_token_time, ("time-ledger",)),
+    "Under the roof": (show_roofline, ("roofline",)),
+    "Texts": (show_texts, ("run",)),
+    "Beside Ollama": (show_ollama, ("ollama-comparison",)),
     "Beside llama-bench": (show_parity, ("parity",)),
-    "Among published machines": (_compare_machines, ()),
-    "Predictions": (_list_predictions, ()),
+    "Among published machines": (show_published, ()),
+    "Predictions": (show_predictions, ()),
     "Failures": (list_failures, ("failure",)),
     "Warnings": (list_warnings, ()),
     "How it was measured": (_describe_method, ()),
