@@ -220,7 +220,7 @@ def test_predict_counts_layers_and_bytes_as_overhead_does(results, monkeypatch, 
 def test_a_working_memory_that_llama_cpp_cannot_plan_is_said_to_be_estimated(results, tmp_path):
     file = tmp_path / "odd.gguf"
     file.write_bytes(llama_like().build(data=True))  # it says less than llama.cpp wants to know
-    result = run("predict", "-m", file, "--bandwidth", "600GB/s", "--kind", "gpu", "--vram", "8GB")
+    result = run("predict", "-m", file, "--bandwidth", "600GB/s", "--kind", "gpu", "--vram", "8GB", "-ctk", "q8_0")
     assert "working memory is estimated: " in result.stdout
 
 
