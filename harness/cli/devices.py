@@ -8,9 +8,8 @@ from typing import Any
 import click
 
 from harness.cli import terminal
-from harness.cli.options import Values
+from harness.cli.options import one_value
 from harness.runs.devices import explain_absence, survey_devices
-from harness.spec import parse_endpoints
 from harness.untrusted import harmless
 from harness.views.devices import export_devices, render_devices
 
@@ -29,17 +28,13 @@ Examples:
     short_help="List what llama.cpp can compute on, and why not.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.option(
-    "-rpc", "--rpc", "servers", multiple=True, type=Values(parse_endpoints, "HOST:PORT,…"), metavar="HOST:PORT,…",
-    help="RPC servers whose devices join in.",
-)  # fmt: skip
+@one_value("rpc")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Format. [table]")
-def command(servers: tuple[tuple[tuple[str, ...], ...], ...], output: str) -> None:
+def command(rpc: tuple[str, ...], output: str) -> None:
     """List every device that llama.cpp sees, with its memory, and what it was built for.
 
     Where no layer can go to a graphics card, it says why, and the command that may change it.
     """
-    rpc = tuple(endpoint for given in servers for endpoints in given for endpoint in endpoints)
     survey = survey_devices(rpc)
     absence = explain_absence(survey)
     about: dict[str, Any] = {

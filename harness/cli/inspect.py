@@ -48,7 +48,7 @@ Examples:
 
 @click.command("inspect", epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("reference", metavar="[MODEL]", required=False)
-@reference_options("The same as the argument.", argument="reference")
+@reference_options(argument="reference")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Format. [table]")
 def command(models: Sequence[str], output: str) -> None:
     """Show what MODEL is made of: size by type and by part, cache per token, context, tokenizer.
@@ -56,9 +56,9 @@ def command(models: Sequence[str], output: str) -> None:
     Only the header is read, of all files where the model is split (name the first one); from a server, by a few ranges. A catalog
     model that is neither here nor at the hub is computed from its shape.
     """
-    if len(models) != 1:
-        raise UsageError("name one model, such as `harness inspect model.gguf`")
-    reference = parse_reference(models[0])
+    if len(models) > 1:
+        raise UsageError("inspect shows one model at a time; name one.")
+    reference = parse_reference(models[0] if models else "smollm2:135m")
     found, label = reference.header(), reference.shown
     anatomy = describe_model(found.header)
     repacked = find_repacked(found.header)

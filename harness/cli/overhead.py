@@ -13,10 +13,9 @@ import click
 from harness.cli import terminal
 from harness.cli.ollama_options import Told, ollama_options, tell_ollama
 from harness.cli.options import (
-    Memory,
     SectionedCommand,
-    Values,
     axes,
+    context_option,
     flatten,
     measured_options,
     one_reference,
@@ -24,6 +23,7 @@ from harness.cli.options import (
     refuse_contradiction,
     results_option,
     save_option,
+    vram_option,
 )
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
 from harness.cli.progress import byte_bar
@@ -37,13 +37,10 @@ from harness.memory.ledger import Report
 from harness.records.journal import utc_now
 from harness.runs.memory import Model, examine, find_model, make_spec
 from harness.sources.model_file import hash_file
-from harness.spec import MAX_TOKENS, whole_numbers
+from harness.spec import DEFAULT_N_CTX
 from harness.untrusted import harmless
 from harness.views.memory import FORMATS, export_report
 from harness.views.ollama_2024 import ollama_parts
-
-#: The context that is looked at unless told otherwise, or the model's own where that is smaller.
-DEFAULT_CONTEXT = 8192
 
 DEFAULT_MODEL = "smollm2:135m"
 
@@ -59,8 +56,8 @@ _MEMORY_ONLY = {
 _EXAMPLES = """
 \b
 Examples:
-  harness overhead                              smollm2:135m at 8192 tokens
-  harness overhead -m model.gguf --ctx 4096 -ctk q8_0 -ctv q8_0
+  harness overhead                              smollm2:135m at 4096 tokens
+  harness overhead -m model.gguf --ctx 8192 -ctk q8_0 -ctv q8_0
   harness overhead -m model.gguf --repack off   without the second copy
   harness overhead -m llama3.1:405b:q4_0 --predict-only --vram 8GB
   harness overhead -m llama3.1:8b:q4_0 --ctx 2048-131072*2
@@ -83,21 +80,12 @@ Examples:
     short_help="Account for every byte, and with --time every microsecond, that a model takes.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@one_reference("Any model that pp-tg takes, or one that is not here: its header will do. [smollm2:135m]")
-@click.option(
-    "-c", "--ctx", "contexts", multiple=True, type=Values(whole_numbers(8, MAX_TOKENS), "N"), metavar="N",
-    help=f"Context in tokens; a list or range gives the table of them. [{DEFAULT_CONTEXT}]",
-)  # fmt: skip
+@one_reference()
+@context_option("contexts", least=8, many=True)
 @click.option("--predict-only", is_flag=True, help="Load nothing: the header is enough, the weights need not be here.")
-@click.option(
-    "--vram",
-    "vram_bytes",
-    type=Memory("8GB"),
-    metavar="SIZE",
-    help="Say how many layers fit on such a card; 8GB is 8 GiB.",
-)
+@vram_option
 @click.option("--force", is_flag=True, help="Measure although memory will not do.")
-@click.option("-o", "--output", type=click.Choice(list(FORMATS)), default="table", help="Format of the result. [table]")
+@click.option("-o", "--output", type=click.Choice(list(FORMATS)), default="table", help="Format. [table]")
 @plot_option
 @theme_option
 @save_option
@@ -110,8 +98,8 @@ def command(reference: str | None, **options: Any) -> None:
     """Account for every byte that a model takes: weights, their second copy for this CPU's SIMD, KV cache, buffers, libraries.
 
     What is predicted from the model's header alone stands beside what a fresh process really took, step by step; what nothing explains
-    is a line of its own. Of a model whose weights are not on this disk only the prediction is shown. With --time the same is done for
-    the time of a generated token.
+    is a line of its own. Several contexts give the table of them, and --vram how many layers fit. Of a model
+    whose weights are not on this disk only the prediction is shown. With --time the same is done for the time of a generated token.
     """
     check_picture_path(options["plot"])
     if options["time"]:
@@ -191,7 +179,7 @@ def _write(report: Report, told: Told | None, output: str) -> str:
 
 def _examine(model: Model, options: dict[str, Any], *, predict_only: bool) -> Report:
     trained = model.subject.n_ctx_train
-    usual = min(DEFAULT_CONTEXT, trained) if trained else DEFAULT_CONTEXT
+    usual = min(DEFAULT_N_CTX, trained or DEFAULT_N_CTX)
     contexts = sorted(set(flatten(options["contexts"]))) or [max(usual, 8)]
     refuse_context(model.header, contexts[-1], model.label, "--ctx")
     single = _single_values(options)

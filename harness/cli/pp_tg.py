@@ -17,15 +17,17 @@ from harness.cli.options import (
     flatten,
     length_options,
     measured_options,
-    model_option,
+    reference_options,
+    repetitions_option,
     results_option,
     save_option,
+    seed_option,
 )
 from harness.cli.progress import displayed, end, open_session
 from harness.records.cells import Record
 from harness.runs.asking import plan_cells
 from harness.runs.cells import CellsRequest, measure_cells
-from harness.spec import MAX_REPEATS, MAX_SEED, Grid
+from harness.spec import Grid
 from harness.views.cell_formats import FORMATS
 from harness.views.cells import describe_cell
 
@@ -48,21 +50,17 @@ Examples:
     short_help="Measure prompt processing and text generation.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@model_option
+@reference_options()
 @length_options
 @click.option(
     "-pg", "n_pg", multiple=True, type=Pair(), metavar="P,N", help="A prompt and a generation timed as one test."
 )
 @measured_options("test", "load", "context")
-@click.option(
-    "-r", "--repetitions", type=click.IntRange(1, MAX_REPEATS), default=10, metavar="N", help="Timed repetitions. [10]"
-)
+@repetitions_option()
 @click.option("--delay", "delay_s", type=Number(0, MAX_S), default=0.0, metavar="S", help="Rest before each test. [0]")
 @click.option("--warmup/--no-warmup", default=True, help="Run each test once before the clock starts. [on]")
-@click.option(
-    "--seed", type=click.IntRange(-1, MAX_SEED), default=0, metavar="N", help="Seed of the random tokens. [0]"
-)
-@click.option("-o", "--output", type=click.Choice(list(FORMATS)), default="table", help="Format of the result. [table]")
+@seed_option
+@click.option("-o", "--output", type=click.Choice(list(FORMATS)), default="table", help="Format. [table]")
 @click.option("-oe", "--output-err", type=click.Choice(list(FORMATS)), help="Another format, to stderr.")
 @save_option
 @results_option
@@ -71,7 +69,8 @@ Examples:
 def command(models: Sequence[str], **options: Any) -> None:
     """Measure prompt processing (pp) and text generation (tg), as llama-bench does.
 
-    Values may be lists and ranges (0,8,16 · 0-32+8 · 1-64*2); every combination is measured. The result is the median of the
+    Values may be lists and ranges (0,8,16 · 0-32+8 · 1-64*2); every combination is measured, of
+    several -m too. The result is the median of the
     repetitions with its 95 % interval.
     """
     grid = Grid(

@@ -11,13 +11,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import terminal
-from harness.cli.options import Amount, Memory, one_reference, refuse_contradiction, results_option
+from harness.cli.options import (
+    Amount,
+    Memory,
+    context_option,
+    one_reference,
+    one_value,
+    refuse_contradiction,
+    results_option,
+    vram_option,
+)
 from harness.errors import HarnessError, UsageError
 from harness.gguf.cost import Cost
 from harness.gguf.header import Header
 from harness.gguf.settings import tell_untrained
 from harness.records.roofline import Roof
-from harness.spec import CACHE_TYPES, MAX_TOKENS
+from harness.spec import DEFAULT_N_CTX
 from harness.speed.prediction import KINDS, Answer, Machine, Question
 from harness.speed.rates import Measured
 
@@ -40,7 +49,6 @@ Examples:
 
 
 #: Context in tokens where nobody asks for another.
-DEFAULT_N_CTX = 4096
 
 #: Options that say what is asked, by name; None where they are not given.
 _QUESTION = {
@@ -55,9 +63,7 @@ _QUESTION = {
 
 
 @click.command("predict", epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
-@one_reference(
-    "GGUF file, catalog name, hf:…, ollama:…, https://… or synth:…; the header will do. [smollm2:135m]", "model"
-)
+@one_reference("model")
 @click.option("--size", "size_bytes", type=Amount("20GB"), metavar="SIZE", help="Any dense model of this size instead.")
 @click.option("--machine", metavar="NAME", help="A published machine instead of this one.")
 @click.option(
@@ -67,39 +73,11 @@ _QUESTION = {
 @click.option(
     "--flops", type=Amount("20TFLOPS", "flops(/s)?|flop/s"), metavar="RATE", help="What matrix products reach, for pp."
 )
-@click.option(
-    "-c", "--ctx", "--ctx-size", "n_ctx", type=click.IntRange(1, MAX_TOKENS), metavar="N",
-    help="Context. [4096, or --n-depth if that is more]",
-)  # fmt: skip
-@click.option(
-    "-d",
-    "--n-depth",
-    "--depth",
-    "n_depth",
-    type=click.IntRange(0, MAX_TOKENS),
-    default=0,
-    metavar="N",
-    help="Tokens already in the cache. [0]",
-)
-@click.option(
-    "-ctk",
-    "--cache-type-k",
-    "type_k",
-    type=click.Choice(CACHE_TYPES, case_sensitive=False),
-    default="f16",
-    metavar="TYPE",
-    help="Cache type of K. [f16]",
-)
-@click.option(
-    "-ctv",
-    "--cache-type-v",
-    "type_v",
-    type=click.Choice(CACHE_TYPES, case_sensitive=False),
-    default="f16",
-    metavar="TYPE",
-    help="Cache type of V. [f16]",
-)
-@click.option("--vram", "vram_bytes", type=Memory("8GB"), metavar="SIZE", help="Memory of the card; 8GB is 8 GiB.")
+@context_option()
+@one_value("n_depth")
+@one_value("type_k")
+@one_value("type_v")
+@vram_option
 @click.option(
     "--memory", "memory_bytes", type=Memory("48GB"), metavar="SIZE", help="Memory of the machine; 48GB is 48 GiB."
 )

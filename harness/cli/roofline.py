@@ -9,17 +9,25 @@ import click
 
 import harness
 from harness.cli import terminal
-from harness.cli.options import Amount, Values, flatten, refuse_contradiction, results_option, save_option
+from harness.cli.options import (
+    Amount,
+    Values,
+    flatten,
+    one_value,
+    refuse_contradiction,
+    repetitions_option,
+    results_option,
+    save_option,
+)
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
 from harness.cli.record_writer import Keeper
-from harness.cli.writing import one_value
 from harness.host.cpu import choose_threads
 from harness.host.rpc import check_servers
 from harness.records.cells import Build, Caution, Failure, build_from_json, read
 from harness.records.journal import utc_now
 from harness.records.roofline import Roof, RoofTest, roof_test_from_json
 from harness.runs.worker import Worker
-from harness.spec import MAX_REPEATS, whole_numbers
+from harness.spec import whole_numbers
 from harness.untrusted import harmless
 
 _EXAMPLES = """
@@ -51,10 +59,8 @@ MINIMUM_BYTES = 1_000_000
     "--size", "size_bytes", type=Amount("512MiB"), default=512 * 1024**2, metavar="SIZE",
     help="Matrix to read; several times larger than any cache. [512MiB]",
 )  # fmt: skip
-@one_value("rpc", default=())
-@click.option(
-    "-r", "--repetitions", type=click.IntRange(1, MAX_REPEATS), default=10, metavar="N", help="Timed runs of each. [10]"
-)
+@one_value("rpc")
+@repetitions_option()
 @click.option("--saved", is_flag=True, help="Measure nothing; show the last one that was kept.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Format. [table]")
 @plot_option

@@ -15,7 +15,6 @@ import psutil
 
 from harness.cli import terminal
 from harness.cli.options import (
-    MODEL_HELP,
     axes,
     cell_timeout_option,
     flatten,
@@ -23,8 +22,10 @@ from harness.cli.options import (
     measured_options,
     reference_options,
     refuse_contradiction,
+    repetitions_option,
     results_option,
     save_option,
+    seed_option,
 )
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
 from harness.cli.progress import displayed
@@ -59,7 +60,7 @@ from harness.runs.placements import (
 )
 from harness.sources.gguf_file import read_file_header
 from harness.sources.model_file import describe_file, is_synthetic
-from harness.spec import MAX_REPEATS, MAX_SEED, Grid, RunSpec, parameters
+from harness.spec import Grid, RunSpec, parameters
 from harness.speed.offload import Blocks, clamp_counts, describe_blocks
 from harness.untrusted import harmless
 from harness.views.placements import Page, describe_wire, export_rows, flag_lines, render_rows, wrap
@@ -82,7 +83,7 @@ Examples:
     short_help="Measure over layers on the GPU, or find the best number.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@reference_options(MODEL_HELP + " [smollm2:135m]")
+@reference_options()
 @length_options
 @measured_options("test", "load", "context")
 @click.option("--best", is_flag=True, help="Find the fastest -ngl, measuring few counts.")
@@ -98,12 +99,8 @@ Examples:
     help="Go on with a sweep that was cut off; default: the last one.",
 )  # fmt: skip
 @click.option("--traffic/--no-traffic", default=True, help="Count what a token sends over --rpc. [on]")
-@click.option(
-    "-r", "--repetitions", type=click.IntRange(1, MAX_REPEATS), default=6, metavar="N", help="Timed repetitions. [6]"
-)
-@click.option(
-    "--seed", type=click.IntRange(-1, MAX_SEED), default=0, metavar="N", help="Seed of the random tokens. [0]"
-)
+@repetitions_option()
+@seed_option
 @click.option("-o", "--output", type=click.Choice(["table", "md", "json"]), default="table", help="Format. [table]")
 @plot_option
 @theme_option

@@ -17,6 +17,7 @@ from harness.cli.options import (
     Values,
     flatten,
     refuse_contradiction,
+    repetitions_option,
 )  # fmt: skip
 from harness.cli.picture import check_picture_path, write_picture
 from harness.cli.progress import byte_bar
@@ -37,7 +38,7 @@ from harness.runs.worker import Worker
 from harness.sources.gguf_file import read_file_header
 from harness.sources.model_file import default_model, hash_file, is_synthetic
 from harness.sources.references import parse_reference
-from harness.spec import CACHE_TYPES, MAX_REPEATS, MAX_TOKENS, RunSpec, defaults, parameters, whole_numbers
+from harness.spec import CACHE_TYPES, MAX_TOKENS, RunSpec, defaults, parameters, whole_numbers
 from harness.units import format_gb
 from harness.untrusted import harmless
 from harness.views.token_time import export_ledger, show_ledger
@@ -60,11 +61,10 @@ def time_options(function: Any) -> Any:
         click.option("--load/--no-load", "with_load", default=True, help="Time loading, cold and warm. [on]"),
         click.option("--caches", type=Values(_read_caches, "TYPES"), metavar="TYPES",
                      help="Cache types; the first is taken apart. [f16,q8_0]"),
-        click.option("--rounds", type=click.IntRange(1, MAX_REPEATS), default=7, metavar="N",
-                     help="Blocks of each kind; an interval needs 6. [7]"),
+        repetitions_option("rounds"),
         click.option("--tokens", type=click.IntRange(1, MAX_TOKENS), default=8, metavar="N", help="Tokens timed in one block. [8]"),
-        click.option("-d", "--depth", multiple=True, type=Values(whole_numbers(0, MAX_TOKENS), "N"), metavar="N",
-                     help="Tokens already in the cache. [0,512,2048,8192]"),
+        click.option(*parameters()["n_depth"].flags, "depth", multiple=True, type=Values(whole_numbers(0, MAX_TOKENS), "N"),
+                     metavar="N", help=parameters()["n_depth"].help + " [0,512,2048,8192]"),
     ):  # fmt: skip
         function = option(function)
     return function
