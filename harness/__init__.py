@@ -10,11 +10,14 @@ __version__ = "0.1.0"
 
 #: What a script may use, by the module that has it; `__init__.pyi` says the same to type checkers.
 _PUBLIC = {
-    "harness.api": ("measure", "read_records", "to_dicts", "to_frame"),
+    "harness.api": ("account_memory", "inspect", "measure", "read_records", "to_dicts", "to_frame"),
     "harness.errors": ("HarnessError", "NativeError", "StoreError", "UsageError"),
     "harness.events": ("Event", "Measured", "Progress", "Remark"),
+    "harness.gguf.anatomy": ("Anatomy",),
     "harness.records.cells": ("Failure", "Machine", "Record", "Sample"),
     "harness.records.kinds": ("Entry",),
+    "harness.records.memory": ("MemoryRecord",),
+    "harness.records.parity": ("Parity",),
     "harness.records.roofline": ("Roof",),
     "harness.records.statistics": ("Interval", "Summary", "summarize"),
     "harness.records.text": ("TextRun",),

@@ -1,5 +1,7 @@
 """The types of what `harness/__init__.py` loads when it is first used."""
 
+from harness.api import account_memory as account_memory
+from harness.api import inspect as inspect
 from harness.api import measure as measure
 from harness.api import read_records as read_records
 from harness.api import to_dicts as to_dicts
@@ -12,11 +14,14 @@ from harness.events import Event as Event
 from harness.events import Measured as Measured
 from harness.events import Progress as Progress
 from harness.events import Remark as Remark
+from harness.gguf.anatomy import Anatomy as Anatomy
 from harness.records.cells import Failure as Failure
 from harness.records.cells import Machine as Machine
 from harness.records.cells import Record as Record
 from harness.records.cells import Sample as Sample
 from harness.records.kinds import Entry as Entry
+from harness.records.memory import MemoryRecord as MemoryRecord
+from harness.records.parity import Parity as Parity
 from harness.records.roofline import Roof as Roof
 from harness.records.statistics import Interval as Interval
 from harness.records.statistics import Summary as Summary

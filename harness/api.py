@@ -17,12 +17,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from harness.errors import HarnessError, UsageError
-from harness.events import OnEvent, ignore, pass_remarks
+from harness.events import OnEvent, Remark, count_bytes, ignore, pass_remarks
 from harness.records.kinds import Entry, to_json
 from harness.spec import MAX_TOKENS, Grid, Parser, defaults, parameters, whole_numbers
 
 if TYPE_CHECKING:
+    from harness.gguf.anatomy import Anatomy
     from harness.records.cells import Record
+    from harness.records.memory import MemoryRecord
     from harness.runs.session import Session
 
 Model = str | os.PathLike[str]
@@ -72,6 +74,52 @@ def measure(
     cells = plan_cells(grid, settings, on_event)
     with _open("pp-tg", results, on_event) as session:
         return measure_cells(CellsRequest(cells, cell_timeout_s), session)
+
+
+def account_memory(
+    model: Model | None = None,
+    *,
+    n_ctx: Values = (),
+    predict_only: bool = False,
+    vram_bytes: int | None = None,
+    force: bool = False,
+    results: Model | None = None,
+    on_event: OnEvent = ignore,
+    **settings: Any,
+) -> MemoryRecord:
+    """Account for every byte that a model takes, as ``harness overhead`` does: predicted by its header, and measured where it is here.
+
+    Parameters
+    ----------
+    n_ctx        : context in tokens, by default the usual one; several are predicted and not measured
+    predict_only : load nothing
+    vram_bytes   : a card of this size, of which `MemoryRecord.cards` says how many layers fit
+    force        : measure although memory will not do
+    settings     : fields of `harness.RunSpec`, one value each
+    """
+    from harness.runs import memory
+    from harness.sources.model_file import DEFAULT_MODEL
+
+    contexts = _read_values("n_ctx", whole_numbers(8, MAX_TOKENS), n_ctx)
+    reference = DEFAULT_MODEL if model is None else os.fspath(model)
+    measured = not predict_only and len(set(contexts)) < 2
+    found = memory.find_model(reference, weights=measured, progress=count_bytes(on_event, reference))
+    request = memory.make_request(
+        found, contexts, _read_single(settings), predict_only=predict_only, vram_bytes=vram_bytes, force=force
+    )
+    with _open("overhead", results if request.is_measured else None, on_event) as session:
+        return memory.account_memory(request, session)
+
+
+def inspect(model: Model, *, on_event: OnEvent = ignore) -> Anatomy:
+    """What a model is made of by its header alone, as ``harness inspect`` shows it; of a model elsewhere only the header is fetched."""
+    from harness.gguf.anatomy import describe_model
+    from harness.sources.references import parse_reference
+
+    found = parse_reference(os.fspath(model)).header()
+    if found.note:
+        on_event(Remark(found.note))
+    return describe_model(found.header)
 
 
 def read_records(*paths: Model, on_event: OnEvent = ignore) -> list[Entry]:
@@ -139,6 +187,17 @@ def read_axes(settings: Mapping[str, Values]) -> dict[str, tuple[Any, ...]]:
         for name, value in settings.items()
         if value is not None
     }
+
+
+def _read_single(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that take one value each."""
+    axes = read_axes(settings)
+    for name, values in axes.items():
+        if len(values) != 1:
+            raise UsageError(
+                f"{name}={settings[name]!r} is {len(values)} values, and one is meant; ask for each in turn."
+            )
+    return {name: values[0] for name, values in axes.items()}
 
 
 def _read_values(name: str, parse: Parser, value: Values, *, takes_several: bool = False) -> tuple[Any, ...]:

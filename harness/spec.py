@@ -213,7 +213,7 @@ class RunSpec:
     UsageError : the fields contradict each other.
     """
 
-    model: FilePath
+    model: FilePath  #: file, catalog name or other reference; a record has the file name
     n_gpu_layers: int = _field(
         -1, "-ngl", "--n-gpu-layers", "--gpu-layers", scope="load",
         parse=whole_numbers(-1, MAX_LAYERS_WRITTEN, words={"all": -1, "auto": -1}),
@@ -288,12 +288,12 @@ class RunSpec:
         0, "-d", "--n-depth", "--depth", parse=whole_numbers(0, MAX_TOKENS), scope="test",
         help="Tokens that are in the cache before the clock starts.",
     )  # fmt: skip
-    n_prompt: int = 0
-    n_gen: int = 0
-    repetitions: int = 10
-    warmup: bool = True
-    delay_s: float = 0.0
-    seed: int = 0
+    n_prompt: int = 0  #: tokens of the prompt that is timed
+    n_gen: int = 0  #: tokens that are generated one by one
+    repetitions: int = 10  #: timed ones
+    warmup: bool = True  #: whether it ran once before the clock started
+    delay_s: float = 0.0  #: rest before the test
+    seed: int = 0  #: of the random tokens
 
     def __post_init__(self) -> None:
         if self.n_prompt + self.n_gen < 1:

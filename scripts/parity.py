@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
 import pathlib
@@ -15,7 +14,10 @@ from tqdm import tqdm
 
 from harness.host.cpu import choose_threads
 from harness.host.machine import describe_machine, machine_slug
-from harness.records.statistics import Interval, median, median_interval
+from harness.records.cells import Machine
+from harness.records.journal import Journal, utc_now
+from harness.records.parity import Parity
+from harness.records.statistics import median
 from harness.sources.model_file import default_model
 from harness.views import page
 
@@ -31,26 +33,14 @@ def run(command: list[str]) -> dict[str, dict[str, Any]]:
     return {f"pp{row['n_prompt']}" if row["n_prompt"] else f"tg{row['n_gen']}": row for row in json.loads(done.stdout)}
 
 
-def rate(row: dict[str, Any]) -> float:
-    """Tokens per second by the median repetition, for both tools alike."""
-    return (row["n_prompt"] + row["n_gen"]) * 1e9 / median(row["samples_ns"])
-
-
-def compare(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
-    """Summarise one test: both medians over all pairs, the ratio of each pair, its median and interval."""
-    ratios = [rate(ours) / rate(theirs) for ours, theirs in pairs]
-    interval = median_interval(ratios) or Interval(float("nan"), float("nan"), 0.0)
-    return {
-        "harness_tok_per_s": median([rate(ours) for ours, _ in pairs]),
-        "llama_bench_tok_per_s": median([rate(theirs) for _, theirs in pairs]),
-        "ratio_median": median(ratios),
-        "ratio_low": interval.low,
-        "ratio_high": interval.high,
-        "ratio_level": interval.level,
-        "ratios": ratios,
-        "harness_samples_ns": [ours["samples_ns"] for ours, _ in pairs],
-        "llama_bench_samples_ns": [theirs["samples_ns"] for _, theirs in pairs],
-    }
+def compare(test: str, pairs: list[tuple[dict[str, Any], dict[str, Any]]], model: str, machine: Machine) -> Parity:
+    """The record of one test: raw samples of both tools, pair by pair."""
+    first = pairs[0][0]
+    return Parity(
+        utc_now(), machine, os.path.basename(model), test, first["n_prompt"] + first["n_gen"],
+        tuple(tuple(ours["samples_ns"]) for ours, _ in pairs), tuple(tuple(theirs["samples_ns"]) for _, theirs in pairs),
+        first["model_type"], first["n_threads"], first["build_commit"],
+    )  # fmt: skip
 
 
 @click.command()
@@ -91,48 +81,33 @@ def main(
         # Who goes first alternates, so that a drift of the machine favours nobody.
         for name in list(tools) if pair % 2 else reversed(tools):
             runs[name].append(run(tools[name]))
-    report(path, repetitions, runs, pathlib.Path(results))
+    report(path, runs, pathlib.Path(results))
 
 
-def report(
-    path: str, repetitions: int, runs: dict[str, list[dict[str, dict[str, Any]]]], results: pathlib.Path
-) -> None:
+def report(path: str, runs: dict[str, list[dict[str, dict[str, Any]]]], results: pathlib.Path) -> None:
     """Print the comparison, ratio by ratio, and file it."""
     machine = describe_machine()
-    now = datetime.datetime.now(datetime.timezone.utc)
-    rows, lines = [], []
+    records = []
     for test in runs["harness"][0]:
         pairs = [(ours[test], theirs[test]) for ours, theirs in zip(runs["harness"], runs["llama-bench"], strict=True)]
-        result = compare(pairs)
-        first = pairs[0][0]
-        lines.append(
-            {
-                "schema": 1, "kind": "parity", "time_utc": now.strftime("%Y-%m-%dT%H:%M:%SZ"), "test": test,
-                "model": os.path.basename(path), "model_type": first["model_type"], "n_threads": first["n_threads"],
-                "repetitions": repetitions, "build_commit": first["build_commit"], "machine": first["machine"], **result,
-            }
-        )  # fmt: skip
-        rows.append(
-            [
-                test, f"{result['harness_tok_per_s']:.2f}", f"{result['llama_bench_tok_per_s']:.2f}",
-                f"{result['ratio_median']:.4f}", f"{result['ratio_low']:.4f} – {result['ratio_high']:.4f}",
-            ]
-        )  # fmt: skip
-        click.echo(f"{test}: ratios " + " ".join(f"{ratio:.3f}" for ratio in result["ratios"]))
-    first = runs["harness"][0][next(iter(runs["harness"][0]))]
-    heading = ["test", "harness t/s", "llama-bench t/s", "ratio", "95 % interval"]
-    table = page.table([dict(zip(heading, row, strict=True)) for row in rows], "l", style="github")
-    click.echo(
-        f"\n{first['model_type']}, {first['n_threads']} threads, {machine.cpu}, {len(runs['harness'])} pairs\n\n{table}\n"
-    )
-    folder = results / machine_slug(machine)
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{now.strftime('%Y%m%dT%H%M%SZ')}-parity.jsonl"
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    click.echo(f"kept in {file}", err=True)
-    for line in lines:
-        if line["ratio_high"] < 1 or line["ratio_median"] < FLOOR:
-            click.echo(f"parity: {line['test']} is below llama-bench: ratio {line['ratio_median']:.4f}", err=True)
+        records.append(compare(test, pairs, path, machine))
+        click.echo(f"{test}: ratios " + " ".join(f"{ratio:.3f}" for ratio in records[-1].ratios))
+    rows = []
+    for one in records:
+        figures = (one.harness_tok_per_s, one.llama_bench_tok_per_s)
+        interval = f"{found.low:.4f} – {found.high:.4f}" if (found := one.interval) else ""
+        cells = (one.test, *(f"{figure:.2f}" for figure in figures), f"{median(one.ratios):.4f}", interval)
+        rows.append(dict(zip(("test", "harness t/s", "llama-bench t/s", "ratio", "95 % interval"), cells, strict=True)))
+    first = records[0]
+    click.echo(f"\n{first.model_type}, {first.n_threads} threads, {machine.cpu}, {len(first.ratios)} pairs\n")
+    click.echo(page.table(rows, "l", style="github") + "\n")
+    with Journal(results / machine_slug(machine), "parity") as journal:
+        for record in records:
+            journal.append(record)
+    click.echo(f"kept in {journal.path}", err=True)
+    for record in records:
+        if median(record.ratios) < FLOOR or ((found := record.interval) and found.high < 1):
+            click.echo(f"parity: {record.test} is below llama-bench: ratio {median(record.ratios):.4f}", err=True)
 
 
 if __name__ == "__main__":

@@ -20,12 +20,14 @@ from harness.memory.repack import CpuFeatures, find_repacked_types
 from harness.records.token_time import count_reads, touched_bytes
 from harness.sources.user_catalog import load_catalog
 from harness.spec import Grid
+from harness.speed.machines import known_machines
 from harness.speed.offload import describe_blocks
+from harness.speed.prediction import Prediction, predict_by_bandwidth
 from harness.speed.prediction import Question as Asked
-from harness.speed.prediction import known_machines, predict_by_bandwidth
+from harness.views.formats import render
 from harness.views.inspect import export_anatomy, show_anatomy
-from harness.views.ollama_2024 import export_account, show_account
-from harness.views.predict import render_answers, render_answers_json
+from harness.views.ollama_2024 import describe_account
+from harness.views.predict import describe_prediction
 
 GB = 10**9
 
@@ -55,8 +57,9 @@ def predict(header: Header) -> None:
     cost = cost_of_header(header, "Q4_0", "model", "f16", "q8_0")
     asked = Asked(cost, n_ctx=8192, n_depth=100, vram_bytes=8 * GB, memory_bytes=16 * GB, flops_per_s=1e12)
     answers = [predict_by_bandwidth("cpu", 50e9, asked, _machines())]
-    render_answers(answers, ())
-    render_answers_json(answers, ())
+    document = describe_prediction(Prediction(tuple(answers)))
+    render(document, "table")
+    render(document, "json")
 
 
 def remember(header: Header) -> None:
@@ -83,8 +86,7 @@ def tell_ollama(header: Header) -> None:
     refuse(header, Question.MEMORY, "model")
     for request in (Request(), Request(free_vram_bytes=4 * GB, num_ctx=512, parallel=2), Request(num_gpu=1)):
         account = give_account(read_figures(header), request)
-        show_account(account, "model", file_bytes=header.size_bytes)
-        export_account(account)
+        render(describe_account(account, "model", file_bytes=header.size_bytes), "json")
 
 
 def take_time_apart(header: Header) -> None:

@@ -15,6 +15,7 @@ from harness import api
 from harness.runs import cells as runs_cells
 
 from .conftest import HERE
+from .gguf_bytes import llama_like
 
 RECORDED = HERE / "recorded"
 
@@ -83,6 +84,29 @@ def test_measuring_is_what_the_command_does(monkeypatch, tmp_path, capfd):
         (0, "pp8", 2), (0, "pp16", 2), (1, "pp8", 2), (1, "pp16", 2),
     ]  # fmt: skip
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_model_is_looked_at_and_predicted_by_its_header(tmp_path, capfd):
+    path = tmp_path / "a.gguf"
+    path.write_bytes(llama_like(layers=2, vocab=300).build(data=True))
+    assert harness.inspect(path).n_layers == 2
+    with pytest.raises(harness.UsageError, match=r"n_ubatch=\(1, 2\) is 2 values"):
+        harness.account_memory(path, n_ubatch=(1, 2))
+    with pytest.raises(harness.UsageError, match="n_ctx=1"):
+        harness.account_memory(path, n_ctx=1)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_accounting_for_memory_is_what_the_command_does(monkeypatch, tmp_path):
+    path = tmp_path / "a.gguf"
+    path.write_bytes(llama_like(layers=2, vocab=300).build(data=True))
+    asked = []
+    monkeypatch.setattr("harness.runs.memory.account_memory", lambda request, session: asked.append(request))
+    harness.account_memory(path, n_ctx="64,128", type_k="q8_0", vram_bytes=5)
+    (request,) = asked
+    assert [spec.n_ctx for spec in request.specs] == [64, 128]
+    assert {spec.type_k for spec in request.specs} == {"q8_0"}
+    assert (request.vram_bytes, request.is_measured) == (5, False)
 
 
 def test_an_interrupted_question_ends_as_python_does(monkeypatch, tmp_path):

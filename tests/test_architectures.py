@@ -21,11 +21,13 @@ from harness.cli.predict import command as predict_command
 from harness.errors import UsageError
 from harness.gguf.header import BytesSource, Header, read_header
 from harness.gguf.model_kinds import Question, find_kind, may_be_asked, refuse, suit_cells
-from harness.memory.forecast import KV, RECURRENT, Gap, Host, Line, predict_memory
+from harness.memory.causes import Cause, Note
+from harness.memory.forecast import Host, Line, predict_memory
 from harness.memory.resident import NativeBuffer
 from harness.records.cells import Failure
-from harness.runs import memory as overhead
+from harness.runs.dry_run import WORKER
 from harness.runs.memory import Model, find_model, forecast, make_spec, measure
+from harness.runs.session import Session
 from harness.runs.worker import Worker
 from harness.spec import RunSpec
 from harness.units import MIB
@@ -80,7 +82,7 @@ def test_inspect_and_predict_answer(name, tmp_path):
     for context in inspected["cache_bytes"]:
         priced = predict_memory(header, RunSpec(path, n_gen=context["n_ctx"], n_threads=1), Host(None))
         # llama.cpp pads each tensor to 32 bytes, where overhead counts them one by one.
-        apart = (context["f16"] or 0) - priced.of(KV) - priced.of(RECURRENT)
+        apart = (context["f16"] or 0) - priced.of(Cause.KV) - priced.of(Cause.RECURRENT)
         assert abs(apart) <= 32 * 4 * inspected["n_layers"], "inspect and overhead say another cache"
     if may_be_asked(header, Question.SPEED):
         assert predicted.exit_code == 0, predicted.output
@@ -98,6 +100,12 @@ def test_every_architecture_is_here():
     assert sorted(list_architectures()) == ALL_NAMES
 
 
+def hand_over(lab: _Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have it for the worker of dry runs and of sessions."""
+    for module in ("dry_run", "session"):
+        monkeypatch.setattr(f"harness.runs.{module}.Worker", lambda _command: lab)
+
+
 class _Lab:
     """One worker for all models: what kills it is that model's failure, and the next one gets another."""
 
@@ -110,7 +118,7 @@ class _Lab:
 
     def hello(self) -> dict[str, Any] | Failure:
         if self._worker is None or not self._worker.is_alive:
-            self._worker = Worker(overhead.WORKER)
+            self._worker = Worker(WORKER)
             self._greeting = self._worker.hello()
         return self._greeting
 
@@ -123,6 +131,8 @@ class _Lab:
 
     def close(self) -> None:
         """Stay for the next one."""
+
+    kill = close
 
     def end(self) -> None:
         if self._worker is not None:
@@ -162,12 +172,14 @@ class _Lab:
         if not kind.reads_at_once:
             n_prompt = min(spec.n_ubatch // 2 * 3, 200)
             spec = dataclasses.replace(spec, n_prompt=n_prompt, n_depth=spec.n_ctx - n_prompt - spec.n_gen)
-        measured = measure(model, spec, lambda _step: None, timeout_s=60.0)
-        if isinstance(measured, Failure):
-            return measured
+        session = Session("overhead")
+        measured = measure(model, spec, session)
+        if measured is None:
+            assert session.failure is not None
+            return session.failure
         gaps = predict_memory(model.header, spec, host).gaps
         real = measured.buffers
-        return Ledger(add_up(item.lines), add_up(real), add_up(real, count=True), item.remarks, gaps)
+        return Ledger(add_up(item.lines), add_up(real), add_up(real, count=True), item.notes, gaps)
 
     def _run(self, header: Header, cell: RunSpec) -> Failure | str | None:
         """Measure a cell as pp-tg would, with what suits the kind of model; why nothing came of it, or None."""
@@ -192,15 +204,15 @@ def add_up(lines: Iterable[Line | NativeBuffer], *, count: bool = False) -> Coun
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Bytes by cause and device as predicted and as measured, of how many buffers; remarks on the prediction, and what the header
+    """Bytes by cause and device as predicted and as measured, of how many buffers; notes on the prediction, and what the header
     alone does not tell.
     """
 
     predicted: Counter[tuple[str, str]]
     measured: Counter[tuple[str, str]]
     n_buffers: Counter[tuple[str, str]]
-    remarks: tuple[str, ...]
-    gaps: tuple[Gap, ...]
+    notes: tuple[Note, ...]
+    gaps: tuple[Note, ...]
 
     @property
     def apart(self) -> dict[tuple[str, str], tuple[int, int]]:
@@ -231,13 +243,13 @@ def lab() -> Iterator[_Lab]:
 @pytest.mark.parametrize("name", NAMES)
 def test_predicted_is_what_llama_cpp_allocates(name, lab, monkeypatch):
     """Cause by cause, to the log's rounding."""
-    monkeypatch.setattr(overhead, "Worker", lambda _command: lab)
+    hand_over(lab, monkeypatch)
     outcome = lab.examine(name)
     if outcome.failures[Step.LEDGER]:
         pytest.skip(EXCEPTIONS[name][1])
     for ledger in outcome.ledgers:
         assert ledger.apart == {}
-        assert ledger.remarks == ()
+        assert ledger.notes == ()
         assert ledger.gaps == ()
 
 
@@ -245,7 +257,7 @@ def test_predicted_is_what_llama_cpp_allocates(name, lab, monkeypatch):
 @pytest.mark.parametrize("name", NAMES)
 def test_it_reads_and_writes_but_for_named_exceptions(name, lab, monkeypatch):
     """The table of exceptions is true in both ways: what it names cannot be done, and what it does not name can."""
-    monkeypatch.setattr(overhead, "Worker", lambda _command: lab)
+    hand_over(lab, monkeypatch)
     failures = lab.examine(name).failures
     first = next((step for step in Step if failures[step]), None)
     expected = EXCEPTIONS[name][0] if name in EXCEPTIONS else None
@@ -289,7 +301,7 @@ PLACED = [
 def test_half_of_the_layers_on_a_device_are_predicted_too(monkeypatch):
     """A loopback server is the device; a worker keeps it, so this one is not the others'."""
     lab = _Lab()
-    monkeypatch.setattr(overhead, "Worker", lambda _command: lab)
+    hand_over(lab, monkeypatch)
     found = {}
     with rpc_server() as served:
         for name in PLACED:
@@ -304,6 +316,6 @@ def test_half_of_the_layers_on_a_device_are_predicted_too(monkeypatch):
             ledger = lab.measure(model, options)
             assert isinstance(ledger, Ledger), (name, ledger)
             assert any(device == "RPC0" for _, device in ledger.measured), name
-            found[name] = ledger.apart, ledger.remarks
+            found[name] = ledger.apart, ledger.notes
     lab.end()
     assert found == dict.fromkeys(PLACED, ({}, ()))

@@ -7,9 +7,12 @@ import dataclasses
 import pytest
 
 from harness.errors import HarnessError
-from harness.gguf.attention import Context, count_layers, describe_attention, loaded_tensors, round_context
+from harness.gguf.attention import describe_attention
+from harness.gguf.blocks import count_layers, loaded_tensors
+from harness.gguf.caches import Context, round_context
 from harness.gguf.header import BytesSource, read_header
-from harness.memory.forecast import HOST, KV, RECURRENT, Host, device_rules, predict_memory, price_cache
+from harness.memory.causes import HOST, Cause
+from harness.memory.forecast import Host, device_rules, predict_memory, price_cache
 from harness.memory.placement import place_layers
 from harness.spec import RunSpec
 from tests.gguf_bytes import HeaderBytes, llama_like
@@ -166,10 +169,14 @@ def test_a_state_lies_where_its_layer_lies():
     assert placement == (None, None, 0, 0, 0)
     sizes = {(line.cause, line.device): line.size_bytes for line in price_cache(found, spec, placement, host)}
     one = 4 * sum(MAMBA)
-    assert sizes == {(KV, "CUDA0"): 512 * 2 * 128 * 2, (RECURRENT, HOST): 2 * one, (RECURRENT, "CUDA0"): one}
+    assert sizes == {
+        (Cause.KV, "CUDA0"): 512 * 2 * 128 * 2,
+        (Cause.RECURRENT, HOST): 2 * one,
+        (Cause.RECURRENT, "CUDA0"): one,
+    }
     kept = dataclasses.replace(spec, no_kv_offload=True)
     sizes = {(line.cause, line.device): line.size_bytes for line in price_cache(found, kept, placement, host)}
-    assert sizes == {(KV, HOST): 512 * 2 * 128 * 2, (RECURRENT, HOST): 3 * one}
+    assert sizes == {(Cause.KV, HOST): 512 * 2 * 128 * 2, (Cause.RECURRENT, HOST): 3 * one}
 
 
 def test_a_state_that_the_header_does_not_state_is_not_nothing():

@@ -114,19 +114,20 @@ def test_commands_that_the_check_names_run(results):
 
 
 def test_predict_by_own_records(own):
-    (answer,) = json.loads(run("predict", "-m", "llama3.2:1b:q8_0", "-o", "json").output)
-    assert "its own records of smollm2:135m Q4_1" in answer["basis"]
-    assert answer["tg"]["low_tok_per_s"] < answer["tg"]["rate_tok_per_s"] < answer["tg"]["high_tok_per_s"]
-    assert answer["pp"] is None or answer["pp"]["rate_tok_per_s"] > 0
+    found = json.loads(run("predict", "-m", "llama3.2:1b:q8_0", "-o", "json").output)
+    (answer,) = found["answers"]
+    assert found["basis"][0]["models"] == ["smollm2:135m Q4_1"]
+    assert answer["tg_rate_low_tok_per_s"] < answer["tg_rate_tok_per_s"] < answer["tg_rate_high_tok_per_s"]
+    assert answer["pp_rate_tok_per_s"] is None or answer["pp_rate_tok_per_s"] > 0
     text = run("predict", "-m", "llama3.2:1b:q8_0").output
     assert "fits" in text
     assert max(map(len, text.splitlines())) <= 80
 
 
 def test_predict_of_a_file_on_disk(own, model):
-    (answer,) = json.loads(run("predict", "-m", model, "--depth", "2048", "-ctk", "q8_0", "-o", "json").output)
-    assert answer["cost"]["n_layers"] == 30
-    assert answer["bytes_per_token"] > answer["cost"]["read_bytes"]
+    found = json.loads(run("predict", "-m", model, "--depth", "2048", "-ctk", "q8_0", "-o", "json").output)
+    assert found["cost"]["n_layers"] == 30
+    assert found["read_per_token_bytes"] > found["cost"]["read_bytes"]
 
 
 @pytest.fixture
@@ -139,8 +140,8 @@ def ways(own, model, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("way", ["path", "ollama", "synth"])
 def test_predict_takes_every_kind_of_name(ways, way):
-    (cost,) = (answer["cost"] for answer in json.loads(run("predict", "-m", ways[way], "-o", "json").output))
-    (by_name,) = (a["cost"] for a in json.loads(run("predict", "-m", "smollm2:135m:q4_1", "-o", "json").output))
+    cost = json.loads(run("predict", "-m", ways[way], "-o", "json").output)["cost"]
+    by_name = json.loads(run("predict", "-m", "smollm2:135m:q4_1", "-o", "json").output)["cost"]
     assert {**cost, "name": ""} == {**by_name, "name": ""}, "the catalog's shape is that of the file"
     assert "Q4_1" not in cost["name"], "the quantization is told beside it"
 
@@ -159,7 +160,7 @@ def test_predict_reads_the_header_of_a_file_that_is_not_here(own, model, monkeyp
     )
     result = run("predict", "-m", "hf:owner/tiny-GGUF:Q4_1")
     assert asked == ["hf:owner/tiny-GGUF:Q4_1"]
-    assert result.output.startswith("hf:owner/tiny-GGUF Q4_1 ")
+    assert result.output.startswith("hf:owner/tiny-GGUF Q4_1\n")
 
 
 def test_predict_of_what_is_nowhere_is_one_sentence(own, tmp_path, monkeypatch):
@@ -178,7 +179,7 @@ def test_the_latest_memory_ledger_is_drawn(own, tmp_path):
         "resident_bytes": 2**25,
     }
     line = {
-        "schema": 1, "kind": "overhead", "model": "old $x$", "n_ctx": 512, "ledger": [row], "steps": [{}],
+        "schema": 1, "kind": "overhead", "model": "old $x$", "n_ctx": 512, "ledger": [row], "steps": [{"rss_bytes": 2**26}],
         "time_utc": "2026-11-24T12:00:00Z", "machine": dataclasses.asdict(describe_machine()),
     }  # fmt: skip
     lines = [line, {**line, "model": "new $x$", "time_utc": "2026-11-25T12:00:00Z"}]
@@ -209,12 +210,11 @@ def test_predict_for_published_machines_fits_eighty_columns(results, name):
 def test_predict_counts_layers_and_bytes_as_overhead_does(results, monkeypatch, name, n_ctx, cache):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     asked = ("-m", name, "--ctx", n_ctx, "-ctk", cache, "-ctv", cache, "--vram", "4GB", "-o", "json")
-    (answer,) = json.loads(run("predict", "--bandwidth", "600GB/s", "--kind", "gpu", *asked).stdout)
+    (room,) = json.loads(run("predict", "--bandwidth", "600GB/s", "--kind", "gpu", *asked).stdout)["memory"]
     (card,) = (
-        c for c in json.loads(run("overhead", "--predict-only", *asked).stdout)["cards"] if "card" in c["device"]
+        c for c in json.loads(run("overhead", "--predict-only", *asked).stdout)["cards"] if c["device"] == "a card"
     )
-    (room,) = answer["rooms"]
-    assert (room["n_layers_gpu"], room["total_bytes"]) == (card["n_layers_fitting"], card["needed_bytes"])
+    assert (room["n_layers_gpu"], room["needed_bytes"]) == (card["n_layers_fitting"], card["needed_bytes"])
 
 
 @pytest.mark.engine
@@ -244,22 +244,8 @@ def test_troubles_of_predict(results):
 
 
 def test_the_context_grows_with_the_depth(results):
-    (answer,) = json.loads(
-        run(
-            "predict",
-            "-m",
-            "llama3.1:8b",
-            "--machine",
-            "i7-8700",
-            "--memory",
-            "16GiB",
-            "--n-depth",
-            "9000",
-            "-o",
-            "json",
-        ).output
-    )
-    assert answer["rooms"][0]["need"]["cache_bytes"] == 9216 * 128 * 1024
+    asked = ("-m", "llama3.1:8b", "--machine", "i7-8700", "--memory", "16GiB", "--n-depth", "9000", "-o", "json")
+    assert json.loads(run("predict", *asked).output)["memory"][0]["cache_bytes"] == 9216 * 128 * 1024
 
 
 def test_prompts_of_five_digits_fit_eighty_columns(results):
@@ -285,9 +271,9 @@ def test_roofline_measures_keeps_and_shows_again(own, results):
     assert json.loads(journal.read_text(encoding="utf-8"))["kind"] == "roofline"
     again = json.loads(run("roofline", "--saved", "-o", "json").output)
     assert {record["test"] for record in again["records"]} == {"pp64", "tg16"}
-    (answer,) = json.loads(run("predict", "-m", "llama3.2:1b:q8_0", "-o", "json").output)
-    assert "harness roofline" in answer["basis"]
-    assert answer["tg_roof_tok_per_s"] > 0
+    found = json.loads(run("predict", "-m", "llama3.2:1b:q8_0", "-o", "json").output)
+    assert found["basis"][0]["roofline_bytes_per_s"] > 0
+    assert found["answers"][0]["tg_roof_tok_per_s"] > 0
 
 
 def test_no_roofline_is_a_sentence(results):

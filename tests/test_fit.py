@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from harness.cli import cli
 from harness.gguf.cost import cost_of_header
 from harness.gguf.header import Header, Tensor
+from harness.memory.causes import HOST
 from harness.memory.fit import (
     CUDA_CONTEXT_BYTES,
     check_placement,
@@ -22,8 +23,9 @@ from harness.memory.fit import (
     price_layers,
     rough_prices,
 )
-from harness.memory.forecast import HOST, Host, device_rules, predict_memory
-from harness.runs.memory import examine, find_model, make_spec
+from harness.memory.forecast import Host, device_rules, predict_memory
+from harness.runs.memory import account_memory, find_model, make_request
+from harness.runs.session import Session
 from harness.sources.user_catalog import load_catalog
 from harness.spec import RunSpec
 from harness.speed.prediction import Question, cost_of_entry, fit_card, header_of_entry
@@ -78,10 +80,10 @@ def test_an_8b_model_on_4_gib_has_its_output_layer_first():
 @pytest.mark.parametrize("size", ["8GB", "8 GiB", "8g", "8GiB"])
 def test_a_card_of_8_gb_has_8_gib(size):
     assert parse_size(size, memory=True) == 8 * GIB
-    answers = json.loads(
+    answer = json.loads(
         run("predict", "-m", "llama3.1:70b:q4_0", "--machine", "RTX 3070 Ti", "--vram", size, "-o", "json")
     )
-    assert answers[0]["rooms"][0]["limit_bytes"] == 8 * GIB
+    assert answer["memory"][0]["limit_bytes"] == 8 * GIB
 
 
 def test_sizes_of_files_stay_decimal_and_a_bare_number_is_refused():
@@ -110,7 +112,8 @@ def test_one_card_has_one_layer_count_whoever_is_asked():
 @pytest.mark.parametrize("name", ["llama3.2:1b:q4_0", "llama3.1:8b:q4_0", "llama3.1:70b:q4_0", "llama3.1:405b:q4_0"])
 def test_the_estimate_of_computing_is_what_a_dry_run_plans(name):
     model = find_model(f"synth:{name}", weights=False)
-    report = examine(model, [make_spec(model, 2048, {})], predict_only=True, vram_bytes=8 * GIB)
+    request = make_request(model, [2048], {}, predict_only=True, vram_bytes=8 * GIB)
+    report = account_memory(request, Session("overhead"))
     cost = cost_of_header(model.header, "Q4_0", name)
     assert estimate_compute_bytes(cost, 2048, model.header) == pytest.approx(report.cards[-1].compute_bytes, rel=0.001)
 

@@ -53,14 +53,7 @@ EXIT_CODES = {"harness.errors", "harness.runs.session", "harness.cli", "harness.
 
 KNOWN: dict[str, set[str]] = {
     "function": set(),
-    "module": {
-        "harness.gguf.attention",
-        "harness.memory.ollama_2024",
-        "harness.records.token_time",
-        "harness.runs.memory",
-        "harness.runs.placements",
-        "harness.speed.prediction",
-    },
+    "module": {"harness.records.token_time", "harness.runs.placements"},
     "circle": set(),
     "name": set(),
     "docstring": {
@@ -80,11 +73,6 @@ KNOWN: dict[str, set[str]] = {
         "harness.views.llama_bench.render_jsonl",
         "harness.views.machines.render_machines_json",
         "harness.views.machines.render_machines_md",
-        "harness.views.models.render_check_json",
-        "harness.views.models.render_local_json",
-        "harness.views.models.render_models_json",
-        "harness.views.predict.render_answers_json",
-        "harness.views.predict.render_check_json",
         "harness.views.report.parts.Chart",
         "harness.views.report.parts.Facts",
         "harness.views.report.parts.Points",

@@ -1000,11 +1000,12 @@ def test_the_check_names_all_that_is_wrong(filled, tmp_path, monkeypatch):
     assert "mine:1b Q5_0: 127.0.0.1" in text
     assert "size_bytes is 999 in the catalog and 1000 at the hub" in text
     assert f"has the SHA-256 {hashlib.sha256(MODEL[:1000]).hexdigest()} at the hub and {'0' * 64}" in text
-    assert f"mine:1b F16: confirmed, not yet noted size_bytes = {len(MODEL)}" in text
+    assert "mine:1b F16: confirmed, not yet noted" in text
+    assert f"to note of mine:1b F16: size_bytes = {len(MODEL)}" in text
     assert f"mine:1b BF16: {REPO} has no TINY-Q4_0.gguf but {NAME}" in text
     assert "6 quantizations asked of the hub, 4 of them wrong" in text
     data = json.loads(CliRunner().invoke(cli, ["models", "--check", "--catalog", str(catalog), "-o", "json"]).stdout)
-    assert [bool(item["problems"]) for item in data] == [False, True, True, True, False, True]
+    assert [bool(item["problems"]) for item in data["verdicts"]] == [False, True, True, True, False, True]
     good_only = write_catalog(tmp_path, files[0])
     assert CliRunner().invoke(cli, ["models", "--check", "--catalog", str(good_only)]).exit_code == 0
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from harness.cli import inspect
 from harness.errors import HarnessError, UsageError
 from harness.gguf.anatomy import Anatomy, LayerSize, Share, describe_model
-from harness.gguf.attention import Attention
+from harness.gguf.caches import Attention
 from harness.gguf.header import BytesSource, read_header
 from harness.sources.headers import Found
 from harness.sources.hub_reference import HubReference

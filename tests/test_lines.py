@@ -15,7 +15,7 @@ from harness.codec import Malformed, decode
 from harness.errors import HarnessError
 from harness.records.cells import Caution, Record
 from harness.records.journal import Journal, each_record, journal_order, read_lines, read_records
-from harness.records.kinds import KINDS, ComparisonLine, Line, MemoryLine, ParityLine, TimeRecord, read_line, to_json
+from harness.records.kinds import KINDS, ComparisonLine, Line, TimeRecord, read_line, to_json
 from harness.records.roofline import Roof
 from harness.records.statistics import Digest
 from harness.records.text import Figures, TextRun
@@ -26,7 +26,7 @@ from harness.sources.user_catalog import load_catalog
 from harness.speed.rates import collect, collect_cells
 from harness.views.machines import measured_rows, render_machines
 from harness.views.report import Material, read_material
-from harness.views.report.sections import SECTIONS
+from harness.views.report.chapters import CHAPTERS
 
 from .conftest import HERE
 
@@ -114,7 +114,7 @@ def test_an_older_line_is_brought_up_before_it_is_read(monkeypatch):
 @pytest.mark.parametrize("kind", sorted(LINES))
 def test_what_was_read_is_written_again_and_reads_the_same(kind):
     content = read_line(LINES[kind]).content
-    if not isinstance(content, TimeRecord | MemoryLine | ComparisonLine | ParityLine):
+    if not isinstance(content, TimeRecord | ComparisonLine):
         again = json.loads(json.dumps(to_json(content)))
         assert list(again)[:2] == ["schema", "kind"]
         assert read_line(again).content == content
@@ -216,7 +216,7 @@ def show_all(found: list[Line]) -> None:
     lines = read_material(found)
     measured = collect_cells((one.content for one in lines if isinstance(one.content, Digest)), CATALOG)
     material = Material(lines, [], ["a.jsonl"], "2026-11-24T12:00:00Z", "0.1", measured=measured, catalog=CATALOG)
-    for make, _ in SECTIONS.values():
+    for make, _ in CHAPTERS.values():
         list(make(material))
     for kind in ("pp", "tg"):
         if rows := measured_rows(measured, kind):

@@ -57,7 +57,7 @@ def in_cache(root: pathlib.Path, repository: str, name: str, commit: str = COMMI
 def test_nothing_is_nothing(places):
     assert local.list_local() == []
     code, out, _ = harness("models", "--local")
-    assert (code, out.strip()) == (0, "0 models on this disk, 0 B")
+    assert (code, out.strip()) == (0, "no models on this disk, 0 B")
 
 
 def test_hugging_faces_cache_is_listed_by_what_dash_m_takes(places):
@@ -167,6 +167,6 @@ def test_the_page_and_the_json(places):
     assert code == 0
     assert out.splitlines()[:2] == ["Hugging Face's cache:", "  hf:o/r:Q4_K_M"]
     code, out, _ = harness("models", "--local", "-o", "json")
-    (row,) = json.loads(out)
+    (row,) = json.loads(out)["models"]
     assert (row["name"], row["size_bytes"], row["note"]) == ("hf:o/r:Q4_K_M", len(MODEL), None)
     assert harness("models", "--local", "--check")[0] == 2

@@ -7,15 +7,12 @@ import dataclasses
 import pytest
 
 from harness.errors import HarnessError
-from harness.gguf.attention import describe_attention, window_cells
+from harness.gguf.attention import describe_attention
+from harness.gguf.caches import window_cells
 from harness.gguf.header import Part
+from harness.memory.causes import HOST, Cause, Note, Remark
 from harness.memory.fit import fit_layers, price_layers
 from harness.memory.forecast import (
-    COPIED,
-    HOST,
-    KV,
-    MAPPED,
-    REPACKED,
     DeviceRules,
     Host,
     WeightPlan,
@@ -45,9 +42,11 @@ def mib(size_bytes):
 
 def test_llama_1b_at_8192_by_hand():
     found = predict_memory(catalog_header("llama3.2:1b:q4_0"), spec(), HERE)
-    assert found.of(REPACKED) == 16 * (2 * 2048 * 2048 + 2 * 2048 * 512 + 3 * 2048 * 8192) * 18 // 32  # 522 MiB
-    assert found.of(KV) == 8192 * 16 * 2 * 512 * 2  # cells, layers, K and V, eight heads of 64, two bytes: 256 MiB
-    assert found.remarks == ()
+    assert found.of(Cause.REPACKED) == 16 * (2 * 2048 * 2048 + 2 * 2048 * 512 + 3 * 2048 * 8192) * 18 // 32  # 522 MiB
+    assert (
+        found.of(Cause.KV) == 8192 * 16 * 2 * 512 * 2
+    )  # cells, layers, K and V, eight heads of 64, two bytes: 256 MiB
+    assert found.gaps == ()
 
 
 def test_a_smaller_cache_type_and_a_context_that_is_rounded_up():
@@ -55,7 +54,7 @@ def test_a_smaller_cache_type_and_a_context_that_is_rounded_up():
     assert round_context(1) == 256
     assert round_context(8192) == 8192
     found = predict_memory(header, spec(3000, type_k="q8_0", type_v="q8_0"), HERE)
-    assert found.of(KV) == 3072 * 16 * 2 * (512 // 32 * 34)
+    assert found.of(Cause.KV) == 3072 * 16 * 2 * (512 // 32 * 34)
 
 
 def test_without_repacking_the_file_is_mapped_and_nothing_else():
@@ -63,15 +62,15 @@ def test_without_repacking_the_file_is_mapped_and_nothing_else():
     first = min(tensor.offset for tensor in header.tensors)
     last = max(tensor.offset + tensor.size_bytes for tensor in header.tensors)
     found = predict_memory(header, spec(repack=False), HERE)
-    assert found.of(REPACKED) == 0
-    assert found.of(MAPPED) == last - first
+    assert found.of(Cause.REPACKED) == 0
+    assert found.of(Cause.MAPPED) == last - first
 
 
 def test_copied_weights_are_rounded_up_to_32_bytes_each():
     header = small_header("llama")
     found = predict_memory(header, spec(mmap="off", repack=False), HERE)
-    assert found.of(MAPPED) == 0
-    assert found.of(COPIED) == sum(-(-tensor.size_bytes // 32) * 32 for tensor in header.tensors)
+    assert found.of(Cause.MAPPED) == 0
+    assert found.of(Cause.COPIED) == sum(-(-tensor.size_bytes // 32) * 32 for tensor in header.tensors)
 
 
 def test_the_span_of_a_mapping_holds_what_lies_between():
@@ -85,7 +84,7 @@ def test_the_span_of_a_mapping_holds_what_lies_between():
 
     header = read_header(BytesSource(builder.build()))
     found = predict_memory(header, spec(), HERE)
-    assert (found.of(MAPPED), found.of(REPACKED)) == (2048 + 288 + 2048, 288)
+    assert (found.of(Cause.MAPPED), found.of(Cause.REPACKED)) == (2048 + 288 + 2048, 288)
 
 
 def test_each_file_of_a_split_model_has_a_span_of_its_own():
@@ -98,10 +97,10 @@ def test_each_file_of_a_split_model_has_a_span_of_its_own():
         for index, tensor in enumerate(header.tensors)
     )
     split = dataclasses.replace(header, tensors=tensors, parts=(Part("a", 0, 1), Part("b", 0, 1)))
-    whole = predict_memory(header, spec(repack=False), HERE).of(MAPPED)
+    whole = predict_memory(header, spec(repack=False), HERE).of(Cause.MAPPED)
     # The padding between the two halves is in neither span.
     gap = cut - (header.tensors[half - 1].offset + header.tensors[half - 1].size_bytes)
-    assert predict_memory(split, spec(repack=False), HERE).of(MAPPED) == whole - gap
+    assert predict_memory(split, spec(repack=False), HERE).of(Cause.MAPPED) == whole - gap
 
 
 def test_layers_go_to_the_device_from_the_end():
@@ -127,7 +126,7 @@ def test_layers_on_a_device_as_llama_cpp_logged_them(model, n_gpu_layers, weight
     host = dataclasses.replace(HERE, devices=(device_rules("RPC0"),))
     found = predict_memory(read_file_header(model), spec(512, n_gpu_layers=n_gpu_layers), host)
     device = host.devices[0].name
-    assert (mib(found.of(COPIED, device)), mib(found.of(KV, device))) == (weights, cache)
+    assert (mib(found.of(Cause.COPIED, device)), mib(found.of(Cause.KV, device))) == (weights, cache)
 
 
 def test_an_unsplit_model_knows_only_the_main_card():
@@ -138,26 +137,26 @@ def test_an_unsplit_model_knows_only_the_main_card():
     one = predict_memory(small_header("llama"), spec(n_gpu_layers=-1, split_mode="none", main_gpu=1), host)
     assert one.on("CUDA0") == 0 < one.on("CUDA1")
     rows = predict_memory(small_header("llama"), spec(n_gpu_layers=-1, split_mode="row"), host)
-    assert "row splits" in rows.remarks[0]
+    assert rows.gaps[0] == Note(Remark.SPLIT_WITHIN_LAYERS, Cause.COPIED, "row")
 
 
 def test_the_cache_may_stay_on_the_host():
     host = dataclasses.replace(HERE, devices=(device_rules("CUDA0"),))
     found = predict_memory(small_header("llama"), spec(n_gpu_layers=-1, no_kv_offload=True), host)
-    assert found.of(KV, "CUDA0") == 0
-    assert found.of(KV, HOST) == 8192 * 4 * 2 * 128 * 2
+    assert found.of(Cause.KV, "CUDA0") == 0
+    assert found.of(Cause.KV, HOST) == 8192 * 4 * 2 * 128 * 2
 
 
 def test_a_card_with_pinned_memory_leaves_nothing_to_repack():
     header, host = small_header("llama"), dataclasses.replace(HERE, devices=(device_rules("CUDA0"),))
-    assert predict_memory(header, spec(), HERE).of(REPACKED) > 0
-    assert predict_memory(header, spec(), host).of(REPACKED) == 0
+    assert predict_memory(header, spec(), HERE).of(Cause.REPACKED) > 0
+    assert predict_memory(header, spec(), host).of(Cause.REPACKED) == 0
     copied = predict_memory(header, spec(mmap="off"), host)
-    assert [line.buffer for line in copied.lines if line.cause == COPIED] == ["CUDA_Host"]
+    assert [line.buffer for line in copied.lines if line.cause == Cause.COPIED] == ["CUDA_Host"]
     metal = dataclasses.replace(HERE, devices=(device_rules("MTL0"),))
-    assert predict_memory(header, spec(), metal).of(REPACKED) > 0
+    assert predict_memory(header, spec(), metal).of(Cause.REPACKED) > 0
     mapped = predict_memory(header, spec(n_gpu_layers=-1), metal)
-    assert {line.buffer for line in mapped.lines if line.cause == MAPPED} == {"CPU_Mapped", "MTL0_Mapped"}
+    assert {line.buffer for line in mapped.lines if line.cause == Cause.MAPPED} == {"CPU_Mapped", "MTL0_Mapped"}
 
 
 def test_cuda_rounds_the_rows_of_quantized_tensors():
@@ -178,7 +177,7 @@ def test_windowed_layers_stop_growing():
     assert window_cells(spec(4096), 512) == 1024  # window and micro-batch, rounded up to 256
     assert window_cells(spec(512), 512) == 512  # no more than the context
     assert window_cells(spec(4096, n_ubatch=100), 512) == 768
-    assert predict_memory(header, spec(4096), HERE).of(KV) == row * (5 * 1024 + 4096)
+    assert predict_memory(header, spec(4096), HERE).of(Cause.KV) == row * (5 * 1024 + 4096)
     assert [layer.windowed for layer in describe_attention(small_header("gemma2")).layers] == [True, False] * 2
     assert not any(layer.windowed for layer in describe_attention(small_header("llama")).layers)
 
@@ -199,14 +198,14 @@ def test_without_flash_attention_v_takes_the_width_of_the_widest_layer():
 
 def test_what_cannot_be_known_is_said():
     header = small_header("llama")
-    assert "not known" in predict_memory(header, spec(), Host(None)).remarks[0]
+    assert predict_memory(header, spec(), Host(None)).gaps[0].remark is Remark.REPACKING_UNKNOWN
     kleidi = Host(read_features("NEON = 1 | REPACK = 1 | KLEIDIAI = 1"))
-    assert "Kleidiai" in predict_memory(header, spec(), kleidi).remarks[0]
+    assert predict_memory(header, spec(), kleidi).gaps == (Note(Remark.LAYOUTS_UNKNOWN, Cause.REPACKED, "KLEIDIAI"),)
     mamba = dataclasses.replace(header, metadata={**header.metadata, "general.architecture": "mamba"})
     mamba = dataclasses.replace(mamba, metadata={**mamba.metadata, "mamba.block_count": 4})
     found = predict_memory(mamba, spec(), HERE)
-    assert "state" in found.remarks[0]
-    assert [gap.cause for gap in found.gaps] == [KV]
+    assert "state" in found.gaps[0].detail
+    assert [gap.cause for gap in found.gaps] == [Cause.KV]
 
 
 def test_a_cache_type_that_does_not_divide_a_head():
@@ -215,8 +214,8 @@ def test_a_cache_type_that_does_not_divide_a_head():
         header, metadata={**header.metadata, "llama.attention.key_length": 80, "llama.attention.value_length": 80}
     )
     found = predict_memory(odd, spec(type_k="q4_0"), HERE)
-    assert found.of(KV) == 0
-    assert "use -ctk f16" in found.remarks[0]
+    assert found.of(Cause.KV) == 0
+    assert "use -ctk f16" in found.gaps[0].detail
 
 
 def test_every_layer_count_has_a_price_that_only_grows():

@@ -62,7 +62,6 @@ OTHERS = {
     "-p ollama": "Ollama's server is asked in words, and once more for each pair",
     "-n ollama": "as many as an answer of a chat has, twice for each pair",
     "-ngl ollama": "as the server has it unless told otherwise",
-    "-d overhead": "the question is what depth costs",
     "-d token-time": "the question is what depth costs",
     "-t roofline": "the question is what threads bring",
     "-t rpc-server": "llama.cpp's own choice, on a machine that is lent",

@@ -18,17 +18,29 @@ from harness.cli import overhead as cli
 from harness.errors import HarnessError, UsageError
 from harness.gguf.header import BytesSource, read_header
 from harness.host.machine import read_cpu_features
-from harness.memory.forecast import BUFFER_CAUSES, COMPUTE, HOST, KV, OUTPUT, REPACKED
-from harness.memory.ledger import make_ledger
+from harness.memory.causes import HOST, Cause
 from harness.memory.repack import read_features
-from harness.memory.resident import UNEXPLAINED, cause_of_log, device_of_buffer
+from harness.memory.resident import cause_of_log, device_of_buffer
 from harness.records.cells import Failure
+from harness.records.kinds import read_line
 from harness.runs import memory as overhead
-from harness.runs.memory import Model, check_room, examine, find_fits, find_model, fit_cards, forecast, make_spec
+from harness.runs.dry_run import run_dry
+from harness.runs.memory import (
+    MemoryRequest,
+    Model,
+    account_memory,
+    check_room,
+    find_fits,
+    find_model,
+    fit_cards,
+    forecast,
+    make_spec,
+)
+from harness.runs.session import Session
 from harness.sources.sparse import HeaderFile, write_sparse
 from harness.sources.synthetic import make_header_bytes, write_synthetic
 from harness.units import MIB
-from harness.views.memory import total_bytes
+from harness.views.memory import describe_note
 from tests.hub.fixtures import hub  # noqa: F401
 from tests.rpc_server import rpc_server
 from tests.shapes import SMALL_SHAPES
@@ -97,8 +109,8 @@ def test_predicted_is_what_llama_cpp_allocates_over_a_grid(model, small):
             ]
             forecasts, _host = forecast(found, specs)
             for item, logged in zip(forecasts, logged_buffers(specs), strict=True):
-                assert item.remarks == ()
-                assert_equal(predicted_buffers(item), logged, item.spec)
+                assert item.notes == ()
+                assert_equal(predicted_buffers(item), logged, item.n_ctx)
                 n_buffers += len(logged)
     assert n_buffers >= 4 * 48
 
@@ -119,8 +131,8 @@ def test_other_architectures_too(name, quantization, mmap, tmp_path):
     ]
     forecasts, _ = forecast(found, specs)
     for item, logged in zip(forecasts, logged_buffers(specs), strict=True):
-        assert item.remarks == ()
-        assert_equal(predicted_buffers(item), logged, item.spec)
+        assert item.notes == ()
+        assert_equal(predicted_buffers(item), logged, item.n_ctx)
 
 
 def test_repacking_is_predicted_where_the_cpu_repacks(small):
@@ -129,7 +141,7 @@ def test_repacking_is_predicted_where_the_cpu_repacks(small):
     if features is None or (not features.has("AVX2") and not features.has("NEON", "DOTPROD")):
         pytest.skip("needs a CPU that repacks Q4_0")
     (item,), _ = forecast(find_model(small, weights=True), [make_spec(find_model(small, weights=True), 512, {})])
-    assert predicted_buffers(item)[REPACKED, HOST] > 1 * MIB
+    assert predicted_buffers(item)[Cause.REPACKED, HOST] > 1 * MIB
 
 
 def test_a_split_model_is_planned_from_all_its_headers(tmp_path):
@@ -159,7 +171,7 @@ def test_a_split_model_is_planned_from_all_its_headers(tmp_path):
     assert [item.name for item in found.files] == [path.name for path in paths]
     spec = make_spec(found, 512, {})
     (item,), _ = forecast(found, [spec])
-    assert item.remarks == ()
+    assert item.notes == ()
     assert_equal(predicted_buffers(item), logged_buffers([spec])[0], "split")
 
 
@@ -176,6 +188,16 @@ def _copy_fields(reader, writer) -> None:
             writer.add_key_value(field.name, field.contents(), kind)
 
 
+def examine(model, specs, **more):
+    """The answer to one question, of which nothing is kept."""
+    return account_memory(MemoryRequest(model, tuple(specs), **more), Session("overhead"))
+
+
+def said(item) -> list[str]:
+    """The remarks on a forecast or a ledger, as people read them."""
+    return list(map(describe_note, item.notes))
+
+
 @pytest.fixture(scope="module")
 def report(model):
     """A real ledger of the embedded model at 8192 tokens; a short prompt will do."""
@@ -187,31 +209,31 @@ def report(model):
 def test_the_ledger_adds_up_and_explains_the_growth(report):
     measured = report.measurement
     assert measured is not None, report.failure
-    rows = make_ledger(report.forecast, measured)
+    rows = report.ledger
     assert [reading.step for reading in measured.readings] == [
         "interpreter", "imports", "backend", "model", "context", "first prompt", "first token", "after",
     ]  # fmt: skip
     sizes = [reading.rss_bytes for reading in measured.grown]
     assert sizes == sorted(sizes)
-    if not measured.readings[0].maps:
+    if measured.weights_resident_bytes is None:
         pytest.skip("needs an OS that tells mappings apart (Linux)")
     assert sum(row.measured_bytes for row in rows if row.measured_bytes is not None) == measured.account.growth_bytes
     assert measured.account.explained_share >= 0.98
     for row in rows:
-        if row.cause in BUFFER_CAUSES:
+        if row.cause.is_buffer:
             assert abs(row.error) < 1e-3 or abs(row.predicted_bytes - row.measured_bytes) <= LOG_STEP
             assert 0 <= row.resident_bytes <= row.measured_bytes + 2 * 4096
     by_cause = {row.cause: row for row in rows}
     # The cache is cleared when it is made, so all of it is there; most of the compute buffer waits.
-    assert by_cause[KV].resident_bytes == by_cause[KV].measured_bytes
-    assert by_cause[COMPUTE].resident_bytes < 0.5 * by_cause[COMPUTE].measured_bytes
-    assert by_cause[UNEXPLAINED].measured_bytes >= 0
+    assert by_cause[Cause.KV].resident_bytes == by_cause[Cause.KV].measured_bytes
+    assert by_cause[Cause.COMPUTE].resident_bytes < 0.5 * by_cause[Cause.COMPUTE].measured_bytes
+    assert by_cause[Cause.UNEXPLAINED].measured_bytes >= 0
     assert measured.readings[-1].rss_bytes < measured.resident_bytes - 100 * MIB
 
 
 def test_the_whole_process_is_predicted_within_two_percent(report):
-    totals = total_bytes(report)
-    assert totals["predicted_bytes"] == pytest.approx(totals["measured_bytes"], rel=0.02)
+    totals = report.totals
+    assert totals.predicted_bytes == pytest.approx(totals.measured_bytes, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -221,20 +243,20 @@ def test_the_process_is_predicted_with_other_settings_too(model, n_ctx, options)
     found = find_model(model, weights=True)
     report = examine(found, [make_spec(found, n_ctx, options)])
     assert report.measurement is not None, report.failure
-    if not report.measurement.readings[0].maps:
+    if report.measurement.weights_resident_bytes is None:
         pytest.skip("needs an OS that tells mappings apart (Linux)")
-    totals = total_bytes(report)
-    assert totals["predicted_bytes"] == pytest.approx(totals["measured_bytes"], rel=0.02)
-    assert any("without flash attention" in remark for remark in report.remarks) == ("flash_attn" in options)
+    totals = report.totals
+    assert totals.predicted_bytes == pytest.approx(totals.measured_bytes, rel=0.02)
+    assert any("without flash attention" in remark for remark in said(report)) == ("flash_attn" in options)
 
 
 def test_a_model_of_405b_needs_no_weights():
     found = find_model("llama3.1:405b:q4_0", weights=False)
     report = examine(found, [make_spec(found, 8192, {})], predict_only=True, vram_bytes=8 * 10**9)
     sizes = predicted_buffers(report.forecast)
-    assert sizes[KV, HOST] == 8192 * 126 * 2 * 16 * 128 * 2
-    assert sizes[COMPUTE, HOST] > 100 * MIB
-    assert sizes[OUTPUT, HOST] == pytest.approx(128256 * 4, abs=LOG_STEP)
+    assert sizes[Cause.KV, HOST] == 8192 * 126 * 2 * 16 * 128 * 2
+    assert sizes[Cause.COMPUTE, HOST] > 100 * MIB
+    assert sizes[Cause.OUTPUT, HOST] == pytest.approx(128256 * 4, abs=LOG_STEP)
     assert report.fits[0].needed_bytes > 231 * 10**9
     (card,) = report.cards[-1:]
     assert card.n_layers == 127
@@ -250,7 +272,7 @@ def test_several_contexts_have_a_slope():
     assert (
         row <= report.context_slope <= 3 * row + 1024 * 2
     )  # and at most the mask's 512 f16 a cell in the compute buffer
-    assert any("trained for 4096" in remark for remark in report.remarks)
+    assert any("trained for 4096" in remark for remark in said(report))
 
 
 @pytest.fixture
@@ -270,16 +292,16 @@ def test_a_model_that_is_only_on_the_hub(hub_files):
     spec = make_spec(found, 2048, {})
     report = examine(found, [spec], predict_only=True)
     assert predicted_buffers(report.forecast) == predicted_buffers(forecast(near, [make_spec(near, 2048, {})])[0][0])
-    assert report.subject.origin == "server"
+    assert report.model.origin == "server"
     assert find_model("hf:owner/far-GGUF/far-Q4_0.gguf", weights=True).path is None
 
 
 def test_a_model_that_llama_cpp_cannot_run_has_its_arithmetic():
     found = find_model("llama3.2-vision:11b", weights=False)
     report = examine(found, [make_spec(found, 2048, {})], predict_only=True, vram_bytes=8 * 10**9)
-    assert any("does not know the architecture mllama" in remark for remark in report.forecast.remarks)
+    assert any("does not know the architecture mllama" in remark for remark in said(report.forecast))
     assert report.forecast.on(HOST) > 5 * 10**9
-    assert (report.fits[0].is_partial, report.cards[-1].compute_bytes) == (True, None)
+    assert (report.forecast.is_whole, report.cards[-1].compute_bytes) == (False, None)
 
 
 # --- trouble ----------------------------------------------------------------------------------------------------------
@@ -296,9 +318,9 @@ def test_an_architecture_that_llama_cpp_does_not_know_takes_only_its_lines_along
     unknown = Model("lemur", header, (dataclasses.replace(known.files[0], data=data),), None)
     (item,), _ = forecast(unknown, [make_spec(unknown, 512, {})])
     sizes = predicted_buffers(item)
-    assert sizes[KV, HOST] == 512 * 4 * 2 * 128 * 2
-    assert (COMPUTE, HOST) not in sizes
-    assert any("unknown model architecture" in remark for remark in item.remarks)
+    assert sizes[Cause.KV, HOST] == 512 * 4 * 2 * 128 * 2
+    assert (Cause.COMPUTE, HOST) not in sizes
+    assert any("unknown model architecture" in remark for remark in said(item))
 
 
 @pytest.mark.parametrize(
@@ -319,7 +341,7 @@ def test_a_header_that_lies_cannot_crash_the_parent(key, value):
         "liar", read_header(BytesSource(bytes(data))), (dataclasses.replace(honest.files[0], data=bytes(data)),), None
     )
     (item,), _ = forecast(lying, [make_spec(lying, 512, {})])
-    assert any(remark.startswith("compute and output buffers:") for remark in item.remarks) or key == "llama.vocab_size"
+    assert any(remark.startswith("compute and output buffers:") for remark in said(item)) or key == "llama.vocab_size"
 
 
 def test_tensors_that_are_not_what_they_should_be():
@@ -327,29 +349,28 @@ def test_tensors_that_are_not_what_they_should_be():
     data = honest.files[0].data.replace(b"blk.0.attn_q.weight", b"blk.0.attn_Q.weight")
     lying = Model("liar", read_header(BytesSource(data)), (dataclasses.replace(honest.files[0], data=data),), None)
     (item,), _ = forecast(lying, [make_spec(lying, 512, {})])
-    assert any("not found" in remark for remark in item.remarks), item.remarks
-    assert predicted_buffers(item)[KV, HOST] > 0
+    assert any("not found" in remark for remark in said(item)), said(item)
+    assert predicted_buffers(item)[Cause.KV, HOST] > 0
 
 
 def test_a_worker_that_dies_is_a_remark(monkeypatch):
     found = from_shape("llama")
-    dead = overhead._run_dry(found, [make_spec(found, 512, {})], [sys.executable, "-c", "import os; os.abort()"])
+    dead = run_dry(found.files, [make_spec(found, 512, {})], [sys.executable, "-c", "import os; os.abort()"])
     assert "abort" in dead.trouble
     assert dead.build is None
-    monkeypatch.setattr(overhead, "_run_dry", lambda *_: dead)
+    monkeypatch.setattr(overhead, "run_dry", lambda *_: dead)
     (item,), host = forecast(found, [make_spec(found, 512, {})])
-    assert predicted_buffers(item)[KV, HOST] > 0
-    assert any("abort" in remark for remark in item.remarks)
+    assert predicted_buffers(item)[Cause.KV, HOST] > 0
+    assert any("abort" in remark for remark in said(item))
     assert host.features == read_cpu_features()
 
 
 def test_a_death_while_measuring_is_told(model):
     found = find_model(model, weights=True)
-    outcome = overhead.measure(
-        found, make_spec(found, 512, {}), lambda _: None, command=[sys.executable, "-c", "import os; os.abort()"]
-    )
-    assert isinstance(outcome, Failure)
-    assert outcome.cause == "abort"
+    session = Session("overhead", worker_command=[sys.executable, "-c", "import os; os.abort()"])
+    assert overhead.measure(found, make_spec(found, 512, {}), session) is None
+    assert session.failure is not None
+    assert session.failure.cause == "abort"
 
 
 def test_a_file_longer_than_can_be(tmp_path):
@@ -358,7 +379,7 @@ def test_a_file_longer_than_can_be(tmp_path):
     with pytest.raises(HarnessError, match="TMPDIR"):
         write_sparse(endless.files, tmp_path)
     (item,), _ = forecast(endless, [make_spec(endless, 512, {})])
-    assert any("dry run cannot be made" in remark for remark in item.remarks)
+    assert any("dry run cannot be made" in remark for remark in said(item))
 
 
 def test_a_sparse_file_takes_no_room(tmp_path):
@@ -373,16 +394,18 @@ def test_more_than_there_is_is_refused_before_loading(model, monkeypatch):
     spec = make_spec(found, 8192, {})
     monkeypatch.setattr(overhead, "available_memory_bytes", lambda: 100 * 10**6)
     monkeypatch.setattr(overhead, "measure", lambda *_: pytest.fail("loaded all the same"))
-    with pytest.raises(UsageError, match=r"are needed in memory and 100\.0 MB are free: .* too much"):
+    with pytest.raises(UsageError, match=r"are needed in memory and 95 MiB are free: .* too much"):
         examine(found, [spec])
     measured = []
     monkeypatch.setattr(
-        overhead, "measure", lambda *_: measured.append(1) or Failure("load", "as far as that", "refused")
+        overhead,
+        "measure",
+        lambda _model, _spec, session: measured.append(1) or session.fail(Failure("load", "as far as that", "refused")),
     )
-    assert examine(found, [spec], force=True).failure == "as far as that"
+    assert examine(found, [spec], force=True).failure.message == "as far as that"
     assert measured == [1]
     (item,), host = forecast(found, [spec])
-    assert "too much" in check_room(find_fits(found, item, host)[0])
+    assert "too much" in check_room(find_fits(found, spec, item, host)[0])
 
 
 def test_the_cpu_by_its_own_word_is_the_cpu_that_llama_cpp_was_built_for():
@@ -391,16 +414,16 @@ def test_the_cpu_by_its_own_word_is_the_cpu_that_llama_cpp_was_built_for():
     if mine is None:
         pytest.skip("needs an OS that tells the CPU's features")
     found = from_shape("llama")
-    dry = overhead._run_dry(found, [make_spec(found, 512, {})])
+    dry = run_dry(found.files, [make_spec(found, 512, {})])
     names = {"AVX2", "AVX512", "AVX512_VNNI", "AMX_INT8", "NEON", "DOTPROD", "MATMUL_INT8", "REPACK"}
     assert mine.names & names == read_features(dry.build.system_info).names & names
 
 
 def test_cards_count_their_layers():
     found = from_shape("llama")
-    (item,), host = forecast(found, [make_spec(found, 512, {})])
-    assert fit_cards(found, item, host, None) == tuple(fit_cards(found, item, host, None))
-    large, none = fit_cards(found, item, host, 10**12)[-1], fit_cards(found, item, host, 10**6)[-1]
+    spec = make_spec(found, 512, {})
+    (item,), host = forecast(found, [spec])
+    large, none = fit_cards(found, spec, item, host, 10**12)[-1], fit_cards(found, spec, item, host, 10**6)[-1]
     assert (large.n_fitting, none.n_fitting, large.n_layers) == (5, 0, 5)
     assert none.used_bytes == 0
 
@@ -421,7 +444,9 @@ def test_the_command_measures_keeps_and_draws(results, small, tmp_path):
     assert data["steps"][0]["step"] == "interpreter"
     (journal,) = results.rglob("*-overhead.jsonl")
     line = json.loads(journal.read_text(encoding="utf-8"))
-    assert (line["kind"], line["schema"], line["ledger"]) == ("overhead", 1, data["ledger"])
+    assert (line["kind"], line["schema"]) == ("overhead", 2)
+    kept = read_line(line).content
+    assert [row.measured_bytes for row in kept.ledger] == [row["measured_bytes"] for row in data["ledger"]]
     assert str(pathlib.Path(small).parent) not in journal.read_text(encoding="utf-8")
     assert (tmp_path / "l.svg").read_text(encoding="utf-8").startswith("<?xml")
 
@@ -439,11 +464,9 @@ def test_predicting_keeps_nothing_and_needs_one_value_each(results):
     assert invoke("--ctx", "3").exit_code == 2
 
 
-def test_ollamas_account_is_missed_in_a_csv(results):
+def test_ollamas_account_stands_behind_the_ledger(results):
     wanted = ("-m", "llama3.1:8b:q4_0", "--predict-only", "--ollama-2024")
-    done = invoke(*wanted, "-o", "csv")
-    assert "-o json has Ollama's account too" in done.stderr
-    assert done.stdout.startswith("cause,device,")
+    assert invoke(*wanted, "-o", "csv").stdout.startswith("cause,device,")
     account = json.loads(invoke(*wanted, "-o", "json").stdout)["ollama_2024"]
     assert (account["size_bytes"], account["size"], account["processor"]) == (6_654_289_920, "6.7 GB", "100% GPU")
     assert {"layers", "graph_bytes", "size_vram_bytes", "terms"} <= account.keys()
@@ -469,12 +492,12 @@ def test_devices_behind_rpc_are_predicted_and_measured(model, tmp_path, results)
             predicted, (logged,) = predicted_buffers(item), logged_buffers([spec], servers)
             assert any(device != HOST for _, device in logged)
             if "tensor_split" in options:
-                assert item.remarks[0].startswith("compute buffers: of several devices llama.cpp plans")
-                for key in [key for key in logged if key[0] == COMPUTE]:
+                assert said(item)[0].startswith("compute buffers: of several devices llama.cpp plans")
+                for key in [key for key in logged if key[0] == Cause.COMPUTE]:
                     size = logged.pop(key)
                     assert -LOG_STEP <= predicted.pop(key) - size <= 0.05 * size + LOG_STEP
             else:
-                assert item.remarks == (), options
+                assert item.notes == (), options
             assert_equal(predicted, logged, options)
         asked = ["-m", model, "--rpc", first.endpoint, "-ngl", "10", "-c", "512", "-o", "json", "--no-save"]
         done = CliRunner().invoke(cli.command, asked)

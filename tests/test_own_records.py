@@ -11,15 +11,19 @@ from harness.codec import decode
 from harness.errors import UsageError
 from harness.gguf.cost import Cost
 from harness.records.cells import Caution, Failure, Record, is_of
-from harness.records.kinds import MemoryLine, read_line, to_json
+from harness.records.kinds import read_line, to_json
+from harness.records.memory import MemoryRecord
 from harness.records.text import Figures, TextRun
 from harness.sources.model_file import describe_file
 from harness.sources.user_catalog import load_catalog
+from harness.speed.machines import known_machines
 from harness.speed.model_names import ModelFile, ModelNames
-from harness.speed.prediction import OwnMachine, Question, cost_of_entry, known_machines, own_points, predict_own
+from harness.speed.own import OwnMachine, own_points, predict_own
+from harness.speed.prediction import PromptBasis, Question, cost_of_entry
 from harness.speed.rates import collect, speaks_for
 from harness.views.cell_formats import FORMATS
 from harness.views.machines import measured_rows
+from harness.views.predict import list_doubts
 from harness.views.report import Material, read_material, render_report
 
 from .gguf_bytes import llama_like
@@ -70,9 +74,9 @@ def test_a_busy_run_is_left_out_of_a_prediction_and_that_is_said(usual):
     quiet, both = predict(usual), predict(usual, busy)
     assert quiet.tg is not None
     assert both.tg == quiet.tg
-    assert "left out: 1 record not to be trusted (busy machine)" in both.notes
-    assert not [note for note in quiet.notes if "left out" in note]
-    with pytest.raises(UsageError, match=r"only figures that are not to be trusted \(1 record not to be trusted"):
+    assert "left out: 1 record not to be trusted (busy machine)" in list_doubts(both)
+    assert not list(list_doubts(quiet))
+    with pytest.raises(UsageError, match=r"only figures that are not to be trusted \(busy machine\)"):
         predict(busy)
 
 
@@ -83,12 +87,12 @@ def test_a_short_prompt_tells_nothing_of_long_ones(usual):
         spec = dataclasses.replace(usual.asked, n_prompt=n, n_gen=0)
         return changed(usual, asked=spec, time_utc="2026-11-26T00:00:00Z")
 
-    assert "its own records of prompts" in predict(usual, prompt(512)).pp_basis
+    assert predict(usual, prompt(512)).pp_basis is PromptBasis.OWN_RECORDS
     both = predict(usual, prompt(512), prompt(4))
     assert both.pp == predict(usual, prompt(512)).pp
     short = predict(usual, prompt(4))
     assert short.pp is None
-    assert "fewer than 128 tokens" in short.pp_basis
+    assert (short.pp_basis, short.has_short_prompts) == (PromptBasis.NOT_TIMED, True)
 
 
 @pytest.fixture
@@ -206,7 +210,7 @@ def test_a_model_has_one_name_on_a_page(usual):
     failed = to_json(dataclasses.replace(usual, samples=(), model=None, failure=Failure("load", "x", "refused")))
     lines = read_material(map(read_line, [to_json(usual), memory, text, failed]))
     material = Material(lines, [], ["a.jsonl"], "2026-11-24T12:00:00Z", "0.1", catalog=CATALOG)
-    found = [*material.records, *material.texts, *material.failures, *material.contents(MemoryLine)]
+    found = [*material.records, *material.texts, *material.failures, *material.contents(MemoryRecord)]
     assert len(found) == 4
     assert {material.model_name(one) for one in found} == {"smollm2:135m Q4_1"}
     page = render_report(material)

@@ -13,31 +13,34 @@ from harness.cli import cli
 from harness.gguf.header import BytesSource, read_header
 from harness.host import system as host_os
 from harness.host.machine import describe_machine
+from harness.memory.causes import Note, Remark
 from harness.memory.fit import Need
 from harness.memory.ollama_2024 import Request, give_account, read_figures
 from harness.records.cells import Caution, Device
 from harness.records.placements import make_row
 from harness.records.roofline import Roof, RoofTest
 from harness.records.token_time import build_ledger
+from harness.runs.devices import Absence, Cards, Survey
 from harness.sources.catalog_check import Verdict
 from harness.sources.user_catalog import load_catalog
 from harness.speed import crosscheck
 from harness.speed.models import Estimate
-from harness.speed.prediction import Answer, Room
+from harness.speed.prediction import Answer, Basis, Place, Prediction, PromptBasis, Room, Split
 from harness.speed.published import ARTICLE_MODELS, load_machines
 from harness.speed.rates import collect
 from harness.views import page
 from harness.views.cells import render_table
-from harness.views.devices import render_devices
+from harness.views.devices import describe_devices
+from harness.views.formats import render
 from harness.views.inspect import show_anatomy
 from harness.views.machines import measured_rows, published_rows, render_machines
-from harness.views.memory import render_table as render_ledger
-from harness.views.models import Row, render_models
-from harness.views.models import render_check as render_hub_check
+from harness.views.memory import describe_memory
+from harness.views.models import Row, describe_check, describe_models
 from harness.views.ollama import render_comparison
-from harness.views.ollama_2024 import show_account
+from harness.views.ollama_2024 import describe_account
 from harness.views.placements import Page, render_rows
-from harness.views.predict import render_answers, render_check
+from harness.views.predict import describe_check as describe_prediction_check
+from harness.views.predict import describe_prediction
 from harness.views.roofline import UnderRoof, render_roofline
 from harness.views.text_run import render_reference
 from harness.views.token_time import show_ledger
@@ -97,11 +100,9 @@ def devices(_recorded, name):
         ("CPU", "CUDA"),
         devices=(Device("CUDA0", GPU, "gpu", 7 << 30, 8 << 30), Device("RPC0", name, "gpu", None, None)),
     )
-    notes = [f"No GPU: {CPU}.", "To change that: CMAKE_ARGS=-DGGML_VULKAN=ON scripts/harness devices"]
     flags = "-DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=120-real -DGGML_CUDA_FA_ALL_QUANTS=ON"
-    yield render_devices(
-        seen.build, {"CUDA0": "CUDA"}, notes, compiled=seen.compiled, driver="580.65.06", build_flags=flags
-    )
+    absence = Absence(CPU, "CMAKE_ARGS=-DGGML_VULKAN=ON scripts/harness devices")
+    yield render(describe_devices(dataclasses.replace(seen, build_flags=flags), absence), "table")
 
 
 def roof(recorded, name):
@@ -130,34 +131,36 @@ def models(_recorded, name):
     rows = [
         Row(name, 405 * 10**9, "Q4_K_M", 10**12, True, "synthetic", False, f"{name} cannot run here", True, True, False)
     ]
-    yield render_models(rows)
-    yield render_hub_check([Verdict(name, "Q4_K_M", name, (f"{name} is not there",), 10**12, ("0" * 64,), False)])
+    yield render(describe_models(rows), "table")
+    yield render(
+        describe_check([Verdict(name, "Q4_K_M", name, (f"{name} is not there",), 10**12, ("0" * 64,), False)]), "table"
+    )
 
 
 def predictions(_recorded, name):
     cost = dataclasses.replace(test_roofline.cost("llama3.1:8b"), name=name)
     estimate = Estimate(12345.6, 10000.0, 20000.0)
-    room = Room(Need(10**12, 10**10, 10**9, 10**9), 8 * 10**9, f"the card {GPU}", 33)
+    room = Room(Need(10**12, 10**10, 10**9, 10**9), 8 * 10**9, Place.VRAM, 33)
     answers = [
         Answer(
             f"{GPU} {i}",
             "gpu",
             1e12,
-            f"figures of {CPU}",
+            Basis((name,) * 3, n_machines=12, cautions=(CPU,)),
             cost,
             4096,
             0,
             estimate,
             99999.9,
             estimate,
-            CPU,
+            PromptBasis.PUBLISHED,
             (room,),
-            (CPU,),
+            Split(33, 80, CPU),
         )
         for i in range(2)
     ]
-    yield render_answers(answers, [f"a remark on {name}"])
-    yield render_check(crosscheck.check_predictions(CATALOG))
+    yield render(describe_prediction(Prediction(tuple(answers), header_note=f"a remark on {name}")), "table")
+    yield render(describe_prediction_check(crosscheck.check_predictions(CATALOG)), "table")
 
 
 def machines(recorded, name):
@@ -175,7 +178,8 @@ def reference(_recorded, name, comparison):  # noqa: F811
 def account(_recorded, name):
     header = read_header(BytesSource(llama_like().build()))
     for request in (Request(), Request(free_vram_bytes=1, num_gpu=99), Request(library="cpu", num_gpu=0)):
-        yield show_account(give_account(read_figures(header), request), name, file_bytes=10**12, synthetic=True)
+        account = give_account(read_figures(header), request)
+        yield render(describe_account(account, name, file_bytes=10**12, synthetic=True), "table")
 
 
 def token_time(_recorded, name):
@@ -191,8 +195,9 @@ def anatomy(_recorded, name):
 
 def ledger(_recorded, name):
     for report in test_render_overhead.ALL.values():
-        subject = dataclasses.replace(report.subject, label=name, architecture=name)
-        yield render_ledger(dataclasses.replace(report, subject=subject, remarks=(f"{name} on {CPU}",)))
+        model = dataclasses.replace(report.model, label=name, architecture=name)
+        notes = (Note(Remark.TEXT, detail=f"{name} on {CPU}"),)
+        yield render(describe_memory(dataclasses.replace(report, model=model, notes=notes)), "table")
 
 
 PAGES = [speeds, layers, devices, roof, side_by_side, models, predictions, machines, reference, account, token_time, anatomy, ledger]  # fmt: skip
@@ -285,14 +290,13 @@ def test_every_machine_keeps_to_the_page(identity, columns, recorded):
     )
     build = recorded[0].build
     device = Device("CPU", machine.cpu, "cpu", machine.memory_bytes, machine.memory_bytes)
+    with_device = dataclasses.replace(build, devices=(device,))
     with page.of_width(columns):
         texts = [
             render_table(here),
             render_roofline(Roof("2026-01-01T00:00:00Z", machine, "0", build, (test,)), []),
             render_machines(measured_rows(collect(here, CATALOG), "tg"), "tg"),
-            render_devices(
-                dataclasses.replace(build, devices=(device,)), {}, [], compiled=("CPU",), driver=None, build_flags=None
-            ),
+            render(describe_devices(Survey(with_device, {}, ("CPU",), True, Cards(), None), None), "table"),
         ]
     assert [line for text in texts for line in text.splitlines() if page.columns_of(line) > columns] == []
 

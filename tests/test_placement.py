@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from harness.errors import UsageError
+from harness.memory.causes import Cause
 from harness.memory.fit import check_placement
 from harness.memory.forecast import Host, list_rules, predict_memory
 from harness.memory.ledger import Forecast
@@ -92,10 +93,10 @@ def test_the_sweep_and_the_ledger_count_the_same_bytes_of_the_main_card(eight, m
     assert ledger / GIB == pytest.approx(4.12, abs=0.15)
     assert not placement.fits
     assert f"cannot fit on {name}: weights and cache need" in placement.reason
-    forecast = Forecast(asked, predict_memory(eight, asked, host).lines)
+    forecast = Forecast(asked.n_ctx, predict_memory(eight, asked, host).lines)
     model = type("Model", (), {"header": eight})
-    assert {fit.device: fit.needed_bytes for fit in find_fits(model, forecast, host)}[name] == ledger
-    assert [card.device for card in fit_cards(model, forecast, host, None)] == [name]
+    assert {fit.device: fit.needed_bytes for fit in find_fits(model, asked, forecast, host)}[name] == ledger
+    assert [card.device for card in fit_cards(model, asked, forecast, host, None)] == [name]
 
 
 def test_memory_that_is_shared_has_to_hold_both(eight):
@@ -117,15 +118,15 @@ def test_what_a_shared_device_takes_is_the_machines(eight, monkeypatch):
     devices = list_rules([CPU, device("MTL0", "gpu", 12 * GIB, 16 * GIB)])
     host = Host(None, devices)
     asked = spec(n_gpu_layers=-1, mmap="off")
-    forecast = Forecast(asked, predict_memory(eight, asked, host).lines)
+    forecast = Forecast(asked.n_ctx, predict_memory(eight, asked, host).lines)
     model = type("Model", (), {"header": eight})
-    machine, graphics = find_fits(model, forecast, host)
+    machine, graphics = find_fits(model, asked, forecast, host)
     assert graphics.needed_bytes == forecast.on("MTL0") > 4 * GIB
     assert (graphics.free_bytes, graphics.total_bytes) == (12 * GIB, 16 * GIB)
     assert machine.needed_bytes == forecast.on("CPU") + forecast.on("MTL0")
     mapped = dataclasses.replace(asked, mmap="on", n_gpu_layers=16)
     lines = predict_memory(eight, mapped, host).lines
-    (machine, _) = find_fits(model, Forecast(mapped, lines), host)
+    (machine, _) = find_fits(model, mapped, Forecast(mapped.n_ctx, lines), host)
     whole = sum(tensor.size_bytes for tensor in eight.tensors)
-    cache = sum(line.size_bytes for line in lines if line.cause == "KV cache")
+    cache = sum(line.size_bytes for line in lines if line.cause is Cause.KV)
     assert machine.needed_bytes <= whole + cache + MIB, "a page of the file is there once, whoever looks at it"

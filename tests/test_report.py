@@ -23,7 +23,8 @@ from harness.records.statistics import summarize
 from harness.records.text import Figures, TextRun
 from harness.records.token_time import build_ledger, count_reads
 from harness.sources.user_catalog import load_catalog
-from harness.speed.prediction import Question, cost_of_entry, known_machines, predict_by_bandwidth
+from harness.speed.machines import known_machines
+from harness.speed.prediction import Question, cost_of_entry, predict_by_bandwidth
 from harness.speed.published import load_machines
 from harness.speed.rates import collect
 from harness.units import format_duration
@@ -303,12 +304,13 @@ def test_memory_ledgers_have_every_line_and_the_sum(measured):
     line = {
         "schema": 1, "kind": "overhead", "machine": to_json(measured[0])["machine"], "model": "a model", "is_synthetic": True,
         "n_ctx": 777, "asked": {"n_gpu_layers": 3}, "ledger": [row], "warnings": ["mind the gap"],
-        "totals": {"predicted_bytes": 2**21, "measured_bytes": None, "resident_bytes": 5 * 2**20},
+        "steps": [{"rss_bytes": 2 * 2**20}, {"rss_bytes": 5 * 2**20}],
     }  # fmt: skip
     page = Text(render_report(material([line])))
     assert "a model (synthetic)" in page.text
     assert "777 tokens" in page.text
-    assert "KV cache CPU 1.0 MiB 3.0 MiB — in all host 2.0 MiB — 5.0 MiB" in page.text
+    assert "KV cache CPU 1.0 MiB 3.0 MiB —" in page.text
+    assert "in all host 1.0 MiB 5.0 MiB 5.0 MiB" in page.text
     assert "mind the gap" in page.text
 
 
@@ -435,7 +437,7 @@ def journal(results, measured, text_run):
 def test_the_command_reads_the_folder_of_results(journal, tmp_path):
     code, out, err = harness("report", cwd=tmp_path)
     assert (code, out) == (0, "")
-    assert "3 records of 1 files in report.html" in err
+    assert "3 records of 1 file in report.html" in err
     assert "<!doctype html>" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import click
@@ -13,7 +13,6 @@ from harness.catalog import Catalog
 from harness.cli.terminal import echo_error
 from harness.errors import UsageError
 from harness.host.machine import describe_machine, machine_slug
-from harness.records.cells import Record
 from harness.records.journal import each_record, find_journals, read_lines
 from harness.records.kept import Kept, summarize_line
 from harness.records.roofline import Roof
@@ -71,20 +70,6 @@ def choose_kept(names: Sequence[str], results: pathlib.Path, label: str = "", ab
 def read_measured(journals: Sequence[pathlib.Path], catalog: Catalog) -> list[Measured]:
     """Every record with a number; damaged lines are told on stderr."""
     return collect(each_record(journals, echo_error), catalog)
-
-
-def read_measured_and_roofs(journals: Sequence[pathlib.Path], catalog: Catalog) -> tuple[list[Measured], list[Roof]]:
-    """Both at one reading, so that a damaged line is told once."""
-    roofs: list[Roof] = []
-
-    def cells() -> Iterator[Record]:
-        for line in read_lines(journals, echo_error, ("result", "failure", "roofline")):
-            if isinstance(line.content, Roof):
-                roofs.append(line.content)
-            elif isinstance(line.content, Record):
-                yield line.content
-
-    return collect(cells(), catalog), roofs
 
 
 def read_roofs(journals: Sequence[pathlib.Path]) -> list[Roof]:

@@ -9,8 +9,9 @@ import click
 from harness.catalog import Catalog, Entry
 from harness.cli import terminal
 from harness.cli.options import refuse_contradiction
+from harness.cli.output import Output, output_options, show
 from harness.errors import Outcome, UsageError
-from harness.views.models import Row, render_models, render_models_json
+from harness.views.models import Row, describe_check, describe_local, describe_models
 
 _EXAMPLES = """
 \b
@@ -28,13 +29,13 @@ Examples:
 @click.option(
     "--catalog", "extra", type=click.Path(path_type=pathlib.Path), metavar="FILE", help="Lay this catalog over."
 )
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Format. [table]")
+@output_options()
 @click.option(
     "--local", is_flag=True, help="List the models on this disk: Hugging Face's, llama.cpp's, LM Studio's, Ollama's."
 )
 @click.option("--check", is_flag=True, help="Ask the hub for each file's existence, size and SHA-256.")
 @click.option("--prune", is_flag=True, help="Delete synthetic files and files from addresses, after asking.")
-def command(extra: pathlib.Path | None, output: str, local: bool, check: bool, prune: bool) -> None:
+def command(extra: pathlib.Path | None, output: Output, local: bool, check: bool, prune: bool) -> None:
     """List the catalog: names, quantizations, sizes, what is on disk and what fits this machine's memory.
 
     --check ends with exit code 1 if anything at the hub is not as the catalog says.
@@ -52,7 +53,7 @@ def command(extra: pathlib.Path | None, output: str, local: bool, check: bool, p
         _check(load_catalog(extra), output)
     else:
         rows = _rows(load_catalog(extra))
-        terminal.show((render_models_json if output == "json" else render_models)(rows), nl=False)
+        show(describe_models(rows), output)
 
 
 def _rows(catalog: Catalog) -> list[Row]:
@@ -113,19 +114,17 @@ def _find(entry: Entry, quantization: str) -> list[pathlib.Path] | None:
         return None
 
 
-def _list_local(output: str) -> None:
+def _list_local(output: Output) -> None:
     from harness.sources.local import list_local
-    from harness.views.models import render_local, render_local_json
 
-    terminal.show((render_local_json if output == "json" else render_local)(list_local()), nl=False)
+    show(describe_local(list_local()), output)
 
 
-def _check(catalog: Catalog, output: str) -> None:
+def _check(catalog: Catalog, output: Output) -> None:
     from harness.sources.catalog_check import check_catalog
-    from harness.views.models import render_check, render_check_json
 
     verdicts = list(check_catalog(catalog))
-    terminal.show((render_check_json if output == "json" else render_check)(verdicts), nl=False)
+    show(describe_check(verdicts), output)
     if any(verdict.problems for verdict in verdicts):
         raise click.exceptions.Exit(Outcome.OTHER)
 

@@ -25,8 +25,8 @@ from harness.runs.asking import read_for
 from harness.spec import DEFAULT_N_CTX, MAX_TOKENS
 
 if TYPE_CHECKING:
-    from harness.cli.ollama_options import Told
     from harness.runs.ollama_task import Task
+    from harness.views.document import Document
 
 _EXAMPLES = """
 \b
@@ -157,26 +157,29 @@ def _watch(phase: str) -> None:
     terminal.echo_status(f"{phase} …")
 
 
-def _show(comparison: Any, output: str, told: Told | None) -> None:
+def _show(comparison: Any, output: str, account: Document | None) -> None:
+    from harness.views.formats import render
     from harness.views.ollama import render_comparison, render_comparison_json
 
     terminal.echo_status("")
     if output == "json":
-        terminal.show(render_comparison_json(comparison, told.data if told else None), nl=False)
+        terminal.show(render_comparison_json(comparison, account.data["ollama_2024"] if account else None), nl=False)
     else:
         terminal.show(render_comparison(comparison), nl=False)
-        if told:
-            terminal.show("\n" + told.text, nl=False)
+        if account:
+            terminal.show("\n" + render(account, "table"), nl=False)
 
 
-def _find_account(task: Task) -> Told | None:
-    """What Ollama of October 2024 would have said of the file's memory, as `harness inspect --ollama-2024` has it."""
-    from harness.cli.ollama_options import tell_ollama
+def _find_account(task: Task) -> Document | None:
+    """What Ollama of October 2024 would have said of the file's memory, as `harness overhead --ollama-2024` has it."""
+    from harness.cli.ollama_options import find_account
     from harness.sources.gguf_file import read_file_header
+    from harness.views.ollama_2024 import describe_account
 
     options = {"ollama_2024": True, "num_ctx": task.n_ctx, "num_gpu": task.n_gpu_layers}
     try:
-        return tell_ollama(read_file_header(task.path), task.name, options, file_bytes=task.path.stat().st_size)
+        account = find_account(read_file_header(task.path), options)
     except HarnessError as error:  # the comparison stands without it
         terminal.echo_error(str(error))
         return None
+    return describe_account(account, task.name, file_bytes=task.path.stat().st_size) if account else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -20,7 +20,6 @@ from harness.memory.ollama_2024 import (
     read_figures,
 )
 from harness.spec import MAX_LAYERS_WRITTEN, MAX_REPEATS, MAX_TOKENS
-from harness.views.ollama_2024 import export_account, show_account
 
 #: The options that mean something only beside --ollama-2024.
 _COMPANIONS = {
@@ -57,29 +56,8 @@ def ollama_options(function: Any) -> Any:
     return function
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """An account in both forms: text for people, and the value of ``ollama_2024`` in JSON."""
-
-    account: Account
-    text: str
-    data: dict[str, Any]
-
-
-def tell_ollama(
-    header: Header, label: str, options: dict[str, Any], *, file_bytes: int | None = None, synthetic: bool = False
-) -> Told | None:
-    """Give Ollama's account of a header where the options of `ollama_options` ask for it.
-
-    Parameters
-    ----------
-    options    : the command's options; others are ignored
-    file_bytes : the file's size where it is known; what the header promises otherwise
-    synthetic  : whether there are weights, and random ones
-
-    Returns
-    -------
-    None where --ollama-2024 was not given.
+def find_account(header: Header, options: Mapping[str, Any]) -> Account | None:
+    """Ollama's account of a header where the options of `ollama_options` ask for it; other options are ignored.
 
     Raises
     ------
@@ -98,10 +76,6 @@ def tell_ollama(
         "num_gpu": options.get("num_gpu"),
         "library": options.get("ollama_library"),
     }
-    account = give_account(
+    return give_account(
         read_figures(header), Request(**{name: value for name, value in chosen.items() if value is not None})
-    )
-    size_bytes = file_bytes or header.size_bytes
-    return Told(
-        account, show_account(account, label, file_bytes=size_bytes, synthetic=synthetic), export_account(account)
     )

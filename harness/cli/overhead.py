@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import sys
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
 
-from harness.cli import terminal
-from harness.cli.ollama_options import Told, ollama_options, tell_ollama
+from harness.cli.ollama_options import find_account, ollama_options
 from harness.cli.options import (
     SectionedCommand,
     axes,
@@ -19,39 +15,22 @@ from harness.cli.options import (
     flatten,
     measured_options,
     one_reference,
-    option_names,
-    refuse_contradiction,
     results_option,
     save_option,
     vram_option,
 )
-from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
-from harness.cli.progress import byte_bar
-from harness.cli.record_writer import Keeper
+from harness.cli.output import Output, output_options, show
+from harness.cli.picture import plot_option, theme_option
+from harness.cli.progress import byte_bar, end, open_session
 from harness.cli.token_time import FORMATS as TIME_FORMATS
 from harness.cli.token_time import account_for_time, time_options
 from harness.errors import UsageError
-from harness.gguf.model_kinds import Question, find_kind, may_be_asked, refuse, refuse_context
-from harness.host.rpc import check_servers
-from harness.memory.ledger import Report
-from harness.records.journal import utc_now
-from harness.runs.memory import Model, examine, find_model, make_spec
-from harness.sources.model_file import hash_file
-from harness.spec import DEFAULT_N_CTX
-from harness.untrusted import harmless
-from harness.views.memory import FORMATS, export_report
-from harness.views.ollama_2024 import ollama_parts
-
-DEFAULT_MODEL = "smollm2:135m"
-
-#: Options by name that say nothing of time.
-_MEMORY_ONLY = {
-    "contexts": "--ctx",
-    "predict_only": "--predict-only",
-    "vram_bytes": "--vram",
-    "force": "--force",
-    "ollama_2024": "--ollama-2024",
-}
+from harness.memory.ollama_2024 import Account
+from harness.records.memory import MemoryRecord
+from harness.runs.memory import account_memory, find_model, make_request
+from harness.sources.model_file import DEFAULT_MODEL
+from harness.views.document import Document
+from harness.views.memory import describe_memory
 
 _EXAMPLES = """
 \b
@@ -63,21 +42,43 @@ Examples:
   harness overhead -m llama3.1:8b:q4_0 --ctx 2048-131072*2
   harness overhead -m llama3.1:8b:q4_0 --ollama-2024 --free-vram 7.6GiB
   harness overhead -m synth:llama3.2:1b:q4_0 --plot ledger.png
-  harness overhead --time                       where a token's time goes
-  harness overhead --time -d 0,4096 --plot token.png
 """
+
+
+class _Overhead(SectionedCommand):
+    """With --time it is another command, as it was called before that had a name."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        if "--time" in args:
+            return _token_time.make_context(info_name, [word for word in args if word != "--time"], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+@click.command("overhead --time")
+@one_reference()
+@click.option("-o", "--output", type=click.Choice(list(TIME_FORMATS)), default="table")
+@plot_option
+@theme_option
+@save_option
+@results_option
+@measured_options("load", "context")
+@time_options
+def _token_time(reference: str | None, **options: Any) -> None:
+    """Account for every microsecond of a generated token."""
+    raise click.exceptions.Exit(account_for_time({**options, "models": (reference,) if reference else ()}))
 
 
 @click.command(
     "overhead",
-    cls=SectionedCommand,
+    cls=_Overhead,
     sections={
         "Options of the run": measured_options("load", "context"),
         "What Ollama said in 2024": ollama_options,
-        "Time instead of memory": time_options,
     },
     epilog=_EXAMPLES,
-    short_help="Account for every byte, and with --time every microsecond, that a model takes.",
+    short_help="Account for every byte that a model takes.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @one_reference()
@@ -85,119 +86,42 @@ Examples:
 @click.option("--predict-only", is_flag=True, help="Load nothing: the header is enough, the weights need not be here.")
 @vram_option
 @click.option("--force", is_flag=True, help="Measure although memory will not do.")
-@click.option("-o", "--output", type=click.Choice(list(FORMATS)), default="table", help="Format. [table]")
-@plot_option
-@theme_option
+@output_options()
 @save_option
 @results_option
 @measured_options("load", "context")
 @ollama_options
-@click.option("--time", "time", is_flag=True, help="Account for a generated token's time.")
-@time_options
-def command(reference: str | None, **options: Any) -> None:
+def command(reference: str | None, output: Output, **options: Any) -> None:
     """Account for every byte that a model takes: weights, their second copy for this CPU's SIMD, KV cache, buffers, libraries.
 
     What is predicted from the model's header alone stands beside what a fresh process really took, step by step; what nothing explains
-    is a line of its own. Several contexts give the table of them, and --vram how many layers fit. Of a model
-    whose weights are not on this disk only the prediction is shown. With --time the same is done for the time of a generated token.
+    is a line of its own; several contexts give the table of them, --vram how many layers fit. Of a model whose
+    weights are not on this disk only the prediction is shown.
     """
-    check_picture_path(options["plot"])
-    if options["time"]:
-        _refuse_memory_options(options)
-        raise click.exceptions.Exit(account_for_time({**options, "models": (reference,) if reference else ()}))
-    _refuse_time_options()
-    raise click.exceptions.Exit(_account_for_memory(reference or DEFAULT_MODEL, options))
+    reference, contexts = reference or DEFAULT_MODEL, flatten(options["contexts"])
+    with byte_bar(reference) as progress:
+        weights = not options["predict_only"] and len(set(contexts)) < 2
+        model = find_model(reference, weights=weights, progress=progress)
+    account = find_account(model.header, options)
+    wanted = {name: options[name] for name in ("predict_only", "vram_bytes", "force")}
+    request = make_request(model, contexts, _single_values(options), **wanted)
+    with open_session("overhead", {**options, "save": options["save"] and request.is_measured}) as session:
+        record = account_memory(request, session)
+    show(_describe(record, account), output)
+    end(session)
 
 
-def _refuse_memory_options(options: dict[str, Any]) -> None:
-    """Options that say nothing of time, beside --time."""
-    for name, flag in _MEMORY_ONLY.items():
-        refuse_contradiction(
-            bool(options[name]), f"{flag} is about memory and not about --time; leave one of them out."
-        )
-    refuse_contradiction(options["output"] not in TIME_FORMATS, f"--time gives {' or '.join(TIME_FORMATS)} with -o.")
+def _describe(record: MemoryRecord, account: Account | None) -> Document:
+    """The ledger, with Ollama's account behind it where it was asked for."""
+    if account is None:
+        return describe_memory(record)
+    from harness.views.ollama_2024 import describe_account, ollama_parts
 
-
-def _refuse_time_options() -> None:
-    """Options that mean something only with --time."""
-    context = click.get_current_context()
-    for name in option_names(time_options):
-        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        refuse_contradiction(
-            given, f"--{name.removeprefix('with_').replace('_bytes_per_s', '')} means something only with --time."
-        )
-
-
-def _account_for_memory(reference: str, options: dict[str, Any]) -> int:
-    """Show the memory ledger, keep it if something was measured, draw it if asked; returns the exit code."""
-    wants_weights = not options["predict_only"] and _count(options["contexts"]) < 2
-    with byte_bar(reference) as show:
-        model = find_model(reference, weights=wants_weights, progress=show)
-    refuse(model.header, Question.MEMORY, model.label)
-    if not may_be_asked(model.header, Question.MEASURE):
-        wants_weights = False
-        model = dataclasses.replace(model, remarks=(*model.remarks, find_kind(model.header).describe(model.label)))
-    subject = model.subject
-    told = tell_ollama(
-        model.header, model.label, options, file_bytes=subject.file_bytes, synthetic=subject.is_synthetic
-    )
-    predict_only = not wants_weights or model.path is None
-    # A forecast is not a measurement, and is made again in a moment: it is not kept.
-    with Keeper("overhead", options["results"], save=options["save"] and not predict_only) as keeper:
-        report = _examine(model, options, predict_only=predict_only)
-        terminal.show(_write(report, told, options["output"]), nl=False)
-        if report.measurement or report.failure:
-            facts = {"time_utc": utc_now(), "machine": dataclasses.asdict(keeper.machine)}
-            keeper.keep_line({**export_report(report), **facts, **_name_file(model)})
-    keeper.say_where()
-    code = keeper.exit_code(failed=report.failure is not None)
-    if options["plot"]:
-        from harness.views.figures.memory import draw_ledger
-
-        others = {"Ollama's SIZE, 2024": ollama_parts(told.account)} if told else None
-        write_picture(options["plot"], lambda: draw_ledger(report, theme=options["theme"], others=others))
-    return code
-
-
-def _name_file(model: Model) -> dict[str, Any]:
-    """Which file it was, whatever the user called it."""
-    return {} if model.path is None else {"file_name": model.path.name, "file_sha256": hash_file(model.path)}
-
-
-def _write(report: Report, told: Told | None, output: str) -> str:
-    """The report in a format, with Ollama's account behind it where it was asked for."""
-    if told is None:
-        return FORMATS[output](report)
-    if output == "csv":
-        terminal.echo_error("note: -o csv holds the ledger alone; -o json has Ollama's account too.")
-        return FORMATS[output](report)
-    if output == "json":
-        return harmless.json_text({**export_report(report), "ollama_2024": told.data}) + "\n"
-    account = f"```\n{told.text.rstrip()}\n```" if output == "md" else told.text.rstrip()
-    return f"{FORMATS[output](report).rstrip()}\n\n{account}\n"
-
-
-def _examine(model: Model, options: dict[str, Any], *, predict_only: bool) -> Report:
-    trained = model.subject.n_ctx_train
-    usual = min(DEFAULT_N_CTX, trained or DEFAULT_N_CTX)
-    contexts = sorted(set(flatten(options["contexts"]))) or [max(usual, 8)]
-    refuse_context(model.header, contexts[-1], model.label, "--ctx")
-    single = _single_values(options)
-    specs = [make_spec(model, n_ctx, single) for n_ctx in contexts]
-    check_servers(specs[0].rpc)
-    with _narrator() as watch:
-        return examine(
-            model,
-            specs,
-            predict_only=predict_only,
-            vram_bytes=options["vram_bytes"],
-            force=options["force"],
-            watch=watch,
-        )
-
-
-def _count(groups: Any) -> int:
-    return len(set(flatten(groups)))
+    model = record.model
+    told = describe_account(account, model.label, file_bytes=model.file_bytes, synthetic=model.is_synthetic)
+    document = describe_memory(record, others={"Ollama's SIZE, 2024": ollama_parts(account)})
+    data = {**document.data, **told.data}
+    return dataclasses.replace(document, sections=[*document.sections, *told.sections], data=data)
 
 
 def _single_values(options: dict[str, Any]) -> dict[str, Any]:
@@ -208,15 +132,3 @@ def _single_values(options: dict[str, Any]) -> dict[str, Any]:
                 f"a ledger is about one {name}, and {len(set(values))} are given; only --ctx takes a list."
             )
     return {name: values[0] for name, values in axes(options).items()}
-
-
-@contextlib.contextmanager
-def _narrator() -> Iterator[Callable[[str], None]]:
-    """Say on a terminal which step is on."""
-    if not terminal.is_watched():
-        yield lambda _step: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(bar_format="{desc}  {elapsed}", leave=False, file=sys.stderr) as bar:
-        yield lambda step: bar.set_description_str(harmless.line(step))

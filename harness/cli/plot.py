@@ -118,14 +118,14 @@ def _draw_ledger(material: Material, theme: str) -> Any:
     """The latest memory ledger that was kept."""
     from harness.errors import UsageError
     from harness.records.journal import read_lines
-    from harness.records.kinds import MemoryLine
-    from harness.views.figures.memory import draw_kept_ledger
+    from harness.records.memory import MemoryRecord
+    from harness.views.figures.memory import draw_ledger
 
     lines = read_lines(material.journals, echo_error, ("overhead",))
-    ledgers = [line.content for line in lines if isinstance(line.content, MemoryLine)]
+    ledgers = [line.content for line in lines if isinstance(line.content, MemoryRecord)]
     if not ledgers:
         raise UsageError("No memory ledger was kept; run `harness overhead` first.")
-    return draw_kept_ledger(ledgers[-1], theme=theme)
+    return draw_ledger(ledgers[-1], theme=theme)
 
 
 def _draw_layers(material: Material, theme: str) -> Any:

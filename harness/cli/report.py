@@ -15,11 +15,10 @@ from harness.cli.options import published_option, results_option
 from harness.errors import StoreError, UsageError
 from harness.host.machine import describe_machine, machine_slug
 from harness.records.journal import find_journals
+from harness.units import format_count
 
 if TYPE_CHECKING:
-    from harness.catalog import Catalog
     from harness.records.kinds import Line
-    from harness.speed.prediction import Answer
 
 _EXAMPLES = """
 \b
@@ -80,12 +79,13 @@ def command(
         output.write_text(page, encoding="utf-8")
     except OSError as error:
         raise StoreError(f"Cannot write {output} ({error.strerror}); choose another place with -o.") from None
-    terminal.echo_note(f"{len(lines)} records of {len(paths)} files in {output}")
+    terminal.echo_note(f"{format_count(len(lines), 'record')} of {format_count(len(paths), 'file')} in {output}")
 
 
 def _answers(lines: Sequence[Line], results: pathlib.Path, *, published: bool, predict: bool) -> dict[str, Any]:
     """What stands beside the records: models of the catalog, published machines, predictions for this machine if it is among them."""
     from harness.records.statistics import Digest
+    from harness.runs.predict import predict_article
     from harness.sources.user_catalog import load_catalog
     from harness.speed.published import ARTICLE_MODELS, load_machines
     from harness.speed.rates import collect_cells
@@ -100,30 +100,8 @@ def _answers(lines: Sequence[Line], results: pathlib.Path, *, published: bool, p
         "ollama_2024": {
             name: catalog.entries[name].ollama_2024 or "?" for name in ARTICLE_MODELS if name in catalog.entries
         },
-        "answers": _predict_article(catalog, results) if predict and is_ours else (),
+        "answers": predict_article(catalog, results, terminal.echo_error) if predict and is_ours else (),
     }
-
-
-def _predict_article(catalog: Catalog, results: pathlib.Path) -> list[Answer]:
-    """The article's models on this machine; none where nothing is known of it yet."""
-    from harness.cli.predict import answer_here, read_own
-    from harness.speed.prediction import Question, cost_of_entry, header_of_entry, known_machines
-    from harness.speed.published import ARTICLE_MODELS
-
-    machines = known_machines(catalog)
-    own = read_own(catalog, results)
-    answers: list[Answer] = []
-    for name in ARTICLE_MODELS:
-        entry = catalog.entries.get(name)
-        if entry is None:
-            continue
-        quantization = entry.default_quantization
-        question = Question(cost_of_entry(entry, quantization)[0], header=header_of_entry(entry, quantization))
-        try:
-            answers += answer_here(own, question, machines)
-        except UsageError:
-            return []
-    return answers
 
 
 def _without_folder(trouble: str, paths: list[pathlib.Path]) -> str:

@@ -24,7 +24,8 @@ from harness.cli.progress import byte_bar
 from harness.cli.record_writer import Keeper
 from harness.cli.terminal import echo_error
 from harness.errors import HarnessError, UsageError
-from harness.gguf.attention import Context, describe_attention
+from harness.gguf.attention import describe_attention
+from harness.gguf.caches import Context
 from harness.gguf.header import Header
 from harness.gguf.model_kinds import Question, refuse
 from harness.gguf.settings import read_count

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from harness.gguf.attention import Attention, Context, describe_attention, loaded_tensors
+from harness.gguf.attention import describe_attention
+from harness.gguf.blocks import loaded_tensors
+from harness.gguf.caches import Attention, Context
 from harness.gguf.cost import read_weights
 from harness.gguf.header import ArrayValue, Header, Tensor
 from harness.gguf.model_kinds import KNOWN_ARCHITECTURES, FileKind, find_kind

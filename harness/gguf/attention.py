@@ -1,8 +1,6 @@
 """What each layer of a model keeps of the tokens before, by its header alone: keys and values, a window of them, a state, or nothing.
 
-The one description that all arithmetic on caches asks. A layer's keys and values grow with the context, unless it looks back through a
-window, whose cells are bounded; a recurrent layer keeps a state of fixed size for each sequence; a layer may share another's cache; and
-blocks that only predict further tokens (MTP, NextN) are in the file and not in memory.
+The one description that all arithmetic on caches (`harness.gguf.caches`) asks: the facts of every architecture.
 
 The rules are those of llama.cpp 0c1e570: src/llama-model.cpp load_hparams and create_memory, src/models/*.cpp load_arch_hparams,
 src/llama-hparams.cpp, src/llama-kv-cache*.cpp, src/llama-memory-recurrent.cpp.
@@ -10,12 +8,12 @@ src/llama-hparams.cpp, src/llama-kv-cache*.cpp, src/llama-memory-recurrent.cpp.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterator
 
 from harness.errors import HarnessError
-from harness.gguf.header import ArrayValue, Header, Tensor
+from harness.gguf.blocks import count_layers, count_trunk, describe_skipped, find_skipped
+from harness.gguf.caches import Attention, KvLayer, StateLayer
+from harness.gguf.header import ArrayValue, Header
 from harness.gguf.model_kinds import ENCODERS, TEXT_DIFFUSION
 from harness.gguf.settings import (
     count_blocks,
@@ -25,16 +23,7 @@ from harness.gguf.settings import (
     read_flags,
     read_per_layer,
 )
-from harness.gguf.types import tensor_type
-from harness.spec import MAX_LAYERS
 from harness.units import format_mib
-
-#: A context is rounded up to this many tokens, and so is a windowed layer's cache.
-#: Source: llama-context.cpp llama_context::llama_context; llama-kv-cache-iswa.cpp.
-CONTEXT_PAD = 256
-
-#: A state is kept in F32, whatever the cache's type. Source: create_memory (recurrent_type_r, recurrent_type_s).
-_STATE_BYTES = 4
 
 #: Source: src/llama-arch.cpp llm_arch_is_recurrent.
 _RECURRENT = name_set("mamba mamba2 rwkv6 rwkv6qwen2 rwkv7 arwkv7")
@@ -63,9 +52,6 @@ _INDEXED = name_set("glm-dsa deepseek32 hy_v4 dots3note minimax-m3 qwen4exp glm5
 _CACHED_AHEAD = (_HEADLESS - {"glm5-next"}) | _MIXED | {"hy_v4", "minimax-m3", "deepseek4"}
 #: How many tokens DeepSeek-V4 compresses into one row, in layers of two kinds. Source: llama-kv-cache-dsv4.cpp DSV4_CSA_RATIO.
 _CSA_RATIO, _HCA_RATIO = 4, 128
-#: Draft models that are made of such blocks, and one where the extra layer is no such block.
-_NO_TRUNK = name_set("gemma4-assistant eagle3 dflash")
-
 #: Architectures whose window llama.cpp applies (others may state one that it ignores, like phi3).
 #: Source: src/models/*.cpp, the ones that set hparams.swa_type.
 _SLIDING_WINDOW = name_set(
@@ -84,253 +70,6 @@ _DENSE_FIRST = name_set("cohere2moe laguna smallthinker")
 _DEFAULT_WINDOWS = {"gemma2": 4096, "exaone4": 4096}
 
 
-class CacheSettings(Protocol):
-    """What a cache's size depends on beside the model; a `RunSpec` is one."""
-
-    @property
-    def n_ctx(self) -> int: ...
-    @property
-    def n_batch(self) -> int: ...
-    @property
-    def n_ubatch(self) -> int: ...
-    @property
-    def type_k(self) -> str: ...
-    @property
-    def type_v(self) -> str: ...
-    @property
-    def flash_attn(self) -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """A context of n_ctx tokens with llama.cpp's defaults for the rest."""
-
-    n_ctx: int
-    type_k: str = "f16"
-    type_v: str = "f16"
-    n_batch: int = 2048
-    n_ubatch: int = 512
-    flash_attn: str = "auto"
-
-
-def round_context(n_ctx: int) -> int:
-    """The cells that llama.cpp makes for a context of n_ctx tokens. Source: llama-context.cpp, GGML_PAD(n_ctx, 256)."""
-    return -(-n_ctx // CONTEXT_PAD) * CONTEXT_PAD
-
-
-def window_cells(settings: CacheSettings, window_tokens: int) -> int:
-    """The cells of a layer that looks back window_tokens.
-
-    Source: llama-kv-cache-iswa.cpp (size_swa); llama-context.cpp for n_batch and n_ubatch.
-    """
-    n_ubatch = min(settings.n_ctx, settings.n_batch, settings.n_ubatch)
-    return round_context(min(round_context(settings.n_ctx), window_tokens + n_ubatch))
-
-
-class _Kept(Protocol):
-    """Rows of a cache: in the window of so many tokens, or one for so many tokens."""
-
-    @property
-    def window_tokens(self) -> int | None: ...
-    @property
-    def tokens_per_row(self) -> int: ...
-
-
-def _count_cells(settings: CacheSettings, kept: _Kept) -> int:
-    """The rows that a cache has room for. Source: llama-kv-cache-dsv4.cpp (dsv4_comp_size) for those of several tokens."""
-    if kept.window_tokens:
-        return window_cells(settings, kept.window_tokens)
-    return round_context(-(-round_context(settings.n_ctx) // kept.tokens_per_row))
-
-
-@dataclass(frozen=True, slots=True)
-class KvLayer:
-    """One layer's cache row: elements of K and V for one token, and the size of one head (what blocks must divide).
-
-    A layer with window_tokens looks back only so far, and its cache stops growing there; tokens_per_row are compressed into one row.
-    widest_v is the widest row of values among all layers, which each takes without flash attention. n_scored counts the
-    multiplications that a token does with each row that it looks back on: queries with keys, and weights with values.
-    """
-
-    layer: int
-    n_embd_k: int
-    n_embd_v: int
-    head_k: int
-    head_v: int
-    window_tokens: int | None = None
-    widest_v: int = 0
-    n_scored: int = 0
-    tokens_per_row: int = 1
-
-    @property
-    def windowed(self) -> bool:
-        return self.window_tokens is not None
-
-
-@dataclass(frozen=True, slots=True)
-class StateLayer:
-    """One layer's state for each sequence: elements of the convolution's last inputs, and of the state itself."""
-
-    layer: int
-    n_embd_r: int
-    n_embd_s: int
-
-    @property
-    def parts_bytes(self) -> tuple[int, int]:
-        """The bytes of both, which llama.cpp allocates one by one."""
-        return _STATE_BYTES * self.n_embd_r, _STATE_BYTES * self.n_embd_s
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(self.parts_bytes)
-
-
-@dataclass(frozen=True, slots=True)
-class CacheRows:
-    """Rows of keys and values of layers that are alike, added up.
-
-    A row is kept for each tokens_per_row tokens, and only for those in the window where there is one. n_scored counts the
-    multiplications of a token with a row.
-    """
-
-    bytes_per_row: int
-    n_scored: int = 0
-    window_tokens: int | None = None
-    tokens_per_row: int = 1
-
-    def count(self, depth: float) -> float:
-        """The rows that a token looks back on with `depth` tokens before it."""
-        return min(depth, self.window_tokens or depth) / self.tokens_per_row
-
-    def mean_count(self, n_tokens: int) -> float:
-        """The rows that a prompt's n_tokens look back on, on average: each on those before it."""
-        near = min(n_tokens, self.window_tokens or n_tokens)
-        return (near * near / 2 + (n_tokens - near) * near) / n_tokens / self.tokens_per_row if n_tokens else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class CacheCost:
-    """All layers' caches and states with certain types, added up; state_bytes is of one sequence."""
-
-    rows: tuple[CacheRows, ...]
-    state_bytes: int = 0
-
-    @property
-    def bytes_per_token(self) -> int:
-        """What a token adds while all layers still grow."""
-        return round(sum(row.bytes_per_row / row.tokens_per_row for row in self.rows))
-
-    @property
-    def windowed_bytes_per_token(self) -> int:
-        """The part of it that stops growing at a window."""
-        return sum(row.bytes_per_row for row in self.rows if row.window_tokens)
-
-    @property
-    def window_tokens(self) -> int | None:
-        return next((row.window_tokens for row in self.rows if row.window_tokens), None)
-
-    def size_bytes(self, context: CacheSettings) -> int:
-        """What llama.cpp allocates for one sequence: keys, values and states."""
-        return sum(_count_cells(context, row) * row.bytes_per_row for row in self.rows) + self.state_bytes
-
-    def read_bytes(self, depth: float) -> float:
-        """What one token reads with `depth` tokens before it: their keys and values, and each state, which it also writes again."""
-        return sum(row.count(depth) * row.bytes_per_row for row in self.rows) + 2 * self.state_bytes
-
-    def flops(self, depth: float) -> float:
-        """Operations of one token's attention, two a multiplication, and of its states: at least a change and a use of each element."""
-        return self._add_flops(sum(row.count(depth) * row.n_scored for row in self.rows))
-
-    def prompt_flops(self, n_tokens: int) -> float:
-        """The same of an average token of a prompt."""
-        return self._add_flops(sum(row.mean_count(n_tokens) * row.n_scored for row in self.rows))
-
-    def _add_flops(self, n_scored: float) -> float:
-        return 2.0 * n_scored + 4.0 * self.state_bytes / _STATE_BYTES
-
-
-@dataclass(frozen=True, slots=True)
-class Attention:
-    """What the layers of a model keep, and what qualifies that.
-
-    layers is None where this module cannot be exact, and reason then says why; it is empty where llama.cpp makes no cache. states are
-    the recurrent layers' (a layer may have both). skipped are blocks of the file that llama.cpp does not load. window_tokens is the
-    window of the layers that have one.
-    """
-
-    layers: tuple[KvLayer, ...] | None
-    reason: str | None = None
-    window_tokens: int | None = None
-    notes: tuple[str, ...] = ()
-    states: tuple[StateLayer, ...] = ()
-    skipped: tuple[int, ...] = ()
-
-    @property
-    def state_bytes(self) -> int:
-        """What all states of one sequence take."""
-        return sum(state.size_bytes for state in self.states)
-
-    def cells(self, layer: KvLayer, context: CacheSettings) -> int:
-        """The rows for which a layer has room."""
-        return _count_cells(context, layer)
-
-    def row_bytes(self, layer: KvLayer, context: CacheSettings) -> tuple[int, int]:
-        """The bytes of one token's K and V in one layer.
-
-        Raises
-        ------
-        HarnessError : llama.cpp refuses the type, because its blocks do not divide a head.
-
-        Source: llama-kv-cache.cpp llama_kv_cache::llama_kv_cache; llama-context.cpp llama_init_from_model.
-        """
-        # Without flash attention V is stored transposed, and every layer's takes the room of the widest.
-        wide = layer.widest_v if layer.head_v and context.flash_attn == "off" else layer.n_embd_v
-        sizes = []
-        for name, n_embd, head, type_name in (
-            ("K", layer.n_embd_k, layer.head_k, context.type_k),
-            ("V", wide, layer.head_v, context.type_v),
-        ):
-            kind = tensor_type(type_name)
-            if head % kind.block_elements:
-                raise HarnessError(
-                    f"a {kind.name.lower()} {name} cache needs heads of a multiple of {kind.block_elements}, and this model's are "
-                    f"of {head}; use -ct{name.lower()} f16"
-                )
-            sizes.append(n_embd // kind.block_elements * kind.block_bytes)
-        return sizes[0], sizes[1]
-
-    def cost(self, type_k: str = "f16", type_v: str | None = None) -> CacheCost | None:
-        """Add all layers up; None where that is not known or llama.cpp refuses the type."""
-        if self.layers is None:
-            return None
-        context = Context(0, type_k, type_v or type_k)
-        alike: dict[tuple[int | None, int], list[int]] = {}
-        try:
-            for layer in self.layers:
-                part = alike.setdefault((layer.window_tokens, layer.tokens_per_row), [0, 0])
-                part[0] += sum(self.row_bytes(layer, context))
-                part[1] += layer.n_scored
-        except HarnessError:
-            return None
-        rows = (CacheRows(size, scored, *key) for key, (size, scored) in alike.items())
-        return CacheCost(tuple(rows), self.state_bytes)
-
-    def bytes_per_token(self, type_k: str, type_v: str | None = None) -> int | None:
-        """Count the bytes that one token takes in all layers below the window, with flash attention; None as `cost`."""
-        cost = self.cost(type_k, type_v)
-        return None if cost is None else cost.bytes_per_token
-
-    def size_bytes(self, context: CacheSettings) -> int | None:
-        """What keys, values and states of one sequence take; None as `cost`."""
-        if self.layers is None:
-            return None
-        try:
-            rows = sum(self.cells(layer, context) * sum(self.row_bytes(layer, context)) for layer in self.layers)
-        except HarnessError:
-            return None
-        return rows + self.state_bytes
-
-
 def describe_attention(header: Header) -> Attention:
     """Work out what each layer keeps.
 
@@ -346,7 +85,7 @@ def describe_attention(header: Header) -> Attention:
         return Attention(None, "the header does not state block_count and embedding_length")
     if reason := _UNKNOWN.get(architecture):
         count_blocks(header)
-        return Attention(None, reason, skipped=_find_skipped(header))
+        return Attention(None, reason, skipped=find_skipped(header))
     plan = _Plan(header)
     if plan.trouble:
         return Attention(None, plan.trouble, skipped=plan.skipped)
@@ -360,64 +99,6 @@ def describe_attention(header: Header) -> Attention:
     )
 
 
-def count_layers(header: Header) -> int:
-    """Count a model's layers as llama.cpp deals them out to devices, without the output layer.
-
-    Blocks that only predict further tokens are among them, looped blocks count once a loop, and a router is one more.
-
-    Raises
-    ------
-    HarnessError : the header does not state block_count, or beyond what llama.cpp takes.
-
-    Source: src/models/nanbeige.cpp, granite-switch.cpp load_arch_hparams; llama-model.cpp load_tensors (n_layer_all).
-    """
-    n_blocks = n_layers = count_blocks(header)
-    if header.architecture == "nanbeige":
-        n_layers *= max(read_count(header, "num_loops") or 1, 1)
-    n_layers += header.architecture == "graniteswitch"
-    if n_layers > MAX_LAYERS:
-        raise HarnessError(
-            f"the {n_blocks} blocks make {n_layers} layers, and llama.cpp takes {MAX_LAYERS} at the most"
-        )
-    return n_layers
-
-
-def loaded_tensors(header: Header) -> tuple[Tensor, ...]:
-    """The tensors that llama.cpp loads: all but those of blocks that only predict further tokens."""
-    skipped = {f"blk.{block}." for block in _find_skipped(header)}
-    if not skipped:
-        return header.tensors
-    return tuple(tensor for tensor in header.tensors if not tensor.name.startswith(tuple(skipped)))
-
-
-def _count_trunk(header: Header) -> int:
-    """Count the blocks that a token passes: all but the last ones that only predict further tokens.
-
-    Source: llama-hparams.cpp n_layer; deepseek4.cpp, which looks whether those are there.
-    """
-    n_blocks = count_blocks(header)
-    ahead = read_count(header, "nextn_predict_layers") or 0
-    if not ahead or header.architecture in _NO_TRUNK:
-        return n_blocks
-    first = max(n_blocks - ahead, 0)
-    probe = f"blk.{first}.nextn.eh_proj.weight"
-    is_trunk = header.architecture == "deepseek4" and not any(tensor.name == probe for tensor in header.tensors)
-    return n_blocks if is_trunk else first
-
-
-def _find_skipped(header: Header) -> tuple[int, ...]:
-    """Name the blocks that are in the file and are loaded only when asked; a file may state them and have none.
-
-    Source: llama_model_params.load_mtp, TENSOR_SKIP and trunk_only in src/models/*.cpp load_arch_tensors.
-    """
-    if not read_count(header, "nextn_predict_layers"):
-        return ()
-    first, stop = _count_trunk(header), count_blocks(header)
-    numbers = (tensor.name.split(".")[1] for tensor in header.tensors if tensor.name.startswith("blk."))
-    there = {int(number) for number in numbers if number.isascii() and number.isdigit()}
-    return tuple(block for block in range(first, stop) if block in there)
-
-
 class _Plan:
     """A header's settings as llama.cpp holds them while it makes a model's memory."""
 
@@ -426,8 +107,8 @@ class _Plan:
         self.architecture = header.architecture
         n_blocks = count_blocks(header)
         self.n_embd = read_count_or(header, "embedding_length", 0)
-        self.skipped = _find_skipped(header)
-        self.n_trunk = _count_trunk(header)
+        self.skipped = find_skipped(header)
+        self.n_trunk = count_trunk(header)
         self.heads = read_per_layer(header, "attention.head_count", n_blocks) or [0] * n_blocks
         self.heads_kv = read_per_layer(header, "attention.head_count_kv", n_blocks) or list(self.heads)
         self.head_k, self.head_v = self._full_heads()
@@ -706,19 +387,13 @@ def _find_window(header: Header) -> int | None:
     return read_count(header, "attention.sliding_window") or None
 
 
-def tell_skipped(skipped: Sequence[int]) -> str:
-    """Say what blocks are that are not loaded."""
-    what = "block predicts" if len(skipped) == 1 else f"{len(skipped)} blocks predict"
-    return f"the last {what} further tokens (MTP): in the file, not in memory, not read by a token"
-
-
 def _collect_notes(plan: _Plan, layers: tuple[KvLayer, ...], states: tuple[StateLayer, ...]) -> Iterator[str]:
     if states:
         size = format_mib(sum(state.size_bytes for state in states))
         n_layers = len({state.layer for state in states})
         yield f"{n_layers} of {plan.n_trunk} layers keep a state, {size} for each sequence, which does not grow"
     if plan.skipped:
-        yield tell_skipped(plan.skipped)
+        yield describe_skipped(plan.skipped)
     n_windowed = sum(layer.windowed for layer in layers)
     if plan.window and n_windowed:
         yield f"{n_windowed} of {len(layers)} caches look back only {plan.window} tokens and stop growing there"

@@ -15,7 +15,9 @@ from fractions import Fraction
 
 from harness.catalog import Shape
 from harness.errors import UsageError
-from harness.gguf.attention import CacheCost, CacheRows, Context, count_layers, describe_attention, loaded_tensors
+from harness.gguf.attention import describe_attention
+from harness.gguf.blocks import count_layers, loaded_tensors
+from harness.gguf.caches import CacheCost, CacheRows, Context
 from harness.gguf.header import Header, Tensor
 from harness.gguf.roles import OUTPUT, TABLES, TOKEN_EMBEDDING, find_role
 from harness.gguf.settings import read_count, read_per_layer

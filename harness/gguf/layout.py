@@ -34,7 +34,8 @@ _WITH_POST_FOR_FFN_NORM = {"qwen35", "qwen35moe", "gpt-oss"}
 _WITH_FUSED_MATRICES = {"phi3"}  # one matrix for q, k and v, and one for gate and up
 _WITH_DELTA_NET = {"qwen35", "qwen35moe"}
 _WITH_EXPERTS = {"llama", "qwen3moe", "qwen35moe", "gpt-oss", "granitehybrid"}
-_ONLY_WITH_EXPERTS = {"qwen3moe", "qwen35moe", "gpt-oss"}
+#: Their feed_forward_length is one expert's.
+ONLY_WITH_EXPERTS = {"qwen3moe", "qwen35moe", "gpt-oss"}
 
 #: Source: llama-quant.cpp tensor_type_fallback (256-element blocks on the left).
 _FALLBACK = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"}
@@ -106,7 +107,7 @@ def _check(shape: Shape) -> None:
     if shape.expert_count and shape.architecture not in _WITH_EXPERTS:
         known = ", ".join(sorted(_WITH_EXPERTS))
         raise UsageError(f"llama.cpp reads no experts for architecture {shape.architecture!r}; use {known}")
-    if shape.architecture in _ONLY_WITH_EXPERTS and not shape.expert_count:
+    if shape.architecture in ONLY_WITH_EXPERTS and not shape.expert_count:
         raise UsageError(f"{shape.architecture} needs experts; set expert_count and expert_used_count in the shape")
     _check_state(shape)
     heads = (shape.head_count, shape.head_count_kv, shape.head_dim)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from harness.catalog import Shape
 from harness.gguf.header import DEFAULT_ALIGNMENT, ArrayValue, Header, Tensor
-from harness.gguf.layout import tensor_table
+from harness.gguf.layout import ONLY_WITH_EXPERTS, tensor_table
 from harness.gguf.types import FILE_TYPE_NUMBERS, find_quantization, tensor_type
 
-#: Settings by their keys behind ``<architecture>.``; a tuple is an array.
-Hyperparameters: TypeAlias = dict[str, int | float | tuple[int, ...]]
+#: A setting; a tuple is an array.
+Value: TypeAlias = int | float | tuple[int, ...]
 
 #: The key that says that nobody read this header from a file.
 COMPUTED_KEY = "harness.computed"
@@ -46,72 +47,59 @@ def compute_header(shape: Shape, quantization: str, name: str) -> Header:
     )
 
 
-def list_hyperparameters(shape: Shape) -> Hyperparameters:
-    """List the hyperparameters that llama.cpp asks of these architectures, by their keys behind ``<architecture>.``.
-
-    Source: src/llama-model.cpp load_hparams and src/models/*.cpp load_arch_hparams.
-    """
-    rotated = shape.rope_dimension_count or shape.head_dim
-    settings: Hyperparameters = {
-        "block_count": shape.block_count,
-        "context_length": shape.context_length,
-        "embedding_length": shape.embedding_length,
-        "feed_forward_length": shape.feed_forward_length,
-        "attention.head_count": shape.head_count,
-        "attention.head_count_kv": shape.head_count_kv,
-        "attention.key_length": shape.head_dim,
-        "attention.value_length": shape.head_dim,
-        "attention.layer_norm_rms_epsilon": float(shape.rms_norm_eps),
-        "rope.dimension_count": rotated,
-        "rope.freq_base": float(shape.rope_freq_base),
-        "vocab_size": shape.vocab_size,
-        **_list_expert_settings(shape),
-        **_list_state_settings(shape),
-    }
-    if shape.architecture == "granite":
-        settings["logit_scale"] = 1.0  # asked for; what the logits are multiplied by changes no work
-    if shape.sliding_window:
-        settings["attention.sliding_window"] = shape.sliding_window
-    if shape.architecture in ("qwen35", "qwen35moe"):
-        # The rotated pairs are shared out among text and image positions; text has the same in all of them.
-        third = rotated // 2 // 3
-        settings["rope.dimension_sections"] = (rotated // 2 - 2 * third, third, third, 0)
-    if blocks := shape.cross_attention_blocks:
-        settings["attention.cross_attention_layers"] = blocks
-    return settings
+def _list_kv_heads(shape: Shape) -> Value:
+    """Heads for keys and values; of granitehybrid by block, for one that has none is recurrent."""
+    if not shape.attention_blocks:
+        return shape.head_count_kv
+    return tuple(0 if shape.is_recurrent(block) else shape.head_count_kv for block in range(shape.block_count))
 
 
-def _list_expert_settings(shape: Shape) -> Hyperparameters:
-    if not shape.expert_count:
-        return {}
-    settings: Hyperparameters = {
-        "expert_count": shape.expert_count,
-        "expert_used_count": shape.expert_used_count,
-    }
-    if shape.architecture in ("qwen3moe", "qwen35moe", "gpt-oss"):
-        settings["expert_feed_forward_length"] = shape.feed_forward_length
-    if shape.expert_shared_feed_forward_length:
-        settings["expert_shared_feed_forward_length"] = shape.expert_shared_feed_forward_length
-    return settings
+def _list_rope_sections(shape: Shape) -> Value:
+    """The rotated pairs are shared out among text and image positions; text has the same in all of them."""
+    pairs = (shape.rope_dimension_count or shape.head_dim) // 2
+    third = pairs // 3
+    return (pairs - 2 * third, third, third, 0) if shape.architecture in ("qwen35", "qwen35moe") else ()
 
 
-def _list_state_settings(shape: Shape) -> Hyperparameters:
-    if not shape.ssm_inner_size:
-        return {}
-    settings: Hyperparameters = {
-        "ssm.conv_kernel": shape.ssm_conv_kernel,
-        "ssm.inner_size": shape.ssm_inner_size,
-        "ssm.state_size": shape.ssm_state_size,
-        "ssm.time_step_rank": shape.ssm_time_step_rank,
-        "ssm.group_count": shape.ssm_group_count,
-    }
-    if shape.full_attention_interval:
-        settings["full_attention_interval"] = shape.full_attention_interval
-    elif shape.attention_blocks:  # granitehybrid: a block without heads for keys and values is recurrent
-        blocks = range(shape.block_count)
-        heads = tuple(0 if shape.is_recurrent(block) else shape.head_count_kv for block in blocks)
-        settings["attention.head_count_kv"] = heads
-    return settings
+#: The one description of hyperparameters: a key behind ``<architecture>.``, and a field of a shape or what follows from one. What is 0
+#: or empty is not stated. Source: src/llama-model.cpp load_hparams and src/models/*.cpp load_arch_hparams.
+_KEYS: dict[str, str | Callable[[Shape], Value]] = {
+    "block_count": "block_count",
+    "context_length": "context_length",
+    "embedding_length": "embedding_length",
+    "feed_forward_length": "feed_forward_length",
+    "attention.head_count": "head_count",
+    "attention.head_count_kv": _list_kv_heads,
+    "attention.key_length": "head_dim",
+    "attention.value_length": "head_dim",
+    "attention.layer_norm_rms_epsilon": lambda shape: float(shape.rms_norm_eps),
+    "rope.dimension_count": lambda shape: shape.rope_dimension_count or shape.head_dim,
+    "rope.freq_base": lambda shape: float(shape.rope_freq_base),
+    "vocab_size": "vocab_size",
+    "expert_count": "expert_count",
+    "expert_used_count": "expert_used_count",
+    "expert_feed_forward_length": lambda shape: (
+        shape.feed_forward_length if shape.architecture in ONLY_WITH_EXPERTS else 0
+    ),
+    "expert_shared_feed_forward_length": "expert_shared_feed_forward_length",
+    "ssm.conv_kernel": "ssm_conv_kernel",
+    "ssm.inner_size": "ssm_inner_size",
+    "ssm.state_size": "ssm_state_size",
+    "ssm.time_step_rank": "ssm_time_step_rank",
+    "ssm.group_count": "ssm_group_count",
+    "full_attention_interval": "full_attention_interval",
+    # asked for; what the logits are multiplied by changes no work
+    "logit_scale": lambda shape: 1.0 if shape.architecture == "granite" else 0,
+    "attention.sliding_window": "sliding_window",
+    "rope.dimension_sections": _list_rope_sections,
+    "attention.cross_attention_layers": "cross_attention_blocks",
+}
+
+
+def list_hyperparameters(shape: Shape) -> dict[str, Value]:
+    """List the hyperparameters that llama.cpp asks of these architectures, by their keys behind ``<architecture>.``."""
+    sources = ((key, getattr(shape, of) if isinstance(of, str) else of(shape)) for key, of in _KEYS.items())
+    return {key: value for key, value in sources if value}
 
 
 def _list_metadata(shape: Shape, quantization: str, name: str) -> dict[str, Any]:
@@ -124,7 +112,7 @@ def _list_metadata(shape: Shape, quantization: str, name: str) -> dict[str, Any]
     }
 
 
-def _as_read(value: int | float | tuple[int, ...]) -> Any:
+def _as_read(value: Value) -> Any:
     """A value as the header reader would give it: arrays are those of i32."""
     if not isinstance(value, tuple):
         return value

@@ -12,18 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.errors import HarnessError
-from harness.gguf.attention import describe_attention, round_context
+from harness.gguf.attention import describe_attention
+from harness.gguf.caches import round_context
 from harness.gguf.cost import Cost
 from harness.gguf.header import Header
 from harness.gguf.settings import read_count, read_per_layer
+from harness.memory.causes import HOST, Cause
 from harness.memory.forecast import (
-    HOST,
-    MAPPED,
     DeviceRules,
     Host,
     Line,
     WeightPlan,
-    list_kept,
     predict_memory,
     price_cache,
 )
@@ -117,7 +116,7 @@ def price_layers(header: Header, spec: RunSpec, device: DeviceRules) -> tuple[La
     if attention.layers is None:
         raise HarnessError(f"the cache of {header.architecture} is not known: {attention.reason}")
     cache = [0] * (plan.n_layers + 2)
-    for kept in list_kept(attention, spec):
+    for kept in attention.list_kept(spec):
         if not spec.no_kv_offload:
             cache[plan.n_layers + 1 - kept.layer] += kept.size_bytes(device.alignment)
     prices, cached = [], 0
@@ -140,12 +139,13 @@ def rough_prices(cost: Cost, n_ctx: int) -> tuple[LayerPrice, ...]:
 class CardFit:
     """How many layers go on a card of some size, and what is taken there anyway; layers count the output layer.
 
-    memory_bytes is what a device has free, or the size of a card that is not here, of which the driver then takes context_bytes.
+    device is None for a card that is not here: memory_bytes is then its size, of which the driver takes context_bytes, and else what
+    the device has free.
     compute_bytes is None where it is not known, and then not counted; of a card that is not here it is what all layers together need.
     host_bytes is what is left to the host, None where that was not worked out.
     """
 
-    device: str
+    device: str | None
     memory_bytes: int
     n_layers: int
     n_fitting: int
@@ -171,7 +171,11 @@ class CardFit:
 
 
 def fit_layers(
-    prices: Sequence[LayerPrice], device: str, memory_bytes: int, compute_bytes: int | None, context_bytes: int = 0
+    prices: Sequence[LayerPrice],
+    device: str | None,
+    memory_bytes: int,
+    compute_bytes: int | None,
+    context_bytes: int = 0,
 ) -> CardFit:
     """Count the layers that fit into a card's memory beside what it needs anyway; everybody who counts layers asks here."""
     fixed = (compute_bytes or 0) + context_bytes
@@ -196,16 +200,12 @@ def left_to_host(header: Header, spec: RunSpec, host: Host, device: DeviceRules,
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Whether something fits a memory: what it needs, what there is in all and what of it is free now.
-
-    is_partial says that something that it needs is not known, so that it is more.
-    """
+    """Whether something fits a memory: what it needs, what there is in all and what of it is free now."""
 
     device: str
     needed_bytes: int
     free_bytes: int | None
     total_bytes: int | None
-    is_partial: bool = False
 
     @property
     def fits(self) -> bool | None:
@@ -223,8 +223,8 @@ def needed_in_host_memory(lines: Sequence[Line], devices: Sequence[DeviceRules],
     Where such a device maps the file, as the host does, a page that both look at is there once, so it is no more than all tensors.
     """
     shared = {HOST, *(device.name for device in devices if shares_host_memory(device))}
-    own = sum(line.size_bytes for line in lines if line.device in shared and line.cause != MAPPED)
-    mapped = {line.device: line.size_bytes for line in lines if line.device in shared and line.cause == MAPPED}
+    own = sum(line.size_bytes for line in lines if line.device in shared and line.cause != Cause.MAPPED)
+    mapped = {line.device: line.size_bytes for line in lines if line.device in shared and line.cause == Cause.MAPPED}
     whole = sum(tensor.size_bytes for tensor in header.tensors)
     return own + (min(sum(mapped.values()), max(whole, *mapped.values())) if len(mapped) > 1 else sum(mapped.values()))
 

@@ -11,23 +11,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from harness.errors import HarnessError
-from harness.gguf.attention import Attention, count_layers, describe_attention, loaded_tensors, round_context
+from harness.gguf.attention import describe_attention
+from harness.gguf.blocks import count_layers, loaded_tensors
+from harness.gguf.caches import Attention, round_context
 from harness.gguf.header import Header, Tensor
 from harness.gguf.roles import FFN_DOWN, Place, Role, find_role
 from harness.gguf.settings import read_count, read_per_layer
 from harness.gguf.types import tensor_type
+from harness.memory.causes import CACHE_CAUSES, HOST, Cause, Note, Remark
 from harness.memory.placement import choose_devices, deal_out
 from harness.memory.repack import OUTPUT_FIRST, CpuFeatures, Layout, find_layout, is_matrix_product, output_duplicate
 from harness.spec import RunSpec
-
-#: Causes, in the order in which a ledger lists them.
-MAPPED, COPIED, REPACKED, KV, RECURRENT, COMPUTE, OUTPUT = (
-    "weights mapped", "weights copied", "weights repacked", "KV cache", "recurrent state", "compute buffer", "output buffer",
-)  # fmt: skip
-BUFFER_CAUSES = (MAPPED, COPIED, REPACKED, KV, RECURRENT, COMPUTE, OUTPUT)
-
-#: What the host's memory is called as a device.
-HOST = "CPU"
 
 #: Source: ggml/src/ggml-impl.h TENSOR_ALIGNMENT.
 _CPU_ALIGNMENT = 32
@@ -37,7 +31,7 @@ _CPU_ALIGNMENT = 32
 class Line:
     """Bytes that one cause takes on one device; buffer is llama.cpp's name of it (``CPU_REPACK``)."""
 
-    cause: str
+    cause: Cause
     device: str
     buffer: str
     size_bytes: int
@@ -127,28 +121,16 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
-    """A cause that could not be worked out, or only in part, and why in a sentence."""
-
-    cause: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Prediction:
-    """Lines that add up to a device's share, and what could not be worked out."""
+    """Lines that add up to a device's share, and which causes could not be worked out, or only in part."""
 
     lines: tuple[Line, ...]
-    gaps: tuple[Gap, ...] = ()
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        return tuple(gap.reason for gap in self.gaps)
+    gaps: tuple[Note, ...] = ()
 
     def on(self, device: str) -> int:
         return sum(line.size_bytes for line in self.lines if line.device == device)
 
-    def of(self, cause: str, device: str | None = None) -> int:
+    def of(self, cause: Cause, device: str | None = None) -> int:
         return sum(line.size_bytes for line in self.lines if line.cause == cause and device in (None, line.device))
 
 
@@ -299,7 +281,7 @@ class WeightPlan:
         mapped = self.is_mapped(spec)
         return [
             *_price_host(_join(on_host), mapped, self._host),
-            *(Line(REPACKED, HOST, buffer, size) for buffer, size in repacked.items()),
+            *(Line(Cause.REPACKED, HOST, buffer, size) for buffer, size in repacked.items()),
             *(_price_device(_join(sums), self._host.devices[home], mapped) for home, sums in on_device.items()),
         ]
 
@@ -324,17 +306,17 @@ class WeightPlan:
 
 def _price_host(found: _Sum, mapped: bool, host: Host) -> Iterator[Line]:
     if mapped and found.spans:
-        yield Line(MAPPED, HOST, "CPU_Mapped", found.mapped_bytes)
+        yield Line(Cause.MAPPED, HOST, "CPU_Mapped", found.mapped_bytes)
     elif found.spans:
         pinned = next((device.name for device in host.devices if device.has_host_buffer), None)
         buffer = f"{pinned.rstrip('0123456789')}_Host" if pinned else "CPU"
-        yield Line(COPIED, HOST, buffer, found.copied_bytes)
+        yield Line(Cause.COPIED, HOST, buffer, found.copied_bytes)
 
 
 def _price_device(found: _Sum, device: DeviceRules, mapped: bool) -> Line:
     if mapped and device.maps_file:
-        return Line(MAPPED, device.name, f"{device.name}_Mapped", found.mapped_bytes)
-    return Line(COPIED, device.name, device.name, found.copied_bytes)
+        return Line(Cause.MAPPED, device.name, f"{device.name}_Mapped", found.mapped_bytes)
+    return Line(Cause.COPIED, device.name, device.name, found.copied_bytes)
 
 
 def _device_bytes(tensor: Tensor, device: DeviceRules) -> int:
@@ -361,39 +343,14 @@ def price_cache(attention: Attention, spec: RunSpec, placement: Sequence[int | N
 
     Source: llama-kv-cache.cpp, llama-memory-recurrent.cpp (offload, model.dev_layer).
     """
-    sizes: dict[tuple[str, str], int] = {}
-    for kept in list_kept(attention, spec):
+    sizes: dict[tuple[Cause, str], int] = {}
+    for kept in attention.list_kept(spec):
+        cause = CACHE_CAUSES[kept.keeping]
         home = None if spec.no_kv_offload else placement[kept.layer]
         device = HOST if home is None else host.devices[home].name
         alignment = _CPU_ALIGNMENT if home is None else host.devices[home].alignment
-        sizes[kept.cause, device] = sizes.get((kept.cause, device), 0) + kept.size_bytes(alignment)
+        sizes[cause, device] = sizes.get((cause, device), 0) + kept.size_bytes(alignment)
     return [Line(cause, device, device, size) for (cause, device), size in sizes.items()]
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What one layer keeps of the tokens: keys and values, or a recurrent state, in parts that are padded one by one."""
-
-    cause: str
-    layer: int
-    parts_bytes: tuple[int, ...]
-
-    def size_bytes(self, alignment: int) -> int:
-        return sum(_pad(part, alignment) for part in self.parts_bytes)
-
-
-def list_kept(attention: Attention, spec: RunSpec) -> Iterator[Kept]:
-    """List what each layer keeps in the context of a spec.
-
-    Raises
-    ------
-    HarnessError : as `price_cache`.
-    """
-    for layer in attention.layers or ():
-        cells = attention.cells(layer, spec)
-        yield Kept(KV, layer.layer, tuple(row * cells for row in attention.row_bytes(layer, spec)))
-    for state in attention.states:
-        yield Kept(RECURRENT, state.layer, tuple(state.parts_bytes))
 
 
 # --- decoding ----------------------------------------------------------------------------------------------------------
@@ -442,18 +399,16 @@ def predict_memory(header: Header, spec: RunSpec, host: Host) -> Prediction:
     placement = deal_out(plan.n_layers, spec, [device.memory_bytes for device in host.devices])
     lines, gaps = plan.price(spec, placement), []
     if spec.split_mode in ("row", "tensor") and len(host.devices) > 1:
-        said = f"weights by device: {spec.split_mode} splits are not worked out, layers are shown as whole"
-        gaps.append(Gap(COPIED, said))
+        gaps.append(Note(Remark.SPLIT_WITHIN_LAYERS, Cause.COPIED, spec.split_mode))
     if host.features is None:
-        gaps.append(Gap(REPACKED, "repacked weights: what this CPU repacks is not known here"))
+        gaps.append(Note(Remark.REPACKING_UNKNOWN, Cause.REPACKED))
     elif name := host.features.unknown_layouts:
-        said = f"repacked weights: this llama.cpp was built with {name.title()}, whose layouts are not known here"
-        gaps.append(Gap(REPACKED, said))
+        gaps.append(Note(Remark.LAYOUTS_UNKNOWN, Cause.REPACKED, name))
     attention = describe_attention(header)
     try:
         lines += price_cache(attention, spec, placement, host)
         if attention.layers is None:
-            gaps.append(Gap(KV, f"KV cache: {attention.reason}"))
+            gaps.append(Note(Remark.CACHE_UNKNOWN, Cause.KV, attention.reason))
     except HarnessError as error:
-        gaps.append(Gap(KV, f"KV cache: {error}"))
+        gaps.append(Note(Remark.CACHE_UNKNOWN, Cause.KV, str(error)))
     return Prediction(tuple(lines), tuple(gaps))

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.codec import Signed
-from harness.memory.fit import CardFit, Fit
-from harness.memory.forecast import BUFFER_CAUSES, COMPUTE, HOST, MAPPED, Line
-from harness.memory.resident import (
-    RUNTIME_CAUSES,
-    UNEXPLAINED,
-    UNREAD,
-    UNTOUCHED,
-    Account,
-    DeviceReading,
-    MemoryReading,
-    NativeBuffer,
-    Share,
-)
-from harness.spec import RunSpec
-
-#: What a device's driver keeps for a process beside llama.cpp's buffers.
-DRIVER_CONTEXT = "driver's context"
+from harness.memory.causes import HOST, Cause, Note, Part
+from harness.memory.forecast import Line
+from harness.memory.resident import Account, DeviceReading, MemoryReading, NativeBuffer, Share, account_growth
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,43 +18,44 @@ class Row:
     it is in memory.
     """
 
-    cause: str
+    cause: Cause
     device: str
-    predicted_bytes: Signed | None = None
-    measured_bytes: Signed | None = None
-    resident_bytes: Signed | None = None
+    predicted_bytes: int | None = None
+    measured_bytes: int | None = None
+    resident_bytes: int | None = None
 
     @property
     def error(self) -> float | None:
         """The prediction's relative error."""
-        if self.predicted_bytes is None or not self.measured_bytes:
-            return None
-        return self.predicted_bytes / self.measured_bytes - 1
+        return _relative_error(self.predicted_bytes, self.measured_bytes)
+
+
+def _relative_error(predicted: int | None, measured: int | None) -> float | None:
+    return None if predicted is None or not measured else predicted / measured - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What one context would take: llama.cpp's buffers, and the process around them (empty where no dry run could be made).
+    """What one context would take: llama.cpp's buffers, and the process around them (empty where no dry run could be made)."""
 
-    unknown names the causes that are not known, or only in part; remarks say why.
-    """
-
-    spec: RunSpec
+    n_ctx: int
     lines: tuple[Line, ...]
     runtime: tuple[Share, ...] = ()
     interpreter_bytes: int | None = None
     flash_attn: bool | None = None
-    remarks: tuple[str, ...] = ()
-    unknown: frozenset[str] = frozenset()
-
-    @property
-    def n_ctx(self) -> int:
-        return self.spec.n_ctx
+    notes: tuple[Note, ...] = ()
 
     def on(self, device: str) -> int:
         """All bytes on a device; in host memory with the process itself."""
         size = sum(line.size_bytes for line in self.lines if line.device == device)
         return size + self.runtime_bytes if device == HOST else size
+
+    def of(self, part: Part) -> int | None:
+        """All bytes of some causes' lines, None where there is none; the process with its interpreter."""
+        if part is Part.PROCESS:
+            return None if self.interpreter_bytes is None else self.runtime_bytes
+        sizes = [line.size_bytes for line in self.lines if line.cause.part is part]
+        return sum(sizes) if sizes else None
 
     @property
     def runtime_bytes(self) -> int:
@@ -76,9 +63,14 @@ class Forecast:
         return sum(share.size_bytes for share in self.runtime) + (self.interpreter_bytes or 0)
 
     @property
+    def total_bytes(self) -> int:
+        return sum(map(self.on, self.devices))
+
+    @property
     def is_whole(self) -> bool:
         """Whether weights, cache and compute buffers are all known; a model without a cache has none to know."""
-        return any(line.cause == COMPUTE for line in self.lines) and not self.unknown
+        is_planned = any(line.cause is Cause.COMPUTE for line in self.lines)
+        return is_planned and not any(note.remark.is_gap for note in self.notes)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -87,15 +79,24 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What a fresh process took step by step, llama.cpp's buffers in it, and how its growth is explained."""
+    """What a fresh process took step by step, and llama.cpp's buffers in it.
+
+    runtime is what grew beside the buffers, weights_resident_bytes what of the model's files was in memory at last; None where the OS
+    does not tell mappings apart. readings have no maps: paths name people.
+    """
 
     readings: tuple[MemoryReading, ...]
-    buffers: tuple[NativeBuffer, ...]
-    account: Account
-    n_ctx: int
-    flash_attn: bool | None
-    load_mode: str | None
-    layers_by_device: dict[str, int]
+    buffers: tuple[NativeBuffer, ...] = ()
+    runtime: tuple[Share, ...] = ()
+    weights_resident_bytes: int | None = None
+    flash_attn: bool | None = None
+    load_mode: str | None = None
+    layers_by_device: Mapping[str, int] | None = None
+
+    @property
+    def account(self) -> Account:
+        growth = self.resident_bytes - self.interpreter_bytes
+        return account_growth(growth, self.buffers, self.runtime, self.weights_resident_bytes)
 
     @property
     def grown(self) -> tuple[MemoryReading, ...]:
@@ -112,46 +113,28 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """The model that a ledger is about, by its header.
+class Totals:
+    """The whole process in host memory: predicted, allocated (once every page was touched), and resident; None if unknown."""
 
-    origin is ``file``, ``server`` (only the header was fetched) or ``shape`` (a header made up from the catalog).
-    """
-
-    label: str
-    origin: str
-    architecture: str
-    file_bytes: int
-    n_layers: int
-    n_ctx_train: int | None
-    is_synthetic: bool = False
-    file_type: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """The answer to one `harness overhead`: forecasts for one context or many, and a measurement of the first where one was made."""
-
-    subject: Subject
-    forecasts: tuple[Forecast, ...]
-    fits: tuple[Fit, ...]
-    cards: tuple[CardFit, ...] = ()
-    measurement: Measurement | None = None
-    failure: str | None = None
-    remarks: tuple[str, ...] = ()
+    predicted_bytes: int | None
+    measured_bytes: int | None = None
+    resident_bytes: int | None = None
 
     @property
-    def forecast(self) -> Forecast:
-        return self.forecasts[0]
+    def error(self) -> float | None:
+        """As `Row.error`."""
+        return _relative_error(self.predicted_bytes, self.measured_bytes)
 
-    @property
-    def context_slope(self) -> float | None:
-        """Bytes that one more token of context takes, over the range that was asked for; None for a single context."""
-        if len(self.forecasts) < 2 or self.forecasts[0].n_ctx == self.forecasts[-1].n_ctx:
-            return None
-        first, last = self.forecasts[0], self.forecasts[-1]
-        grown = sum(last.on(device) - first.on(device) for device in last.devices)
-        return grown / (last.n_ctx - first.n_ctx)
+
+def add_up(forecast: Forecast, measurement: Measurement | None) -> Totals:
+    """What the columns of the host's lines come to."""
+    predicted = forecast.on(HOST) if forecast.lines else None
+    if measurement is None:
+        return Totals(predicted)
+    rows = make_ledger(forecast, measurement)
+    counted = [row for row in rows if row.device == HOST and row.cause.part is not Part.CORRECTION]
+    allocated = measurement.interpreter_bytes + sum(row.measured_bytes or 0 for row in counted)
+    return Totals(predicted, allocated, measurement.resident_bytes)
 
 
 def make_ledger(forecast: Forecast, measurement: Measurement | None) -> tuple[Row, ...]:
@@ -160,41 +143,36 @@ def make_ledger(forecast: Forecast, measurement: Measurement | None) -> tuple[Ro
     Measured host lines add up to the growth of resident memory: what is allocated but not in memory is taken back by lines of its own,
     and what nothing explains is the last one.
     """
-    measured: dict[tuple[str, str], int] = {}
-    resident: dict[tuple[str, str], int | None] = {}
+    predicted: dict[tuple[Cause, str], int] = {}
+    for line in forecast.lines:
+        predicted[line.cause, line.device] = predicted.get((line.cause, line.device), 0) + line.size_bytes
+    predicted |= {(share.cause, HOST): share.size_bytes for share in forecast.runtime}
+    measured: dict[tuple[Cause, str], int] = {}
+    resident: dict[tuple[Cause, str], int | None] = {}
     for buffer in measurement.buffers if measurement else ():
         key = (buffer.cause, buffer.device)
         measured[key] = measured.get(key, 0) + buffer.size_bytes
         before = resident.get(key, 0)
         resident[key] = None if before is None or buffer.resident_bytes is None else before + buffer.resident_bytes
-    predicted: dict[tuple[str, str], int] = {}
-    for line in forecast.lines:
-        predicted[line.cause, line.device] = predicted.get((line.cause, line.device), 0) + line.size_bytes
-    for share in forecast.runtime:
-        predicted[share.cause, HOST] = share.size_bytes
     if measurement:
-        account = measurement.account
-        for share in (*account.runtime, *account.corrections):
-            measured[share.cause, HOST] = share.size_bytes
-        for share in account.runtime:
-            resident[share.cause, HOST] = share.size_bytes
-        if (mapped := measured.get((MAPPED, HOST))) is not None and account.unexplained_bytes is not None:
-            resident[MAPPED, HOST] = mapped + measured.get((UNREAD, HOST), 0)
+        account, shares = measurement.account, {(item.cause, HOST): item.size_bytes for item in measurement.runtime}
+        measured |= shares | {(item.cause, HOST): item.size_bytes for item in account.corrections}
+        resident |= shares
+        if (Cause.MAPPED, HOST) in measured and measurement.weights_resident_bytes is not None:
+            resident[Cause.MAPPED, HOST] = measurement.weights_resident_bytes
         if account.unexplained_bytes is not None:
-            measured[UNEXPLAINED, HOST] = account.unexplained_bytes
+            measured[Cause.UNEXPLAINED, HOST] = account.unexplained_bytes
         for reading in measurement.grown[-1].devices:
             if (left := _driver_bytes(measurement, reading)) is not None:
-                measured[DRIVER_CONTEXT, reading.name] = left
+                measured[Cause.DRIVER_CONTEXT, reading.name] = left
     keys = sorted({*predicted, *measured}, key=_rank)
     return tuple(Row(*key, predicted.get(key), measured.get(key), resident.get(key)) for key in keys)
 
 
-_ORDER = (*BUFFER_CAUSES, *RUNTIME_CAUSES, DRIVER_CONTEXT, UNREAD, UNTOUCHED, UNEXPLAINED)
-
-
-def _rank(key: tuple[str, str]) -> tuple[bool, int, str]:
+def _rank(key: tuple[Cause, str]) -> tuple[bool, int, str]:
+    """Buffers of all devices, what drivers keep beside them, and then the rest of the host's."""
     cause, device = key
-    return device == HOST and cause in RUNTIME_CAUSES + _ORDER[-3:], _ORDER.index(cause), device
+    return not cause.is_buffer and cause is not Cause.DRIVER_CONTEXT, cause.rank, device
 
 
 def _driver_bytes(measurement: Measurement, now: DeviceReading) -> int | None:

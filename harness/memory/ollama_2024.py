@@ -10,14 +10,11 @@ Source, everywhere: ollama v0.3.14 (f2890a449), llm/memory.go EstimateGPULayers 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
 
-from harness.catalog import Shape
 from harness.errors import HarnessError, UsageError
-from harness.gguf.header import ArrayValue, Header
-from harness.gguf.layout import tensor_table
+from harness.gguf.header import ArrayValue, Header, Tensor
 from harness.gguf.roles import TOKEN_EMBEDDING
 from harness.gguf.settings import read_count
 from harness.gguf.types import TENSOR_TYPES, extent, tensor_type
@@ -44,19 +41,6 @@ _LAST_KNOWN_TYPE = 30
 
 _UINT64 = 2**64
 _BLOCK = re.compile(r"blk\.([0-9]+)\.(.+)")
-
-
-class _Tensor(Protocol):
-    """A row of a tensor table, of a header or of a layout."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def n_elements(self) -> int: ...
-    @property
-    def type_name(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,60 +96,16 @@ def read_figures(header: Header) -> Figures:
         value = header.hparam(key)
         return 0 if isinstance(value, ArrayValue) else read_count(header, key) or 0
 
-    tokens = header.metadata.get("tokenizer.ggml.tokens")
-    embedding = header.find_tensor(TOKEN_EMBEDDING)
-    rows = extent(embedding.shape, 1) if embedding else 0
-    return _collect(
-        header.architecture,
-        header.tensors,
-        n_layers=count("block_count"),
-        n_embd=count("embedding_length"),
-        n_heads=count("attention.head_count"),
-        n_heads_kv=count("attention.head_count_kv"),
-        head_k=count("attention.key_length"),
-        head_v=count("attention.value_length"),
-        n_vocab=tokens.length if isinstance(tokens, ArrayValue) else rows,
-        n_ff=count("feed_forward_length"),
-        is_embedder=header.hparam("pooling_type") is not None,
-    )
-
-
-def figures_of_shape(shape: Shape, quantization: str) -> Figures:
-    """The same for a model of the catalog that nobody has downloaded, its tensors laid out as llama-quantize would.
-
-    Raises
-    ------
-    UsageError : unknown architecture or quantization.
-    """
-    return _collect(
-        shape.architecture,
-        tensor_table(shape, quantization),
-        n_layers=shape.block_count,
-        n_embd=shape.embedding_length,
-        n_heads=shape.head_count,
-        n_heads_kv=shape.head_count_kv,
-        head_k=shape.head_dim,
-        head_v=shape.head_dim,
-        n_vocab=shape.vocab_size,
-        n_ff=shape.feed_forward_length,
-        is_embedder=False,
-    )
-
-
-def _collect(
-    architecture: str, tensors: Iterable[_Tensor], *, n_layers: int, n_embd: int, n_heads: int, n_heads_kv: int,
-    head_k: int, head_v: int, n_vocab: int, n_ff: int, is_embedder: bool,
-) -> Figures:  # fmt: skip
+    n_layers, n_embd, n_heads = (count(key) for key in ("block_count", "embedding_length", "attention.head_count"))
     needed = {"block_count": n_layers, "embedding_length": n_embd, "attention.head_count": n_heads}
-    missing = [name for name, value in needed.items() if not value]
-    if missing:
+    if missing := [name for name, value in needed.items() if not value]:
         raise HarnessError(
             f"Ollama's account needs one number for {' and '.join(missing)}, which this header does not state; "
             "those versions of Ollama could not load it either"
         )
     if n_layers > 4096:
         raise HarnessError(f"the header states {n_layers} layers, which no model has; download it again")
-    named = {tensor.name: tensor for tensor in tensors}
+    named = {tensor.name: tensor for tensor in header.tensors}
     sizes: dict[str, int] = {}
     for name, tensor in named.items():
         match = _BLOCK.fullmatch(name)
@@ -173,21 +113,23 @@ def _collect(
         sizes[key] = sizes.get(key, 0) + size_tensor(tensor)
     names = ("ffn_gate_exps.weight", "ffn_gate.0.weight", "attn_qkv.bias")
     gate, gate0, bias = (named.get(f"blk.0.{name}") for name in names)
+    tokens, embedding = header.metadata.get("tokenizer.ggml.tokens"), named.get(TOKEN_EMBEDDING)
+    rows = extent(embedding.shape, 1) if embedding else 0
     return Figures(
-        architecture=architecture,
+        architecture=header.architecture,
         n_embd=n_embd,
         n_heads=n_heads,
-        n_heads_kv=n_heads_kv or 1,
-        head_k=head_k or n_embd // n_heads,
-        head_v=head_v or n_embd // n_heads,
-        n_vocab=n_vocab,
-        n_ff=n_ff,
+        n_heads_kv=count("attention.head_count_kv") or 1,
+        head_k=count("attention.key_length") or n_embd // n_heads,
+        head_v=count("attention.value_length") or n_embd // n_heads,
+        n_vocab=tokens.length if isinstance(tokens, ArrayValue) else rows,
+        n_ff=count("feed_forward_length"),
         block_bytes=_block_sizes(sizes, n_layers),
         output_bytes=sizes.get("output_norm", 0) + sizes.get("output", sizes.get("token_embd", 0)),
         gate_experts_bytes=None if gate is None else size_tensor(gate),
         gate_expert_rows=None if gate0 is None else extent(gate0.shape, 1),
         qkv_bias_elements=None if bias is None else extent(bias.shape, 0),
-        is_embedder=is_embedder,
+        is_embedder=header.hparam("pooling_type") is not None,
         unsized_types=tuple(sorted({t.type_name for t in named.values() if not _is_sized(t)})),
     )
 
@@ -200,11 +142,11 @@ def _block_sizes(sizes: dict[str, int], n_layers: int) -> tuple[int, ...]:
     return tuple(blocks)
 
 
-def _is_sized(tensor: _Tensor) -> bool:
+def _is_sized(tensor: Tensor) -> bool:
     return tensor_type(tensor.type_name).type_id <= _LAST_KNOWN_TYPE
 
 
-def size_tensor(tensor: _Tensor) -> int:
+def size_tensor(tensor: Tensor) -> int:
     """Bytes as Ollama counts them: nothing for a type that it does not know. Source: ggml.go Tensor.Size."""
     kind = TENSOR_TYPES[tensor_type(tensor.type_name).type_id]
     return tensor.n_elements * kind.block_bytes // kind.block_elements if _is_sized(tensor) else 0

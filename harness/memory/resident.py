@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.memory.forecast import COMPUTE, COPIED, HOST, KV, MAPPED, OUTPUT, RECURRENT, REPACKED
+from harness.codec import Signed
+from harness.memory.causes import HOST, Cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +64,14 @@ class MemoryReading:
 
 @dataclass(frozen=True, slots=True)
 class NativeBuffer:
-    """A buffer of llama.cpp: its cause (see `harness.memory.forecast`), name and size by the log, what of it is in memory if known."""
+    """A buffer of llama.cpp: its name and size by the log, what of it is in memory if known."""
 
-    cause: str
+    cause: Cause
     device: str
     buffer: str
     size_bytes: int
     resident_bytes: int | None = None
 
-
-#: Causes of resident memory that are not llama.cpp's buffers.
-LIBRARIES, LLAMA_LIBRARIES, DRIVERS, PYTHON_HEAP, TABLES, WORK = (
-    "Python, system libraries", "llama.cpp's libraries", "GPU driver's libraries", "Python's objects",
-    "vocabulary and graph", "work buffers",
-)  # fmt: skip
-RUNTIME_CAUSES = (LIBRARIES, LLAMA_LIBRARIES, DRIVERS, PYTHON_HEAP, TABLES, WORK)
-UNREAD, UNTOUCHED, UNEXPLAINED = "file pages not read in", "not touched yet", "unexplained"
 
 _LLAMA_LIBRARIES = ("libllama", "libggml", "libmtmd", "llama.", "ggml", "mtmd.")
 _DRIVERS = (
@@ -95,35 +88,60 @@ _DRIVERS = (
 )
 
 
-def group_of(path: str) -> str:
+def group_of(path: str) -> Cause:
     """Name the group of libraries that a mapped file belongs to."""
     name = path.replace("\\", "/").rsplit("/", 1)[-1]
     if name.startswith(_LLAMA_LIBRARIES):
-        return LLAMA_LIBRARIES
-    return DRIVERS if name.startswith(_DRIVERS) or path.startswith("/dev/") else LIBRARIES
+        return Cause.LLAMA_LIBRARIES
+    return Cause.DRIVERS if name.startswith(_DRIVERS) or path.startswith("/dev/") else Cause.LIBRARIES
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
     """What one cause contributes to resident memory, in bytes; negative where it takes back what another line counts too much."""
 
-    cause: str
-    size_bytes: int
+    cause: Cause
+    size_bytes: Signed
+
+
+def explain_growth(
+    readings: Sequence[MemoryReading], buffers: Sequence[NativeBuffer], model_files: Sequence[str]
+) -> tuple[tuple[Share, ...], int | None]:
+    """Explain how the first reading became the last: (what grew beside llama.cpp's buffers, what of the model's files is resident).
+
+    Parameters
+    ----------
+    readings    : in order, of one process; those named ``backend`` and ``context`` tell Python's heap, llama.cpp's tables and the
+                  work buffers of decoding apart
+    buffers     : those in host memory
+    model_files : paths as the OS writes them, symbolic links followed
+
+    Resident memory of no file is heap where malloc's own headers say so, and Python's as far as its allocator says that it holds any;
+    the rest is unexplained. Where single mappings cannot be read nothing can be told apart: the answer is ((), None).
+    """
+    first, last = readings[0], readings[-1]
+    if not last.maps or not first.maps:
+        return (), None
+    files = _by_group(last, model_files)
+    for group, size in _by_group(first, model_files).items():
+        files[group] = files.get(group, 0) - size
+    weights_resident = files.pop(Cause.MAPPED, 0)
+    heap = _split_heap(readings, sum(map(_resident, _not_mapped(buffers))))
+    runtime = [Share(cause, size) for cause, size in {**files, **heap}.items() if size]
+    return tuple(sorted(runtime, key=lambda share: share.cause.rank)), weights_resident
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The growth of resident memory between two readings and what explains it.
+    """How far the growth of resident memory is explained.
 
-    runtime are lines beside llama.cpp's buffers; corrections are negative lines for what is allocated but not in memory. Buffers'
-    sizes, runtime, corrections and the unexplained rest add up to growth_bytes. unexplained_bytes is None where single mappings
-    cannot be read, so that nothing can be told apart.
+    corrections are negative, for what is allocated but not in memory. Buffers' sizes, runtime, corrections and the unexplained rest add
+    up to growth_bytes. unexplained_bytes is None where nothing could be told apart.
     """
 
     growth_bytes: int
-    runtime: tuple[Share, ...]
-    corrections: tuple[Share, ...]
-    unexplained_bytes: int | None
+    corrections: tuple[Share, ...] = ()
+    unexplained_bytes: int | None = None
 
     @property
     def explained_bytes(self) -> int | None:
@@ -137,48 +155,31 @@ class Account:
 
 
 def account_growth(
-    readings: Sequence[MemoryReading], buffers: Sequence[NativeBuffer], model_files: Sequence[str]
+    growth_bytes: int, buffers: Sequence[NativeBuffer], runtime: Sequence[Share], weights_resident_bytes: int | None
 ) -> Account:
-    """Explain how the first reading became the last.
-
-    Parameters
-    ----------
-    readings    : in order, of one process; those named ``backend`` and ``context`` tell Python's heap, llama.cpp's tables and the
-                  work buffers of decoding apart
-    buffers     : those in host memory
-    model_files : paths as the OS writes them, symbolic links followed
-
-    Resident memory of no file is heap where malloc's own headers say so, and Python's as far as its allocator says that it holds any;
-    the rest is unexplained.
-    """
-    first, last = readings[0], readings[-1]
-    growth = last.rss_bytes - first.rss_bytes
-    if not last.maps or not first.maps:
-        return Account(growth, (), (), None)
-    files = _by_group(last, model_files)
-    for group, size in _by_group(first, model_files).items():
-        files[group] = files.get(group, 0) - size
-    weights_resident = files.pop(MAPPED, 0)
+    """Set what `explain_growth` found against the growth: pages of the file that nobody read and pages that nobody wrote to are taken
+    back, and what is left is unexplained."""
+    if weights_resident_bytes is None:
+        return Account(growth_bytes)
     host = [buffer for buffer in buffers if buffer.device == HOST]
-    heap = _split_heap(readings, sum(_resident(buffer) for buffer in host if buffer.cause != MAPPED))
-    runtime = [Share(cause, size) for cause, size in {**files, **heap}.items() if size]
-    corrections = list(_correct(host, weights_resident))
-    counted = sum(buffer.size_bytes for buffer in host) + sum(share.size_bytes for share in (*runtime, *corrections))
-    order = RUNTIME_CAUSES.index
-    return Account(
-        growth,
-        tuple(sorted(runtime, key=lambda share: order(share.cause))),
-        tuple(corrections),
-        growth - counted,
-    )
+    mapped = sum(buffer.size_bytes for buffer in host if buffer.cause == Cause.MAPPED)
+    untouched = sum(buffer.size_bytes - _resident(buffer) for buffer in _not_mapped(host))
+    taken_back = {Cause.UNREAD: weights_resident_bytes - mapped, Cause.UNTOUCHED: -untouched}
+    corrections = tuple(Share(cause, size) for cause, size in taken_back.items() if size)
+    counted = sum(item.size_bytes for item in host) + sum(item.size_bytes for item in (*runtime, *corrections))
+    return Account(growth_bytes, corrections, growth_bytes - counted)
 
 
-def _by_group(reading: MemoryReading, model_files: Sequence[str]) -> dict[str, int]:
+def _not_mapped(buffers: Sequence[NativeBuffer]) -> list[NativeBuffer]:
+    return [buffer for buffer in buffers if buffer.device == HOST and buffer.cause != Cause.MAPPED]
+
+
+def _by_group(reading: MemoryReading, model_files: Sequence[str]) -> dict[Cause, int]:
     """Resident bytes of mapped files by group, with the pages of them that were written to."""
-    sizes: dict[str, int] = {}
+    sizes: dict[Cause, int] = {}
     for item in reading.maps:
         if item.is_file:
-            group = MAPPED if item.path in model_files else group_of(item.path)
+            group = Cause.MAPPED if item.path in model_files else group_of(item.path)
             sizes[group] = sizes.get(group, 0) + item.rss_bytes
     return sizes
 
@@ -198,7 +199,7 @@ def _python_resident(reading: MemoryReading, buffers_resident: int) -> int:
     return max(min(left, reading.python_bytes or 0), 0)
 
 
-def _split_heap(readings: Sequence[MemoryReading], buffers_resident: int) -> dict[str, int]:
+def _split_heap(readings: Sequence[MemoryReading], buffers_resident: int) -> dict[Cause, int]:
     """Divide what the allocators hold into Python's objects, llama.cpp's tables and the work of decoding, by when it came."""
     by_step = {reading.step: reading for reading in readings}
     first, last = readings[0], readings[-1]
@@ -206,27 +207,20 @@ def _split_heap(readings: Sequence[MemoryReading], buffers_resident: int) -> dic
     context = by_step.get("context", last)
     heap = [reading.heap_bytes or 0 for reading in (first, backend, context, last)]
     python = _python_resident(last, buffers_resident) - _python_resident(first, 0)
-    return {PYTHON_HEAP: heap[1] - heap[0] + python, TABLES: heap[2] - heap[1], WORK: heap[3] - heap[2]}
+    return {
+        Cause.PYTHON_HEAP: heap[1] - heap[0] + python,
+        Cause.TABLES: heap[2] - heap[1],
+        Cause.WORK: heap[3] - heap[2],
+    }
 
 
-def _correct(buffers: Sequence[NativeBuffer], weights_resident: int) -> list[Share]:
-    """Take back what is allocated but not in memory: pages of the file that nobody read, and pages that nobody wrote to."""
-    corrections = []
-    mapped = sum(buffer.size_bytes for buffer in buffers if buffer.cause == MAPPED)
-    if mapped or weights_resident:
-        corrections.append(Share(UNREAD, weights_resident - mapped))
-    untouched = sum(buffer.size_bytes - _resident(buffer) for buffer in buffers if buffer.cause != MAPPED)
-    corrections.append(Share(UNTOUCHED, -untouched))
-    return [share for share in corrections if share.size_bytes]
-
-
-def cause_of_log(cause: str, buffer: str) -> str:
+def cause_of_log(cause: str, buffer: str) -> Cause:
     """Translate a buffer of `harness.native.log` into a cause of the ledger."""
     if cause == "model":
         if buffer.endswith("_Mapped"):
-            return MAPPED
-        return REPACKED if buffer.endswith("_REPACK") or buffer == "AMX" else COPIED
-    return {"kv": KV, "recurrent": RECURRENT, "compute": COMPUTE, "output": OUTPUT}[cause]
+            return Cause.MAPPED
+        return Cause.REPACKED if buffer.endswith("_REPACK") or buffer == "AMX" else Cause.COPIED
+    return {"kv": Cause.KV, "recurrent": Cause.RECURRENT, "compute": Cause.COMPUTE, "output": Cause.OUTPUT}[cause]
 
 
 _REMOTE = re.compile(r"RPC(\d+)\[(.+)\]")

@@ -8,7 +8,7 @@ from typing import Any
 import llama_cpp
 
 from harness.host.process_memory import count_resident_bytes
-from harness.memory.forecast import COMPUTE, HOST, KV, MAPPED, OUTPUT, RECURRENT
+from harness.memory.causes import HOST, Cause
 from harness.memory.resident import NativeBuffer, cause_of_log, device_of_buffer
 from harness.native.engine import LoadedModel, Session
 from harness.records.cells import Buffer, group_servers
@@ -109,12 +109,12 @@ class WatchedSession(Session):
                     ranges.remove(item)
                     # An output buffer's own size is not to be had: the log's is taken.
                     size = item[2]
-                    resident = None if cause == MAPPED else count_resident_bytes(item[1], item[2])
+                    resident = None if cause == Cause.MAPPED else count_resident_bytes(item[1], item[2])
                     break
             found.append(NativeBuffer(cause, device, buffer.buffer, size, resident))
         return tuple(found)
 
-    def _seen_ranges(self) -> list[tuple[str, int, int]]:
+    def _seen_ranges(self) -> list[tuple[Cause | None, int, int]]:
         """(cause, address, size) of the host buffers that were seen."""
         lib, ranges = self._native, []
         for pointer, tensor_name in self._seen.items():
@@ -127,20 +127,20 @@ class WatchedSession(Session):
         name: bytes = self._native.ggml_backend_buffer_name(pointer)
         return name.decode()
 
-    def _cause(self, pointer: int, tensor_name: str) -> str:
+    def _cause(self, pointer: int, tensor_name: str) -> Cause | None:
         usage = self._native.ggml_backend_buffer_get_usage(pointer)
         if usage == _USAGE_WEIGHTS:
             return cause_of_log("model", self._name(pointer))
         if usage == _USAGE_COMPUTE:
-            return COMPUTE
+            return Cause.COMPUTE
         if tensor_name.startswith(("cache_r", "cache_s", "cache_ple")):
-            return RECURRENT
-        return KV if tensor_name.startswith("cache_") else ""
+            return Cause.RECURRENT
+        return Cause.KV if tensor_name.startswith("cache_") else None
 
-    def _output_range(self) -> list[tuple[str, int, int]]:
+    def _output_range(self) -> list[tuple[Cause | None, int, int]]:
         """The buffer of the logits, which begins with them. Source: llama-context.cpp output_reserve."""
         logged = [item for item in self.describe().buffers if item.cause == "output"]
         logits = llama_cpp.llama_get_logits(self._context)
         if not logged or not logits:
             return []
-        return [(OUTPUT, ctypes.cast(logits, ctypes.c_void_p).value or 0, logged[-1].size_bytes)]
+        return [(Cause.OUTPUT, ctypes.cast(logits, ctypes.c_void_p).value or 0, logged[-1].size_bytes)]

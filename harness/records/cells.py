@@ -23,17 +23,17 @@ class Sample:
     """One run of a test. Durations in ns; token_ns holds one duration a generated token, prompt_ns is None where there is no prompt."""
 
     duration_ns: Positive
-    prompt_ns: int | None
-    token_ns: tuple[int, ...]
-    is_warmup: bool
+    prompt_ns: int | None  #: until the last token of the prompt
+    token_ns: tuple[int, ...]  #: each generated token
+    is_warmup: bool  #: before the clock that counts
 
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
     """One buffer of llama.cpp: cause is model, kv, compute, output or recurrent; buffer its name (CPU_Mapped, CPU_REPACK, CUDA0)."""
 
-    cause: str
-    buffer: str
+    cause: str  #: model, kv, compute, output or recurrent
+    buffer: str  #: llama.cpp's name: CPU_Mapped, CPU_REPACK, CUDA0
     size_bytes: int
 
     @property
@@ -46,9 +46,9 @@ class Buffer:
 class Device:
     """One device that ggml sees. kind is cpu, gpu, igpu or accel; memory in bytes, None where the backend does not say."""
 
-    name: str
-    description: str
-    kind: str
+    name: str  #: ggml's name: CPU, CUDA0, RPC0
+    description: str  #: the device's own name, or its server's address
+    kind: str  #: cpu, gpu, igpu or accel
     memory_free_bytes: int | None
     memory_total_bytes: int | None
 
@@ -66,12 +66,12 @@ def group_servers(devices: Sequence[Device]) -> dict[str, list[str]]:
 class Build:
     """The engine that ran: version of llama-cpp-python, ggml and the commit it was built from, CPU features compiled in."""
 
-    llama_cpp_python: str
-    ggml_version: str
-    ggml_commit: str
-    system_info: str
-    backends: tuple[str, ...]
-    devices: tuple[Device, ...]
+    llama_cpp_python: str  #: version
+    ggml_version: str  #: version
+    ggml_commit: str  #: commit of llama.cpp
+    system_info: str  #: CPU features, as llama.cpp's log has them
+    backends: tuple[str, ...]  #: ggml's backends that were loaded
+    devices: tuple[Device, ...]  #: every device that ggml sees
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +85,10 @@ class Model:
     """
 
     file_name: str
-    description: str
-    size_bytes: int
-    n_params: int
-    file_size_bytes: int
+    description: str  #: llama.cpp's: architecture, size, type
+    size_bytes: int  #: tensors only
+    n_params: int  #: parameters
+    file_size_bytes: int  #: of all parts on the disk
     file_sha256: str | None = None
     is_synthetic: bool = False
     cost: Mapping[str, Any] | None = None
@@ -104,12 +104,12 @@ class Machine:
     """
 
     cpu: str
-    n_cores_physical: int
-    n_cores_logical: int
+    n_cores_physical: int  #: cores that were ours
+    n_cores_logical: int  #: hardware threads of the whole machine
     memory_bytes: int
-    os: str
-    arch: str
-    python: str
+    os: str  #: name and release
+    arch: str  #: as the kernel calls it
+    python: str  #: version
     cpus_bound: str | None = None
     cpu_quota: float | None = None
     memory_limit_bytes: int | None = None
@@ -123,10 +123,10 @@ class Resolved:
     the model buffers. flash_attn and load_mode are None where the log did not say.
     """
 
-    n_ctx: int
-    n_batch: int
-    n_ubatch: int
-    n_threads: int
+    n_ctx: int  #: cells of the cache that llama.cpp made
+    n_batch: int  #: tokens handed to one decode
+    n_ubatch: int  #: tokens computed at once
+    n_threads: int  #: threads that computed
     flash_attn: bool | None
     load_mode: str | None
     layers_by_device: Mapping[str, int]
@@ -165,14 +165,14 @@ class Telemetry:
     the card's driver gave; sampler_share is the CPU time that watching took, as a share of the time watched.
     """
 
-    power: tuple[Power, ...] = ()
+    power: tuple[Power, ...] = ()  #: energy by source
     gpu_clock_min_mhz: int | None = None
     gpu_temperature_max_c: int | None = None
     gpu_memory_max_bytes: int | None = None
     throttled: tuple[str, ...] = ()
     cpu_clock_min_mhz: float | None = None
     cpu_clock_mean_mhz: float | None = None
-    n_samples: int = 0
+    n_samples: int = 0  #: how often a card was asked
     sampler_share: float | None = None
 
 
@@ -211,9 +211,9 @@ class Failure:
 class Caution:
     """A caution that travels with the number it qualifies; code is stable, text is for people."""
 
-    code: str
-    text: str
-    distrust: bool = False
+    code: str  #: a stable word to decide by
+    text: str  #: a sentence
+    distrust: bool = False  #: whether the number is not to be believed
 
 
 @dataclass(frozen=True, slots=True)

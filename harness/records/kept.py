@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.records.cells import Machine, Record
-from harness.records.kinds import ComparisonLine, Content, Line, MemoryLine, ParityLine, TimeRecord
+from harness.records.kinds import ComparisonLine, Content, Line, TimeRecord
+from harness.records.memory import MemoryRecord
+from harness.records.parity import Parity
 from harness.records.text import TextRun
 
 
@@ -48,12 +50,12 @@ def _name_model(content: Content | None) -> str:
             return content.asked.file_name
         case TextRun():
             return str(content.asked.get("model", ""))
-        case MemoryLine():
-            return content.file_name or content.model
+        case MemoryRecord():
+            return content.model.file_name or content.model.label
         case TimeRecord():
             return content.line.model.file_name
         case ComparisonLine():
             return content.task.name
-        case ParityLine():
+        case Parity():
             return content.model
     return ""

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from harness.codec import NOT_EMPTY, Malformed, Positive, PositiveNumber, Shared, UtcTime, decode, encode
-from harness.memory.ledger import Row
 from harness.records.cells import Caution, Machine, Record, Resolved
+from harness.records.memory import MemoryRecord
+from harness.records.parity import Parity
 from harness.records.roofline import Roof
 from harness.records.statistics import Digest
 from harness.records.text import TextRun
@@ -25,47 +26,8 @@ from harness.records.upgrades import UPGRADES
 from harness.spec import RunSpec
 
 #: Histories of the formats that have no module of their own below this floor.
-#: overhead 1, ollama-comparison 1, parity 1 (2026-11): first.
-OVERHEAD_SCHEMA = COMPARISON_SCHEMA = PARITY_SCHEMA = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What a process held at a step of loading a model; before the first one there was only the interpreter."""
-
-    rss_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """The sums of a memory ledger's columns."""
-
-    predicted_bytes: int | None = None
-    measured_bytes: int | None = None
-    resident_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryLine:
-    """A line of kind ``overhead``, as far as it is shown again; see `harness.views.memory.export_report`."""
-
-    model: str
-    n_ctx: int
-    ledger: tuple[Row, ...]
-    machine: Shared[Machine]
-    asked: RunSpec
-    time_utc: UtcTime | None = None
-    is_synthetic: bool = False
-    flash_attn: bool | None = None
-    layers_by_device: Mapping[str, int] | None = None
-    totals: Totals = field(default_factory=Totals)
-    steps: tuple[Step, ...] = ()
-    failure: str | None = None
-    warnings: tuple[str, ...] = ()
-    file_type: str | None = None
-    file_name: str | None = None
-    file_sha256: str | None = None
-    schema: int = OVERHEAD_SCHEMA
+#: ollama-comparison 1 (2026-11): first.
+COMPARISON_SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,24 +162,8 @@ class ComparisonLine:
     schema: int = COMPARISON_SCHEMA
 
 
-@dataclass(frozen=True, slots=True)
-class ParityLine:
-    """A line of kind ``parity``, as scripts/parity writes it: one test by harness and by llama-bench."""
-
-    model: str
-    test: str
-    machine: Shared[Machine]
-    time_utc: UtcTime
-    harness_tok_per_s: PositiveNumber
-    llama_bench_tok_per_s: PositiveNumber
-    ratio_median: PositiveNumber
-    ratio_low: PositiveNumber | None = None
-    ratio_high: PositiveNumber | None = None
-    schema: int = PARITY_SCHEMA
-
-
 #: What is written as a line.
-Entry = Record | TextRun | Roof | MemoryLine | TimeLine | ComparisonLine | ParityLine
+Entry = Record | TextRun | Roof | MemoryRecord | TimeLine | ComparisonLine | Parity
 
 #: What a line holds once it is read; a measured cell may be condensed to its `Digest`.
 Content = Entry | Digest | TimeRecord
@@ -260,14 +206,6 @@ class Kind:
         return typing.cast("int", self.type.__dataclass_fields__["schema"].default)
 
 
-def _read_memory_line(values: Mapping[str, Any]) -> MemoryLine:
-    """Such a line holds what matters to memory of the cell that was asked for, and neither its model nor its test."""
-    asked = values.get("asked") or {}
-    if not isinstance(asked, Mapping):
-        raise Malformed("is no object", "asked")
-    return decode(MemoryLine, {**values, "asked": {"model": "", "n_prompt": 1, **asked}})
-
-
 def _read_time_record(values: Mapping[str, Any]) -> TimeRecord:
     """Check what surrounds the times, and derive the ledger: what does not add up is no time ledger."""
     line = decode(TimeLine, values)
@@ -287,11 +225,11 @@ KINDS: dict[str, Kind] = {
     "result": Kind(Record),
     "failure": Kind(Record),
     "run": Kind(TextRun),
-    "overhead": Kind(MemoryLine, _read_memory_line),
+    "overhead": Kind(MemoryRecord),
     "time-ledger": Kind(TimeLine, _read_time_record),
     "roofline": Kind(Roof),
     "ollama-comparison": Kind(ComparisonLine),
-    "parity": Kind(ParityLine),
+    "parity": Kind(Parity),
 }
 _NAMES = {kind.type: name for name, kind in KINDS.items()}
 

@@ -30,16 +30,16 @@ class RoofTest:
 
     work: str
     device: str
-    description: str
-    kind: str
-    type_name: str
+    description: str  #: the device's own name
+    kind: str  #: cpu, gpu, igpu or accel
+    type_name: str  #: the matrix's type: F32, F16, Q4_0, …
     n_threads: int | None
     n_bytes: Positive
     n_flops: int
     durations_ns: Annotated[tuple[Positive, ...], NOT_EMPTY]
     max_error: float | None
     tolerance: float
-    is_repacked: bool = False
+    is_repacked: bool = False  #: whether in the CPU's own layout
 
     def __post_init__(self) -> None:
         if self._amount <= 0:
@@ -75,7 +75,7 @@ class Roof:
     machine: Machine
     harness_version: str
     build: Build
-    tests: tuple[RoofTest, ...]
+    tests: tuple[RoofTest, ...]  #: each piece of work
     warnings: tuple[Caution, ...] = ()
     schema: int = SCHEMA
 

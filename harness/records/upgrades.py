@@ -2,12 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from harness.memory.causes import HOST, Cause, Part
+
 Upgrade = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+def _parity_1(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The number of tokens was in the test's name alone."""
+    return {**values, "n_tokens": int(values["test"].lstrip("pgt"))}
+
+
+def _memory_of_rows(line: Mapping[str, Any]) -> dict[str, Any]:
+    """overhead 2 of 1: readings, buffers and forecasts again out of the ledger's rows, which were made of them."""
+    asked, n_ctx, rows = dict(line.get("asked") or {}), line["n_ctx"], line["ledger"]
+    asked = {"model": line.get("file_name") or line["model"], "n_prompt": min(512, n_ctx), **asked}
+    asked["n_gen"] = min(1, max(n_ctx - asked["n_prompt"], 0))
+    asked["n_depth"] = max(n_ctx - asked["n_prompt"] - asked["n_gen"], 0)
+    model = {"label": line["model"], **{name: line.get(name) for name in (
+        "origin", "architecture", "file_bytes", "n_layers", "n_ctx_train", "is_synthetic", "file_type", "file_name", "file_sha256"
+    )}}  # fmt: skip
+    contexts = line.get("contexts") or [{"n_ctx": n_ctx, "lines": _predicted(rows, is_buffer=True)}]
+    forecasts = [{**item, "flash_attn": line.get("flash_attn")} for item in contexts]
+    forecasts[0]["runtime"] = runtime = _predicted(rows, is_buffer=False)
+    if (process := forecasts[0].get("process_bytes")) is not None:
+        forecasts[0]["interpreter_bytes"] = process - sum(item["size_bytes"] for item in runtime)
+    cards = [_card(card) for card in line.get("cards") or ()]
+    failure = line.get("failure")
+    return {
+        **line, "asked": asked, "model": model, "forecasts": forecasts, "cards": cards,
+        "notes": [{"remark": "text", "detail": text} for text in line.get("warnings") or ()],
+        "measurement": _measured(line, rows) if line.get("steps") else None,
+        "failure": None if failure is None else {"phase": "", "message": failure, "cause": "refused"},
+    }  # fmt: skip
+
+
+def _card(card: Mapping[str, Any]) -> dict[str, Any]:
+    compute, context, count = card["compute_bytes_at_most"], card["driver_context_bytes"], card["n_layers_fitting"]
+    price = {"device_weights_bytes": card["weights_bytes"], "device_cache_bytes": card["kv_cache_bytes"]}
+    all_layers = card["needed_bytes"] - (compute or 0) - context  # not told apart
+    return {
+        **card, "device": None if context else card["device"], "n_fitting": count, "compute_bytes": compute,
+        "context_bytes": context, "price": {"n_gpu_layers": count, **price},
+        "full": {"n_gpu_layers": card["n_layers"], "device_weights_bytes": all_layers, "device_cache_bytes": 0},
+    }  # fmt: skip
+
+
+def _cause(row: Mapping[str, Any]) -> Cause:
+    return {cause.value: cause for cause in Cause}[row["cause"]]
+
+
+def _predicted(rows: Sequence[Mapping[str, Any]], *, is_buffer: bool) -> list[dict[str, Any]]:
+    return [
+        {"cause": row["cause"], "device": row["device"], "buffer": row["device"], "size_bytes": row["predicted_bytes"]}
+        for row in rows
+        if row["predicted_bytes"] is not None and _cause(row).is_buffer == is_buffer
+    ]
+
+
+def _measured(line: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Its maps were not kept; what they told is in the rows: those of buffers, those of the process, and what was taken back."""
+    found = {_cause(row): row for row in rows if row["device"] == HOST and row["measured_bytes"] is not None}
+    sizes = {cause: row["measured_bytes"] for cause, row in found.items()}
+    buffers = [
+        {"cause": row["cause"], "device": row["device"], "buffer": row["device"], "size_bytes": row["measured_bytes"],
+         "resident_bytes": None if row["cause"] == Cause.MAPPED else row.get("resident_bytes")}
+        for row in rows if row["measured_bytes"] is not None and _cause(row).is_buffer
+    ]  # fmt: skip
+    told = Cause.UNEXPLAINED in sizes
+    return {
+        "readings": [{"step": "", **step} for step in line["steps"]],
+        "buffers": buffers,
+        "runtime": [{"cause": c.value, "size_bytes": size} for c, size in sizes.items() if c.part is Part.PROCESS],
+        "weights_resident_bytes": sizes.get(Cause.MAPPED, 0) + sizes.get(Cause.UNREAD, 0) if told else None,
+        **{name: line.get(name) for name in ("flash_attn", "load_mode", "layers_by_device")},
+    }  # fmt: skip
+
 
 #: By kind, in order: the first step makes schema 2 of schema 1. A kind that is not here is of schema 1 still. A step gets a whole
 #: line of which nothing is checked yet; what it makes is checked by the fields of the kind's class. A field that was added needs no
 #: step if it has a default, and one that went away none either: what a class does not know is not read.
-UPGRADES: dict[str, tuple[Upgrade, ...]] = {}
+UPGRADES: dict[str, tuple[Upgrade, ...]] = {"overhead": (_memory_of_rows,), "parity": (_parity_1,)}

@@ -6,21 +6,24 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from harness import __version__
+from harness.codec import decode
 from harness.errors import HarnessError, NativeError, UsageError
 from harness.gguf.anatomy import name_file_type
-from harness.gguf.attention import count_layers, describe_attention, tell_skipped
+from harness.gguf.attention import describe_attention
+from harness.gguf.blocks import count_layers
 from harness.gguf.header import BytesSource, Header, read_header
-from harness.gguf.model_kinds import find_kind, suit_batches
-from harness.gguf.settings import read_count, tell_untrained
+from harness.gguf.model_kinds import Question, find_kind, may_be_asked, refuse, refuse_context, suit_batches
+from harness.gguf.settings import read_count
 from harness.host.cpu import choose_threads
 from harness.host.machine import read_cpu_features
 from harness.host.memory import available_memory_bytes, total_memory_bytes
+from harness.host.rpc import check_servers
+from harness.memory.causes import HOST, Cause, Note, Part, Remark
 from harness.memory.fit import (
     CUDA_CONTEXT_BYTES,
     CardFit,
@@ -30,70 +33,34 @@ from harness.memory.fit import (
     needed_in_host_memory,
     price_layers,
 )
-from harness.memory.forecast import (
-    COMPUTE,
-    COPIED,
-    HOST,
-    KV,
-    OUTPUT,
-    RECURRENT,
-    DeviceRules,
-    Gap,
-    Host,
-    Line,
-    Prediction,
-    device_rules,
-    list_rules,
-    predict_memory,
-    work_bytes,
-)
-from harness.memory.ledger import (
-    Forecast,
-    Measurement,
-    Report,
-    Subject,
-)
+from harness.memory.forecast import Host, Line, Prediction, device_rules, list_rules, predict_memory, work_bytes
+from harness.memory.ledger import Forecast, Measurement
 from harness.memory.repack import read_features
-from harness.memory.resident import (
-    WORK,
-    MemoryReading,
-    NativeBuffer,
-    Share,
-    account_growth,
-    cause_of_log,
-    device_of_buffer,
-)
-from harness.records.cells import Build, Failure, build_from_json, group_servers, read, resolved_from_json
-from harness.runs.worker import Worker
+from harness.memory.resident import MemoryReading, NativeBuffer, Share, explain_growth
+from harness.records.cells import Failure, Resolved
+from harness.records.journal import utc_now
+from harness.records.memory import MemoryRecord, Subject
+from harness.runs.dry_run import WORKER, DryRun, run_dry
+from harness.runs.session import Session
+from harness.sources.model_file import hash_file
 from harness.sources.references import parse_reference
-from harness.sources.sparse import HeaderFile, write_sparse
-from harness.spec import RunSpec
-from harness.units import MIB, format_gb, format_gib, format_mib
-
-#: The worker that reads its own memory from the start.
-WORKER = (sys.executable, "-m", "harness.native.jobs.memory_steps")
-
-#: A dry run takes some hundredths of a second; what takes this long has gone astray in a header.
-DRY_RUN_TIMEOUT_S = 60.0
+from harness.sources.sparse import HeaderFile
+from harness.spec import DEFAULT_N_CTX, RunSpec
+from harness.units import MIB, format_gib
 
 #: Tokens of the first prompt that is measured, as in pp512.
 PROMPT_TOKENS = 512
 
-#: Measured with two RPC devices: 108.2 MiB planned for the last one and 103.7 allocated; the others and the host's agree.
-SEVERAL_DEVICES = "compute buffers: of several devices llama.cpp plans up to a twentieth more than it then allocates"
-
 #: The log rounds each size to 0.01 MiB, and what it adds up was rounded before.
 LOG_STEP_BYTES = 0.011 * MIB
-
-Watch = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
     """A model by its header: files holds the headers' bytes for a dry run (none where llama.cpp could not read such a file).
 
-    path is None where there are no weights here; file_bytes is the real file's size where it is known; remarks say where the header
-    is from, in words, and origin in one (see `Subject`).
+    path is None where there are no weights here; file_bytes is the real file's size where it is known; notes say where the header
+    is from, and origin in one word (see `Subject`).
     """
 
     label: str
@@ -101,7 +68,7 @@ class Model:
     files: tuple[HeaderFile, ...]
     path: pathlib.Path | None
     file_bytes: int | None = None
-    remarks: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     origin: str = "shape"
 
     @property
@@ -136,19 +103,53 @@ def find_model(reference: str, *, weights: bool, progress: Callable[[int, int], 
         asked.open(progress)
     found = asked.header()
     files = found.read_files() if found.read_files else ()
-    header = found.header
+    header, label = found.header, asked.label()
     if found.is_computed and files:  # the made-up file has a vocabulary, which takes memory too
         header = read_header(BytesSource(files[0].data), name=reference)
-    remarks = [found.note.rstrip(".")] if found.note else []
+    notes = [Note(Remark.SOURCE, detail=found.note.rstrip("."))] if found.note else []
+    if not may_be_asked(header, Question.MEASURE):
+        notes.append(Note(Remark.SOURCE, detail=find_kind(header).describe(label)))
     if found.fetched:
-        remarks.append(
-            f"only the header was fetched, {format_mib(found.fetched.size_bytes)} of it and what llama.cpp reads besides"
-        )
+        notes.append(Note(Remark.HEADER_FETCHED, size_bytes=found.fetched.size_bytes))
     origin = "file" if found.path else "shape" if found.is_computed else "server"
-    return Model(asked.label(), header, files, found.path, found.file_bytes, tuple(remarks), origin)
+    return Model(label, header, files, found.path, found.file_bytes, tuple(notes), origin)
 
 
-def make_spec(model: Model, n_ctx: int, options: dict[str, Any]) -> RunSpec:
+@dataclass(frozen=True, slots=True)
+class MemoryRequest:
+    """A model in one or several contexts; only a single one is measured, and only if its weights are here.
+
+    vram_bytes is the size of a card that is not here; force measures although memory will not do.
+    """
+
+    model: Model
+    specs: tuple[RunSpec, ...]
+    predict_only: bool = False
+    vram_bytes: int | None = None
+    force: bool = False
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it is to be measured, and can be."""
+        wanted = not self.predict_only and len(self.specs) == 1
+        return wanted and self.model.path is not None and may_be_asked(self.model.header, Question.MEASURE)
+
+
+def make_request(model: Model, contexts: Sequence[int], options: Mapping[str, Any], **more: Any) -> MemoryRequest:
+    """Ask for contexts, by default the usual one or the model's own where that is smaller; options are `RunSpec`'s.
+
+    Raises
+    ------
+    UsageError : the options contradict each other, the file is no model, or it has fewer positions than are asked for.
+    """
+    refuse(model.header, Question.MEMORY, model.label)
+    trained = model.subject.n_ctx_train
+    contexts = sorted(set(contexts)) or [max(min(DEFAULT_N_CTX, trained or DEFAULT_N_CTX), 8)]
+    refuse_context(model.header, contexts[-1], model.label, "--ctx")
+    return MemoryRequest(model, tuple(make_spec(model, n_ctx, options) for n_ctx in contexts), **more)
+
+
+def make_spec(model: Model, n_ctx: int, options: Mapping[str, Any]) -> RunSpec:
     """Describe a run in a context of n_ctx tokens: a prompt and one token, the rest of the context left free; the whole context as
     a prompt where a model reads it at once.
 
@@ -161,20 +162,10 @@ def make_spec(model: Model, n_ctx: int, options: dict[str, Any]) -> RunSpec:
     n_gen = 0 if kind.reads_at_once else 1
     n_depth = max(n_ctx - n_prompt - n_gen, 0)
     spec = RunSpec(str(model.path or model.label), n_prompt=n_prompt, n_gen=n_gen, n_depth=n_depth, **options)
-    return suit_batches(kind, spec, options, model.label)[0].with_threads(choose_threads().count)
+    return suit_batches(kind, spec, dict(options), model.label)[0].with_threads(choose_threads().count)
 
 
 # --- predicted --------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _DryRun:
-    """What a dry run said: plans by index, readings of its process, the engine; trouble is why something is missing."""
-
-    build: Build | None = None
-    plans: dict[int, dict[str, Any]] = field(default_factory=dict)
-    readings: list[MemoryReading] = field(default_factory=list)
-    trouble: str | None = None
 
 
 def forecast(model: Model, specs: Sequence[RunSpec]) -> tuple[tuple[Forecast, ...], Host]:
@@ -182,206 +173,127 @@ def forecast(model: Model, specs: Sequence[RunSpec]) -> tuple[tuple[Forecast, ..
 
     A dry run that dies or is refused takes only its own lines along.
     """
-    dry = _run_dry(model, specs)
-    host = _describe_host(dry.build)
+    dry = run_dry(model.files, specs)
+    if not model.files and dry.trouble is None:
+        dry.trouble = f"llama.cpp does not know the architecture {model.header.architecture}"
+    # Without an engine the CPU's own word has to do.
+    host = Host(read_cpu_features())
+    if dry.build is not None:
+        host = Host(read_features(dry.build.system_info), list_rules(dry.build.devices))
     host.chosen(specs[0])  # a -mg that names nothing is refused before anything is said
     return tuple(_forecast_one(model, spec, host, dry, index) for index, spec in enumerate(specs)), host
 
 
-def _describe_host(build: Build | None) -> Host:
-    if build is None:  # without an engine the CPU's own word has to do
-        return Host(read_cpu_features())
-    return Host(read_features(build.system_info), list_rules(build.devices))
-
-
-def _run_dry(model: Model, specs: Sequence[RunSpec], command: Sequence[str] = WORKER) -> _DryRun:
-    dry = _DryRun()
-    with contextlib.ExitStack() as stack:
-        try:
-            folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-")))
-            worker = Worker(command)
-            stack.callback(worker.close)
-            greeting = worker.hello()
-            if isinstance(greeting, Failure):
-                dry.trouble = _tell(greeting)
-                return dry
-            dry.build = build_from_json(greeting["build"])
-            if not model.files:
-                dry.trouble = f"llama.cpp does not know the architecture {model.header.architecture}"
-                return dry
-            first = str(write_sparse(model.files, folder))
-        except HarnessError as error:
-            dry.trouble = str(error)
-            return dry
-        asked = [dataclasses.replace(spec, model=first).to_dict() for spec in specs]
-        for event in worker.ask("dry_run", {"specs": asked}, DRY_RUN_TIMEOUT_S):
-            if isinstance(event, Failure):
-                dry.trouble = _tell(event)
-            elif event["event"] == "planned":
-                dry.plans[event["index"]] = event
-            elif event["event"] == "build":
-                dry.build = build_from_json(event["build"])
-            elif event["event"] == "reading":
-                dry.readings.append(_reading_from_json(event))
-    return dry
-
-
-def _tell(failure: Failure) -> str:
-    """A failure in one sentence, with the engine's last line where it adds something."""
-    if failure.cause == "refused" or not failure.log:
-        return failure.message
-    return f"{failure.message}; its last words: {failure.log[-1].strip()}"
-
-
-def _forecast_one(model: Model, spec: RunSpec, host: Host, dry: _DryRun, index: int) -> Forecast:
-    prediction = _predict(model, spec, host)
-    lines, gaps, remarks = list(prediction.lines), list(prediction.gaps), []
-    plan = dry.plans.get(index, {})
-    if trouble := plan.get("refused") or (dry.trouble if not plan else None):
-        remarks.append(f"compute and output buffers: {trouble}")
-    servers = group_servers(dry.build.devices) if dry.build else {}
-    planned = []
-    for buffer in plan.get("buffers", ()):
-        device = device_of_buffer(buffer["buffer"], servers)
-        planned.append(
-            Line(cause_of_log(buffer["cause"], buffer["buffer"]), device, buffer["buffer"], buffer["size_bytes"])
-        )
-    lines += [line for line in planned if line.cause in (COMPUTE, OUTPUT)]
-    if len({line.device for line in lines if line.cause == COMPUTE and line.device != HOST}) > 1:
-        remarks.append(SEVERAL_DEVICES)
-    _check_plan(KV, lines, gaps, remarks, _planned_cache(plan))
-    _check_plan(RECURRENT, lines, gaps, remarks, [line for line in planned if line.cause == RECURRENT])
-    flash = plan.get("flash_attn")
-    n_cells = spec.n_prompt if _has_scores(flash, lines) else None
+def _forecast_one(model: Model, spec: RunSpec, host: Host, dry: DryRun, index: int) -> Forecast:
+    try:
+        prediction = predict_memory(model.header, spec, host)
+    except HarnessError as error:
+        prediction = Prediction((), (Note(Remark.HEADER_REFUSED, Cause.COPIED, str(error)),))
+    plan, planned = dry.plan(index), dry.lines(index)
+    lines, notes = list(prediction.lines), list(prediction.gaps)
+    if plan.refused:
+        notes.append(Note(Remark.NOT_PLANNED, detail=plan.refused))
+    lines += [line for line in planned if line.cause.part is Part.COMPUTE]
+    if len({line.device for line in lines if line.cause is Cause.COMPUTE and line.device != HOST}) > 1:
+        notes.append(Note(Remark.SEVERAL_DEVICES))
+    # How large the caches are is planned, and not where they lie.
+    _check_plan(Cause.KV, lines, notes, [Line(Cause.KV, HOST, HOST, size) for size in plan.caches_bytes])
+    _check_plan(Cause.RECURRENT, lines, notes, [line for line in planned if line.cause is Cause.RECURRENT])
+    n_cells = spec.n_prompt if _has_scores(plan.flash_attn, lines) else None
     runtime, interpreter = _forecast_runtime(model, spec, dry, lines, n_cells=n_cells)
-    return Forecast(
-        spec=spec,
-        lines=tuple(lines),
-        runtime=runtime,
-        interpreter_bytes=interpreter,
-        flash_attn=flash,
-        remarks=(*(gap.reason for gap in gaps), *remarks),
-        unknown=frozenset(gap.cause for gap in gaps),
-    )
+    return Forecast(spec.n_ctx, tuple(lines), runtime, interpreter, plan.flash_attn, tuple(notes))
 
 
 def _has_scores(flash_attn: bool | None, lines: Sequence[Line]) -> bool:
     """Whether the CPU makes whole matrices of attention scores: layers with their cache here, and no flash attention."""
-    return flash_attn is False and any(line.cause == KV and line.device == HOST for line in lines)
+    return flash_attn is False and any(line.cause is Cause.KV and line.device == HOST for line in lines)
 
 
-def _predict(model: Model, spec: RunSpec, host: Host) -> Prediction:
-    try:
-        return predict_memory(model.header, spec, host)
-    except HarnessError as error:
-        return Prediction((), (Gap(COPIED, f"weights and KV cache: {error}"),))
-
-
-def _planned_cache(plan: dict[str, Any]) -> list[Line]:
-    """The caches as llama.cpp plans them: how large they are, and not where they lie."""
-    return [Line(KV, HOST, HOST, size) for size in plan.get("caches_bytes", ())]
-
-
-def _check_plan(cause: str, lines: list[Line], gaps: list[Gap], remarks: list[str], planned: Sequence[Line]) -> None:
+def _check_plan(cause: Cause, lines: list[Line], notes: list[Note], planned: Sequence[Line]) -> None:
     """Set the arithmetic of a cache or a state against llama.cpp's own plan, which wins: it knows every architecture.
 
     Where both agree to the log's rounding, the arithmetic's shares of the devices are kept.
     """
     if not planned:
         return
-    found = sum(line.size_bytes for line in lines if line.cause == cause)
+    found = sum(line.size_bytes for line in lines if line.cause is cause)
     total = sum(line.size_bytes for line in planned)
     if abs(found - total) <= max(LOG_STEP_BYTES * len(planned), 1e-4 * total):
         return
+    notes[:] = [note for note in notes if not (note.remark.is_gap and note.cause is cause)]
+    lines[:] = [line for line in lines if line.cause is not cause] + list(planned)
     if found:
-        remarks.append(f"{cause}: llama.cpp plans {format_gb(total)}, not {format_gb(found)} as by the header")
-    gaps[:] = [gap for gap in gaps if gap.cause != cause]
-    lines[:] = [line for line in lines if line.cause != cause] + list(planned)
+        notes.append(Note(Remark.PLAN_DIFFERS, cause, size_bytes=found, planned_bytes=total))
 
 
 def _forecast_runtime(
-    model: Model, spec: RunSpec, dry: _DryRun, lines: Sequence[Line], *, n_cells: int | None
+    model: Model, spec: RunSpec, dry: DryRun, lines: Sequence[Line], *, n_cells: int | None
 ) -> tuple[tuple[Share, ...], int | None]:
     """Take libraries, objects and tables from the dry run's own process, which has all of a real one's but its buffers."""
     if len(dry.readings) < 2 or dry.readings[-1].step != "context":
         return (), None
     # A plan's output buffer and recurrent state are real; nothing has touched the first, and the second is cleared.
     real = [
-        NativeBuffer(line.cause, line.device, line.buffer, line.size_bytes, 0 if line.cause == OUTPUT else None)
+        NativeBuffer(line.cause, line.device, line.buffer, line.size_bytes, 0 if line.cause is Cause.OUTPUT else None)
         for line in lines
-        if line.device == HOST and line.cause in (OUTPUT, RECURRENT)
+        if line.device == HOST and line.cause in (Cause.OUTPUT, Cause.RECURRENT)
     ]
-    shares = account_growth(dry.readings, real, ()).runtime
-    if not shares:
-        return (), dry.readings[0].rss_bytes
-    work = Share(WORK, work_bytes(model.header, spec, n_cells=n_cells))
-    return (*(share for share in shares if share.cause != WORK), work), dry.readings[0].rss_bytes
+    shares, _ = explain_growth(dry.readings, real, ())
+    if shares:
+        work = Share(Cause.WORK, work_bytes(model.header, spec, n_cells=n_cells))
+        shares = (*(share for share in shares if share.cause is not Cause.WORK), work)
+    return shares, dry.readings[0].rss_bytes
 
 
 def plan_compute(model: Model, spec: RunSpec) -> tuple[dict[str, int], str | None]:
     """(bytes of the compute buffers by device as llama.cpp plans them, why there are none to tell)."""
-    dry = _run_dry(model, [spec])
-    plan = dry.plans.get(0, {})
-    servers = group_servers(dry.build.devices) if dry.build else {}
-    sizes: dict[str, int] = {}
-    for buffer in plan.get("buffers", ()):
-        if buffer["cause"] == "compute":
-            device = device_of_buffer(buffer["buffer"], servers)
-            sizes[device] = sizes.get(device, 0) + buffer["size_bytes"]
-    return sizes, None if sizes else plan.get("refused") or dry.trouble or "llama.cpp planned none"
+    dry = run_dry(model.files, [spec])
+    sizes = dry.compute_bytes(0)
+    return sizes, None if sizes else dry.plan(0).refused or "llama.cpp planned none"
 
 
 # --- does it fit ------------------------------------------------------------------------------------------------------
 
 
-def find_fits(model: Model, forecast: Forecast, host: Host) -> tuple[Fit, ...]:
+def find_fits(model: Model, spec: RunSpec, forecast: Forecast, host: Host) -> tuple[Fit, ...]:
     """Say of this machine's memory and of each device whether the forecast fits; devices that share the host's memory take of it."""
-    partial = not forecast.is_whole
-    devices = host.chosen(forecast.spec).devices
+    devices = host.chosen(spec).devices
     needed = needed_in_host_memory(forecast.lines, devices, model.header) + forecast.runtime_bytes
-    fits = [Fit(HOST, needed, available_memory_bytes(), total_memory_bytes(), partial)]
+    fits = [Fit(HOST, needed, available_memory_bytes(), total_memory_bytes())]
     for device in devices:
         total = device.memory_bytes if device.total_bytes is None else device.total_bytes
-        fits.append(Fit(device.name, forecast.on(device.name), device.memory_bytes, total, partial))
+        fits.append(Fit(device.name, forecast.on(device.name), device.memory_bytes, total))
     return tuple(fits)
 
 
-def fit_cards(model: Model, forecast: Forecast, host: Host, vram_bytes: int | None) -> tuple[CardFit, ...]:
+def fit_cards(
+    model: Model, spec: RunSpec, forecast: Forecast, host: Host, vram_bytes: int | None
+) -> tuple[CardFit, ...]:
     """Count the layers that would go on each device that is here, and on a card of vram_bytes.
 
     Raises
     ------
     HarnessError : the layers of this model cannot be priced.
     """
+    # What a driver keeps for a process is not in what it calls free: it was asked by one. A card that is not here is taken for CUDA's.
+    asked = [(device.name, device, device.memory_bytes, 0) for device in host.chosen(spec).devices]
     fits = []
-    for device in host.chosen(forecast.spec).devices:
-        if device.memory_bytes is not None:
-            compute = _compute_on(forecast, device.name)
-            # What a driver keeps for a process is not in what it calls free: it was asked by one.
-            fits.append(_fit_card(model, forecast, host, device, device.name, device.memory_bytes, compute))
-    if vram_bytes is not None:  # a card that is not here is taken for CUDA's
-        card, name = device_rules("CUDA0"), f"a card of {format_gib(vram_bytes)}"
-        compute = _compute_on(forecast, "")
-        fits.append(_fit_card(model, forecast, host, card, name, vram_bytes, compute, CUDA_CONTEXT_BYTES))
+    for name, device, memory_bytes, context_bytes in (
+        *asked,
+        (None, device_rules("CUDA0"), vram_bytes, CUDA_CONTEXT_BYTES),
+    ):
+        if memory_bytes is not None:
+            prices, compute = price_layers(model.header, spec, device), _compute_on(forecast, name)
+            found = fit_layers(prices, name, memory_bytes, compute, context_bytes)
+            left = left_to_host(model.header, spec, host, device, found.n_fitting)
+            fits.append(dataclasses.replace(found, host_bytes=left))
     return tuple(fits)
 
 
-def _compute_on(forecast: Forecast, device: str) -> int | None:
+def _compute_on(forecast: Forecast, device: str | None) -> int | None:
     """The compute buffer of a device as planned there; where none is, all compute buffers together, which is more; None if unknown."""
-    sizes = {line.device: line.size_bytes for line in forecast.lines if line.cause == COMPUTE}
-    if not sizes:
-        return None
-    return sizes.get(device, sum(sizes.values()))
-
-
-def _fit_card(
-    model: Model, forecast: Forecast, host: Host, device: DeviceRules, name: str, memory_bytes: int, compute: int | None,
-    context_bytes: int = 0,
-) -> CardFit:  # fmt: skip
-    prices = price_layers(model.header, forecast.spec, device)
-    found = fit_layers(prices, name, memory_bytes, compute, context_bytes)
-    left = left_to_host(model.header, forecast.spec, host, device, found.n_fitting)
-    return dataclasses.replace(found, host_bytes=left)
+    sizes = {line.device: line.size_bytes for line in forecast.lines if line.cause is Cause.COMPUTE}
+    return sizes.get(device or "", sum(sizes.values())) if sizes else None
 
 
 def check_room(fit: Fit) -> str | None:
@@ -389,119 +301,100 @@ def check_room(fit: Fit) -> str | None:
     needed, free = fit.needed_bytes, fit.free_bytes
     if free is None or needed <= free:
         return None
-    return (
-        f"{format_gb(needed)} are needed in memory and {format_gb(free)} are free: {format_gb(needed - free)} too much"
-    )
+    return f"{format_gib(needed)} are needed in memory and {format_gib(free)} are free: {format_gib(needed - free)} too much"
 
 
 # --- measured ---------------------------------------------------------------------------------------------------------
 
 
-def measure(
-    model: Model, spec: RunSpec, watch: Watch, *, timeout_s: float | None = None, command: Sequence[str] = WORKER
-) -> Measurement | Failure:
-    """Load, prompt and generate in a fresh process, and read its memory after each step.
-
-    A death on the way is returned as a `Failure`; nothing of the parent is lost.
-    """
+def measure(model: Model, spec: RunSpec, session: Session) -> Measurement | None:
+    """Load, prompt and generate in a fresh process, and read its memory after each step; None after a failure or Ctrl-C."""
     assert model.path is not None, "there are weights where something is measured"
     readings: list[MemoryReading] = []
-    done: dict[str, Any] = {}
-    try:
-        worker = Worker(command)
-    except NativeError as error:
-        return Failure("start", str(error), "refused")
-    with contextlib.closing(worker):
-        greeting = worker.hello()
-        if isinstance(greeting, Failure):
-            return greeting
-        for event in _ask(worker, spec, timeout_s):
+    done: dict[str, Any] | None = None
+    with (
+        session.until_interrupted(),
+        contextlib.suppress(NativeError),
+        session.worker(session.worker_command or WORKER) as worker,
+    ):
+        for event in worker.ask("memory_steps", {"spec": spec.to_dict()}):
             if isinstance(event, Failure):
-                return event
-            if event["event"] == "phase":
-                watch(event["phase"])
+                session.fail(event)
+            elif event["event"] == "phase":
+                session.show(event["phase"])
             elif event["event"] == "reading":
-                readings.append(_reading_from_json(event))
+                readings.append(decode(MemoryReading, event))
             elif event["event"] == "done":
                 done = event
+    if done is None:
+        return None
     files = [os.path.realpath(model.path.parent / item.name) for item in model.files]
-    buffers = tuple(read(NativeBuffer, item) for item in done["buffers"])
-    resolved = resolved_from_json(done["resolved"])
-    grown = [reading for reading in readings if reading.step != "after"]
+    buffers = tuple(decode(NativeBuffer, item) for item in done["buffers"])
+    resolved = decode(Resolved, done["resolved"])
+    runtime, weights_resident = explain_growth([item for item in readings if item.step != "after"], buffers, files)
     return Measurement(
-        readings=tuple(readings),
-        buffers=buffers,
-        account=account_growth(grown, buffers, files),
-        n_ctx=resolved.n_ctx,
-        flash_attn=resolved.flash_attn,
-        load_mode=resolved.load_mode,
-        layers_by_device=dict(resolved.layers_by_device),
+        tuple(dataclasses.replace(item, maps=()) for item in readings),
+        buffers,
+        runtime,
+        weights_resident,
+        resolved.flash_attn,
+        resolved.load_mode,
+        resolved.layers_by_device,
     )
-
-
-def _ask(worker: Worker, spec: RunSpec, timeout_s: float | None) -> Iterator[dict[str, Any] | Failure]:
-    try:
-        yield from worker.ask("memory_steps", {"spec": spec.to_dict()}, timeout_s)
-    except KeyboardInterrupt:
-        worker.kill()
-        raise
-
-
-def _reading_from_json(values: dict[str, Any]) -> MemoryReading:
-    return read(MemoryReading, values)
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------
 
 
-def examine(
-    model: Model,
-    specs: Sequence[RunSpec],
-    *,
-    predict_only: bool = False,
-    vram_bytes: int | None = None,
-    force: bool = False,
-    watch: Watch = lambda _step: None,
-) -> Report:
-    """Forecast every spec and, unless told otherwise, measure the only one.
+def account_memory(request: MemoryRequest, session: Session) -> MemoryRecord:
+    """Forecast every spec and, unless told otherwise, measure the only one, which is then kept.
 
     Raises
     ------
-    UsageError : what would be measured is larger than the free memory, and force was not given.
+    UsageError : what would be measured is larger than the free memory, and force was not given; an RPC server is none.
     """
-    watch("dry run")
-    forecasts, host = forecast(model, specs)
-    remarks = [*_context_remarks(model, specs), *_score_remarks(model, forecasts[-1])]
+    model, spec = request.model, request.specs[0]
+    check_servers(spec.rpc)
+    session.show("dry run")
+    forecasts, host = forecast(model, request.specs)
+    notes = [*_context_notes(model, request.specs), *_score_notes(model, request.specs[-1], forecasts[-1])]
     cards: tuple[CardFit, ...] = ()
     try:
-        cards = fit_cards(model, forecasts[0], host, vram_bytes)
+        cards = fit_cards(model, spec, forecasts[0], host, request.vram_bytes)
     except HarnessError as error:
-        remarks.append(f"layers on a card: {error}")
-    report = Report(model.subject, forecasts, find_fits(model, forecasts[0], host), cards, remarks=tuple(remarks))
-    if predict_only or len(specs) > 1:
-        return report
-    excess = check_room(report.fits[0])
-    if excess and not force:
+        notes.append(Note(Remark.NOT_PRICED, detail=str(error)))
+    fits = find_fits(model, spec, forecasts[0], host)
+    record = MemoryRecord(
+        spec, model.subject, session.machine, forecasts, fits, cards, tuple(notes), time_utc=utc_now(),
+        harness_version=__version__,
+    )  # fmt: skip
+    if not request.is_measured:
+        return record
+    if (excess := check_room(fits[0])) and not request.force:
         raise UsageError(f"{excess}; take a smaller --ctx, or --force it (--predict-only shows the ledger).")
-    outcome = measure(model, specs[0], watch)
-    if isinstance(outcome, Failure):
-        return dataclasses.replace(report, failure=_tell(outcome))
-    return dataclasses.replace(report, measurement=outcome)
+    assert model.path is not None
+    measurement = measure(model, spec, session)
+    if session.is_interrupted:
+        return record
+    file = dataclasses.replace(model.subject, file_name=model.path.name, file_sha256=hash_file(model.path))
+    record = dataclasses.replace(record, model=file, measurement=measurement, failure=session.failure)
+    session.keep(record)
+    return record
 
 
-def _score_remarks(model: Model, last: Forecast) -> Iterator[str]:
+def _score_notes(model: Model, spec: RunSpec, last: Forecast) -> Iterator[Note]:
     """What attention scores take once the context is full, where they are made and the ledger's prompt is shorter."""
-    if last.n_ctx <= PROMPT_TOKENS or not last.runtime or not _has_scores(last.flash_attn, last.lines):
-        return
-    full = work_bytes(model.header, last.spec, n_cells=last.n_ctx)
-    yield f"without flash attention the work buffers grow to {format_gb(full)} when {last.n_ctx} tokens are in the context"
+    if last.n_ctx > PROMPT_TOKENS and last.runtime and _has_scores(last.flash_attn, last.lines):
+        full = work_bytes(model.header, spec, n_cells=last.n_ctx)
+        yield Note(Remark.SCORES_GROW, size_bytes=full, n_ctx=last.n_ctx)
 
 
-def _context_remarks(model: Model, specs: Sequence[RunSpec]) -> Iterator[str]:
-    if said := tell_untrained(read_count(model.header, "context_length"), (spec.n_ctx for spec in specs)):
-        yield said
+def _context_notes(model: Model, specs: Sequence[RunSpec]) -> Iterator[Note]:
+    trained, n_ctx = model.subject.n_ctx_train, max(spec.n_ctx for spec in specs)
+    if trained and n_ctx > trained:
+        yield Note(Remark.UNTRAINED, n_ctx=n_ctx, n_ctx_train=trained)
     if skipped := describe_attention(model.header).skipped:
-        yield tell_skipped(skipped)
-    yield from model.remarks
+        yield Note(Remark.BLOCKS_SKIPPED, count=len(skipped))
+    yield from model.notes
     if model.path is None and model.header.is_synthetic:
-        yield "the vocabulary is a stand-in for the real one, and so is what libraries and tables take for it"
+        yield Note(Remark.STAND_IN_VOCABULARY)

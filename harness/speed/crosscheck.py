@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from harness.catalog import Catalog
-from harness.gguf.cost import cost_of_shape
+from harness.gguf.cost import Cost, cost_of_shape
 from harness.gguf.layout import tensor_table
-from harness.memory.fit import metal_limit_bytes
 from harness.records.statistics import median
-from harness.speed.models import LEVEL, Estimate, Point
+from harness.speed.machines import ARTICLE_CTX, Machine, article_cost, find_machine, known_machines
+from harness.speed.models import Estimate, Point
 from harness.speed.prediction import (
-    ARTICLE_CTX,
     Answer,
-    Machine,
     Question,
-    article_cost,
     cost_by_size,
     cost_of_entry,
-    find_machine,
-    known_machines,
     predict_by_bandwidth,
     predict_for,
 )
-from harness.units import GIB, format_gb
+from harness.speed.published import LLAMA_7B
+from harness.units import GIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +72,56 @@ class Bound:
         return sum(trial.is_inside for trial in self.trials) / len(self.trials)
 
 
+class Verdict(enum.Enum):
+    """What a prediction says of a rate that the article gave."""
+
+    AGREES = "agrees"
+    INSIDE = "inside-a-wide-interval"
+    OUTSIDE = "outside"
+    IMPOSSIBLE = "impossible"
+
+
 @dataclass(frozen=True, slots=True)
-class Miss:
-    """A trial that went far wrong, and what is known of why."""
+class RateClaim:
+    """A rate that the article gave for what it had not measured, what comes out here, and the command that says so.
 
-    trial: Trial
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """One of the article's predictions: what it said, what comes out here, and the command that says so."""
+    said is how the article put it, remark what is known besides, measured what others measured since.
+    """
 
     subject: str
     said: str
-    found: str
-    verdict: str
+    said_tok_per_s: float
+    found: Estimate
     command: str
+    roof_tok_per_s: float | None = None
+    measured_tok_per_s: tuple[float, ...] = ()
+    remark: str = ""
+
+    @property
+    def error(self) -> float:
+        """What is found over what was said, less one."""
+        return self.found.rate_tok_per_s / self.said_tok_per_s - 1
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.roof_tok_per_s is not None and self.said_tok_per_s > self.roof_tok_per_s:
+            return Verdict.IMPOSSIBLE
+        if not self.found.low_tok_per_s <= self.said_tok_per_s <= self.found.high_tok_per_s:
+            return Verdict.OUTSIDE
+        return Verdict.AGREES if abs(self.error) <= 0.15 else Verdict.INSIDE
+
+
+@dataclass(frozen=True, slots=True)
+class SizeClaim:
+    """Likewise of memory: what is needed of what there is. whole_bytes is all memory, where limit_bytes is the share of a default."""
+
+    subject: str
+    said: str
+    need_bytes: int
+    limit_bytes: int
+    command: str
+    whole_bytes: int | None = None
+    is_estimate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +129,8 @@ class Check:
     """All of it: bounds with their trials, the article's predictions, the worst misses."""
 
     bounds: tuple[Bound, ...]
-    claims: tuple[Claim, ...]
-    misses: tuple[Miss, ...]
-    level: float = LEVEL
+    claims: tuple[RateClaim | SizeClaim, ...]
+    misses: tuple[Trial, ...]
 
     @property
     def is_met(self) -> bool:
@@ -124,7 +154,7 @@ def check_predictions(catalog: Catalog) -> Check:
         Bound("the article's machines from bandwidth alone", alone, 0.25),
         Bound("Apple's line, other quantizations of the chip known", _try_all(apple, machines, use_others=True), None),
     )
-    return Check(bounds, tuple(_answer_claims(catalog, machines)), _find_misses((*known, *alone)))
+    return Check(bounds, _check_claims(catalog, machines), _find_misses((*known, *alone)))
 
 
 def _try_all(chosen: Sequence[Machine], machines: Sequence[Machine], *, use_others: bool) -> tuple[Trial, ...]:
@@ -140,11 +170,8 @@ def _try_all(chosen: Sequence[Machine], machines: Sequence[Machine], *, use_othe
 
 def _try(machine: Machine, point: Point, others: tuple[Point, ...], machines: Sequence[Machine]) -> Trial:
     """Predict one figure as `harness predict` would, had it never been published."""
-    stripped = dataclasses.replace(
-        machine, hardware=dataclasses.replace(machine.hardware, points=others), spilled=(), cautions=()
-    )
+    stripped = dataclasses.replace(machine, hardware=dataclasses.replace(machine.hardware, points=others), spilled=())
     answer = predict_for(stripped, Question(point.cost, n_ctx=ARTICLE_CTX), machines)
-    assert answer.tg is not None
     return Trial(
         machine=machine.hardware.name,
         kind=machine.hardware.kind,
@@ -157,179 +184,73 @@ def _try(machine: Machine, point: Point, others: tuple[Point, ...], machines: Se
     )
 
 
-#: What is known of machines whose figures lie far off. A prediction is not corrected by it.
-_REASONS: dict[str, str] = {
-    "GTX 960": "an old card without fast half-precision or int8 arithmetic; if it had 2 GB, even 1b and 3b did not fit whole",
-    "M1000M": "an old card without fast half-precision or int8 arithmetic; if it had 2 GB, even 1b and 3b did not fit whole",
-    "i7-13700T": "89.6 GB/s is DDR5's; with DDR4 it would be 51.2, as its speeds suggest",
-    "RTX A6000 Ada": "an ambiguous card: 1b and 70b are too fast for an RTX A6000, 8b too slow for an RTX 6000 Ada",
-    "Ryzen AI 9 HX 370": "120 GB/s is for LPDDR5X-7500; with DDR5-5600 it would be 89.6",
-    "X Elite X1E78100": "another architecture (Arm) and soldered memory",
-    "RTX 4050 Laptop": "only its bandwidth is known, and two old cards pull down what is expected of one",
-}
-
-_CELL_REASONS: dict[tuple[str, str], str] = {
-    ("E5-2696 v3", "llama3.1:70b"): "0.18 t/s is a third of what its other figures lead to (NUMA? too little memory?)",
-}
-
-
-def _find_misses(trials: Sequence[Trial], count: int = 12) -> tuple[Miss, ...]:
-    """The worst trials by ratio, one a machine and model (the one that knew most), each with its reason."""
+def _find_misses(trials: Sequence[Trial], count: int = 12) -> tuple[Trial, ...]:
+    """The worst trials by ratio, one a machine and model: the one that knew most."""
     worst: dict[tuple[str, str], Trial] = {}
     for trial in trials:  # those that knew other models come first
         worst.setdefault((trial.machine, trial.model), trial)
-    ordered = sorted(worst.values(), key=lambda trial: -abs(math.log(1 + trial.error)))
-    return tuple(Miss(trial, _reason(trial)) for trial in ordered[:count])
+    return tuple(sorted(worst.values(), key=lambda trial: -abs(math.log(1 + trial.error)))[:count])
 
 
-def _reason(trial: Trial) -> str:
-    if (trial.machine, trial.model) in _CELL_REASONS:
-        return _CELL_REASONS[trial.machine, trial.model]
-    if trial.is_split:
-        return "did not fit the card: the rest ran on a processor that is not named, here an average one"
-    if trial.machine in _REASONS:
-        return _REASONS[trial.machine]
-    if trial.machine == "E5-2696 v3":
-        return "68 GB/s needs four filled channels; it has a third of it"
-    if trial.kind == "gpu" and trial.model == "qwen2.5:0.5b":
-        return "so small that what a layer costs decides, and what sampling costs on the host"
-    return "no reason known"
+#: What the article said of an M4 Pro, without having one: its memory bandwidth in bytes a second.
+_M4_PRO = 273e9
 
 
-def _answer_claims(catalog: Catalog, machines: Sequence[Machine]) -> list[Claim]:
-    answers: list[Callable[[Catalog, Sequence[Machine]], Claim]] = [
-        _claim_m4_pro_7b, _claim_m4_pro_8b, _claim_3060_ti, _claim_20_gb, _claim_70b, _claim_48_gb, _claim_405b, _claim_vision,
-        _claim_split,
-    ]  # fmt: skip
-    return [answer(catalog, machines) for answer in answers]
+def _check_claims(catalog: Catalog, machines: Sequence[Machine]) -> tuple[RateClaim | SizeClaim, ...]:
+    """The article's predictions, in its order; those for an M4 Pro by bandwidth alone, the chip's own figures left out."""
+    others = [machine for machine in machines if machine.family != "M4 Pro"]
+    eight, seventy = article_cost(catalog, "llama3.1:8b"), article_cost(catalog, "llama3.1:70b")
+    card = find_machine(machines, "RTX 3070 Ti")[0]
 
+    def m4_pro(subject: str, rate: float, cost: Cost, options: str, **facts: Any) -> RateClaim:
+        answer = predict_by_bandwidth("apple", _M4_PRO, Question(cost), others)
+        roof = answer.tg_roof_tok_per_s
+        return RateClaim(subject, f"{rate:g} t/s", rate, answer.tg, f"harness predict {options}", roof, **facts)
 
-def _format(estimate: Estimate) -> str:
-    digits = 2 if estimate.rate_tok_per_s < 2 else 1
-    low, high = (f"{value:.{digits}f}" for value in (estimate.low_tok_per_s, estimate.high_tok_per_s))
-    return f"{estimate.rate_tok_per_s:.{digits}f} t/s [{low}, {high}]"
+    def on_card(cost: Cost) -> Answer:
+        return predict_for(card, Question(cost, n_ctx=ARTICLE_CTX), machines)
 
-
-def _verdict(estimate: Estimate, said: float, roof: float | None = None) -> str:
-    if roof is not None and said > roof:
-        return f"not possible: reading alone allows {roof:.1f} t/s"
-    error = estimate.rate_tok_per_s / said - 1
-    if not estimate.low_tok_per_s <= said <= estimate.high_tok_per_s:
-        return f"outside the interval; what comes out is {_compare(error)}"
-    return "agrees" if abs(error) <= 0.15 else f"inside a wide interval; what comes out is {_compare(error)}"
-
-
-def _compare(error: float) -> str:
-    return f"{abs(error):.0%} {'more' if error > 0 else 'less'}"
-
-
-def _without(machines: Sequence[Machine], family: str) -> list[Machine]:
-    return [machine for machine in machines if machine.family != family]
-
-
-def _at_m4_pro(catalog: Catalog, machines: Sequence[Machine], question: Question) -> tuple[Answer, Estimate]:
-    """By bandwidth alone, the M4 Pro's own figures left out."""
-    answer = predict_by_bandwidth("apple", 273e9, question, _without(machines, "M4 Pro"))
-    assert answer.tg is not None
-    return answer, answer.tg
-
-
-def _claim_m4_pro_7b(catalog: Catalog, machines: Sequence[Machine]) -> Claim:
-    from harness.speed.published import LLAMA_7B
-
-    answer, tg = _at_m4_pro(catalog, machines, Question(cost_of_shape(LLAMA_7B, "Q4_0", "LLaMA 7B")))
-    measured = [
+    question = Question(seventy, n_ctx=ARTICLE_CTX, memory_bytes=48 * GIB)
+    mac = predict_by_bandwidth("apple", _M4_PRO, question, others).rooms[-1]
+    huge = sum(tensor.size_bytes for tensor in tensor_table(catalog.find("llama3.1:405b").shape, "Q4_0"))
+    vision, split = on_card(cost_of_entry(catalog.find("llama3.2-vision:11b"), "Q4_K_M")[0]).rooms[0], on_card(seventy)
+    rates = [
         1 / point.token_s
         for machine in find_machine(machines, "M4 Pro")
         for point in machine.hardware.points
         if point.cost.quantization == "Q4_0"
     ]
-    return Claim(
-        "LLaMA 7B Q4_0 on an M4 Pro", "50 t/s", _format(tg),
-        f"{_verdict(tg, 50, answer.tg_roof_tok_per_s)}; measured {' and '.join(f'{rate:.1f}' for rate in measured)}",
-        "harness predict --size 3.83GB --bandwidth 273GB/s --kind apple",
-    )  # fmt: skip
-
-
-def _claim_m4_pro_8b(catalog: Catalog, machines: Sequence[Machine]) -> Claim:
-    answer, tg = _at_m4_pro(catalog, machines, Question(article_cost(catalog, "llama3.1:8b")))
-    return Claim(
-        "llama3.1:8b Q4_0 on an M4 Pro", "50 t/s", _format(tg), _verdict(tg, 50, answer.tg_roof_tok_per_s),
-        "harness predict -m llama3.1:8b:q4_0 --bandwidth 273GB/s --kind apple",
-    )  # fmt: skip
-
-
-def _claim_3060_ti(catalog: Catalog, machines: Sequence[Machine]) -> Claim:
-    _, tg = _at_m4_pro(catalog, machines, Question(article_cost(catalog, "llama3.1:8b")))
-    return Claim(
-        "that is an RTX 3060 Ti's speed", "60.2 t/s", _format(tg),
-        f"{_verdict(tg, 60.2)}; the card reads 448 GB/s, the M4 Pro 273",
-        "harness predict -m llama3.1:8b:q4_0 --machine 'M4 Pro'",
-    )  # fmt: skip
-
-
-def _claim_20_gb(catalog: Catalog, machines: Sequence[Machine]) -> Claim:
-    answer, tg = _at_m4_pro(catalog, machines, Question(cost_by_size(catalog, 20 * 10**9)))
-    return Claim(
-        "a model of 20 GB on an M4 Pro", "20 t/s", _format(tg), _verdict(tg, 20, answer.tg_roof_tok_per_s),
-        "harness predict --size 20GB --machine 'M4 Pro'",
-    )  # fmt: skip
-
-
-def _claim_70b(catalog: Catalog, machines: Sequence[Machine]) -> Claim:
-    answer, tg = _at_m4_pro(catalog, machines, Question(article_cost(catalog, "llama3.1:70b")))
-    return Claim(
-        "llama3.1:70b Q4_0 on an M4 Pro", "9 t/s", _format(tg), _verdict(tg, 9, answer.tg_roof_tok_per_s),
-        "harness predict -m llama3.1:70b:q4_0 --machine 'M4 Pro' --memory 48GiB",
-    )  # fmt: skip
-
-
-def _claim_48_gb(catalog: Catalog, machines: Sequence[Machine]) -> Claim:
-    question = Question(article_cost(catalog, "llama3.1:70b"), n_ctx=ARTICLE_CTX, memory_bytes=48 * GIB)
-    answer, _ = _at_m4_pro(catalog, machines, question)
-    room, limit = answer.rooms[-1], metal_limit_bytes(48 * GIB)
-    whole = 48 * GIB - room.need.total_bytes
-    return Claim(
-        "70b Q4_0 in a Mac of 48 GB", "not sure if 43 GB fit",
-        f"needs {format_gb(room.need.total_bytes)}, Metal gives {format_gb(limit)} by default",
-        "not by default" + (f"; with the limit raised {format_gb(whole)} are left for all else" if whole > 0 else ""),
-        "harness predict -m llama3.1:70b:q4_0 --machine 'M4 Pro' --memory 48GiB",
-    )  # fmt: skip
-
-
-def _claim_405b(catalog: Catalog, machines: Sequence[Machine]) -> Claim:
-    size = sum(tensor.size_bytes for tensor in tensor_table(catalog.find("llama3.1:405b").shape, "Q4_0"))
-    return Claim(
-        "llama3.1:405b in Q4_0", "some 200 GB", format_gb(size), f"{size / 200e9 - 1:.0%} more; too large for 128 GB all the same",
-        "harness predict -m llama3.1:405b:q4_0 --machine 'M4 Max 40' --memory 128GiB",
-    )  # fmt: skip
-
-
-def _claim_vision(catalog: Catalog, machines: Sequence[Machine]) -> Claim:
-    cost, _ = cost_of_entry(catalog.find("llama3.2-vision:11b"), "Q4_K_M")
-    card = find_machine(machines, "RTX 3070 Ti")[0]
-    room = predict_for(card, Question(cost, n_ctx=ARTICLE_CTX), machines).rooms[0]
-    verdict = (
-        f"fits, {format_gb(room.left_bytes)} left"
-        if room.fits
-        else f"does not quite fit ({format_gb(-room.left_bytes)} too much, by this estimate)"
-    )
-    return Claim(
-        "llama3.2-vision:11b in 8 GB of VRAM", "will probably be used",
-        f"needs about {format_gb(room.need.total_bytes)} of {format_gb(room.limit_bytes)}", verdict,
-        "harness predict -m llama3.2-vision:11b --machine 'RTX 3070 Ti' --ctx 2048",
-    )  # fmt: skip
-
-
-def _claim_split(catalog: Catalog, machines: Sequence[Machine]) -> Claim:
-    answer = predict_for(
-        find_machine(machines, "RTX 3070 Ti")[0],
-        Question(article_cost(catalog, "llama3.1:70b"), n_ctx=ARTICLE_CTX),
-        machines,
-    )
-    assert answer.tg is not None
-    layers = answer.rooms[0].n_layers_gpu
-    return Claim(
-        f"70b on a card of 8 GB ({layers} of 81 layers on it)", "0.65 to 0.71 t/s", _format(answer.tg),
-        _verdict(answer.tg, 0.68), "harness predict -m llama3.1:70b:q4_0 --machine 'RTX 3070 Ti' --ctx 2048",
+    on_mac = "-m llama3.1:70b:q4_0 --machine 'M4 Pro' --memory 48GiB"
+    return (
+        m4_pro(
+            "LLaMA 7B Q4_0 on an M4 Pro", 50, cost_of_shape(LLAMA_7B, "Q4_0", "LLaMA 7B"),
+            "--size 3.83GB --bandwidth 273GB/s --kind apple", measured_tok_per_s=tuple(rates),
+        ),
+        m4_pro(
+            "llama3.1:8b Q4_0 on an M4 Pro", 50, eight, "-m llama3.1:8b:q4_0 --bandwidth 273GB/s --kind apple",
+        ),
+        m4_pro(
+            "that is an RTX 3060 Ti's speed", 60.2, eight, "-m llama3.1:8b:q4_0 --machine 'M4 Pro'",
+            remark="the card reads 448 GB/s, the M4 Pro 273",
+        ),
+        m4_pro(
+            "a model of 20 GB on an M4 Pro", 20, cost_by_size(catalog, 20 * 10**9), "--size 20GB --machine 'M4 Pro'",
+        ),
+        m4_pro("llama3.1:70b Q4_0 on an M4 Pro", 9, seventy, on_mac),
+        SizeClaim(
+            "70b Q4_0 in a Mac of 48 GB", "not sure if 43 GB fit", mac.need.total_bytes, mac.limit_bytes,
+            f"harness predict {on_mac}", whole_bytes=48 * GIB,
+        ),
+        SizeClaim(
+            "llama3.1:405b in Q4_0", "some 200 GB, too large for 128 GB", huge, 128 * GIB,
+            "harness predict -m llama3.1:405b:q4_0 --machine 'M4 Max 40' --memory 128GiB",
+        ),
+        SizeClaim(
+            "llama3.2-vision:11b in 8 GB of VRAM", "will probably be used", vision.need.total_bytes, vision.limit_bytes,
+            "harness predict -m llama3.2-vision:11b --machine 'RTX 3070 Ti' --ctx 2048", is_estimate=True,
+        ),
+        RateClaim(
+            f"70b on a card of 8 GB ({split.rooms[0].n_layers_gpu} of 81 layers on it)", "0.65 to 0.71 t/s", 0.68, split.tg,
+            "harness predict -m llama3.1:70b:q4_0 --machine 'RTX 3070 Ti' --ctx 2048",
+        ),
     )  # fmt: skip

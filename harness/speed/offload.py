@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.gguf.anatomy import Share, describe_model
-from harness.gguf.attention import count_layers
+from harness.gguf.blocks import count_layers
 from harness.gguf.cost import read_weights
 from harness.gguf.header import Header
 from harness.gguf.roles import TOKEN_EMBEDDING

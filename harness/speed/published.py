@@ -48,6 +48,20 @@ CAUTIONS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+#: What is known of why the figures of other machines lie far from what is predicted.
+_OLD_CARD = (
+    "an old card without fast half-precision or int8 arithmetic; if it had 2 GB, even 1b and 3b did not fit whole"
+)
+MISFITS: Mapping[str, str] = MappingProxyType(
+    {
+        "GTX 960": _OLD_CARD,
+        "M1000M": _OLD_CARD,
+        "Ryzen AI 9 HX 370": "120 GB/s is for LPDDR5X-7500; with DDR5-5600 it would be 89.6",
+        "X Elite X1E78100": "another architecture (Arm) and soldered memory",
+        "RTX 4050 Laptop": "only its bandwidth is known, and two old cards pull down what is expected of one",
+    }
+)
+
 _SPILLED_8B = "sold with 2 and 4 GB: 8b fits neither, so some of its layers ran on an unnamed CPU"
 _SPILLED_70B = "8 GB: most layers of 70b ran on an unnamed CPU"
 

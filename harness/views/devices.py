@@ -1,83 +1,58 @@
-"""Devices for people: what llama.cpp can compute on, the CPU's features, and what it was built for."""
+"""What llama.cpp can compute on, the CPU's features, and what it was built for, as a Document."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
 
-from harness.records.cells import Build
-from harness.units import format_mib
-from harness.views import page
+from harness.runs.devices import Absence, Survey
+from harness.views.document import Cell, Code, Column, Document, Figure, KeyFigures, Line, Prose, Section, Table
+from harness.views.values import BYTES
 
 
-def render_devices(
-    build: Build,
-    backend_of: Mapping[str, str],
-    notes: Sequence[str],
-    *,
-    compiled: Sequence[str],
-    driver: str | None,
-    build_flags: str | None,
-) -> str:
-    """A table of devices, the build under it, and what is to be said about missing cards."""
-    rows = [
-        {
-            "device": device.name,
-            "backend": backend_of.get(device.name, "?").partition("[")[0],
-            "kind": device.kind,
-            "free": _memory(device.memory_free_bytes),
-            "total": _memory(device.memory_total_bytes),
-            "description": device.description,
-        }
+def describe_devices(survey: Survey, absence: Absence | None) -> Document:
+    """The devices, the build under them, and what is to be said about missing cards."""
+    build = survey.build
+    columns = [
+        Column("name", "device"), Column("backend"), Column("kind"), Column("memory_free", "free", BYTES),
+        Column("memory_total", "total", BYTES), Column("description", wraps=True),
+    ]  # fmt: skip
+    rows: list[Line] = [
+        [
+            device.name,
+            Cell(survey.backend_of.get(device.name, "").partition("[")[0] or None, instead="?"),
+            device.kind,
+            Cell(device.memory_free_bytes, instead="?"),
+            Cell(device.memory_total_bytes, instead="?"),
+            device.description,
+        ]
         for device in build.devices
     ]
-    table = page.table(rows, "lllrrl")
-    facts = [
-        f"llama.cpp {build.ggml_commit.split('-')[0]}, ggml {build.ggml_version}, llama-cpp-python {build.llama_cpp_python}",
-        f"built for: {', '.join(compiled)}" + (f" ({build_flags})" if build_flags else ""),
-        f"CPU features: {' '.join(cpu_features(build.system_info)) or 'none reported'}",
-    ]
-    if driver:
-        facts.append(f"NVIDIA driver: {driver}")
-    wrapped = [page.fill(fact) for fact in facts]
-    told = [page.fill(note, rest="") for note in notes]
-    return "\n".join([table, "", *wrapped, *([""] if told else []), *told]) + "\n"
+    features = list_cpu_features(build.system_info)
+    flags = f" ({survey.build_flags})" if survey.build_flags else ""
+    facts = KeyFigures(
+        [
+            Figure("ggml_commit", "llama.cpp", build.ggml_commit.split("-")[0]),
+            Figure("ggml_version", "ggml", build.ggml_version),
+            Figure("llama_cpp_python", "llama-cpp-python", build.llama_cpp_python),
+            Figure("built_for", "built for", ", ".join(survey.compiled) + flags),
+            Figure("features", "CPU features", " ".join(features) or "none reported"),
+            Figure("nvidia_driver", "NVIDIA driver", survey.cards.driver),
+            Figure("flags", "", survey.build_flags, is_shown=False),
+            Figure("system_info", "", build.system_info, is_shown=False),
+            Figure("backends", "", survey.compiled, is_shown=False),
+            Figure("cpu_features", "", tuple(features), is_shown=False),
+        ],
+        name="build",
+    )
+    sections = [Section("", [Table("devices", columns, rows), facts])]
+    if absence:
+        sections.append(Section("", [Prose([f"No GPU: {absence.reason}."])]))
+        sections += [Section("To change that:", [Code([absence.command])])] if absence.command else []
+    return Document("devices", 1, "", sections, data={"no_gpu": absence})
 
 
-def export_devices(
-    build: Build,
-    backend_of: Mapping[str, str],
-    absence: Mapping[str, Any] | None,
-    *,
-    compiled: Sequence[str],
-    driver: str | None,
-    build_flags: str | None,
-) -> dict[str, Any]:
-    """The same as plain JSON values; no_gpu is null where there is one."""
-    return {
-        "devices": [{**dataclasses.asdict(device), "backend": backend_of.get(device.name)} for device in build.devices],
-        "build": {
-            "llama_cpp_python": build.llama_cpp_python,
-            "ggml_version": build.ggml_version,
-            "ggml_commit": build.ggml_commit,
-            "backends": list(compiled),
-            "cpu_features": cpu_features(build.system_info),
-            "flags": build_flags,
-            "system_info": build.system_info,
-        },
-        "nvidia_driver": driver,
-        "no_gpu": dict(absence) if absence else None,
-    }
-
-
-def cpu_features(system_info: str) -> list[str]:
+def list_cpu_features(system_info: str) -> list[str]:
     """The features that are on, from llama.cpp's own line (``CPU : SSE3 = 1 | AVX2 = 1 | … | REPACK = 1``)."""
     cpu = re.search(r"\bCPU\s*:\s*(.*)", system_info)
     part = re.split(r"\|\s*\w+\s*:", cpu[1])[0] if cpu else ""
     return [name for name, value in re.findall(r"(\w+)\s*=\s*(\d+)", part) if value != "0"]
-
-
-def _memory(size_bytes: int | None) -> str:
-    return "?" if size_bytes is None else format_mib(size_bytes)

@@ -67,7 +67,7 @@ class Column:
     shared     : how it reads in the line above the table, ``{} threads``, into which it goes where all rows agree; empty: it stays
     is_shown   : False: for programs only
     wraps      : what is too long goes on in the next line; otherwise it loses its middle
-    is_merged  : a value is written once for all rows that repeat it one below the other
+    is_merged  : written once for rows one below the other that agree in all such columns
     left_out   : how early it is left out where the page is too narrow for all; 0: never
     """
 
@@ -85,7 +85,8 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row that is not like the others: a total of those above, or a part (depth 1, 2, …) of the one above it."""
+    """A row that is not like the others: a total of those above, which lists for programs do not have, or a part (depth 1, 2, …) of the
+    one above it."""
 
     cells: Line
     is_total: bool = False

@@ -53,10 +53,11 @@ def write_table(table: Table, *, share: bool, without: Sequence[Column] = ()) ->
     for at in range(len(lines)):  # numbered as they are read, row by row
         for _, cells in columns:
             notes.mark(cells[at].notes)
+    repeated = _find_repeated(columns, len(lines))
     written = [
         (column, head, side, values)
         for column, cells in columns
-        for head, side, values in _write_column(column, cells, table.missing, notes)
+        for head, side, values in _write_column(column, cells, table.missing, notes, repeated)
     ]
     return Grid(
         heads=[head for _, head, _, _ in written],
@@ -79,15 +80,24 @@ def _agree(column: Column, cells: Sequence[Cell]) -> bool:
 _Written = tuple[str, str, list[Written]]
 
 
-def _write_column(column: Column, cells: Sequence[Cell], missing: str, notes: Footnotes) -> list[_Written]:
+def _find_repeated(columns: Sequence[tuple[Column, Sequence[Cell]]], n_rows: int) -> list[bool]:
+    """Of each row, whether its merged columns say what those of the row above say."""
+    merged = [cells for column, cells in columns if column.is_merged]
+    return [at > 0 and all(cells[at].value == cells[at - 1].value for cells in merged) for at in range(n_rows)]
+
+
+def _write_column(
+    column: Column, cells: Sequence[Cell], missing: str, notes: Footnotes, repeated: Sequence[bool]
+) -> list[_Written]:
     """A column's heading, side and cells, and those of its intervals where they have a column."""
     side = column.align[:1] or ("l" if all(isinstance(c.value, str | None) for c in cells) and not column.unit else "r")
-    values, before = [], None
-    for cell in cells:
-        is_repeated = column.is_merged and before is not None and cell.value == before.value
-        text = "" if is_repeated else write_cell(cell, column, missing) + notes.mark(cell.notes)
-        values.append(Written(text, _key(cell)))
-        before = cell
+    values = [
+        Written(
+            "" if column.is_merged and is_repeated else write_cell(cell, column, missing) + notes.mark(cell.notes),
+            _key(cell),
+        )
+        for cell, is_repeated in zip(cells, repeated, strict=True)
+    ]
     found = [(title_of(column), side, values)]
     if column.interval:
         found.append((column.interval, "r", [_write_interval(cell, column, missing) for cell in cells]))

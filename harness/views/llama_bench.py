@@ -15,17 +15,19 @@ from typing import Any
 from harness.codec import encode
 from harness.records.cells import Record
 from harness.records.statistics import joules_per_token, mean, standard_deviation, summarize, token_times
+from harness.spec import parameters
 from harness.units import NS_PER_S
 from harness.untrusted import harmless
 
 _LOAD_MODES = {"auto": "auto", "on": "mmap", "off": "none"}
 _FLASH_MODES = {"auto": -1, "off": 0, "on": 1}
 
-#: SQL types that differ from INTEGER.
-_TEXT = {
-    "build_commit", "cpu_info", "gpu_info", "backends", "model_filename", "model_type", "cpu_mask", "type_k", "type_v",
-    "split_mode", "devices", "tensor_split", "tensor_buft_overrides", "load_mode", "lazy_mode", "test_time",
+#: The settings that llama-bench's own fields say.
+_BENCH_SETTINGS = {
+    "n_gpu_layers", "split_mode", "main_gpu", "tensor_split", "n_cpu_moe", "devices", "mmap", "repack", "n_batch", "n_ubatch",
+    "type_k", "type_v", "no_kv_offload", "flash_attn", "embeddings", "n_threads", "n_depth",
 }  # fmt: skip
+#: What is REAL to SQL, beside rates.
 _REAL = {"avg_ts", "stddev_ts"}
 
 
@@ -116,6 +118,12 @@ def harness_fields(record: Record) -> dict[str, Any]:
     }
 
 
+def _other_settings(record: Record) -> dict[str, Any]:
+    """The settings that llama-bench has no field for."""
+    values = {name: getattr(record.asked, name) for name in parameters() if name not in _BENCH_SETTINGS}
+    return {name: ",".join(map(str, value)) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
 def _energy_fields(records: Sequence[Record]) -> list[dict[str, Any]]:
     """The column of energy, for each record; no column where nothing measured it."""
     joules = [joules_per_token(record) for record in records]
@@ -165,7 +173,7 @@ def flat_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     """A row a measured cell, of plain values by column: llama-bench's, then ours."""
     measured = _measured(records)
     return [
-        {**bench_fields(record), **harness_fields(record), **energy}
+        {**bench_fields(record), **harness_fields(record), **_other_settings(record), **energy}
         for record, energy in zip(measured, _energy_fields(measured), strict=True)
     ]
 
@@ -193,7 +201,13 @@ def render_sql(records: Sequence[Record]) -> str:
     text = [_create_table("llama_bench", bench_fields(measured[0]))]
     # A table has the same columns whatever measured it.
     ours = [
-        {"test_time": r.time_utc, "test": r.asked.test, **harness_fields(r), "joules_per_token": joules_per_token(r)}
+        {
+            "test_time": r.time_utc,
+            "test": r.asked.test,
+            **harness_fields(r),
+            "joules_per_token": joules_per_token(r),
+            **_other_settings(r),
+        }
         for r in measured
     ]
     text.append(_create_table("harness_bench", ours[0]))
@@ -204,12 +218,12 @@ def render_sql(records: Sequence[Record]) -> str:
 
 
 def _create_table(name: str, row: dict[str, Any]) -> str:
-    columns = ",\n".join(f"  {field} {_sql_type(field)}" for field in row)
+    columns = ",\n".join(f"  {field} {_sql_type(field, row[field])}" for field in row)
     return f"CREATE TABLE IF NOT EXISTS {name} (\n{columns}\n);\n"
 
 
-def _sql_type(field: str) -> str:
-    if field in _TEXT or field in ("test", "warnings"):
+def _sql_type(field: str, value: Any) -> str:
+    if isinstance(value, str):
         return "TEXT"
     return "REAL" if field in _REAL or field.endswith("_ts") or field == "joules_per_token" else "INTEGER"
 

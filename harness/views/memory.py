@@ -1,451 +1,343 @@
-"""The memory ledger as tables of 80 columns, as Markdown, and as data."""
+"""A memory ledger as a Document: what was predicted and measured, what fits, and what qualifies it."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.memory.forecast import COMPUTE, HOST, KV, MAPPED, OUTPUT, RECURRENT, REPACKED
-from harness.memory.ledger import CardFit, Fit, Forecast, Measurement, Report, Row, make_ledger
-from harness.memory.resident import UNREAD, UNTOUCHED
-from harness.records.kinds import OVERHEAD_SCHEMA
+from harness.gguf.blocks import describe_skipped
+from harness.gguf.settings import tell_untrained
+from harness.memory.causes import HOST, Cause, Note, Part, Remark
+from harness.memory.fit import CardFit, Fit
+from harness.memory.ledger import Measurement
+from harness.records.memory import MemoryRecord
 from harness.spec import cell_key
-from harness.units import MIB, format_gb
-from harness.untrusted import harmless
-from harness.views import page
+from harness.units import MIB
+from harness.views.document import (
+    Block,
+    Cell,
+    Column,
+    Document,
+    Figure,
+    KeyFigures,
+    Picture,
+    Prose,
+    Row,
+    Section,
+    Table,
+)
+from harness.views.values import BYTES, MIB_ALONE, MIB_CHANGE, MODULE, SETTING, Unit, format_value
 
 #: Of what was asked: the model has a field of its own, and n_ctx is prompt, generation and depth together.
 _SAID_ELSEWHERE = ("model", "n_gen", "n_depth")
 
-
-def render_table(report: Report) -> str:
-    """The ledger, or the contexts that were asked for, for a terminal."""
-    return _lay_out(report, "simple")
-
-
-def render_markdown(report: Report) -> str:
-    """The same for an issue."""
-    return _lay_out(report, "github")
+#: A share of the growth, of which the last hundredth matters.
+_EXACT_SHARE = Unit("", lambda share: f"{100 * share:.2f} %")
+_EXACT_CHANGE = Unit("", lambda share: f"{100 * share:.2f} %")
 
 
-def _lay_out(report: Report, style: str) -> str:
-    sections = [_tell(_show_heading(report), style)]
-    if len(report.forecasts) > 1:
-        sections.append(_show_contexts(report, style))
-    else:
-        sections += [_show_ledger(report, style), _tell(_show_account(report), style)]
-        if report.measurement:
-            sections.append(_show_steps(report.measurement, style))
-    sections += [_tell(_show_fits(report), style), _tell(_show_remarks(report), style)]
-    return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def _tell(text: str, style: str) -> str:
-    """Sentences, which in Markdown may begin no markup."""
-    return text if style == "simple" else "\n".join(harmless.markdown(line) for line in text.split("\n"))
-
-
-def _show_heading(report: Report) -> str:
-    subject, spec = report.subject, report.forecast.spec
-    synthetic = " (synthetic)" if subject.is_synthetic else ""
-    shape = f"{subject.architecture}, {subject.n_layers} layers"
-    context = ""
-    if len(report.forecasts) == 1:
-        trained = f" of {subject.n_ctx_train}" if subject.n_ctx_train else ""
-        context = f"context {spec.n_ctx}{trained}"
-    flash = {True: "on", False: "off", None: spec.flash_attn}[
-        report.measurement.flash_attn if report.measurement else report.forecast.flash_attn
+def describe_memory(record: MemoryRecord, *, others: Mapping[str, Mapping[str, int]] | None = None) -> Document:
+    """The ledger of one context, or the table of several, with what fits beside it; others are further bars of its picture."""
+    is_single = len(record.forecasts) == 1
+    sections = [
+        Section("", [_facts(record)]),
+        *(_ledger_sections(record) if is_single else [Section("", [_contexts(record), *_slope(record)])]),
+        Section("" if is_single else "with the smallest of these contexts", list(_fits(record))),
+        Section("", [_picture(record, others)]),
     ]
-    return "\n".join(
-        [
-            page.fill(f"{subject.label}{synthetic}"),
-            page.heading([shape, subject.file_type or "", f"file {format_gb(subject.file_bytes)}"]),
-            page.heading(
-                [context, f"K {spec.type_k}, V {spec.type_v}", f"n_ubatch {spec.n_ubatch}", f"flash attention {flash}"]
-            ),
-        ]
+    notes = [describe_note(note) for note in record.all_notes]
+    title = f"{record.model.label}{' (synthetic)' if record.model.is_synthetic else ''}"
+    return Document(
+        "overhead", record.schema, title, sections, notes, _data(record), "ledger" if is_single else "contexts"
     )
 
 
-def _mib(size_bytes: int | None) -> str:
-    return "" if size_bytes is None else f"{size_bytes / MIB:.2f}"
+def _facts(record: MemoryRecord) -> KeyFigures:
+    model, asked = record.model, record.asked
+    flash = asked.flash_attn if record.flash_attn is None else record.flash_attn
+    trained = f" of {model.n_ctx_train}" if model.n_ctx_train else ""
+    figures = [
+        Figure("architecture", "", model.architecture),
+        Figure("n_layers", "layers", model.n_layers, phrase="{} layers"),
+        Figure("file_type", "", model.file_type),
+        Figure("file_bytes", "file", model.file_bytes, BYTES),
+        Figure("n_ctx_train", "", model.n_ctx_train, is_shown=False),
+        Figure("n_ctx", "context", record.forecast.n_ctx, phrase=f"context {{}}{trained}", is_shown=len(record.forecasts) == 1),
+        Figure("type_k", "K", asked.type_k),
+        Figure("type_v", "V", asked.type_v),
+        Figure("n_ubatch", "n_ubatch", asked.n_ubatch),
+        Figure("flash_attn", "flash attention", flash, SETTING),
+    ]  # fmt: skip
+    return KeyFigures(figures, in_line=True)
 
 
-def _percent(share: float | None, digits: int = 2) -> str:
-    return "" if share is None else f"{100 * share:.{digits}f} %"
+def _picture(record: MemoryRecord, others: Mapping[str, Mapping[str, int]] | None) -> Picture:
+    def draw(theme: str) -> Any:
+        from harness.views.figures.memory import draw_ledger
 
+        return draw_ledger(record, theme=theme, others=others)
 
-def _make_table(columns: Mapping[str, Sequence[str]], style: str, n_left: int = 1) -> str:
-    """Lay columns out; those that are empty throughout are left out."""
-    shown = {name: list(values) for name, values in columns.items() if any(values)}
-    rows = [dict(zip(shown, row, strict=True)) for row in zip(*shown.values(), strict=True)]
-    return page.table(rows, "l" * n_left + "r", style=style, air=0)
+    return Picture(draw, f"Memory of {record.model.label}; the tables have its figures", name="ledger")
 
 
 # --- one context ------------------------------------------------------------------------------------------------------
 
 
-def _show_ledger(report: Report, style: str) -> str:
-    rows = make_ledger(report.forecast, report.measurement)
-    several = len({row.device for row in rows}) > 1
-    lines = [
-        (
-            row.cause,
-            row.device if several else "",
-            row.predicted_bytes,
-            row.measured_bytes,
-            row.error,
-            row.resident_bytes,
-        )
-        for row in rows
+def _ledger_sections(record: MemoryRecord) -> Iterator[Section]:
+    yield Section("", [_ledger(record)])
+    if record.failure:
+        yield Section("", [Prose([f"not measured: {record.failure.sentence}"])])
+    if record.measurement:
+        yield Section("", [_account(record.measurement), *_steps(record.measurement)])
+
+
+def _ledger(record: MemoryRecord) -> Table:
+    rows: list[Row | Sequence[Any]] = [
+        [row.cause, row.device, row.predicted_bytes, row.measured_bytes, row.error, row.resident_bytes]
+        for row in record.ledger
     ]
-    lines += _total_lines(report, rows, several)
-    columns: dict[str, list[str]] = {
-        "MiB": [cause for cause, *_ in lines],
-        "device": [device for _, device, *_ in lines],
-        "predicted": [_mib(line[2]) for line in lines],
-        "measured": [_mib(line[3]) for line in lines],
-        "error": [_percent(line[4]) for line in lines],
-        "in memory": [_mib(line[5]) for line in lines],
-    }
-    return _make_table(columns, style, n_left=2 if several else 1)
+    notes = []
+    if measured := record.measurement:
+        growth = measured.account.growth_bytes
+        rows.append(Row(["growth", HOST, None, growth, None, growth], is_total=True))
+        notes.append(f"The process has the interpreter's {_mib(measured.interpreter_bytes)} besides.")
+    totals = record.totals
+    sums = [totals.predicted_bytes, totals.measured_bytes, totals.error, totals.resident_bytes]
+    rows.append(Row(["process, all touched", HOST, *sums], is_total=True))
+    several = len({row.device for row in record.ledger}) > 1
+    columns = [
+        Column("cause", "MiB"),
+        Column("device", is_shown=several),
+        Column("predicted", "predicted", MIB_ALONE),
+        Column("measured", "measured", MIB_ALONE),
+        Column("error", "error", _EXACT_CHANGE),
+        Column("resident", "in memory", MIB_ALONE),
+    ]
+    return Table("ledger", columns, rows, notes, missing="")
 
 
-_Line = tuple[str, str, int | None, int | None, float | None, int | None]
-
-
-def _total_lines(report: Report, rows: Sequence[Row], several: bool) -> list[_Line]:
-    """What the lines add up to, for the host."""
-    measured, host = report.measurement, HOST if several else ""
-    lines: list[_Line] = []
-    if measured:
-        lines.append(("= growth", host, None, measured.account.growth_bytes, None, measured.account.growth_bytes))
-        interpreter = measured.interpreter_bytes
-        lines.append(
-            ("the interpreter before", host, report.forecast.interpreter_bytes, interpreter, None, interpreter)
-        )
-    totals = total_bytes(report)
-    predicted, allocated = totals["predicted_bytes"], totals["measured_bytes"]
-    error = predicted / allocated - 1 if predicted and allocated else None
-    lines.append(("= process, all touched", host, predicted, allocated, error, totals["resident_bytes"]))
-    return lines
-
-
-def total_bytes(report: Report) -> dict[str, int | None]:
-    """The whole process in host memory: predicted, allocated (once every page was touched), and resident now; None if unknown."""
-    measured = report.measurement
-    allocated = resident = None
-    if measured:
-        rows = make_ledger(report.forecast, measured)
-        corrections = (UNREAD, UNTOUCHED)
-        allocated = measured.interpreter_bytes + sum(
-            row.measured_bytes or 0 for row in rows if row.device == HOST and row.cause not in corrections
-        )
-        resident = measured.resident_bytes
-    predicted = report.forecast.on(HOST) if report.forecast.lines else None
-    return {"predicted_bytes": predicted, "measured_bytes": allocated, "resident_bytes": resident}
-
-
-def _show_account(report: Report) -> str:
+def _account(measured: Measurement) -> Prose:
     """Say in words how well the ledger adds up and what the lines below the buffers mean."""
-    measured = report.measurement
-    if measured is None:
-        return page.fill(f"not measured: {report.failure}", rest=" " * 14) if report.failure else ""
-    account = measured.account
-    lines = []
+    account, lines = measured.account, []
     if account.explained_share is None:
         lines.append(
             "This OS does not tell mappings apart: the growth is known, its causes are llama.cpp's word alone."
         )
     else:
-        lines.append(
-            f"{_percent(account.explained_share)} of the growth of resident memory is explained; "
-            f"{_mib(abs(account.unexplained_bytes or 0))} MiB are not."
-        )
-    corrections = {share.cause: -share.size_bytes for share in account.corrections}
-    if (untouched := corrections.get(UNTOUCHED, 0)) > 0:
-        lines.append(f"{_mib(untouched)} MiB are allocated and not in memory yet: nothing was written there so far.")
-    if (unread := corrections.get(UNREAD, 0)) > MIB // 2:
-        lines.append(f"{_mib(unread)} MiB of the mapped file are not in memory, or not in this process's.")
+        share, rest = format_value(account.explained_share, _EXACT_SHARE), abs(account.unexplained_bytes or 0)
+        lines.append(f"{share} of the growth of resident memory is explained; {_mib(rest)} are not.")
+    taken_back = {share.cause: -share.size_bytes for share in account.corrections}
+    if (untouched := taken_back.get(Cause.UNTOUCHED, 0)) > 0:
+        lines.append(f"{_mib(untouched)} are allocated and not in memory yet: nothing was written there so far.")
+    if (unread := taken_back.get(Cause.UNREAD, 0)) > MIB // 2:
+        lines.append(f"{_mib(unread)} of the mapped file are not in memory, or not in this process's.")
     last = measured.grown[-1]
     if last.uss_bytes is not None:
-        lines.append(f"{_mib(last.rss_bytes - last.uss_bytes)} MiB are shared with other processes (RSS less USS).")
+        lines.append(f"{_mib(last.rss_bytes - last.uss_bytes)} are shared with other processes (RSS less USS).")
     if last.swap_bytes:
-        lines.append(f"{_mib(last.swap_bytes)} MiB are in swap.")
-    return "\n".join(page.fill(line, rest="") for line in lines)
+        lines.append(f"{_mib(last.swap_bytes)} are in swap.")
+    return Prose(lines)
 
 
-def _show_steps(measured: Measurement, style: str) -> str:
+def _mib(size_bytes: int) -> str:
+    return format_value(size_bytes, MIB_ALONE)
+
+
+def _steps(measured: Measurement) -> Iterator[Table]:
+    """Resident memory after each step, and what each device has free and, by NVML, this process has of it."""
     readings = measured.readings
-    grown = [0, *(after.rss_bytes - before.rss_bytes for before, after in zip(readings, readings[1:], strict=False))]
-    columns: dict[str, list[str]] = {
-        "after (MiB)": [reading.step for reading in readings],
-        "resident": [_mib(reading.rss_bytes) for reading in readings],
-        "change": [f"{change / MIB:+.2f}" if change else "" for change in grown],
-        "of files": [_mib(reading.file_bytes) for reading in readings],
-        "anonymous": [_mib(reading.anonymous_bytes) for reading in readings],
-        "PSS": [_mib(reading.pss_bytes) for reading in readings],
-        "USS": [_mib(reading.uss_bytes) for reading in readings],
-    }
-    tables = [_make_table(columns, style), *_show_devices(measured, style)]
+    before = (readings[0].rss_bytes, *(reading.rss_bytes for reading in readings))
+    columns = [
+        Column("step", "after (MiB)"),
+        Column("rss", "resident", MIB_ALONE),
+        Column("change", "change", MIB_CHANGE),
+        Column("file", "of files", MIB_ALONE),
+        Column("anonymous", "anonymous", MIB_ALONE),
+        Column("pss", "PSS", MIB_ALONE),
+        Column("uss", "USS", MIB_ALONE),
+        Column("swap", "swap", MIB_ALONE, is_shown=False),
+    ]
+    rows = [
+        [item.step, item.rss_bytes, item.rss_bytes - last or None, item.file_bytes, item.anonymous_bytes, item.pss_bytes,
+         item.uss_bytes, item.swap_bytes]
+        for item, last in zip(readings, before, strict=False)
+    ]  # fmt: skip
     notes = ["after: context and model were freed."] if any(item.step == "after" for item in readings) else []
     if all(reading.pss_bytes is None for reading in readings):
         notes.append("This OS does not tell PSS, the share of shared pages.")
-    return "\n".join([*tables, *(page.fill(note, rest="") for note in notes)])
-
-
-def _show_devices(measured: Measurement, style: str) -> list[str]:
-    """Show what each device has free, and what NVML says that this process has of it, after each step."""
-    readings = [reading for reading in measured.readings if reading.devices]
-    columns: dict[str, list[str]] = {"after (MiB)": [reading.step for reading in readings]}
-    for name in dict.fromkeys(device.name for reading in readings for device in reading.devices):
-        by_step = [next((item for item in reading.devices if item.name == name), None) for reading in readings]
-        columns[f"{name} free"] = [_mib(item.free_bytes) if item else "" for item in by_step]
-        columns[f"{name} ours"] = [_mib(item.process_bytes) if item else "" for item in by_step]
-    return ["", _make_table(columns, style), ""] if readings else []
+    yield Table("steps", columns, rows, notes, missing="")
+    devices = [(item.step, device) for item in readings for device in item.devices]
+    if devices:
+        columns = [
+            Column("step", "after (MiB)"), Column("device"), Column("free", "free", MIB_ALONE),
+            Column("process", "ours", MIB_ALONE), Column("total", "in all", MIB_ALONE),
+        ]  # fmt: skip
+        found = [[step, item.name, item.free_bytes, item.process_bytes, item.total_bytes] for step, item in devices]
+        yield Table("step_devices", columns, found, missing="")
 
 
 # --- several contexts -------------------------------------------------------------------------------------------------
 
-
-def _show_contexts(report: Report, style: str) -> str:
-    forecasts = report.forecasts
-    columns: dict[str, list[str]] = {"context": [str(forecast.n_ctx) for forecast in forecasts]}
-    for name, causes in _CONTEXT_COLUMNS.items():
-        columns[name] = [_mib(_sum(forecast, causes)) for forecast in forecasts]
-    columns["process"] = [_mib(_process(forecast)) for forecast in forecasts]
-    columns["total MiB"] = [_mib(sum(forecast.on(device) for device in forecast.devices)) for forecast in forecasts]
-    columns["fits"] = [_fits(report, forecast) for forecast in forecasts]
-    lines = [_make_table(columns, style, n_left=0)]
-    if (slope := report.context_slope) is not None:
-        lines.append("")
-        lines.append(page.fill(f"Each further token of context takes {slope:.0f} bytes.", rest=""))
-        lines.append(page.fill("All of this is predicted; a single --ctx is measured as well.", rest=""))
-    return "\n".join(lines)
+_PARTS = (Part.WEIGHTS, Part.REPACKED, Part.CACHE, Part.COMPUTE, Part.PROCESS)
 
 
-def _fits(report: Report, forecast: Forecast) -> str:
+def _contexts(record: MemoryRecord) -> Table:
+    columns = [
+        Column("n_ctx", "context", align="r"),
+        *(Column("_".join(part.lower().split()), part, MIB_ALONE) for part in _PARTS),
+        Column("total", "total MiB", MIB_ALONE),
+        Column("fits"),
+    ]
+    rows = [
+        [item.n_ctx, *map(item.of, _PARTS), item.total_bytes, _fits_all(record, item.on)] for item in record.forecasts
+    ]
+    return Table("contexts", columns, rows, missing="")
+
+
+def _fits_all(record: MemoryRecord, needed: Any) -> bool | None:
     """Whether a context fits this machine's memory and every device in it."""
-    sizes = {fit.device: fit.total_bytes for fit in report.fits}
+    sizes = {fit.device: fit.total_bytes for fit in record.fits}
     if None in sizes.values():
-        return ""
-    return "yes" if all(forecast.on(device) <= (size or 0) for device, size in sizes.items()) else "no"
-
-
-_CONTEXT_COLUMNS: dict[str, tuple[str, ...]] = {
-    "weights": ("weights mapped", "weights copied"),
-    "repacked": (REPACKED,),
-    "KV cache": (KV, RECURRENT),
-    "compute": (COMPUTE, OUTPUT),
-}
-
-
-def _sum(forecast: Forecast, causes: Sequence[str]) -> int | None:
-    sizes = [line.size_bytes for line in forecast.lines if line.cause in causes]
-    return sum(sizes) if sizes else None
-
-
-def _process(forecast: Forecast) -> int | None:
-    if forecast.interpreter_bytes is None:
         return None
-    return forecast.interpreter_bytes + sum(share.size_bytes for share in forecast.runtime)
+    return all(needed(device) <= (size or 0) for device, size in sizes.items())
+
+
+def _slope(record: MemoryRecord) -> list[Block]:
+    if record.context_slope is None:
+        return []
+    told = f"Each further token of context takes {record.context_slope:.0f} bytes."
+    return [Prose([told, "All of this is predicted; a single --ctx is measured as well."])]
 
 
 # --- fits and remarks -------------------------------------------------------------------------------------------------
 
 
-def _show_fits(report: Report) -> str:
-    lines = [_tell_fit(fit) for fit in report.fits]
-    if len(report.forecasts) > 1:
-        lines = ["with the smallest of these contexts:", *lines]
-    if saved := _sum(report.forecast, (REPACKED,)):
-        lines.append(
-            f"  {format_gb(saved)} of it are a second copy of weights; --mmap off keeps one copy, --repack off the file's"
-        )
-    if mapped := _sum(report.forecast, (MAPPED,)):
-        lines.append(f"  {format_gb(mapped)} of it are pages of the file, which the OS may drop and read again")
-    lines += [line for card in report.cards for line in _tell_card(card)]
-    return "\n".join(page.fill(line) for line in lines)
+def _fits(record: MemoryRecord) -> Iterator[Block]:
+    is_partial = not record.forecast.is_whole
+    columns = [
+        Column("device", "where", is_shown=False),
+        Column("where"),
+        Column("needed", "needed", MODULE),
+        Column("free", "free", MODULE),
+        Column("total", "in all", MODULE),
+        Column("verdict", "fits", wraps=True),
+        Column("fits", is_shown=False),
+        Column("fits_now", is_shown=False),
+        Column("is_lower_bound", is_shown=False),
+    ]
+    rows = [
+        [
+            fit.device, "this machine" if fit.device == HOST else fit.device, fit.needed_bytes, fit.free_bytes,
+            fit.total_bytes, _judge(fit, is_partial), fit.fits, fit.fits_now, is_partial,
+        ]
+        for fit in record.fits
+    ]  # fmt: skip
+    yield Table("fits", columns, rows, list(_fit_notes(record)))
+    if record.cards:
+        yield Prose(list(map(_describe_card, record.cards)))
+        yield _cards(record.cards)
 
 
-def _tell_fit(fit: Fit) -> str:
-    name = "this machine" if fit.device == HOST else fit.device
-    need = f"{'more than ' if fit.is_partial else ''}{format_gb(fit.needed_bytes)} needed"
+def _judge(fit: Fit, is_partial: bool) -> str:
+    """Whether it fits, in words."""
     if fit.total_bytes is None:
-        return f"{name}: {need}; its memory cannot be read"
-    free = "" if fit.free_bytes in (None, fit.total_bytes) else f", {format_gb(fit.free_bytes or 0)} free"
+        return "its memory cannot be read"
     if not fit.fits:
-        verdict = f"{format_gb(fit.needed_bytes - fit.total_bytes)} too much"
-    else:
-        verdict = "fits" if fit.fits_now is not False else "fits, but not beside what else is in it now"
-        verdict = "may fit" if fit.is_partial else verdict
-    return f"{name}: {need} of {format_gb(fit.total_bytes)}{free}: {verdict}"
+        return f"no, {format_value(fit.needed_bytes - fit.total_bytes, MODULE)} too much"
+    if is_partial:
+        return "maybe: not all that it needs is known"
+    return "yes" if fit.fits_now is not False else "yes, but not beside what else is in it now"
 
 
-def _tell_card(card: CardFit) -> list[str]:
+def _fit_notes(record: MemoryRecord) -> Iterator[str]:
+    if copied := record.forecast.of(Part.REPACKED):
+        size = format_value(copied, MODULE)
+        yield f"{size} of it are a second copy of weights; --mmap off keeps one copy, --repack off the file's."
+    if mapped := sum(line.size_bytes for line in record.forecast.lines if line.cause is Cause.MAPPED):
+        yield f"{format_value(mapped, MODULE)} of it are pages of the file, which the OS may drop and read again."
+
+
+def _describe_card(card: CardFit) -> str:
+    name = card.device or f"a card of {format_value(card.memory_bytes, MODULE)}"
     how_many = f"all {card.n_layers}" if card.n_fitting == card.n_layers else f"{card.n_fitting} of {card.n_layers}"
     at_most, at_least = ("at most ", "more than ") if card.compute_bytes is None else ("", "")
-    lines = [
-        f"{card.device}: {at_most}{how_many} layers fit (-ngl {card.n_fitting}); all need {at_least}{format_gb(card.needed_bytes)}"
+    needed = format_value(card.needed_bytes, MODULE)
+    return f"{name}: {at_most}{how_many} layers fit (-ngl {card.n_fitting}); all need {at_least}{needed}."
+
+
+def _cards(cards: Sequence[CardFit]) -> Table:
+    """What the layers that fit take, the output layer counted as one."""
+    columns = [
+        Column("device", "on it"),
+        Column("weights", "weights", MODULE),
+        Column("kv_cache", "cache", MODULE),
+        Column("compute_at_most", "compute\nat most", MODULE),
+        Column("driver_context", "CUDA's\ncontext", MODULE),
+        Column("used", "together", MODULE),
+        *(Column(name, is_shown=False) for name in ("n_layers", "n_layers_fitting")),
+        *(Column(name, unit=MODULE, is_shown=False) for name in ("memory", "needed", "host")),
     ]
-    if card.n_fitting:
-        parts = [
-            f"weights {format_gb(card.price.device_weights_bytes)}",
-            f"cache {format_gb(card.price.device_cache_bytes)}",
-            "compute not known" if card.compute_bytes is None else f"compute up to {format_gb(card.compute_bytes)}",
+    rows = [
+        [
+            card.device or "a card", card.price.device_weights_bytes, card.price.device_cache_bytes,
+            Cell(card.compute_bytes, instead="not known"), card.context_bytes or None, card.used_bytes,
+            card.n_layers, card.n_fitting, card.memory_bytes, card.needed_bytes, card.host_bytes,
         ]
-        if card.context_bytes:
-            parts.append(f"CUDA's context {format_gb(card.context_bytes)}")
-        lines.append("  " + ", ".join(parts))
-    return lines
+        for card in cards
+    ]  # fmt: skip
+    return Table("cards", columns, rows, missing="")
 
 
-def _show_remarks(report: Report) -> str:
-    remarks = dict.fromkeys((*report.remarks, *(remark for item in report.forecasts for remark in item.remarks)))
-    return "\n".join(page.fill(f"[{number}] {remark}", rest="    ") for number, remark in enumerate(remarks, start=1))
+def describe_note(note: Note) -> str:
+    """A remark in a sentence; what its fields are stands at `Remark`."""
+    size, planned = (format_value(value, BYTES) for value in (note.size_bytes, note.planned_bytes))
+    if note.remark is Remark.UNTRAINED:
+        return tell_untrained(note.n_ctx_train, [note.n_ctx or 0]) or ""
+    if note.remark is Remark.BLOCKS_SKIPPED:
+        return describe_skipped(range(note.count or 0))
+    sentences = {
+        Remark.HEADER_REFUSED: "weights and KV cache: {detail}",
+        Remark.SPLIT_WITHIN_LAYERS: "weights by device: {detail} splits are not worked out, layers are shown as whole",
+        Remark.REPACKING_UNKNOWN: "repacked weights: what this CPU repacks is not known here",
+        Remark.LAYOUTS_UNKNOWN: "repacked weights: this llama.cpp was built with {detail}, whose layouts are not known here",
+        Remark.CACHE_UNKNOWN: "KV cache: {detail}",
+        Remark.NOT_PLANNED: "compute and output buffers: {detail}",
+        Remark.PLAN_DIFFERS: "{cause}: llama.cpp plans {planned}, not {size} as by the header",
+        Remark.SEVERAL_DEVICES:
+            "compute buffers: of several devices llama.cpp plans up to a twentieth more than it then allocates",
+        Remark.SCORES_GROW: "without flash attention the work buffers grow to {size} when {n_ctx} tokens are in the context",
+        Remark.STAND_IN_VOCABULARY:
+            "the vocabulary is a stand-in for the real one, and so is what libraries and tables take for it",
+        Remark.SOURCE: "{detail}",
+        Remark.HEADER_FETCHED: "only the header was fetched, {size} of it and what llama.cpp reads besides",
+        Remark.NOT_PRICED: "layers on a card: {detail}",
+        Remark.TEXT: "{detail}",
+    }  # fmt: skip
+    detail = note.detail or ""
+    return sentences[note.remark].format(detail=detail, cause=note.cause, size=size, planned=planned, n_ctx=note.n_ctx)
 
 
-# --- data -------------------------------------------------------------------------------------------------------------
+# --- for programs -----------------------------------------------------------------------------------------------------
 
 
-def export_report(report: Report) -> dict[str, Any]:
-    """The report as plain data in base units: what ``-o json`` prints and what a journal keeps; None is not known or not measured.
-
-    ``ledger`` has the lines of the first context: cause, device, predicted_bytes, measured_bytes (what llama.cpp allocated, or what
-    the OS says of the rest), resident_bytes, error. Measured lines of device ``CPU`` add up to ``resident_growth_bytes``, as long as
-    the OS tells mappings apart: what is allocated but not in memory is taken back by negative lines.
-    """
-    measured = report.measurement
+def _data(record: MemoryRecord) -> dict[str, Any]:
+    """What programs get besides: measured lines of device ``CPU`` add up to ``resident_growth_bytes``, as long as the OS tells mappings
+    apart; what is allocated but not in memory is taken back by negative lines."""
+    measured = record.measurement
     account = measured.account if measured else None
-    spec = report.forecast.spec
+    names = ("growth_bytes", "explained_bytes", "explained_share", "unexplained_bytes")
+    found = {name: getattr(account, name) if account else None for name in names}
     return {
-        "schema": OVERHEAD_SCHEMA,
-        "kind": "overhead",
-        "model": report.subject.label,
-        "origin": report.subject.origin,
-        "is_synthetic": report.subject.is_synthetic,
-        "architecture": report.subject.architecture,
-        "file_type": report.subject.file_type,
-        "file_bytes": report.subject.file_bytes,
-        "n_layers": report.subject.n_layers,
-        "n_ctx_train": report.subject.n_ctx_train,
-        "n_ctx": spec.n_ctx,
-        "asked": dict(cell_key(spec, but=_SAID_ELSEWHERE)),
-        "flash_attn": measured.flash_attn if measured else report.forecast.flash_attn,
+        "model": record.model.label,
+        "origin": record.model.origin,
+        "is_synthetic": record.model.is_synthetic,
+        "asked": dict(cell_key(record.asked, but=_SAID_ELSEWHERE)),
         "load_mode": measured.load_mode if measured else None,
         "layers_by_device": measured.layers_by_device if measured else None,
-        "ledger": [_export_row(row) for row in make_ledger(report.forecast, measured)],
-        "resident_growth_bytes": account.growth_bytes if account else None,
-        "explained_bytes": account.explained_bytes if account else None,
-        "explained_share": account.explained_share if account else None,
-        "unexplained_bytes": account.unexplained_bytes if account else None,
-        "totals": total_bytes(report),
-        "steps": [_export_step(reading) for reading in measured.readings] if measured else [],
-        "fits": [_export_fit(fit) for fit in report.fits],
-        "cards": [_export_card(card) for card in report.cards],
-        "contexts": [_export_forecast(item) for item in report.forecasts],
-        "context_slope_bytes_per_token": report.context_slope,
-        "failure": report.failure,
-        "warnings": list(
-            dict.fromkeys((*report.remarks, *(text for item in report.forecasts for text in item.remarks)))
-        ),
+        "resident_growth_bytes": found.pop("growth_bytes"),
+        **found,
+        "totals": record.totals,
+        "forecasts": record.forecasts,
+        "context_slope_bytes_per_token": record.context_slope,
+        "failure": record.failure,
     }
-
-
-def _export_row(row: Row) -> dict[str, Any]:
-    return {
-        "cause": row.cause,
-        "device": row.device,
-        "predicted_bytes": row.predicted_bytes,
-        "measured_bytes": row.measured_bytes,
-        "resident_bytes": row.resident_bytes,
-        "error": row.error,
-    }
-
-
-def _export_step(reading: Any) -> dict[str, Any]:
-    names = ("step", "rss_bytes", "pss_bytes", "uss_bytes", "swap_bytes", "anonymous_bytes", "file_bytes")
-    devices = [
-        {name: getattr(item, name) for name in ("name", "free_bytes", "total_bytes", "process_bytes")}
-        for item in reading.devices
-    ]
-    return {**{name: getattr(reading, name) for name in names}, "devices": devices}
-
-
-def _export_fit(fit: Fit) -> dict[str, Any]:
-    return {
-        "device": fit.device,
-        "needed_bytes": fit.needed_bytes,
-        "free_bytes": fit.free_bytes,
-        "total_bytes": fit.total_bytes,
-        "fits": fit.fits,
-        "fits_now": fit.fits_now,
-        "is_lower_bound": fit.is_partial,
-    }
-
-
-def _export_card(card: CardFit) -> dict[str, Any]:
-    return {
-        "device": card.device,
-        "memory_bytes": card.memory_bytes,
-        "n_layers": card.n_layers,
-        "n_layers_fitting": card.n_fitting,
-        "used_bytes": card.used_bytes,
-        "needed_bytes": card.needed_bytes,
-        "weights_bytes": card.price.device_weights_bytes,
-        "kv_cache_bytes": card.price.device_cache_bytes,
-        "compute_bytes_at_most": card.compute_bytes,
-        "driver_context_bytes": card.context_bytes,
-        "host_bytes": card.host_bytes,
-    }
-
-
-def _export_forecast(forecast: Forecast) -> dict[str, Any]:
-    return {
-        "n_ctx": forecast.n_ctx,
-        "by_device": {device: forecast.on(device) for device in forecast.devices},
-        "lines": [
-            {"cause": line.cause, "device": line.device, "buffer": line.buffer, "size_bytes": line.size_bytes}
-            for line in forecast.lines
-        ],
-        "process_bytes": _process(forecast),
-    }
-
-
-def render_csv(report: Report) -> str:
-    """The ledger's lines, or one line a context where several were asked for."""
-    stream = io.StringIO()
-    if len(report.forecasts) > 1:
-        rows = [
-            {"n_ctx": item.n_ctx, **{f"{name}_bytes": _sum(item, causes) for name, causes in _CSV_COLUMNS.items()},
-             "process_bytes": _process(item), "total_bytes": sum(item.on(device) for device in item.devices)}
-            for item in report.forecasts
-        ]  # fmt: skip
-    else:
-        rows = [_export_row(row) for row in make_ledger(report.forecast, report.measurement)]
-    writer = csv.DictWriter(stream, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {name: harmless.csv_cell(value) if isinstance(value, str) else value for name, value in row.items()}
-        for row in rows
-    )
-    return stream.getvalue()
-
-
-_CSV_COLUMNS = {"_".join(name.lower().split()): causes for name, causes in _CONTEXT_COLUMNS.items()}
-
-
-def render_json(report: Report) -> str:
-    """The whole report."""
-    return harmless.json_text(export_report(report)) + "\n"
-
-
-#: The formats that ``-o`` takes, by name.
-FORMATS: dict[str, Callable[[Report], str]] = {
-    "table": render_table,
-    "md": render_markdown,
-    "csv": render_csv,
-    "json": render_json,
-}

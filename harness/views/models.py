@@ -1,15 +1,15 @@
-"""The catalog as a table of 80 columns, or as JSON."""
+"""The catalog, the models on this disk and what the hub says of the catalog, as Documents."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from harness.sources.catalog_check import Verdict
 from harness.sources.local import LocalModel
-from harness.units import format_gb, format_params
-from harness.untrusted import harmless
-from harness.views import page
+from harness.units import format_count, format_gb
+from harness.views.document import Cell, Code, Column, Document, Line, Prose, Section, Table
+from harness.views.values import FILE, PARAMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,76 +34,73 @@ class Row:
     verified: bool | None = None
 
 
-def render_models(rows: Sequence[Row]) -> str:
-    """A plain table, each name once; sizes with ~ are computed from the shape, without the header's few MB."""
-    table = [
-        {
-            "name": row.name if is_first else "",
-            "params": (format_params(row.parameters) if row.parameters else "?") if is_first else "",
-            "quant": row.quantization + (" *" if row.is_usual else ""),
-            "size": ("~" if row.is_computed else "") + format_gb(row.size_bytes) if row.size_bytes else "?",
-            "on disk": row.place or ("—" if row.has_file else "no file known"),
-            "fits here": "cannot run" if row.refused else {True: "yes", False: "no", None: "?"}[row.fits],
-        }
-        for row, is_first in zip(rows, _mark_first(rows), strict=True)
+def describe_models(rows: Sequence[Row]) -> Document:
+    """The catalog, each name once."""
+    columns = [
+        Column("name", is_merged=True), Column("parameters", "params", PARAMS, align="r", is_merged=True),
+        Column("quantization", "quant"), Column("size", unit=FILE), Column("place", "on disk"), Column("fits", "fits here", align="l"),
+        *(Column(name, is_shown=False) for name in ("refused", "is_computed", "has_file", "is_usual", "verified")),
+    ]  # fmt: skip
+    lines: list[Line] = [
+        [
+            row.name,
+            Cell(row.parameters, instead="?"),
+            Cell(row.quantization, mark=" *" if row.is_usual else ""),
+            Cell(row.size_bytes, is_approximate=row.is_computed, instead="?"),
+            Cell(row.place or None, instead="" if row.has_file else "no file known"),
+            Cell(None if row.refused else row.fits, instead="cannot run" if row.refused else "?"),
+            *(row.refused, row.is_computed, row.has_file, row.is_usual, row.verified),
+        ]
+        for row in rows
     ]
-    return "\n".join([page.table(table, "lrlrll"), "", *_explain(rows)]) + "\n"
-
-
-def _mark_first(rows: Sequence[Row]) -> list[bool]:
-    return [index == 0 or rows[index - 1].name != row.name for index, row in enumerate(rows)]
-
-
-def _explain(rows: Sequence[Row]) -> list[str]:
     notes = [
         "* what Ollama's bare name stood for in autumn 2024",
         "~ computed from the shape, without the vocabulary; fits here: the weights alone against this machine's memory",
     ]
-    unverified = sum(row.verified is False for row in rows)
-    if unverified:
+    if unverified := sum(row.verified is False for row in rows):
         notes.append(f"{unverified} files were never checked against the hub; `harness models --check` asks it")
     notes += sorted({f"{row.refused}." for row in rows if row.refused})
-    return [page.fill(note) for note in notes]
+    return Document("models", 1, "", [Section("", [Table("models", columns, lines, notes)])])
 
 
-def render_models_json(rows: Sequence[Row]) -> str:
-    return harmless.json_text([asdict(row) for row in rows]) + "\n"
-
-
-def render_local(models: Sequence[LocalModel]) -> str:
+def describe_local(models: Sequence[LocalModel]) -> Document:
     """What is on this disk, place by place; a name stands alone in its line and whole, for it is there to be copied."""
-    lines: list[str] = []
+    names = ("name", "place", "path", "size", "note")
+    columns = [Column(name, unit=FILE if name == "size" else None, is_shown=False) for name in names]
+    rows: list[Line] = [
+        [model.name, model.place, str(model.path) if model.path else None, model.size_bytes, model.note]
+        for model in models
+    ]
+    sections = [Section("", [Table("models", columns, rows)])]
     for place in dict.fromkeys(model.place for model in models):
-        lines += [f"{place}:"]
+        lines: list[str] = []
         for model in (model for model in models if model.place == place):
-            size = "" if model.size_bytes is None else format_gb(model.size_bytes)
-            facts = "  ".join(filter(None, [size, model.note]))
-            lines += [f"  {model.name}", page.fill(facts, first="      ", rest="      ")]
-        lines.append("")
+            facts = [format_gb(model.size_bytes)] if model.size_bytes is not None else []
+            lines += [model.name, "    " + "  ".join([*facts, *filter(None, [model.note])])]
+        sections.append(Section(f"{place}:", [Code(lines)]))
     total = sum(model.size_bytes or 0 for model in models)
-    return "\n".join([*lines, f"{len(models)} models on this disk, {format_gb(total)}"]) + "\n"
+    there = f"{format_count(len(models), 'model')} on this disk, {format_gb(total)}"
+    return Document("local-models", 1, "", [*sections, Section("", [Prose([there])])])
 
 
-def render_local_json(models: Sequence[LocalModel]) -> str:
-    rows = [{**asdict(model), "path": str(model.path) if model.path else None} for model in models]
-    return harmless.json_text(rows) + "\n"
-
-
-def render_check(verdicts: Sequence[Verdict]) -> str:
-    """What the hub says of the catalog's files: a line each, and what to write into the catalog for those that were confirmed."""
-    lines = []
-    for verdict in verdicts:
-        what = "; ".join(verdict.problems) or (
-            "as the catalog says" if verdict.verified else "confirmed, not yet noted"
-        )
-        lines.append(page.fill(f"{verdict.name} {verdict.quantization}: {what}"))
-        if not verdict.problems and not verdict.verified:
-            digests = ", ".join(f'"{digest}"' for digest in verdict.sha256)
-            lines += [f"  size_bytes = {verdict.size_bytes}", f"  sha256 = [{digests}]", "  verified = true"]
-    wrong = sum(bool(verdict.problems) for verdict in verdicts)
-    total = page.fill(f"{len(verdicts)} quantizations asked of the hub, {wrong} of them wrong")
-    return "\n".join([*lines, "", total]) + "\n"
-
-
-def render_check_json(verdicts: Sequence[Verdict]) -> str:
-    return harmless.json_text([asdict(verdict) for verdict in verdicts]) + "\n"
+def describe_check(verdicts: Sequence[Verdict]) -> Document:
+    """What the hub says of the catalog's files, and what to write into the catalog for those that were confirmed."""
+    names = ("name", "quantization", "repository", "problems", "size", "sha256", "verified")
+    columns = [Column(name, unit=FILE if name == "size" else None, is_shown=False) for name in names]
+    rows: list[Line] = [
+        [one.name, one.quantization, one.repository, one.problems, one.size_bytes, one.sha256, one.verified]
+        for one in verdicts
+    ]
+    said = [
+        f"{one.name} {one.quantization}: "
+        + ("; ".join(one.problems) or ("as the catalog says" if one.verified else "confirmed, not yet noted"))
+        for one in verdicts
+    ]
+    sections = [Section("", [Table("verdicts", columns, rows), Prose(said)])]
+    for one in (one for one in verdicts if not one.problems and not one.verified):
+        digests = ", ".join(f'"{digest}"' for digest in one.sha256)
+        lines = [f"size_bytes = {one.size_bytes}", f"sha256 = [{digests}]", "verified = true"]
+        sections.append(Section(f"to note of {one.name} {one.quantization}:", [Code(lines)]))
+    wrong = sum(bool(one.problems) for one in verdicts)
+    asked = f"{format_count(len(verdicts), 'quantization')} asked of the hub, {wrong} of them wrong"
+    return Document("catalog-check", 1, "", [*sections, Section("", [Prose([asked])])])

@@ -1,4 +1,4 @@
-"""Ollama's account of a model as text that says what each part of SIZE is, and as JSON."""
+"""Ollama's account of a model as a Document that says what each part of SIZE is."""
 
 from __future__ import annotations
 
@@ -6,21 +6,46 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from harness.memory.causes import Part
 from harness.memory.ollama_2024 import AUTOMATIC, NUM_BATCH, VERSIONS, Account, Estimate, format_ollama
-from harness.views import page
+from harness.views.document import Column, Document, Figure, KeyFigures, Prose, Row, Section, Table
+from harness.views.values import BYTES, Unit, format_value
+
+#: Sizes as they were compared: to the byte.
+_EXACT = Unit("bytes", lambda size: f"{size:,}", "bytes")
 
 #: What stands behind each term's bytes: the model's weights, what llama.cpp allocates, a flat figure that stands in for what the
 #: driver allocates, a margin that nobody allocates, a rounding.
 KINDS = {
     "block_bytes": "weights",
     "output_bytes": "weights",
+    "projector_bytes": "weights",
     "kv_bytes": "allocated",
     "graph_bytes": "allocated",
     "minimum_bytes": "stand-in",
-    "projector_bytes": "weights",
     "buffer_layer_bytes": "margin",
     "uneven_bytes": "rounding",
 }
+
+
+def describe_account(
+    account: Account, label: str, *, file_bytes: int | None = None, synthetic: bool = False
+) -> Document:
+    """Explain SIZE; for programs all of it is in the object ``ollama_2024``.
+
+    Parameters
+    ----------
+    label      : what the user calls the model
+    file_bytes : size of the file on disk, to say what SIZE adds to it; None where there is none
+    """
+    sentences = list(_explain(account, file_bytes))
+    if synthetic:
+        sentences.append("The model is synthetic: its shape and its bytes are real, its weights are random.")
+    if account.chosen.library == "cpu":
+        sentences.append("Nothing is on a GPU here; SIZE was expected of main memory, and nothing checked it.")
+    title = f"Ollama's account of {label} ({VERSIONS}, October 2024)"
+    section = Section(title, [_show_answer(account), _show_terms(account), *(Prose([text]) for text in sentences)])
+    return Document("ollama-2024", 1, "", [section], data={"ollama_2024": export_account(account)})
 
 
 def export_account(account: Account) -> dict[str, Any]:
@@ -40,18 +65,6 @@ def export_account(account: Account) -> dict[str, Any]:
     }
 
 
-def ollama_parts(account: Account) -> dict[str, int]:
-    """SIZE by the parts of the memory ledger's picture, those of its own beside them."""
-    terms = account.chosen.terms
-    return {
-        "weights as in the file": terms.block_bytes + terms.output_bytes + terms.projector_bytes,
-        "KV cache": terms.kv_bytes,
-        "compute, output": terms.graph_bytes,
-        "CUDA context (a flat guess)": terms.minimum_bytes,
-        "margin that nobody allocates": terms.buffer_layer_bytes + terms.uneven_bytes,
-    }
-
-
 def _export_estimate(found: Estimate) -> dict[str, Any]:
     return {
         "layers": found.layers,
@@ -67,57 +80,42 @@ def _export_estimate(found: Estimate) -> dict[str, Any]:
     }
 
 
-def show_account(account: Account, label: str, *, file_bytes: int | None = None, synthetic: bool = False) -> str:
-    """Explain SIZE in 80 columns.
-
-    Parameters
-    ----------
-    label      : what the user calls the model
-    file_bytes : size of the file on disk, to say what SIZE adds to it; None where there is none
-    """
-    chosen = account.chosen
-    title = f"Ollama's account of {label} ({VERSIONS}, October 2024)"
-    blocks = [
-        page.fill(title, rest=""),
-        _show_answer(account),
-        "\n".join(_show_terms(account)),
-        *(_wrap(sentence) for sentence in _explain(account, file_bytes)),
-    ]
-    if synthetic:
-        blocks.append(_wrap("The model is synthetic: its shape and its bytes are real, its weights are random."))
-    if chosen.library == "cpu":
-        blocks.append(_wrap("Nothing is on a GPU here; SIZE was expected of main memory, and nothing checked it."))
-    return "\n\n".join(blocks) + "\n"
+def ollama_parts(account: Account) -> dict[str, int]:
+    """SIZE by the parts of the memory ledger's picture, those of its own beside them."""
+    terms = account.chosen.terms
+    return {
+        Part.WEIGHTS.legend: terms.block_bytes + terms.output_bytes + terms.projector_bytes,
+        Part.CACHE.legend: terms.kv_bytes,
+        Part.COMPUTE.legend: terms.graph_bytes,
+        "CUDA context (a flat guess)": terms.minimum_bytes,
+        "margin that nobody allocates": terms.buffer_layer_bytes + terms.uneven_bytes,
+    }
 
 
-def _show_answer(account: Account) -> str:
+def _show_answer(account: Account) -> KeyFigures:
     chosen, request = account.chosen, account.request
     asked = "chosen by Ollama" if request.parallel is None else "asked for"
     slots = f"{chosen.parallel} slot{'s' if chosen.parallel > 1 else ''}, {asked}"
-    free = "enough for everything" if request.free_vram_bytes is None else f"{request.free_vram_bytes:,} bytes"
-    rows = [
-        ("SIZE", f"{chosen.size}  ({chosen.size_bytes:,} bytes)"),
-        ("PROCESSOR", chosen.processor),
-        ("layers", f"{chosen.layers} of {chosen.n_layers_model} on the GPU, the output counted as one"),
-        ("context", f"{chosen.n_cells} cells = num_ctx {chosen.n_cells // chosen.parallel} x {slots}"),
+    free = "enough for everything" if request.free_vram_bytes is None else request.free_vram_bytes
+    is_split = 0 < chosen.size_vram_bytes < chosen.size_bytes
+    figures = [
+        Figure("size", "SIZE", f"{chosen.size}  ({format_value(chosen.size_bytes, _EXACT)})"),
+        Figure("processor", "PROCESSOR", chosen.processor),
+        Figure("layers", "layers", f"{chosen.layers} of {chosen.n_layers_model} on the GPU, the output counted as one"),
+        Figure("context", "context", f"{chosen.n_cells} cells = num_ctx {chosen.n_cells // chosen.parallel} x {slots}"),
+        Figure("free_vram", "free VRAM", None if chosen.library == "cpu" else free, _EXACT),
+        Figure("num_gpu", "num_gpu", None if request.num_gpu == AUTOMATIC else request.num_gpu),
+        Figure("size_vram", "of it, GPU", chosen.size_vram_bytes if is_split else None, _EXACT),
     ]
-    if chosen.library != "cpu":
-        rows.append(("free VRAM", free))
-    if request.num_gpu != AUTOMATIC:
-        rows.append(("num_gpu", str(request.num_gpu)))
-    if 0 < chosen.size_vram_bytes < chosen.size_bytes:
-        rows.append(("of it, GPU", f"{format_ollama(chosen.size_vram_bytes)}  ({chosen.size_vram_bytes:,} bytes)"))
-    return "\n".join(page.fill(text, first=f"{name:<12}", rest=" " * 12) for name, text in rows)
+    return KeyFigures(figures, name="ollama_2024")
 
 
-def _show_terms(account: Account) -> Iterator[str]:
+def _show_terms(account: Account) -> Table:
     """One line a term with its bytes and what it is; terms that were left out are not shown."""
-    terms = account.chosen.terms
-    for name, size_bytes, meaning in _describe_terms(account):
-        if size_bytes:
-            yield page.fill(meaning, first=f"{name:<15}{size_bytes:>16,}  ", rest=" " * 33)
-    yield "-" * 31
-    yield f"{'SIZE':<15}{terms.total_bytes:>16,}  {account.chosen.size}"
+    rows: list[Any] = [list(row) for row in _describe_terms(account) if row[1]]
+    rows.append(Row(["SIZE", account.chosen.size_bytes, account.chosen.size], is_total=True))
+    columns = [Column("term"), Column("size", "bytes", _EXACT), Column("meaning", "what it is", wraps=True)]
+    return Table("ollama_2024_terms", columns, rows)
 
 
 def _describe_terms(account: Account) -> tuple[tuple[str, int, str], ...]:
@@ -155,7 +153,7 @@ def _explain(account: Account, file_bytes: int | None) -> Iterator[str]:
         )
         yield (
             f"The cache and the scratch are for {chosen.parallel} slots of {chosen.n_cells // chosen.parallel} tokens. {who}"
-            f"With one slot SIZE is {one.size} ({one.size_bytes:,} bytes), {_mb(chosen.size_bytes - one.size_bytes)} less."
+            f"With one slot SIZE is {one.size} ({one.size_bytes:,} bytes), {_size(chosen.size_bytes - one.size_bytes)} less."
         )
     elif account.request.parallel is None and 4 in account.needed_free_bytes:
         yield "Four slots did not fit, so Ollama went on with one."
@@ -179,12 +177,13 @@ def _explain_overhead(account: Account, file_bytes: int) -> str:
         ("context", terms.minimum_bytes),
         ("margin", terms.buffer_layer_bytes),
     ]
-    added = " + ".join(f"{name} {_mb(size)}" for name, size in parts if size)
+    added = " + ".join(f"{name} {_size(size)}" for name, size in parts if size)
     left = file_bytes - terms.block_bytes - terms.output_bytes
-    rest = f", less {_mb(left)} of the file that never goes to the GPU (header, tokenizer" if left > 0 else ""
+    rest = f", less {_size(left)} of the file that never goes to the GPU (header, tokenizer" if left > 0 else ""
     rest += ", token embeddings)" if left > file_bytes / 50 else ")" if rest else ""
     return (
-        f"The file has {file_bytes:,} bytes ({format_ollama(file_bytes)}). SIZE is {_mb(account.chosen.size_bytes - file_bytes)} "
+        f"The file has {file_bytes:,} bytes ({format_ollama(file_bytes)} to Ollama). "
+        f"SIZE is {_size(account.chosen.size_bytes - file_bytes)} "
         f"more: {added}{rest}."
     )
 
@@ -208,7 +207,7 @@ def _explain_thresholds(account: Account) -> Iterator[str]:
     if not account.needed_free_bytes:
         return
     parts = [
-        f"above {size:,} bytes of free VRAM ({size / 2**20:.1f} MiB) with {slots} slot{'s' if slots > 1 else ''}"
+        f"above {size:,} bytes of free VRAM ({_size(size)}) with {slots} slot{'s' if slots > 1 else ''}"
         for slots, size in account.needed_free_bytes.items()
     ]
     yield f"All of it goes to the GPU {', '.join(parts)}; below, part of it stays on the CPU."
@@ -237,9 +236,5 @@ def _warn(account: Account) -> Iterator[str]:
         yield "OLLAMA_GPU_OVERHEAD exceeds the free VRAM: in these versions the difference wrapped around to plenty."
 
 
-def _mb(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:,.1f} MB"
-
-
-def _wrap(text: str) -> str:
-    return page.fill(text, rest="")
+def _size(size_bytes: int) -> str:
+    return format_value(size_bytes, BYTES)

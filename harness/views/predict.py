@@ -1,176 +1,350 @@
-"""Predictions as a table of 80 columns or as JSON, and the check of them."""
+"""What a model would do on machines, and how far such predictions were off, as documents."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
-from harness.gguf.attention import tell_skipped
-from harness.gguf.cost import Cost
-from harness.speed.crosscheck import Bound, Check
+from harness.gguf.blocks import describe_skipped
+from harness.gguf.model_kinds import Kind
+from harness.gguf.settings import tell_untrained
+from harness.speed.crosscheck import Bound, Check, RateClaim, SizeClaim, Trial, Verdict
 from harness.speed.models import LEVEL, Estimate
-from harness.speed.prediction import Answer, Room
-from harness.units import format_gb, format_gib, format_rate
-from harness.untrusted import harmless
-from harness.views import page
+from harness.speed.own import SHORTEST_PROMPT
+from harness.speed.prediction import PROMPT_SHARE, Answer, Place, Prediction, PromptBasis
+from harness.speed.published import CAUTIONS, MISFITS
+from harness.units import format_count, format_gb
+from harness.views.document import Cell, Column, Document, Figure, KeyFigures, Prose, Row, Section, Table
+from harness.views.values import BANDWIDTH, CHANGE, FILE, ROUND_RATE, SHARE, format_list, format_value
+
+#: The heading of a column of intervals of predictions.
+INTERVAL = f"{LEVEL:.0%} interval".replace("%", " %")
 
 
-def render_answers(answers: Sequence[Answer], remarks: Sequence[str] = ()) -> str:
+def describe_prediction(prediction: Prediction) -> Document:
     """One model on one machine or several: rates with their intervals, where it fits, and what that rests on."""
-    first = answers[0]
-    parts = [page.fill(_describe_model(first)), "", _rates(answers), ""]
-    parts += _shared({a.machine: [_tell_room(room) for room in a.rooms] for a in answers})
-    parts += _shared({a.machine: [f"tg from {a.basis}."] for a in answers if a.tg})
-    parts += _shared({a.machine: [f"pp: {a.pp_basis}."] for a in answers if a.tg})
-    said = (*(note for answer in answers for note in answer.notes), *remarks, *_qualify_cost(first.cost))
-    notes = dict.fromkeys(note for note in said if note)
-    parts += [page.fill(f"! {note}.") for note in notes]
-    return "\n".join(parts) + "\n"
+    answers = prediction.answers
+    cost = answers[0].cost
+    return Document(
+        "prediction",
+        1,
+        f"{cost.name} {cost.quantization}".strip() or "a dense model",
+        [Section("", [_describe_cost(answers[0]), *prediction_blocks(answers, is_one_model=True)])],
+        list(dict.fromkeys(_warn(prediction))),
+        {"cost": cost, "n_ctx": answers[0].n_ctx, "n_depth": answers[0].n_depth, "basis": [a.basis for a in answers]},
+    )
 
 
-def _shared(sentences: dict[str, list[str]]) -> list[str]:
-    """What is said of each machine; once where it is the same for all."""
-    if len({tuple(said) for said in sentences.values()}) <= 1:
-        return [page.fill(text) for text in next(iter(sentences.values()), [])]
-    return [page.fill(f"{machine}: {text}") for machine, said in sentences.items() for text in said]
+def prediction_blocks(answers: Sequence[Answer], *, is_one_model: bool) -> list[Table]:
+    """Rates, and memory where it is known; of one model, whose name stands above, or of any."""
+    notes = [*_tell_shared(answers, _tell_basis), *_tell_shared(answers, _tell_prompts)]
+    rates = Table(
+        "answers",
+        [
+            Column("model", is_shown=not is_one_model),
+            Column("size", unit=FILE, is_shown=not is_one_model),
+            Column("machine"),
+            Column("kind", is_shown=False),
+            Column("bandwidth", unit=BANDWIDTH, is_shown=False),
+            Column("tg_rate", "tg t/s", ROUND_RATE, interval=INTERVAL),
+            Column("tg_roof", "roof", ROUND_RATE),
+            Column("pp_rate", "pp512 t/s", ROUND_RATE, interval="interval"),
+        ],
+        [
+            [
+                f"{a.cost.name} {a.cost.quantization}".strip(),
+                Cell(a.cost.size_bytes, is_approximate=a.cost.is_estimate),
+                a.machine,
+                a.kind,
+                a.bandwidth_bytes_per_s,
+                _rate(a.tg),
+                a.tg_roof_tok_per_s,
+                _rate(a.pp),
+            ]
+            for a in answers
+        ],
+        notes,
+    )
+    alike = is_one_model and len({answer.rooms for answer in answers}) == 1
+    rows = [row for answer in (answers[:1] if alike else answers) for row in _memory_rows(answer, alike)]
+    memory = Table(
+        "memory",
+        [
+            Column("model", is_shown=not is_one_model),
+            Column("machine", is_shown=is_one_model),
+            Column("place", "in"),
+            Column("needed", unit=FILE),
+            Column("weights", unit=FILE),
+            Column("cache", unit=FILE, left_out=1),
+            Column("compute", "working\nmemory", FILE, left_out=2),
+            Column("driver", unit=FILE, left_out=3),
+            Column("limit", "there is", FILE),
+            Column("left", unit=FILE),
+            Column("fits"),
+            Column("n_layers_gpu", is_shown=False),
+        ],
+        rows,
+        [note for place, note in _METAL.items() if any(room.place is place for a in answers for room in a.rooms)],
+    )
+    return [rates, memory] if rows else [rates]
 
 
-def _describe_model(answer: Answer) -> str:
-    cost = answer.cost
-    name = f"{cost.name} {cost.quantization}".strip() or "a dense model"
-    read = f"a token reads {format_gb(round(cost.bytes_per_token(answer.n_depth)))}"
+def _describe_cost(answer: Answer) -> KeyFigures:
+    cost, cache = answer.cost, answer.cost.cache
+    each, windowed = cost.kv_bytes_per_token, cache.windowed_bytes_per_token if cache else 0
     depth = f" at depth {answer.n_depth}" if answer.n_depth else ""
-    about = "about " if cost.is_estimate else ""
-    return " · ".join([name, f"{about}{format_gb(cost.size_bytes)}", f"{read}{depth}", *_tell_cache(cost)])
+
+    def about(value: float | None) -> Cell:
+        return Cell(value or None, FILE, is_approximate=cost.is_estimate)
+
+    window = f" beyond {cache.window_tokens}" if cache and windowed else ""
+    return KeyFigures(
+        [
+            Figure("size", "", about(cost.size_bytes), FILE),
+            Figure(
+                "read_per_token",
+                "",
+                Cell(round(cost.bytes_per_token(answer.n_depth)), FILE),
+                phrase=f"a token reads {{}}{depth}",
+            ),
+            Figure("flops_per_token", "", cost.flops_per_token(answer.n_depth), is_shown=False),
+            Figure("kv_per_token", "", about(each), FILE, "cache {} a token"),
+            Figure(
+                "kv_per_token_beyond_window",
+                "",
+                about(each - windowed) if each and windowed else None,
+                FILE,
+                f"{{}}{window}",
+            ),
+            Figure("state", "", about(cache.state_bytes if cache else None), FILE, "state {}"),
+        ],
+        in_line=True,
+    )
 
 
-def _tell_cache(cost: Cost) -> Iterator[str]:
-    """What a token adds to the cache, up to the window and beyond it, and the state that layers keep instead."""
-    if cost.cache is None:
-        return
-    cache, about = cost.cache, "about " if cost.is_estimate else ""
-    if each := cost.kv_bytes_per_token:
-        unbounded = _size(each - cache.windowed_bytes_per_token)
-        beyond = f", {unbounded} beyond {cache.window_tokens}" if cache.windowed_bytes_per_token else ""
-        yield f"cache {about}{_size(each)} a token{beyond}"
-    if cache.state_bytes:
-        yield f"state {format_gb(cache.state_bytes)}"
+def _rate(estimate: Estimate | None) -> Cell:
+    if estimate is None:
+        return Cell()
+    return Cell(estimate.rate_tok_per_s, interval=(estimate.low_tok_per_s, estimate.high_tok_per_s))
 
 
-def _qualify_cost(cost: Cost) -> Iterator[str]:
-    """What is not known of a model's cost, and what of its file no token reads."""
+_PLACES = {Place.VRAM: "VRAM", Place.MEMORY: "memory", Place.METAL_3_4: "Metal", Place.METAL_2_3: "Metal"}
+_METAL = {
+    Place.METAL_3_4: "Metal gives 3/4 of such a memory by default",
+    Place.METAL_2_3: "Metal gives 2/3 of such a memory by default",
+}
+
+
+def _memory_rows(answer: Answer, is_for_all: bool) -> Iterator[Row]:
+    for room in answer.rooms:
+        need = room.need
+        note = () if need.cache_bytes is not None else ("the cache is not known, and not counted",)
+        yield Row(
+            [
+                f"{answer.cost.name} {answer.cost.quantization}".strip(),
+                None if is_for_all else answer.machine,
+                _PLACES[room.place],
+                Cell(need.total_bytes, notes=note),
+                need.weights_bytes,
+                Cell(need.cache_bytes, instead="?"),
+                need.compute_bytes,
+                need.device_bytes or None,
+                room.limit_bytes,
+                room.left_bytes,
+                room.fits,
+                room.n_layers_gpu,
+            ]
+        )
+
+
+def _tell_shared(answers: Sequence[Answer], tell: Callable[[Answer], str]) -> Iterator[str]:
+    """What is said of each machine; once where it is the same for all."""
+    said = {answer.machine: tell(answer) for answer in answers}
+    if len(set(said.values())) == 1:
+        yield next(iter(said.values()))
+    else:
+        yield from (f"{machine}: {text}" for machine, text in said.items())
+
+
+def _tell_basis(answer: Answer) -> str:
+    basis = answer.basis
+    models = ", ".join(basis.models)
+    if basis.is_own:
+        roofline = basis.roofline_bytes_per_s
+        read = (
+            f"what harness roofline read of the nearest type ({format_value(roofline, BANDWIDTH)})" if roofline else ""
+        )
+        return f"tg from {format_list([*filter(None, [read, models and f'its own records of {models}'])])}"
+    others = f"what {basis.n_machines} published machines of its kind have in common"
+    return f"tg from its figures for {models}; else {others}" if models else f"tg from its bandwidth, and {others}"
+
+
+_PROMPTS = {
+    PromptBasis.PUBLISHED: "prompts timed on it",
+    PromptBasis.OWN_RECORDS: "its own records of prompts; a larger model's reach more",
+    PromptBasis.STATED_FLOPS: f"{PROMPT_SHARE:.0%} of the stated FLOP/s (assumed)",
+    PromptBasis.ROOFLINE_FLOPS: f"{PROMPT_SHARE:.0%} of the FLOP/s that harness roofline measured (assumed)",
+    PromptBasis.NOT_TIMED: "no prompt was timed on it and bandwidth does not decide it; give --flops",
+    PromptBasis.TWO_DEVICES: "not worked out for a model on two devices",
+}
+
+
+def _tell_prompts(answer: Answer) -> str:
+    short = f"; its own prompts have fewer than {SHORTEST_PROMPT} tokens" if answer.has_short_prompts else ""
+    return f"pp: {_PROMPTS[answer.pp_basis]}{short}"
+
+
+def _warn(prediction: Prediction) -> Iterator[str]:
+    """What makes it doubtful, or what was assumed."""
+    answers, cost = prediction.answers, prediction.answers[0].cost
+    for answer in answers:
+        yield from list_doubts(answer)
+    if prediction.header_note:
+        yield prediction.header_note
+    if prediction.file_kind is not None and prediction.file_kind.kind is not Kind.TEXT:
+        yield prediction.file_kind.describe(prediction.label)
+    if encoder := prediction.encoder:
+        yield (
+            f"text part worked out as {encoder.n_blocks} common blocks; the other {encoder.n_params / 1e9:.1f} B parameters, the "
+            f"vision encoder, in F16 ({format_gb(encoder.size_bytes)}, not read while generating)"
+        )
+    if prediction.refused:
+        yield prediction.refused
+    if not cost.name:
+        yield f"taken as a dense Q4_0 of Llama's family: {cost.n_layers} layers, all bytes read for a token"
+    if untrained := tell_untrained(cost.n_ctx_train, [answers[0].n_ctx]):
+        yield untrained
+    if prediction.plan_trouble:
+        yield f"working memory is estimated: {prediction.plan_trouble}"
     if cost.cache_unknown:
         yield f"cache: {cost.cache_unknown}"
     if cost.skipped:
-        yield tell_skipped(cost.skipped)
+        yield describe_skipped(cost.skipped)
 
 
-def _size(size_bytes: int) -> str:
-    return f"{size_bytes} B" if size_bytes < 10 * 1024 and size_bytes % 1024 else f"{size_bytes / 1024:.0f} KiB"
+def list_doubts(answer: Answer) -> Iterator[str]:
+    """What makes an answer doubtful, one sentence each."""
+    basis, split = answer.basis, answer.split
+    for caution in basis.cautions:
+        yield f"while harness roofline ran: {caution}" if basis.is_own else caution
+    if basis.n_left_out:
+        why = ", ".join(code.replace("-", " ") for code in basis.left_out)
+        yield f"left out: {format_count(basis.n_left_out, 'record')} not to be trusted ({why})"
+    if split:
+        host = split.host or "an average published CPU (name one with --host)"
+        yield (
+            f"{split.n_layers_gpu} of {split.n_layers} layers on the card (the output layer is one), the rest on {host}"
+        )
+    elif any(not room.fits and room.place is not Place.VRAM for room in answer.rooms):
+        yield "it does not fit; the rates are what it would do if it did"
 
 
-def _rates(answers: Sequence[Answer]) -> str:
-    rows = [
-        {
-            "machine": answer.machine,
-            "tg t/s": format_rate(answer.tg.rate_tok_per_s) if answer.tg else "—",
-            f"{LEVEL:.0%} interval": _interval(answer.tg),
-            "roof": format_rate(answer.tg_roof_tok_per_s) if answer.tg_roof_tok_per_s else "—",
-            "pp512 t/s": _round(answer.pp.rate_tok_per_s) if answer.pp else "—",
-            "interval": _interval(answer.pp),
-        }
-        for answer in answers
-    ]
-    return page.table(rows, "lr")
+# --- the check --------------------------------------------------------------------------------------------------------
 
 
-def _interval(estimate: Estimate | None) -> str:
-    return f"{_round(estimate.low_tok_per_s)} – {_round(estimate.high_tok_per_s)}" if estimate else "—"
-
-
-def _round(rate: float) -> str:
-    """Three digits: a prediction has no more."""
-    return f"{rate:.0f}" if rate >= 100 else f"{rate:#.3g}"
-
-
-def _tell_room(room: Room) -> str:
-    need = room.need
-    cache = f" + cache {format_gb(need.cache_bytes)}" if need.cache_bytes else ""
-    cache = " + a cache that is not known" if need.cache_bytes is None else cache
-    device = f" + driver {format_gb(need.device_bytes)}" if need.device_bytes else ""
-    sums = f"weights {format_gb(need.weights_bytes)}{cache} + working memory {format_gb(need.compute_bytes)}{device}"
-    limit = f"{format_gb(room.limit_bytes)} ({format_gib(room.limit_bytes)}, {room.what})"
-    total = f"needs {format_gb(need.total_bytes)} ({sums}) of {limit}"
-    if room.fits and need.cache_bytes is None:
-        return f"{total}: fits without the cache, {format_gb(room.left_bytes)} left for that."
-    if room.fits:
-        return f"{total}: fits, {format_gb(room.left_bytes)} left."
-    layers = f"; {room.n_layers_gpu} layers do" if room.n_layers_gpu is not None else ""
-    return f"{total}: does not fit, {format_gb(-room.left_bytes)} too much{layers}."
-
-
-def render_answers_json(answers: Sequence[Answer], remarks: Sequence[str] = ()) -> str:
-    rows = [
-        {
-            **_plain(answer),
-            "cost": _plain(answer.cost) | {"kv_bytes_per_token": answer.cost.kv_bytes_per_token},
-            "bytes_per_token": answer.cost.bytes_per_token(answer.n_depth),
-            "flops_per_token": answer.cost.flops_per_token(answer.n_depth),
-            "interval_level": LEVEL,
-            "rooms": [
-                {**_plain(room), "total_bytes": room.need.total_bytes, "left_bytes": room.left_bytes, "fits": room.fits}
-                for room in answer.rooms
-            ],
-            "notes": [note for note in (*answer.notes, *remarks, *_qualify_cost(answer.cost)) if note],
-        }
-        for answer in answers
-    ]
-    return harmless.json_text(rows) + "\n"
-
-
-def _plain(value: Any) -> dict[str, Any]:
-    return dataclasses.asdict(value)
-
-
-def render_check(check: Check) -> str:
+def describe_check(check: Check) -> Document:
     """Medians with their bounds, the article's predictions, the worst misses with what is known of why."""
-    parts = ["Every figure predicted without itself:", "", _bounds(check.bounds), ""]
-    parts += ["The article's own predictions:", ""]
-    for claim in check.claims:
-        parts += [page.fill(f"{claim.subject}: {claim.said}")]
-        parts += [page.fill(f"  → {claim.found}: {claim.verdict}."), page.fill(f"  $ {claim.command}", rest="    ")]
-    parts += ["", "The worst misses, one a machine and model, and why:", ""]
-    for miss in check.misses:
-        trial = miss.trial
-        known = f"{trial.n_known} others known" if trial.n_known else "bandwidth alone"
-        rates = f"{format_rate(trial.predicted.rate_tok_per_s)} for {format_rate(trial.measured_tok_per_s)} t/s"
-        head = f"{trial.error:+5.0%}  {trial.machine}, {trial.model} {trial.quantization}: {rates} ({known})"
-        parts += [page.fill(head), page.fill(miss.reason, first=" " * 7, rest=" " * 7)]
     verdict = "All bounds are met." if check.is_met else "Not all bounds are met."
-    return "\n".join([*parts, "", verdict]) + "\n"
-
-
-def _bounds(bounds: Sequence[Bound]) -> str:
-    rows = [
-        {
-            "what": bound.title,
-            "figures": str(len(bound.trials)),
-            "median error": f"{bound.median_error:.1%}",
-            "bound": "—" if bound.promised is None else f"{bound.promised:.0%} {'met' if bound.is_met else 'MISSED'}",
-            "in interval": f"{bound.inside_share:.0%}",
-        }
-        for bound in bounds
+    commands = dict.fromkeys(claim.command for claim in check.claims)
+    sections = [
+        Section("Every figure predicted without itself:", [_list_bounds(check.bounds), Prose([verdict])]),
+        Section("The article's own predictions:", [_list_claims(check.claims)]),
+        Section("To see one of them:", [Prose([f"$ {command}" for command in commands])]),
+        Section("The worst misses, one a machine and model, and why:", [_list_misses(check.misses)]),
     ]
-    rows = [{**row, "what": page.wrap(row["what"], 29)} for row in rows]
-    table = page.table(rows, "lr")
-    return f"{table}\n\nin interval: how many lay in their {LEVEL:.0%} interval"
+    trials = {bound.title: bound.trials for bound in check.bounds}
+    return Document(
+        "prediction-check", 1, "", sections, data={"is_met": check.is_met, "level": LEVEL, "trials": trials}
+    )
 
 
-def render_check_json(check: Check) -> str:
-    values = dataclasses.asdict(check)
-    for bound, found in zip(values["bounds"], check.bounds, strict=True):
-        bound |= {"median_error": found.median_error, "is_met": found.is_met, "inside_share": found.inside_share}
-        for trial, source in zip(bound["trials"], found.trials, strict=True):
-            trial["error"] = source.error
-    return harmless.json_text({**values, "is_met": check.is_met}) + "\n"
+def _list_bounds(bounds: Sequence[Bound]) -> Table:
+    columns = [
+        Column("title", "what", wraps=True),
+        Column("n_figures", "figures"),
+        Column("median_error", unit=SHARE),
+        Column("promised", "bound", SHARE),
+        Column("is_met", "met"),
+        Column("inside_share", "in interval", SHARE),
+    ]
+    rows = [[b.title, len(b.trials), b.median_error, b.promised, b.is_met, b.inside_share] for b in bounds]
+    return Table("bounds", columns, rows, [f"in interval: how many lay in their {INTERVAL}"])
+
+
+def _list_claims(claims: Sequence[RateClaim | SizeClaim]) -> Table:
+    columns = [
+        Column("subject", "what", wraps=True),
+        Column("said", wraps=True),
+        Column("found", f"found (t/s),\n{INTERVAL}", ROUND_RATE),
+        Column("verdict", is_shown=False),
+        Column("command", is_shown=False),
+    ]
+    verdicts = [claim.verdict.value if isinstance(claim, RateClaim) else None for claim in claims]
+    rows = [[c.subject, c.said, _find(c), verdict, c.command] for c, verdict in zip(claims, verdicts, strict=True)]
+    return Table("claims", columns, rows)
+
+
+def _list_misses(misses: Sequence[Trial]) -> Table:
+    columns = [
+        Column("error", unit=CHANGE),
+        Column("machine"),
+        Column("model"),
+        Column("predicted_rate", "predicted\nt/s", ROUND_RATE),
+        Column("measured_rate", "measured\nt/s", ROUND_RATE),
+        Column("n_known", "others\nknown"),
+    ]
+    rows = [
+        Row(
+            [
+                miss.error,
+                miss.machine,
+                f"{miss.model} {miss.quantization}",
+                miss.predicted.rate_tok_per_s,
+                miss.measured_tok_per_s,
+                Cell(miss.n_known, notes=(_explain(miss),)),
+            ]
+        )
+        for miss in misses
+    ]
+    return Table("misses", columns, rows)
+
+
+def _find(claim: RateClaim | SizeClaim) -> Cell:
+    """What is found instead of what was said, and what that comes to."""
+    if isinstance(claim, RateClaim):
+        verdict = "; ".join(filter(None, [_judge_rate(claim), claim.remark, _tell_measured(claim)]))
+        return dataclasses.replace(_rate(claim.found), notes=(verdict,))
+    left = claim.limit_bytes - claim.need_bytes
+    verdict = f"fits in {format_gb(claim.limit_bytes)}, {format_gb(left)} left"
+    if left < 0:
+        verdict = f"{format_gb(-left)} more than {format_gb(claim.limit_bytes)}"
+    if claim.whole_bytes:
+        whole = claim.whole_bytes - claim.need_bytes
+        verdict += f", Metal's default; with the limit raised {format_gb(whole)} are left for all else"
+    return Cell(claim.need_bytes, FILE, notes=(verdict,), is_approximate=claim.is_estimate)
+
+
+def _judge_rate(claim: RateClaim) -> str:
+    change = f"{abs(claim.error):.0%} {'more' if claim.error > 0 else 'less'}".replace("%", " %")
+    return {
+        Verdict.AGREES: "agrees",
+        Verdict.IMPOSSIBLE: f"not possible: reading alone allows {format_value(claim.roof_tok_per_s, ROUND_RATE)}",
+        Verdict.OUTSIDE: f"outside the interval; what comes out is {change}",
+        Verdict.INSIDE: f"inside a wide interval; what comes out is {change}",
+    }[claim.verdict]
+
+
+def _tell_measured(claim: RateClaim) -> str:
+    rates = [format_value(rate, ROUND_RATE, with_sign=False) for rate in claim.measured_tok_per_s]
+    return f"measured {format_list(rates)}" if rates else ""
+
+
+def _explain(trial: Trial) -> str:
+    """What is known of why a figure lies far off. A prediction is not corrected by it."""
+    if trial.is_split and trial.kind == "gpu":
+        return "did not fit the card: the rest ran on a processor that is not named, here an average one"
+    if reason := MISFITS.get(trial.machine) or CAUTIONS.get(trial.machine):
+        return reason
+    if trial.kind == "gpu" and trial.model == "qwen2.5:0.5b":
+        return "so small that what a layer costs decides, and what sampling costs on the host"
+    return "no reason known"

@@ -38,10 +38,10 @@ def plain_values(document: Document) -> dict[str, Any]:
 
 
 def plain_rows(table: Table) -> list[dict[str, Any]]:
-    """Each row by the names of its columns; ``notes`` has its footnotes where any row of the table has some."""
+    """Each row but totals by the names of its columns; ``notes`` has its footnotes where any row of the table has some."""
     lines = table.lines()
     has_notes = any(cell.notes for _, cells in lines for cell in cells)
-    return [_plain_row(table, row, cells, has_notes) for row, cells in lines]
+    return [_plain_row(table, row, cells, has_notes) for row, cells in lines if not row.is_total]
 
 
 def _plain_row(table: Table, row: Row, cells: list[Cell], has_notes: bool) -> dict[str, Any]:

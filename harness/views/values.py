@@ -92,7 +92,7 @@ BYTES = Unit("bytes", lambda size: f"-{format_mib(-size)}" if size < 0 else form
 #: Memory as it is sold.
 MODULE = Unit("bytes", format_gib)
 #: Files as download pages and Ollama show them: MB or GB.
-FILE = Unit("bytes", format_gb)
+FILE = Unit("bytes", lambda size: f"-{format_gb(-size)}" if size < 0 else format_gb(size))
 MIB_ALONE = Unit("bytes", _scaled(MIB, 2), "MiB")
 MIB_CHANGE = Unit("bytes", _scaled(MIB, 2, "+"), "MiB")
 GIB_ALONE = Unit("bytes", _scaled(GIB, 2), "GiB")

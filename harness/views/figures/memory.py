@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.memory.forecast import COMPUTE, COPIED, HOST, KV, MAPPED, OUTPUT, RECURRENT, REPACKED
-from harness.memory.ledger import Report, Row, make_ledger
-from harness.memory.resident import RUNTIME_CAUSES, UNEXPLAINED, UNREAD, UNTOUCHED
-from harness.records.kinds import MemoryLine
+from harness.memory.causes import HOST, Part
+from harness.memory.ledger import Row, make_ledger
+from harness.records.memory import MemoryRecord
 from harness.units import GIB, MIB
 from harness.views.figures.style import PALETTE, THEMES, new_figure
 
@@ -18,38 +17,25 @@ if TYPE_CHECKING:
 #: Longer names are cut, so that the title stays in the picture.
 _LABEL_WIDTH = 60
 
-#: The parts of a bar from left to right, each with the causes that it stands for.
-PARTS: dict[str, tuple[str, ...]] = {
-    "weights as in the file": (MAPPED, COPIED),
-    "repacked copy": (REPACKED,),
-    "KV cache": (KV, RECURRENT),
-    "compute, output": (COMPUTE, OUTPUT),
-    "libraries, tables, Python": RUNTIME_CAUSES,
-    "unexplained": (UNEXPLAINED,),
-}
+#: The parts of a bar from left to right.
+PARTS = tuple(part for part in Part if part.legend)
 
 
 def draw_ledger(
-    report: Report, *, theme: str = "light", others: Mapping[str, Mapping[str, int]] | None = None
+    record: MemoryRecord, *, theme: str = "light", others: Mapping[str, Mapping[str, int]] | None = None
 ) -> Figure:
     """Draw the first context's ledger, or one bar a context where several were asked for.
 
     Parameters
     ----------
-    others : further bars, by name: bytes by part (the names of `PARTS`, or others that are then added to the legend)
+    others : further bars, by name: bytes by part (the legends of `PARTS`, or others that are then added to the legend)
     """
-    return _draw_bars({**_make_bars(report), **(others or {})}, _title(report), theme)
-
-
-def draw_kept_ledger(line: MemoryLine, *, theme: str = "light") -> Figure:
-    """Draw the ledger of a line of kind ``overhead``."""
-    synthetic = " (synthetic)" if line.is_synthetic else ""
-    title = f"Where the memory goes: {line.model}{synthetic}, context {line.n_ctx}"
-    return _draw_bars(_compare(line.ledger, measured=bool(line.steps)), title, theme)
+    return _draw_bars({**_make_bars(record), **(others or {})}, _title(record), theme)
 
 
 def _draw_bars(bars: Mapping[str, Mapping[str, int]], title: str, theme: str) -> Figure:
-    names = [*PARTS, *dict.fromkeys(part for parts in bars.values() for part in parts if part not in PARTS)]
+    legends = (part.legend for part in PARTS)
+    names = list(dict.fromkeys((*legends, *(name for parts in bars.values() for name in parts))))
     figure, axis = new_figure(8.0, 2.0 + 0.6 * len(bars), theme=theme)
     unit, scale = ("GiB", GIB) if max(sum(parts.values()) for parts in bars.values()) >= 10 * GIB else ("MiB", MIB)
     _stack(axis, bars, names, scale, theme)
@@ -60,42 +46,35 @@ def _draw_bars(bars: Mapping[str, Mapping[str, int]], title: str, theme: str) ->
     return figure
 
 
-def _title(report: Report) -> str:
-    subject = report.subject
-    synthetic = " (synthetic)" if subject.is_synthetic else ""
-    context = f", context {report.forecast.n_ctx}" if len(report.forecasts) == 1 else ""
-    label = subject.label if len(subject.label) <= _LABEL_WIDTH else f"{subject.label[: _LABEL_WIDTH - 1]}…"
+def _title(record: MemoryRecord) -> str:
+    model = record.model
+    synthetic = " (synthetic)" if model.is_synthetic else ""
+    context = f", context {record.forecast.n_ctx}" if len(record.forecasts) == 1 else ""
+    label = model.label if len(model.label) <= _LABEL_WIDTH else f"{model.label[: _LABEL_WIDTH - 1]}…"
     return f"Where the memory goes\n{label}{synthetic}{context}"
 
 
-def _make_bars(report: Report) -> dict[str, dict[str, int]]:
-    if len(report.forecasts) > 1:
-        return {
-            f"context {item.n_ctx}": _by_part(make_ledger(item, None), "predicted_bytes") for item in report.forecasts
-        }
-    return _compare(make_ledger(report.forecast, report.measurement), measured=report.measurement is not None)
-
-
-def _compare(rows: Sequence[Row], *, measured: bool) -> dict[str, dict[str, int]]:
-    """One bar for the prediction, and two for the measurement where there is one."""
+def _make_bars(record: MemoryRecord) -> dict[str, dict[str, int]]:
+    """One bar for the prediction of each context, and two for the measurement where there is one."""
+    if len(record.forecasts) > 1:
+        return {f"context {f.n_ctx}": _by_part(make_ledger(f, None), "predicted_bytes") for f in record.forecasts}
+    rows = record.ledger
     bars = {"predicted": _by_part(rows, "predicted_bytes")}
-    if measured:
+    if record.measurement:
         bars["measured"] = _by_part(rows, "measured_bytes")
         bars["in memory now"] = _by_part(rows, "resident_bytes")
-        unexplained = next((row.measured_bytes or 0 for row in rows if row.cause == UNEXPLAINED), 0)
-        bars["in memory now"]["unexplained"] = unexplained
+        bars["in memory now"][Part.UNEXPLAINED.legend] = record.measurement.account.unexplained_bytes or 0
     return bars
 
 
 def _by_part(rows: Sequence[Row], field: str) -> dict[str, int]:
-    sizes = dict.fromkeys(PARTS, 0)
+    sizes = {part.legend: 0 for part in PARTS}
     for row in rows:
         size = getattr(row, field)
         if field == "resident_bytes" and size is None and row.device != HOST:
             size = row.measured_bytes  # a device has no pages that wait to be touched
-        for part, causes in PARTS.items():
-            if row.cause in causes and row.cause not in (UNREAD, UNTOUCHED):
-                sizes[part] += max(size or 0, 0)
+        if row.cause.part in PARTS:
+            sizes[row.cause.part.legend] += max(size or 0, 0)
     return sizes
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from harness.records.cells import machine_key
 from harness.records.roofline import ARITHMETIC, READING, Roof, RoofTest
-from harness.speed.models import LEVEL, Estimate
 from harness.speed.published import CAUTIONS
-from harness.units import format_gb, format_rate
+from harness.units import format_rate
 from harness.views.figures.speed import draw_machines
 from harness.views.machines import Row, list_models, measured_rows, published_rows, sort_rows
+from harness.views.predict import list_doubts, prediction_blocks
 from harness.views.report.material import Material
 from harness.views.report.parts import Cell, Chart, Footnotes, Part, Prose, Table, text_cell
 from harness.views.roofline import TOO_MUCH, UnderRoof, draw_roofline, hold_against
@@ -118,33 +118,10 @@ def show_predictions(material: Material) -> Sequence[Part]:
     """What the article's models would do on the machine that made the page."""
     if not material.answers:
         return []
-    footnotes = Footnotes()
-    rows: list[list[Cell | str]] = []
-    for answer in material.answers:
-        room = answer.rooms[0] if answer.rooms else None
-        fits = "—" if room is None else f"yes, {format_gb(room.left_bytes)} left" if room.fits else "no"
-        rows.append(
-            [
-                f"{answer.cost.name} {answer.cost.quantization}".strip() + footnotes.mark(answer.notes),
-                text_cell(format_gb(answer.cost.size_bytes), answer.cost.size_bytes),
-                answer.machine,
-                _estimate_cell(answer.tg),
-                _between(answer.tg),
-                _estimate_cell(answer.pp),
-                fits,
-            ]
-        )
-    basis = "; ".join(dict.fromkeys(answer.basis for answer in material.answers if answer.basis))
-    means = (
-        f"Predicted for the machine that made this page, by harness predict, from {basis}. Nothing here was measured."
-    )
-    headers = ("model", "size", "on", "TG t/s", f"{LEVEL:.0%} interval", "PP t/s", "fits")
-    return [Prose([means]), Table(headers, rows, footnotes.texts())]
-
-
-def _estimate_cell(estimate: Estimate | None) -> Cell | str:
-    return text_cell(f"{estimate.rate_tok_per_s:.3g}", estimate.rate_tok_per_s) if estimate else "—"
-
-
-def _between(estimate: Estimate | None) -> str:
-    return f"{estimate.low_tok_per_s:.3g} – {estimate.high_tok_per_s:.3g}" if estimate else "—"
+    means = "Predicted for the machine that made this page, by harness predict. Nothing here was measured."
+    doubts = dict.fromkeys(doubt for answer in material.answers for doubt in list_doubts(answer))
+    return [
+        Prose([means]),
+        *prediction_blocks(material.answers, is_one_model=False),
+        *([Prose(list(doubts), is_list=True)] if doubts else []),
+    ]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.records.cells import Machine, Record, machine_key
-from harness.records.kinds import ParityLine, TimeRecord
+from harness.records.kinds import TimeRecord
+from harness.records.parity import Parity
 from harness.records.roofline import Roof
+from harness.records.statistics import median
 from harness.units import format_count
 from harness.views.document import Block, Cell, Column, Document, Figure, KeyFigures, Line, Prose, Section, Table
 from harness.views.report.material import Material
@@ -135,13 +137,10 @@ def show_parity(material: Material) -> Sequence[Document]:
             line.test,
             line.harness_tok_per_s,
             line.llama_bench_tok_per_s,
-            Cell(
-                line.ratio_median,
-                interval=(line.ratio_low, line.ratio_high) if line.ratio_low and line.ratio_high else None,
-            ),
+            Cell(median(line.ratios), interval=(found.low, found.high) if (found := line.interval) else None),
             Cell(line.time_utc, MINUTE),
         ]
-        for line in material.contents(ParityLine)
+        for line in material.contents(Parity)
     ]
     columns = [
         Column("model"), Column("test"), Column("harness", "harness t/s", RATE), Column("llama_bench", "llama-bench t/s", RATE),

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from harness.records.cells import machine_key
-from harness.records.kinds import MemoryLine, TimeLine, TimeRecord
+from harness.records.kinds import TimeLine, TimeRecord
+from harness.records.memory import MemoryRecord
 from harness.records.token_time import DISPATCH, PARTS, DepthLedger, Gap, TimeLedger, WholeToken
 from harness.spec import cell_key
 from harness.units import format_duration, format_rate
-from harness.views.figures.memory import draw_kept_ledger
+from harness.views.figures.memory import draw_ledger
 from harness.views.figures.token_time import draw_token_time
+from harness.views.memory import describe_note
 from harness.views.report.material import Material
 from harness.views.report.parts import Cell, Chart, Facts, Part, Prose, Table, text_cell
 from harness.views.token_time import PART_NAMES, STEP_NAMES
@@ -31,7 +33,7 @@ _ASKED = (
 
 def show_memory(material: Material) -> Sequence[Part]:
     """Memory ledgers: each line of each one, and what the process took in all; of the same question the latest answer."""
-    lines, n_older = _latest(material.contents(MemoryLine), _memory_question)
+    lines, n_older = _latest(material.contents(MemoryRecord), _memory_question)
     parts: list[Part] = []
     for line in lines:
         parts += _show_one_memory(material, line)
@@ -39,43 +41,44 @@ def show_memory(material: Material) -> Sequence[Part]:
     return [Prose([means, *_tell_older(n_older)]), *parts] if parts else []
 
 
-def _show_one_memory(material: Material, line: MemoryLine) -> list[Part]:
-    facts = [*_where(material, line), ("context", f"{line.n_ctx} tokens"), *_asked(line)]
+def _show_one_memory(material: Material, line: MemoryRecord) -> list[Part]:
+    facts = [*_where(material, line), ("context", f"{line.forecast.n_ctx} tokens"), *_asked(line)]
     if line.failure:
-        facts.append(("failed", line.failure))
+        facts.append(("failed", line.failure.sentence))
     names = ("predicted_bytes", "measured_bytes", "resident_bytes")
     rows: list[list[Cell | str]] = [
         [row.cause, row.device, *(_bytes_cell(getattr(row, name)) for name in names)] for row in line.ledger
     ]
     remarks = []
-    if line.steps:
-        before = line.steps[0].rss_bytes  # the ledger is about what came after
+    if line.measurement:
+        before = line.measurement.interpreter_bytes  # the ledger is about what came after
         rows.append(["Python, before all that", "CPU", *(_bytes_cell(before) for _ in names)])
         remarks = ["In all, allocated: once every page was touched; what is not in memory yet is not taken off."]
     rows.append(["in all", "host", *(_bytes_cell(getattr(line.totals, name)) for name in names)])
     chart = Chart(
-        lambda theme: draw_kept_ledger(line, theme=theme),
+        lambda theme: draw_ledger(line, theme=theme),
         f"Memory of {material.model_name(line)}; the table below has its figures",
     )
     table = Table(
         ("what", "where", "predicted", "allocated", "resident"),
         rows,
-        remarks=[*remarks, *line.warnings],
+        remarks=[*remarks, *map(describe_note, line.all_notes)],
     )
     drawn = any(getattr(row, name) for row in line.ledger for name in names)
     return [Facts(facts, material.model_name(line)), *([chart] if drawn else []), table]
 
 
-def _where(material: Material, line: MemoryLine | TimeLine) -> list[tuple[str, str]]:
+def _where(material: Material, line: MemoryRecord | TimeLine) -> list[tuple[str, str]]:
     """The machine, where the page has several, and when."""
     named = [("machine", material.machine_name(line.machine))] if len(material.machines) > 1 else []
     return [*named, *([("when", _minute(line.time_utc))] if line.time_utc else [])]
 
 
-def _asked(line: MemoryLine) -> list[tuple[str, str]]:
+def _asked(line: MemoryRecord) -> list[tuple[str, str]]:
     layers = line.asked.n_gpu_layers
-    if line.layers_by_device:
-        facts = [("layers", " + ".join(f"{count} on {device}" for device, count in line.layers_by_device.items()))]
+    layers_by_device = line.measurement and line.measurement.layers_by_device
+    if layers_by_device:
+        facts = [("layers", " + ".join(f"{count} on {device}" for device, count in layers_by_device.items()))]
     else:
         facts = [("layers on the GPU", "all that fit" if layers < 0 else str(layers))]
     if line.flash_attn is not None:
@@ -275,9 +278,9 @@ def _latest(found: Sequence[Content], question: Callable[[Content], Any]) -> tup
     return [one for one in found if id(one) in kept], len(found) - len(kept)
 
 
-def _memory_question(line: MemoryLine) -> tuple[Any, ...]:
+def _memory_question(line: MemoryRecord) -> tuple[Any, ...]:
     """What a ledger was about: two of the same are one, made again."""
-    return (machine_key(line.machine), line.model, line.n_ctx, cell_key(line.asked, but=("model",)))
+    return (machine_key(line.machine), line.model.label, line.forecast.n_ctx, cell_key(line.asked, but=("model",)))
 
 
 def _time_question(found: TimeRecord) -> tuple[Any, ...]:

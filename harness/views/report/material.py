@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from harness.catalog import Catalog
 from harness.records.cells import Machine, Record, machine_key
-from harness.records.kinds import Line, MemoryLine, TimeRecord
+from harness.records.kinds import Line, TimeRecord
+from harness.records.memory import MemoryRecord
 from harness.records.statistics import Digest, digest
 from harness.records.text import TextRun
 from harness.speed.model_names import ModelFile, ModelNames, file_of
@@ -104,11 +105,11 @@ class Material:
         found = [file for cell in self.cells if (file := file_of(cell.record))]
         found += [file for record in self.failures if (file := file_of(record))]
         found += [file for text in self.texts if (file := file_of(text))]
-        found += [file_of_line(line) for line in self.contents(MemoryLine)]
+        found += [file_of_line(line) for line in self.contents(MemoryRecord)]
         found += [file_of_line(line) for line in self.contents(TimeRecord)]
         return ModelNames(found, self.catalog)
 
-    def model_name(self, content: Record | TextRun | MemoryLine | TimeRecord) -> str:
+    def model_name(self, content: Record | TextRun | MemoryRecord | TimeRecord) -> str:
         """What the model of a line is called on this page."""
         file = file_of(content) if isinstance(content, Record | TextRun) else file_of_line(content)
         return self._model_names.of(file)
@@ -122,13 +123,13 @@ class Material:
         return self._names[machine_key(machine)]
 
 
-def file_of_line(content: MemoryLine | TimeRecord) -> ModelFile:
+def file_of_line(content: MemoryRecord | TimeRecord) -> ModelFile:
     """The file that a ledger is of. Lines of old about memory have what the user called it, and nothing else."""
     if isinstance(content, TimeRecord):
         model = content.line.model
         return ModelFile(model.file_name, model.file_sha256, is_synthetic=model.is_synthetic)
-    name = content.file_name or content.model
-    return ModelFile(name, content.file_sha256, content.file_type, content.is_synthetic)
+    subject = content.model
+    return ModelFile(subject.file_name or subject.label, subject.file_sha256, subject.file_type, subject.is_synthetic)
 
 
 def read_material(lines: Iterable[Line]) -> list[Line]:
