@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 #: What a script may use, by the module that has it; `__init__.pyi` says the same to type checkers.
 _PUBLIC = {
-    "harness.api": ("account_memory", "inspect", "measure", "read_records", "to_dicts", "to_frame"),
+    "harness.api": ("account_memory", "inspect", "measure", "predict", "read_records", "to_dicts", "to_frame"),
     "harness.errors": ("HarnessError", "NativeError", "StoreError", "UsageError"),
     "harness.events": ("Event", "Measured", "Progress", "Remark"),
     "harness.gguf.anatomy": ("Anatomy",),
@@ -21,7 +21,9 @@ _PUBLIC = {
     "harness.records.roofline": ("Roof",),
     "harness.records.statistics": ("Interval", "Summary", "summarize"),
     "harness.records.text": ("TextRun",),
+    "harness.runs.predict": ("PredictRequest",),
     "harness.spec": ("RunSpec",),
+    "harness.speed.prediction": ("Prediction",),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = ["__version__", *_HOME]

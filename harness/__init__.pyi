@@ -3,6 +3,7 @@
 from harness.api import account_memory as account_memory
 from harness.api import inspect as inspect
 from harness.api import measure as measure
+from harness.api import predict as predict
 from harness.api import read_records as read_records
 from harness.api import to_dicts as to_dicts
 from harness.api import to_frame as to_frame
@@ -27,6 +28,8 @@ from harness.records.statistics import Interval as Interval
 from harness.records.statistics import Summary as Summary
 from harness.records.statistics import summarize as summarize
 from harness.records.text import TextRun as TextRun
+from harness.runs.predict import PredictRequest as PredictRequest
 from harness.spec import RunSpec as RunSpec
+from harness.speed.prediction import Prediction as Prediction
 
 __version__: str

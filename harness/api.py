@@ -11,9 +11,10 @@ KeyboardInterrupt; what was measured until then was told as `Measured`, and kept
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from harness.errors import HarnessError, UsageError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from harness.records.cells import Record
     from harness.records.memory import MemoryRecord
     from harness.runs.session import Session
+    from harness.speed.prediction import Prediction
 
 Model = str | os.PathLike[str]
 #: One value, several, or a range as llama-bench writes it: 512 · (128, 512) · "0-32+8".
@@ -111,6 +113,23 @@ def account_memory(
         return memory.account_memory(request, session)
 
 
+def predict(
+    model: Model | None = None, *, results: Model = "bench_results", on_event: OnEvent = ignore, **question: Any
+) -> Prediction:
+    """Predict how fast a model generates and reads prompts and whether it fits, as ``harness predict`` does; nothing is loaded.
+
+    Parameters
+    ----------
+    results  : journals, in which this machine's own figures are looked for where no other machine is asked about
+    question : fields of `harness.PredictRequest`: machine, bandwidth, size_bytes, n_ctx, n_depth, vram_bytes, memory_bytes, …
+    """
+    from harness.runs import predict as run
+
+    _refuse_unknown(question, [item.name for item in dataclasses.fields(run.PredictRequest)])
+    request = run.PredictRequest(None if model is None else os.fspath(model), **question)
+    return run.predict(request, pathlib.Path(results), pass_remarks(on_event))
+
+
 def inspect(model: Model, *, on_event: OnEvent = ignore) -> Anatomy:
     """What a model is made of by its header alone, as ``harness inspect`` shows it; of a model elsewhere only the header is fetched."""
     from harness.gguf.anatomy import describe_model
@@ -179,9 +198,7 @@ def read_axes(settings: Mapping[str, Values]) -> dict[str, tuple[Any, ...]]:
     UsageError : there is no such field, or it takes no such value.
     """
     known, usual = parameters(), defaults()
-    for name in settings:
-        if name not in known:
-            raise UsageError(f"There is no setting {name}; there are {', '.join(known)}.")
+    _refuse_unknown(settings, known)
     return {
         name: _read_values(name, known[name].parse, value, takes_several=isinstance(usual[name], tuple))
         for name, value in settings.items()
@@ -198,6 +215,12 @@ def _read_single(settings: Mapping[str, Any]) -> dict[str, Any]:
                 f"{name}={settings[name]!r} is {len(values)} values, and one is meant; ask for each in turn."
             )
     return {name: values[0] for name, values in axes.items()}
+
+
+def _refuse_unknown(given: Iterable[str], known: Collection[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise UsageError(f"There is no setting {name}; there are {', '.join(known)}.")
 
 
 def _read_values(name: str, parse: Parser, value: Values, *, takes_several: bool = False) -> tuple[Any, ...]:

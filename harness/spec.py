@@ -272,6 +272,10 @@ class RunSpec:
         False, "-nkvo", "--no-kv-offload", parse=parse_switch, scope="context",
         help="Keep the KV cache in host memory.", heading="nkvo", metavar="[on|off]", bare="on",
     )  # fmt: skip
+    swa_full: bool = _field(
+        False, "--swa-full", parse=parse_switch, scope="context",
+        help="Keep all tokens in the cache of layers with a sliding window too.", heading="swa_full", metavar="[on|off]", bare="on",
+    )  # fmt: skip
     flash_attn: str = _field(
         "auto", "-fa", "--flash-attn", parse=_flash, scope="context",
         help="Flash attention: on, off or auto.", heading="fa", metavar="on|off|auto", bare="on",

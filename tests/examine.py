@@ -12,12 +12,14 @@ from harness.gguf.anatomy import describe_model
 from harness.gguf.cost import cost_of_header
 from harness.gguf.header import ArrayValue, BytesSource, Header, check_complete, read_header
 from harness.gguf.model_kinds import Question, find_kind, refuse, suit_cells
+from harness.gguf.reads import count_reads
 from harness.gguf.split import split_count
 from harness.memory.fit import check_placement, fit_layers, price_layers
 from harness.memory.forecast import Host, device_rules, predict_memory, work_bytes
-from harness.memory.ollama_2024 import Request, give_account, read_figures
+from harness.memory.ollama_2024 import Request, give_account
+from harness.memory.ollama_graph import read_figures
 from harness.memory.repack import CpuFeatures, find_repacked_types
-from harness.records.token_time import count_reads, touched_bytes
+from harness.runs.inspection import Inspection
 from harness.sources.user_catalog import load_catalog
 from harness.spec import Grid
 from harness.speed.machines import known_machines
@@ -25,7 +27,7 @@ from harness.speed.offload import describe_blocks
 from harness.speed.prediction import Prediction, predict_by_bandwidth
 from harness.speed.prediction import Question as Asked
 from harness.views.formats import render
-from harness.views.inspect import export_anatomy, show_anatomy
+from harness.views.inspect import describe_inspection
 from harness.views.ollama_2024 import describe_account
 from harness.views.predict import describe_prediction
 
@@ -41,8 +43,9 @@ HOST = Host(FEATURES[0], (device_rules("CUDA0", memory_bytes=8 * GB),))
 
 def inspect(header: Header) -> None:
     anatomy = describe_model(header)
-    export_anatomy(anatomy, "model")
-    assert all(len(line) <= 80 for line in show_anatomy(anatomy, "model").splitlines())
+    document = describe_inspection(Inspection("model", anatomy))
+    render(document, "json")
+    assert all(len(line) <= 80 for line in render(document, "table").splitlines())
     for features in FEATURES:
         find_repacked_types(header, features)
 
@@ -91,8 +94,7 @@ def tell_ollama(header: Header) -> None:
 
 def take_time_apart(header: Header) -> None:
     refuse(header, Question.TIME, "model")
-    count_reads(header, ("f16", "q8_0"))
-    touched_bytes(header, 512, "f16")
+    count_reads(header, ("f16", "q8_0")).touched_bytes(512, "f16")
 
 
 ACTS: tuple[Callable[[Header], object], ...] = (

@@ -18,9 +18,11 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from harness.host.machine import describe_machine
+from harness.records.failures import describe_failure
 from harness.records.text import TextRequest
-from harness.runs.text import Generator
+from harness.runs.session import Session
+from harness.runs.text import write_text
+from harness.views.text import name_figures
 
 #: Every option that docs/api.md lists for /api/generate; another one is a bug of the client.
 OPTIONS = {
@@ -95,14 +97,14 @@ def generate(state: State, body: dict[str, Any]) -> dict[str, Any]:
         top_k=options["top_k"], top_p=options["top_p"], seed=options["seed"], max_tokens=options["num_predict"],
     )  # fmt: skip
     pieces: list[str] = []
-    with Generator("ollama-test-server", describe_machine()) as generator:
-        run = generator.write(request, pieces.append)
+    with Session("ollama-test-server") as session:
+        run = write_text(request, session, pieces.append)
     if run.failure:
-        raise Refused(500, run.failure.message)
+        raise Refused(500, describe_failure(run.failure))
     size = sum(buffer.size_bytes for buffer in run.resolved.buffers)
     # This is what the worker allocated; Ollama of this version would predict.
     state.loaded = {"name": state.name, "model": state.name, "size": size, "size_vram": state.size_vram_bytes}
-    figures = {name: value for name, value in run.figures.to_ollama().items() if name not in state.missing}
+    figures = {name: value for name, value in name_figures(run.figures).items() if name not in state.missing}
     return {**common, "response": "".join(pieces), "done_reason": run.finish, **figures}
 
 

@@ -62,3 +62,8 @@ def catalog_header(name: str) -> Header:
 def small_header(name: str, quantization: str = "Q4_0") -> Header:
     data, _ = make_header_bytes(SMALL_SHAPES[name], quantization, name=name)
     return read_header(BytesSource(data))
+
+
+def count_parameters(tensors) -> int:
+    """Elements of all tensors of a layout."""
+    return sum(tensor.n_elements for tensor in tensors)

@@ -109,6 +109,14 @@ def test_accounting_for_memory_is_what_the_command_does(monkeypatch, tmp_path):
     assert (request.vram_bytes, request.is_measured) == (5, False)
 
 
+def test_a_prediction_is_what_the_command_says(tmp_path, capfd):
+    prediction = harness.predict(machine="M4 Pro", size_bytes=4_000_000_000, results=tmp_path)
+    assert [answer.machine for answer in prediction.answers] == ["M4 Pro 16-core GPU", "M4 Pro 20-core GPU"]
+    with pytest.raises(harness.UsageError, match="no setting machines; there are"):
+        harness.predict(machines="M4 Pro")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_an_interrupted_question_ends_as_python_does(monkeypatch, tmp_path):
     monkeypatch.setattr("harness.runs.asking.find_file", lambda reference, on_event: tmp_path / "no.gguf")
 

@@ -21,7 +21,7 @@ from harness.cli.predict import command as predict_command
 from harness.errors import UsageError
 from harness.gguf.header import BytesSource, Header, read_header
 from harness.gguf.model_kinds import Question, find_kind, may_be_asked, refuse, suit_cells
-from harness.memory.causes import Cause, Note
+from harness.memory.causes import HOST, Cause, Note
 from harness.memory.forecast import Host, Line, predict_memory
 from harness.memory.resident import NativeBuffer
 from harness.records.cells import Failure
@@ -273,6 +273,18 @@ def test_what_cannot_be_loaded_is_refused_and_not_a_crash(name, lab, tmp_path):
     *_, last = lab.ask("measure", spec.to_dict())
     assert isinstance(last, Failure)
     assert last.cause == "refused"
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("name", ["gemma3n", "gemma4+experts", "deepseek4", "cohere2", "gpt-oss"])
+def test_windowed_layers_that_keep_everything_are_predicted_too(name, lab, monkeypatch):
+    hand_over(lab, monkeypatch)
+    model = find_model(write_model(load_architectures()[name], lab.folder), weights=True)
+    short, full = (lab.measure(model, {"n_threads": 1, "swa_full": is_full}) for is_full in (False, True))
+    assert isinstance(short, Ledger), short
+    assert isinstance(full, Ledger), full
+    assert full.apart == {}
+    assert full.measured[Cause.KV, HOST] > short.measured[Cause.KV, HOST]
 
 
 #: One of each way in which layers, caches and states may lie: encoders, hybrids, windows, shared and looped layers, compressed rows, …

@@ -216,6 +216,7 @@ def test_compressed_rows_grow_by_their_ratio_and_compressors_keep_a_state():
     window, csa, hca = 4 * 128 * 1024, 512 * (128 + 64), 256 * 128
     states = 4 * 2 * (2 * 64 * 8 + 2 * 32 * 8 + 64 * 128)
     assert found.size_bytes(Context(2048)) == window + csa + hca + states
+    assert found.size_bytes(Context(2048, swa_full=True)) == 2 * window + csa + hca + states
     assert found.cost("f16").size_bytes(Context(2048)) == found.size_bytes(Context(2048))
     assert found.cost("f16").read_bytes(2000) == 4 * 128 * 300 + 2000 / 4 * 192 + 2000 / 128 * 128 + 2 * states
 

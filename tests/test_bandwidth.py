@@ -8,19 +8,22 @@ import pytest
 
 from harness.codec import decode
 from harness.errors import NativeError
+from harness.host import cpu
 from harness.native.jobs import bandwidth
-from harness.records.cells import Failure
+from harness.records.cells import Caution, Failure
 from harness.records.kinds import to_json
 from harness.records.roofline import (
     ARITHMETIC,
     READING,
     SECOND_METHOD,
+    SIZE_IN_CACHE,
     Roof,
+    RoofRequest,
     RoofTest,
     latest,
     reading_for,
-    roof_test_from_json,
 )
+from harness.runs.roofline import check_size, default_threads, plan_roofline
 from harness.runs.worker import Worker
 
 REQUEST = {
@@ -47,7 +50,7 @@ def events():
 @pytest.fixture(scope="module")
 def tests(events):
     assert events[-1]["event"] == "done", events[-1]
-    return [roof_test_from_json(event["test"]) for event in events if event["event"] == "test"]
+    return [decode(RoofTest, event["test"]) for event in events if event["event"] == "test"]
 
 
 @pytest.mark.engine
@@ -143,6 +146,47 @@ def test_a_line_comes_back_as_it_was_written(recorded):
     newer = dataclasses.replace(roof, time_utc="2027-01-01T00:00:00Z")
     assert latest([roof, newer]) is newer
     assert latest([]) is None
+    of_cache = dataclasses.replace(newer, warnings=(Caution(SIZE_IN_CACHE, "small", distrust=True),))
+    assert latest([roof, of_cache]) is roof, "what was read from a cache says nothing of memory"
+    assert latest([of_cache]) is of_cache
+
+
+@pytest.mark.parametrize(
+    ("size", "cache", "is_said"), [(63, 32, True), (64, 32, False), (1, None, False), (32, 32, True)]
+)
+def test_a_matrix_that_caches_hold_is_said(size, cache, is_said):
+    found = check_size(size * 2**20, cache and cache * 2**20)
+    assert [caution.distrust for caution in found] == [True] * is_said
+
+
+def test_the_usual_matrix_is_four_times_the_caches(monkeypatch):
+    for cache, size in ((None, 512), (32, 512), (384, 1536)):
+        monkeypatch.setattr("harness.runs.roofline.read_cache_bytes", lambda cache=cache: cache and cache * 2**20)
+        assert plan_roofline().size_bytes == size * 2**20
+    assert plan_roofline(5, (1,)) == RoofRequest(5, (1,))
+    assert default_threads(6) == (1, 2, 4, 6)
+
+
+CACHES = {
+    "/sys/devices/system/cpu/online": "0-3",
+    **{f"/sys/devices/system/cpu/cpu{n}/cache/index{at}/{name}": text for n in range(4) for at, name, text in (
+        (0, "level", "1"), (0, "size", "48K"), (0, "shared_cpu_list", str(n)),
+        (1, "level", "3"), (1, "size", "32768K"), (1, "shared_cpu_list", f"{n // 2 * 2}-{n // 2 * 2 + 1}"),
+    )},
+}  # fmt: skip
+
+
+def test_caches_that_cpus_share_count_once(monkeypatch):
+    class System:
+        platform, arch = "linux", "x86_64"
+        read = staticmethod(CACHES.get)
+        affinity = staticmethod(lambda: frozenset({0, 1, 2, 3}))
+        count_cpus = staticmethod(lambda *, logical: 4)
+
+    monkeypatch.setattr(cpu, "the_os", System)
+    assert cpu.read_cache_bytes() == 2 * 32 * 2**20
+    System.read = staticmethod(lambda path: None)
+    assert cpu.read_cache_bytes() is None
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ from harness.catalog import parse_catalog
 from harness.cli import cli
 from harness.errors import UsageError
 from harness.gguf.anatomy import name_file_type
-from harness.gguf.layout import count_parameters, tensor_table
+from harness.gguf.layout import tensor_table
 from harness.gguf.types import find_quantization
 from harness.sources.references import parse_reference
+from tests.shapes import count_parameters
 
 OURS = parse_catalog((pathlib.Path(__file__).parent.parent / "models.toml").read_text(encoding="utf-8"), "models.toml")
 

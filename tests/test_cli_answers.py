@@ -10,11 +10,11 @@ from click.testing import CliRunner
 
 from harness.cli import cli
 from harness.cli.plot import KINDS
-from harness.cli.roofline import default_threads
 from harness.errors import HarnessError
 from harness.host.machine import describe_machine, machine_slug
 from harness.records.kinds import to_json
 from harness.records.roofline import Roof
+from harness.runs.roofline import default_threads
 from harness.speed.rates import name_host
 
 from .conftest import HERE
@@ -281,9 +281,9 @@ def test_no_roofline_is_a_sentence(results):
 
 
 def test_threads_by_powers_of_two_and_all():
-    assert default_threads(1) == [1]
-    assert default_threads(6) == [1, 2, 4, 6]
-    assert default_threads(16) == [1, 2, 4, 8, 16]
+    assert default_threads(1) == (1,)
+    assert default_threads(6) == (1, 2, 4, 6)
+    assert default_threads(16) == (1, 2, 4, 8, 16)
 
 
 def test_plots_are_written(own, tmp_path):

@@ -10,7 +10,7 @@ import tarfile
 
 import pytest
 
-from harness.views.cell_formats import FORMATS
+from harness.views.cells import write_cells
 
 ROOT = pathlib.Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"
@@ -60,7 +60,7 @@ def same_tests(recorded):
 @pytest.mark.parametrize("name", ["json", "jsonl", "csv"])
 def test_files_of_both_tools_are_compared(script, same_tests, tmp_path, name):
     ours, theirs = tmp_path / f"ours.{name}", tmp_path / f"theirs.{name}"
-    ours.write_text(as_other_build(FORMATS[name](same_tests)), encoding="utf-8")
+    ours.write_text(as_other_build(write_cells(same_tests, name)), encoding="utf-8")
     theirs.write_text((GOLDEN / f"llama-bench.{name}").read_text(encoding="utf-8"), encoding="utf-8")
     if name == "jsonl":  # the script takes one JSONL file
         ours.write_text(theirs.read_text(encoding="utf-8") + ours.read_text(encoding="utf-8"), encoding="utf-8")
@@ -75,7 +75,7 @@ def test_files_of_both_tools_are_compared(script, same_tests, tmp_path, name):
 def test_one_database_holds_both_tools(script, same_tests, tmp_path):
     with sqlite3.connect(tmp_path / "both.sqlite") as database:
         database.executescript((GOLDEN / "llama-bench.sql").read_text(encoding="utf-8"))
-        database.executescript(as_other_build(FORMATS["sql"](same_tests)))
+        database.executescript(as_other_build(write_cells(same_tests, "sql")))
     database.close()
     table = compare(script, [tmp_path / "both.sqlite"], tmp_path)
     assert "pp16" in table

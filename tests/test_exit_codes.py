@@ -8,8 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import cli
+from harness.codec import encode
 from harness.records.cells import Caution
-from harness.records.text import Figures, TextRun
+from harness.records.text import Figures, TextRun, TextSettings
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "harness"
 
@@ -27,28 +28,9 @@ def test_no_command_chooses_by_itself():
 @pytest.fixture
 def text_run(recorded):
     return TextRun(
-        "run", "2026-11-24T10:59:57Z", recorded[0].machine, "0", {"n_ctx": 512}, "hash", Figures(10**9), "stop",
+        "run", "2026-11-24T10:59:57Z", recorded[0].machine, "0", TextSettings(n_ctx=512), "hash", Figures(10**9), "stop",
         model=recorded[0].model,
     )  # fmt: skip
-
-
-class Writer:
-    """In the place of a worker that writes a text."""
-
-    def __init__(self, run):
-        self.run = run
-
-    def __call__(self, *_arguments, **_options):
-        return self
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_error):
-        pass
-
-    def write(self, request, show, say=None):
-        return self.run
 
 
 def end(*arguments):
@@ -60,7 +42,8 @@ def end(*arguments):
 @pytest.mark.parametrize("cautions", [(), (BUSY,), (dataclasses.replace(BUSY, distrust=False),)])
 @pytest.mark.parametrize("output", [[], ["-o", "json"], ["--verbose-json"], ["--no-verbose"]])
 def test_a_text_on_a_busy_machine_is_not_to_be_trusted(results, monkeypatch, model, text_run, cautions, output):
-    monkeypatch.setattr("harness.runs.text.Generator", Writer(dataclasses.replace(text_run, warnings=cautions)))
+    run = dataclasses.replace(text_run, warnings=cautions)
+    monkeypatch.setattr("harness.runs.text.write_text", lambda *_, **__: run)
     result = end("run", "-m", model, *output, "x")
     distrusted = any(caution.distrust for caution in cautions)
     assert result.exit_code == (5 if distrusted else 0)
@@ -69,7 +52,8 @@ def test_a_text_on_a_busy_machine_is_not_to_be_trusted(results, monkeypatch, mod
 
 
 def test_a_reference_on_a_busy_machine(results, monkeypatch, text_run):
-    monkeypatch.setattr("harness.runs.text.Generator", Writer(dataclasses.replace(text_run, warnings=(BUSY,))))
+    run = dataclasses.replace(text_run, warnings=(BUSY,))
+    monkeypatch.setattr("harness.runs.text.write_text", lambda *_, **__: run)
     assert end("reference", "-m", "smollm2:135m").exit_code == 5
 
 
@@ -90,21 +74,24 @@ def test_a_cell_that_failed_without_a_sample_is_worse_than_a_busy_machine(result
 
 
 def test_a_roofline_on_a_busy_machine(results, monkeypatch, recorded):
-    from harness.cli import roofline
-
     from .test_bandwidth import made
 
-    def measure(run, request):
-        run.build, run.tests, run.cautions = recorded[0].build, [made()], [BUSY]
+    def ask(session, *_):
+        session.build = recorded[0].build
+        yield {"event": "test", "test": encode(wrong or made())}
+        yield {"event": "done", "cautions": encode([BUSY])}
 
-    monkeypatch.setattr(roofline._Run, "measure", measure)
+    monkeypatch.setattr("harness.runs.session.Session.ask", ask)
+    wrong = None
     assert end("roofline").exit_code == 5
+    wrong = made(max_error=1.0)
+    assert end("roofline").exit_code == 3, "a wrong result is graver"
 
 
 def test_a_comparison_keeps_the_gravest_of_each_caution(text_run):
-    from harness.runs.ollama import _count_cautions
-    from harness.runs.ollama_task import Round
+    from harness.records.ollama import DirectText, Round
+    from harness.runs.ollama import _judge
 
     mild = dataclasses.replace(BUSY, distrust=False)
-    turns = [Round(dataclasses.replace(text_run, warnings=(caution,))) for caution in (mild, BUSY, mild)]
-    assert _count_cautions(turns) == (BUSY,)
+    turns = [Round(DirectText(text_run.figures, warnings=(caution,))) for caution in (mild, BUSY, mild)]
+    assert _judge(turns) == (BUSY,)

@@ -9,10 +9,11 @@ import pathlib
 
 import pytest
 
-from harness.cli import pp_tg
 from harness.errors import HarnessError, UsageError
 from harness.gguf.header import BytesSource, read_header
 from harness.gguf.split import join_parts, list_parts, part_names, split_count
+from harness.runs.cells import remark_on_size
+from harness.runs.session import Session
 from harness.sources.gguf_file import FileSource, read_file_header
 from harness.sources.model_file import hash_file, model_files, model_size_bytes, open_model
 from harness.sources.references import parse_reference
@@ -202,11 +203,11 @@ def test_names_that_count_further_than_models_do_are_refused():
         list_parts("m-00002-of-00003.gguf")
 
 
-def test_a_warning_of_too_little_memory_counts_all_files(tmp_path, monkeypatch, capsys):
-    first = write_split(tmp_path)
-    monkeypatch.setattr("harness.cli.pp_tg.available_memory_bytes", lambda: first.stat().st_size + 1)
-    pp_tg._warn_if_too_large([str(first)])
-    assert "of memory are free" in " ".join(capsys.readouterr().err.split())
+def test_a_warning_of_too_little_memory_counts_all_files(tmp_path, monkeypatch):
+    first, told = write_split(tmp_path), []
+    monkeypatch.setattr("harness.runs.cells.available_memory_bytes", lambda: first.stat().st_size + 1)
+    remark_on_size([str(first)], Session("test", on_event=told.append))
+    assert "of memory are free" in told[0].text
 
 
 def test_a_piece_of_a_file_is_told(tmp_path):

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.untrusted import harmless
-from harness.views.cell_formats import FORMATS
+from harness.views.cells import write_cells
 from harness.views.figures.style import add_legend, new_figure, to_bytes
 
 HARMFUL = {
@@ -129,7 +129,7 @@ def test_an_export_of_any_name_can_be_shown_and_read(name, text, recorded):
     record = recorded[0]
     model = dataclasses.replace(record.model, description=text, file_name=text)
     other = dataclasses.replace(record, model=model, asked=dataclasses.replace(record.asked, model=f"/models/{text}"))
-    shown = FORMATS[name]([other, record])
+    shown = write_cells([other, record], name)
     assert harm_in(shown) == []
     if name == "md":
         rows = [line for line in shown.splitlines() if line.startswith("|")]

@@ -49,24 +49,27 @@ OWNERS = {
 }  # fmt: skip
 
 #: Who knows exit codes: the errors that carry one, the table from outcomes to them, and the two ends of the process.
-EXIT_CODES = {"harness.errors", "harness.runs.session", "harness.cli", "harness.cli.progress", "harness.host.interrupt"}
+EXIT_CODES = {
+    "harness.errors",
+    "harness.records.failures",
+    "harness.runs.session",
+    "harness.cli",
+    "harness.cli.progress",
+    "harness.host.interrupt",
+}
 
 KNOWN: dict[str, set[str]] = {
     "function": set(),
-    "module": {"harness.records.token_time", "harness.runs.placements"},
+    "module": set(),
     "circle": set(),
     "name": set(),
     "docstring": {
         "harness.cli.options.flatten",
         "harness.cli.options.refuse_contradiction",
         "harness.cli.plot.command",
-        "harness.native.jobs.bandwidth.tensor_row_bytes",
         "harness.native.jobs.rpc_server.vars_of",
         "harness.records.cells.build_from_json",
         "harness.records.cells.resolved_from_json",
-        "harness.records.kinds.BothTurns",
-        "harness.records.kinds.ComparedTask",
-        "harness.records.kinds.DirectTurn",
         "harness.records.statistics.mean",
         "harness.sources.choice.is_gguf",
         "harness.views.llama_bench.render_json",
@@ -78,19 +81,11 @@ KNOWN: dict[str, set[str]] = {
         "harness.views.report.parts.Points",
         "harness.views.report.parts.Table",
         "harness.views.report.parts.text_cell",
-        "harness.views.roofline.render_roofline_json",
     },
     "owner": {"harness.sources.downloads json.dumps", "harness.sources.ollama_server json.dumps"},
     "exit code": {
         "harness.cli.models",
-        "harness.cli.ollama",
-        "harness.cli.overhead",
-        "harness.cli.reference",
-        "harness.cli.roofline",
         "harness.cli.rpc_server",
-        "harness.cli.run",
-        "harness.cli.sweep",
-        "harness.cli.token_time",
     },
 }
 

@@ -13,10 +13,14 @@ from harness.cli import inspect
 from harness.errors import HarnessError, UsageError
 from harness.gguf.anatomy import Anatomy, LayerSize, Share, describe_model
 from harness.gguf.caches import Attention
-from harness.gguf.header import BytesSource, read_header
+from harness.gguf.header import BytesSource, Fetched, read_header
+from harness.memory.repack import RepackedType
+from harness.runs import inspection
+from harness.runs.inspection import Inspection
 from harness.sources.headers import Found
 from harness.sources.hub_reference import HubReference
-from harness.views.inspect import Fetched, Repacked, export_anatomy, show_anatomy
+from harness.views.formats import format_names, render
+from harness.views.inspect import describe_inspection
 from tests.gguf_bytes import llama_like
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "inspect.txt"
@@ -42,13 +46,27 @@ def large() -> Anatomy:
     )  # fmt: skip
 
 
+def show_anatomy(anatomy, label, **facts) -> str:
+    return render(describe_inspection(Inspection(label, anatomy, **facts)), "table")
+
+
+def export_anatomy(anatomy, label, **facts) -> dict:
+    return json.loads(render(describe_inspection(Inspection(label, anatomy, **facts)), "json"))
+
+
+@pytest.mark.parametrize("form", format_names())
+@pytest.mark.parametrize("make", [tiny, large])
+def test_every_format_has_it(make, form):
+    assert "Q4_0" in render(describe_inspection(Inspection("m", make())), form) or make is large
+
+
 def test_the_page_of_a_small_model():
-    assert show_anatomy(tiny(), "tiny.gguf") + "\n" == GOLDEN.read_text(encoding="utf-8")
+    assert show_anatomy(tiny(), "tiny.gguf") == GOLDEN.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("make", [tiny, large])
 def test_the_page_fits_80_columns(make):
-    repacked = [Repacked("Q4_0", "q4_0_8x8 (AVX2)", 10**12)]
+    repacked = [RepackedType("Q4_0", "q4_0_8x8 (AVX2)", 10**12)]
     page = show_anatomy(make(), "/long/path" * 20, fetched=Fetched(10**9, 12), repacked=repacked)
     assert max(len(line) for line in page.splitlines()) <= 80
     assert not any(line != line.rstrip() for line in page.splitlines())
@@ -68,10 +86,12 @@ def test_what_a_file_says_cannot_drive_the_terminal():
 
 
 def test_the_cost_and_the_repacking_are_shown_where_known():
-    page = show_anatomy(tiny(), "m", fetched=Fetched(9 * 2**20, 4), repacked=[Repacked("Q4_0", "q4_0_8x8", 2**20)])
-    assert "fetched           9.00 MiB in 4 requests" in page
-    assert page.endswith("repacked on this CPU\ntype      layout      size\nQ4_0    q4_0_8x8  1.00 MiB")
-    assert show_anatomy(tiny(), "m", repacked=()).endswith("repacked on this CPU\nnothing")
+    page = show_anatomy(tiny(), "m", fetched=Fetched(9 * 2**20, 4), repacked=[RepackedType("Q4_0", "q4_0_8x8", 2**20)])
+    assert "fetched           9.00 MiB\nin requests       4" in page
+    assert page.endswith(
+        "repacked on this CPU\ntype    layout        size\n------  --------  --------\nQ4_0    q4_0_8x8  1.00 MiB\n"
+    )
+    assert show_anatomy(tiny(), "m", repacked=()).endswith("repacked on this CPU\nnothing\n")
 
 
 def test_an_unknown_cache_says_why():
@@ -80,15 +100,13 @@ def test_an_unknown_cache_says_why():
 
 
 def test_the_data_is_json_and_says_the_same():
-    data = json.loads(
-        json.dumps(export_anatomy(tiny(), "m", fetched=Fetched(5, 1), repacked=[Repacked("Q4_0", "x", 7)]))
-    )
+    data = export_anatomy(tiny(), "m", fetched=Fetched(5, 1), repacked=[RepackedType("Q4_0", "x", 7)])
     assert (data["n_params"], data["file_type"], data["n_layers"]) == (tiny().n_params, "Q4_0", 2)
-    assert data["kv_bytes_per_token"]["f16"] == 2 * 2 * 32 * 2
-    assert data["fetched"] == {"size_bytes": 5, "n_requests": 1}
+    assert {row["type"]: row["per_token_bytes"] for row in data["cache"]}["f16"] == 2 * 2 * 32 * 2
+    assert (data["fetched_bytes"], data["n_requests"]) == (5, 1)
     assert data["repacked"] == [{"type": "Q4_0", "layout": "x", "size_bytes": 7}]
     assert export_anatomy(tiny(), "m")["repacked"] is None
-    assert sum(item["size_bytes"] for item in data["by_part"].values()) == data["weights_bytes"]
+    assert sum(item["size_bytes"] for item in data["by_part"]) == data["weights_bytes"]
 
 
 @pytest.fixture
@@ -124,10 +142,10 @@ def test_the_command_lets_errors_through_in_one_sentence(tmp_path):
 def test_finding_the_header_is_one_step_that_can_be_replaced(monkeypatch):
     header = read_header(BytesSource(llama_like().build()))
     monkeypatch.setattr(HubReference, "header", lambda reference: Found(header, Fetched(1000, 2)))
-    monkeypatch.setattr(inspect, "find_repacked", lambda header: ())
+    monkeypatch.setattr(inspection, "find_repacked", lambda header: ())
     done = CliRunner().invoke(inspect.command, ["hf:owner/repo/m.gguf"], catch_exceptions=False)
     assert done.stdout.startswith("hf:owner/repo/m.gguf\n")
-    assert "in 2 requests" in done.stdout
+    assert "in requests       2" in done.stdout
     assert done.stdout.endswith("nothing\n")
 
 

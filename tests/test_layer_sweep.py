@@ -23,29 +23,31 @@ from harness.host.rpc import find_trouble
 from harness.memory.fit import Placement, check_placement
 from harness.memory.forecast import device_rules
 from harness.records.cells import Device, Record
+from harness.records.failures import Failure, describe_failure, describe_reason
 from harness.records.kinds import to_json
 from harness.records.native_errors import MEMORY
-from harness.records.placements import LayerRow, make_row
+from harness.records.placements import (
+    PlacementResult,
+    collect_results,
+    index_records,
+    look_key,
+    make_result,
+    measured_s,
+)
 from harness.runs.cells import Plan, run_cells
 from harness.runs.devices import survey_devices
-from harness.runs.placements import (
-    GOALS,
-    Search,
-    Sweeper,
-    collect_rows,
-    estimate_crossing,
-    explain_best,
-    measure_wire,
-    measured_s,
-    recall,
-)
+from harness.runs.network import estimate_crossing, measure_wire
+from harness.runs.placements import Sweeper
 from harness.runs.rpc_server import Offer, serve
+from harness.runs.search import GOALS, Search
 from harness.sources.gguf_file import read_file_header
 from harness.sources.synthetic import ensure_synthetic
 from harness.spec import Grid, RunSpec
 from harness.speed.offload import Blocks, describe_blocks
 from harness.units import MIB
-from harness.views.placements import Page, export_rows, render_rows
+from harness.views.formats import render
+from harness.views.placements import describe_placements
+from harness.views.search import describe_goal, describe_stop, explain_best
 
 from .rpc_server import free_port, muted, rpc_server
 from .test_cli import harness, one_sentence
@@ -83,11 +85,11 @@ def sweep(made, **options):
 def test_layers_and_cache_move_to_the_device_one_by_one(server, model):
     rows, kept = sweep(cells(model, [0, *ON_DEVICE], [server.endpoint], n_prompt=(8,)))
     assert [row.n_gpu_layers for row in rows] == [0, *ON_DEVICE]
-    assert "RPC0" not in rows[0].memory
+    assert "RPC0" not in rows[0].memory_bytes
     for row in rows[1:]:
         model_mib, kv_mib = ON_DEVICE[row.n_gpu_layers]
-        assert row.memory["RPC0"]["model"] / MIB == pytest.approx(model_mib, abs=0.02)
-        assert row.memory["RPC0"]["kv"] / MIB == pytest.approx(kv_mib / 2, abs=0.02), "a context of 256 here"
+        assert row.memory_bytes["RPC0"]["model"] / MIB == pytest.approx(model_mib, abs=0.02)
+        assert row.memory_bytes["RPC0"]["kv"] / MIB == pytest.approx(kv_mib / 2, abs=0.02), "a context of 256 here"
         assert row.layers_by_device["RPC0"] == row.n_gpu_layers
     assert all(len(row.speeds) == 2 and not row.failure for row in rows)
     assert "RPC0" in [device.name for device in kept[0].build.devices], "the record knows the devices that joined"
@@ -97,9 +99,9 @@ def test_layers_and_cache_move_to_the_device_one_by_one(server, model):
 def test_kv_stays_on_the_host_when_asked_and_can_be_swept(server, model):
     rows, _ = sweep(cells(model, [31], [server.endpoint], no_kv_offload=[False, True]))
     assert [row.varied["no_kv_offload"] for row in rows] == [False, True]
-    assert rows[0].memory["RPC0"]["kv"] > 0
-    assert "kv" not in rows[1].memory["RPC0"]
-    assert rows[1].memory["CPU"]["kv"] == rows[0].memory["RPC0"]["kv"]
+    assert rows[0].memory_bytes["RPC0"]["kv"] > 0
+    assert "kv" not in rows[1].memory_bytes["RPC0"]
+    assert rows[1].memory_bytes["CPU"]["kv"] == rows[0].memory_bytes["RPC0"]["kv"]
 
 
 def test_experts_move_back_to_the_cpu_layer_by_layer(server, tmp_path):
@@ -108,7 +110,7 @@ def test_experts_move_back_to_the_cpu_layer_by_layer(server, tmp_path):
     blocks = describe_blocks(read_file_header(path))
     made = cells(str(path), [5], [server.endpoint], n_cpu_moe=[0, 1, 4, 9], no_kv_offload=[True])
     rows, _ = sweep(made)
-    on_device = [row.memory["RPC0"]["model"] for row in rows]
+    on_device = [row.memory_bytes["RPC0"]["model"] for row in rows]
     expected = [check_placement(blocks.header, cell, [device_rules("RPC0")]).needed_bytes["RPC0"] for cell in made]
     assert on_device == pytest.approx(expected, abs=0.02 * MIB)
     assert on_device[0] - on_device[1] == pytest.approx(blocks.expert_bytes[0], abs=0.02 * MIB)
@@ -122,9 +124,11 @@ def test_two_servers_share_the_layers_by_their_split(server, model):
         layers = [(row.layers_by_device["RPC0"], row.layers_by_device["RPC1"]) for row in rows]
         assert layers == [(24, 7), (16, 15)]
         for row in rows:
-            on_both = row.memory["RPC0"]["model"] + row.memory["RPC1"]["model"]
+            on_both = row.memory_bytes["RPC0"]["model"] + row.memory_bytes["RPC1"]["model"]
             assert on_both / MIB == pytest.approx(ON_DEVICE[31][0], abs=0.02)
-        assert rows[0].memory["RPC0"]["model"] > rows[1].memory["RPC0"]["model"], "three quarters, then half"
+        assert rows[0].memory_bytes["RPC0"]["model"] > rows[1].memory_bytes["RPC0"]["model"], (
+            "three quarters, then half"
+        )
         one = cells(model, [31], [server.endpoint, second.endpoint], devices=[("RPC1",)])
         (row,), _ = sweep(one)
         assert row.layers_by_device == {"RPC1": 31}
@@ -160,7 +164,7 @@ def test_a_server_that_dies_in_mid_sweep_is_one_failed_row(model):
         made[1] = dataclasses.replace(made[1], n_gen=128)
         rows, kept = sweep(made, watch=kill)
         assert [bool(row.failure) for row in rows] == [False, True, False, False]
-        assert "the RPC server hung up" in rows[1].failure
+        assert "the RPC server hung up" in describe_failure(rows[1].failure)
         assert kept[1].failure.cause == "abort"
         assert kept[1].failure.log, "its last words are kept"
         assert len(served.pids) == 2
@@ -221,9 +225,9 @@ def test_a_device_that_runs_out_of_memory_is_a_row_with_its_figures(model, serve
         resource.prlimit(server_process.pid, resource.RLIMIT_AS, (limit, limit))
         (row,), kept = sweep(cells(model, [31], [served.endpoint], n_depth=[30_000]))
     assert row.failure is not None
-    assert "out of memory on RPC0" in row.failure
-    assert "asked 6" in row.failure, row.failure
-    assert recall(kept, 1), "what memory refused is not tried again"
+    assert "out of memory on RPC0" in describe_reason(row.failure)
+    assert "asked 6" in describe_reason(row.failure)
+    assert index_records(kept, 1), "what memory refused is not tried again"
 
 
 def test_what_cannot_fit_is_skipped_with_the_reason_and_tried_when_asked(server, model):
@@ -235,7 +239,7 @@ def test_what_cannot_fit_is_skipped_with_the_reason_and_tried_when_asked(server,
     assert len(kept) == 1
     rows, kept = sweep(made, blocks=blocks, devices=small, try_anyway=True)
     assert [row.skipped for row in rows] == [None, None]
-    assert export_rows(rows)[1]["memory_bytes"]["RPC0"]["model"] > 90 * MIB
+    assert rows[1].memory_bytes["RPC0"]["model"] > 90 * MIB
 
 
 def test_the_best_count_is_found_and_explained(server, model):
@@ -255,13 +259,13 @@ def test_the_best_count_is_found_and_explained(server, model):
     assert best.best_n_gpu_layers in best.measured
     assert len(best.measured) <= 8
     assert 0 < best.cost_share < 0.5, "timings of a busy test machine jump; the bound proper is measured on a quiet one"
-    speeds = {row.n_gpu_layers: row.find("tg").rate_tok_per_s for row in best.rows if row.speeds}
+    speeds = {row.n_gpu_layers: row.find("tg").rate_tok_per_s for row in best.results if row.speeds}
     fastest = max(speeds.values())
     assert speeds[best.best_n_gpu_layers] > 0.8 * fastest, (
         "chosen among the fastest, by the looks that were taken in turn"
     )
     assert best.looks[best.best_n_gpu_layers] > 1 or best.cost_share > 0.2
-    reasons = explain_best(best, blocks, devices, estimate_crossing(best.rows, work))
+    reasons = explain_best(best, blocks, devices, estimate_crossing(best.results, work))
     assert any("times as fast as" in reason for reason in reasons)
     assert any(f"of {best.n_counts} counts" in reason for reason in reasons)
 
@@ -275,8 +279,8 @@ def test_a_search_claims_of_devices_only_what_it_measured(recorded):
     assert "what a device saves" not in reasons
     assert "measured 1 of 1 counts" in reasons
     assert "straight lines" not in reasons, "no time of a full sweep has to be estimated"
-    assert GOALS["tg"].text == "text generation"
-    assert GOALS["chat"].text == "chat (512 prompt tokens and 256 answer tokens)"
+    assert describe_goal(GOALS["tg"]) == "text generation"
+    assert describe_goal(GOALS["chat"]) == "chat (512 prompt tokens and 256 answer tokens)"
 
 
 class ScriptedSweeper:
@@ -420,7 +424,7 @@ def test_a_search_whose_time_is_used_up_says_what_might_still_win(recorded):
     assert len(best.measured) <= 5
     assert best.spent_s / full_s <= 0.26
     assert not best.is_proven
-    assert "might still win by up to" in best.stopped or "were not ruled out" in best.stopped
+    assert "might still win by up to" in describe_stop(best) or "were not ruled out" in describe_stop(best)
 
 
 def test_a_count_that_is_clearly_slower_is_looked_at_once(recorded):
@@ -434,12 +438,12 @@ def test_a_count_that_is_clearly_slower_is_looked_at_once(recorded):
 def test_memory_that_runs_out_bounds_the_search(recorded):
     best, _ = search_script(recorded[0], lambda n: 100 - 2.5 * n, out_of_memory_from=19)
     assert best.best_n_gpu_layers == 18
-    assert set(best.failed) | set(best.skipped) == set(range(19, 32))
+    assert min(best.failed) == best.out_of_memory_from == 19
 
 
 def test_a_crossing_is_told_from_the_layers_behind_it(recorded):
     scripted = ScriptedSweeper(recorded[0], lambda n: 50 + (8 if n else 0) - 0.5 * n)
-    rows = [make_row(list(scripted.measure([cell_of(n)])), ["n_gpu_layers"]) for n in (0, 4, 16, 31)]
+    rows = [make_result(list(scripted.measure([cell_of(n)])), ["n_gpu_layers"]) for n in (0, 4, 16, 31)]
     assert estimate_crossing(rows, {n: n / 31 for n in range(32)}) == pytest.approx(0.008)
     assert estimate_crossing(rows[1:], {n: n / 31 for n in range(32)}) is None
 
@@ -455,7 +459,7 @@ def test_a_crossing_is_not_told_where_the_rows_do_not_carry_it(recorded):
             asked = dataclasses.replace(plain.asked, n_gpu_layers=count)
             duration = round(token_s * 1e9 * asked.n_gen)
             samples = tuple(dataclasses.replace(sample, duration_ns=duration) for sample in plain.samples)
-            found.append(make_row([dataclasses.replace(plain, asked=asked, samples=samples)], ["n_gpu_layers"]))
+            found.append(make_result([dataclasses.replace(plain, asked=asked, samples=samples)], ["n_gpu_layers"]))
         return found
 
     assert estimate_crossing(rows_of({0: 0.010, 1: 0.019, 15: 0.011, 31: 0.013}), work) is None, "noise"
@@ -477,7 +481,7 @@ def test_what_an_earlier_run_spent_counts_as_far_as_its_records_say(recorded):
     first.measure = keeping
     work = {n: n / 31 for n in range(32)}
     whole = Search(first, GOALS["tg"], range(32), lambda n: [cell_of(n)], work, clock=lambda: first.now_s).run()
-    known = recall([dataclasses.replace(record, threads_source="asked") for record in kept], 1)
+    known = index_records([dataclasses.replace(record, threads_source="asked") for record in kept], 1)
     sweeper = Sweeper(Plan("sweep", describe_machine()), lambda record: None, lambda step: None, known=known)
     again = Search(sweeper, GOALS["tg"], range(32), lambda n: [cell_of(n)], work).run()
     assert (again.best_n_gpu_layers, again.measured, again.looks) == (
@@ -497,16 +501,14 @@ def test_rows_of_a_journal_join_looks_and_drop_failures_that_were_mended(recorde
     records = list(scripted.measure([*looks, cell_of(20), cell_of(30)]))
     scripted.limit = 25
     records += scripted.measure([cell_of(20)])
-    rows = collect_rows(records)
+    rows = collect_results(records)
     assert [(row.n_gpu_layers, bool(row.failure)) for row in rows] == [(4, False), (20, False), (30, True)]
     assert [row.speeds[0].n_samples for row in rows[:2]] == [3, 5]
 
 
 def test_records_are_known_again_whatever_the_path(recorded):
     record = decode(Record, json.loads(json.dumps(to_json(recorded[0]))))
-    from harness.runs.placements import look_key
-
-    known = recall([record], 2)
+    known = index_records([record], 2)
     asked = dataclasses.replace(record.asked, model="/somewhere/else/" + record.asked.model)
     assert look_key(asked) in known
     assert look_key(dataclasses.replace(asked, n_threads=None)) in known, "as threads were left to us then and now"
@@ -566,7 +568,7 @@ def test_without_a_limit_a_server_that_falls_silent_is_given_up_in_the_end(model
         spec = RunSpec(model, n_prompt=8, repetitions=1, n_gpu_layers=1, rpc=(endpoint,))
         (record,) = run_cells([spec], Plan("sweep", describe_machine()), on_step=lambda _: None)
     assert record.failure.cause == "timeout"
-    assert "nothing came of it within 5 s" in record.failure.message
+    assert "nothing came of it within 5 s" in describe_failure(record.failure)
 
 
 def test_a_server_by_name_serves():
@@ -684,7 +686,7 @@ def test_an_unknown_device_is_a_failed_row_that_names_those_there_are(server, re
     code, out, _ = harness(
         "sweep", "--rpc", server.endpoint, "-dev", "CUDA7", "-ngl", "4", "-p", "0", "-n", "1", "-r", "1"
     )
-    assert code == 3
+    assert code == 2
     assert "There is no device CUDA7 to use; there are RPC0" in " ".join(out.split())
 
 
@@ -727,12 +729,15 @@ def test_the_roof_of_another_machines_device_is_measured(server, results):
 
 
 def test_what_fails_alike_at_every_count_is_said_once():
-    rows = [LayerRow(count, {"n_gpu_layers": count}, failure="unknown key") for count in range(9)]
-    rows += [
-        LayerRow(9, {"n_gpu_layers": 9}, failure="out of memory"),
-        LayerRow(10, {"n_gpu_layers": 10}, skipped="no"),
+    rows = [
+        PlacementResult(count, {"n_gpu_layers": count}, failure=Failure("load", "unknown key", "refused"))
+        for count in range(9)
     ]
-    text = render_rows(rows, Page(heading=("",)))
+    rows += [
+        PlacementResult(9, {"n_gpu_layers": 9}, failure=Failure("load", "out of memory", "refused")),
+        PlacementResult(10, {"n_gpu_layers": 10}, skipped="no"),
+    ]
+    text = render(describe_placements(rows), "table")
     assert text.count("unknown key") == 1
     assert "0, 1, … 8: unknown key" in text
     assert "[2] 9: out of memory" in text

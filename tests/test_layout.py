@@ -17,11 +17,11 @@ import pytest
 from harness.catalog import Shape, parse_catalog
 from harness.errors import UsageError
 from harness.gguf.layout import (
-    count_parameters,
     tensor_table,
 )
 from harness.gguf.types import DEFAULT_TYPES, FILE_TYPE_NUMBERS, find_quantization
 from harness.sources.synthetic import add_hyperparameters
+from tests.shapes import count_parameters
 
 from .shapes import MODERN, TINY
 

@@ -16,16 +16,8 @@ from harness.errors import HarnessError, UsageError
 from harness.gguf.header import ArrayValue, Header, Tensor
 from harness.gguf.layout import tensor_table
 from harness.gguf.types import tensor_type
-from harness.memory.ollama_2024 import (
-    Figures,
-    Request,
-    estimate,
-    format_ollama,
-    give_account,
-    name_processor,
-    read_figures,
-    size_graph,
-)
+from harness.memory.ollama_2024 import Request, estimate, format_ollama, give_account, name_processor
+from harness.memory.ollama_graph import Figures, read_figures, size_graph
 from harness.sources.user_catalog import load_catalog
 from harness.views.formats import render
 from harness.views.ollama_2024 import describe_account, export_account

@@ -21,7 +21,7 @@ from harness.speed.model_names import ModelFile, ModelNames
 from harness.speed.own import OwnMachine, own_points, predict_own
 from harness.speed.prediction import PromptBasis, Question, cost_of_entry
 from harness.speed.rates import collect, speaks_for
-from harness.views.cell_formats import FORMATS
+from harness.views.cells import write_cells
 from harness.views.machines import measured_rows
 from harness.views.predict import list_doubts
 from harness.views.report import Material, read_material, render_report
@@ -187,10 +187,10 @@ def test_two_files_of_one_shape_have_their_names_in_every_table(usual):
     other = dataclasses.replace(usual.model, file_name="mine.gguf", file_sha256="f" * 64)
     both = [usual, dataclasses.replace(usual, model=other, asked=dataclasses.replace(usual.asked, model="mine.gguf"))]
     for form in ("table", "md"):
-        text = FORMATS[form](both)
+        text = write_cells(both, form)
         assert "mine" in text
         assert "SmolLM2-135M-Instruct" in text
-        assert "mine" not in FORMATS[form](both[:1])
+        assert "mine" not in write_cells(both[:1], form)
     lines = read_material(read_line(to_json(record)) for record in both)
     page = render_report(Material(lines, [], ["a.jsonl"], "2026-11-24T12:00:00Z", "0.1"))
     (alt,) = re.findall(r'aria-label="(Text generation:[^"]*)"', page)

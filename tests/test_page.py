@@ -15,35 +15,39 @@ from harness.host import system as host_os
 from harness.host.machine import describe_machine
 from harness.memory.causes import Note, Remark
 from harness.memory.fit import Need
-from harness.memory.ollama_2024 import Request, give_account, read_figures
+from harness.memory.ollama_2024 import Request, give_account
+from harness.memory.ollama_graph import read_figures
 from harness.records.cells import Caution, Device
-from harness.records.placements import make_row
+from harness.records.placements import make_result
 from harness.records.roofline import Roof, RoofTest
-from harness.records.token_time import build_ledger
+from harness.records.text import TextRun, TextSettings
 from harness.runs.devices import Absence, Cards, Survey
+from harness.runs.inspection import Inspection
 from harness.sources.catalog_check import Verdict
 from harness.sources.user_catalog import load_catalog
+from harness.spec import RunSpec
 from harness.speed import crosscheck
 from harness.speed.models import Estimate
 from harness.speed.prediction import Answer, Basis, Place, Prediction, PromptBasis, Room, Split
 from harness.speed.published import ARTICLE_MODELS, load_machines
 from harness.speed.rates import collect
+from harness.speed.roofline import UnderRoof
 from harness.views import page
-from harness.views.cells import render_table
+from harness.views.cells import write_cells
 from harness.views.devices import describe_devices
 from harness.views.formats import render
-from harness.views.inspect import show_anatomy
+from harness.views.inspect import describe_inspection
 from harness.views.machines import measured_rows, published_rows, render_machines
 from harness.views.memory import describe_memory
 from harness.views.models import Row, describe_check, describe_models
-from harness.views.ollama import render_comparison
+from harness.views.ollama import describe_comparison
 from harness.views.ollama_2024 import describe_account
-from harness.views.placements import Page, render_rows
+from harness.views.placements import describe_placements
 from harness.views.predict import describe_check as describe_prediction_check
 from harness.views.predict import describe_prediction
-from harness.views.roofline import UnderRoof, render_roofline
-from harness.views.text_run import render_reference
-from harness.views.token_time import show_ledger
+from harness.views.roofline import describe_roofline
+from harness.views.text import describe_texts
+from harness.views.token_time import describe_token_time
 
 from . import machines as machines_of_tests
 from . import test_devices, test_inspect, test_render_overhead, test_roofline, test_time_ledger
@@ -79,20 +83,23 @@ def long_records(recorded, name):
 
 
 def speeds(recorded, name):
-    yield render_table(long_records(recorded, name))
+    yield write_cells(long_records(recorded, name), "table")
     same = [
         dataclasses.replace(r, asked=dataclasses.replace(r.asked, n_gpu_layers=0)) for r in long_records(recorded, name)
     ]
-    yield render_table(same[:1])
+    yield write_cells(same[:1], "table")
 
 
 def layers(recorded, name):
-    rows = [make_row([record], ["n_gpu_layers", "type_k", "tensor_split"]) for record in long_records(recorded, name)]
+    rows = [
+        make_result([record], ["n_gpu_layers", "type_k", "tensor_split"]) for record in long_records(recorded, name)
+    ]
     memory = {
         f"RPC0[{number}.168.100.200:50052]": dict.fromkeys(("model", "kv", "compute"), 10**12) for number in range(4)
     }
-    rows = [dataclasses.replace(row, memory=memory) for row in rows]
-    yield render_rows(rows, Page([name, f"{GPU}, {GPU}", "5 repetitions"], [f"network to {name}: a note about {GPU}"]))
+    rows = [dataclasses.replace(row, memory_bytes=memory) for row in rows]
+    title = f"{name} · {GPU}, {GPU} · 5 repetitions"
+    yield render(describe_placements(rows, title, [f"network to {name}: a note about {GPU}"]), "table")
 
 
 def devices(_recorded, name):
@@ -115,16 +122,16 @@ def roof(recorded, name):
     found = Roof(
         "2026-01-01T00:00:00Z", machine, "0", recorded[0].build, tuple(tests), (Caution("a", f"{CPU} was busy"),)
     )
-    item = UnderRoof(
-        name, "Q4_K_M", True, GPU, "pp512 @ d131072", 128, 1e5, 1e10, 1e13, 1e4, ("type_k q8_0", "type_v q8_0"), 512
-    )
-    yield render_roofline(found, [item, dataclasses.replace(item, test="tg128", n_prompt=0)])
-    yield render_roofline(found, [])
+    asked = RunSpec("m", n_prompt=512, n_depth=131072, type_k="q8_0", type_v="q8_0")
+    item = UnderRoof(name, "Q4_K_M", True, GPU, asked, ("type_k", "type_v"), 128, 1e5, 1e10, 1e13, 1e4)
+    for under in ([item, dataclasses.replace(item, asked=RunSpec("m", n_gen=128))], []):
+        yield render(describe_roofline(found, under), "table")
 
 
 def side_by_side(recorded, name, comparison):  # noqa: F811
     task = dataclasses.replace(comparison.task, name=name)
-    yield render_comparison(dataclasses.replace(comparison, task=task, cautions=(Caution("a", f"{name} and {GPU}"),)))
+    changed = dataclasses.replace(comparison, task=task, warnings=(Caution("a", f"{name} and {GPU}"),))
+    yield render(describe_comparison(changed), "table")
 
 
 def models(_recorded, name):
@@ -170,9 +177,11 @@ def machines(recorded, name):
 
 
 def reference(_recorded, name, comparison):  # noqa: F811
-    run = comparison.rounds[0].direct
-    run = dataclasses.replace(run, warnings=(Caution("a", f"{CPU} was busy"),))
-    yield render_reference([(name, run)], [(name, f"it needs more than {CPU} has")])
+    run = TextRun(
+        "run", comparison.time_utc, comparison.machine, "0", TextSettings(), "hash", comparison.rounds[0].direct.figures, "length",
+        model=comparison.model, warnings=(Caution("a", f"{CPU} was busy"),),
+    )  # fmt: skip
+    yield render(describe_texts([(name, run)], [(name, f"it needs more than {CPU} has")], with_time=True), "table")
 
 
 def account(_recorded, name):
@@ -184,13 +193,15 @@ def account(_recorded, name):
 
 def token_time(_recorded, name):
     header = read_header(BytesSource(llama_like().build()))
-    ledger = build_ledger(test_time_ledger.make_raw(depths=(0, 512, 4096, 32768, 131072)), header, 12e9)
-    yield show_ledger(ledger, name, ["128 threads", f"on {CPU}"], [f"{name} was left out"])
+    raw = test_time_ledger.make_raw(depths=(0, 512, 4096, 32768, 131072))
+    raw["remarks"] = [{"cause": "sentence", "said": f"{name} was left out"}]
+    yield render(describe_token_time(test_time_ledger.make_record(raw, header, 12e9), name), "table")
 
 
 def anatomy(_recorded, name):
     for made in (test_inspect.tiny(), test_inspect.large()):
-        yield show_anatomy(dataclasses.replace(made, name=name, file_type=name), f"/models/{name}" * 3, repacked=[])
+        made = dataclasses.replace(made, name=name, file_type=name)
+        yield render(describe_inspection(Inspection(f"/models/{name}" * 3, made, repacked=())), "table")
 
 
 def ledger(_recorded, name):
@@ -293,8 +304,8 @@ def test_every_machine_keeps_to_the_page(identity, columns, recorded):
     with_device = dataclasses.replace(build, devices=(device,))
     with page.of_width(columns):
         texts = [
-            render_table(here),
-            render_roofline(Roof("2026-01-01T00:00:00Z", machine, "0", build, (test,)), []),
+            write_cells(here, "table"),
+            render(describe_roofline(Roof("2026-01-01T00:00:00Z", machine, "0", build, (test,)), []), "table"),
             render_machines(measured_rows(collect(here, CATALOG), "tg"), "tg"),
             render(describe_devices(Survey(with_device, {}, ("CPU",), True, Cards(), None), None), "table"),
         ]

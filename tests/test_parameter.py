@@ -23,7 +23,7 @@ from harness.records.statistics import digest
 from harness.runs.asking import plan_cells
 from harness.spec import Grid, RunSpec, cell_key, find_varied, parameters
 from harness.speed.rates import is_default
-from harness.views.cell_formats import FORMATS
+from harness.views.cells import write_cells
 from harness.views.llama_bench import flat_rows
 
 first, second = harness.read_records(pathlib.Path(sys.argv[1]))[:2]
@@ -42,8 +42,8 @@ found = {
     "a grid": {cell.made_up for cell in Grid(["m"], {"made_up": (1, 2)}).cells()} == {1, 2},
     "rows of a DataFrame": [row["made_up"] for row in flat_rows(records)] == [41, 42],
 }
-for name, render in FORMATS.items():
-    text = render(records)
+for name in ("table", "md", "csv", "json", "jsonl", "sql", "html"):
+    text = write_cells(records, name)
     found[f"-o {name}"] = "made_up" in text and "41" in text and "42" in text
 context = click.Context(cli)
 for name in cli.list_commands(context):

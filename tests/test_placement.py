@@ -83,7 +83,7 @@ def test_the_sweep_and_the_ledger_count_the_same_bytes_of_the_main_card(eight, m
     asked = spec(split_mode="none", main_gpu=main_gpu)
     devices = [CPU, *CARDS]
     sweeper = Sweeper(
-        Plan("sweep", None), keep=None, watch=None, blocks=describe_blocks(eight), devices=devices
+        Plan("sweep", None), keep=None, on_step=None, blocks=describe_blocks(eight), devices=devices
     )  # nothing is measured
     placement = sweeper.predict(asked)
     name = f"CUDA{main_gpu}"

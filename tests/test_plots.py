@@ -11,10 +11,13 @@ from harness.records.roofline import Roof
 from harness.sources.user_catalog import load_catalog
 from harness.speed.published import ARTICLE_MODELS, LLAMA_7B, load_accuracy, load_apple_chips, load_machines
 from harness.speed.rates import collect
+from harness.speed.roofline import hold_against
 from harness.views.figures import speed as plots
+from harness.views.figures.roofline import draw_roofline
 from harness.views.figures.style import THEMES, to_bytes
+from harness.views.formats import render
 from harness.views.machines import measured_rows, published_rows
-from harness.views.roofline import draw_roofline, hold_against, render_roofline
+from harness.views.roofline import describe_roofline
 
 from .test_bandwidth import made
 
@@ -126,14 +129,14 @@ def test_nothing_to_draw_is_a_sentence(recorded):
 
 def test_records_are_held_against_the_roof_of_their_device(measured, recorded):
     under = hold_against(measured, roof(recorded))
-    assert {item.test for item in under} >= {"pp64", "tg16", "tg16 @ d1024"}
-    one = next(item for item in under if item.test == "tg16")
+    assert {item.asked.test for item in under} >= {"pp64", "tg16", "tg16 @ d1024"}
+    one = next(item for item in under if item.asked.test == "tg16")
     assert one.share == pytest.approx(one.rate_tok_per_s * one.bytes_per_token / 1e9)
-    deep = next(item for item in under if item.test == "tg16 @ d1024")
+    deep = next(item for item in under if item.asked.test == "tg16 @ d1024")
     assert deep.bytes_per_token - one.bytes_per_token == 1024 * 23040  # K and V in F16: 30 layers, 3 heads of 64
 
 
 def test_a_share_above_the_roof_blames_the_roof(measured, recorded):
     low = dataclasses.replace(roof(recorded), tests=(made(duration=10**9), made(work="multiply")))
-    assert "more than the roof" in render_roofline(low, hold_against(measured, low))
-    assert "more than the roof" not in render_roofline(low, [])
+    assert "more than the roof" in render(describe_roofline(low, hold_against(measured, low)), "table")
+    assert "more than the roof" not in render(describe_roofline(low, []), "table")

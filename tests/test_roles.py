@@ -64,7 +64,7 @@ def test_a_part_of_an_eye_is_named():
 
 
 #: Who else knows tensors by name: what lays out files that are not there, ports of two programs' own rules, and nodes of graphs.
-_NAMING = {"gguf/roles.py", "gguf/layout.py", "gguf/blocks.py", "memory/ollama_2024.py", "records/token_time.py"}
+_NAMING = {"gguf/roles.py", "gguf/layout.py", "gguf/blocks.py", "memory/ollama_graph.py", "gguf/nodes.py"}
 
 
 @pytest.mark.parametrize("path", sorted(HARNESS.rglob("*.py")), ids=lambda path: path.stem)

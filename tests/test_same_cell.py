@@ -6,18 +6,19 @@ import dataclasses
 from typing import Any
 
 import pytest
+from harness.views.report.ledgers import show_memory
 
 from harness.records.cells import record_key
 from harness.records.kinds import read_line, to_json
-from harness.runs.placements import collect_rows, look_key, recall
+from harness.records.placements import collect_results, index_records, look_key
 from harness.sources.user_catalog import load_catalog
 from harness.spec import MANNER, RunSpec, cell_key, parameters
 from harness.speed.rates import collect
+from harness.views.cells import describe_cells
 from harness.views.figures import speed as plots
+from harness.views.render_json import plain_values
 from harness.views.report import Material, read_material
-from harness.views.report.ledgers import show_memory
-from harness.views.report.parts import Facts, Table
-from harness.views.report.sections import show_layers, show_speeds
+from harness.views.report.sections import show_speeds
 
 #: A value of each field that is not its default.
 OTHER: dict[str, Any] = {
@@ -42,7 +43,8 @@ def pair(record, name):
     """The record, and one that differs from it by one field of what was asked."""
     changed = dataclasses.replace(record, asked=dataclasses.replace(record.asked, **{name: other_value(name)}))
     if name == "model":
-        changed = dataclasses.replace(changed, model=dataclasses.replace(record.model, file_sha256="another file's"))
+        other = dataclasses.replace(record.model, file_sha256="another file's", file_name="other.gguf")
+        changed = dataclasses.replace(changed, model=other, file_sha256="another file's")
     return [record, dataclasses.replace(changed, time_utc="2026-12-01T00:00:00Z")]
 
 
@@ -83,15 +85,12 @@ def test_every_measured_parameter_is_in_it():
 def test_cells_that_differ_by_one_field_are_two_cells_everywhere(name, record):
     first, second = pair(record, name)
     assert cell_key(first.asked) != cell_key(second.asked)
-    assert look_key(second.asked) not in recall([first], 1)
+    assert look_key(second.asked) not in index_records([first], 1)
     assert record_key(first) != record_key(second)
-    (table,) = [part for part in show_layers(material([first, second])) if isinstance(part, Table)]
-    assert len(table.rows) == 2
+    rows = [str(row) for row in plain_values(describe_cells([first, second]))["cells"]]
+    assert len(rows) == len(set(rows)) == 2, "they can be told apart"
     if name != "model":
-        assert len({str([getattr(cell, "text", cell) for cell in row]) for row in table.rows}) == 2, (
-            "they can be told apart"
-        )
-        rows = collect_rows([first, second])
+        rows = collect_results([first, second])
         assert sum(len(row.speeds) for row in rows) == 2
 
 
@@ -122,11 +121,15 @@ def ledger(record, **changes):
 @pytest.mark.parametrize("name", [name for name in FIELDS if name not in ("model", "n_prompt", "n_gen", "n_depth")])
 def test_ledgers_that_differ_by_one_parameter_are_both_shown(name, record):
     lines = [ledger(record), ledger(record, **{name: other_value(name)})]
-    parts = show_memory(Material([read_line(line) for line in lines], [], ["a.jsonl"], "2026-11-24T12:00:00Z", "0.1"))
-    assert sum(isinstance(part, Facts) for part in parts) == 2
+    documents = show_memory(
+        Material([read_line(line) for line in lines], [], ["a.jsonl"], "2026-11-24T12:00:00Z", "0.1")
+    )
+    assert sum(document.kind == "overhead" for document in documents) == 2
 
 
 def test_a_ledger_that_was_made_again_with_other_repetitions_is_the_same(record):
     lines = [ledger(record), ledger(record, seed=3)]
-    parts = show_memory(Material([read_line(line) for line in lines], [], ["a.jsonl"], "2026-11-24T12:00:00Z", "0.1"))
-    assert sum(isinstance(part, Facts) for part in parts) == 1
+    documents = show_memory(
+        Material([read_line(line) for line in lines], [], ["a.jsonl"], "2026-11-24T12:00:00Z", "0.1")
+    )
+    assert sum(document.kind == "overhead" for document in documents) == 1

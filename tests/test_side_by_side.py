@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import pathlib
 import socket
 
 import pytest
 
 from harness.errors import HarnessError, UsageError
 from harness.records.cells import Buffer
-from harness.records.text import Figures, TextRun
-from harness.runs.ollama import choose_layers, compare
-from harness.runs.ollama_task import Comparison, Round, Task, comparison_to_json
+from harness.records.kinds import to_json
+from harness.records.ollama import Answer, Comparison, DirectText, Loaded, Round, Task
+from harness.records.text import Figures
+from harness.runs.ollama import choose_layers, compare_with_ollama, draw_prompt
+from harness.runs.session import Session
 from harness.sources.ollama_server import (
-    Answer,
-    Loaded,
     NoServerError,
     OllamaServer,
     ServerError,
@@ -24,7 +23,8 @@ from harness.sources.ollama_server import (
     parse_host,
     parse_version,
 )
-from harness.views.ollama import render_comparison, render_comparison_json
+from harness.views.formats import render
+from harness.views.ollama import describe_comparison
 
 from .ollama_server import State, serving
 from .test_cli import harness, one_sentence
@@ -196,7 +196,7 @@ def test_a_figure_that_is_missing_is_said(model):
 def task(**changes):
     values = {
         "name": "tiny",
-        "path": pathlib.Path("m"),
+        "blob": "m",
         "n_ctx": 2048,
         "n_threads": 2,
         "n_gpu_layers": None,
@@ -208,9 +208,9 @@ def task(**changes):
 
 
 def test_each_prompt_is_another_one_from_the_first_words_on():
-    prompts = [task(n_prompt=50).prompt(number) for number in range(-10, 10)]
+    prompts = [draw_prompt(task(n_prompt=50), number) for number in range(-10, 10)]
     assert len({" ".join(prompt.split()[:4]) for prompt in prompts}) == len(prompts)
-    assert task().prompt(3) == task().prompt(3)
+    assert draw_prompt(task(), 3) == draw_prompt(task(), 3)
 
 
 @pytest.mark.parametrize(
@@ -237,21 +237,25 @@ def comparison(recorded):
     resolved = dataclasses.replace(
         source.resolved, buffers=(Buffer("model", "CPU", 1_000_000_000), Buffer("kv", "CPU", 500_000_000))
     )
-    run = TextRun(
-        "ollama", "t", source.machine, "0", {}, "hash", figures, "length", model=source.model, build=source.build, resolved=resolved,
-        sample_ns=1_100_000, decode_ns=50_000_000,
-    )  # fmt: skip
+    direct = DirectText(figures, sample_ns=1_100_000, decode_ns=50_000_000)
     answer = Answer(10**9, 0, 100, 200_000_000, 11, 200_000_000, 402_000_000)
-    rounds = tuple(Round(run, answer, 100_000_000, number % 2 == 0) for number in range(6))
-    return Comparison(task(rounds=6), rounds, "0.3.14", Loaded(3_000_000_000, 0, None), 0)
+    rounds = tuple(Round(direct, answer, 100_000_000, number % 2 == 0) for number in range(6))
+    return Comparison(
+        task(rounds=6), rounds, source.machine, "2026-11-24T10:59:57Z", ollama_version="0.3.14", resolved=resolved,
+        ollama_loaded=Loaded(3_000_000_000, 0, None), model=source.model, build=source.build,
+    )  # fmt: skip
+
+
+def show(comparison):
+    return render(describe_comparison(comparison), "table")
 
 
 def test_the_table_of_known_figures(comparison):
-    text = render_comparison(comparison)
+    text = show(comparison)
     assert max(map(len, text.splitlines())) <= 80
     squeezed = [" ".join(line.split()) for line in text.splitlines()]
-    assert "PP t/s 500.00 1000.00 2.00 [2.00 – 2.00]" in squeezed
-    assert "TG t/s 55.00 110.00 2.00 [2.00 – 2.00]" in squeezed
+    assert "PP 500.00 t/s 1000.00 t/s 2.00 [2.00 – 2.00]" in squeezed
+    assert "TG 55.00 t/s 110.00 t/s 2.00 [2.00 – 2.00]" in squeezed
     assert "load 100 ms 50 ms 0.50 [0.50 – 0.50]" in squeezed
     assert "memory 3.0 GB 1.5 GB 0.50" in squeezed
     flat = " ".join(squeezed)
@@ -263,38 +267,38 @@ def test_the_table_of_known_figures(comparison):
 
 
 def test_a_recent_server_is_spoken_of_otherwise(comparison):
-    recent = dataclasses.replace(comparison, version="0.32.1", loaded=Loaded(3_000_000_000, 0, 4096))
-    flat = " ".join(render_comparison(recent).split())
+    recent = dataclasses.replace(comparison, ollama_version="0.32.1", ollama_loaded=Loaded(3_000_000_000, 0, 4096))
+    flat = " ".join(show(recent).split())
     assert "/api/ps says 4096" in flat
     assert "up to 1 unless configured; harness has 1" in flat
     assert "prediction made before loading" not in flat
 
 
 def test_json_has_the_same(comparison):
-    values = json.loads(render_comparison_json(comparison))
-    assert values["generation_rate_tok_per_s"] == {
-        "ollama": 55,
-        "harness": 110,
-        "ratio": 2,
-        "ratio_low": 2,
-        "ratio_high": 2,
-    }
-    assert values["memory_bytes"] == {"ollama": 3_000_000_000, "harness": 1_500_000_000}
+    values = json.loads(render(describe_comparison(comparison), "json"))
+    rows = {row["figure"]: row for row in values["figures"]}
+    assert rows["eval"] == {
+        "figure": "eval", "title": "TG", "ollama_tok_per_s": 55, "harness_tok_per_s": 110, "ratio": 2, "ratio_low": 2, "ratio_high": 2,
+    }  # fmt: skip
+    assert (rows["memory"]["ollama_bytes"], rows["memory"]["harness_bytes"]) == (3_000_000_000, 1_500_000_000)
 
 
 def test_without_a_server_there_is_one_column(comparison):
     alone = dataclasses.replace(
-        comparison, version=None, loaded=None, rounds=tuple(Round(turn.direct) for turn in comparison.rounds)
+        comparison,
+        ollama_version=None,
+        ollama_loaded=None,
+        rounds=tuple(Round(turn.direct) for turn in comparison.rounds),
     )
-    text = render_comparison(alone)
+    text = show(alone)
     assert "harness alone (no Ollama server)" in text
     assert "harness / Ollama" not in text
     assert "1000.00" in text
 
 
 def test_a_record_has_every_round_and_no_path(comparison):
-    hidden = dataclasses.replace(comparison, task=task(path=pathlib.Path("/home/ada/blobs/sha256-00")))
-    line = json.dumps(comparison_to_json(hidden, "t", "0"))
+    hidden = dataclasses.replace(comparison, task=task(blob="/home/ada/blobs/sha256-00"))
+    line = json.dumps(to_json(hidden))
     values = json.loads(line)
     assert values["kind"] == "ollama-comparison"
     assert values["task"]["blob"] == "sha256-00"
@@ -306,17 +310,14 @@ def test_a_record_has_every_round_and_no_path(comparison):
 
 @pytest.mark.engine
 def test_both_sides_do_the_same_work_by_turns(model):
-    from harness.host.machine import describe_machine
-
     state = State(model)
-    with serving(state) as host:
-        one = task(path=pathlib.Path(model), n_ctx=128)
-        *_, last = compare(one, describe_machine(), OllamaServer(host), block_count=30)
+    with serving(state) as host, Session("ollama") as session:
+        last = compare_with_ollama(task(blob=model, n_ctx=128), OllamaServer(host), session, block_count=30)
     assert [turn.ollama_first for turn in last.rounds] == [True, False]
     for turn in last.rounds:
-        assert turn.answer.prompt_eval_count == turn.direct.figures.prompt_eval_count
-        assert turn.answer.eval_count == turn.direct.figures.eval_count
-        assert turn.direct.resolved.n_ctx == 256  # llama.cpp rounds a context up; 128 was asked of both
+        assert turn.ollama.prompt_eval_count == turn.direct.figures.prompt_eval_count
+        assert turn.ollama.eval_count == turn.direct.figures.eval_count
+    assert last.resolved.n_ctx == 256, "llama.cpp rounds a context up; 128 was asked of both"
     assert last.n_gpu_layers == 0, "the server has everything in RAM"
     assert len(set(state.prompts)) == len(state.prompts) == 5, "one to look, and two for each round"
     timed = [
@@ -369,7 +370,7 @@ def test_a_blob_that_only_the_server_can_see_is_looked_for_in_the_store(results,
         monkeypatch.setenv("OLLAMA_HOST", host)
         code, out, _ = harness("ollama", "small:1b", *QUICK, "-o", "json")
     assert code in (0, 5)
-    assert json.loads(out)["rounds"] == 1
+    assert json.loads(out)["n_rounds"] == 1
 
 
 @pytest.mark.engine

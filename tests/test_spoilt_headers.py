@@ -12,7 +12,8 @@ from harness.gguf.cost import cost_of_header
 from harness.gguf.header import BytesSource, read_header
 from harness.gguf.model_kinds import KNOWN_ARCHITECTURES
 from harness.gguf.settings import read_per_layer
-from harness.memory.ollama_2024 import Request, give_account, read_figures
+from harness.memory.ollama_2024 import Request, give_account
+from harness.memory.ollama_graph import read_figures
 
 from .examine import ACTS, examine, inspect
 from .gguf_bytes import HeaderBytes, unsettle

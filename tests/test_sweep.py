@@ -13,6 +13,7 @@ import pytest
 
 from harness.host.cpu import choose_threads
 from harness.host.machine import describe_machine
+from harness.records.failures import describe_failure
 from harness.runs.cells import Plan, run_cells
 from harness.spec import Grid, RunSpec
 
@@ -64,7 +65,7 @@ def test_a_segmentation_fault_is_a_failure_record(model):
 
 def test_a_hang_is_ended_by_the_cell_timeout(model):
     failure = check_survival(run(deadly_cells(model), worker_command=dying("hang"), cell_timeout_s=15), "timeout")
-    assert "--cell-timeout" in failure.message
+    assert "--cell-timeout" in describe_failure(failure)
 
 
 def test_a_worker_whose_parent_dies_ends_whatever_it_is_doing(model):

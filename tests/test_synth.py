@@ -19,7 +19,7 @@ import pytest
 
 from harness.errors import HarnessError, UsageError
 from harness.gguf.header import Header
-from harness.gguf.layout import count_parameters, tensor_table
+from harness.gguf.layout import tensor_table
 from harness.gguf.types import DEFAULT_TYPES
 from harness.sources import synthetic as synth
 from harness.sources.synthetic import (
@@ -29,6 +29,7 @@ from harness.sources.synthetic import (
     synthetic_path,
     write_synthetic,
 )
+from tests.shapes import count_parameters
 
 from .shapes import MODERN, TINY
 

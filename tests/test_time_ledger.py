@@ -9,27 +9,20 @@ import random
 
 import pytest
 
+from harness.codec import encode
 from harness.gguf.header import BytesSource, read_header
-from harness.records.token_time import (
-    PARTS,
-    ROLES,
-    SETUP,
-    TimePlan,
-    anonymize,
-    bound_median,
-    build_ledger,
-    classify_node,
-    divide_token,
-    fit_depth,
-    summarize_blocks,
-    touched_bytes,
-    weights_by_role,
-)
+from harness.gguf.nodes import ROLES, anonymize, classify_node
+from harness.gguf.reads import count_reads, weights_by_role
+from harness.records.failures import describe_end
+from harness.records.kinds import read_line
+from harness.records.token_time import PARTS, TimePlan
 from harness.spec import RunSpec
+from harness.speed.token_time import SETUP, account_time, divide_token, fit_depth, summarize_blocks
 from harness.views.figures.style import to_bytes
 from harness.views.figures.token_time import GROUPS, draw_token_time, stack_token
+from harness.views.formats import render
 from harness.views.page import USUAL as WIDTH
-from harness.views.token_time import export_ledger, show_ledger
+from harness.views.token_time import describe_token_time
 
 from .gguf_bytes import HeaderBytes, llama_like
 
@@ -104,8 +97,9 @@ def test_of_experts_only_the_visited_ones_are_read():
 
 
 def test_attention_reads_the_cache(header):
-    assert touched_bytes(header, 100, "f16")["attention"] == 100 * 2 * 2 * 32 * 2
-    assert touched_bytes(header, 0, "f16")["attention"] == 0
+    reads = count_reads(header, ("f16",))
+    assert reads.touched_bytes(100, "f16")["attention"] == 100 * 2 * 2 * 32 * 2
+    assert reads.touched_bytes(0, "f16")["attention"] == 0
 
 
 # Dividing a token.
@@ -153,13 +147,8 @@ def test_the_first_token_of_a_block_does_not_count():
     figure = summarize_blocks([[1000, 10, 12], [2000, 20, 22], [3000, 30, 32]])
     assert (figure.median_ns, figure.n_blocks, figure.n_tokens) == (21, 3, 6)
     assert figure.low_ns is None, "3 blocks are too few for an interval"
-    with pytest.raises(ValueError, match="no median"):
+    with pytest.raises(ValueError, match="the median of no values"):
         summarize_blocks([[1000]])
-
-
-def test_an_interval_of_a_median():
-    assert bound_median([1, 2, 3, 4, 5]) == (None, None)
-    assert bound_median([3, 1, 2, 6, 5, 4]) == (1.0, 6.0)
 
 
 def draw_rounds(rng, slope_ns, n_rounds, noise_ns):
@@ -237,7 +226,7 @@ def make_raw(depths=(0, 512), rounds=7, caches=("f16", "q8_0")) -> dict:
     }  # fmt: skip
     plan = TimePlan(RunSpec("tiny.gguf", n_gen=1, n_threads=1), depths, ("tiny.gguf",), cache_types=caches)
     return {
-        "asked": plan.to_dict(),
+        "asked": encode(plan),
         "blocks": blocks,
         "loads": [
             {"round": 0, "state": state, "mmap": mapped, "resident_share": share, **load}
@@ -252,6 +241,31 @@ def make_raw(depths=(0, 512), rounds=7, caches=("f16", "q8_0")) -> dict:
         ],
         "copies": {"logits_copy_ns": [5, 6, 7], "call_ns": [1, 2, 3], "dispatch_ns": 150},
     }
+
+
+#: What a line says beside its times.
+AROUND = {
+    "schema": 2, "kind": "time-ledger", "time_utc": "2026-11-24T12:00:00Z", "model": {"file_name": "tiny.gguf"},
+    "machine": {
+        "cpu": "a CPU", "n_cores_physical": 1, "n_cores_logical": 1, "memory_bytes": 10**9, "os": "Linux", "arch": "x86_64", "python": "3",
+    },
+}  # fmt: skip
+
+
+def make_record(raw=None, header=None, roof=None):
+    """The record of made-up times, with what a token reads by a header."""
+    raw = raw or make_raw()
+    reads = encode(count_reads(header, raw["asked"]["cache_types"])) if header else None
+    line = {**AROUND, **raw, "reads": reads, "roof_bytes_per_s": roof}
+    return read_line(json.loads(json.dumps(line))).content
+
+
+def build_ledger(raw, header=None, roof=None):
+    return account_time(make_record(raw, header, roof))
+
+
+def show(record, label="tiny"):
+    return render(describe_token_time(record, label), "table")
 
 
 @pytest.fixture(scope="module")
@@ -331,10 +345,11 @@ def test_whatever_is_missing_the_rest_stands(header):
     part = build_ledger(only_bare, header)
     assert part.depths[0].operations == part.depths[0].whole == ()
     assert part.depths[0].observer is None
-    assert show_ledger(part, "tiny")
-    nothing = build_ledger({"asked": raw["asked"]}, header)
-    assert nothing.depths == nothing.fits == nothing.loads == ()
-    assert show_ledger(nothing, "tiny").strip() == "Where a token's time goes: tiny"
+    assert show(make_record(only_bare, header))
+    nothing = make_record({"asked": raw["asked"]}, header)
+    ledger = account_time(nothing)
+    assert ledger.depths == ledger.fits == ledger.loads == ()
+    assert show(nothing).startswith("Where a token's time goes: tiny")
     one_depth = build_ledger(raw | {"blocks": [block for block in raw["blocks"] if block["depth"] == 0]}, header)
     assert one_depth.fits == ()
 
@@ -347,7 +362,8 @@ def test_the_page_fits_80_columns(header, roof):
     raw = make_raw(depths=(0, 512, 2048, 8192), rounds=3)
     for block in raw["blocks"]:
         block["token_ns"] = [ns * 113 + 17 for ns in block["token_ns"]]
-    text = show_ledger(build_ledger(raw, header, roof), "tiny", ["8 threads", "flash attention on"], ["a remark " * 20])
+    remarks = [{"cause": "sentence", "said": "a remark " * 20}]
+    text = show(make_record(raw | {"remarks": remarks}, header, roof))
     assert max(map(len, text.splitlines())) <= WIDTH
     assert ("of roof" in text) == (roof is not None)
     assert ("run `harness roofline` once" in " ".join(text.split())) == (roof is None)
@@ -361,24 +377,64 @@ def test_a_restless_machine_is_told(header):
     for block in raw["blocks"]:
         if block["variant"] == "observing":
             block["token_ns"] = [ns // 2 for ns in block["token_ns"]]
-    assert "the shares are doubtful" in " ".join(show_ledger(build_ledger(raw, header), "tiny").split())
-    assert "doubtful" not in show_ledger(build_ledger(make_raw(), header), "tiny")
+    assert "the shares are doubtful" in " ".join(show(make_record(raw, header)).split())
+    assert "doubtful" not in show(make_record(header=header))
 
 
-def test_json_has_everything(ledger):
-    data = json.loads(json.dumps(export_ledger(ledger)))
-    assert set(data) == {
-        "cache_type", "roof_bytes_per_s", "depths", "depth_fits", "loads", "application", "logits_copy_ns", "call_ns",
-        "dispatch_ns_per_token",
+def test_json_has_everything(header):
+    data = json.loads(render(describe_token_time(make_record(header=header, roof=12e9), "tiny"), "json"))
+    assert (data["kind"], data["schema"], data["warnings"]) == ("token-time", 1, [])
+    assert {"parts", "operations", "observer", "depth_fits", "loads", "application", "asked", "machine"} <= set(data)
+    assert {row["depth"] for row in data["operations"]} == {0, 512}
+    assert set(data["operations"][0]) == {
+        "depth", "operation", "n_nodes", "duration_ns", "observed_ns", "share", "touched_bytes", "bandwidth_bytes_per_s", "roof_share",
     }  # fmt: skip
-    depth = data["depths"][1]
-    assert set(depth) == {"depth", "bare", "whole", "operations", "observer"}
-    assert set(depth["operations"][0]) == {
-        "role", "duration_ns", "share", "observed_ns", "n_nodes", "touched_bytes", "bandwidth_bytes_per_s", "roof_share",
-    }  # fmt: skip
-    assert depth["observer"]["cost_ns"] == 40_000
     assert data["depth_fits"][0]["slope_ns"] == 1000.0
-    assert data["application"]["completion_tok_per_s"] == pytest.approx(1e9 / 13_000)
+    assert data["application"][-1]["rate_tok_per_s"] == pytest.approx(1e9 / 13_000)
+
+
+def test_what_does_not_add_up_is_no_record():
+    for spoil in (
+        lambda block: block.update(token_ns=[5]),
+        lambda block: block.update(token_ns=[5, 0, 5]),
+        lambda block: block.get("parts_ns", block).pop("wait", None) or block.update(variant="chain"),
+        lambda block: block.update(outside_ns=[1]) or block.update(variant="observing"),
+    ):
+        raw = make_raw()
+        spoil(raw["blocks"][2])
+        with pytest.raises(ValueError, match=r"block|tokens"):
+            make_record(raw)
+
+
+@pytest.mark.parametrize(
+    ("remark", "words"),
+    [
+        ({"cause": "beyond training", "depth": 9, "limit_tokens": 8}, "depth 9 is left out: the model was trained for 8 tokens"),
+        ({"cause": "beyond memory", "depth": 9, "needed_bytes": 10**9, "free_bytes": 10**8}, "its caches take 1.0 GB and 100.0 MB"),
+        ({"cause": "cache refused", "cache_type": "q8_0", "said": "no."}, "no q8_0 cache: no."),
+        ({"cause": "not cold", "n_left_out": 1, "n_asked": 2, "share": 0.98}, "1 of 2 cold loads are left out: up to 98%"),
+        ({"cause": "cold unknown"}, "could not be checked here"),
+        ({"cause": "no application", "said": "why"}, "no application to compare with: why."),
+        ({"cause": "interrupted"}, "what was measured until then is shown"),
+    ],
+)  # fmt: skip
+def test_each_remark_is_a_sentence(remark, words):
+    assert words in " ".join(show(make_record(make_raw() | {"remarks": [remark]})).split())
+
+
+def test_a_line_of_the_first_schema_is_read():
+    old = {
+        "schema": 1,
+        "remarks": ["depth 9 is left out"],
+        "failure": "it died",
+        "cautions": [{"code": "x", "text": "busy"}],
+    }
+    record = make_record(make_raw() | old)
+    assert (record.remarks[0].said, describe_end(record.failure), record.warnings[0].text) == (
+        "depth 9 is left out",
+        "it died.",
+        "busy",
+    )
 
 
 def test_the_picture_stacks_the_whole_token(ledger):

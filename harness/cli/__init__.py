@@ -30,6 +30,7 @@ GROUPS = {
     },
     "Explain": {
         "overhead": "Account for every byte that a model takes.",
+        "token-time": "Account for every microsecond that a generated token takes.",
         "roofline": "Measure bandwidth and arithmetic, and hold speeds against them.",
         "plot": "Draw speeds, sizes, bandwidths, accuracy.",
         "report": "Put everything that was kept into one HTML page.",

@@ -15,7 +15,6 @@ from harness.errors import UsageError
 from harness.host.machine import describe_machine, machine_slug
 from harness.records.journal import each_record, find_journals, read_lines
 from harness.records.kept import Kept, summarize_line
-from harness.records.roofline import Roof
 from harness.speed.rates import Measured, collect
 
 files_argument = click.argument(
@@ -70,12 +69,6 @@ def choose_kept(names: Sequence[str], results: pathlib.Path, label: str = "", ab
 def read_measured(journals: Sequence[pathlib.Path], catalog: Catalog) -> list[Measured]:
     """Every record with a number; damaged lines are told on stderr."""
     return collect(each_record(journals, echo_error), catalog)
-
-
-def read_roofs(journals: Sequence[pathlib.Path]) -> list[Roof]:
-    """Every line of kind ``roofline``."""
-    lines = read_lines(journals, echo_error, ("roofline",))
-    return [line.content for line in lines if isinstance(line.content, Roof)]
 
 
 def own_journals(results: pathlib.Path) -> list[pathlib.Path]:

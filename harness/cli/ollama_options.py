@@ -10,15 +10,8 @@ import click
 from harness.cli.options import Amount
 from harness.errors import UsageError
 from harness.gguf.header import Header
-from harness.memory.ollama_2024 import (
-    AUTOMATIC,
-    DEFAULT_NUM_CTX,
-    MINIMUM_BYTES,
-    Account,
-    Request,
-    give_account,
-    read_figures,
-)
+from harness.memory.ollama_2024 import AUTOMATIC, DEFAULT_NUM_CTX, MINIMUM_BYTES, Account, Request, give_account
+from harness.memory.ollama_graph import read_figures
 from harness.spec import MAX_LAYERS_WRITTEN, MAX_REPEATS, MAX_TOKENS
 
 #: The options that mean something only beside --ollama-2024.

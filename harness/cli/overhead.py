@@ -20,10 +20,7 @@ from harness.cli.options import (
     vram_option,
 )
 from harness.cli.output import Output, output_options, show
-from harness.cli.picture import plot_option, theme_option
 from harness.cli.progress import byte_bar, end, open_session
-from harness.cli.token_time import FORMATS as TIME_FORMATS
-from harness.cli.token_time import account_for_time, time_options
 from harness.errors import UsageError
 from harness.memory.ollama_2024 import Account
 from harness.records.memory import MemoryRecord
@@ -52,22 +49,12 @@ class _Overhead(SectionedCommand):
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         if "--time" in args:
-            return _token_time.make_context(info_name, [word for word in args if word != "--time"], parent, **extra)
+            from harness.cli.token_time import command as token_time
+
+            return token_time.make_context(
+                token_time.name, [word for word in args if word != "--time"], parent, **extra
+            )
         return super().make_context(info_name, args, parent, **extra)
-
-
-@click.command("overhead --time")
-@one_reference()
-@click.option("-o", "--output", type=click.Choice(list(TIME_FORMATS)), default="table")
-@plot_option
-@theme_option
-@save_option
-@results_option
-@measured_options("load", "context")
-@time_options
-def _token_time(reference: str | None, **options: Any) -> None:
-    """Account for every microsecond of a generated token."""
-    raise click.exceptions.Exit(account_for_time({**options, "models": (reference,) if reference else ()}))
 
 
 @click.command(

@@ -129,7 +129,7 @@ def _draw_ledger(material: Material, theme: str) -> Any:
 
 
 def _draw_layers(material: Material, theme: str) -> Any:
-    from harness.runs.placements import collect_rows
+    from harness.records.placements import collect_results
     from harness.views.figures.placements import draw_layers
 
     journals = [
@@ -144,7 +144,7 @@ def _draw_layers(material: Material, theme: str) -> Any:
     devices = [item.name for item in last.build.devices if item.kind in ("gpu", "igpu")] if last.build else []
     synthetic = " (synthetic)" if last.model and last.model.is_synthetic else ""
     name = pathlib.PurePath(last.asked.model).name + synthetic
-    return draw_layers(collect_rows(records), f"{name} · {', '.join(devices) or 'CPU only'}", theme=theme)
+    return draw_layers(collect_results(records), f"{name} · {', '.join(devices) or 'CPU only'}", theme=theme)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,13 +24,14 @@ from harness.cli.options import (
     save_option,
     seed_option,
 )
+from harness.cli.output import Output, output_options, show
 from harness.cli.progress import displayed, end, open_session
-from harness.records.cells import Record
+from harness.records.failures import describe_end
 from harness.runs.asking import plan_cells
 from harness.runs.cells import CellsRequest, measure_cells
 from harness.spec import Grid
-from harness.views.cell_formats import FORMATS
-from harness.views.cells import describe_cell
+from harness.views.cells import EXPORTS, describe_cell, describe_cells, write_cells
+from harness.views.formats import format_names
 
 _EXAMPLES = """
 \b
@@ -60,18 +62,17 @@ Examples:
 @click.option("--delay", "delay_s", type=Number(0, MAX_S), default=0.0, metavar="S", help="Rest before each test. [0]")
 @click.option("--warmup/--no-warmup", default=True, help="Run each test once before the clock starts. [on]")
 @seed_option
-@click.option("-o", "--output", type=click.Choice(list(FORMATS)), default="table", help="Format. [table]")
-@click.option("-oe", "--output-err", type=click.Choice(list(FORMATS)), help="Another format, to stderr.")
+@output_options("sql")
+@click.option("-oe", "--output-err", type=click.Choice([*format_names(), "sql"]), help="Another format, to stderr.")
 @save_option
 @results_option
 @cell_timeout_option
 @click.option("--isolate/--no-isolate", default=True, help="Measure in a child process, which may crash. [on]")
-def command(models: Sequence[str], **options: Any) -> None:
+def command(models: Sequence[str], output: Output, **options: Any) -> None:
     """Measure prompt processing (pp) and text generation (tg), as llama-bench does.
 
     Values may be lists and ranges (0,8,16 · 0-32+8 · 1-64*2); every combination is measured, of
-    several -m too. The result is the median of the
-    repetitions with its 95 % interval.
+    several -m too. The result is the median of the repetitions with its 95 % interval.
     """
     grid = Grid(
         models=models,
@@ -81,20 +82,17 @@ def command(models: Sequence[str], **options: Any) -> None:
         n_pg=options["n_pg"],
         **{name: options[name] for name in ("repetitions", "warmup", "delay_s", "seed")},
     )
-    asked = {name for name, value in options.items() if value}
     with displayed() as on_event:
-        cells = plan_cells(grid, asked, on_event)
+        cells = plan_cells(grid, {name for name, value in options.items() if value}, on_event)
+    request = CellsRequest(cells, options["cell_timeout_s"], options["isolate"])
     with open_session("pp-tg", options, describe_cell) as session:
-        records = measure_cells(CellsRequest(cells, options["cell_timeout_s"], options["isolate"]), session)
-    if records:
-        _show(records, options)
-    end(session)
-
-
-def _show(records: Sequence[Record], options: dict[str, Any]) -> None:
+        records = measure_cells(request, session)
     for record in records:
         if record.failure is not None:
-            terminal.echo_error(f"{record.asked.test}: {record.failure.sentence}")
-    terminal.show(FORMATS[options["output"]](records), nl=False)
-    if options["output_err"]:
-        terminal.echo_note(FORMATS[options["output_err"]](records), nl=False)
+            terminal.echo_error(f"{record.asked.test}: {describe_end(record.failure)}")
+    if records:
+        exports = {name: functools.partial(write_cells, records, name) for name in (*EXPORTS, "md")}
+        show(describe_cells(records), output, exports)
+        if options["output_err"]:
+            terminal.echo_note(write_cells(records, options["output_err"]), nl=False)
+    end(session)

@@ -11,15 +11,17 @@ import click
 from harness.catalog import Entry
 from harness.cli import terminal
 from harness.cli.options import results_option, save_option
-from harness.cli.record_writer import Keeper
+from harness.cli.output import Output, output_options, show
+from harness.cli.progress import end, open_session
 from harness.cli.writing import writing_options
-from harness.errors import NativeError, UsageError
+from harness.errors import UsageError
 from harness.gguf.model_kinds import Question
 from harness.host.memory import available_memory_bytes
 from harness.memory.placement import shares_host_memory
 from harness.records.cells import Device
 from harness.records.text import REFERENCE_PROMPT, TextRequest, TextRun
 from harness.runs.asking import read_for
+from harness.runs.session import Session
 from harness.units import format_gb
 
 _EXAMPLES = f"""
@@ -37,58 +39,44 @@ The task is: {REFERENCE_PROMPT}
 @click.command(
     "reference",
     epilog=_EXAMPLES,
-    short_help="Run the article's task over the catalog models that are here.",
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option("-m", "--model", "names", multiple=True, metavar="NAME", help="Only these names of the catalog. [all]")
 @writing_options
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Format. [table]")
+@output_options()
 @save_option
 @results_option
-def command(names: tuple[str, ...], output: str, results: pathlib.Path, save: bool, **options: Any) -> None:
+def command(names: tuple[str, ...], output: Output, results: pathlib.Path, save: bool, **options: Any) -> None:
     """Run the article's task, `ollama run --verbose MODEL` with the prompt below, over the models of the catalog that are on this
     disk (the catalog's own files, or Ollama's) and fit into memory; one record each.
 
     PP is Ollama's prompt eval rate and TG its eval rate. What was not run is listed with the reason.
     """
+    from harness.runs.text import write_text
     from harness.sources.user_catalog import load_catalog
+    from harness.views.text import describe_texts
 
     catalog = load_catalog()
     entries = [catalog.find(name) for name in names] or list(catalog.entries.values())
-    runnable, skipped = _choose(entries, _room_bytes(options["n_gpu_layers"]))
     runs: list[tuple[str, TextRun]] = []
-    with Keeper("reference", results, save=save) as keeper:
+    with open_session("reference", {"results": results, "save": save}) as session:
+        runnable, skipped = _choose(entries, _room_bytes(options["n_gpu_layers"], session))
         for name, path in runnable:
             terminal.echo_note(f"{name} …")
-            run = _run_one(path, keeper, options)
-            runs.append((name, run))
-            keeper.keep(run)
-            if run.finish == "interrupted":
+            runs.append((name, write_text(TextRequest(str(path), REFERENCE_PROMPT, **options), session)))
+            session.keep(runs[-1][1])
+            if session.is_interrupted:
                 break
-    _show(runs, skipped, output)
-    keeper.say_where()
-    interrupted = any(run.finish == "interrupted" for _, run in runs)
-    failed = any(run.failure for _, run in runs)
-    distrusted = any(caution.distrust for _, run in runs for caution in run.warnings)
-    raise click.exceptions.Exit(keeper.exit_code(interrupted=interrupted, failed=failed, distrusted=distrusted))
+    show(describe_texts(runs, skipped), output)
+    end(session)
 
 
-def _room_bytes(n_gpu_layers: int) -> int:
+def _room_bytes(n_gpu_layers: int, session: Session) -> int:
     """Memory for weights: what is free in RAM, and on GPUs where layers may go there."""
-    from harness.records.cells import Failure, build_from_json
-    from harness.runs.worker import Worker
-
-    room = available_memory_bytes()
+    free = available_memory_bytes()
     if n_gpu_layers == 0:
-        return room
-    worker = Worker()
-    try:
-        greeting = worker.hello()
-        if isinstance(greeting, Failure):
-            raise NativeError(f"{greeting.message.rstrip('.')}.")
-        return room + add_up_cards(build_from_json(greeting["build"]).devices)
-    finally:
-        worker.close()
+        return free
+    with session.worker():
+        return free + (add_up_cards(session.build.devices) if session.build else 0)
 
 
 def add_up_cards(devices: Sequence[Device]) -> int:
@@ -142,18 +130,3 @@ def _files_of(entry: Entry) -> Iterator[tuple[str, pathlib.Path, int]]:
         yield f"{entry.name} (Ollama's)", path, path.stat().st_size
     except UsageError:
         pass
-
-
-def _run_one(path: pathlib.Path, keeper: Keeper, options: dict[str, Any]) -> TextRun:
-    from harness.runs.text import Generator
-    from harness.sources.model_file import hash_file
-
-    request = TextRequest(model=str(path), prompt=REFERENCE_PROMPT, **options)
-    with Generator("reference", keeper.machine, model_facts={"file_sha256": hash_file(path)}) as generator:
-        return generator.write(request, lambda _piece: None, terminal.echo_error)
-
-
-def _show(runs: Sequence[tuple[str, TextRun]], skipped: Sequence[tuple[str, str]], output: str) -> None:
-    from harness.views.text_run import render_reference, render_reference_json
-
-    terminal.show((render_reference_json if output == "json" else render_reference)(runs, skipped), nl=False)

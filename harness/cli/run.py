@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 import sys
 from typing import Any
 
@@ -10,13 +9,18 @@ import click
 
 from harness.cli import terminal
 from harness.cli.options import one_reference, refuse_contradiction, results_option, save_option
-from harness.cli.record_writer import Keeper
+from harness.cli.output import Output, output_options, show, write_pictures
+from harness.cli.progress import end, open_session
+from harness.cli.terminal import echo_error
 from harness.cli.writing import find_model, writing_options
-from harness.errors import NativeError, UsageError
+from harness.errors import UsageError
 from harness.gguf.model_kinds import Question, refuse_context
 from harness.host.machine import LOAD_CAUTIONS
 from harness.records.text import REFERENCE_PROMPT, TextRequest, TextRun
 from harness.runs.asking import read_for
+
+#: Formats in which the text streams.
+_STREAMED = ("table", "text")
 
 _EXAMPLES = f"""
 \b
@@ -33,8 +37,6 @@ Examples:
 @click.command(
     "run",
     epilog=_EXAMPLES,
-    short_help="Have a model write a text, with Ollama's figures of it.",
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.argument("words", nargs=-1, metavar="[PROMPT]")
 @one_reference()
@@ -45,20 +47,19 @@ Examples:
     "--verbose/--no-verbose", default=True, help="End with the figures of ollama run --verbose, on stderr. [on]"
 )
 @click.option("--verbose-json", is_flag=True, help="The figures as a line of JSON in Ollama's names, on stderr.")
-@click.option(
-    "-o", "--output", type=click.Choice(["text", "json"]), default="text",
-    help="json: text and figures as /api/generate gives them. [text]",
-)  # fmt: skip
+@output_options("text")
 @click.option("--keep-text", is_flag=True, help="Put prompt and text into the record too.")
 @save_option
 @results_option
-def command(words: tuple[str, ...], reference: str | None, **options: Any) -> None:
+def command(words: tuple[str, ...], reference: str | None, output: Output, **options: Any) -> None:
     """Have a model write a text, streamed as it comes, and end with the figures of `ollama run --verbose` and the time to the first
     token.
 
     The prompt may be piped in, or be - for stdin. A record holds the figures, the number of the prompt's tokens and a hash of it,
-    but neither prompt nor text.
+    but neither prompt nor text. -o json gives text and figures as Ollama's /api/generate does.
     """
+    from harness.runs.text import write_text
+
     refuse_contradiction(
         options["verbose_json"] and not options["verbose"],
         "--verbose-json and --no-verbose exclude each other; leave one out.",
@@ -69,19 +70,24 @@ def command(words: tuple[str, ...], reference: str | None, **options: Any) -> No
     header = read_for(path, Question.TEXT)
     if header is not None and options["n_ctx"]:
         refuse_context(header, options["n_ctx"], path.name, "--ctx")
-    request = TextRequest(
-        model=str(path),
-        prompt=prompt,
-        **{name: options[name] for name in TextRequest.__dataclass_fields__ if name in options},
-    )
-    with Keeper("run", options["results"], save=options["save"]) as keeper:
-        run, text = _write(request, path, keeper, options)
-        keeper.keep(run)
-    _show(run, text, options)
-    keeper.say_where()
-    interrupted = run.finish == "interrupted" and not terminal.is_output_lost()
-    distrusted = any(caution.distrust for caution in run.warnings)
-    raise click.exceptions.Exit(keeper.exit_code(interrupted=interrupted, distrusted=distrusted))
+    names = TextRequest.__dataclass_fields__
+    request = TextRequest(str(path), prompt, **{name: options[name] for name in names if name in options})
+    pieces: list[str] = []
+
+    def take(piece: str) -> bool:
+        pieces.append(piece)
+        if output.form in _STREAMED:
+            terminal.show_piece(piece)
+        return not terminal.is_output_lost()  # a text that nobody reads need not be written to its end
+
+    with open_session("run", options) as session:
+        run = write_text(request, session, take, keep_text=options["keep_text"])
+        session.keep(run)
+    if output.form in _STREAMED and pieces:
+        terminal.show()
+    if not run.failure:
+        _show(run, "".join(pieces), output, options)
+    end(session, with_failure=True)
 
 
 def _read_prompt(words: tuple[str, ...]) -> str:
@@ -111,51 +117,22 @@ def _check_text(text: str, name: str) -> str:
     return text
 
 
-def _write(request: TextRequest, path: pathlib.Path, keeper: Keeper, options: dict[str, Any]) -> tuple[TextRun, str]:
-    """Write the text and show it as it comes; returns it too.
-
-    Raises
-    ------
-    NativeError : llama.cpp failed before the first piece of text.
-    """
-    from harness.runs.text import Generator
-    from harness.sources.model_file import hash_file
-
-    streams = options["output"] == "text"
-    pieces: list[str] = []
-
-    def show(piece: str) -> None:
-        pieces.append(piece)
-        if streams:
-            terminal.show_piece(piece)
-            if terminal.is_output_lost():
-                raise KeyboardInterrupt  # a text that nobody reads need not be written to its end
-
-    facts = {"file_sha256": hash_file(path)}
-    with Generator("run", keeper.machine, model_facts=facts, keep_text=options["keep_text"]) as generator:
-        run = generator.write(request, show, terminal.echo_error)
-    if streams and pieces:
-        terminal.show()
-    if run.failure:
-        keeper.keep(run)
-        raise NativeError(run.failure.sentence)
-    return run, "".join(pieces)
-
-
-def _show(run: TextRun, text: str, options: dict[str, Any]) -> None:
-    from harness.views.text_run import render_answer_json, render_verbose, render_verbose_json
+def _show(run: TextRun, text: str, output: Output, options: dict[str, Any]) -> None:
+    """Everything beside the streamed text."""
+    from harness.views.text import describe_text, render_answer_json, render_verbose, render_verbose_json
 
     for caution in run.warnings:
         if caution.distrust or (options["verbose"] and caution.code in LOAD_CAUTIONS):
-            terminal.echo_error(caution.text)
-    if options["output"] == "json":
-        terminal.show(render_answer_json(run, text), nl=False)
-    elif options["verbose_json"]:
+            echo_error(caution.text)
+    if output.form not in _STREAMED:
+        show(describe_text(run, text), output, {"json": lambda: render_answer_json(run, text)})
+    elif output.plot:
+        write_pictures(describe_text(run, text), output.plot, output.theme)
+    if options["verbose_json"]:
         terminal.echo_note(render_verbose_json(run), nl=False)
-    elif options["verbose"]:
+    elif options["verbose"] and output.form in _STREAMED:
         terminal.echo_note("\n" + render_verbose(run.figures), nl=False)
-    if options["output"] == "text" and options["verbose"] and not options["verbose_json"]:
         if run.finish == "context":
-            terminal.echo_error(
-                f"the context of {run.asked['n_ctx']} tokens is full, which ended the text; ask for more with --ctx"
+            echo_error(
+                f"the context of {run.asked.n_ctx} tokens is full, which ended the text; ask for more with --ctx"
             )

@@ -65,3 +65,12 @@ def find_model(reference: str | None) -> pathlib.Path:
 
 def _refuse_synthetic(name: str) -> None:
     raise UsageError(f"{name} has random weights, which write noise; time it with `harness pp-tg -m {name}` instead.")
+
+
+def find_file(reference: str | None) -> tuple[str, pathlib.Path]:
+    """What a model is called, and its file; one that has to be written or fetched is."""
+    if reference is None:
+        return "smollm2:135m", default_model()
+    asked = parse_reference(reference)
+    with byte_bar(asked.shown) as progress:
+        return asked.label(), asked.open(progress, echo_error)

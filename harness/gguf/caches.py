@@ -39,6 +39,8 @@ class CacheSettings(Protocol):
     def type_v(self) -> str: ...
     @property
     def flash_attn(self) -> str: ...
+    @property
+    def swa_full(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Context:
     n_batch: int = 2048
     n_ubatch: int = 512
     flash_attn: str = "auto"
+    swa_full: bool = False
 
 
 def round_context(n_ctx: int) -> int:
@@ -63,6 +66,8 @@ def window_cells(settings: CacheSettings, window_tokens: int) -> int:
 
     Source: llama-kv-cache-iswa.cpp (size_swa); llama-context.cpp for n_batch and n_ubatch.
     """
+    if settings.swa_full:
+        return round_context(settings.n_ctx)
     n_ubatch = min(settings.n_ctx, settings.n_batch, settings.n_ubatch)
     return round_context(min(round_context(settings.n_ctx), window_tokens + n_ubatch))
 

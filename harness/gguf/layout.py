@@ -6,7 +6,7 @@ Pure arithmetic over `Shape`: no weights, no file. The rules are those of llama.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
@@ -86,14 +86,6 @@ def tensor_table(shape: Shape, quantization: str) -> tuple[TensorSpec, ...]:
     return tuple(
         TensorSpec(name, ne, _tensor_type(shape, quantization, block, name, ne)) for block, name, ne in dimensions
     )
-
-
-def count_parameters(tensors: Sequence[TensorSpec]) -> int:
-    """Count parameters as llama.cpp prints them: every element but those of ``rope_freqs``, which no one trained.
-
-    llama_model_n_params counts rope_freqs too (32 or 64 numbers); published counts do not.
-    """
-    return sum(t.n_elements for t in tensors if t.name != "rope_freqs.weight")
 
 
 def _check(shape: Shape) -> None:

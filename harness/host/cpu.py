@@ -163,3 +163,23 @@ def read_cpu_name() -> str:
     if system.platform == "darwin":
         return system.sysctl("machdep.cpu.brand_string") or "Apple"
     return " ".join(system.processor().split()) or system.arch or "unknown processor"
+
+
+def read_cache_bytes() -> int | None:
+    """The last-level caches of the CPUs that are ours, all together; None where the OS does not say."""
+    system = the_os()
+    if system.platform == "darwin":
+        found = [told for name in ("l3cachesize", "l2cachesize") if (told := system.sysctl(f"hw.{name}")).isdecimal()]
+        return next((int(told) for told in found if int(told) > 0), None)
+    ours = find_our_cpus()
+    caches: dict[tuple[int, str], int] = {}
+    for number in ours.numbers or range(ours.n_online):
+        folder = f"{_CPUS}/cpu{number}/cache/index"
+        levels = [level.strip() for at in range(8) if (level := system.read(f"{folder}{at}/level"))]
+        if levels:
+            last = max(range(len(levels)), key=lambda at: int(levels[at]))
+            size = re.fullmatch(r"(\d+)K\s*", system.read(f"{folder}{last}/size") or "")
+            shared = system.read(f"{folder}{last}/shared_cpu_list") or str(number)
+            caches[int(levels[last]), shared.strip()] = int(size[1]) * 1024 if size else 0
+    deepest = max((level for level, _ in caches), default=0)
+    return sum(size for (level, _), size in caches.items() if level == deepest) or None

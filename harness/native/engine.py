@@ -17,7 +17,7 @@ from typing import Any
 import llama_cpp
 import psutil
 
-from harness.errors import NativeError
+from harness.errors import NativeError, UsageError
 from harness.gguf.roles import EXPERT_STACK
 from harness.gguf.split import list_parts
 from harness.host.rpc import check_servers
@@ -129,7 +129,7 @@ class Runtime:
 
         Raises
         ------
-        NativeError : there is no such device, with the names of those that there are.
+        UsageError : there is no such device, with the names of those that there are.
         """
         lib = self.lib
         known = {}
@@ -140,7 +140,7 @@ class Runtime:
         for name in names:
             if name not in known:
                 there = f"there are {', '.join(known)}" if known else "there are none; `harness devices` says why"
-                raise NativeError(f"There is no device {name} to use; {there}.")
+                raise UsageError(f"There is no device {name} to use; {there}.")
         return [known[name] for name in names]
 
     def load(self, spec: RunSpec) -> LoadedModel:
@@ -280,7 +280,7 @@ class Session:
         parameters.type_v = bindings.GGML_TYPES[spec.type_v]
         parameters.offload_kqv = not spec.no_kv_offload
         parameters.flash_attn_type = _FLASH_MODES[spec.flash_attn]
-        parameters.swa_full = False
+        parameters.swa_full = spec.swa_full
         parameters.embeddings = spec.embeddings
         return parameters
 

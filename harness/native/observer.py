@@ -15,7 +15,7 @@ from typing import Any
 
 import llama_cpp
 
-from harness.records.token_time import NAME_SEPARATOR, anonymize
+from harness.gguf.nodes import NAME_SEPARATOR, anonymize
 
 #: Operations that only relabel memory; asked about them, the observer declines, and they are computed with the next node.
 _VIEWS = frozenset({"NONE", "RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE"})

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, Outcome
 from harness.host.machine import judge_load, read_load
 from harness.host.rpc import is_loopback, split_endpoint
 from harness.native.measure import measure, measure_dispatch
@@ -148,7 +148,8 @@ def serve(bench: Bench, commands: queue.SimpleQueue[dict[str, Any] | None], emit
             _answer(bench, command, emit)
         except HarnessError as error:
             reason, trouble = getattr(error, "reason", None), getattr(error, "trouble", None)
-            emit("refused", {"message": str(error), "reason": reason, "trouble": trouble})
+            is_question = error.outcome is Outcome.QUESTION
+            emit("refused", {"message": str(error), "reason": reason, "trouble": trouble, "is_question": is_question})
     bench.close()
 
 

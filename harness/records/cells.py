@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.codec import Positive, PositiveNumber, Shared, UtcTime, Value, decode
-from harness.records.native_errors import hide_folders
+from harness.records.failures import Failure as Failure
 from harness.spec import RunSpec, cell_key
 
 #: History of the line format.
@@ -177,37 +177,6 @@ class Telemetry:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a cell has no result: the phase it died in, one sentence, and the engine's last words; no path of a machine is in them.
-
-    reason is the message without what was tried, where there is such a part; trouble is what ran out or went away, by
-    `harness.records.native_errors`, where its words say so.
-    """
-
-    phase: str
-    message: str
-    cause: str  # refused, abort, segmentation fault, out of memory, killed, timeout, exit, interrupted
-    signal: int | None = None
-    exit_code: int | None = None
-    log: tuple[str, ...] = ()
-    reason: str | None = None
-    trouble: str | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "message", hide_folders(self.message))
-        object.__setattr__(self, "reason", None if self.reason is None else hide_folders(self.reason))
-        object.__setattr__(self, "log", tuple(map(hide_folders, self.log)))
-
-    @property
-    def sentence(self) -> str:
-        """The message as a sentence, with the engine's last line where that adds something."""
-        sentence = self.message.rstrip(".") + "."
-        if self.cause in ("refused", "interrupted") or not self.log:
-            return sentence
-        return f"{sentence} Its last words: {self.log[-1].strip()}"
-
-
-@dataclass(frozen=True, slots=True)
 class Caution:
     """A caution that travels with the number it qualifies; code is stable, text is for people."""
 
@@ -247,6 +216,11 @@ class Record:
     def timed(self) -> tuple[Sample, ...]:
         """The samples that count: all but warm-ups."""
         return tuple(sample for sample in self.samples if not sample.is_warmup)
+
+
+def has_died(record: Record) -> bool:
+    """Whether a cell has no number: one that Ctrl-C cut short has the samples until then."""
+    return record.failure is not None and record.failure.is_fatal
 
 
 def machine_key(machine: Machine) -> tuple[str, int, int]:

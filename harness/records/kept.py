@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.records.cells import Machine, Record
-from harness.records.kinds import ComparisonLine, Content, Line, TimeRecord
+from harness.records.kinds import Content, Line
 from harness.records.memory import MemoryRecord
+from harness.records.ollama import Comparison
 from harness.records.parity import Parity
 from harness.records.text import TextRun
+from harness.records.token_time import TimeRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ def summarize_line(line: Line) -> Kept:
     return Kept(
         number=line.number,
         kind=content.command if isinstance(content, Record | TextRun) else line.kind,
-        time_utc=getattr(content.line if isinstance(content, TimeRecord) else content, "time_utc", None) or "",
+        time_utc=getattr(content, "time_utc", None) or "",
         machine=line.machine,
         model=_name_model(content),
         test=content.asked.test if isinstance(content, Record) else "",
@@ -49,12 +51,12 @@ def _name_model(content: Content | None) -> str:
         case Record():
             return content.asked.file_name
         case TextRun():
-            return str(content.asked.get("model", ""))
+            return content.model.file_name if content.model else ""
         case MemoryRecord():
             return content.model.file_name or content.model.label
         case TimeRecord():
-            return content.line.model.file_name
-        case ComparisonLine():
+            return content.model.file_name
+        case Comparison():
             return content.task.name
         case Parity():
             return content.model

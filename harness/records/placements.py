@@ -1,15 +1,18 @@
-"""One row of a sweep: what its cells say together about a placement of the model."""
+"""What the cells of a sweep say together about each placement of the model, and when two of them are the same."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.memory.resident import device_of_buffer
-from harness.records.cells import Buffer, Caution, Device, Record, group_servers
+from harness.records.cells import Buffer, Caution, Device, Failure, Record, group_servers, is_same_model
+from harness.records.native_errors import MEMORY
 from harness.records.statistics import joules_per_token, summarize
-from harness.spec import RunSpec
+from harness.spec import CellKey, RunSpec, cell_key, find_varied
+from harness.units import NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +35,19 @@ class Speed:
 
 
 @dataclass(frozen=True, slots=True)
-class LayerRow:
+class PlacementResult:
     """A placement with its speeds by test, memory in bytes by device and cause, and what went wrong or was left out.
 
-    varied holds the swept parameters by field name; layers_by_device is what llama.cpp says, memory what it allocated.
+    varied holds the swept parameters by field name; layers_by_device is what llama.cpp says, memory_bytes what it allocated.
     """
 
     n_gpu_layers: int
     varied: Mapping[str, Any]
     speeds: tuple[Speed, ...] = ()
-    memory: Mapping[str, Mapping[str, int]] | None = None
+    memory_bytes: Mapping[str, Mapping[str, int]] | None = None
     layers_by_device: Mapping[str, int] | None = None
     load_duration_ns: int | None = None
-    failure: str | None = None
+    failure: Failure | None = None
     skipped: str | None = None
     power_sources: tuple[str, ...] = ()
     sampler_share: float | None = None
@@ -54,7 +57,7 @@ class LayerRow:
         return next((speed for speed in self.speeds if speed.kind == kind), None)
 
 
-def make_row(records: Sequence[Record], varied: Sequence[str]) -> LayerRow:
+def make_result(records: Sequence[Record], varied: Sequence[str]) -> PlacementResult:
     """Put the records of one placement together; the first failure is the row's.
 
     Raises
@@ -67,22 +70,22 @@ def make_row(records: Sequence[Record], varied: Sequence[str]) -> LayerRow:
     good = [record for record in records if record.timed and record.failure is None]
     resolved = next((record.resolved for record in good if record.resolved), None)
     telemetry = [record.telemetry for record in good if record.telemetry]
-    return LayerRow(
+    return PlacementResult(
         n_gpu_layers=spec.n_gpu_layers,
         varied={name: getattr(spec, name) for name in varied},
         speeds=tuple(_speed(record, is_depth_varied="n_depth" in varied) for record in good),
-        memory=_largest_memory(good),
+        memory_bytes=_largest_memory(good),
         layers_by_device=resolved.layers_by_device if resolved else None,
         load_duration_ns=next((record.load.load_duration_ns for record in good if record.load), None),
-        failure=next((tell_failure(record) for record in records if record.failure), None),
+        failure=next((record.failure for record in records if record.failure), None),
         power_sources=tuple(dict.fromkeys(power.source for item in telemetry for power in item.power)),
         sampler_share=max((item.sampler_share or 0 for item in telemetry), default=None),
     )
 
 
-def skipped_row(spec: RunSpec, varied: Sequence[str], reason: str) -> LayerRow:
+def skipped_result(spec: RunSpec, varied: Sequence[str], reason: str) -> PlacementResult:
     """A placement that was not tried, with the reason."""
-    return LayerRow(spec.n_gpu_layers, {name: getattr(spec, name) for name in varied}, skipped=reason)
+    return PlacementResult(spec.n_gpu_layers, {name: getattr(spec, name) for name in varied}, skipped=reason)
 
 
 def _largest_memory(records: Sequence[Record]) -> dict[str, dict[str, int]] | None:
@@ -120,7 +123,71 @@ def group_memory(buffers: Sequence[Buffer], devices: Sequence[Device] = ()) -> d
     return dict(sorted(found.items(), key=lambda item: item[0] == "CPU"))
 
 
-def tell_failure(record: Record) -> str:
-    """A failure in a few words: why, without what was tried, which the row says, and nothing of the log."""
-    assert record.failure is not None
-    return (record.failure.reason or record.failure.message).rstrip(".")
+def placement_key(cell: RunSpec) -> CellKey:
+    """What two cells of one placement share: everything but the test."""
+    return cell_key(cell, but=("n_prompt", "n_gen"))
+
+
+def find_columns(cells: Iterable[RunSpec]) -> list[str]:
+    """The parameters that differ between cells, layers first and always."""
+    return list(dict.fromkeys(("n_gpu_layers", *find_varied(cells))))
+
+
+def look_key(cell: RunSpec) -> tuple[Any, ...]:
+    """A key by which a look at a cell and the record of an earlier run are the same: the cell, and how it was repeated."""
+    return (cell_key(cell), cell.repetitions, cell.warmup, cell.seed)
+
+
+def index_records(records: Sequence[Record], n_threads: int) -> dict[Any, list[Record]]:
+    """Records of an earlier run that need not be repeated, by `look_key`, in order: measured ones, and those that memory refused.
+
+    A cell that was interrupted, or lost to a dead server, is measured again. A search measures one cell several times, so each record
+    stands for one measurement; a list may be known by two names.
+    """
+    known: dict[Any, list[Record]] = {}
+    for record in records:
+        if record.failure is None or record.failure.trouble == MEMORY:
+            same = known.setdefault(look_key(record.asked), [])
+            same.append(record)
+            if record.threads_source != "asked":
+                known[look_key(dataclasses.replace(record.asked, n_threads=None))] = same
+    return known
+
+
+def measured_s(record: Record) -> float:
+    """Seconds that a record says it took: load, context and all its samples. Starting a worker is in none."""
+    load_ns = record.load.load_duration_ns + record.load.context_duration_ns if record.load else 0
+    return (load_ns + sum(sample.duration_ns for sample in record.samples)) / NS_PER_S
+
+
+def join_records(first: Record, second: Record) -> Record:
+    """One record of two runs of the same cell."""
+    return dataclasses.replace(
+        second,
+        samples=(*first.samples, *second.samples),
+        load=first.load,
+        telemetry=second.telemetry or first.telemetry,
+        asked=dataclasses.replace(first.asked, repetitions=first.asked.repetitions + second.asked.repetitions),
+    )
+
+
+def collect_results(records: Sequence[Record]) -> list[PlacementResult]:
+    """The rows of a sweep's journal: a placement each, whatever a search or a resumed sweep measured in several goes.
+
+    A failure counts only where the cell was not measured after it. Records of other models than the last one are left out.
+    """
+    own = [record for record in records if is_same_model(record, records[-1])]
+    cells: dict[CellKey, Record] = {}
+    for record in own:
+        key = cell_key(record.asked, but=("model",))  # looks of one cell differ in how often and how it was prepared
+        before = cells.get(key)
+        if before is None or before.failure or not before.timed:
+            cells[key] = record
+        elif record.timed and not record.failure:
+            cells[key] = join_records(before, record)
+    varied = find_columns(record.asked for record in cells.values())
+    placements: dict[CellKey, list[Record]] = {}
+    for record in cells.values():
+        placements.setdefault(placement_key(record.asked), []).append(record)
+    rows = [make_result(group, varied) for group in placements.values()]
+    return sorted(rows, key=lambda row: row.n_gpu_layers)

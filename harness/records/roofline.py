@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
-from harness.codec import NOT_EMPTY, Positive, UtcTime, decode
+from harness.codec import NOT_EMPTY, Positive, UtcTime
 from harness.records.cells import Build, Caution, Machine
+from harness.records.failures import Failure
 from harness.records.statistics import Interval, median, median_interval
 from harness.units import NS_PER_S
 
@@ -17,6 +18,33 @@ SCHEMA = 1
 
 #: What a test's work is: reading a matrix once (matrix times vector), arithmetic (matrix times matrix), the second method.
 READING, ARITHMETIC, SECOND_METHOD = "read", "multiply", "numpy"
+
+#: Types to read: large ones show the memory's limit, small ones what unpacking costs on this CPU; and those that prompts are
+#: multiplied in.
+READING_TYPES, MULTIPLYING_TYPES = ("F32", "F16", "Q8_0", "Q4_0"), ("F16", "Q4_0")
+
+#: A matrix below so many times all last-level caches together is partly read from them.
+CACHE_FACTOR = 2
+
+#: Cause of the caution of a run whose matrix was too small.
+SIZE_IN_CACHE = "size-in-cache"
+
+
+@dataclass(frozen=True, slots=True)
+class RoofRequest:
+    """What the worker is to measure.
+
+    size_bytes of the matrix that is read, n_rows of the one that is multiplied (4096 x 4096 is an attention matrix of llama3.1:8b);
+    threads of the CPU; rpc are servers whose devices are measured too.
+    """
+
+    size_bytes: int
+    threads: Annotated[tuple[int, ...], NOT_EMPTY]
+    n_rows: int = 4096
+    repetitions: int = 10
+    rpc: tuple[str, ...] = ()
+    reading: tuple[str, ...] = READING_TYPES
+    multiplying: tuple[str, ...] = MULTIPLYING_TYPES
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +105,14 @@ class Roof:
     build: Build
     tests: tuple[RoofTest, ...]  #: each piece of work
     warnings: tuple[Caution, ...] = ()
+    failure: Failure | None = None
+    command: str = "roofline"
     schema: int = SCHEMA
+
+    @property
+    def is_of_cache(self) -> bool:
+        """Whether the matrix was so small that the processor's caches held part of it: nothing about memory follows from such a run."""
+        return any(caution.code == SIZE_IN_CACHE for caution in self.warnings)
 
     def devices(self) -> list[str]:
         return list(dict.fromkeys(test.device for test in self.tests))
@@ -100,16 +135,6 @@ def reading_for(roof: Roof, device: str, quantization: str) -> RoofTest | None:
     return max(found, key=lambda test: test.rate_per_s, default=roof.best(READING, device))
 
 
-def roof_test_from_json(values: Mapping[str, Any]) -> RoofTest:
-    """Read one test.
-
-    Raises
-    ------
-    ValueError : it is none.
-    """
-    return decode(RoofTest, values)
-
-
 def latest(roofs: Sequence[Roof]) -> Roof | None:
-    """The last one that was measured; roofs are in the order of their journals."""
-    return roofs[-1] if roofs else None
+    """The last one that was measured, if one of memory is there the last of those; roofs are in the order of their journals."""
+    return next((roof for roof in reversed(roofs) if not roof.is_of_cache), roofs[-1] if roofs else None)

@@ -110,7 +110,7 @@ class TokenTimes:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One measured cell in numbers: median duration, its interval, and the same as tokens per second."""
+    """One measured cell in numbers: median duration, its interval, and the same as tokens per second; energy of a token."""
 
     n_samples: int
     median_ns: float
@@ -118,6 +118,7 @@ class Summary:
     rate_low: float | None
     rate_high: float | None
     cautions: tuple[Caution, ...]
+    joules_per_token: float | None = None
 
     @property
     def is_distrusted(self) -> bool:
@@ -147,6 +148,7 @@ def summarize(record: Record) -> Summary:
         rate_low=rate / interval.high if interval else None,
         rate_high=rate / interval.low if interval else None,
         cautions=cautions,
+        joules_per_token=joules_per_token(record),
     )
 
 

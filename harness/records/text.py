@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
-from harness.codec import UtcTime
+from harness.codec import FilePath, UtcTime
 from harness.errors import UsageError
 from harness.records.cells import SCHEMA, Build, Caution, Failure, Machine, Model, Resolved
 from harness.units import NS_PER_S
@@ -23,60 +22,66 @@ from harness.units import NS_PER_S
 REFERENCE_PROMPT = "explain quantum entanglement"
 
 
-@dataclass(frozen=True, slots=True)
-class TextRequest:
-    """What to write. Counts are tokens or layers; None leaves a choice to the model (n_ctx) or to the machine (n_threads).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextSettings:
+    """How a text is written. Counts are tokens or layers; None leaves a choice to the model (n_ctx) or to the machine (n_threads).
 
     The sampler's defaults are Ollama's, without its repeat penalty. raw hands the prompt over without the chat template; ignore_eog
-    goes on after an end-of-generation token, for timing a given number of tokens.
+    goes on after an end-of-generation token, for timing a given number of tokens; has_system is what a record says of a system message.
 
     Raises
     ------
-    UsageError : a number is out of its range, or the prompt is empty.
+    UsageError : a number is out of its range.
     """
 
-    model: str
-    prompt: str
-    system: str | None = None
     raw: bool = False
     n_ctx: int | None = None
     n_gpu_layers: int = -1
     n_threads: int | None = None
-    rpc: tuple[str, ...] = ()
-    n_batch: int = 2048
-    temperature: float = 0.8
-    top_k: int = 40
-    top_p: float = 0.9
-    seed: int = 0
+    rpc: tuple[str, ...] = ()  #: servers whose devices took part
+    n_batch: int = 2048  #: tokens of a prompt decoded at once
+    temperature: float = 0.8  #: 0 always takes the likeliest token
+    top_k: int = 40  #: drawn from so many likeliest tokens; 0: from all
+    top_p: float = 0.9  #: and of those from the likeliest that make up as much
+    seed: int = 0  #: of the draw; -1: another each time
     max_tokens: int | None = None
     ignore_eog: bool = False
-    warmup: bool = False
+    warmup: bool = False  #: whether one token was decoded before
+    has_system: bool = False
 
     def __post_init__(self) -> None:
-        if not self.prompt.strip():
-            raise UsageError("The prompt is empty; write it behind the command, or pipe it in.")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise UsageError(f"--max-tokens {self.max_tokens} writes nothing; give at least 1.")
         if self.temperature < 0:
             raise UsageError(f"--temp {self.temperature:g} is below 0; 0 always takes the likeliest token.")
         if not 0 < self.top_p <= 1:
             raise UsageError(f"--top-p {self.top_p:g} is no share; give a number above 0 and up to 1.")
+
+
+@dataclass(frozen=True, slots=True)
+class TextRequest(TextSettings):
+    """What to write with which model.
+
+    Raises
+    ------
+    UsageError : as `TextSettings`, or the prompt is empty.
+    """
+
+    model: FilePath
+    prompt: str
+    system: str | None = None
+
+    def __post_init__(self) -> None:
+        TextSettings.__post_init__(self)
+        if not self.prompt.strip():
+            raise UsageError("The prompt is empty; write it behind the command, or pipe it in.")
         if self.raw and self.system is not None:
             raise UsageError("--system needs the chat template; leave out --raw.")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, by field name."""
-        return {**dataclasses.asdict(self), "rpc": list(self.rpc)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TextRequest:
-        return cls(**{**values, "rpc": tuple(values.get("rpc") or ())})
-
-    def public(self) -> dict[str, Any]:
+    def settings(self, n_ctx: int | None = None) -> TextSettings:
         """What a record keeps of it: everything but the model's path, the prompt and the system message."""
-        hidden = ("model", "prompt", "system")
-        values = {name: value for name, value in self.to_dict().items() if name not in hidden}
-        return {**values, "has_system": self.system is not None}
+        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(TextSettings)}
+        return TextSettings(**{**values, "n_ctx": n_ctx or self.n_ctx, "has_system": self.system is not None})
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,18 +119,6 @@ class Figures:
     def eval_rate_tok_per_s(self) -> float | None:
         return rate(self.eval_count, self.eval_duration_ns)
 
-    def to_ollama(self) -> dict[str, int]:
-        """The figures under the names of Ollama's API, in ns; a figure that is missing is left out, as there."""
-        values = {
-            "total_duration": self.total_duration_ns,
-            "load_duration": self.load_duration_ns,
-            "prompt_eval_count": self.prompt_eval_count,
-            "prompt_eval_duration": self.prompt_eval_duration_ns,
-            "eval_count": self.eval_count,
-            "eval_duration": self.eval_duration_ns,
-        }
-        return {name: value for name, value in values.items() if value is not None}
-
 
 def rate(count: int | None, duration_ns: int | None) -> float | None:
     """Tokens per second; None where nothing was counted or no time passed."""
@@ -146,14 +139,14 @@ class TextRun:
     time_utc: UtcTime
     machine: Machine
     harness_version: str
-    asked: Mapping[str, Any]
-    prompt_sha256: str
-    figures: Figures
-    finish: str
+    asked: TextSettings
+    prompt_sha256: str  #: of the prompt as it was asked
+    figures: Figures  #: Ollama's figures of it
+    finish: Literal["stop", "length", "context", "interrupted", "failed"]
     model: Model | None = None
     build: Build | None = None
     resolved: Resolved | None = None
-    template: str | None = None
+    template: Literal["jinja", "llama.cpp", "raw", "missing", "failed"] | None = None
     token_ns: tuple[int, ...] = ()
     sample_ns: int | None = None
     decode_ns: int | None = None

@@ -81,7 +81,22 @@ def _measured(line: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dic
     }  # fmt: skip
 
 
+def _times_1(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Remarks and a failure of a time ledger were sentences, and warnings called cautions."""
+    said = values.get("failure")
+    return {
+        **values,
+        "remarks": [{"cause": "sentence", "said": text} for text in values.get("remarks") or ()],
+        "failure": None if said is None else {"phase": "token-time", "cause": "exit", "message": said},
+        "warnings": values.get("cautions"),
+    }
+
+
 #: By kind, in order: the first step makes schema 2 of schema 1. A kind that is not here is of schema 1 still. A step gets a whole
 #: line of which nothing is checked yet; what it makes is checked by the fields of the kind's class. A field that was added needs no
 #: step if it has a default, and one that went away none either: what a class does not know is not read.
-UPGRADES: dict[str, tuple[Upgrade, ...]] = {"overhead": (_memory_of_rows,), "parity": (_parity_1,)}
+UPGRADES: dict[str, tuple[Upgrade, ...]] = {
+    "overhead": (_memory_of_rows,),
+    "parity": (_parity_1,),
+    "time-ledger": (_times_1,),
+}

@@ -33,6 +33,7 @@ from harness.records.cells import (
     read,
     resolved_from_json,
 )
+from harness.records.failures import Cause
 from harness.records.journal import utc_now
 from harness.records.statistics import summarize
 from harness.runs.session import Session
@@ -104,17 +105,18 @@ def measure_cells(request: CellsRequest, session: Session) -> list[Record]:
 
     Raises
     ------
-    UsageError : an RPC server does not answer as one.
+    NativeError : an RPC server does not answer as one.
     """
-    check_servers(list(dict.fromkeys(endpoint for cell in request.cells for endpoint in cell.rpc)))
-    _remark_on_size({cell.model for cell in request.cells}, session)
-    course, records = Course(request.cells), []
+    cells = request.cells
+    check_servers(list(dict.fromkeys(endpoint for cell in cells for endpoint in cell.rpc)))
+    remark_on_size({cell.model for cell in cells}, session)
+    course, records = Course(cells), []
     with session.until_interrupted(), contextlib.closing(Station()) as station:
         plan = Plan(
             session.command, session.machine, request.cell_timeout_s, describe_file, session.worker_command, request.isolate,
             station.watch,
         )  # fmt: skip
-        for record in run_cells(request.cells, plan, on_step=lambda step: session.on_event(course.at(step))):
+        for record in run_cells(cells, plan, on_step=lambda step: session.on_event(course.at(step))):
             records.append(record)
             keep_cell(record, session)
     return records
@@ -128,7 +130,8 @@ def keep_cell(record: Record, session: Session) -> None:
     session.on_event(Measured(record))
 
 
-def _remark_on_size(models: Collection[str], session: Session) -> None:
+def remark_on_size(models: Collection[str], session: Session) -> None:
+    """Tell which files, with all their parts, are larger than the memory that is free."""
     available = available_memory_bytes()
     for path in map(pathlib.Path, sorted(models)):
         if (size := model_size_bytes(path)) > available:
@@ -231,7 +234,7 @@ class Bench:
         self._worker.send({"measure": spec.to_dict()})
         timeout_s = self._plan.cell_timeout_s
         silence_s = RPC_SILENCE_S if spec.rpc and timeout_s is None else None
-        for event in self._worker.events(timeout_s, option="--cell-timeout", silence_s=silence_s):
+        for event in self._worker.events(timeout_s, is_cell_limit=timeout_s is not None, silence_s=silence_s):
             if isinstance(event, dict) and event["event"] == "build":
                 self.build = build_from_json(event["build"])
             else:
@@ -291,7 +294,7 @@ class _Cell:
 
     def interrupt(self) -> None:
         done = f"interrupted after {self.timed} of {self.spec.repetitions} repetitions"
-        self._failure = Failure("repetition", done, "interrupted")
+        self._failure = Failure("repetition", done, Cause.INTERRUPTED)
         self._cautions.append(Caution("interrupted", done))
 
     def stop_observer(self) -> None:
@@ -343,6 +346,10 @@ def _throttle(telemetry: Telemetry | None) -> Iterator[Caution]:
         yield Caution("throttled", f"the card was slowed down while this was measured: {reasons}", distrust)
 
 
+def _cause_of(error: HarnessError) -> Cause:
+    return Cause.QUESTION if error.outcome is Outcome.QUESTION else Cause.REFUSED
+
+
 @dataclass
 class _InProcess:
     """The worker's code without the child: for debuggers and profilers, at the risk of the process."""
@@ -367,7 +374,7 @@ class _InProcess:
             self._bench.run(self._spec, lambda event, body: heard.append({"event": event, **body}))
         except HarnessError as error:
             reason, trouble = getattr(error, "reason", None), getattr(error, "trouble", None)
-            heard.append(Failure("measure", str(error), "refused", reason=reason, trouble=trouble))
+            heard.append(Failure("measure", str(error), _cause_of(error), reason=reason, trouble=trouble))
         yield from heard
 
     def kill(self) -> None:

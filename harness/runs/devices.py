@@ -12,6 +12,7 @@ from harness.errors import NativeError
 from harness.host.rpc import check_servers
 from harness.host.telemetry import Nvml
 from harness.records.cells import Build, Failure, build_from_json
+from harness.records.failures import describe_failure
 from harness.runs.worker import Worker
 
 #: PCI vendors of graphics cards. Source: the PCI ID database (pci-ids.ucw.cz).
@@ -81,10 +82,10 @@ def survey_devices(rpc: Sequence[str] = (), command: Sequence[str] | None = None
     try:
         greeting = worker.hello()
         if isinstance(greeting, Failure):
-            raise NativeError(f"llama.cpp cannot be started: {greeting.message}.")
+            raise NativeError(f"llama.cpp cannot be started: {describe_failure(greeting)}.")
         for event in worker.ask("devices", {"rpc": list(rpc)}, timeout_s=60):
             if isinstance(event, Failure):
-                raise NativeError(event.message)
+                raise NativeError(f"{describe_failure(event)}.")
             if event["event"] == "done":
                 return Survey(
                     build=build_from_json(event["build"]),

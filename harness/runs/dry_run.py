@@ -16,6 +16,7 @@ from harness.memory.causes import Cause
 from harness.memory.forecast import Line
 from harness.memory.resident import MemoryReading, cause_of_log, device_of_buffer
 from harness.records.cells import Buffer, Build, Failure, group_servers
+from harness.records.failures import describe_end
 from harness.runs.worker import Worker
 from harness.sources.sparse import HeaderFile, write_sparse
 from harness.spec import RunSpec
@@ -79,7 +80,7 @@ def run_dry(files: Sequence[HeaderFile], specs: Sequence[RunSpec], command: Sequ
             stack.callback(worker.close)
             greeting = worker.hello()
             if isinstance(greeting, Failure):
-                dry.trouble = greeting.sentence.rstrip(".")
+                dry.trouble = describe_end(greeting).rstrip(".")
                 return dry
             dry.build = decode(Build, greeting["build"])
             if not files:
@@ -91,7 +92,7 @@ def run_dry(files: Sequence[HeaderFile], specs: Sequence[RunSpec], command: Sequ
         asked = [dataclasses.replace(spec, model=first).to_dict() for spec in specs]
         for event in worker.ask("dry_run", {"specs": asked}, TIMEOUT_S):
             if isinstance(event, Failure):
-                dry.trouble = event.sentence.rstrip(".")
+                dry.trouble = describe_end(event).rstrip(".")
             elif event["event"] == "planned":
                 dry.plans[event["index"]] = decode(Plan, event)
             elif event["event"] == "build":

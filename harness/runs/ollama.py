@@ -6,15 +6,29 @@ server loads it again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import random
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from harness.errors import NativeError
-from harness.records.cells import Caution, Machine
+import harness
+from harness.records.cells import Caution
+from harness.records.journal import utc_now
+from harness.records.ollama import Answer, Comparison, DirectText, Loaded, Round, Task
 from harness.records.text import TextRequest, TextRun
-from harness.runs.ollama_task import OLLAMA_BATCH, Comparison, Round, Task
-from harness.runs.text import Generator
-from harness.sources.ollama_server import Answer, Loaded
+from harness.runs.session import Session
+from harness.runs.text import write_text
+
+#: num_batch of a server that nobody configured. Source: DefaultOptions in Ollama's api/types.go.
+OLLAMA_BATCH = 512
+
+#: Common words, most of them one token in every vocabulary; their order is drawn anew for each prompt.
+_WORDS = (
+    "time year people way day man thing woman life child world school state family student group country problem hand part place case "
+    "week company system program question work government number night point home water room mother area money story fact month lot "
+    "right study book eye job word business issue side kind head house service friend father power hour game line end member law car "
+    "city name president team minute idea body back parent face level office door health person art war history party result change "
+    "morning reason research girl guy moment air teacher force education"
+)
 
 
 class Server(Protocol):
@@ -27,6 +41,20 @@ class Server(Protocol):
     def find_loaded(self, name: str) -> Loaded | None: ...
 
     def unload(self, name: str) -> None: ...
+
+
+def draw_prompt(task: Task, number: int) -> str:
+    """The prompt of a round: another one each time, from the first word on, so that no prefix cache knows it."""
+    return " ".join(random.Random(f"{task.seed}/{number}").choices(_WORDS.split(), k=task.n_prompt))
+
+
+def server_options(task: Task, n_gen: int) -> dict[str, Any]:
+    """Options of /api/generate; the penalty is off because `harness` has none."""
+    options: dict[str, Any] = {
+        "num_ctx": task.n_ctx, "num_thread": task.n_threads, "num_predict": n_gen, "num_batch": OLLAMA_BATCH,
+        "temperature": 0.8, "top_k": 40, "top_p": 0.9, "repeat_penalty": 1.0, "seed": task.seed,
+    }  # fmt: skip
+    return options if task.n_gpu_layers is None else {**options, "num_gpu": task.n_gpu_layers}
 
 
 def choose_layers(task: Task, loaded: Loaded | None, block_count: int | None) -> tuple[int, tuple[Caution, ...]]:
@@ -46,46 +74,51 @@ def choose_layers(task: Task, loaded: Loaded | None, block_count: int | None) ->
     return layers, (Caution("layers-guessed", text),)
 
 
-def compare(
-    task: Task,
-    machine: Machine,
-    server: Server | None,
-    *,
-    block_count: int | None = None,
-    watch: Callable[[str], None] = lambda _: None,
-    worker_command: Sequence[str] | None = None,
-) -> Iterator[Comparison]:
-    """Measure by turns and yield the comparison as it stands after each turn; without a server only this side.
+def compare_with_ollama(
+    task: Task, server: Server | None, session: Session, *, block_count: int | None = None
+) -> Comparison | None:
+    """Measure by turns, without a server only this side, and keep what came of it, however it ended; None where that is nothing.
+
+    Parameters
+    ----------
+    block_count : the model's, as the server says
 
     Raises
     ------
-    NativeError : llama.cpp failed on the file.
     HarnessError : the server failed or is gone.
     """
-    loaded: Loaded | None = None
-    layers = -1 if task.n_gpu_layers is None else task.n_gpu_layers
-    cautions: tuple[Caution, ...] = ()
-    if server is not None:
-        watch("ollama: load")
-        loaded, layers, cautions = _probe(task, server, block_count)
+    began = utc_now()
+    loaded, layers, cautions = None, -1 if task.n_gpu_layers is None else task.n_gpu_layers, tuple[Caution, ...]()
     rounds: list[Round] = []
-    for number in range(task.rounds):
-        turn = _take_turn(task, number, layers, machine, server, watch, worker_command)
-        rounds.append(turn)
-        yield Comparison(
-            task,
-            tuple(rounds),
-            server.version if server else None,
-            loaded,
-            layers,
-            (*cautions, *_count_cautions(rounds)),
-        )
+    first: TextRun | None = None
+    comparison = None
+    try:
+        with session.until_interrupted():
+            if server is not None:
+                session.show("ollama: load", 0, task.rounds)
+                loaded, layers, cautions = _probe(task, server, block_count)
+            for number in range(task.rounds):
+                found = _take_turn(task, number, layers, server, session)
+                if found is None:
+                    break
+                run, turn = found
+                first = first or run
+                rounds.append(turn)
+    finally:
+        if first is not None:
+            comparison = Comparison(
+                task, tuple(rounds), session.machine, began, harness.__version__,
+                ollama_version=server.version if server else None, ollama_loaded=loaded, n_gpu_layers=layers, model=first.model,
+                build=first.build, resolved=first.resolved, failure=session.failure, warnings=(*cautions, *_judge(rounds)),
+            )  # fmt: skip
+            session.keep(comparison)
+    return comparison
 
 
 def _probe(task: Task, server: Server, block_count: int | None) -> tuple[Loaded | None, int, tuple[Caution, ...]]:
     """Have the server load the model once, to see where it puts it."""
     server.unload(task.name)
-    server.generate(task.name, task.prompt(-1), task.ollama_options(1))
+    server.generate(task.name, draw_prompt(task, -1), server_options(task, 1))
     loaded = server.find_loaded(task.name)
     layers, cautions = choose_layers(task, loaded, block_count)
     server.unload(task.name)
@@ -93,55 +126,53 @@ def _probe(task: Task, server: Server, block_count: int | None) -> tuple[Loaded 
 
 
 def _take_turn(
-    task: Task,
-    number: int,
-    layers: int,
-    machine: Machine,
-    server: Server | None,
-    watch: Callable[[str], None],
-    worker_command: Sequence[str] | None,
-) -> Round:
-    """One round; who goes first changes, so that a machine that warms up or slows down does not favour one side."""
+    task: Task, number: int, layers: int, server: Server | None, session: Session
+) -> tuple[TextRun, Round] | None:
+    """One round; who goes first changes, so that a machine that warms up or slows down does not favour one side.
 
-    def direct(n_gen: int) -> TextRun:
-        watch(f"round {number + 1}: here")
-        return _measure_here(task, number, layers, n_gen, machine, worker_command)
+    None where nothing was written here: a failure, or Ctrl-C, which the session knows of.
+    """
+
+    def write(n_gen: int) -> TextRun | None:
+        session.show(f"round {number + 1}: here", number, task.rounds)
+        run = write_text(_ask_here(task, number, layers, n_gen), session)
+        return None if run.failure or run.finish == "interrupted" else run
 
     if server is None:
-        return Round(direct(task.n_gen))
+        run = write(task.n_gen)
+        return (run, Round(_keep_direct(run))) if run else None
     ollama_first = number % 2 == 0
-    run = None if ollama_first else direct(task.n_gen)
-    watch(f"round {number + 1}: ollama")
-    warm = server.generate(task.name, task.prompt(-2 - number), task.ollama_options(1))
-    answer = server.generate(task.name, task.prompt(number), task.ollama_options(task.n_gen))
+    run = None
+    if not ollama_first and (run := write(task.n_gen)) is None:
+        return None
+    session.show(f"round {number + 1}: ollama", number, task.rounds)
+    warm = server.generate(task.name, draw_prompt(task, -2 - number), server_options(task, 1))
+    answer = server.generate(task.name, draw_prompt(task, number), server_options(task, task.n_gen))
     server.unload(task.name)
-    return Round(run or direct(answer.eval_count), answer, warm.load_duration_ns, ollama_first)
+    run = run or write(answer.eval_count or task.n_gen)
+    return (run, Round(_keep_direct(run), answer, warm.load_duration_ns, ollama_first)) if run else None
 
 
-def _measure_here(
-    task: Task, number: int, layers: int, n_gen: int, machine: Machine, worker_command: Sequence[str] | None
-) -> TextRun:
-    request = TextRequest(
-        model=str(task.path), prompt=task.prompt(number), raw=True, n_ctx=task.n_ctx, n_gpu_layers=layers,
-        n_threads=task.n_threads, n_batch=OLLAMA_BATCH, seed=task.seed, max_tokens=n_gen, ignore_eog=True, warmup=True,
+def _ask_here(task: Task, number: int, layers: int, n_gen: int) -> TextRequest:
+    return TextRequest(
+        task.blob, draw_prompt(task, number), raw=True, n_ctx=task.n_ctx, n_gpu_layers=layers, n_threads=task.n_threads,
+        n_batch=OLLAMA_BATCH, seed=task.seed, max_tokens=n_gen, ignore_eog=True, warmup=True,
     )  # fmt: skip
-    with Generator("ollama", machine, worker_command=worker_command) as generator:
-        run = generator.write(request, lambda _piece: None)
-    if run.finish == "interrupted":
-        raise KeyboardInterrupt
-    if run.failure:
-        raise NativeError(run.failure.sentence)
-    return run
 
 
-def _count_cautions(rounds: Sequence[Round]) -> tuple[Caution, ...]:
-    """Say where both sides did not do the same work, and where this machine was busy."""
+def _keep_direct(run: TextRun) -> DirectText:
+    return DirectText(run.figures, run.token_ns, run.sample_ns, run.decode_ns, run.rss_bytes, run.warnings)
+
+
+def _judge(rounds: Sequence[Round]) -> tuple[Caution, ...]:
+    """Say where both sides did not do the same work, and where this machine was busy; of the same cause the gravest."""
     cautions = [caution for turn in rounds for caution in turn.direct.warnings]
     for turn in rounds:
-        if turn.answer is not None and turn.answer.prompt_eval_count != turn.direct.figures.prompt_eval_count:
+        here = turn.direct.figures.prompt_eval_count
+        if turn.ollama is not None and turn.ollama.prompt_eval_count != here:
             text = (
-                f"Ollama counts {turn.answer.prompt_eval_count} prompt tokens and llama.cpp {turn.direct.figures.prompt_eval_count} "
-                "of the same prompt: a prefix cache, or another tokenizer"
+                f"Ollama counts {turn.ollama.prompt_eval_count} prompt tokens and llama.cpp {here} of the same prompt: a prefix cache, "
+                "or another tokenizer"
             )
             cautions.append(Caution("prompt-counts-differ", text, distrust=True))
             break

@@ -13,6 +13,7 @@ from typing import Any
 from harness.errors import NativeError, UsageError
 from harness.host.rpc import find_trouble, split_endpoint
 from harness.records.cells import Failure
+from harness.records.failures import Cause, describe_failure
 from harness.runs.worker import Worker
 
 #: A server that dies this often within this time is not started again.
@@ -94,15 +95,16 @@ def serve(
     deaths: list[float] = []
     while True:
         failure = _serve_once(offer, announce, command)
-        if failure.cause == "refused":
-            raise NativeError(failure.message)
+        if failure.cause in (Cause.REFUSED, Cause.QUESTION):
+            kind = UsageError if failure.cause is Cause.QUESTION else NativeError
+            raise kind(f"{describe_failure(failure)}.")
         now = time.monotonic()
         deaths = [death for death in deaths if now - death < WITHIN_S] + [now]
         if len(deaths) >= MAX_DEATHS:
             raise NativeError(
-                f"The RPC server died {len(deaths)} times in {WITHIN_S:g} s, at last so: {failure.message}."
+                f"The RPC server died {len(deaths)} times in {WITHIN_S:g} s, at last so: {describe_failure(failure)}."
             )
-        warn(f"the RPC server died ({failure.message}); it is started again.")
+        warn(f"the RPC server died ({describe_failure(failure)}); it is started again.")
 
 
 def _serve_once(

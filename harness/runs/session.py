@@ -20,18 +20,23 @@ from typing import Any
 from harness.errors import NativeError, Outcome, StoreError
 from harness.events import OnEvent, Progress, Remark, ignore
 from harness.host.machine import describe_machine, machine_slug
-from harness.records.cells import Build, Failure, build_from_json
+from harness.records.cells import Build, build_from_json
+from harness.records.failures import Cause, Failure, describe_end
 from harness.records.journal import Journal
 from harness.records.kinds import Entry
 from harness.runs.worker import Worker
+
+#: What becomes of a command by the cause of a failure, where it is not llama.cpp's.
+_OUTCOMES = {Cause.INTERRUPTED: Outcome.INTERRUPTED, Cause.QUESTION: Outcome.QUESTION}
 
 
 class Session:
     """One command's measuring. `command` names the journal; without `results`, the folder of journals, nothing is kept; `label` is put
     into all that is.
 
-    machine is this machine, build the engine once a worker has greeted, failure the latest one; worker_command replaces the worker
-    in tests. A journal that stops taking records costs the records and not the results: the outcome says so.
+    resume is a journal of before that goes on, worker_command replaces the worker in tests. machine is this machine, build the engine
+    once a worker has greeted, failure the latest one. A journal that stops taking records costs the records and not the results: the
+    outcome says so.
 
     Raises
     ------
@@ -48,7 +53,7 @@ class Session:
         on_event: OnEvent = ignore,
         worker_command: Sequence[str] | None = None,
     ) -> None:
-        self.command, self.on_event, self.worker_command = command, on_event, worker_command
+        self.command, self.on_event, self.worker_command, self.resumed = command, on_event, worker_command, resume
         self.machine = describe_machine()
         self.build: Build | None = None
         self.failure: Failure | None = None
@@ -75,7 +80,7 @@ class Session:
     def fail(self, failure: Failure) -> None:
         """Take note that llama.cpp failed."""
         self.failure = failure
-        self.add(Outcome.INTERRUPTED if failure.cause == "interrupted" else Outcome.NATIVE)
+        self.add(_OUTCOMES.get(failure.cause, Outcome.NATIVE))
 
     @property
     def is_interrupted(self) -> bool:
@@ -133,7 +138,7 @@ class Session:
             greeting = worker.hello()
             if isinstance(greeting, Failure):
                 self.fail(greeting)
-                raise NativeError(greeting.sentence, reason=greeting.reason, trouble=greeting.trouble)
+                raise NativeError(describe_end(greeting), reason=greeting.reason, trouble=greeting.trouble)
             self.build = build_from_json(greeting["build"])
             yield worker
         except BaseException:

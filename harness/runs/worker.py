@@ -18,7 +18,7 @@ from typing import Any
 import harness
 from harness.errors import NativeError
 from harness.host.machine import count_oom_kills
-from harness.records.cells import Failure
+from harness.records.failures import Cause, Failure
 from harness.records.native_errors import explain
 
 #: Lines of the worker's last words that a Failure keeps.
@@ -28,7 +28,12 @@ LOG_LINES = 20
 HELLO_TIMEOUT_S = 120.0
 
 #: NTSTATUS codes that Windows gives instead of a signal.
-_WINDOWS_CAUSES = {0xC0000005: "segmentation fault", 0xC0000409: "abort", 0xC0000017: "out of memory", 3: "abort"}
+_WINDOWS_CAUSES = {
+    0xC0000005: Cause.SEGFAULT,
+    0xC0000409: Cause.ABORT,
+    0xC0000017: Cause.OUT_OF_MEMORY,
+    3: Cause.ABORT,
+}
 
 
 class Worker:
@@ -90,12 +95,12 @@ class Worker:
         timeout_s: float | None,
         phase: str = "start",
         *,
-        option: str | None = None,
+        is_cell_limit: bool = False,
         silence_s: float | None = None,
     ) -> Iterator[dict[str, Any] | Failure]:
         """Yield events until ``done`` or ``refused``; a death or a limit ends with a Failure instead.
 
-        timeout_s limits it all, and option names what set it, where a user did; silence_s limits the time between two events.
+        timeout_s limits it all, which --cell-timeout set where is_cell_limit; silence_s limits the time between two events.
         """
         begun = time.monotonic()
         while True:
@@ -105,10 +110,10 @@ class Worker:
                 event = self._events.get(timeout=min(limits, default=None))
             except queue.Empty:
                 self.kill()
-                who = f" ({option})" if option else ""
                 limit_s = silence_s if timeout_s is None or min(limits) != remaining else timeout_s
-                message = f"nothing came of it within {limit_s:g} s{who}; the worker was ended"
-                yield Failure(phase, message, "timeout", log=self.last_words())
+                yield Failure(
+                    phase, None, Cause.TIMEOUT, log=self.last_words(), limit_s=limit_s, is_cell_limit=is_cell_limit
+                )
                 return
             if event is None:
                 yield self._post_mortem(phase)
@@ -116,8 +121,15 @@ class Worker:
             if event["event"] == "phase":
                 phase = event["phase"]
             if event["event"] == "refused":
-                why = {name: event.get(name) for name in ("reason", "trouble")}
-                yield Failure(phase, event["message"], "refused", log=self.last_words(), **why)
+                cause = Cause.QUESTION if event.get("is_question") else Cause.REFUSED
+                yield Failure(
+                    phase,
+                    event["message"],
+                    cause,
+                    log=self.last_words(),
+                    reason=event.get("reason"),
+                    trouble=event.get("trouble"),
+                )
                 return
             yield event
             if event["event"] == "done":
@@ -139,13 +151,12 @@ class Worker:
         code = self._process.wait()
         words = self.last_words()
         if code < 0:
-            cause, message = _name_signal(-code, _oom_kills_since(self._oom_kills))
-            said = explain(words) if cause == "abort" else None
-            if said:
-                message = f"{said.text} (llama.cpp ended the worker)"
-            return Failure(phase, message, cause, signal=-code, log=words, trouble=said.trouble if said else None)
-        cause = _WINDOWS_CAUSES.get(code, "exit") if os.name == "nt" else "exit"
-        return Failure(phase, f"the worker ended by itself with exit code {code}", cause, exit_code=code, log=words)
+            cause = _find_cause(-code, _oom_kills_since(self._oom_kills))
+            said = explain(words) if cause is Cause.ABORT else None
+            reason, trouble = (said.text, said.trouble) if said else (None, None)
+            return Failure(phase, None, cause, signal=-code, log=words, reason=reason, trouble=trouble)
+        cause = _WINDOWS_CAUSES.get(code, Cause.EXIT) if os.name == "nt" else Cause.EXIT
+        return Failure(phase, None, cause, exit_code=code, log=words)
 
     def last_words(self) -> tuple[str, ...]:
         """The last lines that the worker and llama.cpp wrote to stderr."""
@@ -195,19 +206,17 @@ def _oom_kills_since(before: int | None) -> bool:
     return before is not None and now is not None and now > before
 
 
-def _name_signal(number: int, memory_ran_out: bool) -> tuple[str, str]:
-    """(cause, sentence) of a death by signal."""
-    try:
-        name = signal.Signals(number).name
-    except ValueError:
-        name = f"signal {number}"
+_SIGNAL_CAUSES = {
+    "SIGABRT": Cause.ABORT,
+    "SIGSEGV": Cause.SEGFAULT,
+    "SIGBUS": Cause.BUS_ERROR,
+    "SIGILL": Cause.ILLEGAL,
+}
+
+
+def _find_cause(number: int, memory_ran_out: bool) -> Cause:
+    """The cause of a death by signal."""
     if number == getattr(signal, "SIGKILL", -1) and memory_ran_out:
-        return "out of memory", "the kernel killed the worker because memory ran out"
-    sentences = {
-        "SIGKILL": ("killed", "the worker was killed from outside (SIGKILL)"),
-        "SIGABRT": ("abort", "llama.cpp gave up with abort(), usually a failed assertion (SIGABRT)"),
-        "SIGSEGV": ("segmentation fault", "native code touched memory that is not its own (SIGSEGV)"),
-        "SIGBUS": ("bus error", "a mapped page could not be read: the model file shrank or its disk failed (SIGBUS)"),
-        "SIGILL": ("illegal instruction", "this build of llama.cpp uses instructions that the CPU lacks (SIGILL)"),
-    }
-    return sentences.get(name, ("killed", f"the worker was ended by {name}"))
+        return Cause.OUT_OF_MEMORY
+    by_number = {getattr(signal, name, None): cause for name, cause in _SIGNAL_CAUSES.items()}
+    return by_number.get(number, Cause.KILLED)

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from harness.errors import HarnessError, UsageError
+from harness.records.ollama import Answer, Loaded
 from harness.untrusted.json import read_json
 
 DEFAULT_PORT = 11434
@@ -51,33 +52,6 @@ class NoServerError(HarnessError):
 
 class ServerError(HarnessError):
     """The server answers, but not with what was asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One request to /api/generate: the server's own figures (durations in ns), and how long the client waited in all."""
-
-    total_duration_ns: int
-    load_duration_ns: int
-    prompt_eval_count: int
-    prompt_eval_duration_ns: int
-    eval_count: int
-    eval_duration_ns: int
-    wall_ns: int
-
-    @property
-    def server_ns(self) -> int:
-        """What the request took beside loading, prompt and generation: HTTP, queue, template, tokenizer."""
-        return self.wall_ns - self.load_duration_ns - self.prompt_eval_duration_ns - self.eval_duration_ns
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A model in the server's memory, as /api/ps has it; context_length came with v0.10."""
-
-    size_bytes: int
-    size_vram_bytes: int
-    context_length: int | None
 
 
 @dataclass(frozen=True, slots=True)

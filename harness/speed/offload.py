@@ -49,6 +49,10 @@ class Blocks:
         total = sum(self.read_bytes) + self.output_bytes
         return (sum(self.read_bytes[i] for i in moved) + self.output_bytes * (n_gpu_layers > 0)) / max(total, 1)
 
+    def work_by_count(self) -> dict[int, float]:
+        """The same for every count."""
+        return {count: self.work(count) for count in range(self.max_gpu_layers + 1)}
+
     def _moved_layers(self, n_gpu_layers: int) -> range:
         return range(max(self.n_layers + 1 - n_gpu_layers, 0), self.n_layers)
 
@@ -117,7 +121,6 @@ class Choice:
 
     next_count: int | None
     bound_s: float
-    why: str
 
 
 def choose_next(
@@ -147,7 +150,7 @@ def choose_next(
     measured = {point.n_gpu_layers: point for point in points if point.n_gpu_layers in set(counts)}
     for end in (counts[0], counts[-1]):
         if end not in measured:
-            return Choice(end, 0.0, "the ends come first")
+            return Choice(end, 0.0)
     line = sorted(measured.values(), key=lambda point: point.n_gpu_layers)
     best = min(point.cost_s for point in line)
     open_gaps = []
@@ -161,11 +164,10 @@ def choose_next(
     if not open_gaps:
         doubt = _find_doubt(line, counts, work, tolerance)
         if doubt is not None:
-            return Choice(doubt, best * (1 - tolerance), "the best count's neighbour may be on the better line")
-        return Choice(None, best, f"no untried count can be faster by more than {tolerance:.0%}")
+            return Choice(doubt, best * (1 - tolerance))
+        return Choice(None, best)
     bound, index, inside = min(open_gaps)
-    probe, why = _pick(line, index, inside, work)
-    return Choice(probe, bound, why)
+    return Choice(_pick(line, index, inside, work), bound)
 
 
 def _at(first: Point, second: Point, x: float, work: Mapping[int, float]) -> float:
@@ -240,7 +242,7 @@ def _bound(line: Sequence[Point], index: int, count: int, work: Mapping[int, flo
     return max(physical, drawn * (1 - 2 * left.noise), 0.0)
 
 
-def _pick(line: Sequence[Point], index: int, inside: Sequence[int], work: Mapping[int, float]) -> tuple[int, str]:
+def _pick(line: Sequence[Point], index: int, inside: Sequence[int], work: Mapping[int, float]) -> int:
     """Where to measure inside a gap: where the lines of both sides cross, else in its middle."""
     middle = inside[len(inside) // 2]
     if 0 < index < len(line) - 2 and len(inside) > 2:
@@ -251,8 +253,8 @@ def _pick(line: Sequence[Point], index: int, inside: Sequence[int], work: Mappin
             crossing = (_at(*right, 0.0, work) - _at(*left, 0.0, work)) / (falls - rises)
             nearest = min(inside, key=lambda count: abs(work[count] - crossing))
             if work[line[index].n_gpu_layers] < crossing < work[line[index + 1].n_gpu_layers]:
-                return nearest, "the lines of both sides cross here"
-    return middle, "the middle of the widest doubt"
+                return nearest
+    return middle
 
 
 def estimate_total(wall_s: Mapping[int, float], counts: Sequence[int], work: Mapping[int, float]) -> float:

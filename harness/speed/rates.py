@@ -13,7 +13,7 @@ from harness.codec import decode
 from harness.errors import HarnessError
 from harness.gguf.cost import Cost, cost_of_shape
 from harness.host.rpc import is_loopback, split_endpoint
-from harness.records.cells import Machine, Model, Record
+from harness.records.cells import Machine, Model, Record, has_died
 from harness.records.statistics import Digest, Summary, digest
 from harness.spec import defaults
 from harness.speed.model_names import find_file_entry, name_stem, read_quantization
@@ -105,9 +105,8 @@ def collect_cells(cells: Iterable[Digest], catalog: Catalog) -> list[Measured]:
     entries: dict[tuple[str, int, str | None], Entry | None] = {}
     for cell in cells:
         record = cell.record
-        dead = record.failure is not None and record.failure.cause != "interrupted"
         stand_in = any(is_loopback(split_endpoint(endpoint)[0]) for endpoint in record.asked.rpc)
-        if record.model is None or dead or stand_in:
+        if record.model is None or has_died(record) or stand_in:
             continue
         model = (record.model.file_name, record.model.n_params, record.model.file_sha256)
         if model not in entries:

@@ -1,108 +1,106 @@
-"""Tables for people: plain for a terminal of 80 columns, Markdown for an issue."""
+"""Measured cells as a Document: the model, the settings that differ, the test and what it came to."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
-from harness.records.cells import Record
-from harness.records.statistics import Summary, joules_per_token, summarize
-from harness.spec import RunSpec, defaults, parameters
+from harness.records.cells import Record, has_died
+from harness.records.failures import describe_failure
+from harness.records.statistics import Digest, Summary, summarize
+from harness.spec import defaults, parameters
 from harness.speed.model_names import ModelNames, file_of
-from harness.units import format_duration, format_mib, format_params, format_rate
-from harness.untrusted import harmless
-from harness.views import page
-from harness.views.llama_bench import name_backends
+from harness.views.document import Block, Cell, Column, Document, Figure, KeyFigures, Prose, Section, Table
+from harness.views.formats import render
+from harness.views.llama_bench import name_backends, render_csv, render_json, render_jsonl, render_sql
+from harness.views.settings import setting_columns
+from harness.views.values import BYTES, DURATION, ENERGY, INTERVAL, MINUTE, PARAMS, RATE, format_interval
+
+#: llama-bench's own formats, by name: they are an export of records and no rendering of the Document.
+EXPORTS: Mapping[str, Callable[[Sequence[Record]], str]] = {
+    "csv": render_csv,
+    "json": render_json,
+    "jsonl": render_jsonl,
+    "sql": render_sql,
+}
 
 
-def render_table(records: Sequence[Record]) -> str:
-    """A plain table under a heading that says once what all rows share."""
-    footnotes = _Footnotes()
-    columns = _columns(records, footnotes)
-    shared = {name: values[0] for name, values in columns.items() if name in _HOISTED and len(set(values)) == 1}
-    lines = [page.heading([_HOISTED[name].format(value) for name, value in shared.items()])]
-    lines += _preparation(records)
-    rest = {name: values for name, values in columns.items() if name not in shared}
-    body = page.table(_rows(rest), _alignment(rest))
-    notes = [page.fill(note, rest="    ") for note in footnotes.lines()]
-    energy = [page.fill(note) for note in _energy_notes(records)]
-    return "\n".join([*filter(None, lines), "", body, *([""] if energy else []), *energy, *notes]) + "\n"
+def write_cells(records: Sequence[Record], form: str) -> str:
+    """Cells in a format: one of llama-bench's, or the Document; in Markdown, which goes elsewhere, with the builds that ran."""
+    if form in EXPORTS:
+        return EXPORTS[form](records)
+    return render(describe_cells(records, with_builds=form == "md"), form)
 
 
 def describe_cell(content: object) -> str | None:
     """One line on a cell that was just measured, for whoever waits."""
     if not isinstance(content, Record):
         return None
-    if content.failure is not None or not content.timed:
+    summary = _summary(content)
+    if summary is None:
         return f"{content.asked.test}: failed"
-    summary = summarize(content)
-    interval = f" ({_interval(summary)})" if summary.rate_low is not None else ""
-    return f"{content.asked.test}: {format_rate(summary.rate_tok_per_s)} t/s{interval}"
+    interval = f" ({format_interval(*ends)})" if (ends := _ends(summary)) else ""
+    return f"{content.asked.test}: {RATE.form(summary.rate_tok_per_s)} t/s{interval}"
 
 
-def render_markdown(records: Sequence[Record]) -> str:
-    """llama-bench's table with the median, its interval and the number of repetitions; pastes into an issue."""
-    footnotes = _Footnotes()
-    columns = _columns(records, footnotes)
-    body = page.table(_rows(columns), _alignment(columns), style="github")
-    notes = footnotes.lines(separator="  ")
-    told = [*notes, "", *_energy_notes(records), *_builds(records)]
-    return "\n".join([body, *map(harmless.markdown, told)]) + "\n"
+def describe_cells(
+    cells: Sequence[Record | Digest],
+    *,
+    name_of: Callable[[Record], str] | None = None,
+    is_kept: bool = False,
+    with_builds: bool = False,
+) -> Document:
+    """The cells as a table with what they share above it.
+
+    Parameters
+    ----------
+    name_of     : what a model is called; llama.cpp's description, and the file where that is not enough, unless told
+    is_kept     : the cells are of several runs: the machine and the time are columns too
+    with_builds : end with the builds that ran, for whoever reads it elsewhere
+    """
+    records = [cell.record if isinstance(cell, Digest) else cell for cell in cells]
+    summaries = [cell.summary if isinstance(cell, Digest) else _summary(cell) for cell in cells]
+    names = None if name_of else _file_names(records)
+    columns = [
+        Column("model", shared="{}"), Column("size", unit=BYTES, shared="{}"), Column("params", unit=PARAMS, shared="{} params"),
+        Column("backend", shared="{}"), Column("file"),
+        *_setting_columns(records), Column("test"),
+        Column("rate", "t/s", RATE, interval=INTERVAL), Column("repetitions", "reps", align="r"),
+        Column("joules_per_token", "J/token", ENERGY),
+        Column("machine", shared="{}"), Column("time_utc", "measured", MINUTE, shared="{}"),
+    ]  # fmt: skip
+    rows = []
+    for record, summary in zip(records, summaries, strict=True):
+        file = names.of(found) if names and (found := file_of(record)) else None
+        when = (record.machine.cpu, record.time_utc) if is_kept else (None, None)
+        settings = [getattr(record.asked, name) for name in parameters()]
+        rows.append(
+            [*_model_cells(record, name_of), file, *settings, record.asked.test, *_result_cells(record, summary), *when]
+        )
+    table = Table("cells", columns, rows, _energy_notes(records, summaries))
+    blocks: list[Block] = [table, Prose(_builds(records))] if with_builds else [_preparation(records), table]
+    return Document("cells", 1, "", [Section("", blocks)])
 
 
-def _rows(columns: dict[str, list[str]]) -> list[dict[str, str]]:
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+def _summary(record: Record) -> Summary | None:
+    """What a cell came to; None where it failed."""
+    return summarize(record) if record.timed and not has_died(record) else None
 
 
-#: Columns that move into the heading where all rows agree, and how they read there.
-_HOISTED = {
-    "model": "{}",
-    "size": "{}",
-    "params": "{} params",
-    "backend": "{}",
-    "ngl": "-ngl {}",
-    "threads": "{} threads",
-}
-
-_LEFT = {"model", "file", "backend", "test", "sm", "mmap"}
+def _ends(summary: Summary) -> tuple[float, float] | None:
+    return None if summary.rate_low is None or summary.rate_high is None else (summary.rate_low, summary.rate_high)
 
 
-def _alignment(columns: dict[str, list[str]]) -> list[str]:
-    return ["left" if name in _LEFT else "right" for name in columns]
-
-
-class _Footnotes:
-    """Numbers remarks in the order in which they appear; the same remark keeps its number."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-
-    def mark(self, texts: Sequence[str]) -> str:
-        numbers = [self._numbers.setdefault(text, len(self._numbers) + 1) for text in texts]
-        return "".join(f" [{number}]" for number in dict.fromkeys(numbers))
-
-    def lines(self, separator: str = " ") -> list[str]:
-        notes = [f"[{number}]{separator}{text}" for text, number in self._numbers.items()]
-        return ["", *notes] if notes else []
-
-
-def _columns(records: Sequence[Record], footnotes: _Footnotes) -> dict[str, list[str]]:
-    """Every column by its heading: model, what varies, test, result."""
-    shown = _varying(records)
-    has_energy = any(joules_per_token(record) is not None for record in records)
-    names = _file_names(records)
-    table: dict[str, list[str]] = {}
-    for record in records:
-        row: dict[str, str] = {**_model_cells(record)}
-        if names is not None:
-            row["file"] = names.of(file_of(record))
-        row |= {parameters()[name].heading: spell(getattr(record.asked, name)) for name in shown}
-        row |= {"test": record.asked.test, **_result_cells(record, footnotes)}
-        if has_energy:
-            row["J/token"] = _spell_energy(record)
-        for heading, value in row.items():
-            table.setdefault(heading, []).append(value)
-    return table
+def _setting_columns(records: Sequence[Record]) -> list[Column]:
+    """Every parameter; shown are those that differ from row to row or from the default, and threads or layers as llama-bench has it."""
+    on_cpu = all(record.build is None or set(record.build.backends) <= {"CPU", "BLAS"} for record in records)
+    shown, standard = {"n_threads" if on_cpu else "n_gpu_layers"}, defaults()
+    for name, parameter in parameters().items():
+        values = {getattr(record.asked, name) for record in records}
+        is_usual = values == {standard[name]} or (name == "n_threads" and len(values) == 1)
+        if parameter.scope != "test" and not is_usual:
+            shown.add(name)
+    hoisted = {"n_gpu_layers": "-ngl {}", "n_threads": "{} threads"}
+    return setting_columns(parameters(), shown, hoisted)
 
 
 def _file_names(records: Sequence[Record]) -> ModelNames | None:
@@ -114,97 +112,55 @@ def _file_names(records: Sequence[Record]) -> ModelNames | None:
     return ModelNames(files) if any(len(keys) > 1 for keys in described.values()) else None
 
 
-def _model_cells(record: Record) -> dict[str, str]:
+def _model_cells(record: Record, name_of: Callable[[Record], str] | None) -> list[Cell]:
     model, build = record.model, record.build
-    backend = name_backends(build.backends) if build else "?"
-    if model is None:
-        return {
-            "model": record.asked.file_name,
-            "size": "?",
-            "params": "?",
-            "backend": backend,
-        }
-    description = model.description + (" (synthetic)" if model.is_synthetic else "")
-    return {
-        "model": description,
-        "size": format_mib(model.size_bytes),
-        "params": format_params(model.n_params),
-        "backend": backend,
-    }
+    name = name_of(record) if name_of else model.description if model else record.asked.file_name
+    unknown = Cell(instead="?")
+    return [
+        Cell(name + (" (synthetic)" if model and model.is_synthetic else "")),
+        Cell(model.size_bytes) if model else unknown,
+        Cell(model.n_params) if model else unknown,
+        Cell(name_backends(build.backends)) if build else unknown,
+    ]
 
 
-def _result_cells(record: Record, footnotes: _Footnotes) -> dict[str, str]:
-    failure = record.failure
-    if not record.timed or (failure is not None and failure.cause != "interrupted"):
-        remark = f"{failure.phase}: {failure.message}" if failure else "nothing was measured"
-        return {"t/s": "failed" + footnotes.mark([remark]), "95 % interval": "", "reps": ""}
-    summary = summarize(record)
-    rate = format_rate(summary.rate_tok_per_s) + footnotes.mark([caution.text for caution in summary.cautions])
-    return {"t/s": rate, "95 % interval": _interval(summary), "reps": str(summary.n_samples)}
+def _result_cells(record: Record, summary: Summary | None) -> list[Cell]:
+    """Rate, repetitions, energy."""
+    if summary is None:
+        failure = record.failure
+        remark = f"{failure.phase}: {describe_failure(failure)}" if failure else "nothing was measured"
+        return [Cell(instead="failed", notes=[remark]), Cell(), Cell()]
+    notes = [caution.text for caution in summary.cautions]
+    return [
+        Cell(summary.rate_tok_per_s, None, _ends(summary), notes),
+        Cell(summary.n_samples),
+        Cell(summary.joules_per_token),
+    ]
 
 
-def _spell_energy(record: Record) -> str:
-    joules = joules_per_token(record)
-    return "" if joules is None else f"{joules:.3g}"
-
-
-def _energy_notes(records: Sequence[Record]) -> list[str]:
+def _energy_notes(records: Sequence[Record], summaries: Sequence[Summary | None]) -> list[str]:
     """Whose energy is in J/token: a processor's counter knows nothing of a card, and neither knows the rest of the machine."""
-    found = [record.telemetry for record in records if record.telemetry and joules_per_token(record) is not None]
+    known = [summary is not None and summary.joules_per_token is not None for summary in summaries]
+    found = [record.telemetry for record, is_known in zip(records, known, strict=True) if is_known and record.telemetry]
     sources = dict.fromkeys(power.source for telemetry in found for power in telemetry.power)
     shares = [telemetry.sampler_share for telemetry in found if telemetry.sampler_share]
     cost = f"; watching took {max(shares):.2%} of one CPU" if shares else ""
     return [f"J/token by {', '.join(sources)}{cost}"] if sources else []
 
 
-def _interval(summary: Summary) -> str:
-    if summary.rate_low is None or summary.rate_high is None:
-        return "—"
-    return f"{format_rate(summary.rate_low)} – {format_rate(summary.rate_high)}"
-
-
-def _varying(records: Sequence[Record]) -> list[str]:
-    """Parameters worth a column: those that differ from row to row or from the default, and threads or layers as llama-bench has it."""
-    on_cpu = all(record.build is None or set(record.build.backends) <= {"CPU", "BLAS"} for record in records)
-    always = {"n_threads"} if on_cpu else {"n_gpu_layers"}
-    standard = defaults()
-    shown = []
-    for name, parameter in parameters().items():
-        if parameter.scope == "test":
-            continue
-        values = {getattr(record.asked, name) for record in records}
-        default = values if name == "n_threads" else {standard[name]}
-        if name in always or len(values) > 1 or values != default:
-            shown.append(name)
-    return shown
-
-
-def spell(value: Any) -> str:
-    """A parameter's value as a table shows it."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, tuple):
-        return "/".join(item if isinstance(item, str) else f"{item:g}" for item in value) or "auto"
-    return str(value)
-
-
-def spell_settings(spec: RunSpec, names: Sequence[str]) -> str:
-    """Some parameters of a cell with their headings, ``nkvo on, type_k q8_0``."""
-    return ", ".join(f"{heading(name)} {spell(getattr(spec, name))}" for name in names)
-
-
-def heading(name: str) -> str:
-    """A parameter's column heading."""
-    return parameters()[name].heading or name.removeprefix("n_")
-
-
-def _preparation(records: Sequence[Record]) -> list[str]:
-    """How long it took to get ready, where the whole table shares one load."""
+def _preparation(records: Sequence[Record]) -> KeyFigures:
+    """How long it took to get ready, where all share one load."""
     loads = [record.load for record in records if record.load]
-    if not loads or len({load.load_duration_ns for load in loads}) > 1:
-        return []
+    if len({load.load_duration_ns for load in loads}) != 1:
+        return KeyFigures([])
     context_ns = max(load.context_duration_ns for load in loads)
-    return [f"loaded in {format_duration(loads[0].load_duration_ns)}, context in {format_duration(context_ns)}"]
+    return KeyFigures(
+        [
+            Figure("load_duration", "", loads[0].load_duration_ns, DURATION, "loaded in {}"),
+            Figure("context_duration", "", context_ns, DURATION, "context in {}"),
+        ],
+        in_line=True,
+    )
 
 
 def _builds(records: Sequence[Record]) -> list[str]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.codec import encode
-from harness.records.cells import Record
+from harness.records.cells import Record, has_died
 from harness.records.statistics import joules_per_token, mean, standard_deviation, summarize, token_times
 from harness.spec import parameters
 from harness.units import NS_PER_S
@@ -135,6 +135,8 @@ def _object(record: Record) -> dict[str, Any]:
     timed = record.timed
     rates = [round(record.asked.n_tokens * NS_PER_S / sample.duration_ns, 6) for sample in timed]
     whole = encode(record)
+    if whole["model"]["cost"] is None:  # of a record of before
+        del whole["model"]["cost"]
     return {
         **bench_fields(record),
         "samples_ns": [sample.duration_ns for sample in timed],
@@ -243,8 +245,4 @@ def _as_text(value: Any) -> str:
 
 def _measured(records: Sequence[Record]) -> list[Record]:
     """The records that have a number; a failed cell has none to compare and is told on stderr and in the journal."""
-    return [record for record in records if record.timed and record.model and record.build and not _is_dead(record)]
-
-
-def _is_dead(record: Record) -> bool:
-    return record.failure is not None and record.failure.cause != "interrupted"
+    return [record for record in records if record.timed and record.model and record.build and not has_died(record)]

@@ -10,8 +10,9 @@ from harness.gguf.settings import tell_untrained
 from harness.memory.causes import HOST, Cause, Note, Part, Remark
 from harness.memory.fit import CardFit, Fit
 from harness.memory.ledger import Measurement
+from harness.records.failures import describe_end
 from harness.records.memory import MemoryRecord
-from harness.spec import cell_key
+from harness.spec import cell_key, defaults
 from harness.units import MIB
 from harness.views.document import (
     Block,
@@ -28,8 +29,8 @@ from harness.views.document import (
 )
 from harness.views.values import BYTES, MIB_ALONE, MIB_CHANGE, MODULE, SETTING, Unit, format_value
 
-#: Of what was asked: the model has a field of its own, and n_ctx is prompt, generation and depth together.
-_SAID_ELSEWHERE = ("model", "n_gen", "n_depth")
+#: Of what was asked: these are shown whatever they are, or by other figures; the rest only where it is not the usual.
+_SHOWN_ALWAYS = {"type_k", "type_v", "n_ubatch", "flash_attn", "n_depth", "n_threads"}
 
 #: A share of the growth, of which the last hundredth matters.
 _EXACT_SHARE = Unit("", lambda share: f"{100 * share:.2f} %")
@@ -67,8 +68,17 @@ def _facts(record: MemoryRecord) -> KeyFigures:
         Figure("type_v", "V", asked.type_v),
         Figure("n_ubatch", "n_ubatch", asked.n_ubatch),
         Figure("flash_attn", "flash attention", flash, SETTING),
+        *(Figure(name, name, getattr(asked, name), SETTING, is_shown=getattr(asked, name) != usual)
+          for name, usual in defaults().items() if name not in _SHOWN_ALWAYS),
+        Figure("layers", "", _layers(record), phrase="layers {}"),
     ]  # fmt: skip
     return KeyFigures(figures, in_line=True)
+
+
+def _layers(record: MemoryRecord) -> str | None:
+    """Where the layers were, if not all on the CPU."""
+    found = (record.measurement and record.measurement.layers_by_device) or {}
+    return None if set(found) <= {HOST} else " + ".join(f"{count} on {device}" for device, count in found.items())
 
 
 def _picture(record: MemoryRecord, others: Mapping[str, Mapping[str, int]] | None) -> Picture:
@@ -86,7 +96,7 @@ def _picture(record: MemoryRecord, others: Mapping[str, Mapping[str, int]] | Non
 def _ledger_sections(record: MemoryRecord) -> Iterator[Section]:
     yield Section("", [_ledger(record)])
     if record.failure:
-        yield Section("", [Prose([f"not measured: {record.failure.sentence}"])])
+        yield Section("", [Prose([f"not measured: {describe_end(record.failure)}"])])
     if record.measurement:
         yield Section("", [_account(record.measurement), *_steps(record.measurement)])
 
@@ -331,7 +341,7 @@ def _data(record: MemoryRecord) -> dict[str, Any]:
         "model": record.model.label,
         "origin": record.model.origin,
         "is_synthetic": record.model.is_synthetic,
-        "asked": dict(cell_key(record.asked, but=_SAID_ELSEWHERE)),
+        "asked": dict(cell_key(record.asked, but=("model", "n_gen", "n_depth"))),
         "load_mode": measured.load_mode if measured else None,
         "layers_by_device": measured.layers_by_device if measured else None,
         "resident_growth_bytes": found.pop("growth_bytes"),

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.memory.causes import Part
-from harness.memory.ollama_2024 import AUTOMATIC, NUM_BATCH, VERSIONS, Account, Estimate, format_ollama
+from harness.memory.ollama_2024 import AUTOMATIC, VERSIONS, Account, Estimate, format_ollama
+from harness.memory.ollama_graph import NUM_BATCH
 from harness.views.document import Column, Document, Figure, KeyFigures, Prose, Row, Section, Table
 from harness.views.values import BYTES, Unit, format_value
 

@@ -28,6 +28,9 @@ _GAP = "  "
 #: As wide as a blank, and not taken off a cell by tabulate.
 _BLANK = "\ue000"
 
+#: A blank at which no line is broken.
+_UNBROKEN = "\u00a0"
+
 _width: ContextVar[int] = ContextVar("page_width", default=USUAL)
 
 
@@ -108,8 +111,9 @@ def wrap(text: str, columns: int) -> str:
 
 
 def heading(parts: Sequence[str]) -> str:
-    """Facts that everything below shares, joined by dots; a long one is wrapped."""
-    return fill(" · ".join(part for part in parts if part))
+    """Facts that everything below shares, joined by dots; a long line is broken between facts, where they are short enough."""
+    kept = [part.replace(" ", _UNBROKEN) if len(part) < NARROWEST // 2 else part for part in parts if part]
+    return fill(f"{_UNBROKEN}· ".join(kept)).replace(_UNBROKEN, " ")
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------

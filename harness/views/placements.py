@@ -1,192 +1,237 @@
-"""Sweeps over layers for people and programs: speeds and memory by placement, what the wire costs, flags for other programs."""
+"""A sweep over placements as a Document: speeds and memory by placement, the best one and why, what the wire costs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.records.placements import LayerRow, Speed
-from harness.units import MIB, format_duration, format_rate
-from harness.untrusted import harmless
-from harness.views import page as pages
-from harness.views.cells import heading, spell
+from harness.codec import encode
+from harness.records.cells import Caution
+from harness.records.failures import describe_failure, describe_reason
+from harness.records.placements import PlacementResult, Speed
+from harness.units import format_duration
+from harness.views.document import Cell, Code, Column, Document, Picture, Prose, Section, Table
+from harness.views.settings import format_setting, heading, setting_columns
+from harness.views.values import DURATION, ENERGY, MIB_ALONE, RATE
+
+if TYPE_CHECKING:
+    from harness.runs.network import Wire
+    from harness.runs.placements import Sweep
+    from harness.runs.search import Best
 
 #: The order of causes in tables.
 _CAUSES = ("model", "kv", "recurrent", "compute", "output")
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """What stands around the rows: a heading of facts that all rows share, and remarks under them."""
-
-    heading: Sequence[str]
-    notes: Sequence[str] = ()
-
-
-def render_rows(rows: Sequence[LayerRow], page: Page, *, form: str = "simple") -> str:
-    """The table of speeds, the table of memory, then remarks; `form` is ``simple`` or ``github``."""
-    notes = _Notes()
-    is_page = form == "simple"
-    title = pages.heading(page.heading) if is_page else harmless.markdown(" · ".join(page.heading))
-    parts = [title, "", _table([_speed_cells(row, rows, notes) for row in rows], form)]
-    parts += _memory_tables(rows, form)
-    if any((row.memory or {}).get("CPU", {}).get("model") and row.n_gpu_layers for row in rows):
-        page = Page(
-            page.heading, (*page.notes, "CPU model is the mapped span of the file; it may hold what was offloaded too")
-        )
-    lines = [*notes.lines(), *page.notes]
-    parts += [""] * bool(lines) + [wrap(line) if is_page else harmless.markdown(line) for line in lines]
-    return "\n".join(parts) + "\n"
-
-
-def wrap(line: str) -> str:
-    """Fold a sentence to the page's width, its later lines indented."""
-    return pages.fill(line, rest="    ")
-
-
-def _table(rows: Sequence[Mapping[str, str]], form: str) -> str:
-    return pages.table(rows, "r", style=form)
-
-
-def _speed_cells(row: LayerRow, rows: Sequence[LayerRow], notes: _Notes) -> dict[str, str]:
-    cells = name_row(row)
-    tests = list(dict.fromkeys(speed.test for item in rows for speed in item.speeds))
-    lost = _tell_loss(row, rows)
-    own = {speed.test: speed for speed in row.speeds}
-    word = "skipped" if row.skipped else "failed" if row.failure else "—"
-    for test in tests or [""]:
-        speed = own.get(test)
-        remarks = (
-            [(caution.code, caution.text) for caution in speed.cautions] if speed else [(lost, lost)] if lost else []
-        )
-        text = format_rate(speed.rate_tok_per_s) if speed else word
-        cells[f"{test} t/s".strip()] = text + notes.mark(remarks)
-    cells["load"] = "" if row.load_duration_ns is None else format_duration(row.load_duration_ns)
-    if any(speed.joules_per_token is not None for item in rows for speed in item.speeds):
-        for test in tests:
-            cells[f"J/{test[:2]}"] = _joules(own.get(test))
-    return cells
-
-
-def _tell_loss(row: LayerRow, rows: Sequence[LayerRow]) -> str | None:
-    """Why a placement has no speed, said once for all that lack it for the same reason."""
-    reason = row.failure or row.skipped
-    if reason is None:
+def describe_result(content: object) -> str | None:
+    """One line on a placement that was just measured, for whoever waits."""
+    if not isinstance(content, PlacementResult):
         return None
-    alike = [_label(item) for item in rows if (item.failure or item.skipped) == reason]
-    return f"{', '.join(alike if len(alike) <= 4 else [*alike[:2], f'… {alike[-1]}'])}: {reason}"
+    name = ", ".join(f"{heading(name)} {format_setting(value)}" for name, value in content.varied.items())
+    if reason := _find_reason(content):
+        return f"{name}: {reason}"
+    return f"{name}: " + ", ".join(f"{speed.test} {RATE.form(speed.rate_tok_per_s)} t/s" for speed in content.speeds)
 
 
-def _joules(speed: Speed | None) -> str:
-    return "" if speed is None or speed.joules_per_token is None else f"{speed.joules_per_token:.3g}"
+def describe_sweep(sweep: Sweep) -> Document:
+    """What a sweep or a search found."""
+    from harness.views.figures.placements import draw_layers
+    from harness.views.search import describe_goal, explain_best, flag_lines
+
+    title, best = describe_title(sweep), sweep.best
+    notes = [*_energy_notes(sweep.results), *(_describe_wire(wire, sweep) for wire in sweep.wires)]
+    if sweep.wire_failure:
+        notes.append(f"what goes over the network could not be counted: {describe_failure(sweep.wire_failure)}")
+    sections = list(describe_placements(sweep.results, title, notes).sections)
+    reasons: list[str] = []
+    if best:
+        reasons = explain_best(best, sweep.blocks, sweep.devices, sweep.crossing_s)
+        which = "best" if best.is_proven else "best of what was measured"
+        text = f"{which} for {describe_goal(best.goal)}: {best.best_n_gpu_layers} layers"
+        sections.append(Section(text, [Code(flag_lines(best.best_n_gpu_layers)), Prose(reasons, is_list=True)]))
+    if any(result.speeds for result in sweep.results):
+        count = best.best_n_gpu_layers if best else None
+        drawn = " · ".join(title.split(" · ")[:2])
+        picture = Picture(
+            lambda theme: draw_layers(sweep.results, drawn, best=count, theme=theme), "Speeds and memory by placement"
+        )
+        sections.append(Section("", [picture]))
+    return Document("sweep", 1, title, sections, data=_plain_sweep(sweep, reasons))
 
 
-class _Notes:
-    """Remarks, numbered by kind: of those that differ only in their figures, the one with the largest stands for all."""
-
-    def __init__(self) -> None:
-        self._texts: dict[str, list[str]] = {}
-
-    def mark(self, remarks: Sequence[tuple[str, str]]) -> str:
-        for kind, text in remarks:
-            self._texts.setdefault(kind, []).append(text)
-        numbers = sorted({list(self._texts).index(kind) + 1 for kind, _ in remarks})
-        return f" [{','.join(map(str, numbers))}]" if numbers else ""
-
-    def lines(self) -> list[str]:
-        return [
-            f"[{number}] {'at worst: ' if len(set(texts)) > 1 else ''}{max(texts)}"
-            for number, texts in enumerate(self._texts.values(), start=1)
-        ]
+def describe_placements(results: Sequence[PlacementResult], title: str = "", notes: Sequence[str] = ()) -> Document:
+    """The speeds and the memory of placements, without the question that they answer."""
+    memory = _memory_table(results)
+    notes = [*notes, *([_MAPPED] if any(_is_mapped(result) for result in results) else [])]
+    sections = [Section("", [_speed_table(results, notes)])] if results else []
+    sections += [Section("memory in MiB, by device and cause", [memory])] if memory else []
+    return Document("placements", 1, title, sections)
 
 
-def name_row(row: LayerRow) -> dict[str, str]:
-    """The swept parameters by their headings."""
-    return {heading(name): spell(value) for name, value in row.varied.items()}
+_MAPPED = "CPU model is the mapped span of the file; it may hold what was offloaded too"
 
 
-def _label(row: LayerRow) -> str:
-    first, *rest = row.varied.items()
-    return ", ".join([spell(first[1]), *(f"{heading(name)} {spell(value)}" for name, value in rest)])
+def _is_mapped(result: PlacementResult) -> bool:
+    return bool((result.memory_bytes or {}).get("CPU", {}).get("model") and result.n_gpu_layers)
 
 
-def _memory_tables(rows: Sequence[LayerRow], form: str) -> list[str]:
-    """Memory by device and cause: one table, or one for each device where that is too wide for the page."""
-    known = [row for row in rows if row.memory]
-    devices = sorted({device for row in known for device in row.memory or {}}, key=lambda name: (name == "CPU", name))
-    if not devices:
+def describe_title(sweep: Sweep) -> str:
+    """What all rows share."""
+    devices = [device.name for device in sweep.devices if device.kind in ("gpu", "igpu")]
+    parts = [sweep.file_name + (" (synthetic)" if sweep.is_synthetic else ""), ", ".join(devices) or "CPU only"]
+    reps = {speed.n_samples for result in sweep.results for speed in result.speeds}
+    if reps:
+        parts.append(f"{'–'.join(map(str, sorted({min(reps), max(reps)})))} repetition{'s' if max(reps) > 1 else ''}")
+    return " · ".join(parts)
+
+
+def _find_reason(result: PlacementResult) -> str | None:
+    """Why a placement has no speed."""
+    return describe_reason(result.failure) if result.failure else result.skipped
+
+
+def _speed_table(results: Sequence[PlacementResult], notes: Sequence[str]) -> Table:
+    tests = list(dict.fromkeys(speed.test for result in results for speed in result.speeds))
+    worst = _find_worst([caution for result in results for speed in result.speeds for caution in speed.cautions])
+    columns = setting_columns(results[0].varied)
+    columns += [Column(_plain_name(test), f"{test} t/s".strip(), RATE) for test in tests or [""]]
+    columns.append(Column("load_duration", "load", DURATION))
+    columns += [Column(f"{_plain_name(test)}_energy", f"J/{test[:2]}", ENERGY) for test in tests]
+    rows = []
+    for result in results:
+        own = {speed.test: speed for speed in result.speeds}
+        lost = _describe_loss(result, results)
+        word = "skipped" if result.skipped else "failed" if result.failure else "—"
+        rates = [_rate_cell(own.get(test), worst, Cell(instead=word, notes=lost)) for test in tests or [""]]
+        energy = [speed.joules_per_token if (speed := own.get(test)) else None for test in tests]
+        rows.append([*result.varied.values(), *rates, result.load_duration_ns, *energy])
+    return Table("rows", columns, rows, notes, missing="")
+
+
+def _plain_name(test: str) -> str:
+    return test.replace(" @ ", "_") or "rate"
+
+
+def _rate_cell(speed: Speed | None, worst: Mapping[str, str], lost: Cell) -> Cell:
+    if speed is None:
+        return lost
+    return Cell(speed.rate_tok_per_s, notes=[worst[caution.code] for caution in speed.cautions])
+
+
+def _find_worst(cautions: Sequence[Caution]) -> dict[str, str]:
+    """Cautions by code: of those that differ only in their figures, the one with the largest stands for all."""
+    texts: dict[str, set[str]] = {}
+    for caution in cautions:
+        texts.setdefault(caution.code, set()).add(caution.text)
+    return {code: ("at worst: " if len(found) > 1 else "") + max(found) for code, found in texts.items()}
+
+
+def _describe_loss(result: PlacementResult, results: Sequence[PlacementResult]) -> list[str]:
+    """Why a placement has no speed, said once for all that lack it for the same reason."""
+    reason = _find_reason(result)
+    if reason is None:
         return []
-    text = _table([_memory_cells(row, known, devices) for row in known], form)
-    texts = [text]
-    if form == "simple" and max(map(len, text.splitlines())) > pages.width():
-        texts = [_table([_memory_cells(row, known, [device]) for row in known], form) for device in devices]
-    return ["", "memory in MiB, by device and cause", *(line for text in texts for line in ("", text))]
+    alike = [_label(item) for item in results if _find_reason(item) == reason]
+    return [f"{', '.join(alike if len(alike) <= 4 else [*alike[:2], f'… {alike[-1]}'])}: {reason}"]
 
 
-def _memory_cells(row: LayerRow, rows: Sequence[LayerRow], devices: Sequence[str]) -> dict[str, str]:
-    cells = name_row(row)
-    for device in devices:
-        used = {cause for item in rows for cause in (item.memory or {}).get(device, {})}
-        for cause in (name for name in _CAUSES if name in used):
-            size = (row.memory or {}).get(device, {}).get(cause)
-            cells[f"{device}\n{cause}"] = "" if size is None else f"{size / MIB:.1f}"
-    return cells
+def _label(result: PlacementResult) -> str:
+    first, *rest = result.varied.items()
+    return ", ".join([format_setting(first[1]), *(f"{heading(name)} {format_setting(value)}" for name, value in rest)])
 
 
-def export_rows(rows: Sequence[LayerRow]) -> list[dict[str, Any]]:
-    """Rows as plain JSON values; what is not known is null, what this machine cannot tell is left out."""
-    return [_export_row(row) for row in rows]
+def _memory_table(results: Sequence[PlacementResult]) -> Table | None:
+    known = [result for result in results if result.memory_bytes]
+    devices = sorted(
+        {name for result in known for name in result.memory_bytes or {}}, key=lambda name: (name == "CPU", name)
+    )
+    used = {
+        (name, cause) for result in known for name, causes in (result.memory_bytes or {}).items() for cause in causes
+    }
+    places = [(name, cause) for name in devices for cause in _CAUSES if (name, cause) in used]
+    if not places:
+        return None
+    columns = [Column(f"{name}_{cause}", f"{name}\n{cause}", MIB_ALONE) for name, cause in places]
+    rows = [
+        [*result.varied.values(), *((result.memory_bytes or {}).get(name, {}).get(cause) for name, cause in places)]
+        for result in known
+    ]
+    return Table("memory", [*setting_columns(known[0].varied), *columns], rows, missing="")
 
 
-def _export_row(row: LayerRow) -> dict[str, Any]:
-    speeds = {
+def _energy_notes(results: Sequence[PlacementResult]) -> list[str]:
+    sources = list(dict.fromkeys(source for result in results for source in result.power_sources))
+    shares = [result.sampler_share for result in results if result.sampler_share]
+    cost = f"; watching took {max(shares):.2%} of one CPU" if shares else ""
+    return [f"J per token by {', '.join(sources)}{cost}"] if sources else []
+
+
+def _describe_wire(wire: Wire, sweep: Sweep) -> str:
+    """What one token costs on the network, in a sentence."""
+    speed = next((result.find("tg") for result in sweep.results if result.n_gpu_layers == wire.n_gpu_layers), None)
+    text = (
+        f"network to {wire.endpoint} at -ngl {wire.n_gpu_layers}: a token sends {wire.sent_bytes_per_token / 1e3:.1f} kB, "
+        f"receives {wire.received_bytes_per_token / 1e3:.1f} kB and waits for {wire.round_trips_per_token:.1f} answers "
+        "(counted in a run of its own)"
+    )
+    if speed is None or sweep.crossing_s is None:
+        return text + "."
+    crossing, token = format_duration(sweep.crossing_s * 1e9), format_duration(speed.token_s * 1e9)
+    return f"{text}; crossing takes {crossing} of {token} ({sweep.crossing_s / speed.token_s:.0%})."
+
+
+def _plain_sweep(sweep: Sweep, reasons: Sequence[str]) -> dict[str, Any]:
+    return {
+        **(_plain_best(sweep.best, reasons) if sweep.best else {}),
+        "model": sweep.file_name,
+        "is_synthetic": sweep.is_synthetic,
+        "max_n_gpu_layers": sweep.blocks.max_gpu_layers,
+        "rows": [_plain_result(result) for result in sweep.results],
+        "network": sweep.wires,
+        "network_crossing_s_per_token": sweep.crossing_s if sweep.wires else None,
+        "interrupted": sweep.is_interrupted,
+    }
+
+
+def _plain_best(best: Best, reasons: Sequence[str]) -> dict[str, Any]:
+    return {
+        "best_n_gpu_layers": best.best_n_gpu_layers,
+        "is_proven": best.is_proven,
+        "measured_counts": best.measured,
+        "cost_share": round(best.cost_share, 4),
+        "cost_share_is_lower_bound": bool(best.reused_s),
+        "looks": {str(count): n for count, n in best.looks.items()},
+        "confirmed_cost_s": {str(count): cost for count, cost in best.confirmed.items()},
+        "reason": " ".join(f"{reason[0].upper()}{reason[1:]}." for reason in reasons),
+        "goal": best.goal,
+        "spent_s": best.spent_s,
+        "spent_before_resume_s": best.reused_s,
+        "full_sweep_s_estimated": best.full_sweep_s,
+        "failed": {str(count): describe_reason(failure) for count, failure in best.failed.items()},
+        "skipped": {str(count): text for count, text in best.skipped.items()},
+        "out_of_memory_from": best.out_of_memory_from,
+    }
+
+
+def _plain_result(result: PlacementResult) -> dict[str, Any]:
+    tests = {
         speed.test: {
             "rate_tok_per_s": round(speed.rate_tok_per_s, 6),
-            "ci95_low_tok_per_s": speed.rate_low,
-            "ci95_high_tok_per_s": speed.rate_high,
+            "rate_low_tok_per_s": speed.rate_low,
+            "rate_high_tok_per_s": speed.rate_high,
             "repetitions": speed.n_samples,
-            **({} if speed.joules_per_token is None else {"joules_per_token": speed.joules_per_token}),
+            "joules_per_token": speed.joules_per_token,
             "warnings": [caution.text for caution in speed.cautions],
         }
-        for speed in row.speeds
+        for speed in result.speeds
     }
+    plain = encode(result)
+    names = ("load_duration_ns", "layers_by_device", "memory_bytes", "sampler_share", "skipped")
+    failure = describe_reason(result.failure) if result.failure else None
     return {
-        "n_gpu_layers": row.n_gpu_layers,
-        **{name: value for name, value in row.varied.items() if name != "n_gpu_layers"},
-        "tests": speeds,
-        "load_duration_ns": row.load_duration_ns,
-        "layers_by_device": None if row.layers_by_device is None else dict(row.layers_by_device),
-        "memory_bytes": None if row.memory is None else {device: dict(causes) for device, causes in row.memory.items()},
-        **({} if row.sampler_share is None else {"sampler_share_of_a_cpu": row.sampler_share}),
-        "failure": row.failure,
-        "skipped": row.skipped,
+        "n_gpu_layers": result.n_gpu_layers,
+        **plain["varied"],
+        "tests": tests,
+        **{n: plain[n] for n in names},
+        "failure": failure,
     }
-
-
-def describe_wire(
-    endpoint: str, sent: float, received: float, round_trips: float, token_s: float | None, crossing_s: float | None
-) -> str:
-    """What one token costs on the network, in a sentence; crossing_s is None where the rows could not tell it."""
-    text = (
-        f"network to {endpoint}: a token sends {sent / 1e3:.1f} kB, receives {received / 1e3:.1f} kB and waits for "
-        f"{round_trips:.1f} answers (counted in a run of its own)"
-    )
-    if token_s is None or crossing_s is None:
-        return text + "."
-    if crossing_s <= 0:
-        return text + "; its time cannot be told from noise."
-    share = crossing_s / token_s
-    return (
-        text
-        + f"; crossing takes {format_duration(crossing_s * 1e9)} of {format_duration(token_s * 1e9)} ({share:.0%})."
-    )
-
-
-def flag_lines(n_gpu_layers: int) -> list[str]:
-    """How to ask three programs for a number of layers. num_gpu and n_gpu_layers count as llama.cpp's -ngl does."""
-    return [
-        f"llama.cpp         -ngl {n_gpu_layers}",
-        f"Ollama            PARAMETER num_gpu {n_gpu_layers}",
-        f"llama-cpp-python  n_gpu_layers={n_gpu_layers}",
-    ]

@@ -235,7 +235,8 @@ class _Writer:
                 if document.title:
                     parts.append(self._fill("heading", level=level, text=document.title))
                     level = 4
-            for section in document.sections:
+            # A picture of the whole is looked at first.
+            for section in sorted(document.sections, key=lambda section: not _is_drawn(section)):
                 parts += self._section(section, level)
             parts.append(self._fill("warnings", texts=document.warnings))
         return parts
@@ -271,6 +272,10 @@ class _Writer:
         elif isinstance(block, Bars):
             values |= {"alt": describe_bars(block), "bars": _measure_bars(block)}
         return self._fill(type(block), **values)
+
+
+def _is_drawn(section: Section) -> bool:
+    return bool(section.blocks) and all(isinstance(block, Picture | Bars) for block in section.blocks)
 
 
 def _measure_bars(block: Bars) -> list[dict[str, Any]]:

@@ -1,27 +1,44 @@
-"""The time ledger as tables of 80 columns, and as data."""
+"""Where a generated token's time goes, as a document."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
-from harness.records.token_time import (
+from harness.records.failures import describe_end
+from harness.records.token_time import Remark, TimeRecord
+from harness.speed.token_time import (
     DISPATCH,
-    PARTS,
     DepthFit,
     DepthLedger,
-    Figure,
     Gap,
     LoadTime,
     TimeLedger,
     WholeToken,
+    account_time,
 )
-from harness.units import format_duration, format_rate
-from harness.views import page
+from harness.units import format_duration, format_gb
+from harness.views.document import Cell, Column, Document, Figure, KeyFigures, Picture, Prose, Row, Section, Table
+from harness.views.figures.token_time import draw_token_time
+from harness.views.values import (
+    BANDWIDTH,
+    BYTES_ALONE,
+    CHANGE,
+    COUNT,
+    DURATION,
+    FILE,
+    INTERVAL,
+    MB,
+    NS,
+    RATE,
+    RATIO,
+    SETTING,
+    SHARE,
+    Unit,
+    Value,
+)
 
 #: What the parts of a token are called where people read them.
-PART_NAMES = {
+_PART_NAMES = {
     "decode": "decode",
     "wait": "waiting for it",
     "logits": "finding the logits",
@@ -31,256 +48,277 @@ PART_NAMES = {
 }
 
 #: The steps from the bench's token to the application's.
-STEP_NAMES = {
-    "threads": "threads started anew for each token (no pool)",
-    "decode": "the engine called from the application's loop",
-    "sampling": "sampling, with the binding's default chain",
+_STEP_NAMES = {
+    "threads": "threads started anew each time (no pool)",
+    "decode": "the engine called from its loop",
+    "sampling": "sampling, by the binding's default",
     "text": "tokens to text, all of it again each time",
     "python": "Python: batches, generators, chunks",
 }
 
-
-def export_ledger(ledger: TimeLedger) -> dict[str, Any]:
-    """Turn the ledger into plain JSON values, with everything that follows from it."""
-    return {
-        "cache_type": ledger.cache_type,
-        "roof_bytes_per_s": ledger.roof_bytes_per_s,
-        "depths": [_export_depth(depth) for depth in ledger.depths],
-        "depth_fits": [
-            dataclasses.asdict(fit) | {"bandwidth_bytes_per_s": fit.bandwidth_bytes_per_s} for fit in ledger.fits
-        ],
-        "loads": [dataclasses.asdict(load) | {"ready_ns": load.ready_ns} for load in ledger.loads],
-        "application": None if ledger.gap is None else _export_gap(ledger.gap),
-        "logits_copy_ns": ledger.logits_copy_ns,
-        "call_ns": ledger.call_ns,
-        "dispatch_ns_per_token": ledger.dispatch_ns,
-    }
-
-
-def _export_depth(depth: DepthLedger) -> dict[str, Any]:
-    observer = depth.observer
-    return {
-        "depth": depth.depth,
-        "bare": dataclasses.asdict(depth.bare),
-        "whole": [
-            {
-                "sampler": whole.sampler,
-                "parts_ns": dict(whole.parts_ns),
-                "total_ns": whole.total_ns,
-                "n_blocks": whole.n_blocks,
-            }
-            for whole in depth.whole
-        ],
-        "operations": [dataclasses.asdict(operation) for operation in depth.operations],
-        "observer": None if observer is None else dataclasses.asdict(observer) | {"cost_ns": observer.cost_ns},
-    }
-
-
-def _export_gap(gap: Gap) -> dict[str, Any]:
-    values = dataclasses.asdict(gap) | {"steps_ns": dict(gap.steps_ns)}
-    return values | {"bench_tok_per_s": 1e9 / gap.bench_ns, "completion_tok_per_s": 1e9 / gap.completion_ns}
-
-
 _NO_ROOF = "What share of the memory's bandwidth these rates are is not known here: run `harness roofline` once, or give --roof."
+_RESTLESS = "Observing came out cheaper than not: the machine was restless, and the shares are doubtful."
 
 
-def show_ledger(ledger: TimeLedger, label: str, facts: Sequence[str] = (), remarks: Sequence[str] = ()) -> str:
-    """Lay the ledger out, at most 80 columns wide.
+def describe_token_time(record: TimeRecord, label: str, *, place: str = "") -> Document:
+    """Everything that a time ledger says.
 
     Parameters
     ----------
-    label   : what the user calls the model
-    facts   : what the numbers hold for (threads, flash attention), one short phrase each
-    remarks : what was left out and why, and what makes the numbers doubtful
+    label : what the user calls the model
+    place : the machine and when, where that tells it from others
     """
-    title = f"Where a token's time goes: {label}"
-    sections = [page.fill("; ".join([title, *facts]), rest="")]
-    if ledger.depths:
-        sections.append(_show_whole(ledger))
-        sections += [_show_operations(depth, ledger) for depth in ledger.depths if depth.operations]
-        if ledger.roof_bytes_per_s is None and any(depth.operations for depth in ledger.depths):
-            sections.append(page.fill(_NO_ROOF, rest=""))
-        if any(depth.observer for depth in ledger.depths):
-            sections.append(_show_observer(ledger))
-    if ledger.fits:
-        sections.append(_show_fits(ledger.fits))
-    if ledger.loads:
-        sections.append(_show_loads(ledger.loads))
-    if ledger.gap:
-        sections.append(_show_gap(ledger, ledger.gap))
-    sections += [page.fill(f"Note: {remark.rstrip('.')}.", rest="") for remark in remarks]
-    return "\n\n".join(sections) + "\n"
-
-
-def _table(heading: str, headers: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:
-    text = page.table([dict(zip(headers, row, strict=True)) for row in rows], "lr")
-    return "\n".join([heading, "", text, *(page.fill(note, rest="") for note in notes)])
-
-
-def _show_whole(ledger: TimeLedger) -> str:
-    """A token with everything around it, one column a depth."""
-    columns = [{whole.sampler: whole for whole in depth.whole} for depth in ledger.depths]
-    rows = []
-    for part in (*PARTS, DISPATCH):
-        rows.append([PART_NAMES[part], *(_duration(_part(column, "chain", part)) for column in columns)])
-    rows.append(["= a whole token", *(_duration(_total(column, "chain")) for column in columns)])
-    rows.append(["its rate, tok/s", *(_rate(_total(column, "chain")) for column in columns)])
-    rows.append(["sampling, if greedy", *(_duration(_part(column, "greedy", "sampling")) for column in columns)])
-    rows.append(["the bench's token", *(_duration(depth.bare.median_ns) for depth in ledger.depths)])
-    rows.append(["  its interval, ms", *(_interval(depth.bare) for depth in ledger.depths)])
-    bare = ledger.depths[0].bare
-    note = (
-        f"Medians of {bare.n_blocks} blocks ({bare.n_tokens} tokens). Sampling is top-k 40, top-p 0.95, temperature 0.8. The bench's "
-        "token (tg) is decode and waiting alone, timed for itself."
+    ledger = account_time(record)
+    taken_apart = [depth for depth in ledger.depths if depth.operations]
+    picture = Picture(
+        lambda theme: draw_token_time(ledger, label, theme=theme), "A generated token's time by operation and depth"
     )
-    notes = [note]
+    sections = [Section("", [_state_facts(record, ledger, place), *([picture] if taken_apart else [])])]
+    if ledger.depths:
+        sections.append(Section("a generated token, by depth", [_show_whole(ledger)]))
+        sections += [_show_operations(depth, ledger) for depth in taken_apart]
+    if taken_apart:
+        sections.append(Section("what observing costs, a token", [_show_observer(taken_apart)]))
+    if ledger.fits:
+        sections.append(Section("what one more token in the cache adds to every token", [_show_fits(ledger.fits)]))
+    if ledger.loads:
+        sections.append(Section("getting ready", [_show_loads(ledger.loads)]))
+    if ledger.gap:
+        sections.append(Section("why an application is slower than the bench", [_show_gap(ledger, ledger.gap)]))
+    failure = [describe_end(record.failure)] if record.failure else []
+    warnings = [*map(describe_remark, record.remarks), *(caution.text for caution in record.warnings), *failure]
+    return Document(
+        "token-time", 1, f"Where a token's time goes: {label}", sections, warnings,
+        {"model": record.model, "asked": record.asked, "resolved": record.resolved, "machine": record.machine}, "operations",
+    )  # fmt: skip
+
+
+def describe_remark(remark: Remark) -> str:
+    """What was left out, as a sentence."""
+    said = (remark.said or "").rstrip(".")
+    forms: dict[str, Callable[[], str]] = {
+        "beyond training": lambda: (
+            f"depth {remark.depth} is left out: the model was trained for {remark.limit_tokens} tokens"
+        ),
+        "beyond memory": lambda: (
+            f"depth {remark.depth} is left out: its caches take {format_gb(remark.needed_bytes or 0)} and "
+            f"{format_gb(remark.free_bytes or 0)} of memory are free"
+        ),
+        "cache refused": lambda: f"no {remark.cache_type} cache: {said}",
+        "not cold": lambda: (
+            f"{remark.n_left_out} of {remark.n_asked} cold loads are left out: up to {remark.share or 0:.0%} of the file stayed in "
+            "memory when the system was asked to forget it (another process may use it)"
+        ),
+        "cold unknown": lambda: "whether the file left memory before the cold loads could not be checked here",
+        "no application": lambda: f"no application to compare with: {said}",
+        "interrupted": lambda: "interrupted: what was measured until then is shown",
+        "sentence": lambda: said,
+    }
+    return forms[remark.cause]()
+
+
+def _state_facts(record: TimeRecord, ledger: TimeLedger, place: str) -> KeyFigures:
+    """What the numbers hold for."""
+    n_threads, resolved = record.asked.spec.n_threads, record.resolved
+    layers = resolved.layers_by_device.items() if resolved else ()
+    figures = [
+        Figure("place", "", place or None),
+        Figure("n_threads", "", n_threads, phrase="{} thread" if n_threads == 1 else "{} threads"),
+        Figure("cache_type", "", ledger.cache_type, phrase="{} cache"),
+        Figure("flash_attn", "flash attention", resolved.flash_attn if resolved else None, SETTING),
+        Figure("layers", "", " + ".join(f"{n} layers on {device}" for device, n in layers) or None),
+        Figure("repacked", "", (resolved and resolved.repacked_bytes) or None, FILE, "{} of weights repacked"),
+        Figure("roof", "roof", ledger.roof_bytes_per_s, BANDWIDTH),
+        Figure("weights", "", "random weights" if record.model.is_synthetic else None, phrase="synthetic: {}"),
+        Figure("logits_copy", "", ledger.logits_copy_ns, DURATION, is_shown=False),
+        Figure("call", "", ledger.call_ns, DURATION, is_shown=False),
+        Figure("dispatch_ns_per_token", "", ledger.dispatch_ns, is_shown=False),
+    ]
+    return KeyFigures(figures, in_line=True)
+
+
+def _show_whole(ledger: TimeLedger) -> Table:
+    """A token with everything around it, one column a depth."""
+    bare = [depth.bare for depth in ledger.depths]
+    chains = [
+        {} if (whole := _find(depth, "chain")) is None else {**whole.parts_ns, "all": whole.total_ns}
+        for depth in ledger.depths
+    ]
+    greedy = [whole.parts_ns["sampling"] if (whole := _find(depth, "greedy")) else None for depth in ledger.depths]
+    totals = [chain.get("all") for chain in chains]
+
+    def row(
+        name: str, values: Sequence[float | None], unit: Unit = DURATION, *, is_total: bool = False, depth: int = 0
+    ) -> Row:
+        return Row([name, *(Cell(value, unit) for value in values)], is_total, depth)
+
+    rows = [row(name, [chain.get(part) for chain in chains]) for part, name in _PART_NAMES.items()]
+    rows += [
+        row("a whole token", totals, is_total=True),
+        row("its rate", [1e9 / total if total else None for total in totals], RATE, depth=1),
+        row("sampling, if greedy", greedy),
+        row("the bench's token", [figure.median_ns for figure in bare]),
+    ]
+    if any(figure.low_ns is not None for figure in bare):
+        rows.append(row("95 % interval from", [figure.low_ns for figure in bare], depth=1))
+        rows.append(row("to", [figure.high_ns for figure in bare], depth=1))
+    notes = [
+        f"Medians of {bare[0].n_blocks} blocks ({bare[0].n_tokens} tokens). Sampling is top-k 40, top-p 0.95, temperature 0.8. The "
+        "bench's token (tg) is decode and waiting alone, timed for itself."
+    ]
     if ledger.call_ns is not None and ledger.dispatch_ns is not None:
         notes.append(
-            f"Python between is the loop and its clock; each call into C costs at least {_duration(ledger.call_ns)} more, inside the "
-            f"parts, and the bench's own loop {_duration(ledger.dispatch_ns)} a token."
+            f"Python between is the loop and its clock; each call into C costs at least {format_duration(ledger.call_ns)} more, inside "
+            f"the parts, and the bench's own loop {format_duration(ledger.dispatch_ns)} a token."
         )
-    return _table("a generated token, by depth", ["", *(f"d{depth.depth}" for depth in ledger.depths)], rows, notes)
+    columns = [Column("part", " "), *(Column(f"d{depth.depth}", unit=DURATION) for depth in ledger.depths)]
+    return Table("parts", columns, rows, notes)
 
 
-def _part(column: Mapping[str, WholeToken], sampler: str, part: str) -> float | None:
-    return column[sampler].parts_ns[part] if sampler in column else None
+def _find(depth: DepthLedger, sampler: str) -> WholeToken | None:
+    return next((whole for whole in depth.whole if whole.sampler == sampler), None)
 
 
-def _total(column: Mapping[str, WholeToken], sampler: str) -> float | None:
-    return column[sampler].total_ns if sampler in column else None
+def _show_operations(depth: DepthLedger, ledger: TimeLedger) -> Section:
+    rows: list[Row | Sequence[Cell | Value]] = [
+        [
+            depth.depth, one.role, one.n_nodes or None, one.duration_ns, one.observed_ns, one.share, one.touched_bytes,
+            one.bandwidth_bytes_per_s, one.roof_share,
+        ]
+        for one in depth.operations
+    ]  # fmt: skip
+    touched, roof = sum(one.touched_bytes or 0 for one in depth.operations), ledger.roof_bytes_per_s
+    token_ns = depth.bare.median_ns
+    speed = touched / token_ns * 1e9
+    total: list[Cell | Value] = [
+        depth.depth,
+        "the bench's token",
+        None,
+        token_ns,
+        None,
+        1.0,
+        touched,
+        speed,
+        speed / roof if roof else None,
+    ]
+    columns = [
+        Column("depth", is_shown=False),
+        Column("operation"),
+        Column("n_nodes", "nodes"),
+        Column("duration", "time", DURATION),
+        Column("observed", unit=DURATION, is_shown=False),
+        Column("share", unit=SHARE),
+        Column("touched", "MB read", MB),
+        Column("bandwidth", "GB/s", BANDWIDTH),
+        Column("roof_share", "of roof", SHARE),
+    ]
+    blocks = [Table("operations", columns, [*rows, Row(total, is_total=True)], missing="")]
+    prose = [Prose([_NO_ROOF])] if roof is None and depth is ledger.depths[-1] else []
+    return Section(f"inside the decode at depth {depth.depth} ({ledger.cache_type} cache)", [*blocks, *prose])
 
 
-def _show_operations(depth: DepthLedger, ledger: TimeLedger) -> str:
-    rows = []
-    for operation in depth.operations:
-        rows.append(
-            [
-                operation.role,
-                str(operation.n_nodes or ""),
-                _duration(operation.duration_ns),
-                f"{operation.share:.1%}",
-                "" if operation.touched_bytes is None else f"{operation.touched_bytes / 1e6:.2f}",
-                "" if operation.bandwidth_bytes_per_s is None else f"{operation.bandwidth_bytes_per_s / 1e9:.2f}",
-                "" if operation.roof_share is None else f"{operation.roof_share:.0%}",
-            ]
-        )
-    headers = ["operation", "nodes", "time", "share", "MB read", "GB/s", "of roof"]
-    touched = sum(operation.touched_bytes or 0 for operation in depth.operations)
-    speed = f"{touched / depth.bare.median_ns:.2f}"
-    total = ["= the bench's token", "", _duration(depth.bare.median_ns), "100.0%", f"{touched / 1e6:.2f}", speed]
-    roof = ledger.roof_bytes_per_s
-    rows.append([*total, f"{touched / depth.bare.median_ns * 1e9 / roof:.0%}" if roof else ""])
-    if roof is None:
-        headers, rows = headers[:-1], [row[:-1] for row in rows]
-    return _table(f"inside the decode at depth {depth.depth} ({ledger.cache_type} cache)", headers, rows)
-
-
-def _show_observer(ledger: TimeLedger) -> str:
-    rows, restless = [], False
-    for depth in ledger.depths:
-        if depth.observer is None:
-            continue
-        observer = depth.observer
-        restless = restless or observer.cost_ns <= 0
-        rows.append(
-            [
-                f"d{depth.depth}",
-                _duration(observer.absent.median_ns),
-                _duration(observer.declining.median_ns),
-                _duration(observer.observing.median_ns),
-                f"{observer.cost_ns / observer.absent.median_ns:+.0%}",
-                str(observer.n_nodes),
-                _duration(observer.inside_ns),
-                f"{observer.scale:.2f}",
-            ]
-        )
-    note = (
+def _show_observer(depths: Sequence[DepthLedger]) -> Table:
+    rows = [
+        [
+            depth.depth, seen.absent.median_ns, seen.declining.median_ns, seen.observing.median_ns,
+            seen.cost_ns / seen.absent.median_ns, seen.n_nodes, seen.inside_ns, seen.scale,
+        ]
+        for depth in depths
+        if (seen := depth.observer)
+    ]  # fmt: skip
+    notes = [
         "Nodes are watched one at a time, so nothing overlaps and nothing is fused. Each node's time was lowered by what watching adds "
         "to it (off each), and all together scaled to the token that nobody watched."
-    )
-    notes = [note, "Observing came out cheaper than not: the machine was restless, and the shares are doubtful."][
-        : 1 + restless
     ]
-    headers = ["", "absent", "declining", "watching", "cost", "nodes", "off each", "scale"]
-    return _table("what observing costs, a token", headers, rows, notes)
+    if any(depth.observer and depth.observer.cost_ns <= 0 for depth in depths):
+        notes.append(_RESTLESS)
+    columns = [
+        Column("depth", unit=COUNT),
+        Column("absent", unit=DURATION),
+        Column("declining", unit=DURATION),
+        Column("watching", unit=DURATION),
+        Column("cost", unit=CHANGE),
+        Column("n_nodes", "nodes"),
+        Column("inside", "off each", DURATION),
+        Column("scale", unit=RATIO),
+    ]
+    return Table("observer", columns, rows, notes)
 
 
-def _show_fits(fits: Sequence[DepthFit]) -> str:
+def _show_fits(fits: Sequence[DepthFit]) -> Table:
     rows = [
         [
-            fit.cache_type,
-            f"{fit.slope_ns:.1f}",
-            "—" if fit.low_ns is None else f"{fit.low_ns:.1f} … {fit.high_ns:.1f}",
-            str(fit.n_rounds),
-            "?" if fit.bytes_per_token is None else f"{fit.bytes_per_token:,}",
-            "" if fit.bandwidth_bytes_per_s is None else f"{fit.bandwidth_bytes_per_s / 1e9:.2f}",
-            _duration(fit.intercept_ns),
+            fit.cache_type, Cell(fit.slope_ns, interval=_interval(fit.low_ns, fit.high_ns)), fit.n_rounds, fit.bytes_per_token,
+            fit.bandwidth_bytes_per_s, fit.intercept_ns,
         ]
         for fit in fits
+    ]  # fmt: skip
+    notes = (
+        ["Below zero: the machine was restless, and nothing can be said."] if any(f.slope_ns < 0 for f in fits) else []
+    )
+    columns = [
+        Column("cache_type", "cache"),
+        Column("slope", "ns", NS, interval=INTERVAL),
+        Column("n_rounds", "rounds"),
+        Column("cached_token", "bytes", BYTES_ALONE),
+        Column("bandwidth", "GB/s", BANDWIDTH),
+        Column("intercept", "at depth 0", DURATION),
     ]
-    headers = ["cache", "ns", "95 % interval", "rounds", "bytes", "GB/s", "at depth 0"]
-    return _table("what one more token in the cache adds to every token", headers, rows)
+    return Table("depth_fits", columns, rows, notes, missing="?")
 
 
-def _show_loads(loads: Sequence[LoadTime]) -> str:
+def _interval(low: float | None, high: float | None) -> tuple[float, float] | None:
+    return None if low is None or high is None else (low, high)
+
+
+def _show_loads(loads: Sequence[LoadTime]) -> Table:
     rows = [
         [
-            f"{load.state}, mmap {load.mmap}",
-            _duration(load.load_ns),
-            _duration(load.context_ns),
-            _duration(load.first_token_ns),
-            _duration(load.second_token_ns),
-            _duration(load.ready_ns),
-            "?" if load.resident_share is None else f"{load.resident_share:.0%}",
-            str(load.n),
+            load.state, load.mmap, load.load_ns, load.context_ns, load.first_token_ns, load.second_token_ns, load.ready_ns,
+            load.resident_share, load.n,
         ]
         for load in loads
+    ]  # fmt: skip
+    columns = [
+        Column("state", "load"),
+        Column("mmap"),
+        Column("load", "model", DURATION),
+        Column("context", unit=DURATION),
+        Column("first_token", "1st token", DURATION),
+        Column("second_token", "2nd", DURATION),
+        Column("ready", unit=DURATION),
+        Column("resident_share", "in RAM", SHARE),
+        Column("n"),
     ]
-    headers = ["load", "model", "context", "1st token", "2nd", "ready", "in RAM", "n"]
-    note = "In RAM: what of the file was in the system's memory before. Ready: model, context and first token."
-    return _table("getting ready", headers, rows, [note])
+    notes = ["In RAM: what of the file was in the system's memory before. Ready: model, context and first token."]
+    return Table("loads", columns, rows, notes, missing="?")
 
 
-def _show_gap(ledger: TimeLedger, gap: Gap) -> str:
-    def row(name: str, duration_ns: float) -> list[str]:
-        return [name, _duration(duration_ns), f"{duration_ns / gap.bench_ns:+.1%}"]
-
-    rows = [["the bench's token", _duration(gap.bench_ns), f"{format_rate(1e9 / gap.bench_ns)} t/s"]]
-    rows += [row(f"  + {STEP_NAMES[name]}", duration_ns) for name, duration_ns in gap.steps_ns.items()]
-    rate = f"{format_rate(1e9 / gap.completion_ns)} t/s"
-    rows.append(["= create_completion(stream=True)", _duration(gap.completion_ns), rate])
-    headers = ["llama_cpp.Llama", "a token", "of the bench"]
-    return _table("why an application is slower than the bench", headers, rows, list(_explain_gap(ledger, gap)))
+def _show_gap(ledger: TimeLedger, gap: Gap) -> Table:
+    rows: list[Row] = [Row(["the bench's token", gap.bench_ns, None, 1e9 / gap.bench_ns])]
+    rows += [Row([f"+ {_STEP_NAMES[name]}", ns, ns / gap.bench_ns, None]) for name, ns in gap.steps_ns.items()]
+    rows.append(Row(["create_completion(stream=True)", gap.completion_ns, None, 1e9 / gap.completion_ns]))
+    columns = [
+        Column("step", "llama_cpp.Llama"),
+        Column("duration", "a token", DURATION),
+        Column("change", "of the bench", CHANGE),
+        Column("rate", "t/s", RATE),
+    ]
+    return Table("application", columns, rows, list(_explain_gap(ledger, gap)), missing="")
 
 
 def _explain_gap(ledger: TimeLedger, gap: Gap) -> Iterator[str]:
     yield (
         "The same prompt, threads, cache and flash attention; a step below zero is noise. "
-        f"Tokens alone, without text (Llama.generate): {_duration(gap.generate_ns)}."
+        f"Tokens alone, without text (Llama.generate): {format_duration(gap.generate_ns)}."
     )
     if gap.text_first_ns is not None and gap.text_last_ns is not None and gap.text_calls_per_token is not None:
         yield (
             f"Text is spelled {gap.text_calls_per_token:.1f} times a token, each time from the start of the completion: "
-            f"{_duration(gap.text_first_ns)} a token in the first quarter, {_duration(gap.text_last_ns)} in the last."
+            f"{format_duration(gap.text_first_ns)} a token in the first quarter, {format_duration(gap.text_last_ns)} in the last."
         )
     if ledger.logits_copy_ns is not None:
         yield (
-            f"The logits are not copied to numpy in this loop (only with logits_all or a logits processor); a copy would take "
-            f"{_duration(ledger.logits_copy_ns)}."
+            "The logits are not copied to numpy in this loop (only with logits_all or a logits processor); a copy would take "
+            f"{format_duration(ledger.logits_copy_ns)}."
         )
-
-
-def _duration(duration_ns: float | None) -> str:
-    if duration_ns is None:
-        return ""
-    return "-" + format_duration(-duration_ns) if duration_ns < 0 else format_duration(duration_ns)
-
-
-def _rate(duration_ns: float | None) -> str:
-    return "" if not duration_ns else format_rate(1e9 / duration_ns)
-
-
-def _interval(figure: Figure) -> str:
-    if figure.low_ns is None or figure.high_ns is None:
-        return "—"
-    return f"{figure.low_ns / 1e6:.3g} … {figure.high_ns / 1e6:.3g}"

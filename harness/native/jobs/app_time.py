@@ -15,8 +15,10 @@ from typing import Any
 
 import llama_cpp
 
+from harness.codec import encode
 from harness.native.bindings import GGML_TYPES
 from harness.native.engine import THREAD_POLL
+from harness.records.token_time import APPLICATION_PARTS, Remark, TimePlan
 from harness.spec import RunSpec
 
 Emit = Callable[[str, dict[str, Any]], None]
@@ -24,16 +26,16 @@ Emit = Callable[[str, dict[str, Any]], None]
 PROMPT = "explain quantum entanglement"
 
 
-def time_application(runtime: Any, spec: RunSpec, request: dict[str, Any], emit: Emit) -> None:
+def time_application(runtime: Any, plan: TimePlan, emit: Emit) -> None:
     """Time the four loops in turn, `rounds` times, and emit an ``application`` event for each.
 
     ``bench`` decodes and waits, with the bench's thread pool; ``no pool`` is the same without it; ``generate`` is the binding's token
     generator; ``completion`` its streaming text completion.
     """
     try:
-        loop = _Loop(runtime, spec, request["application_tokens"])
+        loop = _Loop(runtime, plan.spec, plan.application_tokens)
     except ValueError as error:
-        emit("remark", {"text": f"no application to compare with: {error}"})
+        emit("remark", encode(Remark("no application", said=str(error))))
         return
     try:
         timers = (
@@ -43,8 +45,8 @@ def time_application(runtime: Any, spec: RunSpec, request: dict[str, Any], emit:
             ("completion", loop.time_completion),
         )
         loop.time_bench(pooled=True)
-        for index in range(request["rounds"]):
-            emit("phase", {"phase": "application", "index": index, "count": request["rounds"]})
+        for index in range(plan.rounds):
+            emit("phase", {"phase": "application", "index": index, "count": plan.rounds})
             turn = index % len(timers)
             for name, timer in (*timers[turn:], *timers[:turn]):
                 emit("application", {"round": index, "variant": name, **timer()})
@@ -171,10 +173,7 @@ class _Loop:
         pairs = list(zip(self._snapshots, self._snapshots[1:], strict=False))
         return {
             "token_ns": [later - earlier for earlier, later in zip(self._stamps, self._stamps[1:], strict=False)],
-            "parts_ns": {
-                name: [later[name] - earlier[name] for earlier, later in pairs]
-                for name in ("decode", "sampling", "text")
-            },
+            "parts_ns": {name: [later[name] - earlier[name] for earlier, later in pairs] for name in APPLICATION_PARTS},
             "calls": dict(self._calls),
         }
 

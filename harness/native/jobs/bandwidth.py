@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from harness.codec import decode, encode
 from harness.errors import NativeError
 from harness.gguf.types import tensor_type
 from harness.host.machine import judge_load, read_load
 from harness.host.memory import available_memory_bytes
 from harness.native import bindings
-from harness.records.roofline import ARITHMETIC, READING, SECOND_METHOD, RoofTest
+from harness.records.roofline import ARITHMETIC, READING, SECOND_METHOD, RoofRequest, RoofTest
 
 Emit = Callable[[str, dict[str, Any]], None]
 
@@ -36,52 +38,57 @@ N_RANDOM_ROWS = 256
 #: Columns of the second matrix of a product: llama.cpp's micro-batch.
 N_COLUMNS = 512
 
+#: What a work is called while it is done.
+_VERBS = {READING: "reading", ARITHMETIC: "multiplying"}
+
 #: What rounding may come to, relative to the lengths of both vectors: of the weights' type, and of the other side, which ggml's CPU
 #: kernels turn into the type's partner first (F16, or blocks of 8 bits). The products of a GPU are rounded likewise.
 TOLERANCES = {"F32": 1e-4, "F16": 5e-4, "Q8_0": 3e-3, "Q4_0": 3e-3}
 
 
 def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
-    """Measure every device; each test leaves as an event ``test`` when it is done.
-
-    request: size_bytes of the matrix to read, n_rows of the one to multiply, threads (list), repetitions, reading and multiplying
-    (lists of type names), rpc (servers whose devices are measured too; may be missing).
+    """Measure every device, as a `RoofRequest` asks; each test leaves as an event ``test`` when it is done.
 
     Raises
     ------
     NativeError : there is not enough memory, or a device refuses the work.
     """
-    size_bytes = request["size_bytes"]
-    if 2 * size_bytes > available_memory_bytes():
+    asked = decode(RoofRequest, request)
+    if 2 * asked.size_bytes > available_memory_bytes():
         raise NativeError(
-            f"{available_memory_bytes() / 1e9:.1f} GB of memory are free, too little for a matrix of {size_bytes / 1e9:.1f} GB and "
-            "its copy; choose a smaller --size."
+            f"{available_memory_bytes() / 1e9:.1f} GB of memory are free, too little for a matrix of {asked.size_bytes / 1e9:.1f} GB "
+            "and its copy; choose a smaller --size."
         )
-    if request.get("rpc"):
-        runtime.attach_rpc(request["rpc"])
-        emit(
-            "build", {"build": dataclasses.asdict(runtime.describe())}
-        )  # the devices are others now than at the greeting
+    if asked.rpc:
+        runtime.attach_rpc(asked.rpc)
+        emit("build", {"build": encode(runtime.describe())})  # the devices are others now than at the greeting
     before = read_load(time.monotonic())
-    for device in _list_devices(runtime.lib):
-        threads = request["threads"] if device.kind == "cpu" else [None]
-        for type_name in request["reading"]:
-            emit("phase", {"phase": f"{device.name}: reading {type_name}", "index": 0, "count": 1})
-            n_rows = max(size_bytes // tensor_row_bytes(type_name, N_IN) // N_RANDOM_ROWS, 1) * N_RANDOM_ROWS
-            work = Work(READING, type_name, n_rows, 1, request["repetitions"])
-            for test in measure_device(runtime.lib, device, work, threads):
-                emit("test", {"test": dataclasses.asdict(test)})
-        for type_name in request["multiplying"]:
-            emit("phase", {"phase": f"{device.name}: multiplying {type_name}", "index": 0, "count": 1})
-            work = Work(ARITHMETIC, type_name, request["n_rows"], N_COLUMNS, request["repetitions"])
-            for test in measure_device(runtime.lib, device, work, threads):
-                emit("test", {"test": dataclasses.asdict(test)})
-    emit("phase", {"phase": "CPU: the same by numpy", "index": 0, "count": 1})
-    for test in measure_numpy(size_bytes, request["threads"], request["repetitions"]):
-        emit("test", {"test": dataclasses.asdict(test)})
-    after = read_load(time.monotonic())
-    cautions = judge_load(before, after, max(request["threads"]))
-    emit("done", {"cautions": [dataclasses.asdict(caution) for caution in cautions]})
+    devices = _list_devices(runtime.lib)
+    kinds = len(asked.reading) + len(asked.multiplying)
+    steps = itertools.count()
+
+    def tell(phase: str) -> None:
+        emit("phase", {"phase": phase, "index": next(steps), "count": len(devices) * kinds + 1})
+
+    for device in devices:
+        threads = asked.threads if device.kind == "cpu" else (None,)
+        for name, types in ((READING, asked.reading), (ARITHMETIC, asked.multiplying)):
+            for type_name in types:
+                tell(f"{device.name}: {_VERBS[name]} {type_name}")
+                for test in measure_device(runtime.lib, device, _plan_work(asked, name, type_name), threads):
+                    emit("test", {"test": encode(test)})
+    tell("CPU: the same by numpy")
+    for test in measure_numpy(asked.size_bytes, asked.threads, asked.repetitions):
+        emit("test", {"test": encode(test)})
+    cautions = judge_load(before, read_load(time.monotonic()), max(asked.threads))
+    emit("done", {"cautions": encode(cautions)})
+
+
+def _plan_work(asked: RoofRequest, name: str, type_name: str) -> Work:
+    if name == ARITHMETIC:
+        return Work(name, type_name, asked.n_rows, N_COLUMNS, asked.repetitions)
+    n_rows = max(asked.size_bytes // tensor_row_bytes(type_name, N_IN) // N_RANDOM_ROWS, 1) * N_RANDOM_ROWS
+    return Work(name, type_name, n_rows, 1, asked.repetitions)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -117,6 +124,7 @@ def _list_devices(lib: Any) -> list[Target]:
 
 
 def tensor_row_bytes(type_name: str, n_elements: int) -> int:
+    """Bytes of a row of so many elements."""
     kind = tensor_type(type_name)
     return n_elements // kind.block_elements * kind.block_bytes
 

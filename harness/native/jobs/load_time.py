@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from harness.codec import encode
 from harness.native.page_cache import drop_from_memory, read_into_memory, resident_share
+from harness.records.token_time import Remark
 from harness.spec import RunSpec
 
 Emit = Callable[[str, dict[str, Any]], None]
@@ -35,19 +37,15 @@ def time_loads(runtime: Any, spec: RunSpec, files: Sequence[pathlib.Path], round
             taken = _load_once(runtime, dataclasses.replace(spec, mmap=mapped))
             emit("load", {"round": index, "state": state, "mmap": mapped, "resident_share": share, **taken})
     if kept:
-        emit("remark", {"text": _tell_kept(kept, 2 * rounds)})
+        emit("remark", encode(_explain_kept(kept, 2 * rounds)))
 
 
-def _tell_kept(kept: Sequence[float | None], n_cold: int) -> str:
-    """Say which cold loads were not cold."""
+def _explain_kept(kept: Sequence[float | None], n_cold: int) -> Remark:
+    """Which cold loads were not cold; one of which that could not be checked was timed all the same."""
     known = [share for share in kept if share is not None]
     if not known:
-        return "whether the file left memory before the cold loads could not be checked here"
-    left_out = "no cold loads" if len(known) == n_cold else f"{len(known)} of {n_cold} cold loads are left out"
-    return (
-        f"{left_out}: up to {max(known):.0%} of the file stayed in memory when the system was asked to forget it (another "
-        "process may use it)"
-    )
+        return Remark("cold unknown")
+    return Remark("not cold", n_left_out=len(known), n_asked=n_cold, share=max(known))
 
 
 def prepare(files: Sequence[pathlib.Path], state: str) -> float | None:

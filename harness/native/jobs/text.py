@@ -14,6 +14,7 @@ from typing import Any
 
 import llama_cpp
 
+from harness.codec import decode, encode
 from harness.errors import NativeError
 from harness.host.machine import judge_load, read_load
 from harness.native.engine import LoadedModel, Session, resident_bytes
@@ -32,7 +33,7 @@ def run(runtime: Any, request: dict[str, Any], emit: Any) -> None:
     ------
     NativeError : llama.cpp refused the file, the context, the tokenizer or a batch, or the prompt fills the context.
     """
-    asked = TextRequest.from_dict(request)
+    asked = decode(TextRequest, request)
     start = time.perf_counter_ns()
     emit("phase", {"phase": "load", "index": 0, "count": 1})
     model = runtime.load(_spec(asked, asked.n_ctx or DEFAULT_N_CTX))
@@ -44,7 +45,7 @@ def run(runtime: Any, request: dict[str, Any], emit: Any) -> None:
         try:
             ready = time.perf_counter_ns()
             loaded = {"load_duration_ns": ready - start, "n_ctx": n_ctx, "n_ctx_train": n_trained}
-            emit("loaded", {"model": dataclasses.asdict(model.describe()), **loaded})
+            emit("loaded", {"model": encode(model.describe()), **loaded})
             _write(session, asked, n_ctx, ready, emit)
         finally:
             session.close()
@@ -82,7 +83,8 @@ def _write(session: TextSession, asked: TextRequest, n_ctx: int, ready_ns: int, 
         raise NativeError("The prompt comes to no token at all; write more of it.")
 
     def report(piece: str, progress: Progress) -> None:
-        emit("text", {"text": piece, **_short(progress)})
+        # Without the times of single tokens, which would grow with each event.
+        emit("text", {"text": piece, **encode(dataclasses.replace(progress, token_ns=[]))})
 
     if asked.warmup:
         session.warm_up(tokens)
@@ -102,19 +104,12 @@ def _write(session: TextSession, asked: TextRequest, n_ctx: int, ready_ns: int, 
     emit(
         "done",
         {
-            **dataclasses.asdict(done),
-            "resolved": dataclasses.asdict(session.describe()),
+            **encode(done),
+            "resolved": encode(session.describe()),
             "rss_bytes": resident_bytes(),
-            "cautions": [dataclasses.asdict(caution) for caution in cautions],
+            "cautions": encode(cautions),
         },
     )
-
-
-def _short(progress: Progress) -> dict[str, Any]:
-    """All but the times of single tokens, which would grow with each event."""
-    values = dataclasses.asdict(dataclasses.replace(progress, token_ns=[]))
-    del values["token_ns"]
-    return values
 
 
 class TextSession(Session):

@@ -1,6 +1,6 @@
-"""The worker's job behind ``harness overhead --time``: raw times of everything that a generated token consists of.
+"""The worker's job behind ``harness token-time``: raw times of everything that a generated token consists of.
 
-Nothing is derived here; `harness.records.token_time` reads what is emitted. All variants of a token are timed in turn within each
+Nothing is derived here; `harness.records.token_time` holds what is emitted. All variants of a token are timed in turn within each
 round, at each depth, so that a machine that slows down slows all of them.
 
 Events: ``block`` (some tokens of one variant), ``load``, ``application``, ``copies``, ``remark``, ``phase``, and ``done``.
@@ -19,6 +19,7 @@ from typing import Any
 
 import llama_cpp
 
+from harness.codec import decode, encode
 from harness.errors import NativeError
 from harness.host.machine import judge_load, read_load
 from harness.native.engine import LoadedModel, Session
@@ -26,7 +27,7 @@ from harness.native.jobs.app_time import time_application
 from harness.native.jobs.load_time import time_loads
 from harness.native.measure import measure_dispatch, time_generation
 from harness.native.observer import Observer
-from harness.records.token_time import PARTS, WARMUP_TOKENS
+from harness.records.token_time import PARTS, WARMUP_TOKENS, Remark, TimePlan
 from harness.spec import RunSpec
 
 Emit = Callable[[str, dict[str, Any]], None]
@@ -39,28 +40,28 @@ TOP_K, TOP_P, TEMPERATURE = 40, 0.95, 0.8
 
 
 def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
-    """Do what a `TimePlan` of `harness.records.token_time` asks, as JSON.
+    """Do what a `TimePlan` asks, as JSON.
 
     Raises
     ------
     NativeError : llama.cpp refused the file, every context, or a batch.
     """
-    spec = RunSpec.from_dict(request["spec"])
+    plan = decode(TimePlan, request)
+    spec = plan.spec
     gc.collect()
     gc.disable()
     before = read_load(time.monotonic())
     try:
-        if request["load_rounds"]:
-            files = [pathlib.Path(name) for name in request["files"]]
-            time_loads(runtime, spec, files, request["load_rounds"], emit)
+        if plan.load_rounds:
+            time_loads(runtime, spec, [pathlib.Path(name) for name in plan.files], plan.load_rounds, emit)
         model = runtime.load(spec)
         try:
             emit("loaded", {"model": dataclasses.asdict(model.describe())})
-            resolved = _Depths(model, spec, request, emit).run()
+            resolved = _Depths(model, plan, emit).run()
         finally:
             model.close()
-        if request["application_tokens"]:
-            time_application(runtime, spec, request, emit)
+        if plan.application_tokens:
+            time_application(runtime, plan, emit)
     finally:
         gc.enable()
     after = read_load(time.monotonic())
@@ -147,12 +148,12 @@ class _Cache:
 class _Depths:
     """Times every variant at every depth, round by round, from the greatest depth down."""
 
-    def __init__(self, model: LoadedModel, spec: RunSpec, request: dict[str, Any], emit: Emit) -> None:
+    def __init__(self, model: LoadedModel, plan: TimePlan, emit: Emit) -> None:
         self._model, self._emit = model, emit
-        self._depths = sorted(request["depths"], reverse=True)
-        self._rounds, self._n_tokens = request["rounds"], request["n_tokens"] + WARMUP_TOKENS
-        self._cache_types = request["cache_types"]
-        self._spec = dataclasses.replace(spec, n_depth=self._depths[0], n_prompt=0, n_gen=self._n_tokens)
+        self._depths = sorted(plan.depths, reverse=True)
+        self._rounds, self._n_tokens = plan.rounds, plan.n_tokens + WARMUP_TOKENS
+        self._cache_types = plan.cache_types
+        self._spec = dataclasses.replace(plan.spec, n_depth=self._depths[0], n_prompt=0, n_gen=self._n_tokens)
         self._observer = Observer()
         self._open: list[_Context] = []
 
@@ -190,7 +191,7 @@ class _Depths:
             try:
                 cache = self._fill(kind)
             except NativeError as error:
-                self._emit("remark", {"text": f"no {kind} cache: {str(error).rstrip('.')}"})
+                self._emit("remark", encode(Remark("cache refused", cache_type=kind, said=str(error))))
                 continue
             variants.append(("bare", kind, cache, lambda cache=cache: self._time_bare(cache.context)))  # type: ignore[misc]
         return variants

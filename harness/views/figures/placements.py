@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.records.placements import LayerRow
+from harness.records.placements import PlacementResult
 from harness.spec import parameters
 from harness.units import GIB, MIB
-from harness.views.cells import heading
 from harness.views.figures.style import PALETTE, THEMES, add_legend, new_figure
-from harness.views.placements import name_row
+from harness.views.settings import format_setting, heading
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +19,9 @@ if TYPE_CHECKING:
 _STYLES = ("-", "--", ":", "-.")
 
 
-def draw_layers(rows: Sequence[LayerRow], title: str, *, best: int | None = None, theme: str = "light") -> Figure:
+def draw_layers(
+    rows: Sequence[PlacementResult], title: str, *, best: int | None = None, theme: str = "light"
+) -> Figure:
     """Draw a panel for each test and one for memory by device, over what was swept; failed and skipped rows are marked on the axis.
 
     The axis is the number of layers, or another swept number where the layers stay; each combination of the rest is a line of its own.
@@ -52,7 +53,12 @@ def draw_layers(rows: Sequence[LayerRow], title: str, *, best: int | None = None
     return figure
 
 
-def find_axis(rows: Sequence[LayerRow]) -> str:
+def _name(row: PlacementResult) -> dict[str, str]:
+    """The swept parameters by their headings."""
+    return {heading(name): format_setting(value) for name, value in row.varied.items()}
+
+
+def find_axis(rows: Sequence[PlacementResult]) -> str:
     """The swept number to draw over: the layers, unless only another one varies."""
 
     def values(name: str) -> set[Any]:
@@ -62,20 +68,18 @@ def find_axis(rows: Sequence[LayerRow]) -> str:
     return next((name for name in numbers if len(values(name)) > 1), "n_gpu_layers")
 
 
-def _split_series(rows: Sequence[LayerRow], axis: str) -> dict[str, list[LayerRow]]:
+def _split_series(rows: Sequence[PlacementResult], axis: str) -> dict[str, list[PlacementResult]]:
     """Rows by what else varies, each sorted along the axis; one series without a name where nothing else does."""
     own = heading(axis)
-    varying = {
-        key for row in rows for key, value in name_row(row).items() if key != own and value != name_row(rows[0])[key]
-    }
-    series: dict[str, list[LayerRow]] = {}
+    varying = {key for row in rows for key, value in _name(row).items() if key != own and value != _name(rows[0])[key]}
+    series: dict[str, list[PlacementResult]] = {}
     for row in sorted(rows, key=lambda item: item.varied[axis]):
-        label = ", ".join(f"{key} {value}" for key, value in name_row(row).items() if key in varying)
+        label = ", ".join(f"{key} {value}" for key, value in _name(row).items() if key in varying)
         series.setdefault(label, []).append(row)
     return series
 
 
-def _draw_speed(panel: Axes, series: dict[str, list[LayerRow]], axis: str, test: str, index: int) -> None:
+def _draw_speed(panel: Axes, series: dict[str, list[PlacementResult]], axis: str, test: str, index: int) -> None:
     tops = [1.0]
     for place, (label, rows) in enumerate(series.items()):
         found = [(row.varied[axis], speed) for row in rows for speed in row.speeds if speed.test == test]
@@ -91,16 +95,17 @@ def _draw_speed(panel: Axes, series: dict[str, list[LayerRow]], axis: str, test:
     panel.set_ylabel(f"{test}, tokens/s")
 
 
-def _draw_memory(panel: Axes, series: dict[str, list[LayerRow]], axis: str) -> None:
-    known = {label: [row for row in rows if row.memory] for label, rows in series.items()}
-    devices = dict.fromkeys(device for rows in known.values() for row in rows for device in (row.memory or {}))
+def _draw_memory(panel: Axes, series: dict[str, list[PlacementResult]], axis: str) -> None:
+    known = {label: [row for row in rows if row.memory_bytes] for label, rows in series.items()}
+    devices = dict.fromkeys(device for rows in known.values() for row in rows for device in (row.memory_bytes or {}))
     largest = max(
-        (sum(c.values()) for rows in known.values() for row in rows for c in (row.memory or {}).values()), default=0
+        (sum(c.values()) for rows in known.values() for row in rows for c in (row.memory_bytes or {}).values()),
+        default=0,
     )
     unit, name = (GIB, "GiB") if largest >= GIB else (MIB, "MiB")
     for index, device in enumerate(sorted(devices, key=lambda text: (text == "CPU", text))):
         for place, rows in enumerate(known.values()):
-            values = [sum((row.memory or {}).get(device, {}).values()) / unit for row in rows]
+            values = [sum((row.memory_bytes or {}).get(device, {}).values()) / unit for row in rows]
             # With several series their colours are those of the panels above, and a device is a kind of line.
             colour = PALETTE[place % len(PALETTE)] if len(known) > 1 else PALETTE[(index + 2) % len(PALETTE)]
             style = _STYLES[index % len(_STYLES)] if len(known) > 1 else "-"

@@ -12,9 +12,9 @@ from harness.records.cells import record_key
 from harness.spec import find_varied
 from harness.speed.published import FIGURE_CAUTIONS, Accuracy, AppleChip
 from harness.speed.rates import Measured
-from harness.views.cells import spell_settings
 from harness.views.figures.style import PALETTE, THEMES, add_legend_below, new_figure, set_log, set_title, shorten
 from harness.views.machines import Row, list_models
+from harness.views.settings import format_settings
 
 #: Marks that tell series apart where colours run out or are not seen.
 MARKS = "osD^vPX*"
@@ -229,7 +229,7 @@ def _same_cells(measured: Sequence[Measured], but: Sequence[str] = ()) -> dict[t
         asked = items[0].record.asked
         test = f"pp{asked.n_prompt}" if asked.n_prompt else f"tg{asked.n_gen}"
         told = [f"{_name(items[0])} {test}", f"{asked.n_threads} threads{_cache(items[0])}", _place(items[0])]
-        name = ", ".join(filter(None, [*told, spell_settings(asked, settings)]))
+        name = ", ".join(filter(None, [*told, format_settings(asked, settings)]))
         number = sum(key[1].partition(" #")[0] == name for key in series)
         series[items[0].test_kind, f"{name} #{number + 1}" if number else name] = items
     return series

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from harness.records.token_time import SETUP, DepthLedger, TimeLedger
+from harness.speed.token_time import SETUP, DepthLedger, TimeLedger
 from harness.views.figures.style import PALETTE, THEMES, add_legend, ink_on, new_figure
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from harness.views.document import Document, Section
-from harness.views.report.answers import show_predictions, show_published, show_roofline
+from harness.views.report.answers import show_predictions, show_published
+from harness.views.report.documents import show_memory, show_ollama, show_roofline, show_texts, show_token_time
 from harness.views.report.frame import (
     describe_machines,
     describe_method,
@@ -17,10 +18,9 @@ from harness.views.report.frame import (
     show_parity,
     summarize_page,
 )
-from harness.views.report.ledgers import show_memory, show_token_time
 from harness.views.report.material import Material
 from harness.views.report.parts import Part
-from harness.views.report.sections import show_layers, show_ollama, show_speeds, show_texts
+from harness.views.report.sections import show_layers, show_speeds
 
 Make = Callable[[Material], Sequence[Document]]
 
@@ -43,11 +43,11 @@ CHAPTERS: dict[str, tuple[Make, tuple[str, ...]]] = {
     "Machine": (describe_machines, ()),
     "Speeds": (_parts(show_speeds), ("result",)),
     "Layers on the GPU": (_parts(show_layers), ("result",)),
-    "Memory": (_parts(show_memory), ("overhead",)),
-    "A token's time": (_parts(show_token_time), ("time-ledger",)),
-    "Under the roof": (_parts(show_roofline), ("roofline",)),
-    "Texts": (_parts(show_texts), ("run",)),
-    "Beside Ollama": (_parts(show_ollama), ("ollama-comparison",)),
+    "Memory": (show_memory, ("overhead",)),
+    "A token's time": (show_token_time, ("time-ledger",)),
+    "Under the roof": (show_roofline, ("roofline",)),
+    "Texts": (show_texts, ("run",)),
+    "Beside Ollama": (show_ollama, ("ollama-comparison",)),
     "Beside llama-bench": (show_parity, ("parity",)),
     "Among published machines": (_parts(show_published), ()),
     "Predictions": (_parts(show_predictions), ()),

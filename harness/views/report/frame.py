@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from harness.records.cells import Machine, Record, machine_key
-from harness.records.kinds import TimeRecord
+from harness.records.failures import describe_failure
+from harness.records.memory import MemoryRecord
+from harness.records.ollama import Comparison
 from harness.records.parity import Parity
 from harness.records.roofline import Roof
 from harness.records.statistics import median
+from harness.records.token_time import TimeRecord
 from harness.units import format_count
 from harness.views.document import Block, Cell, Column, Document, Figure, KeyFigures, Line, Prose, Section, Table
 from harness.views.report.material import Material
@@ -18,6 +22,19 @@ from harness.views.values import FILE, FINE_RATIO, INTERVAL, MINUTE, RATE, forma
 def page_of(*blocks: Block, title: str = "", warnings: Sequence[str] = ()) -> list[Document]:
     """Blocks as the one document of a chapter."""
     return [Document("report", 1, title, [Section("", blocks)], warnings)]
+
+
+def explained(paragraphs: Sequence[str], documents: Sequence[Document]) -> list[Document]:
+    """Documents below sentences that say what they show; nothing where there are none."""
+    return [*page_of(Prose(paragraphs)), *documents] if documents else []
+
+
+def in_report(material: Material, record: MemoryRecord | TimeRecord | Comparison, document: Document) -> Document:
+    """The document under the name that the model has on this page, with the machine, where there are several, and the time."""
+    machine = material.machine_name(record.machine) if len(material.machines) > 1 else ""
+    name = document.title if isinstance(record, Comparison) else material.model_name(record)
+    parts = [name, machine, format_value(record.time_utc, MINUTE)]
+    return dataclasses.replace(document, title=" · ".join(filter(None, parts)))
 
 
 # --- summary ----------------------------------------------------------------------------------------------------------
@@ -157,7 +174,7 @@ def list_failures(material: Material) -> Sequence[Document]:
             material.model_name(record),
             record.asked.test,
             failure.phase,
-            failure.message,
+            describe_failure(failure),
             failure.log[-1] if failure.log else None,
         ]
         for record in material.failures
@@ -178,7 +195,7 @@ def list_warnings(material: Material) -> Sequence[Document]:
     cautions = [caution for cell in material.cells for caution in cell.summary.cautions]
     cautions += [caution for run in material.texts for caution in run.warnings]
     # A ledger, and a roof, count as one figure each.
-    cautions += [caution for found in material.contents(TimeRecord) for caution in found.line.cautions]
+    cautions += [caution for found in material.contents(TimeRecord) for caution in found.warnings]
     cautions += [caution for roof in material.contents(Roof) for caution in roof.warnings]
     counts: dict[tuple[str, bool], int] = {}
     for caution in cautions:

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from harness.catalog import Catalog
-from harness.records.cells import Machine, Record, machine_key
-from harness.records.kinds import Line, TimeRecord
+from harness.records.cells import Machine, Record, has_died, machine_key
+from harness.records.kinds import Line
 from harness.records.memory import MemoryRecord
 from harness.records.statistics import Digest, digest
 from harness.records.text import TextRun
+from harness.records.token_time import TimeRecord
 from harness.speed.model_names import ModelFile, ModelNames, file_of
 from harness.speed.prediction import Answer
 from harness.speed.published import PublishedMachine
@@ -36,7 +37,7 @@ def condense(line: Line) -> Line:
 
 def is_measured(record: Record) -> bool:
     """Whether a cell has a number: at least one timed sample, and no failure but Ctrl-C."""
-    return bool(record.timed) and (record.failure is None or record.failure.cause == "interrupted")
+    return bool(record.timed) and not has_died(record)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Material:
     @functools.cached_property
     def failures(self) -> list[Record]:
         """Cells that have no result."""
-        return [record for record in self.contents(Record) if record.failure and record.failure.cause != "interrupted"]
+        return [record for record in self.contents(Record) if has_died(record)]
 
     @functools.cached_property
     def texts(self) -> list[TextRun]:
@@ -126,7 +127,7 @@ class Material:
 def file_of_line(content: MemoryRecord | TimeRecord) -> ModelFile:
     """The file that a ledger is of. Lines of old about memory have what the user called it, and nothing else."""
     if isinstance(content, TimeRecord):
-        model = content.line.model
+        model = content.model
         return ModelFile(model.file_name, model.file_sha256, is_synthetic=model.is_synthetic)
     subject = content.model
     return ModelFile(subject.file_name or subject.label, subject.file_sha256, subject.file_type, subject.is_synthetic)

@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.records.cells import Record, record_key
-from harness.records.kinds import ComparisonLine, Turn
-from harness.records.statistics import Digest, Summary, median, median_interval, speaking
-from harness.records.text import TextRun, rate
+from harness.records.statistics import Digest, Summary, speaking
 from harness.spec import find_varied
-from harness.units import format_duration, format_mib, format_rate
-from harness.views.cells import spell_settings
+from harness.units import format_mib, format_rate
 from harness.views.document import Bar, Bars
 from harness.views.figures.style import PALETTE, new_figure
 from harness.views.report.frame import layers_that_ran
 from harness.views.report.material import Material
-from harness.views.report.parts import Cell, Chart, Footnotes, Part, Prose, Table, text_cell
+from harness.views.report.parts import Cell, Chart, Footnotes, Part, Table, text_cell
+from harness.views.settings import format_settings
 from harness.views.values import RATE
 
 #: More bars than this in one picture cannot be read; the table has all of them.
@@ -81,7 +79,7 @@ def _speed_row(
         _minute(record.time_utc),
     ]
     if settings:
-        row.insert(5, spell_settings(record.asked, settings))
+        row.insert(5, format_settings(record.asked, settings))
     return [material.machine_name(record.machine), *row] if several else row
 
 
@@ -108,7 +106,7 @@ def _bar_labels(material: Material, records: Sequence[Record]) -> list[str]:
         parts = [_shorten(material.model_name(record), 34), record.asked.test]
         parts += [f"{record.asked.n_threads} threads"] * threads_differ
         parts += [layers_that_ran(record)] * layers_differ
-        parts += [spell_settings(record.asked, settings)] * bool(settings)
+        parts += [format_settings(record.asked, settings)] * bool(settings)
         parts += [_shorten(material.machine_name(record.machine), 24)] * (len(material.machines) > 1)
         labels.append(" · ".join(parts))
     return labels
@@ -145,7 +143,7 @@ def _layer_row(material: Material, cell: Digest, settings: Sequence[str], severa
         material.model_name(record),
         record.asked.test,
         text_cell("all" if layers < 0 else str(layers), 1e9 if layers < 0 else layers),
-        *[spell_settings(record.asked, settings)] * bool(settings),
+        *[format_settings(record.asked, settings)] * bool(settings),
         text_cell(format_rate(summary.rate_tok_per_s), summary.rate_tok_per_s),
         _interval(summary),
         layers_that_ran(record),
@@ -170,7 +168,7 @@ def _layer_chart(material: Material, curves: Sequence[Sequence[Digest]], title: 
             known = [(place, cell.summary) for cell in curve if (place := _offloaded(cell.record)) is not None]
             points = sorted(known, key=lambda point: point[0])
             first = curve[0].record
-            parts = (f"{material.model_name(first)} {first.asked.test}", spell_settings(first.asked, settings))
+            parts = (f"{material.model_name(first)} {first.asked.test}", format_settings(first.asked, settings))
             axis.plot(
                 [place for place, _ in points], [summary.rate_tok_per_s for _, summary in points], marker="o",
                 color=PALETTE[at % len(PALETTE)], label=" · ".join(_shorten(part, 50) for part in parts if part),
@@ -191,90 +189,10 @@ def _offloaded(record: Record) -> int | None:
     return sum(count for device, count in record.resolved.layers_by_device.items() if not device.startswith("CPU"))
 
 
-# --- texts and Ollama -------------------------------------------------------------------------------------------------
-
-
-def show_texts(material: Material) -> Sequence[Part]:
-    """Texts that models wrote, with Ollama's figures."""
-    if not material.texts:
-        return []
-    footnotes = Footnotes()
-    rows = [_text_row(material, run, footnotes) for run in material.texts]
-    headers = ("model", "PP t/s", "TG t/s", "load", "first token", "total", "tokens", "ended", "when")
-    means = (
-        "PP and TG are what Ollama calls prompt eval rate and eval rate; sampling and the way of the text are in them. The first "
-        "token's decode counts as the prompt's, so TG is a little too good for short texts."
-    )
-    return [Prose([means]), Table(headers, rows, footnotes.texts())]
-
-
-def _text_row(material: Material, run: TextRun, footnotes: Footnotes) -> list[Cell | str]:
-    figures = run.figures
-    texts = [caution.text for caution in run.warnings] + ([run.failure.message] if run.failure else [])
-    return [
-        material.model_name(run) + footnotes.mark(texts),
-        _rate_cell(figures.prompt_eval_rate_tok_per_s),
-        _rate_cell(figures.eval_rate_tok_per_s),
-        _duration_cell(figures.load_duration_ns),
-        _duration_cell(figures.first_token_ns),
-        _duration_cell(figures.total_duration_ns),
-        f"{figures.prompt_eval_count or 0} + {figures.eval_count or 0}",
-        run.finish,
-        _minute(run.time_utc),
-    ]
-
-
-def show_ollama(material: Material) -> Sequence[Part]:
-    """Comparisons with an Ollama server."""
-    rows = []
-    for line in material.contents(ComparisonLine):
-        pairs = [(turn.ollama, turn.direct.figures) for turn in line.rounds if turn.ollama]
-        for name, field in (("PP", "prompt_eval"), ("TG", "eval")):
-            rates = [tuple(_turn_rate(turn, field) for turn in pair) for pair in pairs]
-            both = [(theirs, ours) for theirs, ours in rates if theirs and ours]
-            if both:
-                rows.append(_ollama_row(line, name, both))
-    headers = ("model", "", "Ollama", "Ollama t/s", "harness t/s", "harness / Ollama", "rounds", "when")
-    means = "The same file, prompts, context, threads and layers, by turns, through an Ollama server and directly."
-    return [Prose([means]), Table(headers, rows)] if rows else []
-
-
-def _turn_rate(turn: Turn, field: str) -> float | None:
-    return rate(getattr(turn, f"{field}_count"), getattr(turn, f"{field}_duration_ns"))
-
-
-def _ollama_row(line: ComparisonLine, name: str, pairs: Sequence[tuple[float, float]]) -> list[Cell | str]:
-    theirs, ours = median([a for a, _ in pairs]), median([b for _, b in pairs])
-    ratios = [b / a for a, b in pairs]
-    interval = median_interval(ratios)
-    between = f" [{interval.low:.2f} – {interval.high:.2f}]" if interval else ""
-    return [
-        line.task.name,
-        name,
-        line.ollama_version or "—",
-        text_cell(format_rate(theirs), theirs),
-        text_cell(format_rate(ours), ours),
-        text_cell(f"{median(ratios):.2f}{between}", median(ratios)),
-        text_cell(str(len(pairs)), len(pairs)),
-        _minute(line.time_utc),
-    ]
-
-
-# --- small things -----------------------------------------------------------------------------------------------------
-
-
 def _interval(summary: Summary) -> str:
     if summary.rate_low is None or summary.rate_high is None:
         return "—"
     return f"{format_rate(summary.rate_low)} – {format_rate(summary.rate_high)}"
-
-
-def _rate_cell(value: float | None) -> Cell | str:
-    return "—" if value is None else text_cell(format_rate(value), value)
-
-
-def _duration_cell(duration_ns: int | None) -> Cell | str:
-    return "—" if duration_ns is None else text_cell(format_duration(duration_ns), duration_ns)
 
 
 def _minute(time_utc: str) -> str:

@@ -12,12 +12,8 @@ from harness.errors import UsageError
 from harness.records.cells import Caution, Failure
 from harness.records.kinds import to_json
 from harness.records.text import Figures, TextRequest, TextRun, hash_prompt
-from harness.views.text_run import (
-    render_answer_json,
-    render_reference,
-    render_verbose,
-    render_verbose_json,
-)
+from harness.views.formats import render
+from harness.views.text import describe_text, describe_texts, render_answer_json, render_verbose, render_verbose_json
 
 FIGURES = Figures(
     total_duration_ns=4_648_158_584,
@@ -51,7 +47,7 @@ def run(recorded):
         time_utc="2026-11-24T10:59:57Z",
         machine=source.machine,
         harness_version="0",
-        asked=TextRequest("/home/ada/secret/model.gguf", "my private question", "be kind").public(),
+        asked=TextRequest("/home/ada/secret/model.gguf", "my private question", "be kind").settings(),
         prompt_sha256=hash_prompt("my private question"),
         figures=FIGURES,
         finish="stop",
@@ -138,14 +134,23 @@ def test_the_reference_table_fits_and_says_what_was_left_out(run):
     failed = dataclasses.replace(
         run, figures=Figures(1), finish="failed", model=None, failure=Failure("load", "it broke", "abort"), warnings=()
     )
-    text = render_reference([("llama3.2:1b:q8_0", run), ("llama3.1:8b", failed)], [("llama3.1:70b", "word " * 40)])
+    document = describe_texts([("llama3.2:1b:q8_0", run), ("llama3.1:8b", failed)], [("llama3.1:70b", "word " * 40)])
+    text = render(document, "table")
     lines = text.splitlines()
     assert max(map(len, lines)) <= 80
-    assert "82.00" in lines[2]
-    assert "42.89" in lines[2]
-    assert "36 + 180" in lines[2]
-    assert "stop [1]" in lines[2]
-    assert "failed [2]" in lines[3]
-    assert "  [1] busy" in lines
-    assert "  [2] it broke" in lines
-    assert "not run:" in lines
+    (good,) = [line for line in lines if line.startswith("llama3.2:1b")]
+    assert all(word in good for word in ("82.00", "42.89", "36 + 180", "stop [1]"))
+    assert "failed [2]" in text
+    assert {"[1] busy", "[2] it broke", "not run"} <= set(lines)
+    rows = json.loads(render(document, "json"))["runs"]
+    assert rows[0]["eval_rate_tok_per_s"] == pytest.approx(180 / 4.196918)
+    assert (rows[1]["finish"], rows[1]["notes"]) == ("failed", ["it broke"])
+
+
+def test_one_text_in_every_format(run):
+    document = describe_text(run, "It is …\n\nso.")
+    assert "It is …" in render(document, "md")
+    assert render(document, "csv").splitlines()[1].startswith(run.model.file_name)
+    html = render(document, "html")
+    assert "<svg" in html
+    assert "It is …" in html

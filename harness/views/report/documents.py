@@ -1,0 +1,109 @@
+"""Chapters of records that have a Document each: ledgers of memory and time, roofs, texts, comparisons with Ollama."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from harness.records.cells import machine_key
+from harness.records.memory import MemoryRecord
+from harness.records.ollama import Comparison
+from harness.records.roofline import Roof
+from harness.records.token_time import TimeRecord
+from harness.spec import cell_key
+from harness.speed.roofline import hold_against
+from harness.views.document import Document
+from harness.views.memory import describe_memory
+from harness.views.ollama import describe_comparison
+from harness.views.report.frame import explained, in_report
+from harness.views.report.material import Material
+from harness.views.roofline import describe_roofline
+from harness.views.text import describe_texts
+from harness.views.token_time import describe_token_time
+
+Content = TypeVar("Content")
+
+
+def show_memory(material: Material) -> Sequence[Document]:
+    """Memory ledgers, of the same question the latest."""
+    records, n_older = latest_of(material.contents(MemoryRecord), _memory_question)
+    means = "What a model takes, cause by cause: predicted from its header, allocated by llama.cpp, and how much of it was in memory."
+    return explained(
+        [means, *describe_older(n_older)], [in_report(material, one, describe_memory(one)) for one in records]
+    )
+
+
+def show_token_time(material: Material) -> Sequence[Document]:
+    """Time ledgers, of the same question the latest."""
+    records, n_older = latest_of(material.contents(TimeRecord), _time_question)
+    means = (
+        "Where the time of a generated token goes: measured part by part, and inside the decode node by node, brought down to the "
+        "token that nobody watched. Figures are medians."
+    )
+    documents = [in_report(material, one, describe_token_time(one, material.model_name(one))) for one in records]
+    return explained([means, *describe_older(n_older)], documents)
+
+
+def show_roofline(material: Material) -> Sequence[Document]:
+    """What each machine reads and calculates at best, and the records under it; the latest measurement of each machine."""
+    latest = {machine_key(roof.machine): roof for roof in material.contents(Roof)}
+    means = (
+        "Generating a token reads every weight once, so reading limits it; a prompt shares the reading among its tokens, so "
+        "arithmetic limits it. Both were measured by ggml itself, with large matrices."
+    )
+    return explained(
+        [means], [describe_roofline(roof, hold_against(material.measured, roof)) for roof in latest.values()]
+    )
+
+
+def show_texts(material: Material) -> Sequence[Document]:
+    """Texts that models wrote, with Ollama's figures."""
+    means = (
+        "PP and TG are what Ollama calls prompt eval rate and eval rate; sampling and the way of the text are in them. The first "
+        "token's decode counts as the prompt's, so TG is a little too good for short texts."
+    )
+    runs = [(material.model_name(run), run) for run in material.texts]
+    return explained([means], [describe_texts(runs, with_time=True)] if runs else [])
+
+
+def show_ollama(material: Material) -> Sequence[Document]:
+    """Comparisons with an Ollama server."""
+    means = "The same file, prompts, context, threads and layers, by turns, through an Ollama server and directly."
+    found = [one for one in material.contents(Comparison) if one.ollama_version]
+    return explained([means], [in_report(material, one, describe_comparison(one)) for one in found])
+
+
+def latest_of(found: Sequence[Content], question: Callable[[Content], Any]) -> tuple[list[Content], int]:
+    """Of the same question the latest answer, in the order of the files, and how many older ones there are."""
+    latest = {question(one): one for one in found}
+    kept = {id(one) for one in latest.values()}
+    return [one for one in found if id(one) in kept], len(found) - len(kept)
+
+
+def describe_older(count: int) -> list[str]:
+    """Say how many were left out; nothing where none was."""
+    if not count:
+        return []
+    return [
+        f"The latest of each is shown; {count} older {'one of the same is' if count == 1 else 'ones of the same are'} left out."
+    ]
+
+
+def _memory_question(record: MemoryRecord) -> tuple[Any, ...]:
+    """What a ledger was about: two of the same are one, made again."""
+    question = (record.model.label, record.forecast.n_ctx, cell_key(record.asked, but=("model",)))
+    return (machine_key(record.machine), *question)
+
+
+def _time_question(record: TimeRecord) -> tuple[Any, ...]:
+    """As `_memory_question`; a ledger of time says what it asked beside its cell."""
+    model, asked = record.model.file_sha256 or record.model.file_name, record.asked
+    beside = (
+        asked.depths,
+        asked.rounds,
+        asked.n_tokens,
+        asked.cache_types,
+        asked.load_rounds,
+        asked.application_tokens,
+    )
+    return (machine_key(record.machine), model, cell_key(asked.spec, but=("model",)), beside)

@@ -1,0 +1,141 @@
+"""Texts that models wrote, with Ollama's figures of them: as documents, and in Ollama's own formats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness.records.failures import describe_failure
+from harness.records.text import Figures, TextRun
+from harness.units import format_go_duration
+from harness.untrusted import harmless
+from harness.views.document import Block, Cell, Column, Document, Picture, Prose, Section, Table, Value
+from harness.views.figures.text import draw_token_times
+from harness.views.values import BYTES, DURATION, MINUTE, RATE
+
+
+def describe_text(run: TextRun, text: str) -> Document:
+    """One text and its figures."""
+    blocks: list[Block] = [Prose(text.strip().split("\n")), _show_runs([(_file_name(run), run)])]
+    if len(run.token_ns) > 1:
+        blocks.append(Picture(lambda theme: draw_token_times(run, theme), "Time of each token"))
+    return Document("run", 1, "", [Section("", blocks)], data={"response": text}, main="runs")
+
+
+def describe_texts(
+    runs: Sequence[tuple[str, TextRun]], skipped: Sequence[tuple[str, str]] = (), *, with_time: bool = False
+) -> Document:
+    """One task over several models: (name, run) of each; what was left out as (name, why). with_time says when each was."""
+    sections = [Section("", [_show_runs(runs, with_time=with_time)])] if runs else []
+    if skipped:
+        table = Table("not_run", [Column("model"), Column("reason", wraps=True)], skipped)
+        sections.append(Section("not run", [table]))
+    return Document("texts", 1, "", sections, main="runs")
+
+
+def _show_runs(runs: Sequence[tuple[str, TextRun]], *, with_time: bool = False) -> Table:
+    columns = [
+        Column("model"),
+        Column("size", unit=BYTES, left_out=2),
+        Column("prompt_eval_rate", "PP t/s", RATE),
+        Column("eval_rate", "TG t/s", RATE),
+        Column("load_duration", "load", DURATION),
+        Column("first_token", unit=DURATION, left_out=1),
+        Column("total_duration", "total", DURATION, is_shown=with_time),
+        Column("tokens", align="r"),
+        Column("prompt_eval_count", is_shown=False),
+        Column("eval_count", is_shown=False),
+        Column("prompt_eval_duration", unit=DURATION, is_shown=False),
+        Column("eval_duration", unit=DURATION, is_shown=False),
+        Column("sample_duration", unit=DURATION, is_shown=False),
+        Column("decode_duration", unit=DURATION, is_shown=False),
+        Column("finish", "ended"),
+        Column("time_utc", "when", MINUTE, is_shown=with_time),
+    ]
+    return Table("runs", columns, [_list_figures(name, run) for name, run in runs])
+
+
+def _list_figures(name: str, run: TextRun) -> list[Cell | Value]:
+    figures = run.figures
+    return [
+        name, run.model.size_bytes if run.model else None, figures.prompt_eval_rate_tok_per_s, figures.eval_rate_tok_per_s,
+        figures.load_duration_ns, figures.first_token_ns, figures.total_duration_ns,
+        f"{figures.prompt_eval_count or 0} + {figures.eval_count or 0}", figures.prompt_eval_count, figures.eval_count,
+        figures.prompt_eval_duration_ns, figures.eval_duration_ns, run.sample_ns, run.decode_ns,
+        Cell(run.finish, notes=_warn(run)), run.time_utc,
+    ]  # fmt: skip
+
+
+def _warn(run: TextRun) -> list[str]:
+    return [caution.text for caution in run.warnings] + ([describe_failure(run.failure)] if run.failure else [])
+
+
+def _file_name(run: TextRun) -> str:
+    return run.model.file_name if run.model else "—"
+
+
+# --- Ollama's formats -------------------------------------------------------------------------------------------------
+
+
+def render_verbose(figures: Figures) -> str:
+    """The lines of ``ollama run --verbose``, byte for byte, and time to first token; what is missing is left out, as there.
+
+    Source: Metrics.Summary in Ollama's api/types.go.
+    """
+    lines = [("total duration", format_go_duration(figures.total_duration_ns))]
+    if figures.load_duration_ns:
+        lines.append(("load duration", format_go_duration(figures.load_duration_ns)))
+    for name, count, duration, rate in (
+        ("prompt eval", figures.prompt_eval_count, figures.prompt_eval_duration_ns, figures.prompt_eval_rate_tok_per_s),
+        ("eval", figures.eval_count, figures.eval_duration_ns, figures.eval_rate_tok_per_s),
+    ):
+        if count:
+            lines.append((f"{name} count", f"{count} token(s)"))
+        if duration:
+            lines.append((f"{name} duration", format_go_duration(duration)))
+        if rate is not None:
+            lines.append((f"{name} rate", f"{rate:.2f} tokens/s"))
+    if figures.first_token_ns:
+        lines.append(("time to first token", format_go_duration(figures.first_token_ns)))
+    return "".join(f"{name + ':':<21} {value}\n" for name, value in lines)
+
+
+def name_figures(figures: Figures) -> dict[str, int]:
+    """The figures under the names of Ollama's API, in ns; one that is missing is left out, as there."""
+    values = {
+        "total_duration": figures.total_duration_ns,
+        "load_duration": figures.load_duration_ns,
+        "prompt_eval_count": figures.prompt_eval_count,
+        "prompt_eval_duration": figures.prompt_eval_duration_ns,
+        "eval_count": figures.eval_count,
+        "eval_duration": figures.eval_duration_ns,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _all_values(run: TextRun) -> dict[str, Any]:
+    """How it ended and the figures as Ollama names them, durations in ns; then those that Ollama does not have, and warnings."""
+    extra = {
+        "prompt_eval_rate": run.figures.prompt_eval_rate_tok_per_s,
+        "eval_rate": run.figures.eval_rate_tok_per_s,
+        "time_to_first_token": run.figures.first_token_ns,
+        "sample_duration": run.sample_ns,
+        "decode_duration": run.decode_ns,
+    }
+    known = {name: value for name, value in extra.items() if value is not None}
+    # Ollama knows ``stop`` and ``length``; a full context is a length to it.
+    reason = "length" if run.finish == "context" else run.finish
+    warnings = [caution.text for caution in run.warnings]
+    return {"done_reason": reason, **name_figures(run.figures), **known, "warnings": warnings}
+
+
+def render_verbose_json(run: TextRun) -> str:
+    """The figures as one line of JSON."""
+    return harmless.json_text(_all_values(run), indent=None) + "\n"
+
+
+def render_answer_json(run: TextRun, text: str) -> str:
+    """The whole answer as Ollama's /api/generate gives it without streaming."""
+    name = run.model.file_name if run.model else None
+    answer = {"schema": 1, "model": name, "created_at": run.time_utc, "response": text, "done": True}
+    return harmless.json_text({**answer, **_all_values(run)}) + "\n"
