@@ -7,7 +7,7 @@ import pathlib
 import click
 
 from harness.cli.journals import files_argument, read_measured
-from harness.cli.options import results_option
+from harness.cli.options import published_option, results_option
 from harness.cli.output import Output, output_options, show
 from harness.errors import UsageError
 from harness.records.journal import find_journals
@@ -29,7 +29,7 @@ Examples:
 @click.command("table", epilog=_EXAMPLES)
 @files_argument
 @click.option("--test", "test_kind", type=click.Choice(["tg", "pp"]), default="tg", help="Generation or prompts. [tg]")
-@click.option("--published/--no-published", default=True, help="Show the published machines too. [on]")
+@published_option
 @click.option("--sort", "sort", default="speed", metavar="BY", help="speed, given, or a model's name. [speed]")
 @output_options()
 @results_option
