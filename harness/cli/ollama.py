@@ -31,10 +31,7 @@ Examples:
 """
 
 
-@click.command(
-    "ollama",
-    epilog=_EXAMPLES,
-)
+@click.command("ollama", epilog=_EXAMPLES)
 @click.argument("name", required=False)
 @one_value("n_gpu_layers", default=None)
 @one_value("n_threads")
