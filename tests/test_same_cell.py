@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 import pytest
-from harness.views.report.ledgers import show_memory
 
 from harness.records.cells import record_key
 from harness.records.kinds import read_line, to_json
@@ -18,6 +17,7 @@ from harness.views.cells import describe_cells
 from harness.views.figures import speed as plots
 from harness.views.render_json import plain_values
 from harness.views.report import Material, read_material
+from harness.views.report.documents import show_memory
 from harness.views.report.sections import show_speeds
 
 #: A value of each field that is not its default.
