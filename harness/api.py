@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from harness.errors import HarnessError, UsageError
-from harness.events import OnEvent, Remark, count_bytes, ignore, pass_remarks
+from harness.events import OnEvent, Remark, ignore, pass_remarks
 from harness.records.kinds import Entry, to_json
 from harness.spec import MAX_TOKENS, Grid, Parser, defaults, parameters, whole_numbers
 
@@ -105,7 +105,7 @@ def account_memory(
     contexts = _read_values("n_ctx", whole_numbers(8, MAX_TOKENS), n_ctx)
     reference = DEFAULT_MODEL if model is None else os.fspath(model)
     measured = not predict_only and len(set(contexts)) < 2
-    found = memory.find_model(reference, weights=measured, progress=count_bytes(on_event, reference))
+    found = memory.find_model(reference, weights=measured, on_event=on_event)
     request = memory.make_request(
         found, contexts, _read_single(settings), predict_only=predict_only, vram_bytes=vram_bytes, force=force
     )

@@ -39,14 +39,16 @@ class Measured:
 
 Event = Progress | Remark | Measured
 OnEvent = Callable[[Event], None]
+#: Called with (bytes done, bytes in all).
+OnBytes = Callable[[int, int], None]
 
 
 def ignore(event: Event) -> None:
     """For whoever does not want to be told."""
 
 
-def count_bytes(on_event: OnEvent, task: str) -> Callable[[int, int], None]:
-    """A function to call with (bytes done, bytes in all) while a task goes on."""
+def count_bytes(on_event: OnEvent, task: str) -> OnBytes:
+    """A function to call while a task goes on."""
     return lambda done, total: on_event(Progress(task, done, total, "B"))
 
 

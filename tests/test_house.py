@@ -58,6 +58,13 @@ EXIT_CODES = {
     "harness.host.interrupt",
 }
 
+#: The edges, where values have no class yet or no more: options of click, JSON, what goes through our own pipe.
+EDGES = (
+    "harness.api", "harness.cli", "harness.codec", "harness.untrusted", "harness.records.kinds", "harness.records.upgrades",
+    "harness.records.journal", "harness.spec", "harness.native.worker", "harness.native.jobs", "harness.runs.worker",
+    "harness.views.render_json", "harness.views.llama_bench", "harness.sources.ollama_server", "harness.sources.hub",
+)  # fmt: skip
+
 KNOWN: dict[str, set[str]] = {
     "function": set(),
     "module": set(),
@@ -83,9 +90,29 @@ KNOWN: dict[str, set[str]] = {
         "harness.views.report.parts.text_cell",
     },
     "owner": {"harness.sources.downloads json.dumps", "harness.sources.ollama_server json.dumps"},
-    "exit code": {
-        "harness.cli.models",
-        "harness.cli.rpc_server",
+    "exit code": {"harness.cli.models", "harness.cli.rpc_server"},
+    "loose dict": {
+        "harness.host.telemetry.on_event",
+        "harness.records.cells.build_from_json",
+        "harness.records.cells.read",
+        "harness.records.cells.resolved_from_json",
+        "harness.runs.cells.events",
+        "harness.runs.cells.hello",
+        "harness.runs.cells.on_event",
+        "harness.runs.cells.run",
+        "harness.runs.cells.send",
+        "harness.runs.memory.make_request",
+        "harness.runs.memory.make_spec",
+        "harness.runs.ollama.generate",
+        "harness.runs.ollama.server_options",
+        "harness.runs.rpc_server.serve",
+        "harness.runs.session.ask",
+        "harness.runs.text.describe",
+        "harness.runs.text.take",
+        "harness.runs.token_time.plan_token_time",
+        "harness.sources.model_file.describe_file",
+        "harness.views.ollama_2024.export_account",
+        "harness.views.page.table",
     },
 }
 
@@ -192,6 +219,20 @@ def find_exit_codes(sources: Sources) -> set[str]:
     return found
 
 
+def find_loose_dicts(sources: Sources) -> set[str]:
+    """Public functions and methods between the rooms that take or give a dictionary of anything."""
+    found = set()
+    for module in sources:
+        if module.startswith(EDGES):
+            continue
+        for node in definitions(sources[module]):
+            hints = [argument.annotation for argument in (*node.args.args, *node.args.kwonlyargs)] + [node.returns]
+            loose = any(hint is not None and "[str, Any]" in ast.unparse(hint) for hint in hints)
+            if loose and not node.name.startswith("_"):
+                found.add(f"{module}.{node.name}")
+    return found
+
+
 RULES: dict[str, Callable[[Sources], set[str]]] = {
     "function": find_long_functions,
     "module": find_long_modules,
@@ -200,6 +241,7 @@ RULES: dict[str, Callable[[Sources], set[str]]] = {
     "docstring": find_undocumented,
     "owner": find_owned,
     "exit code": find_exit_codes,
+    "loose dict": find_loose_dicts,
 }
 
 
@@ -236,6 +278,8 @@ LONG = "def f():\n" + "    x = 1\n" * MOST_LINES_OF_A_FUNCTION
         ("exit code", {"harness.cli.a": "raise click.exceptions.Exit(3)"}),
         ("exit code", {"harness.cli.a": "from harness.errors import EXIT_INTERRUPTED\nx = EXIT_INTERRUPTED"}),
         ("exit code", {"harness.cli.a": "x = error.exit_code"}),
+        ("loose dict", {"harness.runs.a": "def f(x: dict[str, Any]): pass"}),
+        ("loose dict", {"harness.views.a": "class A:\n    def f(self) -> list[Mapping[str, Any]]: pass"}),
     ],
 )  # fmt: skip
 def test_a_planted_offence_is_found(rule, sources):
@@ -249,6 +293,7 @@ def test_a_planted_offence_is_found(rule, sources):
         ("name", {"harness.cli.roofline": "", "harness.runs.roofline": "", "harness.records.roofline": ""}),
         ("owner", {"harness.cli.a": "import json\nkey = json.dumps(1, sort_keys=True)"}),
         ("exit code", {"harness.runs.a": "Failure(exit_code=3)"}),
+        ("loose dict", {"harness.cli.a": "def f(x: dict[str, Any]): pass", "harness.runs.a": "def _f(x: dict[str, Any]): pass"}),
     ],
 )  # fmt: skip
 def test_what_is_in_order_passes(rule, sources):

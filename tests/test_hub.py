@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from harness.cli import cli
 from harness.errors import HarnessError, UsageError
+from harness.events import Remark
 from harness.gguf.header import BytesSource, read_header
 from harness.sources import fetching, hub_cache, remote, remote_source, user_catalog
 from harness.sources.references import parse_reference
@@ -54,7 +55,12 @@ def filled(hub):  # noqa: F811
 
 
 def pull(text=REFERENCE):
-    return parse_reference(text).pull(lambda done, total: None)
+    return parse_reference(text).pull()
+
+
+def hear(on_bytes=lambda done, total: None, on_remark=lambda text: None):
+    """A callback that takes events apart."""
+    return lambda event: on_remark(event.text) if isinstance(event, Remark) else on_bytes(event.done, event.total)
 
 
 def find_header(text=REFERENCE):
@@ -86,7 +92,7 @@ def test_pull_brings_the_file_where_every_client_finds_it(filled, tmp_path):
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     seen = []
-    (path,) = parse_reference(REFERENCE).pull(lambda done, total: seen.append((done, total)))
+    (path,) = parse_reference(REFERENCE).pull(hear(lambda done, total: seen.append((done, total))))
     assert path.read_bytes() == MODEL
     assert path.is_relative_to(tmp_path / "hf" / "hub" / "models--owner--tiny-GGUF" / "snapshots")
     assert path.resolve().name == hashlib.sha256(MODEL).hexdigest()
@@ -456,7 +462,7 @@ def test_while_nothing_comes_the_bar_is_called(filled, monkeypatch):
     filled.faults.append(Fault("/store/", drip_s=0.4))
     seen = []
     with pytest.raises(RemoteError, match="is too slow"):
-        parse_reference(REFERENCE).pull(lambda done, total: seen.append(done))
+        parse_reference(REFERENCE).pull(hear(lambda done, total: seen.append(done)))
     assert len(seen) > len(set(seen))
 
 
@@ -495,7 +501,7 @@ def test_without_a_listing_the_file_is_kept_and_that_it_was_not_checked_is_said(
     mirror(filled, ETag=f'"{"a" * 64}"')
     filled.faults.append(NO_LISTING)
     said = []
-    (path,) = parse_reference(REFERENCE).pull(lambda done, total: None, said.append)
+    (path,) = parse_reference(REFERENCE).pull(hear(on_remark=said.append))
     assert path.read_bytes() == MODEL
     assert path.resolve().name == hashlib.sha256(MODEL).hexdigest()
     (remark,) = said
@@ -507,7 +513,7 @@ def test_an_etag_that_turns_out_to_be_the_digest_is_a_check(filled):
     mirror(filled, ETag=f'"{hashlib.sha256(MODEL).hexdigest()}"')
     filled.faults.append(NO_LISTING)
     said = []
-    assert parse_reference(REFERENCE).pull(lambda done, total: None, said.append)[0].read_bytes() == MODEL
+    assert parse_reference(REFERENCE).pull(hear(on_remark=said.append))[0].read_bytes() == MODEL
     assert said == []
 
 
@@ -566,10 +572,10 @@ def test_what_comes_near_is_taken_and_said(hub):  # noqa: F811
     hub.add(REPO, "m-UD-Q4_K_M.gguf", MODEL)
     said = []
     assert parse_reference(f"hf:{REPO}:Q4_K_M").header().note.startswith(f"{REPO} has no plain Q4_K_M")
-    (path,) = parse_reference(f"hf:{REPO}:Q4_K_M").pull(lambda done, total: None, said.append)
+    (path,) = parse_reference(f"hf:{REPO}:Q4_K_M").pull(hear(on_remark=said.append))
     assert path.name == "m-UD-Q4_K_M.gguf"
     assert said == [f"{REPO} has no plain Q4_K_M; m-UD-Q4_K_M.gguf is another mixture of that name"]
-    parse_reference(f"hf:{REPO}:Q4_K_M").open(remark=said.append)
+    parse_reference(f"hf:{REPO}:Q4_K_M").open(hear(on_remark=said.append))
     assert len(said) == 2
     assert parse_reference(f"hf:{REPO}:Q4_K_M").header().note == f"{said[0]}."
 
@@ -749,9 +755,7 @@ def test_who_waits_for_another_process_says_so(filled, tmp_path):
     lock.parent.mkdir(parents=True)
     said, waited = [], threading.Event()
     puller = threading.Thread(
-        target=lambda: parse_reference(REFERENCE).pull(
-            lambda done, total: None, lambda text: (said.append(text), waited.set())
-        )
+        target=lambda: parse_reference(REFERENCE).pull(hear(on_remark=lambda text: (said.append(text), waited.set())))
     )
     with WeakFileLock(lock):
         puller.start()
@@ -1015,7 +1019,7 @@ def pull_noted(filled, tmp_path, monkeypatch, digest):
     text = FILES.format(quant="Q4_0", repository=REPO, name=NAME) + f'sha256 = ["{digest}"]\n'
     monkeypatch.setenv("HARNESS_CATALOG", str(write_catalog(tmp_path, text)))
     said = []
-    assert parse_reference("mine:1b:q4_0").pull(lambda done, total: None, said.append)[0].read_bytes() == MODEL
+    assert parse_reference("mine:1b:q4_0").pull(hear(on_remark=said.append))[0].read_bytes() == MODEL
     return said
 
 

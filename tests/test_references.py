@@ -248,8 +248,8 @@ def test_what_cannot_be_pulled_says_what_to_do_instead():
         ("mine:1b", "names no file of mine:1b; give one as hf:OWNER/REPO:QUANT"),
     ]:
         with pytest.raises(UsageError, match=said):
-            parse_reference(text).pull(lambda done, total: None)
-    assert parse_reference("smollm2:135m").pull(lambda done, total: None) == [default_model()]
+            parse_reference(text).pull()
+    assert parse_reference("smollm2:135m").pull() == [default_model()]
 
 
 def test_inspect_takes_a_quantization_from_its_option():

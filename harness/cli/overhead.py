@@ -20,7 +20,7 @@ from harness.cli.options import (
     save_option,
 )
 from harness.cli.output import Output, output_options, show
-from harness.cli.progress import byte_bar, end, open_session
+from harness.cli.progress import displayed, end, open_session
 from harness.errors import UsageError
 from harness.memory.ollama_2024 import Account
 from harness.records.memory import MemoryRecord
@@ -91,9 +91,9 @@ def command(reference: str | None, output: Output, **options: Any) -> None:
     is a line of its own. Of a model whose weights are not on this disk only the prediction is shown.
     """
     reference, contexts = reference or DEFAULT_MODEL, flatten(options["contexts"])
-    with byte_bar(reference) as progress:
+    with displayed() as on_event:
         weights = not options["predict_only"] and len(set(contexts)) < 2
-        model = find_model(reference, weights=weights, progress=progress)
+        model = find_model(reference, weights=weights, on_event=on_event)
     account = find_account(model.header, options)
     wanted = {name: options[name] for name in ("predict_only", "vram_bytes", "force")}
     request = make_request(model, contexts, _single_values(options), **wanted)

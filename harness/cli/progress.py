@@ -13,7 +13,7 @@ import click
 from harness.cli import terminal
 from harness.cli.options import given_label
 from harness.errors import Outcome
-from harness.events import Event, Measured, OnEvent, Progress, count_bytes
+from harness.events import Event, Measured, OnEvent, Progress
 from harness.records.failures import describe_end
 from harness.runs.session import Session
 from harness.views import page
@@ -101,13 +101,6 @@ def displayed(describe: Callable[[object], str | None] = lambda _content: None) 
     """Whom to tell how it goes; what is drawn is gone afterwards."""
     with contextlib.closing(Display(describe)) as display:
         yield display.on_event
-
-
-@contextlib.contextmanager
-def byte_bar(task: str) -> Iterator[Callable[[int, int], None]]:
-    """A function to call with (bytes done, bytes in all)."""
-    with displayed() as on_event:
-        yield count_bytes(on_event, task)
 
 
 @contextlib.contextmanager

@@ -8,8 +8,7 @@ import click
 
 from harness.cli import terminal
 from harness.cli.options import reference_options
-from harness.cli.progress import byte_bar
-from harness.cli.terminal import echo_error
+from harness.cli.progress import displayed
 from harness.errors import UsageError
 from harness.units import format_gb
 
@@ -39,8 +38,8 @@ def command(models: Sequence[str]) -> None:
         raise UsageError("name a model to pull, such as `harness pull llama3.2:1b`; `harness models` lists them")
     for text in models:
         reference = parse_reference(text)
-        with byte_bar(reference.shown) as show:
-            paths = reference.pull(show, echo_error)
+        with displayed() as on_event:
+            paths = reference.pull(on_event)
         size_bytes = sum(path.stat().st_size for path in paths)
         files = f"  {len(paths)} files" if len(paths) > 1 else ""
         terminal.show(f"{paths[0]}  {format_gb(size_bytes)}{files}")

@@ -8,8 +8,9 @@ import click
 
 from harness.catalog import FALLBACK_QUANTIZATION
 from harness.cli import terminal
-from harness.cli.progress import byte_bar
+from harness.cli.progress import displayed
 from harness.errors import UsageError
+from harness.events import count_bytes
 from harness.spec import MAX_SEED
 from harness.units import format_gb
 
@@ -50,7 +51,8 @@ def command(model: str, output: Path | None, seed: int) -> None:
         _check_target(output)
     entry, asked = load_catalog().split(model)
     quantization = asked or FALLBACK_QUANTIZATION
-    with byte_bar(f"{entry.name} {quantization}") as show:
+    with displayed() as on_event:
+        show = count_bytes(on_event, f"{entry.name} {quantization}")
         if output is None:
             path = ensure_synthetic(
                 entry.shape, quantization, default_cache_dir(), name=entry.name, seed=seed, progress=show

@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from harness.cli.options import Number
-from harness.cli.progress import byte_bar
-from harness.cli.terminal import echo_error
+from harness.cli.progress import displayed
 from harness.errors import UsageError
 from harness.records.text import DEFAULT_N_CTX
 from harness.sources.model_file import default_model, is_synthetic
@@ -93,8 +92,8 @@ def find_model(reference: str | None) -> pathlib.Path:
     asked = parse_reference(reference)
     if asked.is_synthetic:
         _refuse_synthetic(reference)
-    with byte_bar(asked.shown) as show:
-        path = asked.open(show, echo_error)
+    with displayed() as on_event:
+        path = asked.open(on_event)
     if is_synthetic(path):
         _refuse_synthetic(path.name)
     return path
@@ -109,5 +108,5 @@ def find_file(reference: str | None) -> tuple[str, pathlib.Path]:
     if reference is None:
         return "smollm2:135m", default_model()
     asked = parse_reference(reference)
-    with byte_bar(asked.shown) as progress:
-        return asked.label(), asked.open(progress, echo_error)
+    with displayed() as on_event:
+        return asked.label(), asked.open(on_event)

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Collection, Sequence
 
 from harness.errors import HarnessError
-from harness.events import OnEvent, Remark, count_bytes, pass_remarks
+from harness.events import OnEvent, Remark
 from harness.gguf.header import Header
 from harness.gguf.model_kinds import Question, refuse, suit_cells
 from harness.gguf.settings import read_count, tell_untrained
@@ -27,8 +27,7 @@ def find_file(reference: str | None, on_event: OnEvent) -> pathlib.Path:
     """
     if reference is None:
         return default_model()
-    asked = parse_reference(reference)
-    return asked.open(count_bytes(on_event, asked.shown), pass_remarks(on_event))
+    return parse_reference(reference).open(on_event)
 
 
 def plan_cells(grid: Grid, asked: Collection[str], on_event: OnEvent) -> tuple[RunSpec, ...]:

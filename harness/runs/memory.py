@@ -6,13 +6,14 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness import __version__
 from harness.codec import decode
 from harness.errors import HarnessError, NativeError, UsageError
+from harness.events import OnEvent, ignore
 from harness.gguf.anatomy import name_file_type
 from harness.gguf.attention import describe_attention
 from harness.gguf.blocks import count_layers
@@ -89,7 +90,7 @@ class Model:
         )
 
 
-def find_model(reference: str, *, weights: bool, progress: Callable[[int, int], None] | None = None) -> Model:
+def find_model(reference: str, *, weights: bool, on_event: OnEvent = ignore) -> Model:
     """Find a model's header, and its weights where they are wanted and can be had without a download.
 
     Parameters
@@ -103,7 +104,7 @@ def find_model(reference: str, *, weights: bool, progress: Callable[[int, int], 
     """
     asked = parse_reference(reference)
     if weights and asked.is_free:
-        asked.open(progress)
+        asked.open(on_event)
     found = asked.header()
     files = found.read_files() if found.read_files else ()
     header, label = found.header, asked.label()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from harness.catalog import FALLBACK_QUANTIZATION, Entry, Files
 from harness.errors import UsageError
+from harness.events import OnEvent, ignore
 from harness.gguf.shapes import compute_header
 from harness.gguf.types import find_quantization
-from harness.sources import Progress, Remark, unsaid
 from harness.sources.headers import Found, read_local
 from harness.sources.hub_cache import HubFile, find_cached, list_parts
 from harness.sources.hub_download import download
@@ -49,7 +49,7 @@ class CatalogReference(Reference):
         """Whether it is the model that comes with an installed package."""
         return self.entry.embedded is not None and self.quantization in (None, self.entry.embedded)
 
-    def find(self, remark: Remark = unsaid) -> Path | None:
+    def find(self, on_event: OnEvent = ignore) -> Path | None:
         found = self.find_all()
         return open_model(found[0]) if found else None
 
@@ -87,12 +87,12 @@ class CatalogReference(Reference):
         except RemoteError as error:
             return compute_catalog_header(entry, files.quantization, str(error).rstrip("."))
 
-    def pull(self, progress: Progress, remark: Remark = unsaid) -> list[Path]:
+    def pull(self, on_event: OnEvent = ignore) -> list[Path]:
         self.entry.refuse()
         if self.is_embedded:
             return [default_model()]
         files = self.entry.find_files(self.quantization)
-        return download(list_catalog_files(files), progress, remark, files.sha256)
+        return download(list_catalog_files(files), on_event, self.shown, files.sha256)
 
     def with_quantization(self, quantization: str) -> str:
         if self.quantization is None:

@@ -9,10 +9,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlunsplit
 
 from harness.errors import HarnessError
+from harness.events import OnBytes
 from harness.gguf import split
 from harness.gguf.header import check_complete, read_header
 from harness.gguf.strangers import MAGIC
-from harness.sources import Progress
 from harness.sources.cache_folder import cache_folder
 from harness.sources.fetching import check_space, fetch_into, probe
 from harness.sources.gguf_file import FileSource
@@ -60,7 +60,7 @@ def list_downloads(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*/*") if path.is_file() and path.suffix in (".gguf", ".part"))
 
 
-def fetch(url: str, folder: Path, progress: Progress) -> Path:
+def fetch(url: str, folder: Path, progress: OnBytes) -> Path:
     """Fetch a file unless it is here, going on where an earlier attempt stopped if the server still has the same file.
 
     Raises

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.sources import Progress
+from harness.events import OnBytes
 from harness.sources.remote import (
     STALL_BYTES,
     Address,
@@ -87,7 +87,7 @@ def fetch_into(
     part: Path,
     address: Address,
     size_bytes: int | None,
-    progress: Progress,
+    progress: OnBytes,
     *,
     validator: str | None = None,
     is_pinned: bool = False,
@@ -152,7 +152,7 @@ def _append(
     size_bytes: int | None,
     have: int,
     validator: str | None,
-    progress: Progress,
+    progress: OnBytes,
 ) -> None:
     """Write an answer behind the first `have` bytes, or over them where the server sends the whole file."""
     response = answer.head

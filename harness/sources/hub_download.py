@@ -14,10 +14,11 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.sources import Progress, Remark, unsaid
+from harness.events import OnBytes, OnEvent, Progress, Remark
 from harness.sources.fetching import check_space, fetch_into, probe
 from harness.sources.file_hashes import digest_file
 from harness.sources.hub import HubFacts, describe_file, list_files, locate
@@ -26,18 +27,13 @@ from harness.sources.remote import RemoteError
 from harness.untrusted.names import below, find_commit
 
 
-def download(
-    files: Sequence[HubFile],
-    progress: Progress,
-    remark: Remark = unsaid,
-    expected: Sequence[str] = (),
-) -> list[Path]:
+def download(files: Sequence[HubFile], on_event: OnEvent, task: str, expected: Sequence[str] = ()) -> list[Path]:
     """Bring files into the cache, and say where they are; those that are there cost no request.
 
     Parameters
     ----------
-    progress : called with (bytes there, bytes in all), of all files together
-    remark   : told of a file that nothing could be checked against, and of one that is not as expected
+    on_event : told how much is there of all files together, as a task of this name; and by remarks of a file that nothing could be
+               checked against, of one that is not as expected, and of another process that fetches the same
     expected : the SHA-256 of each file as somebody else noted it; a publisher may have changed it since
 
     Raises
@@ -49,153 +45,146 @@ def download(
         return cached
     noted = expected if len(expected) == len(files) else [None] * len(files)
     facts = [replace(describe_file(file), expected=digest) for file, digest in zip(files, noted, strict=True)]
-    total = sum(item.size_bytes for item in facts)
-    _check_space(facts)
-    paths, done = [], 0
+    total, done, downloads = sum(item.size_bytes for item in facts), 0, []
     for item in facts:
-        paths.append(_download_one(item, _after(done, total, progress), remark))
-        if item.expected and item.digest and len(item.digest) == 64 and item.digest != item.expected:
-            remark(
-                f"{item.file} is not the file that the catalog knows: its SHA-256 is {item.digest[:12]}… and the catalog has "
-                f"{item.expected[:12]}…; its publisher has changed it, or it is another's"
-            )
+        downloads.append(_Download(item, on_event, partial(_show, on_event, task, done, total)))
         done += item.size_bytes
-        progress(done, total)
-    return paths
+    need_bytes = sum(item.need_bytes() for item in downloads)
+    check_space(cache_dir(), need_bytes, str(facts[0].file), "set HF_HOME to another disk")
+    return [item.run() for item in downloads]
 
 
-def _after(done_bytes: int, total_bytes: int, progress: Progress) -> Progress:
-    """Count one file's bytes behind those of the files before it."""
-    return lambda have, _: progress(done_bytes + have, total_bytes)
+def _show(on_event: OnEvent, task: str, before_bytes: int, total_bytes: int, have_bytes: int, _: int) -> None:
+    on_event(Progress(task, before_bytes + have_bytes, total_bytes, "B"))
 
 
-def _blobs(facts: HubFacts) -> Path:
-    return storage_folder(facts.file.repository) / "blobs"
+class _Download:
+    """One file's way into the cache: fetched, checked, and given its name.
 
-
-def _incomplete(facts: HubFacts) -> Path:
-    """Where a file's beginning is kept, named as huggingface_hub 1 did; by what is known of it where its digest is not."""
-    known = f"{facts.file}@{facts.commit or facts.file.revision} {facts.size_bytes} {facts.hint}"
-    return _blobs(facts) / f"{facts.digest or hashlib.sha256(known.encode()).hexdigest()}.incomplete"
-
-
-def _check_space(facts: Sequence[HubFacts]) -> None:
-    need = 0
-    for item in facts:
-        part = _incomplete(item)
-        if item.digest is None or not (_blobs(item) / item.digest).exists():
-            need += item.size_bytes - (part.stat().st_size if part.exists() else 0)
-    check_space(cache_dir(), need, str(facts[0].file), "set HF_HOME to another disk")
-
-
-def _download_one(facts: HubFacts, progress: Progress, remark: Remark) -> Path:
-    part = _incomplete(facts)
-    lock = cache_dir() / ".locks" / storage_folder(facts.file.repository).name / f"{part.stem}.lock"
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(lock, facts, progress, remark):
-            blob = _blobs(facts) / facts.digest if facts.digest else None
-            if blob is None or not blob.exists():
-                blob = _fetch(facts, part, progress, remark)
-        return _place(facts, blob)
-    except OSError as error:
-        raise HarnessError(
-            f"{cache_dir()} cannot be written ({error.strerror or error}); set HF_HOME to another folder."
-        ) from None
-
-
-@contextlib.contextmanager
-def _locked(lock: Path, facts: HubFacts, progress: Progress, remark: Remark) -> Iterator[None]:
-    """Hold the lock that huggingface_hub itself takes for a blob; while another process has it, say so and show how far that is."""
-    from huggingface_hub.utils import WeakFileLock
-
-    part, is_said = _incomplete(facts), False
-    with contextlib.ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(WeakFileLock(lock, timeout=1.0))
-                break
-            except TimeoutError:
-                if not is_said:
-                    remark(f"another process is fetching {facts.file}; this one waits for it")
-                is_said = True
-                progress(part.stat().st_size if part.exists() else 0, facts.size_bytes)
-        yield
-
-
-def _fetch(facts: HubFacts, part: Path, progress: Progress, remark: Remark) -> Path:
-    """Fetch a blob and name it by its digest, which is the hub's or, where that names none, the one that it turns out to have."""
-    address = locate(facts.file, facts.commit or facts.file.revision)
-    if facts.digest:
-        fetch_into(part, address, facts.size_bytes, progress, is_pinned=True)
-        digest = _confirm(part, facts)
-    else:
-        fetch_into(part, address, facts.size_bytes, progress, validator=probe(address).validator)
-        digest = digest_file(part, hashlib.sha256())
-        if digest not in (facts.hint, facts.expected):
-            remark(f"{facts.file} was not checked, for its server names no SHA-256; it has {digest}")
-    blob = _blobs(facts) / digest
-    part.replace(blob)
-    return blob
-
-
-def _confirm(part: Path, facts: HubFacts) -> str:
-    """Return the digest of a file that is what the hub says that it is; remove any other.
-
-    A mirror's headers may be wrong where the hub's listing, which it passes on, is right: that is asked before anything is removed.
+    Its beginning is kept as huggingface_hub 1 named it, by its digest; by what is known of it where that is not.
     """
-    assert facts.digest is not None
-    found = digest_file(part, hashlib.sha256()) if len(facts.digest) == 64 else _hash_as_git(part, facts.size_bytes)
-    if found == facts.digest:
-        return found
-    sha256 = digest_file(part, hashlib.sha256())
-    try:
-        if any(
-            item.file == facts.file and item.digest == sha256
-            for item in list_files(facts.file.repository, facts.file.revision)
-        ):
-            return sha256
-    except RemoteError:
-        pass  # then the first word stands
-    part.unlink(missing_ok=True)
-    raise RemoteError(
-        f"{facts.file} arrived with the digest {found[:12]}… where the hub has {facts.digest[:12]}…, so it was removed; "
-        "pull it again, and if that repeats, look for a proxy that changes downloads."
-    )
 
+    def __init__(self, facts: HubFacts, on_event: OnEvent, progress: OnBytes) -> None:
+        self.facts, self.file, self.on_event, self.progress = facts, facts.file, on_event, progress
+        self.storage = storage_folder(facts.file.repository)
+        self.blobs = self.storage / "blobs"
+        known = f"{facts.file}@{facts.commit or facts.file.revision} {facts.size_bytes} {facts.hint}"
+        self.part = self.blobs / f"{facts.digest or hashlib.sha256(known.encode()).hexdigest()}.incomplete"
 
-def _hash_as_git(part: Path, size_bytes: int) -> str:
-    """Git's own name of a file. Source: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects"""
-    return digest_file(part, hashlib.sha1(f"blob {size_bytes}\0".encode(), usedforsecurity=False))
+    @property
+    def have_bytes(self) -> int:
+        return self.part.stat().st_size if self.part.exists() else 0
 
+    def need_bytes(self) -> int:
+        """What is still to come."""
+        is_there = self.facts.digest is not None and (self.blobs / self.facts.digest).exists()
+        return 0 if is_there else self.facts.size_bytes - self.have_bytes
 
-def _commit_for(facts: HubFacts) -> str:
-    """The commit whose snapshot a file belongs to. A mirror that names none is taken to have what the cache has of that revision; where
-    that is nothing, the snapshot gets a name of its own."""
-    file = facts.file
-    made_up = hashlib.sha1(f"{file.repository}@{file.revision}".encode(), usedforsecurity=False).hexdigest()
-    return facts.commit or cached_commit(file.repository, file.revision) or find_commit(file.revision) or made_up
-
-
-def _place(facts: HubFacts, blob: Path) -> Path:
-    """Give a blob its name in the snapshot of its commit, and note which commit the revision stands for.
-
-    Source: https://huggingface.co/docs/huggingface_hub/guides/manage-cache (the layout that all its clients read).
-    """
-    file, commit = facts.file, _commit_for(facts)
-    storage = storage_folder(file.repository)
-    pointer = below(storage / "snapshots" / commit, file.name)
-    pointer.parent.mkdir(parents=True, exist_ok=True)
-    if not pointer.exists():
+    def run(self) -> Path:
+        """Fetch the file unless it is there, and say where it is."""
+        facts = self.facts
         try:
-            pointer.unlink(missing_ok=True)  # a link to a blob that somebody deleted
-            pointer.symlink_to(os.path.relpath(blob, pointer.parent))
-        except OSError:  # Windows permits links only to developers; huggingface_hub moves the blob there too
-            blob.replace(pointer)
-    if file.revision != commit:
-        reference = below(storage / "refs", file.revision)
-        reference.parent.mkdir(parents=True, exist_ok=True)
-        reference.write_text(commit, encoding="utf-8")
-    if find_cached([file]) is None:
-        raise HarnessError(f"huggingface_hub does not find {file} in its cache after the download; please report this.")
-    return pointer
+            with self._locked():
+                blob = self.blobs / facts.digest if facts.digest else None
+                if blob is None or not blob.exists():
+                    blob = self._fetch()
+            path = self._place(blob)
+        except OSError as error:
+            raise HarnessError(
+                f"{cache_dir()} cannot be written ({error.strerror or error}); set HF_HOME to another folder."
+            ) from None
+        if facts.expected and facts.digest and len(facts.digest) == 64 and facts.digest != facts.expected:
+            self._remark(
+                f"{self.file} is not the file that the catalog knows: its SHA-256 is {facts.digest[:12]}… and the catalog has "
+                f"{facts.expected[:12]}…; its publisher has changed it, or it is another's"
+            )
+        self.progress(facts.size_bytes, facts.size_bytes)
+        return path
+
+    def _remark(self, text: str) -> None:
+        self.on_event(Remark(text))
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock that huggingface_hub itself takes for a blob; while another process has it, say so and show how far that is."""
+        from huggingface_hub.utils import WeakFileLock
+
+        lock, is_said = cache_dir() / ".locks" / self.storage.name / f"{self.part.stem}.lock", False
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            while True:
+                try:
+                    stack.enter_context(WeakFileLock(lock, timeout=1.0))
+                    break
+                except TimeoutError:
+                    if not is_said:
+                        self._remark(f"another process is fetching {self.file}; this one waits for it")
+                    is_said = True
+                    self.progress(self.have_bytes, self.facts.size_bytes)
+            yield
+
+    def _fetch(self) -> Path:
+        """Fetch a blob and name it by its digest, which is the hub's or, where that names none, the one that it turns out to have."""
+        facts, part = self.facts, self.part
+        address = locate(self.file, facts.commit or self.file.revision)
+        if facts.digest:
+            fetch_into(part, address, facts.size_bytes, self.progress, is_pinned=True)
+            digest = self._confirm(facts.digest)
+        else:
+            fetch_into(part, address, facts.size_bytes, self.progress, validator=probe(address).validator)
+            digest = digest_file(part, hashlib.sha256())
+            if digest not in (facts.hint, facts.expected):
+                self._remark(f"{self.file} was not checked, for its server names no SHA-256; it has {digest}")
+        return part.replace(self.blobs / digest)
+
+    def _confirm(self, expected: str) -> str:
+        """Return the digest of a file that is what the hub says that it is; remove any other.
+
+        A mirror's headers may be wrong where the hub's listing, which it passes on, is right: that is asked before anything is removed.
+
+        Source: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects (git's own names of files outside LFS).
+        """
+        sha256 = digest_file(self.part, hashlib.sha256())
+        found = sha256
+        if len(expected) != 64:
+            start = f"blob {self.facts.size_bytes}\0".encode()
+            found = digest_file(self.part, hashlib.sha1(start, usedforsecurity=False))
+        if found == expected:
+            return found
+        with contextlib.suppress(RemoteError):  # then the first word stands
+            listed = list_files(self.file.repository, self.file.revision)
+            if any(item.file == self.file and item.digest == sha256 for item in listed):
+                return sha256
+        self.part.unlink(missing_ok=True)
+        raise RemoteError(
+            f"{self.file} arrived with the digest {found[:12]}… where the hub has {expected[:12]}…, so it was removed; "
+            "pull it again, and if that repeats, look for a proxy that changes downloads."
+        )
+
+    def _place(self, blob: Path) -> Path:
+        """Give a blob its name in the snapshot of its commit, and note which commit the revision stands for.
+
+        A mirror that names no commit is taken to have what the cache has of that revision; where that is nothing, the snapshot gets a
+        name of its own.
+        """
+        file, revision = self.file, self.file.revision
+        made_up = hashlib.sha1(f"{file.repository}@{revision}".encode(), usedforsecurity=False).hexdigest()
+        known = cached_commit(file.repository, revision) or find_commit(revision)
+        commit = self.facts.commit or known or made_up
+        pointer = below(self.storage / "snapshots" / commit, file.name)
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        if not pointer.exists():
+            try:
+                pointer.unlink(missing_ok=True)  # a link to a blob that somebody deleted
+                pointer.symlink_to(os.path.relpath(blob, pointer.parent))
+            except OSError:  # Windows permits links only to developers; huggingface_hub moves the blob there too
+                blob.replace(pointer)
+        if revision != commit:
+            reference = below(self.storage / "refs", revision)
+            reference.parent.mkdir(parents=True, exist_ok=True)
+            reference.write_text(commit, encoding="utf-8")
+        if find_cached([file]) is None:
+            raise HarnessError(
+                f"huggingface_hub does not find {file} in its cache after the download; please report this."
+            )
+        return pointer

@@ -10,8 +10,8 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote
 
 from harness.errors import UsageError
+from harness.events import OnEvent, Remark, ignore
 from harness.gguf.header import Fetched
-from harness.sources import Progress, Remark, unsaid
 from harness.sources.choice import (
     byte_split_of,
     choose,
@@ -63,46 +63,46 @@ class HubReference(Reference):
             return None
         return replace(_parse_page(path, split_url(url).query, show_reference(url)), text=text)
 
-    def find(self, remark: Remark = unsaid) -> Path | None:
-        file = self._choose_here(list_cached(self.repository, self.revision), remark)
+    def find(self, on_event: OnEvent = ignore) -> Path | None:
+        file = self._choose_here(list_cached(self.repository, self.revision), on_event)
         found = find_cached(list_parts(file)) if file else None
         if found is None and self.revision == "main":  # of what another program downloaded only names can be compared
             copies = [HubFile(self.repository, name) for name in list_copies(self.repository)]
-            file = self._choose_here(copies, remark) if copies else None
+            file = self._choose_here(copies, on_event) if copies else None
             found = find_copies(list_parts(file)) if file else None
         return open_model(found[0]) if found else None
 
-    def pull(self, progress: Progress, remark: Remark = unsaid) -> list[Path]:
+    def pull(self, on_event: OnEvent = ignore) -> list[Path]:
         file = None
         if self.file is not None or self.quantization is not None:
-            file = self._choose_here(list_cached(self.repository, self.revision), remark)
-        return download(list_parts(file or self._find_file(remark)), progress, remark)
+            file = self._choose_here(list_cached(self.repository, self.revision), on_event)
+        return download(list_parts(file or self._find_file(on_event)), on_event, self.shown)
 
     def with_quantization(self, quantization: str) -> str:
         if self.file is None and self.quantization is None:
             return f"{self.text.partition('?')[0].rstrip('/')}:{quantization}"
         return Reference.with_quantization(self, quantization)
 
-    def _choose_here(self, files: Sequence[HubFile], remark: Remark) -> HubFile | None:
+    def _choose_here(self, files: Sequence[HubFile], on_event: OnEvent) -> HubFile | None:
         """The file that is meant among those that are here."""
         try:
-            return self._choose(files, remark)
+            return self._choose(files, on_event)
         except NotThereError:
             return None
 
-    def _choose(self, files: Sequence[HubFile], remark: Remark) -> HubFile:
+    def _choose(self, files: Sequence[HubFile], on_event: OnEvent) -> HubFile:
         if self.file is not None:
             return HubFile(self.repository, self.file, self.revision)
         inside = [file for file in files if self.folder is None or file.name.startswith(f"{self.folder}/")]
-        return choose_file(inside, self.repository, self.quantization, remark)
+        return choose_file(inside, self.repository, self.quantization, on_event)
 
-    def _find_file(self, remark: Remark) -> HubFile:
+    def _find_file(self, on_event: OnEvent) -> HubFile:
         """The file that is meant; without a file's name the repository is listed, at one request."""
         listed = [] if self.file else [facts.file for facts in list_files(self.repository, self.revision)]
-        return self._choose(listed, remark)
+        return self._choose(listed, on_event)
 
-    def _read_afar(self, remark: Remark) -> Found:
-        found = read_hub_files(list_parts(self._find_file(remark)))
+    def _read_afar(self, on_event: OnEvent) -> Found:
+        found = read_hub_files(list_parts(self._find_file(on_event)))
         if self.file is None and found.fetched is not None:  # the repository was listed first
             found = replace(found, fetched=Fetched(found.fetched.size_bytes, found.fetched.n_requests + 1))
         return found
@@ -147,7 +147,7 @@ def _parse_page(path: str, query: str, shown: str) -> HubReference:
     return HubReference(repository, None, quantization.upper() or None, revision, rest)
 
 
-def choose_file(files: Sequence[HubFile], repository: str, quantization: str | None, remark: Remark) -> HubFile:
+def choose_file(files: Sequence[HubFile], repository: str, quantization: str | None, on_event: OnEvent) -> HubFile:
     """Choose the model of a repository as llama.cpp does for ``-hf owner/repo:Q4_0``.
 
     Raises
@@ -160,7 +160,7 @@ def choose_file(files: Sequence[HubFile], repository: str, quantization: str | N
     if chosen is not None:
         if chosen.is_near:
             plain = quantization or (name_quantization(chosen.name) or "").removeprefix("UD-")
-            remark(f"{repository} has no plain {plain}; {chosen.name} is another mixture of that name")
+            on_event(Remark(f"{repository} has no plain {plain}; {chosen.name} is another mixture of that name"))
         return by_name[chosen.name]
     if (piece := byte_split_of(names, quantization)) is not None:
         raise NotThereError(f"{repository}: {explain_byte_split(piece)}.")

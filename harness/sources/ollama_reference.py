@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.sources import Progress, Remark, unsaid
+from harness.events import OnEvent, ignore
 from harness.sources.model_file import open_model
 from harness.sources.ollama_store import find_ollama
 from harness.sources.reference import Reference
@@ -24,10 +24,10 @@ class OllamaReference(Reference):
     def parse(cls, text: str) -> OllamaReference | None:
         return cls(text.removeprefix(PREFIX), text=text) if text.startswith(PREFIX) else None
 
-    def find(self, remark: Remark = unsaid) -> Path:
+    def find(self, on_event: OnEvent = ignore) -> Path:
         return open_model(find_ollama(self.name))
 
-    def pull(self, progress: Progress, remark: Remark = unsaid) -> list[Path]:
+    def pull(self, on_event: OnEvent = ignore) -> list[Path]:
         raise UsageError(
             f"{self.text} is Ollama's own; run `ollama pull {self.name}`, and measure it with -m {self.text}."
         )

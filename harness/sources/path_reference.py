@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.sources import Remark, unsaid
+from harness.events import OnEvent, ignore
 from harness.sources.model_file import is_here, open_model
 from harness.sources.reference import Reference
 
@@ -31,5 +31,5 @@ class PathReference(Reference):
     def local_path(self) -> Path:
         return self.path
 
-    def find(self, remark: Remark = unsaid) -> Path:
+    def find(self, on_event: OnEvent = ignore) -> Path:
         return open_model(self.path)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from harness.errors import UsageError
-from harness.sources import Progress, Remark, unsaid
+from harness.events import Event, OnEvent, Remark, ignore
 from harness.sources.headers import Found, read_local
 from harness.sources.remote import hide_secrets
 
@@ -54,7 +54,7 @@ class Reference(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def find(self, remark: Remark = unsaid) -> Path | None:
+    def find(self, on_event: OnEvent = ignore) -> Path | None:
         """Find the (first) file on this disk, asking and writing nothing; None where it is not here.
 
         Raises
@@ -62,7 +62,7 @@ class Reference(abc.ABC):
         UsageError : it cannot be a model: a wrong file, a quantization that the catalog lacks, a model that llama.cpp cannot run.
         """
 
-    def open(self, progress: Progress | None = None, remark: Remark = unsaid) -> Path:
+    def open(self, on_event: OnEvent = ignore) -> Path:
         """Find the file to measure; a synthetic one is written first, a file at an address fetched.
 
         Raises
@@ -70,7 +70,7 @@ class Reference(abc.ABC):
         UsageError   : there is no such file or name, or the model is not on this disk; what to run is said.
         HarnessError : it cannot be written or fetched.
         """
-        if (path := self.find(remark)) is None:
+        if (path := self.find(on_event)) is None:
             raise UsageError(self._describe_missing())
         return path
 
@@ -82,15 +82,16 @@ class Reference(abc.ABC):
         UsageError   : there is no such model or quantization.
         HarnessError : the file is no whole GGUF file, or (other than for catalog models) its server cannot be reached.
         """
-        remarks: list[str] = []
-        if (path := self.find(remarks.append)) is not None:
+        events: list[Event] = []
+        if (path := self.find(events.append)) is not None:
             found = read_local(path)
         else:
-            remarks.clear()
-            found = self._read_afar(remarks.append)
-        return replace(found, note=f"{remarks[0]}.") if remarks else found
+            events.clear()
+            found = self._read_afar(events.append)
+        note = next((event.text for event in events if isinstance(event, Remark)), None)
+        return replace(found, note=f"{note}.") if note else found
 
-    def pull(self, progress: Progress, remark: Remark = unsaid) -> list[Path]:
+    def pull(self, on_event: OnEvent = ignore) -> list[Path]:
         """Bring the model to this disk, all files of a split one, and say where they are; what is here already costs no request.
 
         Raises
@@ -111,7 +112,7 @@ class Reference(abc.ABC):
         """
         raise UsageError(f"--quant goes with a name that has no quantization yet, not with {self.shown}.")
 
-    def _read_afar(self, remark: Remark) -> Found:
+    def _read_afar(self, on_event: OnEvent) -> Found:
         raise UsageError(self._describe_missing())
 
     def _describe_missing(self) -> str:

@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from harness.catalog import Shape
 from harness.errors import HarnessError, UsageError
+from harness.events import OnBytes
 from harness.gguf.header import SYNTHETIC_KEY
 from harness.gguf.layout import ARCHITECTURES, TensorSpec, tensor_table
 from harness.gguf.roles import find_role
 from harness.gguf.shapes import list_hyperparameters
 from harness.gguf.strangers import MAGIC
 from harness.gguf.types import FILE_TYPE_NUMBERS, find_quantization, tensor_type
-from harness.sources import Progress
 from harness.sources.cache_folder import cache_folder
 from harness.units import MIB, format_gb
 
@@ -100,7 +100,7 @@ def read_mark(path: Path) -> SyntheticFile | None:
 
 
 def ensure_synthetic(
-    shape: Shape, quantization: str, cache_dir: Path, *, name: str, seed: int = 0, progress: Progress | None = None
+    shape: Shape, quantization: str, cache_dir: Path, *, name: str, seed: int = 0, progress: OnBytes | None = None
 ) -> Path:
     """Return the cached file for this model, writing it first where there is none, or only a cut-off or outdated one.
 
@@ -117,7 +117,7 @@ def ensure_synthetic(
 
 
 def write_synthetic(
-    shape: Shape, quantization: str, path: Path, *, name: str, seed: int = 0, progress: Progress | None = None
+    shape: Shape, quantization: str, path: Path, *, name: str, seed: int = 0, progress: OnBytes | None = None
 ) -> Path:
     """Write a GGUF of this shape and quantization with random weights, and return its path.
 
@@ -386,7 +386,7 @@ _SPREAD: dict[str, tuple[float, float]] = {
 }  # fmt: skip
 
 
-def _append_weights(path: Path, tensors: Sequence[TensorSpec], seed: int, progress: Progress | None) -> None:
+def _append_weights(path: Path, tensors: Sequence[TensorSpec], seed: int, progress: OnBytes | None) -> None:
     """Stream all tensors' data behind the header, each from another place of its pool on, and flush to the disk."""
     import numpy as np
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.catalog import FALLBACK_QUANTIZATION, Entry
 from harness.errors import UsageError
-from harness.sources import Progress, Remark, unsaid
+from harness.events import OnEvent, count_bytes, ignore
 from harness.sources.catalog_reference import SYNTHETIC_PREFIX, compute_catalog_header
 from harness.sources.headers import Found
 from harness.sources.reference import Reference
@@ -31,17 +31,18 @@ class SyntheticReference(Reference):
         entry, quantization = load_catalog().split(text.removeprefix(SYNTHETIC_PREFIX))
         return cls(entry, quantization or FALLBACK_QUANTIZATION, text=text)
 
-    def find(self, remark: Remark = unsaid) -> Path | None:
+    def find(self, on_event: OnEvent = ignore) -> Path | None:
         wanted = (self.entry.name, self.quantization)
         files = list_synthetic(default_cache_dir())
         return next((file.path for file in files if (file.name, file.quantization) == wanted), None)
 
-    def open(self, progress: Progress | None = None, remark: Remark = unsaid) -> Path:
+    def open(self, on_event: OnEvent = ignore) -> Path:
         self.entry.refuse()
         name, shape = self.entry.name, self.entry.shape
+        progress = count_bytes(on_event, self.shown)
         return ensure_synthetic(shape, self.quantization, default_cache_dir(), name=name, progress=progress)
 
-    def pull(self, progress: Progress, remark: Remark = unsaid) -> list[Path]:
+    def pull(self, on_event: OnEvent = ignore) -> list[Path]:
         name = self.text.removeprefix(SYNTHETIC_PREFIX)
         raise UsageError(f"{self.text} is made here and not downloaded; run `harness synth {name}`.")
 
@@ -50,5 +51,5 @@ class SyntheticReference(Reference):
             return f"{self.text}:{quantization}"
         return Reference.with_quantization(self, quantization)
 
-    def _read_afar(self, remark: Remark) -> Found:
+    def _read_afar(self, on_event: OnEvent) -> Found:
         return compute_catalog_header(self.entry, self.quantization, "no such file is written yet")

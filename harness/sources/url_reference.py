@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.sources import Progress, Remark, unsaid
+from harness.events import OnEvent, count_bytes, ignore
 from harness.sources.choice import is_gguf
 from harness.sources.downloads import downloads_dir, fetch, list_part_urls, open_url, place_of
 from harness.sources.headers import Found, read_remote
@@ -31,16 +31,16 @@ class UrlReference(Reference):
             raise UsageError(f"{show_reference(text)} is not the address of a GGUF file; it should end with .gguf.")
         return cls(text, text=text)
 
-    def find(self, remark: Remark = unsaid) -> Path | None:
+    def find(self, on_event: OnEvent = ignore) -> Path | None:
         paths = [place_of(part, downloads_dir()) for part in list_part_urls(self.url)]
         return open_model(paths[0]) if all(path.exists() for path in paths) else None
 
-    def open(self, progress: Progress | None = None, remark: Remark = unsaid) -> Path:
-        return self.pull(progress or (lambda done, total: None), remark)[0]
+    def open(self, on_event: OnEvent = ignore) -> Path:
+        return self.pull(on_event)[0]
 
-    def pull(self, progress: Progress, remark: Remark = unsaid) -> list[Path]:
-        return [fetch(part, downloads_dir(), progress) for part in list_part_urls(self.url)]
+    def pull(self, on_event: OnEvent = ignore) -> list[Path]:
+        return [fetch(part, downloads_dir(), count_bytes(on_event, self.shown)) for part in list_part_urls(self.url)]
 
-    def _read_afar(self, remark: Remark) -> Found:
+    def _read_afar(self, on_event: OnEvent) -> Found:
         urls = list_part_urls(self.url)
         return read_remote([show_reference(url) for url in urls], [open_url(url) for url in urls])

@@ -8,7 +8,6 @@ was there and columns stay where they are. Source: Unicode's general categories 
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from typing import Any
@@ -49,11 +48,15 @@ def json_text(values: Any, *, indent: int | None = 2) -> str:
     ------
     TypeError : a value that JSON does not have.
     """
+    import json  # where it is used: --help has none
+
     return escape_json(json.dumps(values, ensure_ascii=False, indent=indent))
 
 
 def escape_json(text: str) -> str:
     """JSON as `json_text` writes it, from JSON that holds characters as they are."""
+    import json
+
     return _SUSPECT.sub(lambda match: json.dumps(match[0])[1:-1] if _does_harm(match[0]) else match[0], text)
 
 
