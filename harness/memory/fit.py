@@ -156,6 +156,7 @@ class CardFit:
     device is None for a card that is not here: memory_bytes is then its size, of which the driver takes context_bytes, and else what
     the device has free.
     compute_bytes is None where it is not known, and then not counted; of a card that is not here it is what all layers together need.
+    is_estimated says that it is `estimate_compute_bytes` and not llama.cpp's plan.
     host_bytes is what is left to the host, None where that was not worked out.
     """
 
@@ -168,6 +169,7 @@ class CardFit:
     price: LayerPrice
     full: LayerPrice
     host_bytes: int | None = None
+    is_estimated: bool = False
 
     @property
     def used_bytes(self) -> int:
