@@ -252,7 +252,7 @@ def test_every_kept_kind_is_written_in_every_format(form, width):
 
 
 #: A size in decimal units (a rate such as GB/s, which is decimal everywhere, is none), and one in binary units.
-DECIMAL, BINARY = re.compile(r"[0-9] [kMGT]?B(?![\w/])"), re.compile(r"[0-9] [KMGT]iB\b")
+DECIMAL, BINARY = re.compile(r"[0-9] [kMGT]B(?![\w/])"), re.compile(r"[0-9] [KMGT]iB\b")
 
 
 def test_one_screen_has_one_system_of_sizes():

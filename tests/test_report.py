@@ -180,7 +180,7 @@ def test_an_offload_sweep_is_a_section(measured):
         )
     page = Text(render_report(material(map(to_json, cells))))
     assert "Layers on the GPU" in page.text
-    assert "layers that ran on a GPU" in page.text
+    assert "layers on the device (-ngl)" in page.text
     assert "21 CPU + 10 CUDA0" in page.text
 
 
@@ -579,7 +579,9 @@ def test_no_section_is_wider_than_a_phone(tmp_path, measured, text_run):
 def test_a_model_named_script_is_text_in_a_browser(tmp_path, measured, text_run):
     page = render_report(material(evil_records(measured, text_run)))
     seen, console = drive(
-        page, tmp_path, "see(page.title); see(page.scripts.length); see(page.querySelector('td').textContent);"
+        page,
+        tmp_path,
+        "see(page.title); see(page.scripts.length); see(page.querySelectorAll('.facts')[1].textContent);",
     )
     assert console == []
     title, scripts, cell = seen

@@ -12,7 +12,7 @@ import click
 
 from harness.catalog import Catalog
 from harness.cli.journals import files_argument, read_measured
-from harness.cli.options import results_option
+from harness.cli.options import published_option, results_option
 from harness.cli.picture import check_picture_path, theme_option, write_picture
 from harness.cli.terminal import echo_error
 from harness.errors import UsageError
@@ -185,7 +185,7 @@ FILES are journals (.jsonl) or folders of them; without any, all in the results 
     "-o", "--output", "picture", required=True, type=click.Path(dir_okay=False, path_type=pathlib.Path), metavar="FILE",
     help="Where to draw it: a .png or .svg file.",
 )  # fmt: skip
-@click.option("--published/--no-published", default=True, help="Show the published machines too. [on]")
+@published_option
 @theme_option
 @results_option
 def command(

@@ -11,7 +11,7 @@ import click
 import harness
 from harness.cli import terminal
 from harness.cli.journals import files_argument
-from harness.cli.options import results_option
+from harness.cli.options import published_option, results_option
 from harness.errors import StoreError, UsageError
 from harness.host.machine import describe_machine, machine_slug
 from harness.records.journal import find_journals
@@ -40,7 +40,7 @@ Examples:
     "-o", "--output", type=click.Path(path_type=pathlib.Path, dir_okay=False), default=pathlib.Path("report.html"),
     metavar="FILE", help="Where to write the page. [report.html]",
 )  # fmt: skip
-@click.option("--published/--no-published", default=True, help="Set speeds beside published ones too. [on]")
+@published_option
 @click.option("--predict/--no-predict", default=True, help="Predict the article's models for this machine. [on]")
 @results_option
 def command(

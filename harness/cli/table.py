@@ -9,7 +9,7 @@ import click
 
 from harness.cli import terminal
 from harness.cli.journals import files_argument, read_measured
-from harness.cli.options import results_option
+from harness.cli.options import published_option, results_option
 from harness.cli.picture import check_picture_path, plot_option, theme_option, write_picture
 from harness.errors import UsageError
 from harness.records.journal import find_journals
@@ -30,7 +30,7 @@ Examples:
 @click.command("table", epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @files_argument
 @click.option("--test", "test_kind", type=click.Choice(["tg", "pp"]), default="tg", help="Generation or prompts. [tg]")
-@click.option("--published/--no-published", default=True, help="Show the published machines too. [on]")
+@published_option
 @click.option("--sort", "sort", default="speed", metavar="BY", help="speed, given, or a model's name. [speed]")
 @click.option("-o", "--output", type=click.Choice(list(FORMATS)), default="table", help="Format. [table]")
 @plot_option

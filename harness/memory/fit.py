@@ -79,7 +79,7 @@ def need_in_memory(cost: Cost, n_ctx: int, compute_bytes: int | None = None, rep
 
 #: Architectures of which `estimate_compute_bytes` is what llama.cpp plans, to the 0.01 MiB of its log, for a cache of f16 and with
 #: the usual flash attention; held by tests/test_fit.py.
-_EXACT_COMPUTE = name_set("llama qwen2 qwen3moe smollm3 mistral3 granite")
+_EXACT_COMPUTE = name_set("llama qwen2 qwen3moe smollm3 granite")
 
 
 def is_compute_known(header: Header, type_k: str, type_v: str) -> bool:

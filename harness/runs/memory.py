@@ -49,12 +49,9 @@ from harness.sources.catalog_reference import CatalogReference
 from harness.sources.model_file import hash_file
 from harness.sources.references import parse_reference
 from harness.sources.sparse import HeaderFile
-from harness.spec import RunSpec
+from harness.spec import DEFAULT_N_CTX, RunSpec
 from harness.speed.prediction import cost_of_entry
 from harness.units import MIB, format_gib
-
-#: The context that is looked at unless told otherwise, or the model's own where that is smaller.
-DEFAULT_CONTEXT = 8192
 
 #: Tokens of the first prompt that is measured, as in pp512.
 PROMPT_TOKENS = 512
@@ -155,7 +152,7 @@ def make_request(model: Model, contexts: Sequence[int], options: Mapping[str, An
     """
     refuse(model.header, Question.MEMORY, model.label)
     trained = model.subject.n_ctx_train
-    contexts = sorted(set(contexts)) or [max(min(DEFAULT_CONTEXT, trained or DEFAULT_CONTEXT), 8)]
+    contexts = sorted(set(contexts)) or [max(min(DEFAULT_N_CTX, trained or DEFAULT_N_CTX), 8)]
     refuse_context(model.header, contexts[-1], model.label, "--ctx")
     return MemoryRequest(model, tuple(make_spec(model, n_ctx, options) for n_ctx in contexts), **more)
 

@@ -29,6 +29,7 @@ from harness.sources.model_file import hash_file
 from harness.sources.reference import Reference
 from harness.sources.references import parse_reference
 from harness.sources.user_catalog import load_catalog
+from harness.spec import DEFAULT_N_CTX
 from harness.speed.machines import KINDS, Machine, find_machine, known_machines
 from harness.speed.own import OwnMachine, predict_own
 from harness.speed.prediction import (
@@ -46,9 +47,6 @@ from harness.speed.rates import Measured, collect, is_shared, name_host
 from harness.units import format_mib
 
 DEFAULT_MODEL = "smollm2:135m"
-
-#: Context in tokens where nobody asks for another.
-DEFAULT_N_CTX = 4096
 
 
 @dataclass(frozen=True, slots=True)

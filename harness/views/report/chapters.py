@@ -20,7 +20,7 @@ from harness.views.report.frame import (
 )
 from harness.views.report.material import Material
 from harness.views.report.parts import Part
-from harness.views.report.sections import show_layers, show_speeds
+from harness.views.report.speeds import show_layers, show_speeds
 
 Make = Callable[[Material], Sequence[Document]]
 
@@ -41,8 +41,8 @@ def _describe_method(material: Material) -> Sequence[Document]:
 CHAPTERS: dict[str, tuple[Make, tuple[str, ...]]] = {
     "Summary": (summarize_page, ()),
     "Machine": (describe_machines, ()),
-    "Speeds": (_parts(show_speeds), ("result",)),
-    "Layers on the GPU": (_parts(show_layers), ("result",)),
+    "Speeds": (show_speeds, ("result",)),
+    "Layers on the GPU": (show_layers, ("result",)),
     "Memory": (show_memory, ("overhead",)),
     "A token's time": (show_token_time, ("time-ledger",)),
     "Under the roof": (show_roofline, ("roofline",)),
