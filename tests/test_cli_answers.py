@@ -58,9 +58,8 @@ def test_the_table_has_published_and_own_machines(own):
 
 
 def test_the_table_of_own_machines_only(own):
-    rows = json.loads(run("table", "--no-published", "-o", "json").output)
-    assert [row["is_published"] for row in rows] == [False]
-    assert list(rows[0]["cells"]) == ["smollm2:135m"]
+    (row,) = json.loads(run("table", "--no-published", "-o", "json").output)["figures"]
+    assert (row["is_published"], row["model"]) == (False, "smollm2:135m")
 
 
 def test_folders_of_several_machines_together(own, tmp_path):
@@ -71,7 +70,7 @@ def test_folders_of_several_machines_together(own, tmp_path):
     for line in lines:
         line["machine"]["cpu"] = "Intel(R) Xeon(R) CPU E5-2696 v3 @ 2.30GHz"
     (other / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    rows = json.loads(run("table", own, other, "--no-published", "-o", "json").output)
+    rows = json.loads(run("table", own, other, "--no-published", "-o", "json").output)["figures"]
     names = {row["machine"] for row in rows}
     assert names == {
         name_host(describe_machine()),
@@ -235,7 +234,7 @@ def test_of_a_vision_model_predict_and_overhead_differ_by_the_encoder_that_overh
 def test_a_working_memory_that_llama_cpp_cannot_plan_is_said_to_be_estimated(results, tmp_path):
     file = tmp_path / "odd.gguf"
     file.write_bytes(llama_like().build(data=True))  # it says less than llama.cpp wants to know
-    result = run("predict", "-m", file, "--bandwidth", "600GB/s", "--kind", "gpu", "--vram", "8GB")
+    result = run("predict", "-m", file, "--bandwidth", "600GB/s", "--kind", "gpu", "--vram", "8GB", "-ctk", "q8_0")
     assert "working memory is estimated: " in result.stdout
 
 
