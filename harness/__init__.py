@@ -9,21 +9,36 @@ import importlib
 __version__ = "0.1.0"
 
 #: What a script may use, by the module that has it; `__init__.pyi` says the same to type checkers.
-_PUBLIC = {
-    "harness.api": ("account_memory", "inspect", "measure", "predict", "read_records", "to_dicts", "to_frame"),
+_PUBLIC: dict[str, tuple[str, ...]] = {
+    "harness.api": (
+        "account_memory",
+        "account_time",
+        "inspect",
+        "measure",
+        "predict",
+        "read_records",
+        "sweep",
+        "to_dicts",
+        "to_frame",
+    ),
     "harness.errors": ("HarnessError", "NativeError", "StoreError", "UsageError"),
     "harness.events": ("Event", "Measured", "Progress", "Remark"),
-    "harness.gguf.anatomy": ("Anatomy",),
     "harness.records.cells": ("Failure", "Machine", "Record", "Sample"),
     "harness.records.kinds": ("Entry",),
     "harness.records.memory": ("MemoryRecord",),
     "harness.records.parity": ("Parity",),
     "harness.records.roofline": ("Roof",),
-    "harness.records.statistics": ("Interval", "Summary", "summarize"),
+    "harness.records.statistics": ("Interval", "Summary", "summarize", "token_times"),
     "harness.records.text": ("TextRun",),
+    "harness.records.placements": ("PlacementResult",),
+    "harness.records.token_time": ("TimeRecord",),
+    "harness.records.ollama": ("Comparison",),
+    "harness.runs.inspection": ("Inspection",),
+    "harness.runs.placements": ("Sweep",),
     "harness.runs.predict": ("PredictRequest",),
     "harness.spec": ("RunSpec",),
     "harness.speed.prediction": ("Prediction",),
+    "harness.speed.token_time": ("TimeLedger", "make_time_ledger"),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = ["__version__", *_HOME]

@@ -18,14 +18,16 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from harness.errors import HarnessError, UsageError
-from harness.events import OnEvent, Remark, ignore, pass_remarks
+from harness.events import OnEvent, ignore, pass_remarks
 from harness.records.kinds import Entry, to_json
 from harness.spec import MAX_TOKENS, Grid, Parser, defaults, parameters, whole_numbers
 
 if TYPE_CHECKING:
-    from harness.gguf.anatomy import Anatomy
     from harness.records.cells import Record
     from harness.records.memory import MemoryRecord
+    from harness.records.token_time import TimeRecord
+    from harness.runs.inspection import Inspection
+    from harness.runs.placements import Sweep
     from harness.runs.session import Session
     from harness.speed.prediction import Prediction
 
@@ -68,14 +70,92 @@ def measure(
     from harness.runs.cells import CellsRequest, measure_cells
 
     models = [model] if isinstance(model, str | os.PathLike) else model or []
-    count = whole_numbers(0, MAX_TOKENS)
+    tests = _read_counts("n_prompt", n_prompt) or (), _read_counts("n_gen", n_gen) or ()
     grid = Grid(
-        [os.fspath(item) for item in models], read_axes(settings), _read_values("n_prompt", count, n_prompt),
-        _read_values("n_gen", count, n_gen), n_pg, repetitions, warmup, delay_s, seed,
-    )  # fmt: skip
+        [os.fspath(item) for item in models], read_axes(settings), *tests, n_pg, repetitions, warmup, delay_s, seed
+    )
     cells = plan_cells(grid, settings, on_event)
     with _open("pp-tg", results, on_event) as session:
         return measure_cells(CellsRequest(cells, cell_timeout_s), session)
+
+
+def sweep(
+    model: Model | None = None,
+    *,
+    n_prompt: Values = None,
+    n_gen: Values = None,
+    goal: str | None = None,
+    repetitions: int = 6,
+    seed: int = 0,
+    try_anyway: bool = False,
+    cell_timeout_s: float | None = None,
+    results: Model | None = None,
+    on_event: OnEvent = ignore,
+    **settings: Values,
+) -> Sweep:
+    """Measure a model over the number of layers on the GPU and whatever else places it, as ``harness sweep`` does.
+
+    Parameters
+    ----------
+    n_prompt, n_gen : as in `measure`; 512 and 128 unless told
+    goal            : look for the best count for ``tg``, ``pp``, ``chat``, ``rag`` or ``batch`` instead of measuring all
+    try_anyway      : measure what is predicted not to fit
+    settings        : as in `measure`; without n_gpu_layers every count is measured
+
+    Returns
+    -------
+    `Sweep.results` has a `PlacementResult` for each placement, `Sweep.best` what a search found.
+    """
+    from harness.runs.asking import find_file
+    from harness.runs.placements import SweepRequest, sweep_placements
+    from harness.runs.search import GOALS
+
+    if goal is not None:
+        _refuse_unknown([goal], GOALS)
+    request = SweepRequest(
+        str(find_file(None if model is None else os.fspath(model), on_event)), read_axes(settings),
+        _read_counts("n_prompt", n_prompt), _read_counts("n_gen", n_gen), repetitions, seed,
+        None if goal is None else GOALS[goal], try_anyway, cell_timeout_s=cell_timeout_s,
+    )  # fmt: skip
+    with _open("sweep", results, on_event) as session:
+        return sweep_placements(request, session)
+
+
+def account_time(
+    model: Model | None = None,
+    *,
+    depths: Values = None,
+    rounds: int = 7,
+    n_tokens: int = 8,
+    with_load: bool = True,
+    with_application: bool = True,
+    roof_bytes_per_s: float | None = None,
+    results: Model | None = None,
+    on_event: OnEvent = ignore,
+    **settings: Any,
+) -> TimeRecord:
+    """Take a generated token apart, as ``harness token-time`` does; `harness.make_time_ledger` says what the raw times come to.
+
+    Parameters
+    ----------
+    depths           : tokens in the cache; those that the model or memory does not take are left out
+    rounds           : blocks of each kind; an interval needs 6
+    n_tokens         : timed in one block
+    with_load        : time loading too, cold and warm
+    with_application : time an application's token too
+    roof_bytes_per_s : memory bandwidth to compare with
+    settings         : fields of `harness.RunSpec`, one value each
+    """
+    from harness.runs.asking import find_file
+    from harness.runs.token_time import DEPTHS, measure_token_time, plan_token_time
+
+    path = find_file(None if model is None else os.fspath(model), on_event)
+    request = plan_token_time(
+        path, _read_single(settings), depths=_read_counts("depths", depths) or DEPTHS, rounds=rounds, n_tokens=n_tokens,
+        with_load=with_load, with_application=with_application,
+    )  # fmt: skip
+    with _open("time-ledger", results, on_event) as session:
+        return measure_token_time(request, session, roof_bytes_per_s=roof_bytes_per_s)
 
 
 def account_memory(
@@ -130,15 +210,11 @@ def predict(
     return run.predict(request, pathlib.Path(results), pass_remarks(on_event))
 
 
-def inspect(model: Model, *, on_event: OnEvent = ignore) -> Anatomy:
+def inspect(model: Model) -> Inspection:
     """What a model is made of by its header alone, as ``harness inspect`` shows it; of a model elsewhere only the header is fetched."""
-    from harness.gguf.anatomy import describe_model
-    from harness.sources.references import parse_reference
+    from harness.runs.inspection import inspect_model
 
-    found = parse_reference(os.fspath(model)).header()
-    if found.note:
-        on_event(Remark(found.note))
-    return describe_model(found.header)
+    return inspect_model(os.fspath(model))
 
 
 def read_records(*paths: Model, on_event: OnEvent = ignore) -> list[Entry]:
@@ -204,6 +280,10 @@ def read_axes(settings: Mapping[str, Values]) -> dict[str, tuple[Any, ...]]:
         for name, value in settings.items()
         if value is not None
     }
+
+
+def _read_counts(name: str, value: Values) -> tuple[int, ...] | None:
+    return None if value is None else _read_values(name, whole_numbers(0, MAX_TOKENS), value)
 
 
 def _read_single(settings: Mapping[str, Any]) -> dict[str, Any]:

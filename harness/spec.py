@@ -28,6 +28,9 @@ MAX_VALUES = 4096
 #: as long took all of 24 GB before it asked for the cache (seen with 2,000,000,000 tokens: the kernel killed the process).
 MAX_TOKENS = 10_000_000
 
+#: Context where nobody asks for another, in tokens, or the model's own where that is less: what Ollama and llama.cpp's fitting take.
+DEFAULT_N_CTX = 4096
+
 #: Layers that llama.cpp takes at the most. Source: src/llama-hparams.h LLAMA_MAX_LAYERS.
 MAX_LAYERS = 512
 
@@ -241,8 +244,9 @@ class RunSpec:
         help="RPC servers (harness rpc-server) whose devices join in.", heading="rpc", metavar="HOST:PORT,…",
     )  # fmt: skip
     mmap: str = _field(
-        "auto", "--mmap", parse=choices("on", "off", "auto", aliases={"1": "on", "0": "off"}), scope="load",
-        help="Map the file (on) or read it into memory (off).", heading="mmap", metavar="on|off",
+        "auto", "-mmp", "--mmap", "-lm", "--load-mode", scope="load", metavar="on|off|auto", heading="mmap",
+        parse=choices("on", "off", "auto", aliases={"1": "on", "0": "off", "mmap": "on", "none": "off"}),
+        help="Map the file (on) or read it into memory (off).",
     )  # fmt: skip
     repack: bool = _field(
         True, "--repack", parse=parse_switch, scope="load",
@@ -285,7 +289,7 @@ class RunSpec:
         help="CPU threads; default: as many as llama.cpp takes, of the cores that are ours.", heading="threads",
     )  # fmt: skip
     n_depth: int = _field(
-        0, "-d", "--n-depth", parse=whole_numbers(0, MAX_TOKENS), scope="test",
+        0, "-d", "--n-depth", "--depth", parse=whole_numbers(0, MAX_TOKENS), scope="test",
         help="Tokens that are in the cache before the clock starts.",
     )  # fmt: skip
     n_prompt: int = 0  #: tokens of the prompt that is timed

@@ -65,5 +65,5 @@ def small_header(name: str, quantization: str = "Q4_0") -> Header:
 
 
 def count_parameters(tensors) -> int:
-    """Elements of all tensors of a layout."""
-    return sum(tensor.n_elements for tensor in tensors)
+    """As published: every element but those of rope_freqs, which no one trained."""
+    return sum(tensor.n_elements for tensor in tensors if tensor.name != "rope_freqs.weight")

@@ -89,7 +89,7 @@ def test_measuring_is_what_the_command_does(monkeypatch, tmp_path, capfd):
 def test_a_model_is_looked_at_and_predicted_by_its_header(tmp_path, capfd):
     path = tmp_path / "a.gguf"
     path.write_bytes(llama_like(layers=2, vocab=300).build(data=True))
-    assert harness.inspect(path).n_layers == 2
+    assert harness.inspect(path).anatomy.n_layers == 2
     with pytest.raises(harness.UsageError, match=r"n_ubatch=\(1, 2\) is 2 values"):
         harness.account_memory(path, n_ubatch=(1, 2))
     with pytest.raises(harness.UsageError, match="n_ctx=1"):
@@ -107,6 +107,31 @@ def test_accounting_for_memory_is_what_the_command_does(monkeypatch, tmp_path):
     assert [spec.n_ctx for spec in request.specs] == [64, 128]
     assert {spec.type_k for spec in request.specs} == {"q8_0"}
     assert (request.vram_bytes, request.is_measured) == (5, False)
+
+
+def test_sweeping_and_timing_are_what_the_commands_do(monkeypatch, tmp_path):
+    path = tmp_path / "a.gguf"
+    path.write_bytes(llama_like(layers=2, vocab=300).build(data=True))
+    asked = []
+    monkeypatch.setattr(
+        "harness.runs.placements.sweep_placements", lambda request, session: asked.append((request, session.command))
+    )
+    harness.sweep(path, n_prompt=(8, 16), goal="chat", n_gpu_layers=(0, 1))
+    ((request, command),) = asked
+    assert (request.model, request.n_prompt, request.n_gen, command) == (str(path), (8, 16), None, "sweep")
+    assert request.axes == {"n_gpu_layers": (0, 1)}
+    assert request.goal is not None
+    assert request.goal.name == "chat"
+    with pytest.raises(harness.UsageError, match="no setting talk; there are tg, pp, chat"):
+        harness.sweep(path, goal="talk")
+    timed = []
+    monkeypatch.setattr(
+        "harness.runs.token_time.measure_token_time", lambda request, session, **more: timed.append((request, more))
+    )
+    harness.account_time(path, depths=0, rounds=2, n_ubatch=64, roof_bytes_per_s=1e9)
+    ((plan, more),) = timed
+    assert (plan.plan.depths, plan.plan.rounds, plan.plan.spec.n_ubatch) == ((0,), 2, 64)
+    assert more == {"roof_bytes_per_s": 1e9}
 
 
 def test_a_prediction_is_what_the_command_says(tmp_path, capfd):

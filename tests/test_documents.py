@@ -18,7 +18,6 @@ from harness.errors import UsageError
 from harness.records.journal import read_lines
 from harness.records.statistics import Digest
 from harness.sources.user_catalog import load_catalog
-from harness.speed.published import ARTICLE_MODELS, load_machines
 from harness.speed.rates import collect_cells
 from harness.views import page
 from harness.views.document import (
@@ -227,8 +226,7 @@ def kept_documents():
     lines = read_material(read_lines([*RESULTS, HERE / "recorded" / "pp-tg.jsonl"], lambda trouble: None))
     catalog = load_catalog()
     found = collect_cells((line.content for line in lines if isinstance(line.content, Digest)), catalog)
-    kinds = {name: catalog.entries[name].ollama_2024 for name in ARTICLE_MODELS}
-    material = Material(lines, (), (), "2026", "0", found, load_machines(), kinds, (), catalog)
+    material = Material(lines, (), (), "2026", "0", found, True, (), catalog)
     return [(title, document) for title, (make, _) in CHAPTERS.items() for document in make(material)]
 
 
@@ -252,7 +250,7 @@ def test_every_kept_kind_is_written_in_every_format(form, width):
 
 
 #: A size in decimal units (a rate such as GB/s, which is decimal everywhere, is none), and one in binary units.
-DECIMAL, BINARY = re.compile(r"[0-9] [kMGT]?B(?![\w/])"), re.compile(r"[0-9] [KMGT]iB\b")
+DECIMAL, BINARY = re.compile(r"[0-9] [kMGT]B(?![\w/])"), re.compile(r"[0-9] [KMGT]iB\b")
 
 
 def test_one_screen_has_one_system_of_sizes():

@@ -13,22 +13,25 @@ from click.testing import CliRunner
 from harness.cli import cli
 from harness.gguf.cost import cost_of_header
 from harness.gguf.header import Header, Tensor
-from harness.memory.causes import HOST
+from harness.memory.causes import HOST, Cause
 from harness.memory.fit import (
     CUDA_CONTEXT_BYTES,
     check_placement,
     estimate_compute_bytes,
     fit_layers,
+    is_compute_known,
     left_to_host,
     price_layers,
     rough_prices,
 )
 from harness.memory.forecast import Host, device_rules, predict_memory
-from harness.runs.memory import account_memory, find_model, make_request
+from harness.memory.repack import CpuFeatures
+from harness.runs.dry_run import run_dry
+from harness.runs.memory import account_memory, find_model, make_request, make_spec
 from harness.runs.session import Session
 from harness.sources.user_catalog import load_catalog
 from harness.spec import RunSpec
-from harness.speed.prediction import Question, cost_of_entry, fit_card, header_of_entry
+from harness.speed.prediction import Question, cost_of_entry, fit_card, header_of_entry, place_layers
 from harness.units import GIB, parse_size
 
 from .shapes import small_header
@@ -183,3 +186,42 @@ def test_pricing_many_tensors_grows_no_faster_than_they_do():
 
     took(500)
     assert took(16_000) < 24 * max(took(2_000), 0.01), "8 times as many may take 3 times as long as that"
+
+
+def test_predict_counts_the_copy_that_a_cpu_makes_of_weights_as_overhead_does():
+    features = CpuFeatures(frozenset({"AVX2", "REPACK"}))
+    question = ask("llama3.1:8b:q4_0", n_ctx=4096, memory_bytes=64 * GIB, features=features)
+    (room,), _, _ = place_layers("cpu", (50e9, None, 1.0), question, None, ())
+    found = predict_memory(question.header, RunSpec("m", n_prompt=4096), Host(features))
+    assert room.need.repacked_bytes == pytest.approx(found.of(Cause.REPACKED), rel=1e-4)
+    assert room.need.repacked_bytes > 3 * GIB
+    kept = room.need.total_bytes - room.need.compute_bytes
+    assert kept == pytest.approx(sum(line.size_bytes for line in found.lines), rel=0.005)
+    elsewhere = dataclasses.replace(question, features=None)
+    assert place_layers("cpu", (50e9, None, 1.0), elsewhere, None, ())[0][0].need.repacked_bytes == 0
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    "name",
+    ["llama3.2:3b", "llama3.1:405b", "qwen2.5:7b", "qwen3:30b", "smollm3:3b", "granite4:micro"],
+)
+def test_where_computing_is_known_no_dry_run_would_say_otherwise(name):
+    model = find_model(f"synth:{name}:q4_0", weights=False)
+    assert is_compute_known(model.header, "f16", "f16")
+    contexts = (512, 4096, 32768, 131072)
+    dry = run_dry(model.files, [make_spec(model, n_ctx, {}) for n_ctx in contexts])
+    cost = cost_of_header(model.header, "Q4_0", name)
+    for index, n_ctx in enumerate(contexts):
+        planned = sum(dry.compute_bytes(index).values())
+        assert estimate_compute_bytes(cost, n_ctx, model.header) == pytest.approx(planned, rel=0.0005)
+    assert not is_compute_known(model.header, "q8_0", "f16")
+
+
+def test_no_dry_run_is_made_where_computing_is_known():
+    asked = []
+    question = ask("llama3.1:8b:q4_0", n_ctx=4096, plan_compute=lambda: asked.append(1))
+    assert question.compute_bytes > 0
+    assert not asked
+    assert dataclasses.replace(question, type_k="q8_0").compute_bytes > 0
+    assert asked == [1]

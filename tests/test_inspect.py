@@ -129,10 +129,9 @@ def test_the_command_prints_json_and_nothing_else(model):
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("arguments", [[], ["a", "-m", "b"]])
-def test_the_command_wants_one_model(arguments):
-    with pytest.raises(UsageError, match="name one model"):
-        CliRunner().invoke(inspect.command, arguments, catch_exceptions=False)
+def test_the_command_takes_one_model_at_a_time():
+    with pytest.raises(UsageError, match="one model at a time"):
+        CliRunner().invoke(inspect.command, ["a", "-m", "b"], catch_exceptions=False)
 
 
 def test_the_command_lets_errors_through_in_one_sentence(tmp_path):

@@ -14,11 +14,12 @@ from harness.sources.user_catalog import load_catalog
 from harness.spec import MANNER, RunSpec, cell_key, parameters
 from harness.speed.rates import collect
 from harness.views.cells import describe_cells
+from harness.views.document import Bars
 from harness.views.figures import speed as plots
 from harness.views.render_json import plain_values
 from harness.views.report import Material, read_material
 from harness.views.report.documents import show_memory
-from harness.views.report.sections import show_speeds
+from harness.views.report.speeds import show_speeds
 
 #: A value of each field that is not its default.
 OTHER: dict[str, Any] = {
@@ -95,14 +96,11 @@ def test_cells_that_differ_by_one_field_are_two_cells_everywhere(name, record):
 
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if name not in ("model", "n_depth", "n_prompt", "n_gen")])
-def test_bars_and_curves_of_two_cells_are_two(name, record, monkeypatch):
+def test_bars_and_curves_of_two_cells_are_two(name, record):
     records = [dataclasses.replace(item, command="pp-tg") for item in pair(record, name)]
-    charts: list[Any] = []
-    monkeypatch.setattr(
-        "harness.views.report.sections._speed_chart", lambda _material, found, _title: charts.append(found)
-    )
-    show_speeds(material(records))
-    assert [len(found) for found in charts] == [2]
+    (document,) = show_speeds(material(records))
+    (bars,) = document.blocks(Bars)
+    assert len({bar.label for bar in bars.bars}) == 2
     deep = [dataclasses.replace(item, asked=dataclasses.replace(item.asked, n_depth=64)) for item in records]
     drawn = plots.depth_series(collect([*records, *deep], load_catalog()))
     assert len(drawn) == 2, "a series of each"

@@ -17,7 +17,7 @@ from harness.records.failures import describe_end
 from harness.records.kinds import read_line
 from harness.records.token_time import PARTS, TimePlan
 from harness.spec import RunSpec
-from harness.speed.token_time import SETUP, account_time, divide_token, fit_depth, summarize_blocks
+from harness.speed.token_time import SETUP, divide_token, fit_depth, make_time_ledger, summarize_blocks
 from harness.views.figures.style import to_bytes
 from harness.views.figures.token_time import GROUPS, draw_token_time, stack_token
 from harness.views.formats import render
@@ -261,7 +261,7 @@ def make_record(raw=None, header=None, roof=None):
 
 
 def build_ledger(raw, header=None, roof=None):
-    return account_time(make_record(raw, header, roof))
+    return make_time_ledger(make_record(raw, header, roof))
 
 
 def show(record, label="tiny"):
@@ -347,7 +347,7 @@ def test_whatever_is_missing_the_rest_stands(header):
     assert part.depths[0].observer is None
     assert show(make_record(only_bare, header))
     nothing = make_record({"asked": raw["asked"]}, header)
-    ledger = account_time(nothing)
+    ledger = make_time_ledger(nothing)
     assert ledger.depths == ledger.fits == ledger.loads == ()
     assert show(nothing).startswith("Where a token's time goes: tiny")
     one_depth = build_ledger(raw | {"blocks": [block for block in raw["blocks"] if block["depth"] == 0]}, header)

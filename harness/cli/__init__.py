@@ -76,6 +76,10 @@ class LazyGroup(click.Group):
             close = get_close_matches(args[0], COMMANDS, n=1)
             ctx.fail(f"There is no command {args[0]!r}" + (f"; did you mean {close[0]}?" if close else "."))
         found = super().resolve_command(ctx, args)
+        if found[1] is not None:
+            from harness.cli.options import refuse_unknown
+
+            refuse_unknown(found[1], args[1:])
         interrupt.raise_in_command()
         return found
 

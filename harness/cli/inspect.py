@@ -10,6 +10,7 @@ from harness.cli.options import reference_options
 from harness.cli.output import Output, output_options, show
 from harness.errors import UsageError
 from harness.runs.inspection import inspect_model
+from harness.sources.model_file import DEFAULT_MODEL
 from harness.views.inspect import describe_inspection
 
 _EXAMPLES = """
@@ -27,7 +28,7 @@ Examples:
 
 @click.command("inspect", epilog=_EXAMPLES)
 @click.argument("reference", metavar="[MODEL]", required=False)
-@reference_options("The same as the argument.", argument="reference")
+@reference_options(argument="reference")
 @output_options()
 def command(models: Sequence[str], output: Output) -> None:
     """Show what MODEL is made of: size by type and by part, cache per token, context, tokenizer.
@@ -35,6 +36,6 @@ def command(models: Sequence[str], output: Output) -> None:
     Only the header is read, of all files where the model is split (name the first one); from a server, by a few ranges. A catalog
     model that is neither here nor at the hub is computed from its shape.
     """
-    if len(models) != 1:
-        raise UsageError("name one model, such as `harness inspect model.gguf`")
-    show(describe_inspection(inspect_model(models[0])), output)
+    if len(models) > 1:
+        raise UsageError("inspect shows one model at a time; name one.")
+    show(describe_inspection(inspect_model(models[0] if models else DEFAULT_MODEL)), output)

@@ -8,17 +8,16 @@ from typing import Any
 
 import click
 
-from harness.cli.options import results_option, save_option
+from harness.cli.options import context_option, one_value, repetitions_option, results_option, save_option, seed_option
 from harness.cli.output import Output, output_options, show
 from harness.cli.progress import end, open_session
 from harness.cli.terminal import echo_error
-from harness.cli.writing import one_value
 from harness.errors import HarnessError, UsageError
 from harness.gguf.model_kinds import Question
 from harness.host.cpu import choose_threads
 from harness.records.ollama import Task
 from harness.runs.asking import read_for
-from harness.spec import MAX_REPEATS, MAX_SEED, MAX_TOKENS
+from harness.spec import DEFAULT_N_CTX, MAX_TOKENS
 from harness.views.document import Document, Section
 
 _EXAMPLES = """
@@ -38,28 +37,16 @@ Examples:
 )
 @click.argument("name", required=False)
 @one_value("n_gpu_layers", default=None)
-@one_value("n_threads", default=None)
-@click.option(
-    "-c", "--ctx", "--ctx-size", "n_ctx", type=click.IntRange(16, MAX_TOKENS), default=2048, metavar="N",
-    help="Context that both are asked for. [2048]",
-)  # fmt: skip
+@one_value("n_threads")
+@context_option(least=16)
 @click.option(
     "-p", "--n-prompt", type=click.IntRange(1, MAX_TOKENS), default=256, metavar="N", help="Words of each prompt. [256]"
 )
 @click.option(
     "-n", "--n-gen", type=click.IntRange(2, MAX_TOKENS), default=64, metavar="N", help="Tokens to write. [64]"
 )
-@click.option(
-    "-r",
-    "--repetitions",
-    "--rounds",
-    "rounds",
-    type=click.IntRange(1, MAX_REPEATS),
-    default=6,
-    metavar="N",
-    help="Rounds, each side once. [6]",
-)
-@click.option("--seed", type=click.IntRange(-1, MAX_SEED), default=0, metavar="N", help="Seed of the prompts. [0]")
+@repetitions_option("rounds")
+@seed_option
 @output_options()
 @save_option
 @results_option
@@ -74,6 +61,7 @@ def command(name: str | None, output: Output, **options: Any) -> None:
     from harness.sources.ollama_server import NoServerError, OllamaServer
     from harness.views.ollama import describe_comparison
 
+    options["n_ctx"] = options["n_ctx"] or DEFAULT_N_CTX
     if options["n_prompt"] * 2 + options["n_gen"] > options["n_ctx"]:
         raise UsageError(
             f"-p {options['n_prompt']} and -n {options['n_gen']} may not fit into a context of {options['n_ctx']}; "

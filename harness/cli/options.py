@@ -5,13 +5,26 @@ from __future__ import annotations
 import functools
 import math
 import pathlib
+import random
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
 from harness.errors import UsageError
-from harness.spec import MAX_TOKENS, Parser, Scope, defaults, parameters, whole_numbers
+from harness.spec import (
+    DEFAULT_N_CTX,
+    MAX_REPEATS,
+    MAX_SEED,
+    MAX_TOKENS,
+    Parameter,
+    Parser,
+    Scope,
+    defaults,
+    parameters,
+    whole_numbers,
+)
 from harness.units import parse_size
 
 
@@ -89,21 +102,84 @@ class Pair(click.ParamType):
 
 def measured_options(*scopes: Scope) -> Callable[[Any], Any]:
     """Add one option for each measured parameter of the given scopes."""
-    standard = defaults()
 
     def decorate(function: Any) -> Any:
         for name, parameter in reversed(parameters(*scopes).items()):
-            default = standard[name]
-            shown = "" if default is None or default == () or "default" in parameter.help else f" [{_spell(default)}]"
             extra: dict[str, Any] = {"is_flag": False, "flag_value": parameter.bare} if parameter.bare else {}
             option = click.option(
                 *parameter.flags, name, multiple=True, type=Values(parameter.parse, parameter.metavar),
-                metavar=parameter.metavar, help=parameter.help + shown, **extra,
+                metavar=parameter.metavar, help=_describe(parameter, defaults()[name]), **extra,
             )  # fmt: skip
             function = option(function)
         return function
 
     return decorate
+
+
+def one_value(name: str, **default: Any) -> Any:
+    """The option of a measured parameter that takes one value here instead of a list; default= where it has another one."""
+    parameter, value = parameters()[name], default.get("default", defaults()[name])
+    return click.option(
+        *parameter.flags, name, type=_One(parameter.parse), default=value, metavar=parameter.metavar,
+        help=_describe(parameter, value),
+    )  # fmt: skip
+
+
+class _One(click.ParamType):
+    """One value of an option that other commands take lists of."""
+
+    name = "N"
+
+    def __init__(self, parse: Parser) -> None:
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            values = self._parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if len(values) != 1:
+            self.fail(f"{value!r} is several values, and this command takes one", param, ctx)
+        return values[0]
+
+
+def _describe(parameter: Parameter, default: Any) -> str:
+    shown = ("on" if default else "off") if isinstance(default, bool) else default
+    return parameter.help + ("" if shown in (None, ()) or "default" in parameter.help else f" [{shown}]")
+
+
+def context_option(name: str = "n_ctx", *, least: int = 1, many: bool = False) -> Any:
+    """Add ``-c``: the context in tokens, None where nobody asks; many takes lists and ranges."""
+    kind = Values(whole_numbers(least, MAX_TOKENS), "N") if many else click.IntRange(least, MAX_TOKENS)
+    return click.option(
+        "-c", "--ctx", "--ctx-size", name, type=kind, multiple=many, metavar="N",
+        help=f"Context in tokens. [{DEFAULT_N_CTX}, or the model's if that is less]",
+    )  # fmt: skip
+
+
+def repetitions_option(name: str = "repetitions") -> Any:
+    """Add ``-r``: how often each thing is measured."""
+    return click.option(
+        "-r", "--repetitions", "--rounds", name, type=click.IntRange(1, MAX_REPEATS), default=10, metavar="N",
+        help="Timed repetitions of each; an interval needs 6. [10]",
+    )  # fmt: skip
+
+
+seed_option = click.option(
+    "--seed", type=click.IntRange(-1, MAX_SEED), default=0, metavar="N",
+    callback=lambda _ctx, _param, seed: random.randrange(MAX_SEED) if seed < 0 else seed,
+    help="Seed of what is drawn at random; -1: another one each time. [0]",
+)  # fmt: skip
+
+published_option = click.option(
+    "--published/--no-published", default=True, help="Show the published machines too. [on]"
+)
+
+vram_option = click.option(
+    "--vram", "vram_bytes", type=Memory("8GB"), metavar="SIZE", help="Memory of a graphics card; 8GB is 8 GiB."
+)
 
 
 def length_options(function: Any) -> Any:
@@ -121,10 +197,6 @@ def length_options(function: Any) -> Any:
     return function
 
 
-def _spell(value: Any) -> str:
-    return ("on" if value else "off") if isinstance(value, bool) else str(value)
-
-
 def axes(options: dict[str, Any]) -> dict[str, Sequence[Any]]:
     """The grid's axes from the options that `measured_options` added: the given ones, lists joined."""
     given = {name: options[name] for name in parameters() if options.get(name)}
@@ -135,15 +207,16 @@ def flatten(values: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
     return tuple(item for group in values for item in group)
 
 
-def reference_options(help_text: str, *, argument: str | None = None) -> Callable[[Any], Any]:
+def reference_options(help_text: str = "", *, argument: str | None = None) -> Callable[[Any], Any]:
     """Add what names models: -m, llama.cpp's -hf and --quant. The command gets ``models``, references for `harness.sources.references`.
 
     argument names a click argument that is a reference too, or several; it goes into ``models`` first.
     """
     add = (
-        click.option("-m", "--model", "--gguf", "models", multiple=True, metavar="REF", help=help_text),
+        click.option("-m", "--model", "--gguf", "models", multiple=True, metavar="REF", help=help_text or MODEL_HELP),
         click.option(
             "-hf",
+            "-hfr",
             "--hf-repo",
             "hub",
             multiple=True,
@@ -169,11 +242,12 @@ def reference_options(help_text: str, *, argument: str | None = None) -> Callabl
 
 #: What -m takes.
 MODEL_HELP = (
-    "GGUF file, catalog name (llama3.2:1b:q4_0), hf:OWNER/REPO:Q4_0, https://…/x.gguf, ollama:NAME or synth:NAME."
+    "GGUF file, catalog name (llama3.2:1b:q4_0), hf:OWNER/REPO:Q4_0, https://…/x.gguf, ollama:NAME or "
+    "synth:NAME. [smollm2:135m]"
 )
 
 
-def one_reference(help_text: str, name: str = "reference") -> Callable[[Any], Any]:
+def one_reference(name: str = "reference") -> Callable[[Any], Any]:
     """As `reference_options`, for a command that is about one model: it gets ``name``, a reference or None."""
 
     def decorate(function: Any) -> Any:
@@ -183,12 +257,9 @@ def one_reference(help_text: str, name: str = "reference") -> Callable[[Any], An
                 raise UsageError("This command takes one model at a time; give -m once.")
             return function(*args, **{name: models[0] if models else None}, **rest)
 
-        return reference_options(help_text)(single)
+        return reference_options()(single)
 
     return decorate
-
-
-model_option = reference_options(f"{MODEL_HELP} Several -m make a comparison. [smollm2:135m]")
 
 
 def join_references(models: Sequence[str], hub: Sequence[str], quantization: str | None) -> tuple[str, ...]:
@@ -257,3 +328,49 @@ def option_names(add: Callable[[Any], Any]) -> set[str]:
 def refuse_contradiction(condition: bool, sentence: str) -> None:
     if condition:
         raise UsageError(sentence)
+
+
+#: llama-bench's options that are not taken, and what to do instead.
+_LLAMA_BENCH_ALONE = {
+    ("-hff", "--hf-file"): "name the file with -m hf:OWNER/REPO/FILE",
+    ("-hft", "--hf-token"): "set HF_TOKEN",
+    ("--offline",): "set HF_HUB_OFFLINE=1",
+    ("--list-devices",): "`harness devices` lists them",
+    ("-C", "--cpu-mask", "--cpu-strict"): "start harness under taskset or in a cpuset, to which it keeps",
+    ("--numa",): "start harness under numactl",
+    ("--prio",): "start harness under nice",
+    ("--poll",): "threads spin as llama-bench has them unless told otherwise",
+    ("-lzm", "--lazy-mode", "--no-host", "-nopo", "--no-op-offload"): "llama.cpp's usual way is what is measured",
+    ("-ot", "--override-tensor"): "-ncmoe keeps experts on the CPU, and -ts shares layers out",
+    ("-fitt", "--fit-target", "-fitc", "--fit-ctx"): "`harness overhead --vram` says what fits, `harness sweep --best` what is fastest",
+    ("-v", "--verbose"): "-o json has what really ran",
+    ("--progress",): "progress is shown by itself",
+}  # fmt: skip
+
+
+def refuse_unknown(command: click.Command, words: Sequence[str]) -> None:
+    """Refuse options of llama-bench that are not ours, and mistyped ones with a single dash, of which click makes other options.
+
+    ``-mpp 0`` would be ``-m pp``, and a word 0.
+
+    Raises
+    ------
+    UsageError, click.NoSuchOption : there is one.
+    """
+    known = {
+        flag: param for param in command.params if isinstance(param, click.Option)
+        for flag in (*param.opts, *param.secondary_opts)
+    }  # fmt: skip
+    for before, word in zip(("", *words), words, strict=False):
+        if word == "--":
+            return
+        if word in known or (before in known and not known[before].is_flag):
+            continue
+        for flags, instead in _LLAMA_BENCH_ALONE.items() if "-ngl" in known else ():
+            if word in flags:
+                raise UsageError(f"llama-bench's {word} is not taken here: {instead}.")
+        if re.fullmatch("-[A-Za-z]{2,}", word):
+            from difflib import get_close_matches
+
+            close = get_close_matches(word, [*known, "-h"])
+            raise click.NoSuchOption(word, possibilities=close, ctx=click.get_current_context())

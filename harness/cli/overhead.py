@@ -9,32 +9,31 @@ import click
 
 from harness.cli.ollama_options import find_account, ollama_options
 from harness.cli.options import (
-    Memory,
     SectionedCommand,
-    Values,
     axes,
+    context_option,
     flatten,
     measured_options,
     one_reference,
     results_option,
     save_option,
+    vram_option,
 )
 from harness.cli.output import Output, output_options, show
 from harness.cli.progress import displayed, end, open_session
 from harness.errors import UsageError
 from harness.memory.ollama_2024 import Account
 from harness.records.memory import MemoryRecord
-from harness.runs.memory import DEFAULT_CONTEXT, account_memory, find_model, make_request
+from harness.runs.memory import account_memory, find_model, make_request
 from harness.sources.model_file import DEFAULT_MODEL
-from harness.spec import MAX_TOKENS, whole_numbers
 from harness.views.document import Document
 from harness.views.memory import describe_memory
 
 _EXAMPLES = """
 \b
 Examples:
-  harness overhead                              smollm2:135m at 8192 tokens
-  harness overhead -m model.gguf --ctx 4096 -ctk q8_0 -ctv q8_0
+  harness overhead                              smollm2:135m at 4096 tokens
+  harness overhead -m model.gguf --ctx 8192 -ctk q8_0 -ctv q8_0
   harness overhead -m model.gguf --repack off   without the second copy
   harness overhead -m llama3.1:405b:q4_0 --predict-only --vram 8GB
   harness overhead -m llama3.1:8b:q4_0 --ctx 2048-131072*2
@@ -69,15 +68,10 @@ class _Overhead(SectionedCommand):
     short_help="Account for every byte that a model takes.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@one_reference("Any model that pp-tg takes, or one that is not here: its header will do. [smollm2:135m]")
-@click.option(
-    "-c", "--ctx", "contexts", multiple=True, type=Values(whole_numbers(8, MAX_TOKENS), "N"), metavar="N",
-    help=f"Context in tokens; a list or range gives the table of them. [{DEFAULT_CONTEXT}]",
-)  # fmt: skip
+@one_reference()
+@context_option("contexts", least=8, many=True)
 @click.option("--predict-only", is_flag=True, help="Load nothing: the header is enough, the weights need not be here.")
-@click.option(
-    "--vram", "vram_bytes", type=Memory("8GB"), metavar="SIZE", help="Say how many layers fit on such a card; 8GB is 8 GiB.",
-)  # fmt: skip
+@vram_option
 @click.option("--force", is_flag=True, help="Measure although memory will not do.")
 @output_options()
 @save_option
@@ -88,7 +82,8 @@ def command(reference: str | None, output: Output, **options: Any) -> None:
     """Account for every byte that a model takes: weights, their second copy for this CPU's SIMD, KV cache, buffers, libraries.
 
     What is predicted from the model's header alone stands beside what a fresh process really took, step by step; what nothing explains
-    is a line of its own. Of a model whose weights are not on this disk only the prediction is shown.
+    is a line of its own; several contexts give the table of them, --vram how many layers fit. Of a model whose
+    weights are not on this disk only the prediction is shown.
     """
     reference, contexts = reference or DEFAULT_MODEL, flatten(options["contexts"])
     with displayed() as on_event:

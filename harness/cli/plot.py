@@ -12,13 +12,13 @@ import click
 
 from harness.catalog import Catalog
 from harness.cli.journals import files_argument, read_measured
-from harness.cli.options import results_option
+from harness.cli.options import published_option, results_option
 from harness.cli.picture import check_picture_path, theme_option, write_picture
 from harness.cli.terminal import echo_error
 from harness.errors import UsageError
 from harness.records.journal import find_journals, read_records
 from harness.speed.rates import Measured
-from harness.views.machines import Row
+from harness.speed.standings import MachineRow
 
 _EXAMPLES = """
 \b
@@ -47,13 +47,10 @@ class Material:
         return read_measured(self.journals, self.catalog)
 
 
-def _rows(material: Material) -> list[Row]:
-    from harness.speed.published import ARTICLE_MODELS, load_machines
-    from harness.views.machines import measured_rows, published_rows, sort_rows
+def _rows(material: Material) -> list[MachineRow]:
+    from harness.speed.standings import measured_rows, published_rows, sort_rows
 
-    catalog = material.catalog
-    kinds = {name: catalog.entries[name].ollama_2024 or "?" for name in ARTICLE_MODELS if name in catalog.entries}
-    rows = published_rows(load_machines(), kinds) if material.published else []
+    rows = published_rows(material.catalog) if material.published else []
     return sort_rows([*rows, *measured_rows(material.measured, "tg")])
 
 
@@ -185,7 +182,7 @@ FILES are journals (.jsonl) or folders of them; without any, all in the results 
     "-o", "--output", "picture", required=True, type=click.Path(dir_okay=False, path_type=pathlib.Path), metavar="FILE",
     help="Where to draw it: a .png or .svg file.",
 )  # fmt: skip
-@click.option("--published/--no-published", default=True, help="Show the published machines too. [on]")
+@published_option
 @theme_option
 @results_option
 def command(

@@ -18,16 +18,18 @@ from harness.cli.options import (
     flatten,
     length_options,
     measured_options,
-    model_option,
+    reference_options,
+    repetitions_option,
     results_option,
     save_option,
+    seed_option,
 )
 from harness.cli.output import Output, output_options, show
 from harness.cli.progress import displayed, end, open_session
 from harness.records.failures import describe_end
 from harness.runs.asking import plan_cells
 from harness.runs.cells import CellsRequest, measure_cells
-from harness.spec import MAX_REPEATS, MAX_SEED, Grid
+from harness.spec import Grid
 from harness.views.cells import EXPORTS, describe_cell, describe_cells, write_cells
 from harness.views.formats import format_names
 
@@ -50,20 +52,16 @@ Examples:
     short_help="Measure prompt processing and text generation.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@model_option
+@reference_options()
 @length_options
 @click.option(
     "-pg", "n_pg", multiple=True, type=Pair(), metavar="P,N", help="A prompt and a generation timed as one test."
 )
 @measured_options("test", "load", "context")
-@click.option(
-    "-r", "--repetitions", type=click.IntRange(1, MAX_REPEATS), default=10, metavar="N", help="Timed repetitions. [10]"
-)
+@repetitions_option()
 @click.option("--delay", "delay_s", type=Number(0, MAX_S), default=0.0, metavar="S", help="Rest before each test. [0]")
 @click.option("--warmup/--no-warmup", default=True, help="Run each test once before the clock starts. [on]")
-@click.option(
-    "--seed", type=click.IntRange(-1, MAX_SEED), default=0, metavar="N", help="Seed of the random tokens. [0]"
-)
+@seed_option
 @output_options("sql")
 @click.option("-oe", "--output-err", type=click.Choice([*format_names(), "sql"]), help="Another format, to stderr.")
 @save_option
@@ -73,8 +71,8 @@ Examples:
 def command(models: Sequence[str], output: Output, **options: Any) -> None:
     """Measure prompt processing (pp) and text generation (tg), as llama-bench does.
 
-    Values may be lists and ranges (0,8,16 · 0-32+8 · 1-64*2); every combination is measured. The result is the median of the
-    repetitions with its 95 % interval.
+    Values may be lists and ranges (0,8,16 · 0-32+8 · 1-64*2); every combination is measured, of
+    several -m too. The result is the median of the repetitions with its 95 % interval.
     """
     grid = Grid(
         models=models,

@@ -7,10 +7,18 @@ from typing import Any
 
 import click
 
-from harness.cli.options import Amount, Memory, one_reference, refuse_contradiction, results_option
+from harness.cli.options import (
+    Amount,
+    Memory,
+    context_option,
+    one_reference,
+    one_value,
+    refuse_contradiction,
+    results_option,
+    vram_option,
+)
 from harness.cli.output import Output, output_options, show
 from harness.cli.terminal import echo_error
-from harness.spec import CACHE_TYPES, MAX_TOKENS
 from harness.speed.machines import KINDS
 
 _EXAMPLES = """
@@ -40,9 +48,7 @@ _QUESTION = {
 
 
 @click.command("predict", epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
-@one_reference(
-    "GGUF file, catalog name, hf:…, ollama:…, https://… or synth:…; the header will do. [smollm2:135m]", "model"
-)
+@one_reference("model")
 @click.option("--size", "size_bytes", type=Amount("20GB"), metavar="SIZE", help="Any dense model of this size instead.")
 @click.option("--machine", metavar="NAME", help="A published machine instead of this one.")
 @click.option(
@@ -52,39 +58,11 @@ _QUESTION = {
 @click.option(
     "--flops", type=Amount("20TFLOPS", "flops(/s)?|flop/s"), metavar="RATE", help="What matrix products reach, for pp."
 )
-@click.option(
-    "-c", "--ctx", "--ctx-size", "n_ctx", type=click.IntRange(1, MAX_TOKENS), metavar="N",
-    help="Context. [4096, or --n-depth if that is more]",
-)  # fmt: skip
-@click.option(
-    "-d",
-    "--n-depth",
-    "--depth",
-    "n_depth",
-    type=click.IntRange(0, MAX_TOKENS),
-    default=0,
-    metavar="N",
-    help="Tokens already in the cache. [0]",
-)
-@click.option(
-    "-ctk",
-    "--cache-type-k",
-    "type_k",
-    type=click.Choice(CACHE_TYPES, case_sensitive=False),
-    default="f16",
-    metavar="TYPE",
-    help="Cache type of K. [f16]",
-)
-@click.option(
-    "-ctv",
-    "--cache-type-v",
-    "type_v",
-    type=click.Choice(CACHE_TYPES, case_sensitive=False),
-    default="f16",
-    metavar="TYPE",
-    help="Cache type of V. [f16]",
-)
-@click.option("--vram", "vram_bytes", type=Memory("8GB"), metavar="SIZE", help="Memory of the card; 8GB is 8 GiB.")
+@context_option()
+@one_value("n_depth")
+@one_value("type_k")
+@one_value("type_v")
+@vram_option
 @click.option(
     "--memory", "memory_bytes", type=Memory("48GB"), metavar="SIZE", help="Memory of the machine; 48GB is 48 GiB."
 )

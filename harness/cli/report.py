@@ -11,7 +11,7 @@ import click
 import harness
 from harness.cli import terminal
 from harness.cli.journals import files_argument
-from harness.cli.options import results_option
+from harness.cli.options import published_option, results_option
 from harness.errors import StoreError, UsageError
 from harness.host.machine import describe_machine, machine_slug
 from harness.records.journal import find_journals
@@ -40,7 +40,7 @@ Examples:
     "-o", "--output", type=click.Path(path_type=pathlib.Path, dir_okay=False), default=pathlib.Path("report.html"),
     metavar="FILE", help="Where to write the page. [report.html]",
 )  # fmt: skip
-@click.option("--published/--no-published", default=True, help="Set speeds beside published ones too. [on]")
+@published_option
 @click.option("--predict/--no-predict", default=True, help="Predict the article's models for this machine. [on]")
 @results_option
 def command(
@@ -87,7 +87,6 @@ def _answers(lines: Sequence[Line], results: pathlib.Path, *, published: bool, p
     from harness.records.statistics import Digest
     from harness.runs.predict import predict_article
     from harness.sources.user_catalog import load_catalog
-    from harness.speed.published import ARTICLE_MODELS, load_machines
     from harness.speed.rates import collect_cells
 
     catalog = load_catalog()
@@ -96,10 +95,7 @@ def _answers(lines: Sequence[Line], results: pathlib.Path, *, published: bool, p
     return {
         "catalog": catalog,
         "measured": collect_cells((line.content for line in lines if isinstance(line.content, Digest)), catalog),
-        "published": load_machines() if published else (),
-        "ollama_2024": {
-            name: catalog.entries[name].ollama_2024 or "?" for name in ARTICLE_MODELS if name in catalog.entries
-        },
+        "with_published": published,
         "answers": predict_article(catalog, results, terminal.echo_error) if predict and is_ours else (),
     }
 

@@ -6,12 +6,20 @@ from typing import Any
 
 import click
 
-from harness.cli.options import Amount, Values, flatten, refuse_contradiction, results_option, save_option
+from harness.cli.options import (
+    Amount,
+    Values,
+    flatten,
+    one_value,
+    refuse_contradiction,
+    repetitions_option,
+    results_option,
+    save_option,
+)
 from harness.cli.output import Output, output_options, show
 from harness.cli.terminal import echo_error
-from harness.cli.writing import one_value
 from harness.errors import UsageError
-from harness.spec import MAX_REPEATS, whole_numbers
+from harness.spec import whole_numbers
 
 _EXAMPLES = """
 \b
@@ -32,10 +40,8 @@ Examples:
     "--size", "size_bytes", type=Amount("512MiB"), metavar="SIZE",
     help="Matrix to read, several times larger than any cache. [512MiB, or four times the last cache]",
 )  # fmt: skip
-@one_value("rpc", default=())
-@click.option(
-    "-r", "--repetitions", type=click.IntRange(1, MAX_REPEATS), default=10, metavar="N", help="Timed runs of each. [10]"
-)
+@one_value("rpc")
+@repetitions_option()
 @click.option("--saved", is_flag=True, help="Measure nothing; show the last one that was kept.")
 @output_options()
 @save_option

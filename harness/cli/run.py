@@ -39,7 +39,7 @@ Examples:
     epilog=_EXAMPLES,
 )
 @click.argument("words", nargs=-1, metavar="[PROMPT]")
-@one_reference("GGUF file, catalog name, hf:OWNER/REPO:Q4_0, https://…/x.gguf or ollama:NAME. [smollm2:135m]")
+@one_reference()
 @writing_options
 @click.option("--raw", is_flag=True, help="Hand the prompt over without the chat template.")
 @click.option("--system", metavar="TEXT", help="A system message, where the template has one.")

@@ -10,7 +10,6 @@ import click
 
 from harness.cli.journals import own_journals
 from harness.cli.options import (
-    MODEL_HELP,
     axes,
     cell_timeout_option,
     flatten,
@@ -18,8 +17,10 @@ from harness.cli.options import (
     measured_options,
     reference_options,
     refuse_contradiction,
+    repetitions_option,
     results_option,
     save_option,
+    seed_option,
 )
 from harness.cli.output import Output, output_options, show
 from harness.cli.progress import displayed, end, open_session
@@ -27,7 +28,7 @@ from harness.errors import UsageError
 from harness.runs.asking import find_file
 from harness.runs.placements import SweepRequest, sweep_placements
 from harness.runs.search import GOALS
-from harness.spec import MAX_REPEATS, MAX_SEED, parameters
+from harness.spec import parameters
 from harness.views.placements import describe_result, describe_sweep
 
 _EXAMPLES = """
@@ -48,7 +49,7 @@ Examples:
     short_help="Measure over layers on the GPU, or find the best number.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@reference_options(MODEL_HELP + " [smollm2:135m]")
+@reference_options()
 @length_options
 @measured_options("test", "load", "context")
 @click.option("--best", is_flag=True, help="Find the fastest -ngl, measuring few counts.")
@@ -64,12 +65,8 @@ Examples:
     help="Go on with a sweep that was cut off; default: the last one.",
 )  # fmt: skip
 @click.option("--traffic/--no-traffic", default=True, help="Count what a token sends over --rpc. [on]")
-@click.option(
-    "-r", "--repetitions", type=click.IntRange(1, MAX_REPEATS), default=6, metavar="N", help="Timed repetitions. [6]"
-)
-@click.option(
-    "--seed", type=click.IntRange(-1, MAX_SEED), default=0, metavar="N", help="Seed of the random tokens. [0]"
-)
+@repetitions_option()
+@seed_option
 @output_options()
 @save_option
 @results_option

@@ -8,10 +8,10 @@ import click
 
 from harness.catalog import FALLBACK_QUANTIZATION
 from harness.cli import terminal
+from harness.cli.options import seed_option
 from harness.cli.progress import displayed
 from harness.errors import UsageError
 from harness.events import count_bytes
-from harness.spec import MAX_SEED
 from harness.units import format_gb
 
 _EXAMPLES = """
@@ -30,18 +30,13 @@ Examples:
     "-o", "--output", "output", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
     help="Write this file, over nothing but another synthetic one, instead of one in the cache folder.",
 )  # fmt: skip
-@click.option(
-    "--seed",
-    type=click.IntRange(-1, MAX_SEED),
-    default=0,
-    metavar="N",
-    help="Another seed gives other random weights. [0]",
-)
+@seed_option
 def command(model: str, output: Path | None, seed: int) -> None:
     """Write a GGUF with the shape, tensor types and layout of the catalog model NAME and random weights.
 
     llama.cpp loads it and does the same work with it as with the real model; it cannot say anything sensible. QUANT is Q4_0 unless
-    given. A complete file in the cache is used again.
+    given. A complete file in the cache is used again; another
+    --seed gives other weights.
     """
     # Imported here, because other commands need not wait for numpy and gguf.
     from harness.sources.synthetic import default_cache_dir, ensure_synthetic, write_synthetic

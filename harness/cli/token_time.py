@@ -7,20 +7,20 @@ from typing import Any
 import click
 
 from harness.cli.options import (
-    MODEL_HELP,
     Amount,
     SectionedCommand,
     Values,
     flatten,
     measured_options,
     one_reference,
+    repetitions_option,
     results_option,
     save_option,
 )
 from harness.cli.output import Output, output_options, show
 from harness.cli.terminal import echo_error
 from harness.errors import UsageError
-from harness.spec import CACHE_TYPES, MAX_REPEATS, MAX_TOKENS, parameters, whole_numbers
+from harness.spec import CACHE_TYPES, MAX_TOKENS, parameters, whole_numbers
 
 _EXAMPLES = """
 \b
@@ -46,13 +46,12 @@ def _read_caches(text: str) -> tuple[str, ...]:
     sections={"Options of the run": measured_options("load", "context")},
     epilog=_EXAMPLES,
 )
-@one_reference(f"{MODEL_HELP} [smollm2:135m]")
-@click.option("-d", "--depth", "depths", multiple=True, type=Values(whole_numbers(0, MAX_TOKENS), "N"), metavar="N",
-              help="Tokens already in the cache. [0,512,2048,8192]")  # fmt: skip
+@one_reference()
+@click.option(*parameters()["n_depth"].flags, "depths", multiple=True, type=Values(whole_numbers(0, MAX_TOKENS), "N"),
+              metavar="N", help=parameters()["n_depth"].help + " [0,512,2048,8192]")  # fmt: skip
 @click.option("--tokens", "n_tokens", type=click.IntRange(1, MAX_TOKENS), default=8, metavar="N",
               help="Tokens timed in one block. [8]")  # fmt: skip
-@click.option("--rounds", type=click.IntRange(1, MAX_REPEATS), default=7, metavar="N",
-              help="Blocks of each kind; an interval needs 6. [7]")  # fmt: skip
+@repetitions_option("rounds")
 @click.option("--caches", "cache_types", type=Values(_read_caches, "TYPES"), metavar="TYPES", default=(),
               help="Cache types; the first is taken apart. [f16,q8_0]")  # fmt: skip
 @click.option("--load/--no-load", "with_load", default=True, help="Time loading, cold and warm. [on]")

@@ -7,36 +7,22 @@ from typing import Any
 
 import click
 
-from harness.cli.options import Number
+from harness.cli.options import Number, context_option, one_value, seed_option
 from harness.cli.progress import displayed
 from harness.errors import UsageError
-from harness.records.text import DEFAULT_N_CTX
 from harness.sources.model_file import default_model, is_synthetic
 from harness.sources.references import parse_reference
-from harness.spec import MAX_SEED, MAX_TOKENS, parameters
-
-
-def one_value(name: str, *, default: Any) -> Any:
-    """An option of `harness pp-tg` that takes one value here instead of a list."""
-    parameter = parameters()[name]
-    shown = f" [{default}]" if default else ""
-    return click.option(
-        *parameter.flags, name, type=_One(parameter.parse), default=default, metavar=parameter.metavar,
-        help=parameter.help + shown,
-    )  # fmt: skip
+from harness.spec import MAX_TOKENS
 
 
 def writing_options(function: Any) -> Any:
     """Add the options of the sampler, the context and the placement; the latter are those of `harness pp-tg`, with one value each."""
     for option in reversed(
         (
-            one_value("n_gpu_layers", default=-1),
-            one_value("n_threads", default=None),
-            one_value("rpc", default=()),
-            click.option(
-                "-c", "--ctx", "--ctx-size", "n_ctx", type=click.IntRange(2, MAX_TOKENS), metavar="N",
-                help=f"Context for prompt and text. [{DEFAULT_N_CTX}, or the model's if that is less]",
-            ),
+            one_value("n_gpu_layers"),
+            one_value("n_threads"),
+            one_value("rpc"),
+            context_option(least=2),
             click.option("--max-tokens", type=click.IntRange(1, MAX_TOKENS), metavar="N", help="End the text after N tokens."),
             click.option(
                 "--temp", "temperature", type=Number(0, 1000), default=0.8, metavar="T",
@@ -50,34 +36,11 @@ def writing_options(function: Any) -> Any:
                 "--top-p", type=Number(0, 1, min_open=True), default=0.9, metavar="P",
                 help="… and of those from the likeliest that make up P. [0.9]",
             ),
-            click.option(
-                "--seed", type=click.IntRange(-1, MAX_SEED), default=0, metavar="N",
-                help="Seed of the draw; -1 for another each time. [0]",
-            ),
+            seed_option,
         )
     ):  # fmt: skip
         function = option(function)
     return function
-
-
-class _One(click.ParamType):
-    """One value of an option that other commands take lists of."""
-
-    name = "N"
-
-    def __init__(self, parse: Any) -> None:
-        self._parse = parse
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            values = self._parse(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        if len(values) != 1:
-            self.fail(f"{value!r} is several values; a text is written with one", param, ctx)
-        return values[0]
 
 
 def find_model(reference: str | None) -> pathlib.Path:

@@ -16,7 +16,7 @@ from harness.gguf.attention import describe_attention
 from harness.gguf.caches import round_context
 from harness.gguf.cost import Cost
 from harness.gguf.header import Header
-from harness.gguf.settings import read_count, read_per_layer
+from harness.gguf.settings import name_set, read_count, read_per_layer
 from harness.memory.causes import HOST, Cause
 from harness.memory.forecast import (
     DeviceRules,
@@ -56,22 +56,36 @@ def metal_limit_bytes(memory_bytes: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a model needs in bytes, by cause. cache is None where its kind is not known (and not in the total)."""
+    """What a model needs in bytes, by cause. cache is None where its kind is not known (and not in the total); repacked is the second
+    copy of weights that the CPU makes."""
 
     weights_bytes: int
     cache_bytes: int | None
     compute_bytes: int
     device_bytes: int
+    repacked_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
-        return self.weights_bytes + (self.cache_bytes or 0) + self.compute_bytes + self.device_bytes
+        kept = self.weights_bytes + self.repacked_bytes + (self.cache_bytes or 0)
+        return kept + self.compute_bytes + self.device_bytes
 
 
-def need_in_memory(cost: Cost, n_ctx: int, compute_bytes: int | None = None) -> Need:
+def need_in_memory(cost: Cost, n_ctx: int, compute_bytes: int | None = None, repacked_bytes: int = 0) -> Need:
     """Add up what a model needs in host memory with a context of n_ctx tokens."""
     compute = compute_bytes or estimate_compute_bytes(cost, n_ctx)
-    return Need(cost.memory_bytes, cost.cache_bytes(n_ctx), compute, 0)
+    return Need(cost.memory_bytes, cost.cache_bytes(n_ctx), compute, 0, repacked_bytes)
+
+
+#: Architectures of which `estimate_compute_bytes` is what llama.cpp plans, to the 0.01 MiB of its log, for a cache of f16 and with
+#: the usual flash attention; held by tests/test_fit.py.
+_EXACT_COMPUTE = name_set("llama qwen2 qwen3moe smollm3 granite")
+
+
+def is_compute_known(header: Header, type_k: str, type_v: str) -> bool:
+    """Whether the estimate of computing needs no dry run beside it."""
+    has_experts = header.architecture != "qwen3moe" and bool(read_count(header, "expert_count"))
+    return header.architecture in _EXACT_COMPUTE and not has_experts and {type_k, type_v} == {"f16"}
 
 
 def estimate_compute_bytes(cost: Cost, n_ctx: int, header: Header | None = None) -> int:
@@ -142,6 +156,7 @@ class CardFit:
     device is None for a card that is not here: memory_bytes is then its size, of which the driver takes context_bytes, and else what
     the device has free.
     compute_bytes is None where it is not known, and then not counted; of a card that is not here it is what all layers together need.
+    is_estimated says that it is `estimate_compute_bytes` and not llama.cpp's plan.
     host_bytes is what is left to the host, None where that was not worked out.
     """
 
@@ -154,6 +169,7 @@ class CardFit:
     price: LayerPrice
     full: LayerPrice
     host_bytes: int | None = None
+    is_estimated: bool = False
 
     @property
     def used_bytes(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from harness.memory.resident import device_of_buffer
 from harness.records.cells import Buffer, Caution, Device, Failure, Record, group_servers, is_same_model
 from harness.records.native_errors import MEMORY
-from harness.records.statistics import joules_per_token, summarize
+from harness.records.statistics import Digest, Summary, summarize
 from harness.spec import CellKey, RunSpec, cell_key, find_varied
 from harness.units import NS_PER_S
 
@@ -57,23 +57,29 @@ class PlacementResult:
         return next((speed for speed in self.speeds if speed.kind == kind), None)
 
 
-def make_result(records: Sequence[Record], varied: Sequence[str]) -> PlacementResult:
+def make_result(cells: Sequence[Record | Digest], varied: Sequence[str]) -> PlacementResult:
     """Put the records of one placement together; the first failure is the row's.
 
     Raises
     ------
     ValueError : there is no record.
     """
-    if not records:
+    if not cells:
         raise ValueError("a row needs a record")
+    records = [cell.record if isinstance(cell, Digest) else cell for cell in cells]
     spec = records[0].asked
-    good = [record for record in records if record.timed and record.failure is None]
+    summaries = [
+        (record, cell.summary if isinstance(cell, Digest) else summarize(cell))
+        for record, cell in zip(records, cells, strict=True)
+        if record.failure is None and (isinstance(cell, Digest) or cell.timed)
+    ]
+    good = [record for record, _ in summaries]
     resolved = next((record.resolved for record in good if record.resolved), None)
     telemetry = [record.telemetry for record in good if record.telemetry]
     return PlacementResult(
         n_gpu_layers=spec.n_gpu_layers,
         varied={name: getattr(spec, name) for name in varied},
-        speeds=tuple(_speed(record, is_depth_varied="n_depth" in varied) for record in good),
+        speeds=tuple(_speed(*item, is_depth_varied="n_depth" in varied) for item in summaries),
         memory_bytes=_largest_memory(good),
         layers_by_device=resolved.layers_by_device if resolved else None,
         load_duration_ns=next((record.load.load_duration_ns for record in good if record.load), None),
@@ -98,8 +104,7 @@ def _largest_memory(records: Sequence[Record]) -> dict[str, dict[str, int]] | No
     return max(found, key=lambda memory: sum(sum(causes.values()) for causes in memory.values()), default=None)
 
 
-def _speed(record: Record, *, is_depth_varied: bool) -> Speed:
-    summary = summarize(record)
+def _speed(record: Record, summary: Summary, *, is_depth_varied: bool) -> Speed:
     return Speed(
         record.asked.test_without_depth if is_depth_varied else record.asked.test,
         record.asked.kind,
@@ -107,7 +112,7 @@ def _speed(record: Record, *, is_depth_varied: bool) -> Speed:
         summary.rate_low,
         summary.rate_high,
         summary.n_samples,
-        joules_per_token(record),
+        summary.joules_per_token,
         summary.cautions,
     )
 

@@ -17,7 +17,6 @@ from harness.records.cells import SCHEMA, Build, Caution, Failure, Machine, Mode
 from harness.units import NS_PER_S
 
 #: Context in tokens where nobody asks for another: Ollama's own since v0.6.7 (2048 before), if the model was trained on as many.
-DEFAULT_N_CTX = 4096
 
 #: The article's reference task.
 REFERENCE_PROMPT = "explain quantum entanglement"

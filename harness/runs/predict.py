@@ -18,7 +18,7 @@ from harness.gguf.cost import Cost, cost_of_header
 from harness.gguf.header import Header
 from harness.gguf.model_kinds import Kind, find_kind, refuse, refuse_context
 from harness.gguf.model_kinds import Question as Ability
-from harness.host.machine import describe_machine, machine_slug
+from harness.host.machine import describe_machine, machine_slug, read_cpu_features
 from harness.host.memory import available_memory_bytes
 from harness.records.cells import Record
 from harness.records.journal import find_journals, read_lines
@@ -29,6 +29,7 @@ from harness.sources.model_file import hash_file
 from harness.sources.reference import Reference
 from harness.sources.references import parse_reference
 from harness.sources.user_catalog import load_catalog
+from harness.spec import DEFAULT_N_CTX
 from harness.speed.machines import KINDS, Machine, find_machine, known_machines
 from harness.speed.own import OwnMachine, predict_own
 from harness.speed.prediction import (
@@ -46,9 +47,6 @@ from harness.speed.rates import Measured, collect, is_shared, name_host
 from harness.units import format_mib
 
 DEFAULT_MODEL = "smollm2:135m"
-
-#: Context in tokens where nobody asks for another.
-DEFAULT_N_CTX = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +251,8 @@ def predict_this_machine(own: Own, question: Question, machines: Sequence[Machin
     labels = {item.machine_label: item.kind for item in own.measured if not is_shared(item.record)}
     for test in roof.tests if roof else ():
         labels.setdefault(host if test.kind == "cpu" else test.description, test.kind if test.kind == "cpu" else "gpu")
-    question = dataclasses.replace(question, memory_bytes=question.memory_bytes or available_memory_bytes())
+    memory_bytes = question.memory_bytes or available_memory_bytes()
+    question = dataclasses.replace(question, memory_bytes=memory_bytes, features=read_cpu_features())
     return [
         predict_own(_describe_own(own, label, kind, question), question, machines)
         for label, kind in (labels or {host: "cpu"}).items()

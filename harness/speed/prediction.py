@@ -20,12 +20,14 @@ from harness.memory.fit import (
     Need,
     estimate_compute_bytes,
     fit_layers,
+    is_compute_known,
     metal_limit_bytes,
     need_in_memory,
     price_layers,
     rough_prices,
 )
 from harness.memory.forecast import device_rules
+from harness.memory.repack import CpuFeatures, find_repacked_types
 from harness.spec import RunSpec
 from harness.speed import published
 from harness.speed.machines import Machine, find_machine, populate
@@ -139,7 +141,8 @@ class Question:
 
     header is the model's where there is more than a size; layers are then counted by it, with a cache of these types.
     file_sha256 is that of the file that was asked about, where it lies here. plan_compute tells what llama.cpp plans for computing, in
-    bytes, None where it cannot; it is asked only where that matters, for it takes a while.
+    bytes, None where it cannot; it is asked only where that matters, for it takes a while. features are those of
+    this machine's CPU, None for another machine.
     """
 
     cost: Cost
@@ -154,11 +157,13 @@ class Question:
     type_v: str = "f16"
     file_sha256: str | None = None
     plan_compute: Callable[[], int | None] | None = None
+    features: CpuFeatures | None = None
 
     @property
     def compute_bytes(self) -> int:
         """What computing needs: as llama.cpp plans it, else estimated."""
-        planned = self.plan_compute() if self.plan_compute else None
+        is_known = self.header is not None and is_compute_known(self.header, self.type_k, self.type_v)
+        planned = self.plan_compute() if self.plan_compute and not is_known else None
         return planned or estimate_compute_bytes(self.cost, self.n_ctx, self.header)
 
 
@@ -258,7 +263,10 @@ def place_layers(
 
 
 def _room_in_memory(question: Question, memory_bytes: int, kind: str) -> Room:
-    need = need_in_memory(question.cost, question.n_ctx, question.compute_bytes)
+    repacked = 0
+    if kind == "cpu" and question.features is not None and question.header is not None:
+        repacked = sum(item.size_bytes for item in find_repacked_types(question.header, question.features))
+    need = need_in_memory(question.cost, question.n_ctx, question.compute_bytes, repacked)
     if kind != "apple":
         return Room(need, memory_bytes, Place.MEMORY)
     place = Place.METAL_3_4 if memory_bytes >= METAL_LARGE_BYTES else Place.METAL_2_3

@@ -254,7 +254,7 @@ class TimeLedger:
     roof_bytes_per_s: float | None
 
 
-def account_time(record: TimeRecord) -> TimeLedger:
+def make_time_ledger(record: TimeRecord) -> TimeLedger:
     """Derive everything that follows from the times of one model; whatever is missing, the rest stands."""
     main, roof = record.asked.cache_types[0], record.roof_bytes_per_s
     reads = record.reads or TokenReads({}, {})

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from harness.records.cells import Record, has_died
+from harness.records.cells import Record, has_died, record_key
 from harness.records.failures import describe_failure
-from harness.records.statistics import Digest, Summary, summarize
-from harness.spec import defaults, parameters
+from harness.records.statistics import Digest, Summary, speaking, summarize
+from harness.spec import defaults, find_varied, parameters
 from harness.speed.model_names import ModelNames, file_of
-from harness.views.document import Block, Cell, Column, Document, Figure, KeyFigures, Prose, Section, Table
+from harness.views.document import Bar, Bars, Block, Cell, Column, Document, Figure, KeyFigures, Prose, Section, Table
+from harness.views.figures.style import shorten
 from harness.views.formats import render
 from harness.views.llama_bench import name_backends, render_csv, render_json, render_jsonl, render_sql
-from harness.views.settings import setting_columns
+from harness.views.settings import format_settings, setting_columns
 from harness.views.values import BYTES, DURATION, ENERGY, INTERVAL, MINUTE, PARAMS, RATE, format_interval
+
+#: More bars than this in one picture cannot be read; the table has all of them.
+MAX_BARS = 24
 
 #: llama-bench's own formats, by name: they are an export of records and no rendering of the Document.
 EXPORTS: Mapping[str, Callable[[Sequence[Record]], str]] = {
@@ -53,8 +58,8 @@ def describe_cells(
 
     Parameters
     ----------
-    name_of     : what a model is called; llama.cpp's description, and the file where that is not enough, unless told
-    is_kept     : the cells are of several runs: the machine and the time are columns too
+    name_of     : what a model is called, and whether it is synthetic; unless told llama.cpp's description, and the file where needed
+    is_kept     : the cells are of several runs: what ran, the machine and the time are columns too
     with_builds : end with the builds that ran, for whoever reads it elsewhere
     """
     records = [cell.record if isinstance(cell, Digest) else cell for cell in cells]
@@ -66,19 +71,61 @@ def describe_cells(
         *_setting_columns(records), Column("test"),
         Column("rate", "t/s", RATE, interval=INTERVAL), Column("repetitions", "reps", align="r"),
         Column("joules_per_token", "J/token", ENERGY),
-        Column("machine", shared="{}"), Column("time_utc", "measured", MINUTE, shared="{}"),
+        Column("layers", shared="{}"), Column("machine", shared="{}"), Column("time_utc", "measured", MINUTE, shared="{}"),
     ]  # fmt: skip
     rows = []
     for record, summary in zip(records, summaries, strict=True):
         file = names.of(found) if names and (found := file_of(record)) else None
-        when = (record.machine.cpu, record.time_utc) if is_kept else (None, None)
+        when = (describe_layers(record), record.machine.cpu, record.time_utc) if is_kept else (None, None, None)
         settings = [getattr(record.asked, name) for name in parameters()]
         rows.append(
             [*_model_cells(record, name_of), file, *settings, record.asked.test, *_result_cells(record, summary), *when]
         )
     table = Table("cells", columns, rows, _energy_notes(records, summaries))
     blocks: list[Block] = [table, Prose(_builds(records))] if with_builds else [_preparation(records), table]
-    return Document("cells", 1, "", [Section("", blocks)])
+    measured = [Digest(*one) for one in zip(records, summaries, strict=True) if one[1]]  # type: ignore[arg-type]
+    return Document("cells", 1, "", [Section("", _bars(measured, name_of)), Section("", blocks)])
+
+
+def _bars(cells: Sequence[Digest], name_of: Callable[[Record], str] | None) -> list[Bars]:
+    """Pure prompts and pure generation; of a cell that was measured again the record that speaks for it."""
+    same: dict[Any, list[Digest]] = {}
+    for cell in cells:
+        same.setdefault(record_key(cell.record), []).append(cell)
+    chosen = [best for group in same.values() if (best := speaking(group))]
+    found = []
+    for kind, title in (("pp", "Prompt processing"), ("tg", "Text generation")):
+        pure = [cell for cell in chosen if cell.record.asked.kind == kind][-MAX_BARS:]
+        labels = _label([cell.record for cell in pure], name_of)
+        bars = [
+            Bar(label, cell.summary.rate_tok_per_s, _ends(cell.summary))
+            for label, cell in zip(labels, pure, strict=True)
+        ]
+        caption = f"The orange line is the {INTERVAL} of the median." if any(bar.interval for bar in bars) else ""
+        found += [Bars(title, RATE, bars, caption, kind)] if bars else []
+    return found
+
+
+def _label(records: Sequence[Record], name_of: Callable[[Record], str] | None) -> list[str]:
+    """What tells each record from the others: model, test, and what else differs."""
+    layers_differ = len({describe_layers(record) for record in records}) > 1
+    elsewhere = ("n_prompt", "n_gen", "n_depth", *["n_gpu_layers"] * layers_differ)
+    settings = [name for name in find_varied(record.asked for record in records) if name not in elsewhere]
+    machines_differ = len({record.machine.cpu for record in records}) > 1
+    labels = []
+    for record in records:
+        parts = [shorten(str(_model_cells(record, name_of)[0].value), 34), record.asked.test]
+        parts += [describe_layers(record)] * layers_differ + [format_settings(record.asked, settings)]
+        parts += [shorten(record.machine.cpu, 24)] * machines_differ
+        labels.append(" · ".join(filter(None, parts)))
+    return labels
+
+
+def describe_layers(record: Record) -> str:
+    """Layers by device where that is known, else what was asked."""
+    if record.resolved and record.resolved.layers_by_device:
+        return " + ".join(f"{count} {device}" for device, count in record.resolved.layers_by_device.items())
+    return "all" if record.asked.n_gpu_layers < 0 else str(record.asked.n_gpu_layers)
 
 
 def _summary(record: Record) -> Summary | None:
@@ -117,7 +164,7 @@ def _model_cells(record: Record, name_of: Callable[[Record], str] | None) -> lis
     name = name_of(record) if name_of else model.description if model else record.asked.file_name
     unknown = Cell(instead="?")
     return [
-        Cell(name + (" (synthetic)" if model and model.is_synthetic else "")),
+        Cell(name + (" (synthetic)" if model and model.is_synthetic and not name_of else "")),
         Cell(model.size_bytes) if model else unknown,
         Cell(model.n_params) if model else unknown,
         Cell(name_backends(build.backends)) if build else unknown,

@@ -12,7 +12,7 @@ from harness.records.placements import PlacementResult, Speed
 from harness.units import format_duration
 from harness.views.document import Cell, Code, Column, Document, Picture, Prose, Section, Table
 from harness.views.settings import format_setting, heading, setting_columns
-from harness.views.values import DURATION, ENERGY, MIB_ALONE, RATE
+from harness.views.values import DURATION, ENERGY, INTERVAL, MIB_ALONE, RATE
 
 if TYPE_CHECKING:
     from harness.runs.network import Wire
@@ -59,11 +59,13 @@ def describe_sweep(sweep: Sweep) -> Document:
     return Document("sweep", 1, title, sections, data=_plain_sweep(sweep, reasons))
 
 
-def describe_placements(results: Sequence[PlacementResult], title: str = "", notes: Sequence[str] = ()) -> Document:
-    """The speeds and the memory of placements, without the question that they answer."""
+def describe_placements(
+    results: Sequence[PlacementResult], title: str = "", notes: Sequence[str] = (), *, is_kept: bool = False
+) -> Document:
+    """The speeds and the memory of placements, without the question that they answer; kept ones with their intervals, and what ran."""
     memory = _memory_table(results)
     notes = [*notes, *([_MAPPED] if any(_is_mapped(result) for result in results) else [])]
-    sections = [Section("", [_speed_table(results, notes)])] if results else []
+    sections = [Section("", [_speed_table(results, notes, is_kept)])] if results else []
     sections += [Section("memory in MiB, by device and cause", [memory])] if memory else []
     return Document("placements", 1, title, sections)
 
@@ -90,21 +92,26 @@ def _find_reason(result: PlacementResult) -> str | None:
     return describe_reason(result.failure) if result.failure else result.skipped
 
 
-def _speed_table(results: Sequence[PlacementResult], notes: Sequence[str]) -> Table:
+def _speed_table(results: Sequence[PlacementResult], notes: Sequence[str], is_kept: bool) -> Table:
     tests = list(dict.fromkeys(speed.test for result in results for speed in result.speeds))
     worst = _find_worst([caution for result in results for speed in result.speeds for caution in speed.cautions])
     columns = setting_columns(results[0].varied)
-    columns += [Column(_plain_name(test), f"{test} t/s".strip(), RATE) for test in tests or [""]]
+    columns += [
+        Column(_plain_name(test), f"{test} t/s".strip(), RATE, interval=INTERVAL if is_kept else "")
+        for test in tests or [""]
+    ]
     columns.append(Column("load_duration", "load", DURATION))
     columns += [Column(f"{_plain_name(test)}_energy", f"J/{test[:2]}", ENERGY) for test in tests]
+    columns.append(Column("layers", "what ran", is_shown=is_kept))
     rows = []
     for result in results:
         own = {speed.test: speed for speed in result.speeds}
         lost = _describe_loss(result, results)
         word = "skipped" if result.skipped else "failed" if result.failure else "—"
-        rates = [_rate_cell(own.get(test), worst, Cell(instead=word, notes=lost)) for test in tests or [""]]
+        rates = [_rate_cell(own.get(test), worst, Cell(instead=word, notes=lost), is_kept) for test in tests or [""]]
         energy = [speed.joules_per_token if (speed := own.get(test)) else None for test in tests]
-        rows.append([*result.varied.values(), *rates, result.load_duration_ns, *energy])
+        ran = " + ".join(f"{count} {device}" for device, count in (result.layers_by_device or {}).items())
+        rows.append([*result.varied.values(), *rates, result.load_duration_ns, *energy, ran or None])
     return Table("rows", columns, rows, notes, missing="")
 
 
@@ -112,10 +119,11 @@ def _plain_name(test: str) -> str:
     return test.replace(" @ ", "_") or "rate"
 
 
-def _rate_cell(speed: Speed | None, worst: Mapping[str, str], lost: Cell) -> Cell:
+def _rate_cell(speed: Speed | None, worst: Mapping[str, str], lost: Cell, is_kept: bool) -> Cell:
     if speed is None:
         return lost
-    return Cell(speed.rate_tok_per_s, notes=[worst[caution.code] for caution in speed.cautions])
+    ends = (speed.rate_low, speed.rate_high) if speed.rate_low and speed.rate_high and is_kept else None
+    return Cell(speed.rate_tok_per_s, interval=ends, notes=[worst[caution.code] for caution in speed.cautions])
 
 
 def _find_worst(cautions: Sequence[Caution]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from harness.speed.token_time import (
     LoadTime,
     TimeLedger,
     WholeToken,
-    account_time,
+    make_time_ledger,
 )
 from harness.units import format_duration, format_gb
 from harness.views.document import Cell, Column, Document, Figure, KeyFigures, Picture, Prose, Row, Section, Table
@@ -68,7 +68,7 @@ def describe_token_time(record: TimeRecord, label: str, *, place: str = "") -> D
     label : what the user calls the model
     place : the machine and when, where that tells it from others
     """
-    ledger = account_time(record)
+    ledger = make_time_ledger(record)
     taken_apart = [depth for depth in ledger.depths if depth.operations]
     picture = Picture(
         lambda theme: draw_token_time(ledger, label, theme=theme), "A generated token's time by operation and depth"

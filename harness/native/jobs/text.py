@@ -19,8 +19,8 @@ from harness.errors import NativeError
 from harness.host.machine import judge_load, read_load
 from harness.native.engine import LoadedModel, Session, resident_bytes
 from harness.native.text_loop import Progress, generate
-from harness.records.text import DEFAULT_N_CTX, TextRequest
-from harness.spec import RunSpec
+from harness.records.text import TextRequest
+from harness.spec import DEFAULT_N_CTX, RunSpec
 
 #: LLAMA_DEFAULT_SEED of llama.h, which asks for a random one.
 _RANDOM_SEED = 0xFFFFFFFF

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 from harness.views.document import Bar, Bars, Document, Picture
@@ -15,14 +16,13 @@ MAX_BARS = 40
 
 
 def pictures_of(document: Document) -> list[Picture]:
-    """What can be drawn of a document: its pictures and bars, else its main table as bars; none where it has no figures."""
-    found: list[Picture] = []
-    for block in document.all_blocks():
-        if isinstance(block, Picture):
-            found.append(block)
-        elif isinstance(block, Bars):
-            found.append(Picture(functools.partial(draw_bars, block), describe_bars(block), block.caption, block.name))
-    return found or [Picture(functools.partial(draw_bars, bars), describe_bars(bars)) for bars in _bars_of(document)]
+    """What can be drawn of a document: its bars as one picture, its pictures, else its main table as bars; none without figures."""
+    pictures = list(document.blocks(Picture))
+    bars = list(document.blocks(Bars)) or ([] if pictures else _bars_of(document))
+    drawn = (
+        [Picture(functools.partial(draw_bars, bars), "; ".join(map(describe_bars, bars)), name="bars")] if bars else []
+    )
+    return [*drawn, *pictures]
 
 
 def describe_bars(block: Bars) -> str:
@@ -30,10 +30,16 @@ def describe_bars(block: Bars) -> str:
     return f"{block.title}: " + "; ".join(f"{bar.label} {format_value(bar.value, block.unit)}" for bar in block.bars)
 
 
-def draw_bars(block: Bars, theme: str = "light") -> Any:
-    """One bar a line, the first on top, its value behind it, its interval as a line across its end."""
-    figure, axis = new_figure(8.0, 1.0 + 0.3 * len(block.bars), theme=theme)
-    ink = THEMES[theme].ink
+def draw_bars(blocks: Sequence[Bars], theme: str = "light") -> Any:
+    """A panel for each block: one bar a line, the first on top, its value behind it, its interval as a line across its end."""
+    heights = [1.0 + 0.3 * len(block.bars) for block in blocks]
+    figure, axes = new_figure(8.0, sum(heights), theme=theme, nrows=len(blocks), squeeze=False, height_ratios=heights)
+    for axis, block in zip(axes[:, 0], blocks, strict=True):
+        _draw_block(axis, block, theme)
+    return figure
+
+
+def _draw_block(axis: Any, block: Bars, theme: str) -> None:
     for place, bar in enumerate(block.bars):
         axis.barh(place, bar.value, height=0.62, color=PALETTE[0])
         end = bar.value
@@ -41,7 +47,9 @@ def draw_bars(block: Bars, theme: str = "light") -> Any:
             axis.plot(bar.interval, [place, place], color=PALETTE[1], linewidth=3, solid_capstyle="butt")
             end = max(end, bar.interval[1])
         text = format_value(bar.value, block.unit, with_sign=False)
-        axis.annotate(text, (end, place), (4, 0), textcoords="offset points", va="center", fontsize=9, color=ink)
+        axis.annotate(
+            text, (end, place), (4, 0), textcoords="offset points", va="center", fontsize=9, color=THEMES[theme].ink
+        )
     axis.set_yticks(range(len(block.bars)), [bar.label for bar in block.bars])
     axis.invert_yaxis()
     axis.grid(False, axis="y")
@@ -49,7 +57,6 @@ def draw_bars(block: Bars, theme: str = "light") -> Any:
     axis.xaxis.set_major_formatter(lambda value, _: format_value(value, block.unit, with_sign=False))
     axis.set_xlabel(block.unit.sign)
     set_title(axis, block.title, theme)
-    return figure
 
 
 def _bars_of(document: Document) -> list[Bars]:

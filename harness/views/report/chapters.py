@@ -8,8 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from harness.views.document import Document, Section
-from harness.views.report.answers import show_predictions, show_published
-from harness.views.report.documents import show_memory, show_ollama, show_roofline, show_texts, show_token_time
+from harness.views.report.documents import (
+    show_memory,
+    show_ollama,
+    show_predictions,
+    show_published,
+    show_roofline,
+    show_texts,
+    show_token_time,
+)
 from harness.views.report.frame import (
     describe_machines,
     describe_method,
@@ -20,7 +27,7 @@ from harness.views.report.frame import (
 )
 from harness.views.report.material import Material
 from harness.views.report.parts import Part
-from harness.views.report.sections import show_layers, show_speeds
+from harness.views.report.speeds import show_layers, show_speeds
 
 Make = Callable[[Material], Sequence[Document]]
 
@@ -41,16 +48,16 @@ def _describe_method(material: Material) -> Sequence[Document]:
 CHAPTERS: dict[str, tuple[Make, tuple[str, ...]]] = {
     "Summary": (summarize_page, ()),
     "Machine": (describe_machines, ()),
-    "Speeds": (_parts(show_speeds), ("result",)),
-    "Layers on the GPU": (_parts(show_layers), ("result",)),
+    "Speeds": (show_speeds, ("result",)),
+    "Layers on the GPU": (show_layers, ("result",)),
     "Memory": (show_memory, ("overhead",)),
     "A token's time": (show_token_time, ("time-ledger",)),
     "Under the roof": (show_roofline, ("roofline",)),
     "Texts": (show_texts, ("run",)),
     "Beside Ollama": (show_ollama, ("ollama-comparison",)),
     "Beside llama-bench": (show_parity, ("parity",)),
-    "Among published machines": (_parts(show_published), ()),
-    "Predictions": (_parts(show_predictions), ()),
+    "Among published machines": (show_published, ()),
+    "Predictions": (show_predictions, ()),
     "Failures": (list_failures, ("failure",)),
     "Warnings": (list_warnings, ()),
     "How it was measured": (_describe_method, ()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from harness.records.cells import Machine, Record, machine_key
+from harness.records.cells import Machine, machine_key
 from harness.records.failures import describe_failure
 from harness.records.memory import MemoryRecord
 from harness.records.ollama import Comparison
@@ -14,6 +14,7 @@ from harness.records.roofline import Roof
 from harness.records.statistics import median
 from harness.records.token_time import TimeRecord
 from harness.units import format_count
+from harness.views.cells import describe_layers
 from harness.views.document import Block, Cell, Column, Document, Figure, KeyFigures, Line, Prose, Section, Table
 from harness.views.report.material import Material
 from harness.views.values import FILE, FINE_RATIO, INTERVAL, MINUTE, RATE, format_interval, format_value
@@ -84,20 +85,13 @@ def _describe_best(material: Material, kind: str) -> str | None:
     if summary.rate_low is not None and summary.rate_high is not None:
         interval = f"{INTERVAL} {format_interval(summary.rate_low, summary.rate_high, RATE, with_sign=False)}"
     layers = best.resolved.layers_by_device if best.resolved else {}
-    devices = "" if set(layers) <= {"CPU"} else f", layers: {layers_that_ran(best)}"
+    devices = "" if set(layers) <= {"CPU"} else f", layers: {describe_layers(best)}"
     where = f" on {material.machine_name(best.machine)}" if len(material.machines) > 1 else ""
     doubt = "; not to be trusted" if summary.is_distrusted else ""
     return (
         f"{what} {format_value(summary.rate_tok_per_s, RATE, with_sign=False)} tokens/s ({interval}): {best.asked.test}, "
         f"{material.model_name(best)}, {best.asked.n_threads} threads{devices}{where}{doubt}."
     )
-
-
-def layers_that_ran(record: Record) -> str:
-    """Layers by device where that is known, else what was asked."""
-    if record.resolved and record.resolved.layers_by_device:
-        return " + ".join(f"{count} {device}" for device, count in record.resolved.layers_by_device.items())
-    return "all" if record.asked.n_gpu_layers < 0 else str(record.asked.n_gpu_layers)
 
 
 # --- machines ---------------------------------------------------------------------------------------------------------

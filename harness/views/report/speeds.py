@@ -1,0 +1,66 @@
+"""Chapters of measured cells: speeds, and layers on the GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness.records.cells import record_key
+from harness.records.placements import make_result
+from harness.records.statistics import Digest, speaking
+from harness.spec import find_varied
+from harness.views.cells import describe_cells
+from harness.views.document import Document, Picture
+from harness.views.figures.placements import draw_layers
+from harness.views.placements import describe_placements
+from harness.views.report.frame import page_of
+from harness.views.report.material import Material
+from harness.views.settings import format_settings
+
+
+def show_speeds(material: Material) -> Sequence[Document]:
+    """Every measured cell but those of sweeps, which have a chapter of their own."""
+    cells = [cell for cell in material.cells if cell.record.command != "sweep"]
+    return [describe_cells(cells, name_of=material.model_name, is_kept=True)] if cells else []
+
+
+def show_layers(material: Material) -> Sequence[Document]:
+    """Every placement that a sweep measured, and what else differs in nothing but the layers on the GPU."""
+    groups: dict[tuple[Any, ...], list[Digest]] = {}
+    for cell in material.cells:
+        key = record_key(cell.record, but=("n_gpu_layers", "n_prompt", "n_gen"))
+        groups.setdefault(key, []).append(cell)
+    chosen = [cells for cells in groups.values() if _is_sweep(cells)]
+    settings = [name for name in find_varied(c.record.asked for cells in chosen for c in cells) if name not in _SHOWN]
+    return [_show_placements(material, cells, settings) for cells in chosen]
+
+
+#: Parameters that a table of placements shows by itself.
+_SHOWN = ("n_gpu_layers", "n_prompt", "n_gen", "n_depth")
+
+
+def _is_sweep(cells: Sequence[Digest]) -> bool:
+    by_test: dict[str, set[int]] = {}
+    for cell in cells:
+        by_test.setdefault(cell.record.asked.test, set()).add(cell.record.asked.n_gpu_layers)
+    return any(len(counts) > 1 for counts in by_test.values()) or any(cell.record.command == "sweep" for cell in cells)
+
+
+def _show_placements(material: Material, cells: Sequence[Digest], settings: Sequence[str]) -> Document:
+    placements: dict[int, dict[str, list[Digest]]] = {}
+    for cell in cells:
+        placements.setdefault(cell.record.asked.n_gpu_layers, {}).setdefault(cell.record.asked.test, []).append(cell)
+    results = [
+        make_result([best for found in tests.values() if (best := speaking(found))], ["n_gpu_layers"])
+        for _, tests in sorted(placements.items())
+    ]
+    record = cells[0].record
+    machine = material.machine_name(record.machine) if len(material.machines) > 1 else ""
+    parts = [material.model_name(record), machine, format_settings(record.asked, settings)]
+    title = " · ".join(filter(None, parts))
+    (document,) = page_of(
+        Picture(lambda theme: draw_layers(results, title, theme=theme), "Speeds and memory by layers on the GPU"),
+        title=title,
+    )
+    tables = describe_placements(results, title, is_kept=True)
+    return Document(tables.kind, tables.schema, title, [*document.sections, *tables.sections])
