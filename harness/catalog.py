@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.codec import Malformed, decode
 from harness.errors import UsageError
 
 if sys.version_info >= (3, 11):
@@ -82,6 +83,9 @@ class Files:
     sha256: tuple[str, ...] = ()
     verified: bool = False
     evidence: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "quantization", self.quantization.upper())
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,56 +203,12 @@ def _parse_entry(name: str, values: Any, origin: str) -> Entry:
     if not isinstance(values, dict) or not isinstance(values.get("shape"), dict):
         raise UsageError(f'{where} has no shape; give it a table [models."{name}".shape].')
     shape = {key: value for key, value in values["shape"].items() if key != "source"}
-    files = values.get("files", [])
-    if not isinstance(files, list):
-        raise UsageError(f'{where}: files is not a list; begin each with [[models."{name}".files]].')
-    rest = {key: value for key, value in values.items() if key not in ("shape", "files")}
-    return _build(
-        Entry,
-        {
-            **rest,
-            "name": name,
-            "shape": _build(Shape, shape, f"{where}, shape"),
-            "files": tuple(_parse_files(item, f"{where}, files") for item in files),
-        },
-        where,
-    )
-
-
-def _parse_files(values: Any, where: str) -> Files:
-    if not isinstance(values, dict) or not isinstance(values.get("files"), list):
-        raise UsageError(f"{where} has no list of file names.")
-    return _build(Files, {**values, "quantization": str(values.get("quantization", "")).upper()}, where)
-
-
-_TOML_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
-
-
-def _build(kind: Any, values: Mapping[str, Any], where: str) -> Any:
-    """Make a value of a dataclass out of TOML, with every key known, present and of its type."""
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    for key in values:
-        if key not in fields:
-            raise UsageError(f"{where} has an unknown key {key}; the known ones are {', '.join(fields)}.")
-    made = dict(values)
-    for key, field in fields.items():
-        if key not in values:
-            if field.default is dataclasses.MISSING:
-                raise UsageError(f"{where} lacks {key}.")
-            continue
-        written = str(field.type)
-        if written.startswith("tuple[") and isinstance(values[key], list):  # "tuple[int, ...]" asks for a list of int
-            item = written[6:].split(",")[0]
-            made[key] = tuple(_check_type(value, item, key, where) for value in values[key])
-        else:
-            _check_type(values[key], written.split(" ")[0], key, where)  # "int | None" asks for an int
-    return kind(**made)
-
-
-def _check_type(value: Any, written: str, key: str, where: str) -> Any:
-    expected = _TOML_TYPES.get(written)
-    if written.startswith("tuple[") and not isinstance(value, tuple):
-        raise UsageError(f"{where}: {key} = {value!r} is not a list.")
-    if expected and (not isinstance(value, expected) or isinstance(value, bool) != (written == "bool")):
-        raise UsageError(f"{where}: {key} = {value!r} is not of type {written}.")
-    return value
+    files = values["files"] if isinstance(values.get("files"), list) else []
+    for kind, found in ((Entry, values), (Shape, shape), *((Files, item) for item in files if isinstance(item, dict))):
+        known = [field.name for field in dataclasses.fields(kind)]
+        if unknown := [key for key in found if key not in known]:
+            raise UsageError(f"{where} has an unknown key {unknown[0]}; the known ones are {', '.join(known)}.")
+    try:
+        return decode(Entry, {**values, "name": name, "shape": shape})
+    except Malformed as error:
+        raise UsageError(f"{where}: {error}; correct it there.") from None

@@ -79,7 +79,7 @@ def test_every_command_takes_the_same_file_for_a_bare_name(name):
         .invoke(cli, ["predict", "-m", name, "--machine", "RTX 3060 Ti", "-o", "json"], catch_exceptions=False)
         .stdout
     )
-    assert json.loads(out)[0]["cost"]["quantization"] == find_quantization(entry.default_quantization)
+    assert json.loads(out)["cost"]["quantization"] == find_quantization(entry.default_quantization)
     assert kind.upper().startswith(entry.default_quantization[:4])
 
 
@@ -133,12 +133,12 @@ def test_the_users_entry_wins():
         ("[models", "not valid TOML"),
         ("models = 1", "models is not a table"),
         ('[models."a"]\nparameters = 1', "has no shape"),
-        (GOOD.replace("block_count = 2", ""), "shape lacks block_count"),
+        (GOOD.replace("block_count = 2", ""), "shape has no block_count"),
         (GOOD.replace("block_count", "blok_count"), "unknown key blok_count"),
-        (GOOD.replace("block_count = 2", 'block_count = "2"'), "block_count = '2' is not of type int"),
-        (GOOD.replace("block_count = 2", "block_count = true"), "block_count = True is not of type int"),
-        (GOOD.replace("= true", "= 1"), "tied_embeddings = 1 is not of type bool"),
-        (GOOD + '[[models."mine:1b".files]]\nquantization = "Q4_0"', "no list of file names"),
+        (GOOD.replace("block_count = 2", 'block_count = "2"'), "shape.block_count is '2', not a whole number"),
+        (GOOD.replace("block_count = 2", "block_count = true"), "shape.block_count is True, not a whole number"),
+        (GOOD.replace("= true", "= 1"), "tied_embeddings is 1, not "),
+        (GOOD + '[[models."mine:1b".files]]\nquantization = "Q4_0"', "files.0. has no repository"),
     ],
 )
 def test_a_wrong_catalog_names_file_entry_and_key(text, words):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.catalog import Catalog, Files
 from harness.sources.catalog_reference import list_catalog_files
 from harness.sources.choice import find_same_name
-from harness.sources.hub import HubFacts, describe_files, list_files
-from harness.sources.hub_cache import HubFile
+from harness.sources.hub import HubFacts, list_files
 from harness.sources.remote import NotThereError
 
 
@@ -30,41 +29,39 @@ class Verdict:
 
 
 def check_catalog(catalog: Catalog) -> Iterator[Verdict]:
-    """Ask the hub for every file of the catalog, one request a quantization.
+    """Ask the hub for every file of the catalog, one request a repository.
 
     Raises
     ------
     RemoteError : the hub cannot be reached, or limits requests; a repository that it does not show is a verdict.
     """
+    listings: dict[str, dict[str, HubFacts] | str] = {}
     for entry in catalog.entries.values():
         for files in entry.files:
-            yield _check(entry.name, files)
+            if files.repository not in listings:
+                try:
+                    listings[files.repository] = {facts.file.name: facts for facts in list_files(files.repository)}
+                except NotThereError as error:
+                    listings[files.repository] = str(error).rstrip(".")
+            yield _check(entry.name, files, listings[files.repository])
 
 
-def _check(name: str, files: Files) -> Verdict:
-    wanted = list_catalog_files(files)
-    try:
-        found = describe_files(wanted)
-    except NotThereError as error:
-        return Verdict(name, files.quantization, files.repository, (str(error).rstrip("."),), None, (), files.verified)
-    missing = _tell_missing([file for file in wanted if file.name not in found])
-    if missing:
-        return Verdict(name, files.quantization, files.repository, missing, None, (), files.verified)
-    facts = [found[file.name] for file in wanted]
+def _check(name: str, files: Files, listed: dict[str, HubFacts] | str) -> Verdict:
+    if isinstance(listed, str):
+        return Verdict(name, files.quantization, files.repository, (listed,), None, (), files.verified)
+    wanted = [file.name for file in list_catalog_files(files)]
+    if missing := [file for file in wanted if file not in listed]:
+        others = [find_same_name(file, listed) for file in missing]
+        problems = [
+            f"{files.repository} has no {file}" + (f" but {other}" if other else "")
+            for file, other in zip(missing, others, strict=True)
+        ]
+        return Verdict(name, files.quantization, files.repository, tuple(problems), None, (), files.verified)
+    facts = [listed[file] for file in wanted]
     size_bytes = sum(item.size_bytes for item in facts)
-    problems = tuple(_compare(files, facts, size_bytes))
     digests = tuple(item.digest or "" for item in facts)
-    return Verdict(name, files.quantization, files.repository, problems, size_bytes, digests, files.verified)
-
-
-def _tell_missing(files: Sequence[HubFile]) -> tuple[str, ...]:
-    """Say which files are not there, and which of them are there in another case, at one request more."""
-    names = [facts.file.name for facts in list_files(files[0].repository)] if files else []
-    same = [find_same_name(file.name, names) for file in files]
-    return tuple(
-        f"{file.repository} has no {file.name}" + (f" but {other}" if other else "")
-        for file, other in zip(files, same, strict=True)
-    )
+    problems = list(_compare(files, facts, size_bytes))
+    return Verdict(name, files.quantization, files.repository, tuple(problems), size_bytes, digests, files.verified)
 
 
 def _compare(files: Files, facts: list[HubFacts], size_bytes: int) -> Iterator[str]:

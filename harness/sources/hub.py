@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import TypeGuard
 from urllib.parse import quote
 
 from harness.sources.choice import find_same_name, is_byte_split, is_gguf
@@ -47,59 +47,32 @@ def list_files(repository: str, revision: str = "main") -> list[HubFacts]:
     Raises
     ------
     RemoteError : the hub cannot be reached, does not show the repository, or answers as no hub does.
+
+    Source: huggingface_hub hf_api.py model_info.
     """
-    answer = _ask_api("GET", HubFile(repository, "x.gguf", revision), "revision", "?blobs=true")
+    from huggingface_hub import constants
+
+    HubFile(repository, "x.gguf", revision)  # refuses what is no repository or revision
+    url = f"{constants.ENDPOINT}/api/models/{repository}/revision/{quote(revision, safe='')}?blobs=true"
+    # Not through huggingface_hub's functions, which read without end, as slowly as the server likes.
+    _, body = ask_small("GET", Address(url, repository, _token_headers()))
+    try:
+        answer = read_json(body)
+    except ValueError:
+        answer = None
     if not isinstance(answer, dict) or not isinstance(answer.get("siblings"), list):
-        raise _no_hub(repository)
+        raise RemoteError(
+            f"What answers for {repository} does not speak as a Hugging Face hub does; check HF_ENDPOINT and proxies."
+        )
     commit = _take_commit(answer.get("sha"), repository)
     found = []
     for item in answer["siblings"]:
         name, size_bytes = (item.get("rfilename"), item.get("size")) if isinstance(item, dict) else (None, None)
         if isinstance(name, str) and _is_size(size_bytes) and (is_gguf(name) or is_byte_split(name)):
-            digest = _take_digest(item.get("lfs"), "sha256", item.get("blobId"))
+            lfs = item.get("lfs")
+            digest = find_digest(lfs.get("sha256") if isinstance(lfs, dict) else item.get("blobId"))
             found.append(HubFacts(HubFile(repository, name, revision), size_bytes, digest, commit))
     return sorted(found, key=lambda facts: facts.file.name)
-
-
-def describe_files(files: Sequence[HubFile]) -> dict[str, HubFacts]:
-    """Ask for size and SHA-256 of files of one repository, by name; those that do not exist are left out.
-
-    Raises
-    ------
-    RemoteError : the hub cannot be reached, does not show the repository, or answers as no hub does.
-    """
-    first = files[0]
-    wanted = {file.name: file for file in files}
-    answer = _ask_api("POST", first, "paths-info", data={"paths": list(wanted), "expand": "false"})
-    if not isinstance(answer, list):
-        raise _no_hub(first.repository)
-    found = {}
-    for item in answer:
-        name, size_bytes = (item.get("path"), item.get("size")) if isinstance(item, dict) else (None, None)
-        if isinstance(name, str) and name in wanted and _is_size(size_bytes):  # folders have none
-            found[name] = HubFacts(wanted[name], size_bytes, _take_digest(item.get("lfs"), "oid", item.get("oid")))
-    return found
-
-
-def _ask_api(method: str, file: HubFile, what: str, query: str = "", **options: Any) -> Any:
-    """Ask the hub's API about a revision. Source: huggingface_hub hf_api.py model_info, get_paths_info.
-
-    Not through huggingface_hub's functions: they read without end, as slowly as the server likes.
-    """
-    from huggingface_hub import constants
-
-    url = f"{constants.ENDPOINT}/api/models/{file.repository}/{what}/{quote(file.revision, safe='')}{query}"
-    _, body = ask_small(method, Address(url, file.repository, _token_headers()), **options)
-    try:
-        return read_json(body)
-    except ValueError:
-        raise _no_hub(file.repository) from None
-
-
-def _no_hub(name: str) -> RemoteError:
-    return RemoteError(
-        f"What answers for {name} does not speak as a Hugging Face hub does; check HF_ENDPOINT and proxies."
-    )
 
 
 def _take_commit(said: object, name: str) -> str | None:
@@ -115,10 +88,6 @@ def _take_commit(said: object, name: str) -> str | None:
 
 def _is_size(said: object) -> TypeGuard[int]:
     return isinstance(said, int) and not isinstance(said, bool) and 0 <= said < 2**63
-
-
-def _take_digest(lfs: object, key: str, blob_id: object) -> str | None:
-    return find_digest(lfs.get(key)) if isinstance(lfs, dict) else find_digest(blob_id)
 
 
 def describe_file(file: HubFile) -> HubFacts:
