@@ -204,7 +204,12 @@ def test_predict_for_published_machines_fits_eighty_columns(results, name):
 
 @pytest.mark.engine
 @pytest.mark.parametrize(
-    ("name", "n_ctx", "cache"), [("qwen3:14b", 65536, "q8_0"), ("phi4:14b", 8192, "f16"), ("gpt-oss:20b", 8192, "f16")]
+    ("name", "n_ctx", "cache"),
+    [
+        ("qwen3:14b", 65536, "q8_0"),
+        ("phi4:14b", 8192, "f16"),
+        ("gpt-oss:20b", 8192, "f16"),
+    ],
 )
 def test_predict_counts_layers_and_bytes_as_overhead_does(results, monkeypatch, name, n_ctx, cache):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -214,6 +219,15 @@ def test_predict_counts_layers_and_bytes_as_overhead_does(results, monkeypatch, 
         c for c in json.loads(run("overhead", "--predict-only", *asked).stdout)["cards"] if c["device"] == "a card"
     )
     assert (room["n_layers_gpu"], room["needed_bytes"]) == (card["n_layers_fitting"], card["needed_bytes"])
+
+
+@pytest.mark.engine
+def test_of_a_vision_model_predict_and_overhead_differ_by_the_encoder_that_overhead_names(results):
+    asked = ("-m", "llama3.2-vision:11b", "--vram", "8GB", "-o", "json")
+    (room,) = json.loads(run("predict", "--bandwidth", "600GB/s", "--kind", "gpu", *asked).stdout)["memory"]
+    data = json.loads(run("overhead", "--predict-only", "-c", 4096, *asked).stdout)
+    (encoder,) = (note["size_bytes"] for note in data["notes"] if note["remark"] == "encoder")
+    assert data["cards"][0]["needed_bytes"] + encoder == pytest.approx(room["needed_bytes"], rel=1e-3)
 
 
 @pytest.mark.engine
