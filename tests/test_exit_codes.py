@@ -106,5 +106,5 @@ def test_a_file_that_was_cut_off_ends_alike(results, tmp_path, words, size):
     (tmp_path / "cut.gguf").write_bytes(llama_like(layers=2, vocab=300).build(data=True)[:size])
     result = CliRunner().invoke(cli, [*words, "-m", str(tmp_path / "cut.gguf")])
     assert isinstance(result.exception, HarnessError)
-    assert result.exception.outcome is Outcome.OTHER
+    assert result.exception.outcome is Outcome.QUESTION
     assert "download it again" in str(result.exception)
