@@ -18,7 +18,6 @@ from harness.errors import UsageError
 from harness.records.journal import read_lines
 from harness.records.statistics import Digest
 from harness.sources.user_catalog import load_catalog
-from harness.speed.published import ARTICLE_MODELS, load_machines
 from harness.speed.rates import collect_cells
 from harness.views import page
 from harness.views.document import (
@@ -227,8 +226,7 @@ def kept_documents():
     lines = read_material(read_lines([*RESULTS, HERE / "recorded" / "pp-tg.jsonl"], lambda trouble: None))
     catalog = load_catalog()
     found = collect_cells((line.content for line in lines if isinstance(line.content, Digest)), catalog)
-    kinds = {name: catalog.entries[name].ollama_2024 for name in ARTICLE_MODELS}
-    material = Material(lines, (), (), "2026", "0", found, load_machines(), kinds, (), catalog)
+    material = Material(lines, (), (), "2026", "0", found, True, (), catalog)
     return [(title, document) for title, (make, _) in CHAPTERS.items() for document in make(material)]
 
 

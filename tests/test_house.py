@@ -81,8 +81,6 @@ KNOWN: dict[str, set[str]] = {
         "harness.sources.choice.is_gguf",
         "harness.views.llama_bench.render_json",
         "harness.views.llama_bench.render_jsonl",
-        "harness.views.machines.render_machines_json",
-        "harness.views.machines.render_machines_md",
         "harness.views.report.parts.Chart",
         "harness.views.report.parts.Facts",
         "harness.views.report.parts.Points",

@@ -100,6 +100,7 @@ class Table:
     name    : in JSON: a list of rows; tables of the same name are one list
     notes   : sentences under it: how to read it, what its marks mean
     missing : stands where a cell has no value
+    is_for_people : programs get another table of the same values
     """
 
     name: str
@@ -107,6 +108,7 @@ class Table:
     rows: Sequence[Row | Line]
     notes: Sequence[str] = ()
     missing: str = "—"
+    is_for_people: bool = False
 
     def lines(self) -> list[tuple[Row, list[Cell]]]:
         """Each row with its cells.

@@ -270,7 +270,11 @@ def _fit_notes(record: MemoryRecord) -> Iterator[str]:
 def _describe_card(card: CardFit) -> str:
     name = card.device or f"a card of {format_value(card.memory_bytes, MODULE)}"
     how_many = f"all {card.n_layers}" if card.n_fitting == card.n_layers else f"{card.n_fitting} of {card.n_layers}"
-    at_most, at_least = ("at most ", "more than ") if card.compute_bytes is None else ("", "")
+    at_most, at_least = ("", "")
+    if card.compute_bytes is None:
+        at_most, at_least = "at most ", "more than "
+    elif card.is_estimated:
+        at_most = at_least = "about "
     needed = format_value(card.needed_bytes, MODULE)
     return f"{name}: {at_most}{how_many} layers fit (-ngl {card.n_fitting}); all need {at_least}{needed}."
 
@@ -290,7 +294,8 @@ def _cards(cards: Sequence[CardFit]) -> Table:
     rows = [
         [
             card.device or "a card", card.price.device_weights_bytes, card.price.device_cache_bytes,
-            Cell(card.compute_bytes, instead="not known"), card.context_bytes or None, card.used_bytes,
+            Cell(card.compute_bytes, instead="not known", is_approximate=card.is_estimated),
+            card.context_bytes or None, card.used_bytes,
             card.n_layers, card.n_fitting, card.memory_bytes, card.needed_bytes, card.host_bytes,
         ]
         for card in cards
@@ -319,6 +324,7 @@ def describe_note(note: Note) -> str:
         Remark.STAND_IN_VOCABULARY:
             "the vocabulary is a stand-in for the real one, and so is what libraries and tables take for it",
         Remark.SOURCE: "{detail}",
+        Remark.ENCODER: "the encoder of images is not counted: {size} more in F16, which predict has in its figures",
         Remark.HEADER_FETCHED: "only the header was fetched, {size} of it and what llama.cpp reads besides",
         Remark.NOT_PRICED: "layers on a card: {detail}",
         Remark.TEXT: "{detail}",
@@ -350,4 +356,5 @@ def _data(record: MemoryRecord) -> dict[str, Any]:
         "forecasts": record.forecasts,
         "context_slope_bytes_per_token": record.context_slope,
         "failure": record.failure,
+        "notes": record.all_notes,
     }

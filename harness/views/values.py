@@ -84,6 +84,8 @@ RATE = Unit("tok_per_s", format_rate, "t/s")
 ROUND_RATE = Unit("tok_per_s", _three_digits, "t/s")
 #: For figures that others published: with the digits that they gave.
 GIVEN_RATE = Unit("tok_per_s", lambda rate: f"{rate:g}", "t/s")
+#: For measured rates beside those.
+BESIDE_GIVEN_RATE = Unit("tok_per_s", lambda rate: f"{rate:.{2 if rate < 2 else 1}f}")
 DURATION = Unit("ns", _duration)
 NS = Unit("ns", _scaled(1, 1), "ns")
 MS = Unit("ns", lambda duration: f"{duration / 1e6:.3g}", "ms")
