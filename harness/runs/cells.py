@@ -36,6 +36,7 @@ from harness.records.cells import (
 from harness.records.failures import Cause
 from harness.records.journal import utc_now
 from harness.records.statistics import summarize
+from harness.runs.asking import blame_file
 from harness.runs.session import Session
 from harness.runs.worker import Worker
 from harness.sources.model_file import describe_file, model_size_bytes
@@ -281,7 +282,7 @@ class _Cell:
         if self._observer is not None:
             self._observer.on_event(event)
         if isinstance(event, Failure):
-            self._failure = event
+            self._failure = blame_file(event, self.spec.model) if event.phase == "load" else event
         elif event["event"] == "loaded":
             self._model = dataclasses.replace(read(Model, event["model"]), **self._file_facts)
         elif event["event"] == "sample":
