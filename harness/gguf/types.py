@@ -197,6 +197,11 @@ def find_quantization(text: str) -> str:
     return name
 
 
+def pad(size: int, multiple: int) -> int:
+    """Round up to a multiple. Source: ggml.h GGML_PAD."""
+    return -(-size // multiple) * multiple
+
+
 def extent(shape: Sequence[int], axis: int) -> int:
     """How far a tensor reaches along an axis: 1 beyond its last, as ggml has it (a file may state fewer dimensions than are meant)."""
     return shape[axis] if axis < len(shape) else 1
