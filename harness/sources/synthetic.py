@@ -194,9 +194,6 @@ def _remove_abandoned(path: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
-# --- header -----------------------------------------------------------------------------------------------------------
-
-
 def _write_header(
     path: Path,
     shape: Shape,
@@ -256,9 +253,6 @@ def add_hyperparameters(writer: gguf.GGUFWriter, shape: Shape) -> None:
             writer.add_float32(name, value)
         else:
             writer.add_uint32(name, value)
-
-
-# --- vocabulary -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
