@@ -58,9 +58,8 @@ def test_the_table_has_published_and_own_machines(own):
 
 
 def test_the_table_of_own_machines_only(own):
-    rows = json.loads(run("table", "--no-published", "-o", "json").output)
-    assert [row["is_published"] for row in rows] == [False]
-    assert list(rows[0]["cells"]) == ["smollm2:135m"]
+    (row,) = json.loads(run("table", "--no-published", "-o", "json").output)["figures"]
+    assert (row["is_published"], row["model"]) == (False, "smollm2:135m")
 
 
 def test_folders_of_several_machines_together(own, tmp_path):
@@ -71,7 +70,7 @@ def test_folders_of_several_machines_together(own, tmp_path):
     for line in lines:
         line["machine"]["cpu"] = "Intel(R) Xeon(R) CPU E5-2696 v3 @ 2.30GHz"
     (other / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    rows = json.loads(run("table", own, other, "--no-published", "-o", "json").output)
+    rows = json.loads(run("table", own, other, "--no-published", "-o", "json").output)["figures"]
     names = {row["machine"] for row in rows}
     assert names == {
         name_host(describe_machine()),
@@ -205,7 +204,12 @@ def test_predict_for_published_machines_fits_eighty_columns(results, name):
 
 @pytest.mark.engine
 @pytest.mark.parametrize(
-    ("name", "n_ctx", "cache"), [("qwen3:14b", 65536, "q8_0"), ("phi4:14b", 8192, "f16"), ("gpt-oss:20b", 8192, "f16")]
+    ("name", "n_ctx", "cache"),
+    [
+        ("qwen3:14b", 65536, "q8_0"),
+        ("phi4:14b", 8192, "f16"),
+        ("gpt-oss:20b", 8192, "f16"),
+    ],
 )
 def test_predict_counts_layers_and_bytes_as_overhead_does(results, monkeypatch, name, n_ctx, cache):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -218,10 +222,19 @@ def test_predict_counts_layers_and_bytes_as_overhead_does(results, monkeypatch, 
 
 
 @pytest.mark.engine
+def test_of_a_vision_model_predict_and_overhead_differ_by_the_encoder_that_overhead_names(results):
+    asked = ("-m", "llama3.2-vision:11b", "--vram", "8GB", "-o", "json")
+    (room,) = json.loads(run("predict", "--bandwidth", "600GB/s", "--kind", "gpu", *asked).stdout)["memory"]
+    data = json.loads(run("overhead", "--predict-only", "-c", 4096, *asked).stdout)
+    (encoder,) = (note["size_bytes"] for note in data["notes"] if note["remark"] == "encoder")
+    assert data["cards"][0]["needed_bytes"] + encoder == pytest.approx(room["needed_bytes"], rel=1e-3)
+
+
+@pytest.mark.engine
 def test_a_working_memory_that_llama_cpp_cannot_plan_is_said_to_be_estimated(results, tmp_path):
     file = tmp_path / "odd.gguf"
     file.write_bytes(llama_like().build(data=True))  # it says less than llama.cpp wants to know
-    result = run("predict", "-m", file, "--bandwidth", "600GB/s", "--kind", "gpu", "--vram", "8GB")
+    result = run("predict", "-m", file, "--bandwidth", "600GB/s", "--kind", "gpu", "--vram", "8GB", "-ctk", "q8_0")
     assert "working memory is estimated: " in result.stdout
 
 

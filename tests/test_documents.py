@@ -18,7 +18,6 @@ from harness.errors import UsageError
 from harness.records.journal import read_lines
 from harness.records.statistics import Digest
 from harness.sources.user_catalog import load_catalog
-from harness.speed.published import ARTICLE_MODELS, load_machines
 from harness.speed.rates import collect_cells
 from harness.views import page
 from harness.views.document import (
@@ -227,8 +226,7 @@ def kept_documents():
     lines = read_material(read_lines([*RESULTS, HERE / "recorded" / "pp-tg.jsonl"], lambda trouble: None))
     catalog = load_catalog()
     found = collect_cells((line.content for line in lines if isinstance(line.content, Digest)), catalog)
-    kinds = {name: catalog.entries[name].ollama_2024 for name in ARTICLE_MODELS}
-    material = Material(lines, (), (), "2026", "0", found, load_machines(), kinds, (), catalog)
+    material = Material(lines, (), (), "2026", "0", found, True, (), catalog)
     return [(title, document) for title, (make, _) in CHAPTERS.items() for document in make(material)]
 
 
@@ -259,3 +257,9 @@ def test_one_screen_has_one_system_of_sizes():
     for title, document in kept_documents():
         text = render(document, "table")
         assert not (DECIMAL.search(text) and BINARY.search(text)), f"{title}: {document.title}"
+
+
+def test_a_note_of_every_row_is_said_once_without_a_number():
+    rows = [[Cell(f"r{n}", notes=("everywhere", *["here"] * (n == 2)))] for n in range(5)]
+    text = render(Document("x", 1, "", [Section("", [Table("rows", [Column("a")], rows)])]), "table")
+    assert text.split("\n")[2:] == ["r0", "r1", "r2 [1]", "r3", "r4", "", "everywhere", "[1] here", ""]

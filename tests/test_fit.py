@@ -204,7 +204,7 @@ def test_predict_counts_the_copy_that_a_cpu_makes_of_weights_as_overhead_does():
 @pytest.mark.engine
 @pytest.mark.parametrize(
     "name",
-    ["llama3.2:3b", "llama3.1:405b", "qwen2.5:7b", "qwen3:30b", "smollm3:3b", "ministral-3:3b", "granite4:micro"],
+    ["llama3.2:3b", "llama3.1:405b", "qwen2.5:7b", "qwen3:30b", "smollm3:3b", "granite4:micro"],
 )
 def test_where_computing_is_known_no_dry_run_would_say_otherwise(name):
     model = find_model(f"synth:{name}:q4_0", weights=False)

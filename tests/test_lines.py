@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import cProfile
+import dataclasses
 import json
 import os
 import pathlib
@@ -23,7 +24,9 @@ from harness.records.text import Figures, TextRun, TextSettings
 from harness.records.upgrades import UPGRADES
 from harness.sources.user_catalog import load_catalog
 from harness.speed.rates import collect, collect_cells
-from harness.views.machines import measured_rows, render_machines
+from harness.speed.standings import measured_rows
+from harness.views.formats import render
+from harness.views.machines import describe_machines
 from harness.views.report import Material, read_material
 from harness.views.report.chapters import CHAPTERS
 
@@ -141,10 +144,9 @@ def test_a_line_ends_at_a_line_feed_only(tmp_path, recorded):
 
 def test_a_name_that_is_not_utf_8_comes_back_as_it_was(tmp_path, recorded):
     name = b"caf\xe9.gguf".decode("utf-8", "surrogateescape")
-    values = to_json(recorded[0])
-    values["model"]["file_name"] = values["asked"]["model"] = name
+    named = dataclasses.replace(recorded[0], model=dataclasses.replace(recorded[0].model, file_name=name))
     with Journal(tmp_path, "pp-tg") as journal:
-        journal.write(values)
+        journal.append(named)
     journal.path.read_bytes().decode("ascii")
     (record,) = each_record([journal.path], pytest.fail)
     assert record.model is not None
@@ -218,7 +220,7 @@ def show_all(found: list[Line]) -> None:
         list(make(material))
     for kind in ("pp", "tg"):
         if rows := measured_rows(measured, kind):
-            render_machines(rows, kind)
+            render(describe_machines(rows, kind), "table")
 
 
 @pytest.mark.parametrize("kind", sorted(LINES))
@@ -301,7 +303,7 @@ def make_report(journal):
 def make_table(journal):
     rows = measured_rows(collect(each_record([journal], pytest.fail), CATALOG), "pp")
     assert len(rows) == 2
-    render_machines(rows, "pp")
+    render(describe_machines(rows, "pp"), "table")
 
 
 @pytest.mark.parametrize("work", [make_report, make_table], ids=["report", "table"])

@@ -6,23 +6,30 @@ import io
 import json
 import os
 import pathlib
+import re
 
 import pytest
 
 from harness.sources.user_catalog import load_catalog
-from harness.speed.published import ARTICLE_MODELS, load_machines
+from harness.speed.published import load_machines
 from harness.speed.rates import collect
-from harness.views.machines import FORMATS, list_models, measured_rows, published_rows, render_machines, sort_rows
+from harness.speed.standings import list_models, measured_rows, order_least, published_rows, sort_rows
+from harness.views import page
+from harness.views.formats import render
+from harness.views.machines import describe_machines
 
 CATALOG = load_catalog()
-KINDS = {name: CATALOG.entries[name].ollama_2024 for name in ARTICLE_MODELS}
 GOLDEN = pathlib.Path(__file__).parent / "golden"
+
+
+def show(rows, form="table"):
+    return render(describe_machines(rows, "tg"), form)
 
 
 @pytest.fixture
 def rows(recorded):
     """The article's machines and the recorded one."""
-    return [*published_rows(load_machines(), KINDS), *measured_rows(collect(recorded, CATALOG), "tg")]
+    return [*published_rows(CATALOG), *measured_rows(collect(recorded, CATALOG), "tg")]
 
 
 def pretend(recorded, name, n_params, **model):
@@ -32,9 +39,9 @@ def pretend(recorded, name, n_params, **model):
     return dataclasses.replace(record, model=changed)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", ["table", "md", "csv", "json"])
 def test_output_is_the_golden_one(name, rows):
-    text = FORMATS[name](sort_rows(rows), "tg")
+    text = show(sort_rows(rows), name)
     path = GOLDEN / f"machines.{name}"
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_text(text, encoding="utf-8")
@@ -43,7 +50,7 @@ def test_output_is_the_golden_one(name, rows):
 
 def test_it_fits_eighty_columns_and_says_what_does_not(rows, recorded):
     more = [pretend(recorded, f"unknown-model-{i}.gguf", 7 * 10**9 + i * 10**6) for i in range(4)]
-    text = render_machines([*rows, *measured_rows(collect(more, CATALOG), "tg")], "tg")
+    text = show([*rows, *measured_rows(collect(more, CATALOG), "tg")])
     assert max(map(len, text.splitlines())) <= 80
     assert "left out for width: " in text
 
@@ -51,14 +58,22 @@ def test_it_fits_eighty_columns_and_says_what_does_not(rows, recorded):
 def test_what_is_left_out_is_never_all_that_a_machine_has(rows):
     own = next(row for row in rows if not row.is_published)
     wide = dataclasses.replace(own, machine="a name that is as wide as it can be")
-    text = render_machines([*rows, wide], "tg")
-    assert "left out for width: llama3.1:70b" in text
-    (line,) = [line for line in text.splitlines() if line.startswith("» a name")]
+    with page.of_width(60):
+        text = show([*rows, wide])
+    assert re.search("left out for width: .*llama3.1 70b", " ".join(text.split()))
+    (line,) = [line for line in text.splitlines() if line.startswith("» a ")]
     assert line.split()[-1][0].isdigit()
 
 
+def test_what_was_measured_here_is_the_last_to_be_left_out(rows, recorded):
+    mine = pretend(recorded, "mine.gguf", 7 * 10**9)
+    order = order_least([*rows, *measured_rows(collect([mine], CATALOG), "tg")])
+    assert set(order[-3:]) >= {"mine", "smollm2:135m"}
+    assert order[0] == "llama3.1:70b"
+
+
 def test_published_figures_are_as_given(rows):
-    assert " 4.15[" in render_machines(rows, "tg")
+    assert " 4.15 [" in show(rows)
     assert [row.machine for row in sort_rows(rows, "given")][:15] == [machine.name for machine in load_machines()]
 
 
@@ -72,7 +87,7 @@ def test_sorting_by_a_model_puts_those_without_it_last(rows):
 
 def test_a_measured_machine_stands_among_its_equals(recorded):
     fast = pretend(recorded, "llama-3.2-1b-q8_0.gguf", 1235814432, description="llama 1B Q8_0")
-    rows = sort_rows([*published_rows(load_machines(), KINDS), *measured_rows(collect([fast], CATALOG), "tg")])
+    rows = sort_rows([*published_rows(CATALOG), *measured_rows(collect([fast], CATALOG), "tg")])
     names = [row.machine for row in rows]
     rate = next(row for row in rows if not row.is_published).cells["llama3.2:1b"].rate_tok_per_s
     assert 37.6 < rate < 164.6
@@ -83,26 +98,26 @@ def test_a_synthetic_model_is_marked(recorded):
     made = pretend(recorded, "llama3.2-1b-q4_0.gguf", 1235814432, is_synthetic=True)
     rows = measured_rows(collect([made], CATALOG), "tg")
     for name in ("table", "md"):
-        assert "random weights" in FORMATS[name](rows, "tg")
-        assert "*" in FORMATS[name](rows, "tg").splitlines()[3 if name == "table" else 2]
-    assert json.loads(FORMATS["json"](rows, "tg"))[0]["cells"]["llama3.2:1b"]["is_synthetic"] is True
-    assert next(csv.DictReader(io.StringIO(FORMATS["csv"](rows, "tg"))))["is_synthetic"] == "1"
+        assert "random weights" in show(rows, name)
+        assert "*" in show(rows, name).splitlines()[3 if name == "table" else 2]
+    assert json.loads(show(rows, "json"))["figures"][0]["is_synthetic"] is True
+    assert next(csv.DictReader(io.StringIO(show(rows, "csv"))))["is_synthetic"] == "1"
 
 
 def test_hostile_names_stay_text(recorded):
     bad = pretend(recorded, "a|b<script>\nc.gguf", 999, description="llama 1B Q4_0")
     rows = measured_rows(collect([bad], CATALOG), "tg")
     assert list_models(rows) == ["a|b<script>\nc"]
-    head = FORMATS["md"](rows, "tg").splitlines()[0]
+    head = show(rows, "md").splitlines()[0]
     assert "a\\|b&lt;script> c" in head
-    assert FORMATS["table"](rows, "tg").splitlines()[0].count("\n") == 0
-    assert next(csv.DictReader(io.StringIO(FORMATS["csv"](rows, "tg"))))["model"] == "a|b<script>\nc"
+    assert show(rows, "table").splitlines()[0].count("\n") == 0
+    assert next(csv.DictReader(io.StringIO(show(rows, "csv"))))["model"] == "a|b<script>\nc"
 
 
 def test_a_record_with_other_settings_says_so(recorded):
     (row,) = measured_rows(collect([dataclasses.replace(recorded[1], threads_source="asked")], CATALOG), "tg")
     assert "not with default settings" in row.cells["smollm2:135m"].remarks
-    assert "not with default settings" in render_machines([row], "tg")
+    assert "not with default settings" in show([row])
 
 
 def test_prompts_are_another_table(recorded):

@@ -301,7 +301,7 @@ def test_a_model_that_llama_cpp_cannot_run_has_its_arithmetic():
     report = examine(found, [make_spec(found, 2048, {})], predict_only=True, vram_bytes=8 * 10**9)
     assert any("does not know the architecture mllama" in remark for remark in said(report.forecast))
     assert report.forecast.on(HOST) > 5 * 10**9
-    assert (report.forecast.is_whole, report.cards[-1].compute_bytes) == (False, None)
+    assert (report.forecast.is_whole, report.cards[-1].is_estimated) == (False, True)
 
 
 # --- trouble ----------------------------------------------------------------------------------------------------------

@@ -21,9 +21,9 @@ from harness.speed.model_names import ModelFile, ModelNames
 from harness.speed.own import OwnMachine, own_points, predict_own
 from harness.speed.prediction import PromptBasis, Question, cost_of_entry
 from harness.speed.rates import collect, speaks_for
+from harness.speed.standings import measured_rows
 from harness.views.cells import write_cells
-from harness.views.machines import measured_rows
-from harness.views.predict import list_doubts
+from harness.views.predict import describe_answers
 from harness.views.report import Material, read_material, render_report
 
 from .gguf_bytes import llama_like
@@ -74,8 +74,8 @@ def test_a_busy_run_is_left_out_of_a_prediction_and_that_is_said(usual):
     quiet, both = predict(usual), predict(usual, busy)
     assert quiet.tg is not None
     assert both.tg == quiet.tg
-    assert "left out: 1 record not to be trusted (busy machine)" in list_doubts(both)
-    assert not list(list_doubts(quiet))
+    assert "left out: 1 record not to be trusted (busy machine)" in describe_answers([both]).warnings
+    assert not describe_answers([quiet]).warnings
     with pytest.raises(UsageError, match=r"only figures that are not to be trusted \(busy machine\)"):
         predict(busy)
 

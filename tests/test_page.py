@@ -29,15 +29,15 @@ from harness.spec import RunSpec
 from harness.speed import crosscheck
 from harness.speed.models import Estimate
 from harness.speed.prediction import Answer, Basis, Place, Prediction, PromptBasis, Room, Split
-from harness.speed.published import ARTICLE_MODELS, load_machines
 from harness.speed.rates import collect
 from harness.speed.roofline import UnderRoof
+from harness.speed.standings import measured_rows, published_rows
 from harness.views import page
 from harness.views.cells import write_cells
 from harness.views.devices import describe_devices
 from harness.views.formats import render
 from harness.views.inspect import describe_inspection
-from harness.views.machines import measured_rows, published_rows, render_machines
+from harness.views.machines import describe_machines
 from harness.views.memory import describe_memory
 from harness.views.models import Row, describe_check, describe_models
 from harness.views.ollama import describe_comparison
@@ -171,9 +171,8 @@ def predictions(_recorded, name):
 
 
 def machines(recorded, name):
-    kinds = {model: CATALOG.entries[model].ollama_2024 for model in ARTICLE_MODELS}
     measured = collect(long_records(recorded, name), CATALOG)
-    yield render_machines([*published_rows(load_machines(), kinds), *measured_rows(measured, "tg")], "tg")
+    yield render(describe_machines([*published_rows(CATALOG), *measured_rows(measured, "tg")], "tg"), "table")
 
 
 def reference(_recorded, name, comparison):  # noqa: F811
@@ -304,9 +303,9 @@ def test_every_machine_keeps_to_the_page(identity, columns, recorded):
     with_device = dataclasses.replace(build, devices=(device,))
     with page.of_width(columns):
         texts = [
+            render(describe_machines(measured_rows(collect(here, CATALOG), "tg"), "tg"), "table"),
             write_cells(here, "table"),
             render(describe_roofline(Roof("2026-01-01T00:00:00Z", machine, "0", build, (test,)), []), "table"),
-            render_machines(measured_rows(collect(here, CATALOG), "tg"), "tg"),
             render(describe_devices(Survey(with_device, {}, ("CPU",), True, Cards(), None), None), "table"),
         ]
     assert [line for text in texts for line in text.splitlines() if page.columns_of(line) > columns] == []

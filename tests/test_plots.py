@@ -12,11 +12,11 @@ from harness.sources.user_catalog import load_catalog
 from harness.speed.published import ARTICLE_MODELS, LLAMA_7B, load_accuracy, load_apple_chips, load_machines
 from harness.speed.rates import collect
 from harness.speed.roofline import hold_against
+from harness.speed.standings import measured_rows, published_rows
 from harness.views.figures import speed as plots
 from harness.views.figures.roofline import draw_roofline
 from harness.views.figures.style import THEMES, to_bytes
 from harness.views.formats import render
-from harness.views.machines import measured_rows, published_rows
 from harness.views.roofline import describe_roofline
 
 from .test_bandwidth import made
@@ -38,8 +38,7 @@ def measured(recorded):
 
 
 def rows(measured):
-    kinds = {name: CATALOG.entries[name].ollama_2024 for name in ARTICLE_MODELS}
-    return [*published_rows(load_machines(), kinds), *measured_rows(measured, "tg")]
+    return [*published_rows(CATALOG), *measured_rows(measured, "tg")]
 
 
 def sizes():

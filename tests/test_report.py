@@ -26,7 +26,6 @@ from harness.records.text import Figures, TextRun
 from harness.sources.user_catalog import load_catalog
 from harness.speed.machines import known_machines
 from harness.speed.prediction import Question, cost_of_entry, predict_by_bandwidth
-from harness.speed.published import load_machines
 from harness.speed.rates import collect
 from harness.units import format_duration
 from harness.views.document import Column, Document, Picture, Prose, Section, Table
@@ -404,7 +403,7 @@ def test_a_server_s_address_is_no_part_of_the_engine(measured):
 
 
 def test_measured_machines_stand_among_published_ones(measured):
-    page = Text(render_report(beside(measured, published=load_machines(), ollama_2024={"llama3.1:8b": "Q4_0"})))
+    page = Text(render_report(beside(measured, with_published=True, catalog=load_catalog())))
     assert "Among published machines" in page.text
     assert "RTX 3060 Ti" in page.text
     assert f"» {measured[0].machine.cpu}" in page.text

@@ -18,7 +18,7 @@ from harness.cli.terminal import echo_error
 from harness.errors import UsageError
 from harness.records.journal import find_journals, read_records
 from harness.speed.rates import Measured
-from harness.views.machines import Row
+from harness.speed.standings import MachineRow
 
 _EXAMPLES = """
 \b
@@ -47,13 +47,10 @@ class Material:
         return read_measured(self.journals, self.catalog)
 
 
-def _rows(material: Material) -> list[Row]:
-    from harness.speed.published import ARTICLE_MODELS, load_machines
-    from harness.views.machines import measured_rows, published_rows, sort_rows
+def _rows(material: Material) -> list[MachineRow]:
+    from harness.speed.standings import measured_rows, published_rows, sort_rows
 
-    catalog = material.catalog
-    kinds = {name: catalog.entries[name].ollama_2024 or "?" for name in ARTICLE_MODELS if name in catalog.entries}
-    rows = published_rows(load_machines(), kinds) if material.published else []
+    rows = published_rows(material.catalog) if material.published else []
     return sort_rows([*rows, *measured_rows(material.measured, "tg")])
 
 

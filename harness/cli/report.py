@@ -87,7 +87,6 @@ def _answers(lines: Sequence[Line], results: pathlib.Path, *, published: bool, p
     from harness.records.statistics import Digest
     from harness.runs.predict import predict_article
     from harness.sources.user_catalog import load_catalog
-    from harness.speed.published import ARTICLE_MODELS, load_machines
     from harness.speed.rates import collect_cells
 
     catalog = load_catalog()
@@ -96,10 +95,7 @@ def _answers(lines: Sequence[Line], results: pathlib.Path, *, published: bool, p
     return {
         "catalog": catalog,
         "measured": collect_cells((line.content for line in lines if isinstance(line.content, Digest)), catalog),
-        "published": load_machines() if published else (),
-        "ollama_2024": {
-            name: catalog.entries[name].ollama_2024 or "?" for name in ARTICLE_MODELS if name in catalog.entries
-        },
+        "with_published": published,
         "answers": predict_article(catalog, results, terminal.echo_error) if predict and is_ours else (),
     }
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from operator import length_hint
 from typing import Any, NoReturn, Protocol
 
-from harness.errors import HarnessError
+from harness.errors import UsageError
 from harness.units import MIB
 
 #: An order of magnitude above the largest header known to exist (about 25 MB).
@@ -79,7 +79,7 @@ class Cursor:
         self.unpack_length = self._structs[10].unpack_from
 
     def fail(self, offset: int, problem: str) -> NoReturn:
-        raise HarnessError(describe_damage(self.name, offset, problem))
+        raise UsageError(describe_damage(self.name, offset, problem))
 
     def require(self, size: int, what: str) -> None:
         """Have the next `size` bytes in memory; `what` names them, should they not exist."""

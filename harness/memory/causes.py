@@ -106,6 +106,7 @@ class Remark(_Named):
     BLOCKS_SKIPPED = "blocks skipped"  # count
     STAND_IN_VOCABULARY = "stand-in vocabulary"
     SOURCE = "source"  # detail: where the header is from
+    ENCODER = "encoder"  # size_bytes of what reads images
     HEADER_FETCHED = "header fetched"  # size_bytes
     NOT_PRICED = "not priced"  # detail: why no layers can be counted on a card
     TEXT = "text"  # detail: a sentence of an older record

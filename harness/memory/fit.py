@@ -79,7 +79,7 @@ def need_in_memory(cost: Cost, n_ctx: int, compute_bytes: int | None = None, rep
 
 #: Architectures of which `estimate_compute_bytes` is what llama.cpp plans, to the 0.01 MiB of its log, for a cache of f16 and with
 #: the usual flash attention; held by tests/test_fit.py.
-_EXACT_COMPUTE = name_set("llama qwen2 qwen3moe smollm3 mistral3 granite")
+_EXACT_COMPUTE = name_set("llama qwen2 qwen3moe smollm3 granite")
 
 
 def is_compute_known(header: Header, type_k: str, type_v: str) -> bool:
@@ -156,6 +156,7 @@ class CardFit:
     device is None for a card that is not here: memory_bytes is then its size, of which the driver takes context_bytes, and else what
     the device has free.
     compute_bytes is None where it is not known, and then not counted; of a card that is not here it is what all layers together need.
+    is_estimated says that it is `estimate_compute_bytes` and not llama.cpp's plan.
     host_bytes is what is left to the host, None where that was not worked out.
     """
 
@@ -168,6 +169,7 @@ class CardFit:
     price: LayerPrice
     full: LayerPrice
     host_bytes: int | None = None
+    is_estimated: bool = False
 
     @property
     def used_bytes(self) -> int:

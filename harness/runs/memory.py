@@ -17,6 +17,7 @@ from harness.events import OnEvent, ignore
 from harness.gguf.anatomy import name_file_type
 from harness.gguf.attention import describe_attention
 from harness.gguf.blocks import count_layers
+from harness.gguf.cost import cost_of_header
 from harness.gguf.header import BytesSource, Header, read_header
 from harness.gguf.model_kinds import Question, find_kind, may_be_asked, refuse, refuse_context, suit_batches
 from harness.gguf.settings import read_count
@@ -29,6 +30,7 @@ from harness.memory.fit import (
     CUDA_CONTEXT_BYTES,
     CardFit,
     Fit,
+    estimate_compute_bytes,
     fit_layers,
     left_to_host,
     needed_in_host_memory,
@@ -43,10 +45,12 @@ from harness.records.journal import utc_now
 from harness.records.memory import MemoryRecord, Subject
 from harness.runs.dry_run import WORKER, DryRun, run_dry
 from harness.runs.session import Session
+from harness.sources.catalog_reference import CatalogReference
 from harness.sources.model_file import hash_file
 from harness.sources.references import parse_reference
 from harness.sources.sparse import HeaderFile
 from harness.spec import DEFAULT_N_CTX, RunSpec
+from harness.speed.prediction import cost_of_entry
 from harness.units import MIB, format_gib
 
 #: Tokens of the first prompt that is measured, as in pp512.
@@ -110,6 +114,9 @@ def find_model(reference: str, *, weights: bool, on_event: OnEvent = ignore) -> 
     notes = [Note(Remark.SOURCE, detail=found.note.rstrip("."))] if found.note else []
     if not may_be_asked(header, Question.MEASURE):
         notes.append(Note(Remark.SOURCE, detail=find_kind(header).describe(label)))
+    if isinstance(asked, CatalogReference):
+        _, encoder = cost_of_entry(asked.entry, asked.quantization or asked.entry.default_quantization)
+        notes += [Note(Remark.ENCODER, size_bytes=encoder.size_bytes)] if encoder else []
     if found.fetched:
         notes.append(Note(Remark.HEADER_FETCHED, size_bytes=found.fetched.size_bytes))
     origin = "file" if found.path else "shape" if found.is_computed else "server"
@@ -284,10 +291,11 @@ def fit_cards(
         (None, device_rules("CUDA0"), vram_bytes, CUDA_CONTEXT_BYTES),
     ):
         if memory_bytes is not None:
-            prices, compute = price_layers(model.header, spec, device), _compute_on(forecast, name)
+            prices, planned = price_layers(model.header, spec, device), _compute_on(forecast, name)
+            compute = _estimate_compute(model, spec.n_ctx) if planned is None else planned
             found = fit_layers(prices, name, memory_bytes, compute, context_bytes)
             left = left_to_host(model.header, spec, host, device, found.n_fitting)
-            fits.append(dataclasses.replace(found, host_bytes=left))
+            fits.append(dataclasses.replace(found, host_bytes=left, is_estimated=planned is None))
     return tuple(fits)
 
 
@@ -295,6 +303,13 @@ def _compute_on(forecast: Forecast, device: str | None) -> int | None:
     """The compute buffer of a device as planned there; where none is, all compute buffers together, which is more; None if unknown."""
     sizes = {line.device: line.size_bytes for line in forecast.lines if line.cause is Cause.COMPUTE}
     return sizes.get(device or "", sum(sizes.values())) if sizes else None
+
+
+def _estimate_compute(model: Model, n_ctx: int) -> int | None:
+    """What predict says where llama.cpp plans nothing; None for a header that has no cost."""
+    with contextlib.suppress(HarnessError):
+        return estimate_compute_bytes(cost_of_header(model.header, "", model.label), n_ctx, model.header)
+    return None
 
 
 def check_room(fit: Fit) -> str | None:

@@ -100,6 +100,7 @@ class Table:
     name    : in JSON: a list of rows; tables of the same name are one list
     notes   : sentences under it: how to read it, what its marks mean
     missing : stands where a cell has no value
+    is_for_people : programs get another table of the same values
     """
 
     name: str
@@ -107,6 +108,7 @@ class Table:
     rows: Sequence[Row | Line]
     notes: Sequence[str] = ()
     missing: str = "—"
+    is_for_people: bool = False
 
     def lines(self) -> list[tuple[Row, list[Cell]]]:
         """Each row with its cells.
@@ -243,14 +245,16 @@ class Document:
 
 
 class Footnotes:
-    """Numbers notes in the order in which they appear; the same note keeps its number."""
+    """Numbers notes in the order in which they appear, but for some; the same note keeps its number."""
 
-    def __init__(self) -> None:
+    def __init__(self, but: Sequence[str] = ()) -> None:
         self._numbers: dict[str, int] = {}
+        self._but = but
 
     def mark(self, texts: Sequence[str]) -> str:
         """What stands behind a value with these notes: `` [1,3]``."""
-        numbers = dict.fromkeys(self._numbers.setdefault(text, len(self._numbers) + 1) for text in texts)
+        marked = [text for text in texts if text not in self._but]
+        numbers = sorted({self._numbers.setdefault(text, len(self._numbers) + 1) for text in marked})
         return f" [{','.join(map(str, numbers))}]" if numbers else ""
 
     def texts(self) -> list[str]:

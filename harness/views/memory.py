@@ -27,14 +27,10 @@ from harness.views.document import (
     Section,
     Table,
 )
-from harness.views.values import BYTES, MIB_ALONE, MIB_CHANGE, MODULE, SETTING, Unit, format_value
+from harness.views.values import BYTES, FINE_SHARE, MIB_ALONE, MIB_CHANGE, MODULE, SETTING, format_value
 
 #: Of what was asked: these are shown whatever they are, or by other figures; the rest only where it is not the usual.
 _SHOWN_ALWAYS = {"type_k", "type_v", "n_ubatch", "flash_attn", "n_depth", "n_threads"}
-
-#: A share of the growth, of which the last hundredth matters.
-_EXACT_SHARE = Unit("", lambda share: f"{100 * share:.2f} %")
-_EXACT_CHANGE = Unit("", lambda share: f"{100 * share:.2f} %")
 
 
 def describe_memory(record: MemoryRecord, *, others: Mapping[str, Mapping[str, int]] | None = None) -> Document:
@@ -120,7 +116,7 @@ def _ledger(record: MemoryRecord) -> Table:
         Column("device", is_shown=several),
         Column("predicted", "predicted", MIB_ALONE),
         Column("measured", "measured", MIB_ALONE),
-        Column("error", "error", _EXACT_CHANGE),
+        Column("error", "error", FINE_SHARE),
         Column("resident", "in memory", MIB_ALONE),
     ]
     return Table("ledger", columns, rows, notes, missing="")
@@ -134,7 +130,7 @@ def _account(measured: Measurement) -> Prose:
             "This OS does not tell mappings apart: the growth is known, its causes are llama.cpp's word alone."
         )
     else:
-        share, rest = format_value(account.explained_share, _EXACT_SHARE), abs(account.unexplained_bytes or 0)
+        share, rest = format_value(account.explained_share, FINE_SHARE), abs(account.unexplained_bytes or 0)
         lines.append(f"{share} of the growth of resident memory is explained; {_mib(rest)} are not.")
     taken_back = {share.cause: -share.size_bytes for share in account.corrections}
     if (untouched := taken_back.get(Cause.UNTOUCHED, 0)) > 0:
@@ -270,7 +266,11 @@ def _fit_notes(record: MemoryRecord) -> Iterator[str]:
 def _describe_card(card: CardFit) -> str:
     name = card.device or f"a card of {format_value(card.memory_bytes, MODULE)}"
     how_many = f"all {card.n_layers}" if card.n_fitting == card.n_layers else f"{card.n_fitting} of {card.n_layers}"
-    at_most, at_least = ("at most ", "more than ") if card.compute_bytes is None else ("", "")
+    at_most, at_least = ("", "")
+    if card.compute_bytes is None:
+        at_most, at_least = "at most ", "more than "
+    elif card.is_estimated:
+        at_most = at_least = "about "
     needed = format_value(card.needed_bytes, MODULE)
     return f"{name}: {at_most}{how_many} layers fit (-ngl {card.n_fitting}); all need {at_least}{needed}."
 
@@ -290,7 +290,8 @@ def _cards(cards: Sequence[CardFit]) -> Table:
     rows = [
         [
             card.device or "a card", card.price.device_weights_bytes, card.price.device_cache_bytes,
-            Cell(card.compute_bytes, instead="not known"), card.context_bytes or None, card.used_bytes,
+            Cell(card.compute_bytes, instead="not known", is_approximate=card.is_estimated),
+            card.context_bytes or None, card.used_bytes,
             card.n_layers, card.n_fitting, card.memory_bytes, card.needed_bytes, card.host_bytes,
         ]
         for card in cards
@@ -319,6 +320,7 @@ def describe_note(note: Note) -> str:
         Remark.STAND_IN_VOCABULARY:
             "the vocabulary is a stand-in for the real one, and so is what libraries and tables take for it",
         Remark.SOURCE: "{detail}",
+        Remark.ENCODER: "the encoder of images is not counted: {size} more in F16, which predict has in its figures",
         Remark.HEADER_FETCHED: "only the header was fetched, {size} of it and what llama.cpp reads besides",
         Remark.NOT_PRICED: "layers on a card: {detail}",
         Remark.TEXT: "{detail}",
@@ -350,4 +352,5 @@ def _data(record: MemoryRecord) -> dict[str, Any]:
         "forecasts": record.forecasts,
         "context_slope_bytes_per_token": record.context_slope,
         "failure": record.failure,
+        "notes": record.all_notes,
     }

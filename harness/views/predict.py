@@ -29,13 +29,19 @@ def describe_prediction(prediction: Prediction) -> Document:
         "prediction",
         1,
         f"{cost.name} {cost.quantization}".strip() or "a dense model",
-        [Section("", [_describe_cost(answers[0]), *prediction_blocks(answers, is_one_model=True)])],
+        [Section("", [_describe_cost(answers[0]), *_list_answers(answers, is_one_model=True)])],
         list(dict.fromkeys(_warn(prediction))),
         {"cost": cost, "n_ctx": answers[0].n_ctx, "n_depth": answers[0].n_depth, "basis": [a.basis for a in answers]},
     )
 
 
-def prediction_blocks(answers: Sequence[Answer], *, is_one_model: bool) -> list[Table]:
+def describe_answers(answers: Sequence[Answer]) -> Document:
+    """Answers about several models on this machine."""
+    doubts = dict.fromkeys(doubt for answer in answers for doubt in _list_doubts(answer))
+    return Document("predictions", 1, "", [Section("", _list_answers(answers, is_one_model=False))], list(doubts))
+
+
+def _list_answers(answers: Sequence[Answer], *, is_one_model: bool) -> list[Table]:
     """Rates, and memory where it is known; of one model, whose name stands above, or of any."""
     notes = [*_tell_shared(answers, _tell_basis), *_tell_shared(answers, _tell_prompts)]
     rates = Table(
@@ -44,7 +50,7 @@ def prediction_blocks(answers: Sequence[Answer], *, is_one_model: bool) -> list[
             Column("model", is_shown=not is_one_model),
             Column("size", unit=FILE, is_shown=not is_one_model),
             Column("machine"),
-            Column("kind", is_shown=False),
+            Column("machine_kind", is_shown=False),
             Column("bandwidth", unit=BANDWIDTH, is_shown=False),
             Column("tg_rate", "tg t/s", ROUND_RATE, interval=INTERVAL),
             Column("tg_roof", "roof", ROUND_RATE),
@@ -75,6 +81,7 @@ def prediction_blocks(answers: Sequence[Answer], *, is_one_model: bool) -> list[
             Column("place", "in"),
             Column("needed", unit=FILE),
             Column("weights", unit=FILE),
+            Column("repacked", unit=FILE, left_out=4),
             Column("cache", unit=FILE, left_out=1),
             Column("compute", "working\nmemory", FILE, left_out=2),
             Column("driver", unit=FILE, left_out=3),
@@ -146,6 +153,7 @@ def _memory_rows(answer: Answer, is_for_all: bool) -> Iterator[Row]:
                 _PLACES[room.place],
                 Cell(need.total_bytes, notes=note),
                 need.weights_bytes,
+                need.repacked_bytes or None,
                 Cell(need.cache_bytes, instead="?"),
                 need.compute_bytes,
                 need.device_bytes or None,
@@ -198,7 +206,7 @@ def _warn(prediction: Prediction) -> Iterator[str]:
     """What makes it doubtful, or what was assumed."""
     answers, cost = prediction.answers, prediction.answers[0].cost
     for answer in answers:
-        yield from list_doubts(answer)
+        yield from _list_doubts(answer)
     if prediction.header_note:
         yield prediction.header_note
     if prediction.file_kind is not None and prediction.file_kind.kind is not Kind.TEXT:
@@ -222,7 +230,7 @@ def _warn(prediction: Prediction) -> Iterator[str]:
         yield describe_skipped(cost.skipped)
 
 
-def list_doubts(answer: Answer) -> Iterator[str]:
+def _list_doubts(answer: Answer) -> Iterator[str]:
     """What makes an answer doubtful, one sentence each."""
     basis, split = answer.basis, answer.split
     for caution in basis.cautions:

@@ -32,7 +32,7 @@ def plain_values(document: Document) -> dict[str, Any]:
                     values.setdefault(block.name, {}).update(found)
                 else:
                     values |= found
-            elif isinstance(block, Table):
+            elif isinstance(block, Table) and not block.is_for_people:
                 values.setdefault(block.name, []).extend(plain_rows(block))
     return values | encode(dict(document.data), keep_paths=True) | {"warnings": list(document.warnings)}
 

@@ -65,8 +65,8 @@ def _scaled(factor: float, digits: int, sign: str = "") -> Callable[[Any], str]:
     return form
 
 
-def _percent(sign: str = "") -> Callable[[Any], str]:
-    number = _scaled(0.01, 1, sign)
+def _percent(sign: str = "", digits: int = 1) -> Callable[[Any], str]:
+    number = _scaled(0.01, digits, sign)
     return lambda share: f"{number(share)} %"
 
 
@@ -79,11 +79,15 @@ RATIO = Unit("", _scaled(1, 2))
 FINE_RATIO = Unit("", _scaled(1, 4))
 SHARE = Unit("", _percent())
 CHANGE = Unit("", _percent("+"))
+#: Where a hundredth of a percent matters.
+FINE_SHARE = Unit("", _percent(digits=2))
 RATE = Unit("tok_per_s", format_rate, "t/s")
 #: For what is predicted, which has no more than three digits.
 ROUND_RATE = Unit("tok_per_s", _three_digits, "t/s")
 #: For figures that others published: with the digits that they gave.
 GIVEN_RATE = Unit("tok_per_s", lambda rate: f"{rate:g}", "t/s")
+#: For measured rates beside those.
+BESIDE_GIVEN_RATE = Unit("tok_per_s", lambda rate: f"{rate:.{2 if rate < 2 else 1}f}")
 DURATION = Unit("ns", _duration)
 NS = Unit("ns", _scaled(1, 1), "ns")
 MS = Unit("ns", lambda duration: f"{duration / 1e6:.3g}", "ms")

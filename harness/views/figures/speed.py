@@ -12,8 +12,8 @@ from harness.records.cells import record_key
 from harness.spec import find_varied
 from harness.speed.published import FIGURE_CAUTIONS, Accuracy, AppleChip
 from harness.speed.rates import Measured
+from harness.speed.standings import MachineRow, list_models
 from harness.views.figures.style import PALETTE, THEMES, add_legend_below, new_figure, set_log, set_title, shorten
-from harness.views.machines import Row, list_models
 from harness.views.settings import format_settings
 
 #: Marks that tell series apart where colours run out or are not seen.
@@ -23,7 +23,7 @@ MARKS = "osD^vPX*"
 OWN_MARKS = "*PX<>p"
 
 
-def draw_machines(rows: Sequence[Row], test_kind: str, theme: str = "light") -> Any:
+def draw_machines(rows: Sequence[MachineRow], test_kind: str, theme: str = "light") -> Any:
     """One line a machine, one mark a model, on a logarithmic axis; measured machines stand out."""
     models = list_models(rows)[: len(PALETTE)]
     figure, axis = new_figure(8.0, 1.6 + 0.31 * len(rows), theme=theme)
@@ -62,7 +62,7 @@ def draw_machines(rows: Sequence[Row], test_kind: str, theme: str = "light") -> 
     return figure
 
 
-def draw_sizes(rows: Sequence[Row], sizes: Mapping[tuple[str, str | None], int], theme: str = "light") -> Any:
+def draw_sizes(rows: Sequence[MachineRow], sizes: Mapping[tuple[str, str | None], int], theme: str = "light") -> Any:
     """Speed against size, both logarithmic; a straight line fitted for each machine of which several models are known.
 
     Figures of models that a card could not hold are hollow and not fitted.

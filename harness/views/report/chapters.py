@@ -8,8 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from harness.views.document import Document, Section
-from harness.views.report.answers import show_predictions, show_published
-from harness.views.report.documents import show_memory, show_ollama, show_roofline, show_texts, show_token_time
+from harness.views.report.documents import (
+    show_memory,
+    show_ollama,
+    show_predictions,
+    show_published,
+    show_roofline,
+    show_texts,
+    show_token_time,
+)
 from harness.views.report.frame import (
     describe_machines,
     describe_method,
@@ -49,8 +56,8 @@ CHAPTERS: dict[str, tuple[Make, tuple[str, ...]]] = {
     "Texts": (show_texts, ("run",)),
     "Beside Ollama": (show_ollama, ("ollama-comparison",)),
     "Beside llama-bench": (show_parity, ("parity",)),
-    "Among published machines": (_parts(show_published), ()),
-    "Predictions": (_parts(show_predictions), ()),
+    "Among published machines": (show_published, ()),
+    "Predictions": (show_predictions, ()),
     "Failures": (list_failures, ("failure",)),
     "Warnings": (list_warnings, ()),
     "How it was measured": (_describe_method, ()),

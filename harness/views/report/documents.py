@@ -12,9 +12,12 @@ from harness.records.roofline import Roof
 from harness.records.token_time import TimeRecord
 from harness.spec import cell_key
 from harness.speed.roofline import hold_against
+from harness.speed.standings import measured_rows, published_rows, sort_rows
 from harness.views.document import Document
+from harness.views.machines import describe_machines
 from harness.views.memory import describe_memory
 from harness.views.ollama import describe_comparison
+from harness.views.predict import describe_answers
 from harness.views.report.frame import explained, in_report
 from harness.views.report.material import Material
 from harness.views.roofline import describe_roofline
@@ -64,6 +67,22 @@ def show_texts(material: Material) -> Sequence[Document]:
     )
     runs = [(material.model_name(run), run) for run in material.texts]
     return explained([means], [describe_texts(runs, with_time=True)] if runs else [])
+
+
+def show_published(material: Material) -> Sequence[Document]:
+    """Measured generation among the published machines, fastest first."""
+    own = measured_rows(material.measured, "tg")
+    if not own or material.catalog is None or not material.with_published:
+        return []
+    means = "» marks what was measured by harness; the other rows are an article's, with nothing said of their spread."
+    rows = sort_rows([*published_rows(material.catalog), *own])
+    return explained([means], [describe_machines(rows, "tg")])
+
+
+def show_predictions(material: Material) -> Sequence[Document]:
+    """What the article's models would do on the machine that made the page."""
+    means = "Predicted for the machine that made this page, by harness predict. Nothing here was measured."
+    return explained([means], [describe_answers(material.answers)] if material.answers else [])
 
 
 def show_ollama(material: Material) -> Sequence[Document]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 from harness.catalog import Catalog
@@ -17,7 +17,6 @@ from harness.records.text import TextRun
 from harness.records.token_time import TimeRecord
 from harness.speed.model_names import ModelFile, ModelNames, file_of
 from harness.speed.prediction import Answer
-from harness.speed.published import PublishedMachine
 from harness.speed.rates import Measured
 
 Content = TypeVar("Content")
@@ -44,8 +43,8 @@ def is_measured(record: Record) -> bool:
 class Material:
     """All lines of a report; troubles are sentences about lines that could not be read; made_utc is when the page was made.
 
-    The rest comes from elsewhere and may be missing: measured is what the records say of models of the catalog, published the article's
-    figures, ollama_2024 the quantization that each bare name stood for, answers are predictions for the machine that makes the page.
+    The rest comes from elsewhere and may be missing: measured is what the records say of models of the catalog, answers are predictions
+    for the machine that makes the page. with_published asks for the article's figures beside them.
     """
 
     lines: Sequence[Line]
@@ -54,8 +53,7 @@ class Material:
     made_utc: str
     harness_version: str
     measured: Sequence[Measured] = ()
-    published: Sequence[PublishedMachine] = ()
-    ollama_2024: Mapping[str, str] = field(default_factory=dict)
+    with_published: bool = False
     answers: Sequence[Answer] = ()
     catalog: Catalog | None = None
 
