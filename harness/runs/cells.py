@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import harness
+from harness.codec import decode
 from harness.errors import HarnessError, Outcome
 from harness.events import Measured, Progress
 from harness.host.cpu import choose_threads
@@ -30,9 +31,6 @@ from harness.records.cells import (
     Resolved,
     Sample,
     Telemetry,
-    build_from_json,
-    read,
-    resolved_from_json,
 )
 from harness.records.failures import Cause
 from harness.records.journal import utc_now
@@ -224,14 +222,14 @@ class Bench:
                 self._drop()
                 yield greeting
                 return
-            self.build = build_from_json(greeting["build"])
+            self.build = decode(Build, greeting["build"])
         self._rpc = self._rpc or spec.rpc
         self._worker.send({"measure": spec.to_dict()})
         timeout_s = self._plan.cell_timeout_s
         silence_s = RPC_SILENCE_S if spec.rpc and timeout_s is None else None
         for event in self._worker.events(timeout_s, is_cell_limit=timeout_s is not None, silence_s=silence_s):
             if isinstance(event, dict) and event["event"] == "build":
-                self.build = build_from_json(event["build"])
+                self.build = decode(Build, event["build"])
             else:
                 yield event
 
@@ -278,14 +276,14 @@ class _Cell:
         if isinstance(event, Failure):
             self._failure = blame_file(event, self.spec.model) if event.phase == "load" else event
         elif event["event"] == "loaded":
-            self._model = dataclasses.replace(read(Model, event["model"]), **self._file_facts)
+            self._model = dataclasses.replace(decode(Model, event["model"]), **self._file_facts)
         elif event["event"] == "sample":
-            self._samples.append(read(Sample, event, token_ns=tuple(event["token_ns"])))
+            self._samples.append(decode(Sample, event))
         elif event["event"] == "done":
-            self._resolved = resolved_from_json(event["resolved"])
-            self._load = read(Load, event["load"])
+            self._resolved = decode(Resolved, event["resolved"])
+            self._load = decode(Load, event["load"])
             self._dispatch_ns = event["dispatch_ns_per_token"]
-            self._cautions += [read(Caution, caution) for caution in event["cautions"]]
+            self._cautions += [decode(Caution, caution) for caution in event["cautions"]]
 
     def interrupt(self) -> None:
         done = f"interrupted after {self.timed} of {self.spec.repetitions} repetitions"
