@@ -7,7 +7,7 @@ from collections.abc import Callable
 from operator import length_hint
 from typing import Any, NoReturn, Protocol
 
-from harness.errors import HarnessError
+from harness.errors import UsageError
 from harness.units import MIB
 
 #: An order of magnitude above the largest header known to exist (about 25 MB).
@@ -20,18 +20,9 @@ KEPT_ARRAY_BYTES = 16 * 1024
 STRING, ARRAY, BOOL = 8, 9, 7
 #: Value types by number: name as llama.cpp prints it, and struct's letter. Source: ggml/src/gguf.cpp GGUF_TYPE_NAME.
 SCALARS: dict[int, tuple[str, str]] = {
-    0: ("u8", "B"),
-    1: ("i8", "b"),
-    2: ("u16", "H"),
-    3: ("i16", "h"),
-    4: ("u32", "I"),
-    5: ("i32", "i"),
-    6: ("f32", "f"),
-    BOOL: ("bool", "B"),
-    10: ("u64", "Q"),
-    11: ("i64", "q"),
-    12: ("f64", "d"),
-}
+    0: ("u8", "B"), 1: ("i8", "b"), 2: ("u16", "H"), 3: ("i16", "h"), 4: ("u32", "I"), 5: ("i32", "i"),
+    6: ("f32", "f"), BOOL: ("bool", "B"), 10: ("u64", "Q"), 11: ("i64", "q"), 12: ("f64", "d"),
+}  # fmt: skip
 LETTERS = dict(SCALARS.values())
 ENDIAN = {"little": "<", "big": ">"}
 
@@ -88,7 +79,7 @@ class Cursor:
         self.unpack_length = self._structs[10].unpack_from
 
     def fail(self, offset: int, problem: str) -> NoReturn:
-        raise HarnessError(describe_damage(self.name, offset, problem))
+        raise UsageError(describe_damage(self.name, offset, problem))
 
     def require(self, size: int, what: str) -> None:
         """Have the next `size` bytes in memory; `what` names them, should they not exist."""

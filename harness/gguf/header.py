@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.gguf.cursor import (
     ARRAY,
     BOOL,
@@ -28,7 +28,7 @@ from harness.gguf.cursor import (
     describe_damage,
 )
 from harness.gguf.strangers import MAGIC, describe_stranger
-from harness.gguf.types import TENSOR_TYPES, ForeignType, extent, foreign_type, tensor_size_bytes
+from harness.gguf.types import TENSOR_TYPES, ForeignType, extent, foreign_type, pad, tensor_size_bytes
 from harness.units import MIB, format_gb
 
 #: Source: ggml/include/gguf.h GGUF_VERSION, GGUF_DEFAULT_ALIGNMENT; ggml/include/ggml.h GGML_MAX_DIMS, GGML_MAX_NAME.
@@ -122,7 +122,7 @@ class ArrayValue:
                 raise HarnessError(f"the array at byte {self.offset} was skipped; give the source to read it from")
             data = source.read_at(self.offset, self.size_bytes)
         if len(data) < self.size_bytes:
-            raise HarnessError(
+            raise UsageError(
                 f"the array at byte {self.offset} ends after {len(data)} of {self.size_bytes} bytes; "
                 "download the file again"
             )
@@ -134,7 +134,7 @@ class ArrayValue:
             return values
         for index, value in enumerate(values):
             if value > 1:
-                raise HarnessError(describe_damage("the array", self.offset + index, f"a bool is {value}, not 0 or 1"))
+                raise UsageError(describe_damage("the array", self.offset + index, f"a bool is {value}, not 0 or 1"))
         return [bool(value) for value in values]
 
     def _decode_strings(self, data: bytes) -> list[str]:
@@ -144,7 +144,7 @@ class ArrayValue:
             # The source may have changed since its header was read, so the lengths are not trusted a second time.
             size = length_of(data, at)[0] if at + 8 <= len(data) else len(data)
             if at + 8 + size > len(data):
-                raise HarnessError(describe_damage("the array", self.offset + at, "a string reaches beyond its array"))
+                raise UsageError(describe_damage("the array", self.offset + at, "a string reaches beyond its array"))
             items.append(decode_text(data[at + 8 : at + 8 + size]))
             at += 8 + size
         return items
@@ -246,7 +246,7 @@ def read_header(source: ByteSource, *, name: str = "the file", chunk_bytes: int 
 
     Raises
     ------
-    HarnessError : it is not a GGUF file, or llama.cpp would refuse it, or it passes a limit of this module; the message
+    UsageError : it is not a GGUF file, or llama.cpp would refuse it, or it passes a limit of this module; the message
         names the byte. Whether the tensor data is there is `check_complete`'s question.
 
     Source: ggml/src/gguf.cpp gguf_init_from_reader. Stricter here: bools other than 0 and 1 are refused. Wider here:
@@ -260,7 +260,7 @@ def read_header(source: ByteSource, *, name: str = "the file", chunk_bytes: int 
     alignment = _find_alignment(cursor, metadata, types)
     tensors = _read_tensors(cursor, tensor_count, alignment)
     cursor.confirm()
-    data_offset = _pad(cursor.at, alignment) if tensors else cursor.at
+    data_offset = pad(cursor.at, alignment) if tensors else cursor.at
     return Header(
         version=version,
         byte_order=byte_order,
@@ -278,25 +278,21 @@ def check_complete(header: Header, file_size_bytes: int, name: str = "the file")
 
     Raises
     ------
-    HarnessError : bytes of the last tensors are missing.
+    UsageError : bytes of the last tensors are missing.
     """
     missing = header.size_bytes - file_size_bytes
     if missing > 0:
-        raise HarnessError(
+        raise UsageError(
             f"{name} is cut off: its header describes {header.size_bytes} bytes and it has {file_size_bytes} "
             f"({format_gb(missing)} missing); download it again"
         )
-
-
-def _pad(size: int, alignment: int) -> int:
-    return -(-size // alignment) * alignment
 
 
 def _read_preamble(cursor: Cursor) -> tuple[int, str]:
     """Check magic and version; the version's own bytes tell the byte order, as in gguf_init_from_reader."""
     opening = cursor.take(4, "the magic number")
     if opening != MAGIC:
-        raise HarnessError(describe_stranger(cursor.name, cursor.recall_opening(64)))
+        raise UsageError(describe_stranger(cursor.name, cursor.recall_opening(64)))
     version = cursor.take_number(4, "the version")
     byte_order = "little"
     if version & 0xFFFF == 0 and version:
@@ -397,7 +393,7 @@ def _read_tensors(cursor: Cursor, count: int, alignment: int) -> tuple[Tensor, .
             expected_offset = tensor.offset
         if tensor.offset != expected_offset:
             cursor.fail(cursor.at - 8, f"tensor {name!r} is at offset {tensor.offset} where {expected_offset} is due")
-        expected_offset += _pad(tensor.size_bytes, alignment)
+        expected_offset += pad(tensor.size_bytes, alignment)
         if expected_offset >= 2**63:
             cursor.fail(cursor.at - 8, f"tensor {name!r} makes the data larger than 2^63 bytes")
         tensors.append(tensor)

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from harness.errors import HarnessError, UsageError
+from harness.errors import UsageError
 from harness.gguf.header import Header, Part
 from harness.untrusted.names import MAX_PARTS
 
@@ -19,17 +19,17 @@ def split_count(header: Header, name: str = "the file") -> int:
 
     Raises
     ------
-    HarnessError : this is a later part, or split.count is no count.
+    UsageError : this is a later part, or split.count is no count.
 
     Source: src/llama-model-loader.cpp llama_model_loader::llama_model_loader.
     """
     count = header.metadata.get("split.count", 1)
     if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count < 2**16:
-        raise HarnessError(f"{name} says {count!r} for split.count, which is not a number of files; download it again")
+        raise UsageError(f"{name} says {count!r} for split.count, which is not a number of files; download it again")
     if count > 1 and header.metadata.get("split.no") != 0:
         first = _PART_NAME.fullmatch(name)
         other = f"{first['stem']}-00001-of-{count:05d}.gguf" if first else "the file with -00001-of- in its name"
-        raise HarnessError(f"{name} is a later part of a split model; name its first part, {other}")
+        raise UsageError(f"{name} is a later part of a split model; name its first part, {other}")
     return max(count, 1)
 
 
@@ -38,11 +38,11 @@ def part_names(first_name: str, count: int) -> tuple[str, ...]:
 
     Raises
     ------
-    HarnessError : the name is not of the form ``…-00001-of-00003.gguf`` with this count.
+    UsageError : the name is not of the form ``…-00001-of-00003.gguf`` with this count.
     """
     match = _PART_NAME.fullmatch(first_name)
     if match is None or int(match["index"]) != 1 or int(match["count"]) != count:
-        raise HarnessError(
+        raise UsageError(
             f"{first_name} says that it is the first of {count} files but is not named so; "
             f"rename the files to …-00001-of-{count:05d}.gguf and so on"
         )
@@ -74,7 +74,7 @@ def join_parts(headers: Sequence[Header], names: Sequence[str]) -> Header:
 
     Raises
     ------
-    HarnessError : a part is out of order, a tensor is in two parts, or tensors are missing.
+    UsageError : a part is out of order, a tensor is in two parts, or tensors are missing.
 
     Source: src/llama-model-loader.cpp, "load other splits" and its sanity check.
     """
@@ -83,17 +83,17 @@ def join_parts(headers: Sequence[Header], names: Sequence[str]) -> Header:
     for index, (header, name) in enumerate(zip(headers, names, strict=True)):
         number = header.metadata.get("split.no")
         if number != index:
-            raise HarnessError(f"{name} should be part {index} of its model but says {number!r}; download it again")
+            raise UsageError(f"{name} should be part {index} of its model but says {number!r}; download it again")
         for tensor in header.tensors:
             if tensor.name in owners:
-                raise HarnessError(
+                raise UsageError(
                     f"tensor {tensor.name!r} is in {owners[tensor.name]} and in {name}; download both again"
                 )
             owners[tensor.name] = name
             tensors.append(dataclasses.replace(tensor, part=index))
     expected = headers[0].metadata.get("split.tensors.count")
     if expected != len(tensors):
-        raise HarnessError(
+        raise UsageError(
             f"{names[0]} promises {expected!r} tensors and its parts hold {len(tensors)}; download it again"
         )
     parts = tuple(

@@ -7,11 +7,12 @@ import os
 import pathlib
 from collections.abc import Collection, Sequence
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.events import OnEvent, Remark
 from harness.gguf.header import Header
 from harness.gguf.model_kinds import Question, refuse, suit_cells
 from harness.gguf.settings import read_count, tell_untrained
+from harness.records.failures import Cause, Failure
 from harness.sources.gguf_file import read_file_header
 from harness.sources.model_file import default_model
 from harness.sources.references import parse_reference
@@ -43,28 +44,27 @@ def plan_cells(grid: Grid, asked: Collection[str], on_event: OnEvent) -> tuple[R
     return suit(dataclasses.replace(grid, models=files).cells(), asked, on_event)
 
 
-def read_for(path: str | os.PathLike[str], question: Question, label: str | None = None) -> Header | None:
-    """The header of a file that may be asked this; None where it cannot be read, of which llama.cpp says why.
-
-    Parameters
-    ----------
-    label : what the file is called in a sentence; its name unless told
+def read_for(path: str | os.PathLike[str], question: Question, label: str | None = None) -> Header:
+    """The header of a file that may be asked this; `label` is what the file is called in a sentence, its name unless told.
 
     Raises
     ------
-    UsageError : it may not; what it is and what to do is said.
+    UsageError : it is damaged, or it may not be asked; what it is and what to do is said.
     """
-    header = _read(path)
-    if header is not None:
-        refuse(header, question, label or pathlib.Path(path).name)
+    header = read_file_header(path)
+    refuse(header, question, label or pathlib.Path(path).name)
     return header
 
 
-def _read(path: str | os.PathLike[str]) -> Header | None:
+def blame_file(failure: Failure, path: str) -> Failure:
+    """A failure to load as what it is where the file is damaged: the question's fault, in the words of whoever reads files."""
     try:
-        return read_file_header(path, check_size=False)
+        read_file_header(path)
+    except UsageError as error:
+        return dataclasses.replace(failure, message=str(error), cause=Cause.QUESTION, reason=None)
     except HarnessError:
-        return None
+        pass
+    return failure
 
 
 def suit(cells: Sequence[RunSpec], asked: Collection[str], on_event: OnEvent) -> tuple[RunSpec, ...]:
@@ -72,10 +72,12 @@ def suit(cells: Sequence[RunSpec], asked: Collection[str], on_event: OnEvent) ->
     suited: list[RunSpec] = []
     for model in dict.fromkeys(cell.model for cell in cells):
         own = [cell for cell in cells if cell.model == model]
-        header = read_for(model, Question.MEASURE)
-        if header is None:
+        try:
+            header = read_file_header(model, check_size=False)
+        except HarnessError:  # the other files are measured all the same
             suited += own
             continue
+        refuse(header, Question.MEASURE, pathlib.Path(model).name)
         found = suit_cells(header, own, asked, pathlib.Path(model).name)
         suited += found.cells
         untrained = tell_untrained(read_count(header, "context_length"), (cell.n_ctx for cell in found.cells))

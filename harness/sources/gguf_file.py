@@ -94,7 +94,8 @@ def read_file_header(path: str | os.PathLike[str], *, check_size: bool = True) -
 
     Raises
     ------
-    HarnessError : a file is missing, cut off or not GGUF, or the parts do not belong together.
+    UsageError : a file is missing, cut off or not GGUF, or the parts do not belong together.
+    HarnessError : the disk failed.
     """
     first = Path(path)
     header = _read_one(first, check_size)
