@@ -25,7 +25,7 @@ from harness.spec import CACHE_TYPES, MAX_TOKENS, parameters, whole_numbers
 _EXAMPLES = """
 \b
 Examples:
-  harness token-time                            smollm2:135m, empty to 8192 tokens
+  harness token-time                            smollm2:135m, up to d8192
   harness token-time -d 0,4096 --plot token.png
   harness token-time -m model.gguf --caches f16,q8_0,q4_0
   harness token-time -m synth:llama3.2:1b:q4_0 --rounds 6 --tokens 6
