@@ -257,3 +257,9 @@ def test_one_screen_has_one_system_of_sizes():
     for title, document in kept_documents():
         text = render(document, "table")
         assert not (DECIMAL.search(text) and BINARY.search(text)), f"{title}: {document.title}"
+
+
+def test_a_note_of_every_row_is_said_once_without_a_number():
+    rows = [[Cell(f"r{n}", notes=("everywhere", *["here"] * (n == 2)))] for n in range(5)]
+    text = render(Document("x", 1, "", [Section("", [Table("rows", [Column("a")], rows)])]), "table")
+    assert text.split("\n")[2:] == ["r0", "r1", "r2 [1]", "r3", "r4", "", "everywhere", "[1] here", ""]

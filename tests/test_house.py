@@ -75,8 +75,6 @@ KNOWN: dict[str, set[str]] = {
         "harness.cli.options.refuse_contradiction",
         "harness.cli.plot.command",
         "harness.native.jobs.rpc_server.vars_of",
-        "harness.records.cells.build_from_json",
-        "harness.records.cells.resolved_from_json",
         "harness.records.statistics.mean",
         "harness.sources.choice.is_gguf",
         "harness.views.llama_bench.render_json",
@@ -91,9 +89,6 @@ KNOWN: dict[str, set[str]] = {
     "exit code": {"harness.cli.models", "harness.cli.rpc_server"},
     "loose dict": {
         "harness.host.telemetry.on_event",
-        "harness.records.cells.build_from_json",
-        "harness.records.cells.read",
-        "harness.records.cells.resolved_from_json",
         "harness.runs.cells.events",
         "harness.runs.cells.hello",
         "harness.runs.cells.on_event",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import cProfile
+import dataclasses
 import json
 import os
 import pathlib
@@ -143,10 +144,9 @@ def test_a_line_ends_at_a_line_feed_only(tmp_path, recorded):
 
 def test_a_name_that_is_not_utf_8_comes_back_as_it_was(tmp_path, recorded):
     name = b"caf\xe9.gguf".decode("utf-8", "surrogateescape")
-    values = to_json(recorded[0])
-    values["model"]["file_name"] = values["asked"]["model"] = name
+    named = dataclasses.replace(recorded[0], model=dataclasses.replace(recorded[0].model, file_name=name))
     with Journal(tmp_path, "pp-tg") as journal:
-        journal.write(values)
+        journal.append(named)
     journal.path.read_bytes().decode("ascii")
     (record,) = each_record([journal.path], pytest.fail)
     assert record.model is not None

@@ -60,7 +60,7 @@ class LazyGroup(click.Group):
     """A group that imports a command when it is called, and knows its help line without."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*COMMANDS]  # `list` is a command of this package
+        return [*COMMANDS]  # `list` is the command once it is imported
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.codec import Positive, PositiveNumber, Shared, UtcTime, Value, decode
+from harness.codec import Positive, PositiveNumber, Shared, UtcTime
 from harness.records.failures import Failure as Failure
 from harness.spec import RunSpec, cell_key
 
@@ -249,16 +249,3 @@ def record_key(record: Record, *, but: Collection[str] = ()) -> tuple[Any, ...]:
     """The key by which records of several machines and models are the same: machine, model, and `cell_key` without `but`."""
     sha256 = record.model.file_sha256 if record.model else None
     return (machine_key(record.machine), sha256 or record.asked.file_name, cell_key(record.asked, but={"model", *but}))
-
-
-def read(kind: type[Value], values: Mapping[str, Any], **converted: Any) -> Value:
-    """Read a value of a dataclass from JSON, some of its fields given apart; see `harness.codec`."""
-    return decode(kind, {**values, **converted})
-
-
-def build_from_json(values: Mapping[str, Any]) -> Build:
-    return decode(Build, values)
-
-
-def resolved_from_json(values: Mapping[str, Any]) -> Resolved:
-    return decode(Resolved, values)

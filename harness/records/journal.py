@@ -111,19 +111,10 @@ class Journal:
 
         Raises
         ------
-        StoreError : as `write`.
-        """
-        self.write({**to_json(record), **({"label": self._label} if self._label else {})})
-
-    def write(self, values: Mapping[str, Any]) -> None:
-        """Write one line of any kind (its ``kind`` and ``schema`` say which) and have it on the disk before returning.
-
-        Raises
-        ------
         StoreError : the disk is full or the file is gone; what was written before stays.
         ValueError : a number is not finite, which JSON does not have.
         """
-        line = _write_line(values)
+        line = _write_line({**to_json(record), **({"label": self._label} if self._label else {})})
         try:
             self._file.write(line)
             self._file.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import pathlib
 import time
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import harness
+from harness.codec import decode
 from harness.errors import HarnessError, Outcome
 from harness.events import Measured, Progress
 from harness.host.cpu import choose_threads
@@ -29,9 +31,6 @@ from harness.records.cells import (
     Resolved,
     Sample,
     Telemetry,
-    build_from_json,
-    read,
-    resolved_from_json,
 )
 from harness.records.failures import Cause
 from harness.records.journal import utc_now
@@ -113,14 +112,17 @@ def measure_cells(request: CellsRequest, session: Session) -> list[Record]:
     remark_on_size({cell.model for cell in cells}, session)
     course, records = Course(cells), []
     with session.until_interrupted(), contextlib.closing(Station()) as station:
-        plan = Plan(
-            session.command, session.machine, request.cell_timeout_s, describe_file, session.worker_command, request.isolate,
-            station.watch,
-        )  # fmt: skip
+        plan = plan_in(session, station, request.cell_timeout_s, request.isolate)
         for record in run_cells(cells, plan, on_step=lambda step: session.on_event(course.at(step))):
             records.append(record)
             keep_cell(record, session)
     return records
+
+
+def plan_in(session: Session, station: Station, cell_timeout_s: float | None, isolate: bool = True) -> Plan:
+    """What a run of cells needs, in a session and watched by a station."""
+    facts = functools.partial(describe_file, on_event=session.on_event)
+    return Plan(session.command, session.machine, cell_timeout_s, facts, session.worker_command, isolate, station.watch)
 
 
 def keep_cell(record: Record, session: Session) -> None:
@@ -171,7 +173,7 @@ def run_cells(
 
     After Ctrl-C the samples of the unfinished cell are yielded as an interrupted record, then KeyboardInterrupt goes on.
     """
-    facts = _describe_files(cells, plan, on_step)
+    facts = {path: plan.model_facts(pathlib.Path(path)) for path in dict.fromkeys(spec.model for spec in cells)}
     with contextlib.closing(Bench(plan)) if bench is None else contextlib.nullcontext(bench) as bench:
         for index, spec in enumerate(cells):
             cell = _Cell(spec, plan, facts[spec.model])
@@ -191,16 +193,6 @@ def run_cells(
                 yield cell.record(bench.build)
             if interrupted:
                 raise interrupted
-
-
-def _describe_files(cells: Sequence[RunSpec], plan: Plan, on_step: Callable[[Step], None]) -> dict[str, dict[str, Any]]:
-    """What the plan knows of each file, by the path in the cells; a large file takes seconds to read."""
-    facts: dict[str, dict[str, Any]] = {}
-    for spec in cells:
-        if spec.model not in facts:
-            on_step(Step(0, len(cells), spec, "hash", 0, 1))
-            facts[spec.model] = plan.model_facts(pathlib.Path(spec.model))
-    return facts
 
 
 class Bench:
@@ -230,14 +222,14 @@ class Bench:
                 self._drop()
                 yield greeting
                 return
-            self.build = build_from_json(greeting["build"])
+            self.build = decode(Build, greeting["build"])
         self._rpc = self._rpc or spec.rpc
         self._worker.send({"measure": spec.to_dict()})
         timeout_s = self._plan.cell_timeout_s
         silence_s = RPC_SILENCE_S if spec.rpc and timeout_s is None else None
         for event in self._worker.events(timeout_s, is_cell_limit=timeout_s is not None, silence_s=silence_s):
             if isinstance(event, dict) and event["event"] == "build":
-                self.build = build_from_json(event["build"])
+                self.build = decode(Build, event["build"])
             else:
                 yield event
 
@@ -284,14 +276,14 @@ class _Cell:
         if isinstance(event, Failure):
             self._failure = blame_file(event, self.spec.model) if event.phase == "load" else event
         elif event["event"] == "loaded":
-            self._model = dataclasses.replace(read(Model, event["model"]), **self._file_facts)
+            self._model = dataclasses.replace(decode(Model, event["model"]), **self._file_facts)
         elif event["event"] == "sample":
-            self._samples.append(read(Sample, event, token_ns=tuple(event["token_ns"])))
+            self._samples.append(decode(Sample, event))
         elif event["event"] == "done":
-            self._resolved = resolved_from_json(event["resolved"])
-            self._load = read(Load, event["load"])
+            self._resolved = decode(Resolved, event["resolved"])
+            self._load = decode(Load, event["load"])
             self._dispatch_ns = event["dispatch_ns_per_token"]
-            self._cautions += [read(Caution, caution) for caution in event["cautions"]]
+            self._cautions += [decode(Caution, caution) for caution in event["cautions"]]
 
     def interrupt(self) -> None:
         done = f"interrupted after {self.timed} of {self.spec.repetitions} repetitions"

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.codec import decode
 from harness.errors import NativeError
 from harness.host.rpc import check_servers
 from harness.host.telemetry import Nvml
-from harness.records.cells import Build, Failure, build_from_json
+from harness.records.cells import Build, Failure
 from harness.records.failures import describe_failure
 from harness.runs.worker import Worker
 
@@ -88,7 +89,7 @@ def survey_devices(rpc: Sequence[str] = (), command: Sequence[str] | None = None
                 raise NativeError(f"{describe_failure(event)}.")
             if event["event"] == "done":
                 return Survey(
-                    build=build_from_json(event["build"]),
+                    build=decode(Build, event["build"]),
                     backend_of=event["backend_of"],
                     compiled=tuple(event["compiled"]),
                     can_offload=event["can_offload"],

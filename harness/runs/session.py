@@ -17,10 +17,11 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from harness.codec import decode
 from harness.errors import NativeError, Outcome, StoreError
 from harness.events import OnEvent, Progress, Remark, ignore
 from harness.host.machine import describe_machine, machine_slug
-from harness.records.cells import Build, build_from_json
+from harness.records.cells import Build
 from harness.records.failures import Cause, Failure, describe_end
 from harness.records.journal import Journal
 from harness.records.kinds import Entry
@@ -139,7 +140,7 @@ class Session:
             if isinstance(greeting, Failure):
                 self.fail(greeting)
                 raise NativeError(describe_end(greeting), reason=greeting.reason, trouble=greeting.trouble)
-            self.build = build_from_json(greeting["build"])
+            self.build = decode(Build, greeting["build"])
             yield worker
         except BaseException:
             worker.kill()
@@ -161,7 +162,7 @@ class Session:
                     self.fail(event)
                     return
                 if event["event"] == "build":
-                    self.build = build_from_json(event["build"])
+                    self.build = decode(Build, event["build"])
                 yield event
 
     def _kill(self) -> None:

@@ -46,7 +46,7 @@ def write_text(
     """
     asked = dataclasses.replace(request, n_threads=request.n_threads or choose_threads().count)
     account = _Account(asked, session, on_text)
-    facts = {"file_sha256": hash_file(pathlib.Path(request.model))}
+    facts = {"file_sha256": hash_file(pathlib.Path(request.model), session.on_event)}
     with session.worker() as worker:
         start = time.perf_counter_ns()
         with session.until_interrupted():

@@ -155,7 +155,11 @@ def measure_token_time(
     """
     plan, began = request.plan, utc_now()
     path = pathlib.Path(plan.spec.model)
-    named = {"file_name": path.name, "file_sha256": hash_file(path), "is_synthetic": request.is_synthetic}
+    named = {
+        "file_name": path.name,
+        "file_sha256": hash_file(path, session.on_event),
+        "is_synthetic": request.is_synthetic,
+    }
     lists: dict[str, list[Any]] = {name: [] for name, _ in _LISTED.values()} | {"remarks": [*request.remarks]}
     model, done, copies = {}, {}, None
     with session.until_interrupted():

@@ -245,14 +245,16 @@ class Document:
 
 
 class Footnotes:
-    """Numbers notes in the order in which they appear; the same note keeps its number."""
+    """Numbers notes in the order in which they appear, but for some; the same note keeps its number."""
 
-    def __init__(self) -> None:
+    def __init__(self, but: Sequence[str] = ()) -> None:
         self._numbers: dict[str, int] = {}
+        self._but = but
 
     def mark(self, texts: Sequence[str]) -> str:
         """What stands behind a value with these notes: `` [1,3]``."""
-        numbers = dict.fromkeys(self._numbers.setdefault(text, len(self._numbers) + 1) for text in texts)
+        marked = [text for text in texts if text not in self._but]
+        numbers = sorted({self._numbers.setdefault(text, len(self._numbers) + 1) for text in marked})
         return f" [{','.join(map(str, numbers))}]" if numbers else ""
 
     def texts(self) -> list[str]:

@@ -27,6 +27,7 @@ class Grid:
     columns: Sequence[Column]
     rows: Sequence[tuple[Row, Sequence[Written]]]
     shared: Sequence[str]
+    notes: Sequence[str]
     footnotes: Sequence[str]
 
     def texts(self) -> list[list[str]]:
@@ -49,7 +50,8 @@ def write_table(table: Table, *, share: bool, without: Sequence[Column] = ()) ->
     shared = [(column, cells[0]) for column, cells in columns if share and column.shared and _agree(column, cells)]
     taken = [column for column, _ in shared]
     columns = [(column, cells) for column, cells in columns if column not in taken]
-    notes = Footnotes()
+    common = _find_common([[cells[at] for _, cells in columns] for at in range(len(lines))])
+    notes = Footnotes(common)
     for at in range(len(lines)):  # numbered as they are read, row by row
         for _, cells in columns:
             notes.mark(cells[at].notes)
@@ -65,8 +67,15 @@ def write_table(table: Table, *, share: bool, without: Sequence[Column] = ()) ->
         columns=[column for column, _, _, _ in written],
         rows=[(row, [values[at] for _, _, _, values in written]) for at, (row, _) in enumerate(lines)],
         shared=[column.shared.format(write_cell(cell, column, table.missing)) for column, cell in shared],
+        notes=[*table.notes, *common],
         footnotes=notes.texts(),
     )
+
+
+def _find_common(rows: Sequence[Sequence[Cell]]) -> list[str]:
+    """Notes that every row of many has: said once below, they need no number."""
+    each = [dict.fromkeys(note for cell in row for note in cell.notes) for row in rows]
+    return [note for note in each[0] if all(note in notes for notes in each)] if len(each) > 3 else []
 
 
 def _is_empty(cells: Sequence[Cell]) -> bool:
@@ -99,7 +108,7 @@ def _write_column(
         for cell, is_repeated in zip(cells, repeated, strict=True)
     ]
     found = [(title_of(column), side, values)]
-    if column.interval:
+    if column.interval and any(cell.interval for cell in cells):
         found.append((column.interval, "r", [_write_interval(cell, column, missing) for cell in cells]))
     return found
 

@@ -27,14 +27,10 @@ from harness.views.document import (
     Section,
     Table,
 )
-from harness.views.values import BYTES, MIB_ALONE, MIB_CHANGE, MODULE, SETTING, Unit, format_value
+from harness.views.values import BYTES, FINE_SHARE, MIB_ALONE, MIB_CHANGE, MODULE, SETTING, format_value
 
 #: Of what was asked: these are shown whatever they are, or by other figures; the rest only where it is not the usual.
 _SHOWN_ALWAYS = {"type_k", "type_v", "n_ubatch", "flash_attn", "n_depth", "n_threads"}
-
-#: A share of the growth, of which the last hundredth matters.
-_EXACT_SHARE = Unit("", lambda share: f"{100 * share:.2f} %")
-_EXACT_CHANGE = Unit("", lambda share: f"{100 * share:.2f} %")
 
 
 def describe_memory(record: MemoryRecord, *, others: Mapping[str, Mapping[str, int]] | None = None) -> Document:
@@ -120,7 +116,7 @@ def _ledger(record: MemoryRecord) -> Table:
         Column("device", is_shown=several),
         Column("predicted", "predicted", MIB_ALONE),
         Column("measured", "measured", MIB_ALONE),
-        Column("error", "error", _EXACT_CHANGE),
+        Column("error", "error", FINE_SHARE),
         Column("resident", "in memory", MIB_ALONE),
     ]
     return Table("ledger", columns, rows, notes, missing="")
@@ -134,7 +130,7 @@ def _account(measured: Measurement) -> Prose:
             "This OS does not tell mappings apart: the growth is known, its causes are llama.cpp's word alone."
         )
     else:
-        share, rest = format_value(account.explained_share, _EXACT_SHARE), abs(account.unexplained_bytes or 0)
+        share, rest = format_value(account.explained_share, FINE_SHARE), abs(account.unexplained_bytes or 0)
         lines.append(f"{share} of the growth of resident memory is explained; {_mib(rest)} are not.")
     taken_back = {share.cause: -share.size_bytes for share in account.corrections}
     if (untouched := taken_back.get(Cause.UNTOUCHED, 0)) > 0:

@@ -264,7 +264,7 @@ class _Writer:
             def classes(cell: Any, at: int) -> str:
                 return "number" if grid.sides[at] == "r" else "short" if len(cell.text) <= _SHORT else ""
 
-            values |= {"grid": grid, "notes": block.notes, "footnotes": grid.footnotes, "classes": classes}
+            values |= {"grid": grid, "notes": grid.notes, "footnotes": grid.footnotes, "classes": classes}
         elif isinstance(block, Picture):
             self._n_pictures += 1
             # Safe: to_svg lets nothing through that is no drawing, and writes its text escaped.

@@ -65,8 +65,8 @@ def _scaled(factor: float, digits: int, sign: str = "") -> Callable[[Any], str]:
     return form
 
 
-def _percent(sign: str = "") -> Callable[[Any], str]:
-    number = _scaled(0.01, 1, sign)
+def _percent(sign: str = "", digits: int = 1) -> Callable[[Any], str]:
+    number = _scaled(0.01, digits, sign)
     return lambda share: f"{number(share)} %"
 
 
@@ -79,6 +79,8 @@ RATIO = Unit("", _scaled(1, 2))
 FINE_RATIO = Unit("", _scaled(1, 4))
 SHARE = Unit("", _percent())
 CHANGE = Unit("", _percent("+"))
+#: Where a hundredth of a percent matters.
+FINE_SHARE = Unit("", _percent(digits=2))
 RATE = Unit("tok_per_s", format_rate, "t/s")
 #: For what is predicted, which has no more than three digits.
 ROUND_RATE = Unit("tok_per_s", _three_digits, "t/s")
