@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from harness.catalog import Entry
 from harness.errors import UsageError
-from harness.events import Progress
+from harness.events import Measured, Progress
 from harness.gguf.model_kinds import Question
 from harness.host.memory import available_memory_bytes
 from harness.memory.placement import shares_host_memory
@@ -49,6 +49,7 @@ def run_reference(
         run = write_text(dataclasses.replace(request, model=str(model.path)), session)
         runs.append((model.name, run))
         session.keep(run)
+        session.on_event(Measured(run))
         if session.is_interrupted:
             break
     return runs, skipped
