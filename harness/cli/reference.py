@@ -10,7 +10,7 @@ import click
 from harness.cli.options import results_option, save_option
 from harness.cli.output import Output, output_options, show
 from harness.cli.progress import end, open_session
-from harness.cli.writing import writing_options
+from harness.cli.text_options import text_options
 from harness.records.text import REFERENCE_PROMPT, TextRequest
 
 _EXAMPLES = f"""
@@ -25,12 +25,9 @@ The task is: {REFERENCE_PROMPT}
 """
 
 
-@click.command(
-    "reference",
-    epilog=_EXAMPLES,
-)
+@click.command("reference", epilog=_EXAMPLES)
 @click.option("-m", "--model", "names", multiple=True, metavar="NAME", help="Only these names of the catalog. [all]")
-@writing_options
+@text_options
 @output_options()
 @save_option
 @results_option
