@@ -37,7 +37,7 @@ from harness.views.values import RATE
 from .gguf_bytes import llama_like
 from .test_bandwidth import made
 from .test_cli import harness, one_sentence
-from .test_time_ledger import build_ledger, make_raw
+from .test_time_arithmetic import build_ledger, make_raw
 
 EVIL = """<script>document.title = "broken into"</script>"'&amp;--><b>$x_2$"""
 

@@ -222,7 +222,7 @@ def test_what_a_killed_writer_left_is_removed_and_a_living_ones_is_not(tmp_path)
 
 def test_a_full_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(synth.shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+    monkeypatch.setattr("harness.sources.fetching.shutil.disk_usage", lambda path: usage._replace(free=1_000_000))
     with pytest.raises(HarnessError, match=r"1\.0 MB free and the model needs \d") as caught:
         write_synthetic(TINY, "F16", tmp_path / "a.gguf", name="tiny")
     assert "\n" not in str(caught.value)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from harness.errors import HarnessError
-from harness.gguf.types import tensor_type
+from harness.gguf.types import pad, tensor_type
 
 #: A context is rounded up to this many tokens, and so is a windowed layer's cache.
 #: Source: llama-context.cpp llama_context::llama_context; llama-kv-cache-iswa.cpp.
@@ -58,7 +58,7 @@ class Context:
 
 def round_context(n_ctx: int) -> int:
     """The cells that llama.cpp makes for a context of n_ctx tokens. Source: llama-context.cpp, GGML_PAD(n_ctx, 256)."""
-    return -(-n_ctx // CONTEXT_PAD) * CONTEXT_PAD
+    return pad(n_ctx, CONTEXT_PAD)
 
 
 def window_cells(settings: CacheSettings, window_tokens: int) -> int:
@@ -96,7 +96,7 @@ class Kept:
 
     def size_bytes(self, alignment: int = 1) -> int:
         """All parts, each rounded up as a device's buffer rounds it."""
-        return sum(-(-part // alignment) * alignment for part in self.parts_bytes)
+        return sum(pad(part, alignment) for part in self.parts_bytes)
 
 
 @dataclass(frozen=True, slots=True)

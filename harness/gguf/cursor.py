@@ -20,18 +20,9 @@ KEPT_ARRAY_BYTES = 16 * 1024
 STRING, ARRAY, BOOL = 8, 9, 7
 #: Value types by number: name as llama.cpp prints it, and struct's letter. Source: ggml/src/gguf.cpp GGUF_TYPE_NAME.
 SCALARS: dict[int, tuple[str, str]] = {
-    0: ("u8", "B"),
-    1: ("i8", "b"),
-    2: ("u16", "H"),
-    3: ("i16", "h"),
-    4: ("u32", "I"),
-    5: ("i32", "i"),
-    6: ("f32", "f"),
-    BOOL: ("bool", "B"),
-    10: ("u64", "Q"),
-    11: ("i64", "q"),
-    12: ("f64", "d"),
-}
+    0: ("u8", "B"), 1: ("i8", "b"), 2: ("u16", "H"), 3: ("i16", "h"), 4: ("u32", "I"), 5: ("i32", "i"),
+    6: ("f32", "f"), BOOL: ("bool", "B"), 10: ("u64", "Q"), 11: ("i64", "q"), 12: ("f64", "d"),
+}  # fmt: skip
 LETTERS = dict(SCALARS.values())
 ENDIAN = {"little": "<", "big": ">"}
 

@@ -28,7 +28,7 @@ from harness.gguf.cursor import (
     describe_damage,
 )
 from harness.gguf.strangers import MAGIC, describe_stranger
-from harness.gguf.types import TENSOR_TYPES, ForeignType, extent, foreign_type, tensor_size_bytes
+from harness.gguf.types import TENSOR_TYPES, ForeignType, extent, foreign_type, pad, tensor_size_bytes
 from harness.units import MIB, format_gb
 
 #: Source: ggml/include/gguf.h GGUF_VERSION, GGUF_DEFAULT_ALIGNMENT; ggml/include/ggml.h GGML_MAX_DIMS, GGML_MAX_NAME.
@@ -260,7 +260,7 @@ def read_header(source: ByteSource, *, name: str = "the file", chunk_bytes: int 
     alignment = _find_alignment(cursor, metadata, types)
     tensors = _read_tensors(cursor, tensor_count, alignment)
     cursor.confirm()
-    data_offset = _pad(cursor.at, alignment) if tensors else cursor.at
+    data_offset = pad(cursor.at, alignment) if tensors else cursor.at
     return Header(
         version=version,
         byte_order=byte_order,
@@ -286,10 +286,6 @@ def check_complete(header: Header, file_size_bytes: int, name: str = "the file")
             f"{name} is cut off: its header describes {header.size_bytes} bytes and it has {file_size_bytes} "
             f"({format_gb(missing)} missing); download it again"
         )
-
-
-def _pad(size: int, alignment: int) -> int:
-    return -(-size // alignment) * alignment
 
 
 def _read_preamble(cursor: Cursor) -> tuple[int, str]:
@@ -397,7 +393,7 @@ def _read_tensors(cursor: Cursor, count: int, alignment: int) -> tuple[Tensor, .
             expected_offset = tensor.offset
         if tensor.offset != expected_offset:
             cursor.fail(cursor.at - 8, f"tensor {name!r} is at offset {tensor.offset} where {expected_offset} is due")
-        expected_offset += _pad(tensor.size_bytes, alignment)
+        expected_offset += pad(tensor.size_bytes, alignment)
         if expected_offset >= 2**63:
             cursor.fail(cursor.at - 8, f"tensor {name!r} makes the data larger than 2^63 bytes")
         tensors.append(tensor)

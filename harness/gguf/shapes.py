@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from harness.catalog import Shape
 from harness.gguf.header import DEFAULT_ALIGNMENT, ArrayValue, Header, Tensor
 from harness.gguf.layout import ONLY_WITH_EXPERTS, tensor_table
-from harness.gguf.types import FILE_TYPE_NUMBERS, find_quantization, tensor_type
+from harness.gguf.types import FILE_TYPE_NUMBERS, find_quantization, pad, tensor_type
 
 #: A setting; a tuple is an array.
 Value: TypeAlias = int | float | tuple[int, ...]
@@ -34,7 +34,7 @@ def compute_header(shape: Shape, quantization: str, name: str) -> Header:
     for spec in tensor_table(shape, quantization):
         type_id = tensor_type(spec.type_name).type_id
         tensors.append(Tensor(spec.name, spec.shape, type_id, spec.type_name, offset, spec.size_bytes))
-        offset += -(-spec.size_bytes // DEFAULT_ALIGNMENT) * DEFAULT_ALIGNMENT
+        offset += pad(spec.size_bytes, DEFAULT_ALIGNMENT)
     metadata = _list_metadata(shape, quantization, name)
     return Header(
         version=3,

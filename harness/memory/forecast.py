@@ -17,7 +17,7 @@ from harness.gguf.caches import Attention, round_context
 from harness.gguf.header import Header, Tensor
 from harness.gguf.roles import FFN_DOWN, Place, Role, find_role
 from harness.gguf.settings import read_count, read_per_layer
-from harness.gguf.types import tensor_type
+from harness.gguf.types import pad, tensor_type
 from harness.memory.causes import CACHE_CAUSES, HOST, Cause, Note, Remark
 from harness.memory.placement import choose_devices, deal_out
 from harness.memory.repack import OUTPUT_FIRST, CpuFeatures, Layout, find_layout, is_matrix_product, output_duplicate
@@ -189,7 +189,7 @@ def _add_up(tensors: Iterable[Tensor], device: DeviceRules | None) -> _Sum:
         first, last = spans.get(tensor.part, (tensor.offset, 0))
         spans[tensor.part] = (min(first, tensor.offset), max(last, tensor.offset + tensor.size_bytes))
         size = tensor.size_bytes if device is None else _device_bytes(tensor, device)
-        copied += _pad(size, _CPU_ALIGNMENT if device is None else device.alignment)
+        copied += pad(size, _CPU_ALIGNMENT if device is None else device.alignment)
     return _Sum(copied, spans)
 
 
@@ -233,7 +233,7 @@ class _Group:
             self._repacked = {}
             for use in self.uses:
                 if use.layout is not None:
-                    size = _pad(use.layout.size_bytes, _CPU_ALIGNMENT)
+                    size = pad(use.layout.size_bytes, _CPU_ALIGNMENT)
                     self._repacked[use.layout.buffer] = self._repacked.get(use.layout.buffer, 0) + size
         return self._repacked
 
@@ -325,10 +325,6 @@ def _device_bytes(tensor: Tensor, device: DeviceRules) -> int:
     if kind.block_elements == 1 or not short:
         return tensor.size_bytes
     return tensor.size_bytes + short // kind.block_elements * kind.block_bytes
-
-
-def _pad(size: int, multiple: int) -> int:
-    return -(-size // multiple) * multiple
 
 
 # --- caches and states ------------------------------------------------------------------------------------------------

@@ -94,10 +94,8 @@ class CatalogReference(Reference):
         files = self.entry.find_files(self.quantization)
         return download(list_catalog_files(files), on_event, self.shown, files.sha256)
 
-    def with_quantization(self, quantization: str) -> str:
-        if self.quantization is None:
-            return f"{self.text}:{quantization}"
-        return Reference.with_quantization(self, quantization)
+    def _open_name(self) -> str | None:
+        return self.text if self.quantization is None else None
 
     def _describe_missing(self) -> str:
         entry, files = self.entry, self.entry.find_files(self.quantization)

@@ -59,7 +59,7 @@ def choose(names: Sequence[str], quantization: str | None) -> Chosen | None:
 
     Source: common/download.cpp find_best_model, which takes the first name that holds the text, BF16 for F16 too.
     """
-    models = _models(names)
+    models = list_models(names)
     for wanted in [quantization.upper()] if quantization else _DEFAULTS:
         found = [(key, index) for index, name in enumerate(models) if (key := _closeness(name, wanted)) is not None]
         if found:
@@ -73,7 +73,7 @@ def find_same_name(name: str, names: Iterable[str]) -> str | None:
     return next((other for other in names if other.casefold() == name.casefold()), None)
 
 
-def _models(names: Sequence[str]) -> list[str]:
+def list_models(names: Sequence[str]) -> list[str]:
     """The models among files, first parts of split ones; a draft model counts only where there is nothing else."""
     found = [name for name in names if _is_model(name)]
     return [name for name in found if not _DRAFT.search(name)] or found
@@ -117,11 +117,6 @@ def _is_other_mixture(text: str, word: re.Pattern[str]) -> bool:
     )
 
 
-def list_models(names: Sequence[str]) -> list[str]:
-    """The models among files, each by its first part; what only goes with a model is left out."""
-    return _models(names)
-
-
 def name_quantization(name: str) -> str | None:
     """The quantization that a file's name, or else its folder's, ends with."""
     found = (_KIND.search(part) for part in reversed(_stem(name).split("/")))
@@ -130,7 +125,7 @@ def name_quantization(name: str) -> str | None:
 
 def name_quantizations(names: Sequence[str]) -> list[str]:
     """The quantizations that a repository's models have, as their names say."""
-    return sorted({kind for name in _models(names) if (kind := name_quantization(name))})
+    return sorted({kind for name in list_models(names) if (kind := name_quantization(name))})
 
 
 def byte_split_of(names: Sequence[str], quantization: str | None) -> str | None:

@@ -78,10 +78,9 @@ class HubReference(Reference):
             file = self._choose_here(list_cached(self.repository, self.revision), on_event)
         return download(list_parts(file or self._find_file(on_event)), on_event, self.shown)
 
-    def with_quantization(self, quantization: str) -> str:
-        if self.file is None and self.quantization is None:
-            return f"{self.text.partition('?')[0].rstrip('/')}:{quantization}"
-        return Reference.with_quantization(self, quantization)
+    def _open_name(self) -> str | None:
+        is_open = self.file is None and self.quantization is None
+        return self.text.partition("?")[0].rstrip("/") if is_open else None
 
     def _choose_here(self, files: Sequence[HubFile], on_event: OnEvent) -> HubFile | None:
         """The file that is meant among those that are here."""

@@ -75,9 +75,6 @@ def find_copies(files: Sequence[HubFile]) -> list[Path] | None:
     return paths
 
 
-# --- Hugging Face's layout --------------------------------------------------------------------------------------------
-
-
 def _list_cache(root: Path, place: str) -> Iterator[LocalModel]:
     for repository, revision, folder, names in walk_cache(root):
         at = "" if revision == "main" else f"@{revision}"
@@ -104,9 +101,6 @@ def _describe(name: str, place: str, path: Path) -> LocalModel:
     except (OSError, UsageError):
         return LocalModel(name, place, path, None, "it cannot be read")
     return LocalModel(name, place, path, size_bytes, f"{missing} of its files are missing" if missing else None)
-
-
-# --- llama.cpp --------------------------------------------------------------------------------------------------------
 
 
 def _llama_cache() -> Path:
@@ -149,9 +143,6 @@ def _manifests(root: Path) -> Iterator[tuple[str, str, str]]:
             continue
         if is_repository("/".join(owner)) and isinstance(name, str) and is_relative_name(name):
             yield "/".join(owner), tag, name
-
-
-# --- LM Studio and Ollama ---------------------------------------------------------------------------------------------
 
 
 def lm_studio_folders() -> list[Path]:

@@ -110,7 +110,13 @@ class Reference(abc.ABC):
         ------
         UsageError : this kind of reference has none, or has one already.
         """
-        raise UsageError(f"--quant goes with a name that has no quantization yet, not with {self.shown}.")
+        if (name := self._open_name()) is None:
+            raise UsageError(f"--quant goes with a name that has no quantization yet, not with {self.shown}.")
+        return f"{name}:{quantization}"
+
+    def _open_name(self) -> str | None:
+        """What was typed, where a quantization may stand behind it."""
+        return None
 
     def _read_afar(self, on_event: OnEvent) -> Found:
         raise UsageError(self._describe_missing())

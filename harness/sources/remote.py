@@ -107,9 +107,6 @@ def transport_errors() -> tuple[type[Exception], ...]:
     return (module.HTTPError, module.InvalidURL, OSError)
 
 
-# --- what went wrong --------------------------------------------------------------------------------------------------
-
-
 def explain(error: Exception, name: str) -> RemoteError:
     """Turn an error of huggingface_hub or its client into a sentence about `name` that says what to do."""
     if (response := getattr(error, "response", None)) is not None:
@@ -207,9 +204,6 @@ def pause(error: Exception | None, response: Any, name: str, attempt: int) -> No
 def read_number(text: str | None) -> int | None:
     """Read a header's size in bytes; None where there is none, or one that no file has."""
     return int(text) if text and re.fullmatch("[0-9]{1,19}", text) else None
-
-
-# --- waiting ----------------------------------------------------------------------------------------------------------
 
 
 class _Receiver(threading.Thread):

@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import os
 import re
-import shutil
 import struct
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -21,19 +20,20 @@ from dataclasses import astuple, dataclass
 from itertools import islice, product
 from pathlib import Path
 from string import ascii_lowercase
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from harness.catalog import Shape
 from harness.errors import HarnessError, UsageError
 from harness.events import OnBytes
-from harness.gguf.header import SYNTHETIC_KEY
+from harness.gguf.header import DEFAULT_ALIGNMENT, SYNTHETIC_KEY
 from harness.gguf.layout import ARCHITECTURES, TensorSpec, tensor_table
 from harness.gguf.roles import find_role
 from harness.gguf.shapes import list_hyperparameters
-from harness.gguf.strangers import MAGIC
-from harness.gguf.types import FILE_TYPE_NUMBERS, find_quantization, tensor_type
+from harness.gguf.types import FILE_TYPE_NUMBERS, find_quantization, pad, tensor_type
 from harness.sources.cache_folder import cache_folder
-from harness.units import MIB, format_gb
+from harness.sources.fetching import check_space
+from harness.sources.gguf_file import read_file_header
+from harness.units import MIB
 
 if TYPE_CHECKING:  # both take a tenth of a second, and only what is written needs them
     import gguf
@@ -42,7 +42,6 @@ if TYPE_CHECKING:  # both take a tenth of a second, and only what is written nee
 #: Raised whenever the bytes of a file for the same shape change, so that a cached one is written anew.
 SYNTHETIC_VERSION = 1
 
-_ALIGNMENT = 32  # GGUF_DEFAULT_ALIGNMENT
 _POOL_BYTES = 8 * MIB
 _HEAD_BYTES = 4096  # where our own keys are looked for: they are the first ones in the file
 _QUANTIZATION_VERSION = 2  # ggml.h GGML_QNT_VERSION
@@ -83,20 +82,14 @@ def list_synthetic(cache_dir: Path) -> tuple[SyntheticFile, ...]:
 
 
 def read_mark(path: Path) -> SyntheticFile | None:
-    """Read what a synthetic file says of itself from its first bytes; None for any other file.
-
-    size_bytes is what the file should have.
-    """
+    """Read what a synthetic file says of itself; None for any other file. size_bytes is what the file should have."""
     try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
-    except OSError:
+        metadata = read_file_header(path, check_size=False).metadata
+    except HarnessError:
         return None
-    name, quantization, fingerprint = (_string_after(head, k) for k in (_KEY_NAME, _KEY_QUANTIZATION, _KEY_FINGERPRINT))
-    position = _value_position(head, _KEY_FILE_SIZE)
-    if not head.startswith(MAGIC) or name is None or quantization is None or fingerprint is None or position is None:
-        return None
-    return SyntheticFile(path, name, quantization, struct.unpack_from("<Q", head, position)[0], fingerprint)
+    values: list[Any] = [metadata.get(key) for key in (_KEY_NAME, _KEY_QUANTIZATION, _KEY_FILE_SIZE, _KEY_FINGERPRINT)]
+    is_ours = [type(value) for value in values] == [str, str, int, str]
+    return SyntheticFile(path, *values) if is_ours else None
 
 
 def ensure_synthetic(
@@ -147,7 +140,8 @@ def write_synthetic(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
-        _check_space(path.parent, tensors, shape)
+        need_bytes = _data_bytes(tensors) + 64 * shape.vocab_size + MIB
+        check_space(path.parent, need_bytes, "the model", "choose another folder")
         _write_header(partial, shape, quantization, tensors, vocabulary, name, seed)
         _append_weights(partial, tensors, seed, progress)
         partial.replace(path)
@@ -177,7 +171,11 @@ def make_header_bytes(shape: Shape, quantization: str, *, name: str, vocabulary:
         words = _make_vocabulary(shape) if vocabulary else None
         _write_header(path, shape, quantization, tensors, words, name, 0)
         data = path.read_bytes()
-    return data, len(data) + sum(_padded(tensor.size_bytes) for tensor in tensors)
+    return data, len(data) + _data_bytes(tensors)
+
+
+def _data_bytes(tensors: Sequence[TensorSpec]) -> int:
+    return sum(pad(tensor.size_bytes, DEFAULT_ALIGNMENT) for tensor in tensors)
 
 
 def _fingerprint(shape: Shape, quantization: str, name: str, seed: int) -> str:
@@ -194,19 +192,6 @@ def _remove_abandoned(path: Path) -> None:
         owner = leftover.name[len(path.name) + 1 : -len(".partial")]
         if owner.isdecimal() and (int(owner) == os.getpid() or not psutil.pid_exists(int(owner))):
             leftover.unlink(missing_ok=True)
-
-
-def _check_space(directory: Path, tensors: Sequence[TensorSpec], shape: Shape) -> None:
-    need = sum(_padded(t.size_bytes) for t in tensors) + 64 * shape.vocab_size + MIB
-    free = shutil.disk_usage(directory).free
-    if need > free:
-        raise HarnessError(
-            f"{directory} has {format_gb(free)} free and the model needs {format_gb(need)}; "
-            "free space or choose another directory"
-        )
-
-
-# --- header -----------------------------------------------------------------------------------------------------------
 
 
 def _write_header(
@@ -250,12 +235,12 @@ def _write_header(
     finally:
         writer.close()
     with path.open("r+b") as file:
-        position = _value_position(file.read(_HEAD_BYTES), _KEY_FILE_SIZE)
-        assert position is not None
+        key = struct.pack("<Q", len(_KEY_FILE_SIZE)) + _KEY_FILE_SIZE.encode()
+        position = file.read(_HEAD_BYTES).index(key) + len(key) + 4  # behind the value's type
         header_bytes = file.seek(0, os.SEEK_END)
-        file.write(bytes(_padded(header_bytes) - header_bytes))
+        file.write(bytes(pad(header_bytes, DEFAULT_ALIGNMENT) - header_bytes))
         file.seek(position)
-        file.write(struct.pack("<Q", _padded(header_bytes) + sum(_padded(t.size_bytes) for t in tensors)))
+        file.write(struct.pack("<Q", pad(header_bytes, DEFAULT_ALIGNMENT) + _data_bytes(tensors)))
 
 
 def add_hyperparameters(writer: gguf.GGUFWriter, shape: Shape) -> None:
@@ -268,25 +253,6 @@ def add_hyperparameters(writer: gguf.GGUFWriter, shape: Shape) -> None:
             writer.add_float32(name, value)
         else:
             writer.add_uint32(name, value)
-
-
-def _value_position(head: bytes, key: str) -> int | None:
-    """Find where a key's value begins: after the key's own length, text and type. Source: GGUF specification."""
-    encoded = struct.pack("<Q", len(key)) + key.encode()
-    found = head.find(encoded)
-    return None if found < 0 or found + len(encoded) + 12 > len(head) else found + len(encoded) + 4
-
-
-def _string_after(head: bytes, key: str) -> str | None:
-    position = _value_position(head, key)
-    if position is None:
-        return None
-    (length,) = struct.unpack_from("<Q", head, position)
-    text = head[position + 8 : position + 8 + length]
-    return text.decode(errors="replace") if len(text) == length else None
-
-
-# --- vocabulary -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,7 +356,7 @@ def _append_weights(path: Path, tensors: Sequence[TensorSpec], seed: int, progre
     """Stream all tensors' data behind the header, each from another place of its pool on, and flush to the disk."""
     import numpy as np
 
-    total = path.stat().st_size + sum(_padded(t.size_bytes) for t in tensors)
+    total = path.stat().st_size + _data_bytes(tensors)
     random = np.random.default_rng(seed)
     pools: dict[str, memoryview] = {}
     with path.open("ab") as file:
@@ -404,7 +370,7 @@ def _append_weights(path: Path, tensors: Sequence[TensorSpec], seed: int, progre
             for _ in _write_from_pool(file, pools[kind], start, tensor.size_bytes):
                 if progress is not None:
                     progress(file.tell(), total)
-            file.write(bytes(_padded(tensor.size_bytes) - tensor.size_bytes))
+            file.write(bytes(pad(tensor.size_bytes, DEFAULT_ALIGNMENT) - tensor.size_bytes))
         file.flush()
         os.fsync(file.fileno())
 
@@ -464,15 +430,6 @@ def _make_blocks(type_name: str, n_blocks: int, random: np.random.Generator) -> 
     scale = random.uniform(0.75, 1.25, n_blocks) * _WEIGHT_STD / spread
     blocks["d"] = scale
     for field in ("m", "dmin"):
-        if field in _field_names(type_name):
+        if field in (blocks.dtype.names or ()):
             blocks[field] = minimum * scale
     return blocks.tobytes()
-
-
-def _field_names(type_name: str) -> set[str]:
-    return {field for field, _, _ in _BLOCK_FIELDS[type_name]}
-
-
-def _padded(size_bytes: int) -> int:
-    """Round up to where the next tensor may begin. Source: ggml.h GGML_PAD, GGUF_DEFAULT_ALIGNMENT."""
-    return -(-size_bytes // _ALIGNMENT) * _ALIGNMENT

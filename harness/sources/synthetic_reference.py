@@ -46,10 +46,8 @@ class SyntheticReference(Reference):
         name = self.text.removeprefix(SYNTHETIC_PREFIX)
         raise UsageError(f"{self.text} is made here and not downloaded; run `harness synth {name}`.")
 
-    def with_quantization(self, quantization: str) -> str:
-        if self.text.lower() == f"{SYNTHETIC_PREFIX}{self.entry.name}":
-            return f"{self.text}:{quantization}"
-        return Reference.with_quantization(self, quantization)
+    def _open_name(self) -> str | None:
+        return self.text if self.text.lower() == f"{SYNTHETIC_PREFIX}{self.entry.name}" else None
 
     def _read_afar(self, on_event: OnEvent) -> Found:
         return compute_catalog_header(self.entry, self.quantization, "no such file is written yet")
