@@ -100,6 +100,7 @@ class Keeping(enum.Enum):
 
     KEYS_VALUES = "kv"
     STATE = "recurrent"
+    INDEX = "indexer"
 
 
 @dataclass(frozen=True, slots=True)
