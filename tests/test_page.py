@@ -20,7 +20,7 @@ from harness.memory.ollama_graph import read_figures
 from harness.records.cells import Caution, Device
 from harness.records.placements import make_result
 from harness.records.roofline import Roof, RoofTest
-from harness.records.text import TextRun, TextSettings
+from harness.records.text import Skip, Skipped, TextRun, TextSettings
 from harness.runs.devices import Absence, Cards, Survey
 from harness.runs.inspection import Inspection
 from harness.sources.catalog_check import Verdict
@@ -46,13 +46,13 @@ from harness.views.placements import describe_placements
 from harness.views.predict import describe_check as describe_prediction_check
 from harness.views.predict import describe_prediction
 from harness.views.roofline import describe_roofline
-from harness.views.text import describe_texts
+from harness.views.text import describe_reference, describe_texts
 from harness.views.token_time import describe_token_time
 
 from . import machines as machines_of_tests
-from . import test_devices, test_inspect, test_render_overhead, test_roofline, test_time_ledger
+from . import test_devices, test_inspect, test_render_overhead, test_roofline, test_time_arithmetic
 from .gguf_bytes import llama_like
-from .test_side_by_side import comparison  # noqa: F401 - a fixture
+from .test_ollama_comparison import comparison  # noqa: F401 - a fixture
 
 CPU = "Intel(R) Xeon(R) Platinum 8481C CPU with Built-in Accelerators @ 2.70GHz, a virtual machine of 4 sockets"
 GPU = "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition with 96 GB of GDDR7"
@@ -180,7 +180,9 @@ def reference(_recorded, name, comparison):  # noqa: F811
         "run", comparison.time_utc, comparison.machine, "0", TextSettings(), "hash", comparison.rounds[0].direct.figures, "length",
         model=comparison.model, warnings=(Caution("a", f"{CPU} was busy"),),
     )  # fmt: skip
-    yield render(describe_texts([(name, run)], [(name, f"it needs more than {CPU} has")], with_time=True), "table")
+    skipped = [Skipped(name, Skip.NO_TEXT, f"it needs more than {CPU} has"), Skipped(name, Skip.NOT_HERE)]
+    yield render(describe_reference([(name, run)], skipped), "table")
+    yield render(describe_texts([(name, run)], with_time=True), "table")
 
 
 def account(_recorded, name):
@@ -192,9 +194,9 @@ def account(_recorded, name):
 
 def token_time(_recorded, name):
     header = read_header(BytesSource(llama_like().build()))
-    raw = test_time_ledger.make_raw(depths=(0, 512, 4096, 32768, 131072))
+    raw = test_time_arithmetic.make_raw(depths=(0, 512, 4096, 32768, 131072))
     raw["remarks"] = [{"cause": "sentence", "said": f"{name} was left out"}]
-    yield render(describe_token_time(test_time_ledger.make_record(raw, header, 12e9), name), "table")
+    yield render(describe_token_time(test_time_arithmetic.make_record(raw, header, 12e9), name), "table")
 
 
 def anatomy(_recorded, name):
@@ -229,13 +231,13 @@ def test_every_page_keeps_to_its_width(make, columns, recorded, comparison):  # 
 
 
 def test_a_table_fits_by_the_mildest_means():
-    rows = [{"name": MODEL, "t/s": "123.45", "95 % interval": "1 – 2"}]
+    heads, sides = ["name", "t/s", "95 % interval"], "lrr"
     with page.of_width(120):
-        wide = page.table([{**rows[0], "name": "short"}], "lr")
+        wide = page.table(heads, [["short", "123.45", "1 – 2"]], sides)
         assert wide.splitlines()[0].startswith("name       t/s    95 % interval"), (
             "air around headings where there is room"
         )
-    text = page.table(rows, "lr")
+    text = page.table(heads, [[MODEL, "123.45", "1 – 2"]], sides)
     assert "123.45" in text
     assert "1 – 2" in text
     assert "Mistral-Small" in text
@@ -244,9 +246,10 @@ def test_a_table_fits_by_the_mildest_means():
 
 
 def test_a_table_of_many_numbers_is_taken_apart_with_its_first_column():
-    rows = [{"device": f"d{n}", **{f"column {i}": f"{10**9 + i}" for i in range(12)}} for n in range(3)]
+    heads = ["device", *(f"column {i}" for i in range(12))]
+    rows = [[f"d{n}", *(f"{10**9 + i}" for i in range(12))] for n in range(3)]
     with page.of_width(60):
-        text = page.table(rows, "lr")
+        text = page.table(heads, rows, "l" + "r" * 12)
     assert max(map(len, text.splitlines())) <= 60
     parts = text.split("\n\n")
     assert len(parts) > 1
@@ -261,9 +264,8 @@ def test_a_table_of_many_numbers_is_taken_apart_with_its_first_column():
     st.integers(page.NARROWEST, page.WIDEST),
 )
 def test_no_table_is_wider_than_its_page(cells, columns):
-    rows = [dict(zip(("a", "b b", "c"), row, strict=True)) for row in cells]
     with page.of_width(columns):
-        text = page.table(rows, "lrl")
+        text = page.table(["a", "b b", "c"], cells, "lrl")
     assert all(page.columns_of(line) <= columns for line in text.split("\n"))
 
 
@@ -271,7 +273,7 @@ def test_no_table_is_wider_than_its_page(cells, columns):
 def test_nothing_that_is_wrapped_or_cut_is_wider_than_asked(text, columns, few):
     with page.of_width(columns):
         assert all(page.columns_of(line) <= columns for line in page.fill(text).split("\n"))
-    for cut in (page.cut, page.cut_start, page.cut_middle):
+    for cut in (page.cut, page.cut_middle):
         assert page.columns_of(cut(text, few)) <= few
 
 
@@ -284,7 +286,7 @@ def test_a_narrow_page_is_not_narrower_than_tables_are_made_for():
 
 
 def test_a_cell_of_markdown_keeps_its_table():
-    text = page.table([{"a|b": "x|y\nz", "c": "<img>"}], "lr", style="github")
+    text = page.markdown(["a|b", "c"], [["x|y\nz", "<img>"]], "lr")
     assert len(text.splitlines()) == 3
     assert "x\\|y z" in text
     assert "<img" not in text
