@@ -76,7 +76,7 @@ def plan_comparison(name: str | None, settings: Mapping[str, int], on_event: OnE
                    may not be read or does not write.
     HarnessError : there is neither a server nor a name.
     """
-    task = Task(name or "", **settings)
+    task = dataclasses.replace(Task(name or ""), **settings)  # type: ignore[arg-type]
     if task.n_prompt * 2 + task.n_gen > task.n_ctx:
         raise UsageError(
             f"-p {task.n_prompt} and -n {task.n_gen} may not fit into a context of {task.n_ctx}; ask for more with --ctx."
