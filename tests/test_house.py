@@ -39,7 +39,7 @@ EMPTY_NAMES = {"utils", "util", "helpers", "helper", "misc", "common", "tools", 
 OWNERS = {
     "json.dumps": {"harness.untrusted.harmless", "harness.records.journal", "harness.runs.worker", "harness.native.worker"},
     "json.dump": set(),
-    "tabulate": {"harness.views.page"},
+    "tabulate": set(),
     "wcwidth": {"harness.views.page"},
     "textwrap": {"harness.views.page"},
     "os.get_terminal_size": {"harness.cli.terminal"},
@@ -74,7 +74,7 @@ KNOWN: dict[str, set[str]] = {
     "docstring": set(),
     "owner": set(),
     "exit code": set(),
-    "loose dict": {"harness.views.page.table"},
+    "loose dict": set(),
 }
 
 
