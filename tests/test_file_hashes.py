@@ -20,7 +20,7 @@ def reads(tmp_path, monkeypatch):
     monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(file_hashes, "_known", {})
     made, read = [], file_hashes.digest_file
-    monkeypatch.setattr(file_hashes, "digest_file", lambda path, digest: made.append(path) or read(path, digest))
+    monkeypatch.setattr(file_hashes, "digest_file", lambda path, *how: made.append(path) or read(path, *how))
     return made
 
 
@@ -75,8 +75,8 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(tmp_path, reads, monke
     path = write(tmp_path / "a.gguf", b"weights")
     read = file_hashes.digest_file
 
-    def read_late(path, digest):
-        digest = read(path, digest)
+    def read_late(path, *how):
+        digest = read(path, *how)
         write(path, b"others", age_s=10)
         return digest
 
@@ -129,9 +129,15 @@ def test_files_are_hashed_before_the_first_cell_and_once(tmp_path, reads):
     """While a worker measures, the parent does nothing."""
     one, other = write(tmp_path / "a.gguf", b"one"), write(tmp_path / "b.gguf", b"other")
     cells = [RunSpec(str(path), n_prompt=1, repetitions=1) for path in (one, one, other, one)]
-    plan, bench, steps = Plan("test", describe_machine(), model_facts=describe_file), Bench(reads), []
-    records = list(run_cells(cells, plan, on_step=steps.append, bench=bench))
+    plan, bench = Plan("test", describe_machine(), model_facts=describe_file), Bench(reads)
+    records = list(run_cells(cells, plan, on_step=lambda _: None, bench=bench))
     assert bench.had_read == [2] * 8
     digests = [hashlib.sha256(content).hexdigest() for content in (b"one", b"one", b"other", b"one")]
     assert [record.model.file_sha256 for record in records] == digests
-    assert [step.phase for step in steps][:2] == ["hash", "hash"], "and somebody who waits for it is told"
+
+
+def test_who_waits_for_a_large_file_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.sources.file_hashes.TOLD_BYTES", 1 << 20)
+    told = []
+    sha256_of(write(tmp_path / "a.gguf", bytes(5 << 19)), told.append)
+    assert [(event.done, event.total) for event in told] == [(1 << 20, 5 << 19), (2 << 20, 5 << 19)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import pathlib
 import subprocess
 import sys
@@ -232,3 +233,8 @@ def test_looking_for_models_that_were_made_up_loads_nothing_that_makes_them(tmp_
         f"print(list_synthetic(pathlib.Path({str(tmp_path)!r})), [m for m in ('gguf', 'numpy') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "() []"
+
+
+def test_no_module_has_the_name_of_a_builtin():
+    """Once imported it would stand in its package for the built-in."""
+    assert [path.stem for path in MODULES if hasattr(builtins, path.stem) and not path.stem.startswith("_")] == []

@@ -53,6 +53,8 @@ GROUPS = {
         "delete": "Delete what was kept, after asking.",
     },
 }
+#: A module of that name would stand in this one for the built-in.
+_MODULES = {"list": "kept"}
 COMMANDS = {name: line for group in GROUPS.values() for name, line in group.items()}
 
 
@@ -65,7 +67,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"harness.cli.{cmd_name.replace('-', '_')}").command
+        module = _MODULES.get(cmd_name, cmd_name.replace("-", "_"))
+        command: click.Command = importlib.import_module(f"harness.cli.{module}").command
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[Any, ...]:
@@ -90,6 +93,8 @@ class LazyGroup(click.Group):
                 formatter.write_dl([(name.ljust(width), line) for name, line in lines.items()])
 
 
+_HELP_WIDTH = 100
+
 _START = """
 \b
 Three things to type first:
@@ -106,7 +111,7 @@ Help on one command: harness COMMAND --help
     cls=LazyGroup,
     invoke_without_command=True,
     subcommand_metavar="COMMAND [ARGS]...",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _HELP_WIDTH},
     epilog=_START,
 )
 @click.version_option(harness.__version__, prog_name="harness")
@@ -147,7 +152,7 @@ def main() -> None:
 def _run() -> int:
     """Run the command line; everything but an interrupt becomes an exit code."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(standalone_mode=False, terminal_width=min(terminal.columns(), _HELP_WIDTH) - 2)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code if isinstance(code, int) else 0

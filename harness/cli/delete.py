@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from harness.cli.journals import choose_kept
-from harness.cli.list import delete_chosen, show_chosen
+from harness.cli.kept import delete_chosen, show_chosen
 from harness.cli.options import results_option
 from harness.cli.output import Output
 

@@ -162,11 +162,7 @@ class Digest:
 
 def speaking(found: Iterable[Digest]) -> Digest | None:
     """Of records of one cell the one that speaks for it: trusted, then most repeated, then the latest; found is in order of time."""
-    best = None
-    for one in found:
-        if best is None or _voice(one) >= _voice(best):
-            best = one
-    return best
+    return max(reversed([*found]), key=_voice, default=None)
 
 
 def _voice(one: Digest) -> tuple[bool, int]:

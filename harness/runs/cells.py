@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import pathlib
 import time
@@ -111,14 +112,17 @@ def measure_cells(request: CellsRequest, session: Session) -> list[Record]:
     remark_on_size({cell.model for cell in cells}, session)
     course, records = Course(cells), []
     with session.until_interrupted(), contextlib.closing(Station()) as station:
-        plan = Plan(
-            session.command, session.machine, request.cell_timeout_s, describe_file, session.worker_command, request.isolate,
-            station.watch,
-        )  # fmt: skip
+        plan = plan_in(session, station, request.cell_timeout_s, request.isolate)
         for record in run_cells(cells, plan, on_step=lambda step: session.on_event(course.at(step))):
             records.append(record)
             keep_cell(record, session)
     return records
+
+
+def plan_in(session: Session, station: Station, cell_timeout_s: float | None, isolate: bool = True) -> Plan:
+    """What a run of cells needs, in a session and watched by a station."""
+    facts = functools.partial(describe_file, on_event=session.on_event)
+    return Plan(session.command, session.machine, cell_timeout_s, facts, session.worker_command, isolate, station.watch)
 
 
 def keep_cell(record: Record, session: Session) -> None:
@@ -169,7 +173,7 @@ def run_cells(
 
     After Ctrl-C the samples of the unfinished cell are yielded as an interrupted record, then KeyboardInterrupt goes on.
     """
-    facts = _describe_files(cells, plan, on_step)
+    facts = {path: plan.model_facts(pathlib.Path(path)) for path in dict.fromkeys(spec.model for spec in cells)}
     with contextlib.closing(Bench(plan)) if bench is None else contextlib.nullcontext(bench) as bench:
         for index, spec in enumerate(cells):
             cell = _Cell(spec, plan, facts[spec.model])
@@ -189,16 +193,6 @@ def run_cells(
                 yield cell.record(bench.build)
             if interrupted:
                 raise interrupted
-
-
-def _describe_files(cells: Sequence[RunSpec], plan: Plan, on_step: Callable[[Step], None]) -> dict[str, dict[str, Any]]:
-    """What the plan knows of each file, by the path in the cells; a large file takes seconds to read."""
-    facts: dict[str, dict[str, Any]] = {}
-    for spec in cells:
-        if spec.model not in facts:
-            on_step(Step(0, len(cells), spec, "hash", 0, 1))
-            facts[spec.model] = plan.model_facts(pathlib.Path(spec.model))
-    return facts
 
 
 class Bench:

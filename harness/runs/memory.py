@@ -392,7 +392,9 @@ def account_memory(request: MemoryRequest, session: Session) -> MemoryRecord:
     measurement = measure(model, spec, session)
     if session.is_interrupted:
         return record
-    file = dataclasses.replace(model.subject, file_name=model.path.name, file_sha256=hash_file(model.path))
+    file = dataclasses.replace(
+        model.subject, file_name=model.path.name, file_sha256=hash_file(model.path, session.on_event)
+    )
     record = dataclasses.replace(record, model=file, measurement=measurement, failure=session.failure)
     session.keep(record)
     return record

@@ -34,7 +34,7 @@ from harness.records.placements import (
     skipped_result,
 )
 from harness.runs.asking import suit
-from harness.runs.cells import Bench, Course, Plan, Step, run_cells
+from harness.runs.cells import Bench, Course, Plan, Step, plan_in, run_cells
 from harness.runs.devices import Survey, explain_absence, survey_devices
 from harness.runs.memory import find_model, plan_compute
 from harness.runs.network import Wire, estimate_crossing, measure_wire
@@ -127,9 +127,7 @@ def sweep_placements(request: SweepRequest, session: Session) -> Sweep:
     run = _Run(request, session, blocks, survey, _choose_counts(request, blocks, survey, session))
     known = _read_known(path, session)
     with contextlib.closing(Station()) as station:
-        plan = Plan(
-            session.command, session.machine, request.cell_timeout_s, describe_file, session.worker_command, observe=station.watch
-        )  # fmt: skip
+        plan = plan_in(session, station, request.cell_timeout_s)
         results, best = run.search(plan, known) if request.goal else run.sweep(plan, known)
         wires, failure = run.count_traffic(plan, results, best)
     _judge(results, session)
@@ -189,7 +187,7 @@ def _read_known(path: pathlib.Path, session: Session) -> Known:
     """The cells of the journal that goes on which need not be repeated: those of this file on this machine."""
     if session.resumed is None:
         return {}
-    facts = describe_file(path)
+    facts = describe_file(path, session.on_event)
     records = read_records([session.resumed], session.remark)
     own = [r for r in records if is_of(r, session.machine, facts["file_sha256"], facts["file_size_bytes"])]
     if others := len(records) - len(own):

@@ -59,7 +59,7 @@ def plan_token_time(
     label: str = "",
     depths: Sequence[int] = DEPTHS,
     cache_types: Sequence[str] = (),
-    rounds: int = 7,
+    rounds: int = 10,
     n_tokens: int = 8,
     with_load: bool = True,
     with_application: bool = True,
@@ -155,7 +155,11 @@ def measure_token_time(
     """
     plan, began = request.plan, utc_now()
     path = pathlib.Path(plan.spec.model)
-    named = {"file_name": path.name, "file_sha256": hash_file(path), "is_synthetic": request.is_synthetic}
+    named = {
+        "file_name": path.name,
+        "file_sha256": hash_file(path, session.on_event),
+        "is_synthetic": request.is_synthetic,
+    }
     lists: dict[str, list[Any]] = {name: [] for name, _ in _LISTED.values()} | {"remarks": [*request.remarks]}
     model, done, copies = {}, {}, None
     with session.until_interrupted():

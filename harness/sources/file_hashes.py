@@ -13,17 +13,21 @@ import re
 import tempfile
 import time
 
+from harness.events import OnEvent, Progress, ignore
 from harness.sources.cache_folder import cache_folder
 
 #: A file that was written this short a time ago may be written again without its time being another one: it is not kept on the disk.
 SETTLED_S = 2.0
+
+#: Some tenths of a second of a quick disk.
+TOLD_BYTES = 256 << 20
 
 _Identity = tuple[str, int, int]
 
 _known: dict[_Identity, str] = {}
 
 
-def sha256_of(path: pathlib.Path) -> str:
+def sha256_of(path: pathlib.Path, on_event: OnEvent = ignore) -> str:
     """SHA-256 of one file in hex, from what is kept where the file has not changed since.
 
     Raises
@@ -34,7 +38,7 @@ def sha256_of(path: pathlib.Path) -> str:
     if digest := _known.get(identity) or _recall(identity):
         _known[identity] = digest
         return digest
-    digest = digest_file(path, hashlib.sha256())
+    digest = digest_file(path, hashlib.sha256(), on_event)
     if _identify(path) == identity:  # nobody wrote to it meanwhile
         _known[identity] = digest
         if time.time() - identity[2] / 1e9 > SETTLED_S:
@@ -49,16 +53,19 @@ def _identify(path: pathlib.Path) -> _Identity:
     return str(place), facts.st_size, facts.st_mtime_ns
 
 
-def digest_file(path: pathlib.Path, digest: hashlib._Hash) -> str:
-    """Add all bytes of a file to a digest, and return that in hex.
+def digest_file(path: pathlib.Path, digest: hashlib._Hash, on_event: OnEvent = ignore) -> str:
+    """Add all bytes of a file to a digest, and return that in hex; how far it is is told every `TOLD_BYTES`.
 
     Raises
     ------
     OSError : the file cannot be read.
     """
+    size_bytes = path.stat().st_size
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
+            if (done := file.tell()) % TOLD_BYTES == 0:
+                on_event(Progress(f"reading {path.name}", done, max(size_bytes, done), "B"))
     return digest.hexdigest()
 
 

@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from harness.errors import HarnessError, UsageError
+from harness.events import OnEvent, ignore
 from harness.gguf import split
 from harness.gguf.cost import cost_of_header
 from harness.gguf.strangers import MAGIC, describe_stranger
@@ -93,10 +94,10 @@ def is_synthetic(path: pathlib.Path) -> bool:
         return False
 
 
-def describe_file(path: pathlib.Path) -> dict[str, Any]:
+def describe_file(path: pathlib.Path, on_event: OnEvent = ignore) -> dict[str, Any]:
     """What a record says of a model's file beside what llama.cpp says of it: fields of `harness.records.cells.Model`."""
     return {
-        "file_sha256": hash_file(path),
+        "file_sha256": hash_file(path, on_event),
         "file_size_bytes": model_size_bytes(path),
         "is_synthetic": is_synthetic(path),
         "cost": _count_cost(path),
@@ -111,14 +112,14 @@ def _count_cost(path: pathlib.Path) -> dict[str, Any] | None:
         return None
 
 
-def hash_file(path: pathlib.Path) -> str | None:
+def hash_file(path: pathlib.Path, on_event: OnEvent = ignore) -> str | None:
     """SHA-256 of a model's file in hex; None where it is too large or cannot be read.
 
     Of a split model, the SHA-256 over its parts' own, in their order, each a line in hex. A file in Hugging Face's cache or in Ollama's
     store is named by its hash, so that one costs nothing; of any other it is kept (`file_hashes`).
     """
     try:
-        digests = [_hash_one(file) for file in model_files(path)]
+        digests = [_hash_one(file, on_event) for file in model_files(path)]
     except (OSError, UsageError):
         return None
     known = [digest for digest in digests if digest]
@@ -129,10 +130,10 @@ def hash_file(path: pathlib.Path) -> str | None:
     )
 
 
-def _hash_one(path: pathlib.Path) -> str | None:
+def _hash_one(path: pathlib.Path, on_event: OnEvent) -> str | None:
     blob = path.resolve()
     if blob.parent.name == "blobs" and (named := re.fullmatch(r"(?:sha256-)?([0-9a-f]{64})", blob.name)):
         return named[1]
     if path.stat().st_size > HASH_LIMIT_BYTES:
         return None
-    return sha256_of(path)
+    return sha256_of(path, on_event)

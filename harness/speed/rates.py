@@ -132,11 +132,7 @@ def _measure(cell: Digest, model: Model, entry: Entry | None) -> Measured:
 def speaks_for(measured: Sequence[Measured]) -> Measured | None:
     """The record that speaks for a machine and a model: trusted, then with default settings and of the usual length, then most
     repeated, then the latest; measured is in order of time."""
-    best = None
-    for item in measured:
-        if best is None or _voice(item) >= _voice(best):
-            best = item
-    return best
+    return max(reversed(measured), key=_voice, default=None)
 
 
 def _voice(item: Measured) -> tuple[bool, bool, bool, int]:

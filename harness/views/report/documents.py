@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -31,9 +32,13 @@ def show_memory(material: Material) -> Sequence[Document]:
     """Memory ledgers, of the same question the latest."""
     records, n_older = latest_of(material.contents(MemoryRecord), _memory_question)
     means = "What a model takes, cause by cause: predicted from its header, allocated by llama.cpp, and how much of it was in memory."
-    return explained(
-        [means, *describe_older(n_older)], [in_report(material, one, describe_memory(one)) for one in records]
-    )
+    documents = [in_report(material, one, describe_memory(_named(material, one))) for one in records]
+    return explained([means, *describe_older(n_older)], documents)
+
+
+def _named(material: Material, record: MemoryRecord) -> MemoryRecord:
+    """The record with the page's name for its model, which is in its picture too."""
+    return dataclasses.replace(record, model=dataclasses.replace(record.model, label=material.model_name(record)))
 
 
 def show_token_time(material: Material) -> Sequence[Document]:
