@@ -125,7 +125,7 @@ def account_time(
     model: Model | None = None,
     *,
     depths: Values = None,
-    rounds: int = 7,
+    rounds: int = 10,
     n_tokens: int = 8,
     with_load: bool = True,
     with_application: bool = True,

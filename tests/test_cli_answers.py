@@ -9,13 +9,13 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import cli
-from harness.cli.plot import KINDS
 from harness.errors import HarnessError
 from harness.host.machine import describe_machine, machine_slug
 from harness.records.kinds import to_json
 from harness.records.roofline import Roof
 from harness.runs.roofline import default_threads
 from harness.speed.rates import name_host
+from harness.views.gallery import KINDS
 
 from .conftest import HERE
 from .gguf_bytes import llama_like

@@ -16,9 +16,7 @@ from click.testing import CliRunner
 from harness.cli.output import output_options, show
 from harness.errors import UsageError
 from harness.records.journal import read_lines
-from harness.records.statistics import Digest
 from harness.sources.user_catalog import load_catalog
-from harness.speed.rates import collect_cells
 from harness.views import page
 from harness.views.document import (
     Bar,
@@ -224,9 +222,7 @@ RESULTS = sorted((pathlib.Path(__file__).parent.parent / "bench_results").rglob(
 def kept_documents():
     """Title of the chapter, and each of its documents, of the report over every journal in the repository."""
     lines = read_material(read_lines([*RESULTS, HERE / "recorded" / "pp-tg.jsonl"], lambda trouble: None))
-    catalog = load_catalog()
-    found = collect_cells((line.content for line in lines if isinstance(line.content, Digest)), catalog)
-    material = Material(lines, (), (), "2026", "0", found, True, (), catalog)
+    material = Material(lines, with_published=True, catalog=load_catalog())
     return [(title, document) for title, (make, _) in CHAPTERS.items() for document in make(material)]
 
 

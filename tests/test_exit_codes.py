@@ -9,8 +9,11 @@ from click.testing import CliRunner
 
 from harness.cli import cli
 from harness.codec import encode
+from harness.errors import HarnessError, Outcome
 from harness.records.cells import Caution
 from harness.records.text import Figures, TextRun, TextSettings
+
+from .gguf_bytes import llama_like
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "harness"
 
@@ -95,3 +98,13 @@ def test_a_comparison_keeps_the_gravest_of_each_caution(text_run):
     mild = dataclasses.replace(BUSY, distrust=False)
     turns = [Round(DirectText(text_run.figures, warnings=(caution,))) for caution in (mild, BUSY, mild)]
     assert _judge(turns) == (BUSY,)
+
+
+@pytest.mark.parametrize("size", [200, -1])
+@pytest.mark.parametrize("words", [["run"], ["token-time"], ["overhead"], ["inspect"]], ids=" ".join)
+def test_a_file_that_was_cut_off_ends_alike(results, tmp_path, words, size):
+    (tmp_path / "cut.gguf").write_bytes(llama_like(layers=2, vocab=300).build(data=True)[:size])
+    result = CliRunner().invoke(cli, [*words, "-m", str(tmp_path / "cut.gguf")])
+    assert isinstance(result.exception, HarnessError)
+    assert result.exception.outcome is Outcome.QUESTION
+    assert "download it again" in str(result.exception)

@@ -19,11 +19,10 @@ from harness.records.journal import Journal, each_record, journal_order, read_li
 from harness.records.kinds import KINDS, Line, read_line, to_json
 from harness.records.ollama import Answer, Comparison, DirectText, Loaded, Round, Task
 from harness.records.roofline import Roof
-from harness.records.statistics import Digest
 from harness.records.text import Figures, TextRun, TextSettings
 from harness.records.upgrades import UPGRADES
 from harness.sources.user_catalog import load_catalog
-from harness.speed.rates import collect, collect_cells
+from harness.speed.rates import collect
 from harness.speed.standings import measured_rows
 from harness.views.formats import render
 from harness.views.machines import describe_machines
@@ -214,12 +213,11 @@ def show(line: Line) -> None:
 def show_all(found: list[Line]) -> None:
     """Put lines on a page, in the table, and let the pictures be described; drawing them takes too long for so many."""
     lines = read_material(found)
-    measured = collect_cells((one.content for one in lines if isinstance(one.content, Digest)), CATALOG)
-    material = Material(lines, [], ["a.jsonl"], "2026-11-24T12:00:00Z", "0.1", measured=measured, catalog=CATALOG)
+    material = Material(lines, [], ["a.jsonl"], "2026-11-24T12:00:00Z", "0.1", catalog=CATALOG)
     for make, _ in CHAPTERS.values():
         list(make(material))
     for kind in ("pp", "tg"):
-        if rows := measured_rows(measured, kind):
+        if rows := measured_rows(material.measured, kind):
             render(describe_machines(rows, kind), "table")
 
 

@@ -50,9 +50,9 @@ from harness.views.text import describe_texts
 from harness.views.token_time import describe_token_time
 
 from . import machines as machines_of_tests
-from . import test_devices, test_inspect, test_render_overhead, test_roofline, test_time_ledger
+from . import test_devices, test_inspect, test_render_overhead, test_roofline, test_time_arithmetic
 from .gguf_bytes import llama_like
-from .test_side_by_side import comparison  # noqa: F401 - a fixture
+from .test_ollama_comparison import comparison  # noqa: F401 - a fixture
 
 CPU = "Intel(R) Xeon(R) Platinum 8481C CPU with Built-in Accelerators @ 2.70GHz, a virtual machine of 4 sockets"
 GPU = "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition with 96 GB of GDDR7"
@@ -192,9 +192,9 @@ def account(_recorded, name):
 
 def token_time(_recorded, name):
     header = read_header(BytesSource(llama_like().build()))
-    raw = test_time_ledger.make_raw(depths=(0, 512, 4096, 32768, 131072))
+    raw = test_time_arithmetic.make_raw(depths=(0, 512, 4096, 32768, 131072))
     raw["remarks"] = [{"cause": "sentence", "said": f"{name} was left out"}]
-    yield render(describe_token_time(test_time_ledger.make_record(raw, header, 12e9), name), "table")
+    yield render(describe_token_time(test_time_arithmetic.make_record(raw, header, 12e9), name), "table")
 
 
 def anatomy(_recorded, name):

@@ -6,13 +6,12 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from harness.errors import UsageError
-from harness.gguf.cost import cost_of_shape
 from harness.records.roofline import Roof
 from harness.sources.user_catalog import load_catalog
-from harness.speed.published import ARTICLE_MODELS, LLAMA_7B, load_accuracy, load_apple_chips, load_machines
+from harness.speed.published import load_machines
 from harness.speed.rates import collect
 from harness.speed.roofline import hold_against
-from harness.speed.standings import measured_rows, published_rows
+from harness.speed.standings import measured_rows, published_rows, size_models
 from harness.views.figures import speed as plots
 from harness.views.figures.roofline import draw_roofline
 from harness.views.figures.style import THEMES, to_bytes
@@ -22,7 +21,6 @@ from harness.views.roofline import describe_roofline
 from .test_bandwidth import made
 
 CATALOG = load_catalog()
-COSTS = {kind: cost_of_shape(LLAMA_7B, kind) for kind in ("Q4_0", "Q8_0", "F16")}
 
 
 @pytest.fixture
@@ -41,16 +39,6 @@ def rows(measured):
     return [*published_rows(CATALOG), *measured_rows(measured, "tg")]
 
 
-def sizes():
-    found = {
-        (name, CATALOG.entries[name].ollama_2024): cost_of_shape(
-            CATALOG.entries[name].shape, CATALOG.entries[name].ollama_2024
-        ).size_bytes
-        for name in ARTICLE_MODELS
-    }
-    return {**found, ("smollm2:135m", "Q4_1"): 96576768}
-
-
 def roof(recorded):
     tests = (made(), made(type_name="Q4_0"), made(work="multiply"))
     return Roof("2026-01-01T00:00:00Z", recorded[0].machine, "0.1.0", recorded[0].build, tests)
@@ -59,9 +47,9 @@ def roof(recorded):
 def draw(kind, measured, recorded, theme):
     return {
         "machines": lambda: plots.draw_machines(rows(measured), "tg", theme),
-        "size": lambda: plots.draw_sizes(rows(measured), sizes(), theme),
-        "bandwidth": lambda: plots.draw_bandwidth(load_apple_chips(), COSTS, [plots.Mark("RTX", 448e9, 60.2)], theme),
-        "accuracy": lambda: plots.draw_accuracy(load_accuracy(), theme),
+        "size": lambda: plots.draw_sizes(rows(measured), size_models(rows(measured), measured, CATALOG), theme),
+        "bandwidth": lambda: plots.draw_bandwidth(theme),
+        "accuracy": lambda: plots.draw_accuracy(theme),
         "depth": lambda: plots.draw_depth(measured, theme),
         "history": lambda: plots.draw_history(measured, theme),
         "roofline": lambda: draw_roofline(roof(recorded), hold_against(measured, roof(recorded)), theme),

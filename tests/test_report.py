@@ -26,7 +26,6 @@ from harness.records.text import Figures, TextRun
 from harness.sources.user_catalog import load_catalog
 from harness.speed.machines import known_machines
 from harness.speed.prediction import Question, cost_of_entry, predict_by_bandwidth
-from harness.speed.rates import collect
 from harness.units import format_duration
 from harness.views.document import Column, Document, Picture, Prose, Section, Table
 from harness.views.drawing import to_svg
@@ -38,7 +37,7 @@ from harness.views.values import RATE
 from .gguf_bytes import llama_like
 from .test_bandwidth import made
 from .test_cli import harness, one_sentence
-from .test_time_ledger import build_ledger, make_raw
+from .test_time_arithmetic import build_ledger, make_raw
 
 EVIL = """<script>document.title = "broken into"</script>"'&amp;--><b>$x_2$"""
 
@@ -263,7 +262,7 @@ def test_a_picture_that_is_more_than_a_drawing_is_refused():
 def beside(measured, lines=(), **extra):
     """Material with the models of the catalog recognised."""
     found = material([*map(to_json, measured), *lines])
-    return dataclasses.replace(found, measured=collect(measured, load_catalog()), **extra)
+    return dataclasses.replace(found, catalog=load_catalog(), **extra)
 
 
 def test_records_stand_under_the_latest_roof(measured):
@@ -403,7 +402,7 @@ def test_a_server_s_address_is_no_part_of_the_engine(measured):
 
 
 def test_measured_machines_stand_among_published_ones(measured):
-    page = Text(render_report(beside(measured, with_published=True, catalog=load_catalog())))
+    page = Text(render_report(beside(measured, with_published=True)))
     assert "Among published machines" in page.text
     assert "RTX 3060 Ti" in page.text
     assert f"» {measured[0].machine.cpu}" in page.text

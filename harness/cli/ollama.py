@@ -13,10 +13,10 @@ from harness.cli.output import Output, output_options, show
 from harness.cli.progress import end, open_session
 from harness.cli.terminal import echo_error
 from harness.errors import HarnessError, UsageError
-from harness.gguf.model_kinds import Question
+from harness.gguf.model_kinds import Question, refuse
 from harness.host.cpu import choose_threads
 from harness.records.ollama import Task
-from harness.runs.asking import read_for
+from harness.sources.gguf_file import read_file_header
 from harness.spec import DEFAULT_N_CTX, MAX_TOKENS
 from harness.views.document import Document, Section
 
@@ -31,10 +31,7 @@ Examples:
 """
 
 
-@click.command(
-    "ollama",
-    epilog=_EXAMPLES,
-)
+@click.command("ollama", epilog=_EXAMPLES)
 @click.argument("name", required=False)
 @one_value("n_gpu_layers", default=None)
 @one_value("n_threads")
@@ -75,7 +72,7 @@ def command(name: str | None, output: Output, **options: Any) -> None:
             raise
         echo_error(f"{error} Measuring the file alone")
     name, path, blocks = _find(name, server)
-    read_for(path, Question.TEXT, name)
+    refuse(read_file_header(path), Question.TEXT, name)
     options["n_threads"] = options["n_threads"] or choose_threads().count
     task = Task(name, str(path), **{key: options[key] for key in Task.__dataclass_fields__ if key in options})
     with open_session("ollama", options) as session:
@@ -126,7 +123,6 @@ def _only_name(server: Any) -> str:
 def _add_account(document: Document, task: Task, path: pathlib.Path) -> Document:
     """What Ollama of October 2024 would have said of the file's memory, as `harness overhead --ollama-2024` has it."""
     from harness.cli.ollama_options import find_account
-    from harness.sources.gguf_file import read_file_header
     from harness.views.ollama_2024 import describe_account
 
     options = {"ollama_2024": True, "num_ctx": task.n_ctx, "num_gpu": task.n_gpu_layers}

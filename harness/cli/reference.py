@@ -13,7 +13,7 @@ from harness.cli import terminal
 from harness.cli.options import results_option, save_option
 from harness.cli.output import Output, output_options, show
 from harness.cli.progress import end, open_session
-from harness.cli.writing import writing_options
+from harness.cli.text_options import text_options
 from harness.errors import UsageError
 from harness.gguf.model_kinds import Question
 from harness.host.memory import available_memory_bytes
@@ -36,12 +36,9 @@ The task is: {REFERENCE_PROMPT}
 """
 
 
-@click.command(
-    "reference",
-    epilog=_EXAMPLES,
-)
+@click.command("reference", epilog=_EXAMPLES)
 @click.option("-m", "--model", "names", multiple=True, metavar="NAME", help="Only these names of the catalog. [all]")
-@writing_options
+@text_options
 @output_options()
 @save_option
 @results_option

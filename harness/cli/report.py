@@ -84,17 +84,14 @@ def command(
 
 def _answers(lines: Sequence[Line], results: pathlib.Path, *, published: bool, predict: bool) -> dict[str, Any]:
     """What stands beside the records: models of the catalog, published machines, predictions for this machine if it is among them."""
-    from harness.records.statistics import Digest
     from harness.runs.predict import predict_article
     from harness.sources.user_catalog import load_catalog
-    from harness.speed.rates import collect_cells
 
     catalog = load_catalog()
     slug = machine_slug(describe_machine())
     is_ours = any(machine_slug(line.machine) == slug for line in lines)
     return {
         "catalog": catalog,
-        "measured": collect_cells((line.content for line in lines if isinstance(line.content, Digest)), catalog),
         "with_published": published,
         "answers": predict_article(catalog, results, terminal.echo_error) if predict and is_ours else (),
     }

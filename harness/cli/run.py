@@ -10,14 +10,14 @@ import click
 from harness.cli import terminal
 from harness.cli.options import one_reference, refuse_contradiction, results_option, save_option
 from harness.cli.output import Output, output_options, show, write_pictures
-from harness.cli.progress import end, open_session
+from harness.cli.progress import displayed, end, open_session
 from harness.cli.terminal import echo_error
-from harness.cli.writing import find_model, writing_options
+from harness.cli.text_options import text_options
 from harness.errors import UsageError
-from harness.gguf.model_kinds import Question, refuse_context
+from harness.gguf.model_kinds import Question, refuse, refuse_context
 from harness.host.machine import LOAD_CAUTIONS
 from harness.records.text import REFERENCE_PROMPT, TextRequest, TextRun
-from harness.runs.asking import read_for
+from harness.sources.gguf_file import read_file_header
 
 #: Formats in which the text streams.
 _STREAMED = ("table", "text")
@@ -34,13 +34,10 @@ Examples:
 """
 
 
-@click.command(
-    "run",
-    epilog=_EXAMPLES,
-)
+@click.command("run", epilog=_EXAMPLES)
 @click.argument("words", nargs=-1, metavar="[PROMPT]")
 @one_reference()
-@writing_options
+@text_options
 @click.option("--raw", is_flag=True, help="Hand the prompt over without the chat template.")
 @click.option("--system", metavar="TEXT", help="A system message, where the template has one.")
 @click.option(
@@ -58,7 +55,7 @@ def command(words: tuple[str, ...], reference: str | None, output: Output, **opt
     The prompt may be piped in, or be - for stdin. A record holds the figures, the number of the prompt's tokens and a hash of it,
     but neither prompt nor text. -o json gives text and figures as Ollama's /api/generate does.
     """
-    from harness.runs.text import write_text
+    from harness.runs.text import find_writer, write_text
 
     refuse_contradiction(
         options["verbose_json"] and not options["verbose"],
@@ -66,9 +63,11 @@ def command(words: tuple[str, ...], reference: str | None, output: Output, **opt
     )
     prompt = _read_prompt(words)
     _check_text(options["system"] or "", "system message")
-    path = find_model(reference)
-    header = read_for(path, Question.TEXT)
-    if header is not None and options["n_ctx"]:
+    with displayed() as on_event:
+        path = find_writer(reference, on_event)
+    header = read_file_header(path)
+    refuse(header, Question.TEXT, path.name)
+    if options["n_ctx"]:
         refuse_context(header, options["n_ctx"], path.name, "--ctx")
     names = TextRequest.__dataclass_fields__
     request = TextRequest(str(path), prompt, **{name: options[name] for name in names if name in options})

@@ -66,14 +66,18 @@ def command(reference: str | None, output: Output, **options: Any) -> None:
     """Take a generated token apart: decode, sampling, text; each kind of matrix product with its bytes and bandwidth; what a token in
     the cache costs; loading, cold and warm; and why an application is slower than a benchmark.
     """
-    from harness.cli.progress import end, open_session
-    from harness.cli.writing import find_file
+    from harness.cli.progress import displayed, end, open_session
+    from harness.runs.asking import find_file
     from harness.runs.predict import read_own
     from harness.runs.token_time import DEPTHS, measure_token_time, plan_token_time
+    from harness.sources.model_file import DEFAULT_MODEL
+    from harness.sources.references import parse_reference
     from harness.sources.user_catalog import load_catalog
     from harness.views.token_time import describe_token_time
 
-    label, path = find_file(reference)
+    label = parse_reference(reference or DEFAULT_MODEL).label()
+    with displayed() as on_event:
+        path = find_file(reference, on_event)
     shape = ("cache_types", "rounds", "n_tokens", "with_load", "with_application")
     request = plan_token_time(
         path, _single_values(options), label=label, depths=flatten(options["depths"]) or DEPTHS,

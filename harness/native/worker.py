@@ -37,10 +37,10 @@ Emit = Callable[[str, dict[str, Any]], None]
 JOBS: dict[str, str] = {
     "devices": "harness.native.jobs.devices",
     "dry_run": "harness.native.jobs.dry_run",
-    "generate": "harness.native.jobs.text",
     "memory_steps": "harness.native.jobs.memory_steps",
     "roofline": "harness.native.jobs.bandwidth",
     "serve": "harness.native.jobs.rpc_server",
+    "text": "harness.native.jobs.text",
     "token-time": "harness.native.jobs.token_time",
 }
 

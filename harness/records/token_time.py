@@ -42,7 +42,7 @@ class TimePlan:
     spec: RunSpec  #: load and context
     depths: tuple[int, ...]
     files: tuple[FilePath, ...]
-    rounds: int = 7
+    rounds: int = 10
     n_tokens: int = 8
     cache_types: Annotated[tuple[str, ...], NOT_EMPTY] = ("f16", "q8_0")
     load_rounds: int = 3

@@ -11,16 +11,38 @@ from typing import Any
 import harness
 from harness.codec import decode, encode
 from harness.errors import UsageError
+from harness.events import OnEvent
 from harness.host.cpu import choose_threads
 from harness.records.cells import Caution, Model, Resolved
 from harness.records.failures import Failure
 from harness.records.journal import utc_now
 from harness.records.text import Figures, TextRequest, TextRun, hash_prompt
+from harness.runs.asking import find_file
 from harness.runs.session import Session
-from harness.sources.model_file import hash_file
+from harness.sources.model_file import hash_file, is_synthetic
+from harness.sources.references import parse_reference
 
 #: Receives each piece of text as it comes; False ends the text, since nobody reads it.
 OnText = Callable[[str], bool | None]
+
+
+def find_writer(reference: str | None, on_event: OnEvent) -> pathlib.Path:
+    """The file of a model that can write.
+
+    Raises
+    ------
+    HarnessError : there is no such file here, or its weights are random.
+    """
+    if reference is not None and parse_reference(reference).is_synthetic:
+        _refuse_synthetic(reference)
+    path = find_file(reference, on_event)
+    if is_synthetic(path):
+        _refuse_synthetic(path.name)
+    return path
+
+
+def _refuse_synthetic(name: str) -> None:
+    raise UsageError(f"{name} has random weights, which write noise; time it with `harness pp-tg -m {name}` instead.")
 
 
 def write_text(
@@ -50,7 +72,7 @@ def write_text(
     with session.worker() as worker:
         start = time.perf_counter_ns()
         with session.until_interrupted():
-            for event in worker.ask("generate", encode(asked, keep_paths=True), timeout_s):
+            for event in worker.ask("text", encode(asked, keep_paths=True), timeout_s):
                 if not account.take(event):
                     break
         total_ns = time.perf_counter_ns() - start

@@ -59,7 +59,7 @@ def plan_token_time(
     label: str = "",
     depths: Sequence[int] = DEPTHS,
     cache_types: Sequence[str] = (),
-    rounds: int = 7,
+    rounds: int = 10,
     n_tokens: int = 8,
     with_load: bool = True,
     with_application: bool = True,

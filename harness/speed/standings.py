@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.catalog import Catalog
+from harness.errors import HarnessError
+from harness.gguf.cost import cost_of_shape
 from harness.records.statistics import median
 from harness.speed.published import ARTICLE_MODELS, CAUTIONS, FIGURE_CAUTIONS, load_machines
 from harness.speed.rates import Measured, speaks_for
@@ -130,3 +132,18 @@ def order_least(rows: Sequence[MachineRow]) -> list[str]:
 
 def _is_all(model: str, models: Sequence[str], rows: Sequence[MachineRow]) -> bool:
     return any(model in row.cells and not any(m in row.cells for m in models if m != model) for row in rows)
+
+
+def size_models(
+    rows: Sequence[MachineRow], measured: Sequence[Measured], catalog: Catalog | None
+) -> dict[tuple[str, str | None], int]:
+    """Bytes of the weights of each model and quantization in the rows: of the measured file, else by the catalog's shape."""
+    sizes: dict[tuple[str, str | None], int] = {}
+    for model, quantization in {(name, cell.quantization) for row in rows for name, cell in row.cells.items()}:
+        entry = catalog.entries.get(model) if catalog else None
+        if entry is not None and quantization is not None:
+            try:
+                sizes[model, quantization] = cost_of_shape(entry.shape, quantization).size_bytes
+            except HarnessError:
+                continue
+    return sizes | {(i.model, i.quantization): i.record.model.size_bytes for i in measured if i.record.model}

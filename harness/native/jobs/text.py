@@ -1,4 +1,4 @@
-"""The worker's job ``generate``: load a model, frame a prompt in its chat template, write a text.
+"""The worker's job ``text``: load a model, frame a prompt in its chat template, write a text.
 
 Events: ``loaded`` (model, load_duration_ns, n_ctx, n_ctx_train), ``framed`` (template, template_error, n_prompt), ``text`` (a piece
 and how far it is) and ``done``.

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import UsageError
-from harness.gguf.cost import Cost
+from harness.gguf.cost import cost_of_shape
 from harness.records.cells import record_key
 from harness.spec import find_varied
-from harness.speed.published import FIGURE_CAUTIONS, Accuracy, AppleChip
+from harness.speed.published import (
+    FIGURE_CAUTIONS,
+    LLAMA_7B,
+    Accuracy,
+    load_accuracy,
+    load_apple_chips,
+    load_bandwidths,
+    load_machines,
+)
 from harness.speed.rates import Measured
 from harness.speed.standings import MachineRow, list_models
 from harness.views.figures.style import PALETTE, THEMES, add_legend_below, new_figure, set_log, set_title, shorten
@@ -109,19 +116,10 @@ def draw_sizes(rows: Sequence[MachineRow], sizes: Mapping[tuple[str, str | None]
     return figure
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A machine beside Apple's line: bandwidth in bytes a second, generated tokens a second, what it ran."""
-
-    name: str
-    bandwidth_bytes_per_s: float
-    rate_tok_per_s: float
-
-
-def draw_bandwidth(
-    chips: Sequence[AppleChip], costs: Mapping[str, Cost], others: Sequence[Mark], theme: str = "light"
-) -> Any:
+def draw_bandwidth(theme: str = "light") -> Any:
     """Prompt processing and text generation against memory bandwidth, Apple's chips by quantization, others' 8b beside them."""
+    costs = {kind: cost_of_shape(LLAMA_7B, kind) for kind in ("Q4_0", "Q8_0", "F16")}
+    chips, bandwidths = load_apple_chips(), load_bandwidths()
     figure, axes = new_figure(10.0, 5.2, theme=theme, ncols=2)
     prompts, tokens = axes
     for axis in axes:
@@ -140,10 +138,12 @@ def draw_bandwidth(
             [end / 1e9 for end in ends], [end / costs[kind].read_bytes for end in ends], ":",
             color=PALETTE[2 - number], linewidth=1.4, label=f"reading {kind} alone (roof)",
         )  # fmt: skip
-    for number, mark in enumerate(others):
+    cards = [one for one in load_machines() if one.kind == "gpu" and one.rates_tok_per_s["llama3.1:8b"]]
+    for number, card in enumerate(cards):
         tokens.plot(
-            mark.bandwidth_bytes_per_s / 1e9, mark.rate_tok_per_s, "Xv^P*<>p"[number % 8], color=PALETTE[3], markersize=8,
-            linestyle="none", label=f"{mark.name}, llama3.1:8b Q4_0",
+            bandwidths[card.name].bandwidth_bytes_per_s / 1e9, card.rates_tok_per_s["llama3.1:8b"],
+            "Xv^P*<>p"[number % 8], color=PALETTE[3], markersize=8, linestyle="none",
+            label=f"{card.name}, llama3.1:8b Q4_0",
         )  # fmt: skip
     prompts.set_ylabel("tokens a second")
     set_title(prompts, "Prompts of 512 tokens: arithmetic decides", theme)
@@ -152,10 +152,10 @@ def draw_bandwidth(
     return figure
 
 
-def draw_accuracy(scores: Sequence[Accuracy], theme: str = "light") -> Any:
+def draw_accuracy(theme: str = "light") -> Any:
     """Published scores by benchmark and model; only benchmarks that several models were given, each under its full name."""
     by_name: dict[str, list[Accuracy]] = {}
-    for score in scores:
+    for score in load_accuracy():
         shots = "" if score.shots is None else f", {score.shots} shots"
         by_name.setdefault(f"{score.benchmark}{shots}", []).append(score)
     shared = {name: found for name, found in by_name.items() if len({item.model for item in found}) > 1}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from harness.views.document import Document, Section
+from harness.views.document import Document
 from harness.views.report.documents import (
     show_memory,
     show_ollama,
@@ -26,18 +26,9 @@ from harness.views.report.frame import (
     summarize_page,
 )
 from harness.views.report.material import Material
-from harness.views.report.parts import Part
 from harness.views.report.speeds import show_layers, show_speeds
 
 Make = Callable[[Material], Sequence[Document]]
-
-
-def _parts(make: Callable[[Material], Sequence[Part]]) -> Make:
-    def documents(material: Material) -> Sequence[Document]:
-        sections = [part if isinstance(part, Section) else Section("", [part]) for part in make(material)]
-        return [Document("report", 1, "", sections)] if sections else []
-
-    return documents
 
 
 def _describe_method(material: Material) -> Sequence[Document]:

@@ -17,7 +17,7 @@ from harness.records.text import TextRun
 from harness.records.token_time import TimeRecord
 from harness.speed.model_names import ModelFile, ModelNames, file_of
 from harness.speed.prediction import Answer
-from harness.speed.rates import Measured
+from harness.speed.rates import Measured, collect_cells
 
 Content = TypeVar("Content")
 
@@ -43,16 +43,15 @@ def is_measured(record: Record) -> bool:
 class Material:
     """All lines of a report; troubles are sentences about lines that could not be read; made_utc is when the page was made.
 
-    The rest comes from elsewhere and may be missing: measured is what the records say of models of the catalog, answers are predictions
-    for the machine that makes the page. with_published asks for the article's figures beside them.
+    The rest comes from elsewhere and may be missing: the catalog, by which models are known, and answers, which are predictions for the
+    machine that makes the page. with_published asks for the article's figures beside one's own.
     """
 
     lines: Sequence[Line]
-    troubles: Sequence[str]
-    files: Sequence[str]
-    made_utc: str
-    harness_version: str
-    measured: Sequence[Measured] = ()
+    troubles: Sequence[str] = ()
+    files: Sequence[str] = ()
+    made_utc: str = ""
+    harness_version: str = ""
     with_published: bool = False
     answers: Sequence[Answer] = ()
     catalog: Catalog | None = None
@@ -61,6 +60,11 @@ class Material:
     def cells(self) -> list[Digest]:
         """Measured cells, with at least one timed sample, in the order of the files."""
         return self.contents(Digest)
+
+    @functools.cached_property
+    def measured(self) -> list[Measured]:
+        """What the cells say of models of the catalog."""
+        return collect_cells(self.cells, self.catalog) if self.catalog else []
 
     @functools.cached_property
     def records(self) -> list[Record]:

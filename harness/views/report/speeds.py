@@ -25,12 +25,12 @@ def show_speeds(material: Material) -> Sequence[Document]:
 
 
 def show_layers(material: Material) -> Sequence[Document]:
-    """Every placement that a sweep measured, and what else differs in nothing but the layers on the GPU."""
+    """Every placement that a sweep measured, and what else differs in nothing but the layers on the GPU; the latest last."""
     groups: dict[tuple[Any, ...], list[Digest]] = {}
     for cell in material.cells:
         key = record_key(cell.record, but=("n_gpu_layers", "n_prompt", "n_gen"))
         groups.setdefault(key, []).append(cell)
-    chosen = [cells for cells in groups.values() if _is_sweep(cells)]
+    chosen = sorted(filter(_is_sweep, groups.values()), key=lambda cells: cells[-1].record.time_utc)
     settings = [name for name in find_varied(c.record.asked for cells in chosen for c in cells) if name not in _SHOWN]
     return [_show_placements(material, cells, settings) for cells in chosen]
 
