@@ -7,9 +7,11 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
-from harness.cli import cli, reference
+from harness.cli import cli
 from harness.errors import HarnessError
 from harness.gguf.types import foreign_type
+from harness.records.text import Skip
+from harness.runs import reference
 from harness.runs import worker as child
 from harness.sources.user_catalog import load_catalog
 
@@ -133,12 +135,11 @@ def test_the_article_s_task_leaves_out_what_writes_nothing_and_says_why(tmp_path
     path = tmp_path / "x.gguf"
     path.write_bytes(FILES["bert"][0]().build(data=True))
     entry = load_catalog().find("llama3.2:1b")
-    monkeypatch.setattr(reference, "_files_of", lambda entry: iter([(entry.name, path, 1000)]))
-    runnable, skipped = reference._choose([entry], 10**12)
-    assert runnable == []
-    ((name, why),) = skipped
-    assert name == "llama3.2:1b"
-    assert why.startswith("x.gguf is an embedding model (bert): it generates no text")
+    monkeypatch.setattr(reference, "find_files", lambda entry: iter([reference.Here(entry.name, path, 1000)]))
+    here, (skipped,) = reference.choose_models([entry], 10**12)
+    assert here == []
+    assert (skipped.name, skipped.why) == ("llama3.2:1b", Skip.NO_TEXT)
+    assert skipped.reason.startswith("x.gguf is an embedding model (bert): it generates no text")
 
 
 @pytest.mark.parametrize("name", ["bert", "ollama", "mmproj"])

@@ -140,8 +140,8 @@ def test_a_machine_of_an_older_record_is_read(recorded):
 
 
 def test_memory_that_is_shared_counts_once():
-    from harness.cli.reference import add_up_cards
     from harness.records.cells import Device
+    from harness.runs.reference import add_up_cards
 
     shared = [Device("MTL0", "Apple M2 Max", "gpu", 48, 64), Device("CUDA1", "NVIDIA GB10", "igpu", 100, 120)]
     assert add_up_cards([Device("CPU", "x", "cpu", 64, 64), *shared]) == 0

@@ -20,7 +20,7 @@ from harness.memory.ollama_graph import read_figures
 from harness.records.cells import Caution, Device
 from harness.records.placements import make_result
 from harness.records.roofline import Roof, RoofTest
-from harness.records.text import TextRun, TextSettings
+from harness.records.text import Skip, Skipped, TextRun, TextSettings
 from harness.runs.devices import Absence, Cards, Survey
 from harness.runs.inspection import Inspection
 from harness.sources.catalog_check import Verdict
@@ -46,7 +46,7 @@ from harness.views.placements import describe_placements
 from harness.views.predict import describe_check as describe_prediction_check
 from harness.views.predict import describe_prediction
 from harness.views.roofline import describe_roofline
-from harness.views.text import describe_texts
+from harness.views.text import describe_reference, describe_texts
 from harness.views.token_time import describe_token_time
 
 from . import machines as machines_of_tests
@@ -180,7 +180,9 @@ def reference(_recorded, name, comparison):  # noqa: F811
         "run", comparison.time_utc, comparison.machine, "0", TextSettings(), "hash", comparison.rounds[0].direct.figures, "length",
         model=comparison.model, warnings=(Caution("a", f"{CPU} was busy"),),
     )  # fmt: skip
-    yield render(describe_texts([(name, run)], [(name, f"it needs more than {CPU} has")], with_time=True), "table")
+    skipped = [Skipped(name, Skip.NO_TEXT, f"it needs more than {CPU} has"), Skipped(name, Skip.NOT_HERE)]
+    yield render(describe_reference([(name, run)], skipped), "table")
+    yield render(describe_texts([(name, run)], with_time=True), "table")
 
 
 def account(_recorded, name):

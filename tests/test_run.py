@@ -12,7 +12,9 @@ import sys
 import pytest
 
 from harness.records.journal import read_lines
-from harness.records.text import hash_prompt
+from harness.records.text import Skip, Skipped, hash_prompt
+from harness.views.formats import render
+from harness.views.text import describe_reference
 
 from .test_cli import ROOT, harness, one_sentence
 
@@ -137,10 +139,19 @@ def test_the_reference_task_runs_what_is_here_and_names_the_rest(results):
 
 
 def test_a_model_that_does_not_fit_is_left_out_with_the_reason(monkeypatch, model):
-    from harness.cli.reference import _choose
+    from harness.runs.reference import choose_models
     from harness.sources.user_catalog import load_catalog
 
     entry = load_catalog().find("smollm2:135m")
-    runnable, skipped = _choose([entry], room_bytes=1_000_000)
-    assert runnable == []
-    assert skipped == [("smollm2:135m:q4_1", "98.4 MB, and only 1.0 MB of memory are free")]
+    here, (skipped,) = choose_models([entry], 1_000_000)
+    assert here == []
+    assert (skipped.name, skipped.why, skipped.free_bytes) == ("smollm2:135m:q4_1", Skip.TOO_LARGE, 1_000_000)
+    assert "only 0.95 MiB of memory are free" in render(describe_reference([], [skipped]), "table")
+
+
+def test_what_is_not_here_is_said_once_with_its_number():
+    skipped = [Skipped(f"model:{n}b", Skip.NOT_HERE) for n in range(49)]
+    document = describe_reference([], skipped)
+    assert "49 models of the catalog are not on this disk" in render(document, "table")
+    assert len(render(document, "table").splitlines()) <= 3
+    assert len(json.loads(render(document, "json"))["not_here"]) == 49

@@ -11,9 +11,15 @@ from harness.codec import decode
 from harness.errors import UsageError
 from harness.records.cells import Caution, Failure
 from harness.records.kinds import to_json
-from harness.records.text import Figures, TextRequest, TextRun, hash_prompt
+from harness.records.text import Figures, Skip, Skipped, TextRequest, TextRun, hash_prompt
 from harness.views.formats import render
-from harness.views.text import describe_text, describe_texts, render_answer_json, render_verbose, render_verbose_json
+from harness.views.text import (
+    describe_reference,
+    describe_text,
+    render_answer_json,
+    render_verbose,
+    render_verbose_json,
+)
 
 FIGURES = Figures(
     total_duration_ns=4_648_158_584,
@@ -134,7 +140,9 @@ def test_the_reference_table_fits_and_says_what_was_left_out(run):
     failed = dataclasses.replace(
         run, figures=Figures(1), finish="failed", model=None, failure=Failure("load", "it broke", "abort"), warnings=()
     )
-    document = describe_texts([("llama3.2:1b:q8_0", run), ("llama3.1:8b", failed)], [("llama3.1:70b", "word " * 40)])
+    document = describe_reference(
+        [("llama3.2:1b:q8_0", run), ("llama3.1:8b", failed)], [Skipped("llama3.1:70b", Skip.NO_TEXT, "word " * 40)]
+    )
     text = render(document, "table")
     lines = text.splitlines()
     assert max(map(len, lines)) <= 80

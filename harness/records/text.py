@@ -7,6 +7,7 @@ prompt are recognised; the text itself only where the user asked for that. (A ha
 from __future__ import annotations
 
 import dataclasses
+import enum
 import hashlib
 from dataclasses import dataclass
 from typing import Literal
@@ -167,3 +168,23 @@ class TextRun:
 def hash_prompt(prompt: str) -> str:
     """SHA-256 of a prompt in hex."""
     return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class Skip(enum.Enum):
+    """Why a model was not run."""
+
+    CANNOT_RUN = "cannot-run"
+    NOT_HERE = "not-here"
+    NO_TEXT = "no-text"
+    TOO_LARGE = "too-large"
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A model that was not run. reason is what its file or the catalog says of it, sizes are known of one that is too large."""
+
+    name: str
+    why: Skip
+    reason: str = ""
+    size_bytes: int = 0
+    free_bytes: int = 0

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from harness.records.failures import describe_failure
-from harness.records.text import Figures, TextRun
+from harness.records.text import Figures, Skip, Skipped, TextRun
 from harness.units import format_go_duration
 from harness.untrusted import harmless
-from harness.views.document import Block, Cell, Column, Document, Picture, Prose, Section, Table, Value
+from harness.views.document import Block, Cell, Column, Document, Line, Picture, Prose, Section, Table, Value
 from harness.views.figures.text import draw_token_times
-from harness.views.values import BYTES, DURATION, MINUTE, RATE
+from harness.views.values import BYTES, DURATION, MINUTE, RATE, format_value
 
 
 def describe_text(run: TextRun, text: str) -> Document:
@@ -22,15 +23,41 @@ def describe_text(run: TextRun, text: str) -> Document:
     return Document("run", 1, "", [Section("", blocks)], data={"response": text}, main="runs")
 
 
-def describe_texts(
-    runs: Sequence[tuple[str, TextRun]], skipped: Sequence[tuple[str, str]] = (), *, with_time: bool = False
-) -> Document:
-    """One task over several models: (name, run) of each; what was left out as (name, why). with_time says when each was."""
-    sections = [Section("", [_show_runs(runs, with_time=with_time)])] if runs else []
-    if skipped:
-        table = Table("not_run", [Column("model"), Column("reason", wraps=True)], skipped)
-        sections.append(Section("not run", [table]))
-    return Document("texts", 1, "", sections, main="runs")
+def describe_texts(runs: Sequence[tuple[str, TextRun]], *, with_time: bool = False) -> Document:
+    """Texts of several models: (name, run) of each. with_time says when each was."""
+    return Document("texts", 1, "", [Section("", [_show_runs(runs, with_time=with_time)])] if runs else [], main="runs")
+
+
+def describe_reference(runs: Sequence[tuple[str, TextRun]], skipped: Sequence[Skipped]) -> Document:
+    """One task over several models: (name, run) of each; what was not run, and how many are not here at all."""
+    rows: list[Line] = [[one.name, _describe_skip(one)] for one in skipped if one.why is not Skip.NOT_HERE]
+    table = Table("not_run", [Column("model"), Column("reason", wraps=True)], rows)
+    missing = [one.name for one in skipped if one.why is Skip.NOT_HERE]
+    blocks: list[Block] = [table] if rows else []
+    if missing:
+        are = "models of the catalog are" if len(missing) > 1 else "model of the catalog is"
+        blocks.append(Prose([f"{len(missing)} {are} not on this disk; `harness pull` brings one."]))
+    document = describe_texts(runs)
+    sections = [*document.sections, *([Section("not run", blocks)] if blocks else [])]
+    return dataclasses.replace(document, sections=sections, data={"not_here": missing})
+
+
+def summarize_text(content: object) -> str | None:
+    """A line about a text that was just written, for whoever waits."""
+    if not isinstance(content, TextRun):
+        return None
+    rates = (content.figures.prompt_eval_rate_tok_per_s, content.figures.eval_rate_tok_per_s)
+    said = " · ".join(
+        f"{name} {format_value(rate, RATE)}" for name, rate in zip(("PP", "TG"), rates, strict=True) if rate
+    )
+    return f"{_file_name(content)}: {said or content.finish}"
+
+
+def _describe_skip(skipped: Skipped) -> str:
+    if skipped.why is Skip.TOO_LARGE:
+        size, free = format_value(skipped.size_bytes, BYTES), format_value(skipped.free_bytes, BYTES)
+        return f"{size}, and only {free} of memory are free"
+    return skipped.reason.rstrip(".")
 
 
 def _show_runs(runs: Sequence[tuple[str, TextRun]], *, with_time: bool = False) -> Table:
