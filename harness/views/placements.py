@@ -156,7 +156,8 @@ def _memory_table(results: Sequence[PlacementResult]) -> Table | None:
     used = {
         (name, cause) for result in known for name, causes in (result.memory_bytes or {}).items() for cause in causes
     }
-    places = [(name, cause) for name in devices for cause in _CAUSES if (name, cause) in used]
+    causes = [*_CAUSES, *sorted({cause for _, cause in used} - {*_CAUSES})]
+    places = [(name, cause) for name in devices for cause in causes if (name, cause) in used]
     if not places:
         return None
     columns = [Column(f"{name}_{cause}", f"{name}\n{cause}", MIB_ALONE) for name, cause in places]
