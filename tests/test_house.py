@@ -39,7 +39,6 @@ EMPTY_NAMES = {"utils", "util", "helpers", "helper", "misc", "common", "tools", 
 OWNERS = {
     "json.dumps": {"harness.untrusted.harmless", "harness.records.journal", "harness.runs.worker", "harness.native.worker"},
     "json.dump": set(),
-    "tabulate": {"harness.views.page"},
     "wcwidth": {"harness.views.page"},
     "textwrap": {"harness.views.page"},
     "os.get_terminal_size": {"harness.cli.terminal"},
@@ -99,7 +98,6 @@ KNOWN: dict[str, set[str]] = {
         "harness.runs.token_time.plan_token_time",
         "harness.sources.model_file.describe_file",
         "harness.views.ollama_2024.export_account",
-        "harness.views.page.table",
     },
 }
 
@@ -260,7 +258,7 @@ LONG = "def f():\n" + "    x = 1\n" * MOST_LINES_OF_A_FUNCTION
         ("docstring", {"harness.a": "x = 1"}),
         ("owner", {"harness.cli.a": "import json\njson.dumps(1)"}),
         ("owner", {"harness.cli.a": "from json import dumps"}),
-        ("owner", {"harness.views.a": "from tabulate import tabulate"}),
+        ("owner", {"harness.views.a": "from wcwidth import wcwidth"}),
         ("owner", {"harness.views.a": "import textwrap"}),
         ("exit code", {"harness.cli.a": "raise click.exceptions.Exit(3)"}),
         ("exit code", {"harness.cli.a": "from harness.errors import EXIT_INTERRUPTED\nx = EXIT_INTERRUPTED"}),

@@ -25,7 +25,7 @@ Examples:
 """
 
 
-@click.command("models", epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("models", epilog=_EXAMPLES)
 @click.option(
     "--catalog", "extra", type=click.Path(path_type=pathlib.Path), metavar="FILE", help="Lay this catalog over."
 )

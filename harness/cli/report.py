@@ -29,12 +29,7 @@ Examples:
 """
 
 
-@click.command(
-    "report",
-    epilog=_EXAMPLES,
-    short_help="Put everything that was kept into one HTML page.",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+@click.command("report", epilog=_EXAMPLES)
 @files_argument
 @click.option(
     "-o", "--output", type=click.Path(path_type=pathlib.Path, dir_okay=False), default=pathlib.Path("report.html"),

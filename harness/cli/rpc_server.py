@@ -32,12 +32,7 @@ WARNING = (
 )
 
 
-@click.command(
-    "rpc-server",
-    epilog=_EXAMPLES,
-    short_help="Lend this machine's devices to another one.",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+@click.command("rpc-server", epilog=_EXAMPLES)
 @click.option("--host", default="127.0.0.1", metavar="ADDRESS", help="Address or name to listen on. [127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), default=50052, metavar="N", help="Port; 0 picks one. [50052]")
 @click.option("-dev", "--device", "devices", metavar="A/B", help="Devices to lend; default: every GPU, else the CPU.")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from harness.errors import HarnessError
 from harness.gguf.blocks import count_layers, count_trunk, describe_skipped, find_skipped
-from harness.gguf.caches import Attention, KvLayer, StateLayer
+from harness.gguf.caches import Attention, Keeping, KvLayer, StateLayer
 from harness.gguf.header import ArrayValue, Header
 from harness.gguf.model_kinds import ENCODERS, TEXT_DIFFUSION
 from harness.gguf.settings import (
@@ -265,7 +265,7 @@ class _Plan:
         # MiniMax-M3's filter asks only for what is sparse, so its blocks that predict have an indexer's keys too.
         last = self.n_layers if self.architecture == "minimax-m3" else self.n_trunk
         return {
-            index: KvLayer(index, size, head_v, size, head_v, widest_v=head_v, n_scored=n_scored)
+            index: KvLayer(index, size, head_v, size, head_v, widest_v=head_v, n_scored=n_scored, keeping=Keeping.INDEX)
             for index in range(last)
             if self._has_indexer(index)
         }
@@ -312,7 +312,7 @@ class _Plan:
         if ratio == _CSA_RATIO:
             size = read_count_or(self.header, "attention.indexer.key_length", 0)
             n_scored = size * read_count_or(self.header, "attention.indexer.head_count", 0)
-            yield KvLayer(index, size, 0, size, 0, n_scored=n_scored, tokens_per_row=ratio)
+            yield KvLayer(index, size, 0, size, 0, n_scored=n_scored, tokens_per_row=ratio, keeping=Keeping.INDEX)
 
     def _list_compressors(self) -> Iterator[StateLayer]:
         """The inputs and their weights that a compressor holds until it makes a row of them. Source: llama-kv-cache-dsv4.cpp."""

@@ -79,13 +79,6 @@ def _count_cells(settings: CacheSettings, rows: KvLayer | CacheRows) -> int:
     return round_context(-(-round_context(settings.n_ctx) // rows.tokens_per_row))
 
 
-class Keeping(enum.Enum):
-    """What a layer keeps; llama.cpp allocates each kind in buffers of its own. A new kind is a line here."""
-
-    KEYS_VALUES = "keys and values"
-    STATE = "a state"
-
-
 @dataclass(frozen=True, slots=True)
 class Kept:
     """What one layer keeps of one sequence, in parts that llama.cpp allocates one by one."""
@@ -97,6 +90,17 @@ class Kept:
     def size_bytes(self, alignment: int = 1) -> int:
         """All parts, each rounded up as a device's buffer rounds it."""
         return sum(pad(part, alignment) for part in self.parts_bytes)
+
+
+class Keeping(enum.Enum):
+    """What a layer keeps; llama.cpp allocates each kind in buffers of its own. A new kind is a line here.
+
+    The value is the word that tells its cache from others in llama.cpp's log, in ``creating … KV cache``; what has none there is kv.
+    """
+
+    KEYS_VALUES = "kv"
+    STATE = "recurrent"
+    INDEX = "indexer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,7 @@ class KvLayer:
     widest_v: int = 0
     n_scored: int = 0
     tokens_per_row: int = 1
+    keeping: Keeping = Keeping.KEYS_VALUES
 
     @property
     def windowed(self) -> bool:
@@ -230,7 +235,7 @@ class Attention:
         """
         for layer in self.layers or ():
             cells = _count_cells(context, layer)
-            yield Kept(Keeping.KEYS_VALUES, layer.layer, tuple(row * cells for row in self.row_bytes(layer, context)))
+            yield Kept(layer.keeping, layer.layer, tuple(row * cells for row in self.row_bytes(layer, context)))
         for state in self.states:
             sizes = (_STATE_BYTES * state.n_embd_r, _STATE_BYTES * state.n_embd_s)
             yield Kept(Keeping.STATE, state.layer, sizes)

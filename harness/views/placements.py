@@ -156,7 +156,8 @@ def _memory_table(results: Sequence[PlacementResult]) -> Table | None:
     used = {
         (name, cause) for result in known for name, causes in (result.memory_bytes or {}).items() for cause in causes
     }
-    places = [(name, cause) for name in devices for cause in _CAUSES if (name, cause) in used]
+    causes = [*_CAUSES, *sorted({cause for _, cause in used} - {*_CAUSES})]
+    places = [(name, cause) for name in devices for cause in causes if (name, cause) in used]
     if not places:
         return None
     columns = [Column(f"{name}_{cause}", f"{name}\n{cause}", MIB_ALONE) for name, cause in places]
@@ -164,7 +165,7 @@ def _memory_table(results: Sequence[PlacementResult]) -> Table | None:
         [*result.varied.values(), *((result.memory_bytes or {}).get(name, {}).get(cause) for name, cause in places)]
         for result in known
     ]
-    return Table("memory", [*setting_columns(known[0].varied), *columns], rows, missing="")
+    return Table("memory", [*setting_columns(known[0].varied), *columns], rows, missing="", is_for_people=True)
 
 
 def _energy_notes(results: Sequence[PlacementResult]) -> list[str]:
