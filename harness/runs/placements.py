@@ -225,7 +225,9 @@ class _Run:
         if known:
             asked = {look_key(cell)[0] for cell in cells}
             of_these = {id(record) for key, same in known.items() if key[0] in asked for record in same}
-            self.session.remark(f"going on with {self.session.resumed}: {len(of_these)} cells are known.")
+            self.session.remark(
+                f"going on with {self.session.resumed}, which has {len(of_these)} of the cells asked for."
+            )
 
     def _follow(self, cells: Sequence[RunSpec]) -> Callable[[Step], None]:
         """Tell where a step stands; nobody knows how many a search will take."""

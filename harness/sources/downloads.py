@@ -89,7 +89,8 @@ def fetch(url: str, folder: Path, progress: OnBytes) -> Path:
         )
         fetch_into(part, address, found.size_bytes, progress, validator=found.validator)
         try:
-            _check_whole(part, address.name)
+            with FileSource(part) as source:  # nothing else vouches for a file without a published digest
+                check_complete(read_header(source, name=address.name), source.size_bytes, address.name)
         except HarnessError:
             part.unlink()
             raise
@@ -100,12 +101,6 @@ def fetch(url: str, folder: Path, progress: OnBytes) -> Path:
             f"{path.parent} cannot be written ({error.strerror}); set HARNESS_CACHE_DIR to another folder."
         ) from None
     return path
-
-
-def _check_whole(path: Path, name: str) -> None:
-    """Refuse a file that its own header calls incomplete; nothing else vouches for one without a published digest."""
-    with FileSource(path) as source:
-        check_complete(read_header(source, name=name), source.size_bytes, name)
 
 
 def _belongs(note: Path, validator: str | None, size_bytes: int | None) -> bool:
