@@ -220,6 +220,7 @@ def axes(options: dict[str, Any]) -> dict[str, Sequence[Any]]:
 
 
 def flatten(values: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
+    """The values of an option that may be given several times, each a list."""
     return tuple(item for group in values for item in group)
 
 
@@ -365,6 +366,7 @@ def option_names(add: Callable[[Any], Any]) -> set[str]:
 
 
 def refuse_contradiction(condition: bool, sentence: str) -> None:
+    """Refuse options that cannot be meant together."""
     if condition:
         raise UsageError(sentence)
 

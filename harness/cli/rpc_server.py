@@ -8,7 +8,7 @@ import click
 
 from harness.cli import terminal
 from harness.cli.options import WholeNumber
-from harness.errors import Outcome, UsageError
+from harness.errors import UsageError
 from harness.host.cpu import choose_threads
 from harness.host.rpc import is_loopback
 from harness.runs.rpc_server import Offer, check_port, find_free_port, resolve_address, serve
@@ -74,7 +74,7 @@ def command(host: str, port: int, devices: str | None, n_threads: int | None, al
         )
     except KeyboardInterrupt:
         terminal.echo_note("the RPC server has ended.")
-        raise click.exceptions.Exit(Outcome.INTERRUPTED) from None
+        raise
 
 
 def _announce(endpoint: str, lent: list[dict[str, Any]], pid: int) -> None:

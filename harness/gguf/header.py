@@ -261,11 +261,14 @@ def read_header(source: ByteSource, *, name: str = "the file", chunk_bytes: int 
     tensors = _read_tensors(cursor, tensor_count, alignment)
     cursor.confirm()
     data_offset = pad(cursor.at, alignment) if tensors else cursor.at
+    if tensors and tensors[-1].foreign and source.size_bytes is not None:  # it has what is left of the file
+        left_bytes = max(source.size_bytes - data_offset - tensors[-1].offset, 0)
+        tensors = (*tensors[:-1], replace(tensors[-1], size_bytes=left_bytes))
     return Header(
         version=version,
         byte_order=byte_order,
         metadata=MappingProxyType(metadata),
-        tensors=_fill_last(tensors, data_offset, source.size_bytes),
+        tensors=tensors,
         alignment=alignment,
         data_offset=data_offset,
         metadata_types=MappingProxyType(types),
@@ -398,14 +401,6 @@ def _read_tensors(cursor: Cursor, count: int, alignment: int) -> tuple[Tensor, .
             cursor.fail(cursor.at - 8, f"tensor {name!r} makes the data larger than 2^63 bytes")
         tensors.append(tensor)
     return tuple(tensors)
-
-
-def _fill_last(tensors: tuple[Tensor, ...], data_offset: int, file_bytes: int | None) -> tuple[Tensor, ...]:
-    """Give the last tensor, if its type is not known, what is left of the file, where the file's size is known."""
-    if not tensors or not tensors[-1].foreign or file_bytes is None:
-        return tensors
-    size_bytes = max(file_bytes - data_offset - tensors[-1].offset, 0)
-    return (*tensors[:-1], replace(tensors[-1], size_bytes=size_bytes))
 
 
 def _read_tensor(cursor: Cursor, name: str) -> Tensor:

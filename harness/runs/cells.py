@@ -38,7 +38,7 @@ from harness.records.statistics import summarize
 from harness.runs.asking import blame_file
 from harness.runs.session import Session
 from harness.runs.worker import Worker
-from harness.sources.model_file import describe_file, model_size_bytes
+from harness.sources.model_file import FileFacts, describe_file, model_size_bytes
 from harness.spec import RunSpec
 from harness.units import format_gb
 
@@ -75,7 +75,7 @@ class Plan:
     command: str
     machine: Machine
     cell_timeout_s: float | None = None
-    model_facts: Callable[[pathlib.Path], dict[str, Any]] = lambda _path: {}
+    model_facts: Callable[[pathlib.Path], FileFacts] = lambda _path: FileFacts()
     worker_command: Sequence[str] | None = None
     isolate: bool = True
     observe: Callable[[], Observer] | None = None
@@ -246,10 +246,14 @@ class Bench:
     close = _drop
 
 
+def _known(facts: FileFacts) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(facts).items() if value is not None}
+
+
 class _Cell:
     """Collects what is heard of one cell until it can be filed."""
 
-    def __init__(self, spec: RunSpec, plan: Plan, file_facts: dict[str, Any]) -> None:
+    def __init__(self, spec: RunSpec, plan: Plan, file_facts: FileFacts) -> None:
         threads = choose_threads()
         self.spec = spec.with_threads(threads.count)
         self._threads_source = "asked" if spec.n_threads is not None else threads.source
@@ -276,7 +280,7 @@ class _Cell:
         if isinstance(event, Failure):
             self._failure = blame_file(event, self.spec.model) if event.phase == "load" else event
         elif event["event"] == "loaded":
-            self._model = dataclasses.replace(decode(Model, event["model"]), **self._file_facts)
+            self._model = dataclasses.replace(decode(Model, event["model"]), **_known(self._file_facts))
         elif event["event"] == "sample":
             self._samples.append(decode(Sample, event))
         elif event["event"] == "done":
@@ -314,8 +318,8 @@ class _Cell:
             failure=self._failure,
             warnings=(*self._cautions, *_placement_cautions(self.spec, self._resolved), *_throttle(self._telemetry)),
             threads_source=self._threads_source,
-            file_sha256=self._file_facts.get("file_sha256"),
-            file_size_bytes=self._file_facts.get("file_size_bytes"),
+            file_sha256=self._file_facts.file_sha256,
+            file_size_bytes=self._file_facts.file_size_bytes,
         )
 
 

@@ -165,7 +165,7 @@ def _memory_table(results: Sequence[PlacementResult]) -> Table | None:
         [*result.varied.values(), *((result.memory_bytes or {}).get(name, {}).get(cause) for name, cause in places)]
         for result in known
     ]
-    return Table("memory", [*setting_columns(known[0].varied), *columns], rows, missing="")
+    return Table("memory", [*setting_columns(known[0].varied), *columns], rows, missing="", is_for_people=True)
 
 
 def _energy_notes(results: Sequence[PlacementResult]) -> list[str]:
