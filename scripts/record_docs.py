@@ -69,7 +69,8 @@ def unit_of(name: str) -> str:
 def comments_of(kind: type) -> dict[str, str]:
     """The ``#:`` comments of a dataclass by field: behind it, or on the lines above it."""
     found, above = {}, []
-    for line in inspect.getsource(kind).splitlines():
+    classes = [one for one in reversed(kind.__mro__) if dataclasses.is_dataclass(one)]
+    for line in [line for one in classes for line in inspect.getsource(one).splitlines()]:
         comment = re.match(r"\s*#: (.*)", line)
         field = re.match(r"    (\w+): .*?(?:#: (.*))?$", line)
         if comment:

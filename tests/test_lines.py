@@ -52,7 +52,7 @@ def made_lines(result: dict) -> dict[str, dict]:
         "run", record.time_utc, record.machine, "0.1", TextSettings(n_ctx=64), "hash", figures, "stop", model=record.model,
         build=record.build, resolved=record.resolved, token_ns=(5, 6), warnings=(Caution("x", "y"),),
     )  # fmt: skip
-    answer = Answer(10**9, 10**8, 30, 10**8, 100, 10**9, 2 * 10**9)
+    answer = Answer(10**9, 10**8, 30, 10**8, 100, 10**9, wall_ns=2 * 10**9)
     rounds = (Round(DirectText(figures, (5, 6), warnings=text.warnings), answer, 10**8),)
     comparison = Comparison(
         Task("llama3.2:1b", "sha256-0", 64, 1, None, 30, 100, 1), rounds, record.machine, record.time_utc, ollama_version="0.5.1",

@@ -10,6 +10,7 @@ from harness.catalog import Catalog, Entry
 from harness.cli import terminal
 from harness.cli.options import refuse_contradiction
 from harness.cli.output import Output, output_options, show
+from harness.cli.progress import end_with
 from harness.errors import Outcome, UsageError
 from harness.views.models import Row, describe_check, describe_local, describe_models
 
@@ -126,7 +127,7 @@ def _check(catalog: Catalog, output: Output) -> None:
     verdicts = list(check_catalog(catalog))
     show(describe_check(verdicts), output)
     if any(verdict.problems for verdict in verdicts):
-        raise click.exceptions.Exit(Outcome.OTHER)
+        end_with(Outcome.OTHER)
 
 
 def _prune() -> None:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,7 @@ from harness.sources.catalog_reference import CatalogReference
 from harness.sources.model_file import hash_file
 from harness.sources.references import parse_reference
 from harness.sources.sparse import HeaderFile
-from harness.spec import DEFAULT_N_CTX, RunSpec
+from harness.spec import DEFAULT_N_CTX, RunSpec, Settings
 from harness.speed.prediction import cost_of_entry
 from harness.units import MIB, format_gib
 
@@ -143,7 +143,7 @@ class MemoryRequest:
         return wanted and self.model.path is not None and may_be_asked(self.model.header, Question.MEASURE)
 
 
-def make_request(model: Model, contexts: Sequence[int], options: Mapping[str, Any], **more: Any) -> MemoryRequest:
+def make_request(model: Model, contexts: Sequence[int], options: Settings, **more: Any) -> MemoryRequest:
     """Ask for contexts, by default the usual one or the model's own where that is smaller; options are `RunSpec`'s.
 
     Raises
@@ -157,7 +157,7 @@ def make_request(model: Model, contexts: Sequence[int], options: Mapping[str, An
     return MemoryRequest(model, tuple(make_spec(model, n_ctx, options) for n_ctx in contexts), **more)
 
 
-def make_spec(model: Model, n_ctx: int, options: Mapping[str, Any]) -> RunSpec:
+def make_spec(model: Model, n_ctx: int, options: Settings) -> RunSpec:
     """Describe a run in a context of n_ctx tokens: a prompt and one token, the rest of the context left free; the whole context as
     a prompt where a model reads it at once.
 

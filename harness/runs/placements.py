@@ -189,7 +189,7 @@ def _read_known(path: pathlib.Path, session: Session) -> Known:
         return {}
     facts = describe_file(path, session.on_event)
     records = read_records([session.resumed], session.remark)
-    own = [r for r in records if is_of(r, session.machine, facts["file_sha256"], facts["file_size_bytes"])]
+    own = [r for r in records if is_of(r, session.machine, facts.file_sha256, facts.file_size_bytes)]
     if others := len(records) - len(own):
         session.remark(f"{others} cells in {session.resumed} are of another file or another machine and do not count.")
     return index_records(own, choose_threads().count)

@@ -49,6 +49,7 @@ def explain_byte_split(name: str) -> str:
 
 
 def is_gguf(name: str) -> bool:
+    """Whether a file is a model by its name."""
     return name.lower().endswith(".gguf")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from pathlib import Path
 from urllib.parse import unquote, urlunsplit
@@ -18,6 +17,7 @@ from harness.sources.fetching import check_space, fetch_into, probe
 from harness.sources.gguf_file import FileSource
 from harness.sources.remote import Address, RemoteError, hide_secrets, split_url
 from harness.sources.remote_source import RemoteSource
+from harness.untrusted.harmless import json_text
 from harness.untrusted.json import read_json
 from harness.untrusted.names import below
 
@@ -84,7 +84,9 @@ def fetch(url: str, folder: Path, progress: OnBytes) -> Path:
         check_space(path.parent, found.size_bytes - have, address.name, "set HARNESS_CACHE_DIR to another disk")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(json.dumps({"validator": found.validator, "size_bytes": found.size_bytes}), encoding="utf-8")
+        note.write_text(
+            json_text({"validator": found.validator, "size_bytes": found.size_bytes}, indent=None), encoding="utf-8"
+        )
         fetch_into(part, address, found.size_bytes, progress, validator=found.validator)
         try:
             with FileSource(part) as source:  # nothing else vouches for a file without a published digest

@@ -31,7 +31,7 @@ def run(runtime: Any, request: dict[str, Any], emit: Callable[[str, dict[str, An
     gpus = [device.name for device in local if device.kind in ("gpu", "igpu")]
     names = request["devices"] or gpus or [device.name for device in local if device.kind == "cpu"]
     pointers = runtime.find_devices(names, with_cpu=True)
-    emit("serving", {"devices": [vars_of(device) for name in names for device in devices if device.name == name]})
+    emit("serving", {"devices": [_plain(device) for name in names for device in devices if device.name == name]})
     functions[1](
         request["endpoint"].encode(),
         None,
@@ -42,5 +42,5 @@ def run(runtime: Any, request: dict[str, Any], emit: Callable[[str, dict[str, An
     raise NativeError(f"llama.cpp cannot listen on {request['endpoint']}; choose another --port or --host.")
 
 
-def vars_of(device: Any) -> dict[str, Any]:
+def _plain(device: Any) -> dict[str, Any]:
     return {"name": device.name, "description": device.description, "memory_free_bytes": device.memory_free_bytes}
