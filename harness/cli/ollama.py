@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from harness.cli.options import context_option, one_value, repetitions_option, results_option, save_option, seed_option
+from harness.cli.options import (
+    WholeNumber,
+    context_option,
+    one_value,
+    repetitions_option,
+    results_option,
+    save_option,
+    seed_option,
+)
 from harness.cli.output import Output, output_options, show
 from harness.cli.progress import displayed, end, open_session
 from harness.cli.terminal import echo_error
@@ -34,11 +42,9 @@ Examples:
 @one_value("n_threads")
 @context_option(least=16)
 @click.option(
-    "-p", "--n-prompt", type=click.IntRange(1, MAX_TOKENS), default=256, metavar="N", help="Words of each prompt. [256]"
+    "-p", "--n-prompt", type=WholeNumber(1, MAX_TOKENS), default=256, metavar="N", help="Words of each prompt. [256]"
 )
-@click.option(
-    "-n", "--n-gen", type=click.IntRange(2, MAX_TOKENS), default=64, metavar="N", help="Tokens to write. [64]"
-)
+@click.option("-n", "--n-gen", type=WholeNumber(2, MAX_TOKENS), default=64, metavar="N", help="Tokens to write. [64]")
 @repetitions_option("rounds")
 @seed_option
 @output_options()

@@ -11,10 +11,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 from harness.errors import HarnessError
 from harness.gguf.types import pad, tensor_type
+from harness.spec import RunSpec
 
 #: A context is rounded up to this many tokens, and so is a windowed layer's cache.
 #: Source: llama-context.cpp llama_context::llama_context; llama-kv-cache-iswa.cpp.
@@ -22,25 +22,6 @@ CONTEXT_PAD = 256
 
 #: A state is kept in F32, whatever the cache's type. Source: create_memory (recurrent_type_r, recurrent_type_s).
 _STATE_BYTES = 4
-
-
-class CacheSettings(Protocol):
-    """What a cache's size depends on beside the model; a `RunSpec` is one."""
-
-    @property
-    def n_ctx(self) -> int: ...
-    @property
-    def n_batch(self) -> int: ...
-    @property
-    def n_ubatch(self) -> int: ...
-    @property
-    def type_k(self) -> str: ...
-    @property
-    def type_v(self) -> str: ...
-    @property
-    def flash_attn(self) -> str: ...
-    @property
-    def swa_full(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +35,10 @@ class Context:
     n_ubatch: int = 512
     flash_attn: str = "auto"
     swa_full: bool = False
+
+
+#: What a cache's size depends on beside the model.
+CacheSettings = Context | RunSpec
 
 
 def round_context(n_ctx: int) -> int:
