@@ -8,16 +8,10 @@ from dataclasses import dataclass
 from typing import TypeGuard
 from urllib.parse import quote
 
+from harness.sources.addresses import Address
 from harness.sources.choice import find_same_name, is_byte_split, is_gguf
 from harness.sources.hub_cache import HubFile
-from harness.sources.remote import (
-    Address,
-    NoSuchFileError,
-    RemoteError,
-    ask_head,
-    ask_small,
-    read_number,
-)
+from harness.sources.remote import NoSuchFileError, RemoteError, ask_head, ask_small, read_number
 from harness.sources.remote_source import RemoteSource
 from harness.untrusted.json import read_json
 from harness.untrusted.names import find_commit, find_digest
