@@ -394,7 +394,8 @@ def cell_key(spec: RunSpec, *, but: Collection[str] = ()) -> CellKey:
     It holds every field but those of `MANNER`; of the model's path only the file's name. Whoever draws a curve over some fields names
     these in `but`: cells with equal keys are then points of one curve.
     """
-    names = _key_names(type(spec), frozenset(but))
+    kind: Any = type(spec)
+    names = _key_names(kind, frozenset(but))
     return tuple([(name, spec.file_name if name == "model" else getattr(spec, name)) for name in names])
 
 
