@@ -12,10 +12,11 @@ from harness.events import OnBytes
 from harness.gguf import split
 from harness.gguf.header import check_complete, read_header
 from harness.gguf.strangers import MAGIC
+from harness.sources.addresses import Address, hide_secrets, split_url
 from harness.sources.cache_folder import cache_folder
 from harness.sources.fetching import check_space, fetch_into, probe
 from harness.sources.gguf_file import FileSource
-from harness.sources.remote import Address, RemoteError, hide_secrets, split_url
+from harness.sources.remote import RemoteError
 from harness.sources.remote_source import RemoteSource
 from harness.untrusted.harmless import json_text
 from harness.untrusted.json import read_json

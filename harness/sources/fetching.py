@@ -13,9 +13,9 @@ from typing import Any
 
 from harness.errors import HarnessError
 from harness.events import OnBytes
+from harness.sources.addresses import Address
 from harness.sources.remote import (
     STALL_BYTES,
-    Address,
     Answer,
     NotThereError,
     RemoteError,
