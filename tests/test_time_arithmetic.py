@@ -445,3 +445,11 @@ def test_the_picture_stacks_the_whole_token(ledger):
     drawn = {role for _, roles in GROUPS for role in roles}
     assert drawn == {*ROLES, SETUP}, "every role has a place in the picture"
     assert to_bytes(draw_token_time(ledger, "tiny", theme="dark"), "svg").startswith(b"<?xml")
+
+
+def test_the_page_on_time_shows_what_is_printed_today():
+    root = pathlib.Path(__file__).parent.parent
+    journal = root / "bench_results" / "amd-epyc-2c-24g" / "20261124T232905Z-time-ledger.jsonl"
+    record = read_line(json.loads(journal.read_text(encoding="utf-8"))).content
+    page = (root / "docs" / "time.md").read_text(encoding="utf-8")
+    assert f"```\n{show(record, 'synth:llama3.2:1b:q4_0')}```" in page

@@ -53,8 +53,8 @@ GROUPS = {
         "delete": "Delete what was kept, after asking.",
     },
 }
-#: A module of that name would stand in this one for the built-in.
-_MODULES = {"list": "kept"}
+#: Commands whose module has another name: one that is not listed, and one whose name would hide the built-in here.
+_MODULES = {"man": "manual", "list": "kept"}
 COMMANDS = {name: line for group in GROUPS.values() for name, line in group.items()}
 
 
@@ -62,10 +62,10 @@ class LazyGroup(click.Group):
     """A group that imports a command when it is called, and knows its help line without."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*COMMANDS]  # `list` is the command once it is imported
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in COMMANDS and cmd_name not in _MODULES:
             return None
         module = _MODULES.get(cmd_name, cmd_name.replace("-", "_"))
         command: click.Command = importlib.import_module(f"harness.cli.{module}").command
@@ -73,18 +73,25 @@ class LazyGroup(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[Any, ...]:
         """Import the command; from then on an interrupt lets it keep what it has."""
-        if args[0] not in COMMANDS and not args[0].startswith("-"):
+        if not (ctx.resilient_parsing or args[0] in COMMANDS or args[0] in _MODULES or args[0].startswith("-")):
             from difflib import get_close_matches
 
             close = get_close_matches(args[0], COMMANDS, n=1)
             ctx.fail(f"There is no command {args[0]!r}" + (f"; did you mean {close[0]}?" if close else "."))
         found = super().resolve_command(ctx, args)
-        if found[1] is not None:
+        if found[1] is not None and not ctx.resilient_parsing:
             from harness.cli.options import refuse_unknown
 
             refuse_unknown(found[1], args[1:])
         interrupt.raise_in_command()
         return found
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        """What Tab offers, without importing every command."""
+        from click.shell_completion import CompletionItem
+
+        found = [CompletionItem(name, help=line) for name, line in COMMANDS.items() if name.startswith(incomplete)]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         width = max(map(len, COMMANDS))
@@ -103,7 +110,7 @@ Three things to type first:
   harness overhead -m llama3.1:8b:q4_0 --predict-only
                                          what memory that takes, and why
 
-Help on one command: harness COMMAND --help
+Help on one command: harness COMMAND --help      All of it: harness man
 """
 
 
@@ -152,11 +159,19 @@ def main() -> None:
 def _run() -> int:
     """Run the command line; everything but an interrupt becomes an exit code."""
     try:
-        code = cli.main(standalone_mode=False, terminal_width=min(terminal.columns(), _HELP_WIDTH) - 2)
+        if "_HARNESS_COMPLETE" in os.environ:
+            importlib.import_module("harness.cli.completion")
+            sys.stderr = open(os.devnull, "w")  # somebody is typing there
+        width = min(max(terminal.columns(), page.NARROWEST), _HELP_WIDTH) - 2
+        code = cli.main(standalone_mode=False, terminal_width=width, complete_var="_HARNESS_COMPLETE")
         if sys.stdout is not None:
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except SystemExit:  # click itself ends so where it finds the reader of its help gone
+    except (
+        SystemExit
+    ) as end:  # click itself ends so behind a completion, and where it finds the reader of its help gone
+        if "_HARNESS_COMPLETE" in os.environ:
+            return int(end.code or 0)
         terminal.lose_output(BrokenPipeError(errno.EPIPE, "its reader has gone"))
         return 0
     except click.Abort:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from harness.cli.options import reference_options
+from harness.cli.options import complete_models, reference_options
 from harness.cli.output import Output, output_options, show
 from harness.errors import UsageError
 from harness.runs.inspection import inspect_model
@@ -27,7 +27,7 @@ Examples:
 
 
 @click.command("inspect", epilog=_EXAMPLES)
-@click.argument("reference", metavar="[MODEL]", required=False)
+@click.argument("reference", metavar="[MODEL]", required=False, shell_complete=complete_models)
 @reference_options(argument="reference")
 @output_options()
 def command(models: Sequence[str], output: Output) -> None:

@@ -207,13 +207,36 @@ def flatten(values: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
     return tuple(item for group in values for item in group)
 
 
+def complete_models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """What Tab offers where a model is named; see `harness.cli.completion`."""
+    from harness.cli import completion
+
+    return list(completion.complete_models(ctx, param, incomplete))
+
+
+def complete_machines(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """What Tab offers where a published machine is named."""
+    from harness.cli import completion
+
+    return list(completion.complete_machines(ctx, param, incomplete))
+
+
 def reference_options(help_text: str = "", *, argument: str | None = None) -> Callable[[Any], Any]:
     """Add what names models: -m, llama.cpp's -hf and --quant. The command gets ``models``, references for `harness.sources.references`.
 
     argument names a click argument that is a reference too, or several; it goes into ``models`` first.
     """
     add = (
-        click.option("-m", "--model", "--gguf", "models", multiple=True, metavar="REF", help=help_text or MODEL_HELP),
+        click.option(
+            "-m",
+            "--model",
+            "--gguf",
+            "models",
+            multiple=True,
+            metavar="REF",
+            help=help_text or MODEL_HELP,
+            shell_complete=complete_models,
+        ),
         click.option(
             "-hf",
             "-hfr",
@@ -224,7 +247,7 @@ def reference_options(help_text: str = "", *, argument: str | None = None) -> Ca
             help="The same as -m hf:OWNER/REPO[:QUANT].",
         ),
         click.option("--quant", "quantization", metavar="QUANT", help="Quantization of names that state none."),
-    )
+    )  # fmt: skip
 
     def decorate(function: Any) -> Any:
         @functools.wraps(function)

@@ -10,6 +10,7 @@ import click
 from harness.cli.options import (
     Amount,
     Memory,
+    complete_machines,
     context_option,
     one_reference,
     one_value,
@@ -50,7 +51,9 @@ _QUESTION = {
 @click.command("predict", epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @one_reference("model")
 @click.option("--size", "size_bytes", type=Amount("20GB"), metavar="SIZE", help="Any dense model of this size instead.")
-@click.option("--machine", metavar="NAME", help="A published machine instead of this one.")
+@click.option(
+    "--machine", metavar="NAME", shell_complete=complete_machines, help="A published machine instead of this one."
+)
 @click.option(
     "--bandwidth", type=Amount("273GB/s", "/s|ps"), metavar="RATE", help="Any machine with this memory bandwidth."
 )
@@ -66,7 +69,12 @@ _QUESTION = {
 @click.option(
     "--memory", "memory_bytes", type=Memory("48GB"), metavar="SIZE", help="Memory of the machine; 48GB is 48 GiB."
 )
-@click.option("--host", metavar="NAME", help="Published CPU that takes the layers that a card cannot.")
+@click.option(
+    "--host",
+    metavar="NAME",
+    shell_complete=complete_machines,
+    help="Published CPU that takes the layers that a card cannot.",
+)
 @click.option("--check", is_flag=True, help="Predict every published figure without itself, and show the errors.")
 @output_options()
 @results_option

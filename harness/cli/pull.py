@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from harness.cli import terminal
-from harness.cli.options import reference_options
+from harness.cli.options import complete_models, reference_options
 from harness.cli.progress import displayed
 from harness.errors import UsageError
 from harness.units import format_gb
@@ -24,7 +24,7 @@ Examples:
 
 
 @click.command("pull", epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("names", metavar="NAME...", nargs=-1)
+@click.argument("names", metavar="NAME...", nargs=-1, shell_complete=complete_models)
 @reference_options("The same as NAME.", argument="names")
 def command(models: Sequence[str]) -> None:
     """Download models: names of the catalog, hf:OWNER/REPO[:QUANT], hf:OWNER/REPO/FILE or addresses; all files of split ones.

@@ -8,7 +8,7 @@ import click
 
 from harness.catalog import FALLBACK_QUANTIZATION
 from harness.cli import terminal
-from harness.cli.options import seed_option
+from harness.cli.options import complete_models, seed_option
 from harness.cli.progress import displayed
 from harness.errors import UsageError
 from harness.events import count_bytes
@@ -25,7 +25,7 @@ Examples:
 
 
 @click.command("synth", epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("model", metavar="NAME[:QUANT]")
+@click.argument("model", metavar="NAME[:QUANT]", shell_complete=complete_models)
 @click.option(
     "-o", "--output", "output", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
     help="Write this file, over nothing but another synthetic one, instead of one in the cache folder.",

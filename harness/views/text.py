@@ -67,7 +67,7 @@ def _show_runs(runs: Sequence[tuple[str, TextRun]], *, with_time: bool = False) 
         Column("prompt_eval_rate", "PP t/s", RATE),
         Column("eval_rate", "TG t/s", RATE),
         Column("load_duration", "load", DURATION),
-        Column("first_token", unit=DURATION, left_out=1),
+        Column("first_token", unit=DURATION, is_shown=with_time),
         Column("total_duration", "total", DURATION, is_shown=with_time),
         Column("tokens", align="r"),
         Column("prompt_eval_count", is_shown=False),
