@@ -73,14 +73,13 @@ KNOWN: dict[str, set[str]] = {
     "docstring": {
         "harness.cli.options.flatten",
         "harness.cli.options.refuse_contradiction",
-        "harness.native.jobs.rpc_server.vars_of",
         "harness.records.statistics.mean",
         "harness.sources.choice.is_gguf",
         "harness.views.llama_bench.render_json",
         "harness.views.llama_bench.render_jsonl",
     },
     "owner": {"harness.sources.downloads json.dumps", "harness.sources.ollama_server json.dumps"},
-    "exit code": {"harness.cli.models", "harness.cli.rpc_server"},
+    "exit code": set(),
     "loose dict": {
         "harness.host.telemetry.on_event",
         "harness.runs.cells.events",
@@ -92,7 +91,6 @@ KNOWN: dict[str, set[str]] = {
         "harness.runs.memory.make_spec",
         "harness.runs.ollama.generate",
         "harness.runs.ollama.server_options",
-        "harness.runs.rpc_server.serve",
         "harness.runs.session.ask",
         "harness.runs.text.describe",
         "harness.runs.text.take",

@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.errors import UsageError
 from harness.sources.cache_folder import user_cache
 from harness.sources.choice import choose, find_same_name, is_gguf, list_models, name_quantization
-from harness.sources.hub_cache import HubFile, cache_dir, find_snapshot, list_names, walk_cache
+from harness.sources.hub_cache import HubFile, cache_dir, find_snapshot, list_names, list_odd, walk_cache
 from harness.sources.model_file import model_files
 from harness.sources.ollama_store import find_ollama, list_ollama
 from harness.untrusted.json import read_json
@@ -80,6 +80,13 @@ def _list_cache(root: Path, place: str) -> Iterator[LocalModel]:
         at = "" if revision == "main" else f"@{revision}"
         for name in list_models(names):
             yield _describe(f"hf:{repository}{at}{_short_name(name, names)}", place, below(folder, name))
+        yield from _list_odd(folder, place)
+
+
+def _list_odd(root: Path, place: str) -> Iterator[LocalModel]:
+    """Files whose names no repository can have, by their paths."""
+    for path in list_odd(root):
+        yield _describe(_home_path(path), place, path)
 
 
 def _short_name(name: str, names: Sequence[str]) -> str:
@@ -158,6 +165,7 @@ def _list_lm_studio() -> Iterator[LocalModel]:
         for names in by_folder.values():
             for name in list_models(names):
                 yield _describe(_home_path(below(root, name)), _LM_STUDIO, below(root, name))
+        yield from _list_odd(root, _LM_STUDIO)
 
 
 def _home_path(path: Path) -> str:
