@@ -18,6 +18,7 @@ import dataclasses
 import enum
 import functools
 import marshal
+import math
 import re
 import types
 import typing
@@ -184,7 +185,9 @@ def _reader(hint: Any, name: str, marks: tuple[Any, ...] = ()) -> Reader:
         return _shared_reader(reader) if "shared" in marks else reader
     if hint in (int, float):
         return _number_reader(hint, name, marks)
-    simple = {str: _read_utc if "utc-time" in marks else _read_text, bool: _read_truth, Any: _read_anything}
+    if "utc-time" in marks:
+        return _read_utc
+    simple = {str: _plain_reader(str, "text"), bool: _plain_reader(bool, "true or false"), Any: lambda value: value}
     return simple[hint]
 
 
@@ -255,25 +258,29 @@ def _mapping_reader(reader: Reader) -> Reader:
 
 
 def _number_reader(kind: type[int] | type[float], name: str, marks: tuple[Any, ...]) -> Reader:
+    is_whole, is_positive = kind is int, "above 0" in marks
     is_quantity = name.endswith(_QUANTITIES) and "signed" not in marks
-    is_positive = "above 0" in marks
-    what = "a whole number" if kind is int else "a number"
+    what = "a whole number" if is_whole else "a number"
     what += " above 0" if is_positive else " from 0 on" if is_quantity else ""
-    least = 1 if is_positive else 0 if is_quantity else 1 - _LARGEST
+    least = (1 if is_whole else math.ulp(0.0)) if is_positive else 0 if is_quantity else 1 - _LARGEST
+    kinds = (int,) if is_whole else (int, float)
 
     # A truth value is an int to Python and no number to anybody else; NaN is within no bounds.
-    def read_whole(value: Any) -> Any:
-        if type(value) is int and least <= value < _LARGEST:
+    def read(value: Any) -> Any:
+        if type(value) in kinds and least <= value < _LARGEST:
             return value
         raise _wrong(value, what)
 
-    def read_number(value: Any) -> Any:
-        is_number = type(value) in (int, float) and -_LARGEST < value < _LARGEST
-        if not is_number or (is_quantity and value < 0) or (is_positive and value <= 0):
-            raise _wrong(value, what)
-        return value
+    return read
 
-    return read_whole if kind is int else read_number
+
+def _plain_reader(kind: type, expected: str) -> Reader:
+    def read(value: Any) -> Any:
+        if isinstance(value, kind):
+            return value
+        raise _wrong(value, expected)
+
+    return read
 
 
 def _choice_reader(choices: Mapping[Any, Any]) -> Reader:
@@ -288,27 +295,11 @@ def _choice_reader(choices: Mapping[Any, Any]) -> Reader:
     return read
 
 
-def _read_text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise _wrong(value, "text")
-    return value
-
-
 def _read_utc(value: Any) -> str:
     match = _UTC.fullmatch(value) if isinstance(value, str) else None
     if match is None or not 1 <= int(match[3]) <= calendar.monthrange(int(match[1]), int(match[2]))[1]:
         raise _wrong(value, "a time such as 2026-11-24T10:59:57Z")
     return str(value)
-
-
-def _read_truth(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise _wrong(value, "true or false")
-    return value
-
-
-def _read_anything(value: Any) -> Any:
-    return value
 
 
 def _wrong(value: Any, expected: str) -> Malformed:

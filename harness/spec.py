@@ -381,6 +381,9 @@ def parameters(*scopes: Scope) -> dict[str, Parameter]:
 #: Fields that say how often and in what manner a cell is repeated. All others decide what is timed.
 MANNER = frozenset({"repetitions", "warmup", "delay_s", "seed"})
 
+#: Values of fields of `RunSpec` by their names; what is not there is as usual.
+Settings = Mapping[str, Any]
+
 CellKey = tuple[tuple[str, Any], ...]
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 from harness.codec import FilePath, UtcTime
-from harness.records.kinds import KINDS
+from harness.records.kinds import KINDS, schema_of
 from harness.spec import parameters
 
 PAGE = pathlib.Path(__file__).parent.parent / "docs" / "record.md"
@@ -69,7 +69,8 @@ def unit_of(name: str) -> str:
 def comments_of(kind: type) -> dict[str, str]:
     """The ``#:`` comments of a dataclass by field: behind it, or on the lines above it."""
     found, above = {}, []
-    for line in inspect.getsource(kind).splitlines():
+    classes = [one for one in reversed(kind.__mro__) if dataclasses.is_dataclass(one)]
+    for line in [line for one in classes for line in inspect.getsource(one).splitlines()]:
         comment = re.match(r"\s*#: (.*)", line)
         field = re.match(r"    (\w+): .*?(?:#: (.*))?$", line)
         if comment:
@@ -120,7 +121,7 @@ def stored_fields(kind: type) -> list[tuple[str, Any]]:
 
 def classes() -> list[type]:
     """Every class that is a part of a line, the lines' own first, in the order in which they are met."""
-    found = dict.fromkeys(kind.type for kind in KINDS.values())
+    found = dict.fromkeys(KINDS.values())
     for kind in (waiting := list(found)):
         for part in (part for _, hint in stored_fields(kind) for part in parts_of(hint)):
             if part not in found:
@@ -141,10 +142,10 @@ def undocumented() -> list[str]:
 
 def describe_class(kind: type) -> Iterator[str]:
     """A class as a heading, what it is, and a table of its fields."""
-    names = [f"`{name}`" for name, item in KINDS.items() if item.type is kind]
+    names = [f"`{name}`" for name, item in KINDS.items() if item is kind]
     yield f"\n## {kind.__name__}\n"
     if names:
-        yield f"Lines of kind {' and '.join(names)}, schema {KINDS[names[0].strip('`')].schema}.\n"
+        yield f"Lines of kind {' and '.join(names)}, schema {schema_of(names[0].strip('`'))}.\n"
     doc = re.split(r"\n\s*(?:Raises|Parameters)\n", inspect.getdoc(kind) or "")[0]
     yield re.sub(r"``(.+?)``", r"`\1`", doc).strip() + "\n"
     yield "| field | type | unit | meaning |\n|---|---|---|---|"

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import cli
-from harness.cli.options import Pair, Values
+from harness.cli.options import Pair, Values, WholeNumber
 from harness.spec import MAX_LAYERS, RunSpec, parameters
 
 #: Larger than anything that an option may mean, and small enough to fill a memory if it is believed.
@@ -48,7 +48,7 @@ def test_every_seed_is_one_that_llama_cpp_can_take():
     for name, command in commands():
         for option in command.params:
             if option.name == "seed":
-                assert isinstance(option.type, click.IntRange), name
+                assert isinstance(option.type, WholeNumber), name
                 assert option.type.max is not None
 
 

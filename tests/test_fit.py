@@ -160,14 +160,14 @@ def count_reads(header: Header, monkeypatch) -> int:
     seen = 0
     from harness.memory import forecast as memory
 
-    plain = memory._device_bytes
+    plain = memory._weigh
 
     def counting(tensor, device):
         nonlocal seen
         seen += 1
         return plain(tensor, device)
 
-    monkeypatch.setattr(memory, "_device_bytes", counting)
+    monkeypatch.setattr(memory, "_weigh", counting)
     assert len(price_layers(header, RunSpec("m", n_prompt=512), device_rules("CUDA0"))) > 2
     return seen
 

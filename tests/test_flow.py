@@ -98,7 +98,7 @@ def test_a_resumed_sweep_takes_its_own_cells(tmp_path):
     sweep(tmp_path)
     journal = rewrite(tmp_path, lambda line: None)
     assert count(journal) == 1
-    assert "1 cells are known" in sweep(tmp_path, "--resume", journal)
+    assert "which has 1 of the cells asked for" in sweep(tmp_path, "--resume", journal)
     assert count(journal) == 1
 
 

@@ -39,7 +39,7 @@ EMPTY_NAMES = {"utils", "util", "helpers", "helper", "misc", "common", "tools", 
 OWNERS = {
     "json.dumps": {"harness.untrusted.harmless", "harness.records.journal", "harness.runs.worker", "harness.native.worker"},
     "json.dump": set(),
-    "tabulate": {"harness.views.page"},
+    "tabulate": set(),
     "wcwidth": {"harness.views.page"},
     "textwrap": {"harness.views.page"},
     "os.get_terminal_size": {"harness.cli.terminal"},
@@ -62,7 +62,8 @@ EXIT_CODES = {
 EDGES = (
     "harness.api", "harness.cli", "harness.codec", "harness.untrusted", "harness.records.kinds", "harness.records.upgrades",
     "harness.records.journal", "harness.spec", "harness.native.worker", "harness.native.jobs", "harness.runs.worker",
-    "harness.views.render_json", "harness.views.llama_bench", "harness.sources.ollama_server", "harness.sources.hub",
+    "harness.views.render_json", "harness.views.llama_bench", "harness.sources.ollama_server", "harness.sources.hub", "harness.runs.session",
+    "harness.runs.cells", "harness.runs.text", "harness.runs.rpc_server", "harness.runs.ollama", "harness.host.telemetry", "harness.views.ollama_2024",
 )  # fmt: skip
 
 KNOWN: dict[str, set[str]] = {
@@ -70,35 +71,10 @@ KNOWN: dict[str, set[str]] = {
     "module": set(),
     "circle": set(),
     "name": set(),
-    "docstring": {
-        "harness.cli.options.flatten",
-        "harness.cli.options.refuse_contradiction",
-        "harness.records.statistics.mean",
-        "harness.sources.choice.is_gguf",
-        "harness.views.llama_bench.render_json",
-        "harness.views.llama_bench.render_jsonl",
-    },
-    "owner": {"harness.sources.downloads json.dumps", "harness.sources.ollama_server json.dumps"},
+    "docstring": set(),
+    "owner": set(),
     "exit code": set(),
-    "loose dict": {
-        "harness.host.telemetry.on_event",
-        "harness.runs.cells.events",
-        "harness.runs.cells.hello",
-        "harness.runs.cells.on_event",
-        "harness.runs.cells.run",
-        "harness.runs.cells.send",
-        "harness.runs.memory.make_request",
-        "harness.runs.memory.make_spec",
-        "harness.runs.ollama.generate",
-        "harness.runs.ollama.server_options",
-        "harness.runs.session.ask",
-        "harness.runs.text.describe",
-        "harness.runs.text.take",
-        "harness.runs.token_time.plan_token_time",
-        "harness.sources.model_file.describe_file",
-        "harness.views.ollama_2024.export_account",
-        "harness.views.page.table",
-    },
+    "loose dict": set(),
 }
 
 

@@ -1,6 +1,6 @@
 """Lines recorded from the llama.cpp of llama-cpp-python 0.3.36."""
 
-from harness.native.log import read_buffers, read_flash_attention, read_layers, read_load_mode
+from harness.native.log import read_buffers, read_caches, read_flash_attention, read_layers, read_load_mode
 from harness.records.cells import Buffer
 
 CPU = """\
@@ -66,3 +66,17 @@ def test_host_memory_is_told_from_a_device():
         "CPU_Mapped": True, "CPU_REPACK": True, "CPU": True, "CUDA_Host": True, "CUDA0": False, "Metal": False,
     }  # fmt: skip
     assert not any(buffer.is_host for buffer in read_buffers(RPC))
+
+
+def test_a_cache_is_of_the_kind_that_was_said_before_it_was_made():
+    lines = [
+        "llama_kv_cache_dsa: creating main KV cache, size = 512 cells",
+        "llama_kv_cache:        CPU KV buffer size =     4.50 MiB",
+        "llama_kv_cache: size =    4.50 MiB (   512 cells,   2 layers,  1/1 seqs), K (f16):    4.50 MiB, V (f16):    0.00 MiB",
+        "llama_kv_cache_dsa: creating indexer KV cache, size = 512 cells",
+        "llama_kv_cache:      CUDA0 KV buffer size =     0.50 MiB",
+        "llama_kv_cache: size =    0.50 MiB (   512 cells,   2 layers,  1/1 seqs), K (f16):    0.50 MiB, V (f16):    0.00 MiB",
+    ]
+    assert [(item.cause, item.buffer) for item in read_buffers(lines)] == [("kv", "CPU"), ("indexer", "CUDA0")]
+    assert [(item.cause, item.size_bytes) for item in read_caches(lines)] == [("kv", 4718592), ("indexer", 524288)]
+    assert [item.cause for item in read_buffers(lines[1:2])] == ["kv"]

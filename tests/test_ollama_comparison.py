@@ -238,7 +238,7 @@ def comparison(recorded):
         source.resolved, buffers=(Buffer("model", "CPU", 1_000_000_000), Buffer("kv", "CPU", 500_000_000))
     )
     direct = DirectText(figures, sample_ns=1_100_000, decode_ns=50_000_000)
-    answer = Answer(10**9, 0, 100, 200_000_000, 11, 200_000_000, 402_000_000)
+    answer = Answer(10**9, 0, 100, 200_000_000, 11, 200_000_000, wall_ns=402_000_000)
     rounds = tuple(Round(direct, answer, 100_000_000, number % 2 == 0) for number in range(6))
     return Comparison(
         task(rounds=6), rounds, source.machine, "2026-11-24T10:59:57Z", ollama_version="0.3.14", resolved=resolved,

@@ -232,13 +232,13 @@ def test_every_page_keeps_to_its_width(make, columns, recorded, comparison):  # 
 
 
 def test_a_table_fits_by_the_mildest_means():
-    rows = [{"name": MODEL, "t/s": "123.45", "95 % interval": "1 – 2"}]
+    heads, sides = ["name", "t/s", "95 % interval"], "lrr"
     with page.of_width(120):
-        wide = page.table([{**rows[0], "name": "short"}], "lr")
+        wide = page.table(heads, [["short", "123.45", "1 – 2"]], sides)
         assert wide.splitlines()[0].startswith("name       t/s    95 % interval"), (
             "air around headings where there is room"
         )
-    text = page.table(rows, "lr")
+    text = page.table(heads, [[MODEL, "123.45", "1 – 2"]], sides)
     assert "123.45" in text
     assert "1 – 2" in text
     assert "Mistral-Small" in text
@@ -247,9 +247,10 @@ def test_a_table_fits_by_the_mildest_means():
 
 
 def test_a_table_of_many_numbers_is_taken_apart_with_its_first_column():
-    rows = [{"device": f"d{n}", **{f"column {i}": f"{10**9 + i}" for i in range(12)}} for n in range(3)]
+    heads = ["device", *(f"column {i}" for i in range(12))]
+    rows = [[f"d{n}", *(f"{10**9 + i}" for i in range(12))] for n in range(3)]
     with page.of_width(60):
-        text = page.table(rows, "lr")
+        text = page.table(heads, rows, "l" + "r" * 12)
     assert max(map(len, text.splitlines())) <= 60
     parts = text.split("\n\n")
     assert len(parts) > 1
@@ -264,9 +265,8 @@ def test_a_table_of_many_numbers_is_taken_apart_with_its_first_column():
     st.integers(page.NARROWEST, page.WIDEST),
 )
 def test_no_table_is_wider_than_its_page(cells, columns):
-    rows = [dict(zip(("a", "b b", "c"), row, strict=True)) for row in cells]
     with page.of_width(columns):
-        text = page.table(rows, "lrl")
+        text = page.table(["a", "b b", "c"], cells, "lrl")
     assert all(page.columns_of(line) <= columns for line in text.split("\n"))
 
 
@@ -274,7 +274,7 @@ def test_no_table_is_wider_than_its_page(cells, columns):
 def test_nothing_that_is_wrapped_or_cut_is_wider_than_asked(text, columns, few):
     with page.of_width(columns):
         assert all(page.columns_of(line) <= columns for line in page.fill(text).split("\n"))
-    for cut in (page.cut, page.cut_start, page.cut_middle):
+    for cut in (page.cut, page.cut_middle):
         assert page.columns_of(cut(text, few)) <= few
 
 
@@ -287,7 +287,7 @@ def test_a_narrow_page_is_not_narrower_than_tables_are_made_for():
 
 
 def test_a_cell_of_markdown_keeps_its_table():
-    text = page.table([{"a|b": "x|y\nz", "c": "<img>"}], "lr", style="github")
+    text = page.markdown(["a|b", "c"], [["x|y\nz", "<img>"]], "lr")
     assert len(text.splitlines()) == 3
     assert "x\\|y z" in text
     assert "<img" not in text

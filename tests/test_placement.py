@@ -94,7 +94,7 @@ def test_the_sweep_and_the_ledger_count_the_same_bytes_of_the_main_card(eight, m
     assert not placement.fits
     assert f"cannot fit on {name}: weights and cache need" in placement.reason
     forecast = Forecast(asked.n_ctx, predict_memory(eight, asked, host).lines)
-    model = type("Model", (), {"header": eight})
+    model = type("Model", (), {"header": eight, "label": "eight"})
     assert {fit.device: fit.needed_bytes for fit in find_fits(model, asked, forecast, host)}[name] == ledger
     assert [card.device for card in fit_cards(model, asked, forecast, host, None)] == [name]
 
@@ -119,7 +119,7 @@ def test_what_a_shared_device_takes_is_the_machines(eight, monkeypatch):
     host = Host(None, devices)
     asked = spec(n_gpu_layers=-1, mmap="off")
     forecast = Forecast(asked.n_ctx, predict_memory(eight, asked, host).lines)
-    model = type("Model", (), {"header": eight})
+    model = type("Model", (), {"header": eight, "label": "eight"})
     machine, graphics = find_fits(model, asked, forecast, host)
     assert graphics.needed_bytes == forecast.on("MTL0") > 4 * GIB
     assert (graphics.free_bytes, graphics.total_bytes) == (12 * GIB, 16 * GIB)

@@ -100,7 +100,7 @@ def test_a_full_context_is_a_length_to_ollama(run):
 
 
 def test_the_decode_rate_leaves_sampling_out_and_counts_decodes(run):
-    assert run.decode_rate_tok_per_s == pytest.approx(179 / 4.1)
+    assert run.figures.decode_rate_tok_per_s(run.decode_ns) == pytest.approx(179 / 4.1)
 
 
 def test_a_record_goes_through_json_and_back(run):

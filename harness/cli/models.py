@@ -9,7 +9,8 @@ import click
 from harness.cli import terminal
 from harness.cli.options import refuse_contradiction
 from harness.cli.output import Output, output_options, show
-from harness.errors import HarnessError
+from harness.cli.progress import end_with
+from harness.errors import Outcome
 from harness.units import format_count, format_gb
 from harness.views.models import describe_check, describe_local, describe_models
 
@@ -55,10 +56,8 @@ def command(extra: pathlib.Path | None, output: Output, local: bool, check: bool
     elif check:
         verdicts = list(check_catalog(load_catalog(extra)))
         show(describe_check(verdicts), output)
-        if wrong := sum(bool(verdict.problems) for verdict in verdicts):
-            raise HarnessError(
-                f"{format_count(wrong, 'quantization')} at the hub: not as the catalog says; mend the catalog."
-            )
+        if any(verdict.problems for verdict in verdicts):
+            end_with(Outcome.OTHER)
     else:
         show(describe_models(list_catalog(load_catalog(extra))), output)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from harness.cli.options import Amount
+from harness.cli.options import Amount, WholeNumber
 from harness.errors import UsageError
 from harness.gguf.header import Header
 from harness.memory.ollama_2024 import AUTOMATIC, DEFAULT_NUM_CTX, MINIMUM_BYTES, Account, Request, give_account
@@ -31,15 +31,15 @@ def ollama_options(function: Any) -> Any:
             "--ollama-library", type=click.Choice(list(MINIMUM_BYTES)), help="What Ollama ran on. [cuda]"
         ),
         click.option(
-            "--num-gpu", type=click.IntRange(AUTOMATIC, MAX_LAYERS_WRITTEN), metavar="N",
+            "--num-gpu", type=WholeNumber(AUTOMATIC, MAX_LAYERS_WRITTEN), metavar="N",
             help="Ollama's num_gpu, layers on the GPU. [-1, as many as fit]"
         ),
         click.option(
-            "--num-ctx", type=click.IntRange(1, MAX_TOKENS), metavar="N",
+            "--num-ctx", type=WholeNumber(1, MAX_TOKENS), metavar="N",
             help=f"Ollama's num_ctx, tokens a slot. [{DEFAULT_NUM_CTX}]",
         ),
         click.option(
-            "--parallel", type=click.IntRange(1, MAX_REPEATS), metavar="N",
+            "--parallel", type=WholeNumber(1, MAX_REPEATS), metavar="N",
             help="OLLAMA_NUM_PARALLEL, slots. [4, or 1 if 4 do not fit]",
         ),
         click.option("--free-vram", type=Amount("7.6GiB"), metavar="SIZE", help="Free memory of the card, such as 7.6GiB. [enough]"),

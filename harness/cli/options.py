@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import pathlib
 import random
 import re
@@ -68,13 +67,30 @@ class Memory(Amount):
     is_memory = True
 
 
-class Number(click.FloatRange):
-    """A finite number within bounds: not-a-number and infinity compare with nothing, so click's own range takes them."""
+class Number(click.types.FloatParamType):
+    """A finite number from min to max, or above min; click's own range takes not-a-number, and shows its bounds in every help."""
+
+    def __init__(self, min: float, max: float, *, min_open: bool = False) -> None:
+        self.min, self.max, self._min_open = min, max, min_open
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is not a finite number", param, ctx)
+        if not self.min <= number <= self.max or (self._min_open and number == self.min):
+            bounds = f"above {self.min:g} and up" if self._min_open else f"from {self.min:g}"
+            self.fail(f"{value!r} is not a number {bounds} to {self.max:g}", param, ctx)
+        return number
+
+
+class WholeNumber(click.types.IntParamType):
+    """A whole number from min to max."""
+
+    def __init__(self, min: int, max: int) -> None:
+        self.min, self.max = min, max
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not self.min <= number <= self.max:
+            self.fail(f"{number} is out of range; it must be from {self.min} to {self.max}", param, ctx)
         return number
 
 
@@ -152,7 +168,7 @@ def _describe(parameter: Parameter, default: Any) -> str:
 
 def context_option(name: str = "n_ctx", *, least: int = 1, many: bool = False) -> Any:
     """Add ``-c``: the context in tokens, None where nobody asks; many takes lists and ranges."""
-    kind = Values(whole_numbers(least, MAX_TOKENS), "N") if many else click.IntRange(least, MAX_TOKENS)
+    kind = Values(whole_numbers(least, MAX_TOKENS), "N") if many else WholeNumber(least, MAX_TOKENS)
     return click.option(
         "-c", "--ctx", "--ctx-size", name, type=kind, multiple=many, metavar="N",
         help=f"Context in tokens. [{DEFAULT_N_CTX}, or the model's if that is less]",
@@ -162,13 +178,13 @@ def context_option(name: str = "n_ctx", *, least: int = 1, many: bool = False) -
 def repetitions_option(name: str = "repetitions") -> Any:
     """Add ``-r``: how often each thing is measured."""
     return click.option(
-        "-r", "--repetitions", "--rounds", name, type=click.IntRange(1, MAX_REPEATS), default=10, metavar="N",
+        "-r", "--repetitions", "--rounds", name, type=WholeNumber(1, MAX_REPEATS), default=10, metavar="N",
         help="Timed repetitions of each; an interval needs 6. [10]",
     )  # fmt: skip
 
 
 seed_option = click.option(
-    "--seed", type=click.IntRange(-1, MAX_SEED), default=0, metavar="N",
+    "--seed", type=WholeNumber(-1, MAX_SEED), default=0, metavar="N",
     callback=lambda _ctx, _param, seed: random.randrange(MAX_SEED) if seed < 0 else seed,
     help="Seed of what is drawn at random; -1: another one each time. [0]",
 )  # fmt: skip
@@ -204,6 +220,7 @@ def axes(options: dict[str, Any]) -> dict[str, Sequence[Any]]:
 
 
 def flatten(values: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
+    """The values of an option that may be given several times, each a list."""
     return tuple(item for group in values for item in group)
 
 
@@ -349,6 +366,7 @@ def option_names(add: Callable[[Any], Any]) -> set[str]:
 
 
 def refuse_contradiction(condition: bool, sentence: str) -> None:
+    """Refuse options that cannot be meant together."""
     if condition:
         raise UsageError(sentence)
 

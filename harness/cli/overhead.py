@@ -65,8 +65,6 @@ class _Overhead(SectionedCommand):
         "What Ollama said in 2024": ollama_options,
     },
     epilog=_EXAMPLES,
-    short_help="Account for every byte that a model takes.",
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 @one_reference()
 @context_option("contexts", least=8, many=True)

@@ -30,7 +30,7 @@ Examples:
 
 _HELP = f"""Draw KIND: {", ".join(f"{name} ({kind.what})" for name, kind in KINDS.items())}.
 
-FILES are journals (.jsonl) or folders of them; without any, all in the results folder.
+FILES are journals (.jsonl), folders of them, or last, last~1; without any, all in the results folder.
 """
 
 

@@ -46,12 +46,7 @@ Examples:
 """
 
 
-@click.command(
-    "pp-tg",
-    epilog=_EXAMPLES,
-    short_help="Measure prompt processing and text generation.",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+@click.command("pp-tg", epilog=_EXAMPLES)
 @reference_options()
 @length_options
 @click.option(

@@ -48,7 +48,7 @@ _QUESTION = {
 }
 
 
-@click.command("predict", epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("predict", epilog=_EXAMPLES)
 @one_reference("model")
 @click.option("--size", "size_bytes", type=Amount("20GB"), metavar="SIZE", help="Any dense model of this size instead.")
 @click.option(

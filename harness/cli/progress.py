@@ -122,5 +122,10 @@ def end(session: Session, *, with_failure: bool = False) -> None:
         terminal.echo_error(describe_end(session.failure))
     if session.kept_in:
         terminal.echo_note(f"kept in {session.kept_in}")
-    if session.outcome is not Outcome.OK:
-        raise click.exceptions.Exit(session.outcome)
+    end_with(session.outcome)
+
+
+def end_with(outcome: Outcome) -> None:
+    """End the command unless all is well."""
+    if outcome is not Outcome.OK:
+        raise click.exceptions.Exit(outcome)

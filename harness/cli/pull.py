@@ -23,7 +23,7 @@ Examples:
 """
 
 
-@click.command("pull", epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("pull", epilog=_EXAMPLES)
 @click.argument("names", metavar="NAME...", nargs=-1, shell_complete=complete_models)
 @reference_options("The same as NAME.", argument="names")
 def command(models: Sequence[str]) -> None:

@@ -29,12 +29,7 @@ Examples:
 """
 
 
-@click.command(
-    "report",
-    epilog=_EXAMPLES,
-    short_help="Put everything that was kept into one HTML page.",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+@click.command("report", epilog=_EXAMPLES)
 @files_argument
 @click.option(
     "-o", "--output", type=click.Path(path_type=pathlib.Path, dir_okay=False), default=pathlib.Path("report.html"),
@@ -49,7 +44,8 @@ def command(
     """Put records into one self-contained HTML page: summary, machines, speeds, texts, comparisons, predictions, warnings, and how it
     was all measured. It loads nothing from anywhere, its tables sort, it follows the reader's dark mode and prints.
 
-    FILES are journals (.jsonl) or folders of them, those of several machines together; without any, all in the results folder.
+    FILES are journals (.jsonl), folders of them, or last, last~1; those of several machines together; without any, all in the
+    results folder.
     """
     from harness.records.journal import read_lines, utc_now
     from harness.views.report import Material, read_material, render_report

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from harness.cli import terminal
+from harness.cli.options import WholeNumber
 from harness.errors import UsageError
 from harness.host.cpu import choose_threads
 from harness.host.rpc import is_loopback
@@ -35,9 +36,9 @@ WARNING = (
 
 @click.command("rpc-server", epilog=_EXAMPLES)
 @click.option("--host", default="127.0.0.1", metavar="ADDRESS", help="Address or name to listen on. [127.0.0.1]")
-@click.option("--port", type=click.IntRange(0, 65535), default=50052, metavar="N", help="Port; 0 picks one. [50052]")
+@click.option("--port", type=WholeNumber(0, 65535), default=50052, metavar="N", help="Port; 0 picks one. [50052]")
 @click.option("-dev", "--device", "devices", metavar="A/B", help="Devices to lend; default: every GPU, else the CPU.")
-@click.option("-t", "--threads", "n_threads", type=click.IntRange(1, 512), metavar="N", help="CPU threads. [cores]")
+@click.option("-t", "--threads", "n_threads", type=WholeNumber(1, 512), metavar="N", help="CPU threads. [cores]")
 @click.option("--allow-network", is_flag=True, help="Listen where other machines can reach it.")
 def command(host: str, port: int, devices: str | None, n_threads: int | None, allow_network: bool) -> None:
     """Serve this machine's devices by llama.cpp's own RPC, until Ctrl-C.

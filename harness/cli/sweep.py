@@ -43,12 +43,7 @@ Examples:
 """
 
 
-@click.command(
-    "sweep",
-    epilog=_EXAMPLES,
-    short_help="Measure over layers on the GPU, or find the best number.",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+@click.command("sweep", epilog=_EXAMPLES)
 @reference_options()
 @length_options
 @measured_options("test", "load", "context")

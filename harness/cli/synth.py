@@ -24,7 +24,7 @@ Examples:
 """
 
 
-@click.command("synth", epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("synth", epilog=_EXAMPLES)
 @click.argument("model", metavar="NAME[:QUANT]", shell_complete=complete_models)
 @click.option(
     "-o", "--output", "output", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),

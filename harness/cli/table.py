@@ -38,9 +38,9 @@ def command(
 ) -> None:
     """Set measured speeds beside published ones, one row a machine.
 
-    FILES are journals (.jsonl) or folders of them, those of several machines together; without any, all in the results folder. A
-    cell is the record that speaks for the machine and that model, with an empty cache: one to be trusted, with default settings, of
-    pp512 or tg128, the most repeated, the latest.
+    FILES are journals (.jsonl), folders of them, or last, last~1; those of several machines together; without any, all in the
+    results folder. A cell is the record that speaks for the machine and that model, with an empty cache: one to be trusted, with
+    default settings, of pp512 or tg128, the most repeated, the latest.
     """
     catalog = load_catalog()
     rows = published_rows(catalog) if published and test_kind == "tg" else []

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from harness.cli.options import Number, context_option, one_value, seed_option
+from harness.cli.options import Number, WholeNumber, context_option, one_value, seed_option
 from harness.spec import MAX_TOKENS
 
 
@@ -18,13 +18,13 @@ def text_options(function: Any) -> Any:
             one_value("n_threads"),
             one_value("rpc"),
             context_option(least=2),
-            click.option("--max-tokens", type=click.IntRange(1, MAX_TOKENS), metavar="N", help="End the text after N tokens."),
+            click.option("--max-tokens", type=WholeNumber(1, MAX_TOKENS), metavar="N", help="End the text after N tokens."),
             click.option(
                 "--temp", "temperature", type=Number(0, 1000), default=0.8, metavar="T",
                 help="Temperature; 0 always takes the likeliest token. [0.8]",
             ),
             click.option(
-                "--top-k", type=click.IntRange(0, MAX_TOKENS), default=40, metavar="K",
+                "--top-k", type=WholeNumber(0, MAX_TOKENS), default=40, metavar="K",
                 help="Draw from the K likeliest; 0: from all. [40]",
             ),
             click.option(

@@ -10,6 +10,7 @@ from harness.cli.options import (
     Amount,
     SectionedCommand,
     Values,
+    WholeNumber,
     flatten,
     measured_options,
     one_reference,
@@ -49,7 +50,7 @@ def _read_caches(text: str) -> tuple[str, ...]:
 @one_reference()
 @click.option(*parameters()["n_depth"].flags, "depths", multiple=True, type=Values(whole_numbers(0, MAX_TOKENS), "N"),
               metavar="N", help=parameters()["n_depth"].help + " [0,512,2048,8192]")  # fmt: skip
-@click.option("--tokens", "n_tokens", type=click.IntRange(1, MAX_TOKENS), default=8, metavar="N",
+@click.option("--tokens", "n_tokens", type=WholeNumber(1, MAX_TOKENS), default=8, metavar="N",
               help="Tokens timed in one block. [8]")  # fmt: skip
 @repetitions_option("rounds")
 @click.option("--caches", "cache_types", type=Values(_read_caches, "TYPES"), metavar="TYPES", default=(),

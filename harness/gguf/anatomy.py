@@ -98,6 +98,11 @@ def describe_model(header: Header) -> Anatomy:
     attention = describe_attention(header)
     contexts = choose_contexts(read_count(header, "context_length"))
     n_experts = read_count(header, "expert_count")
+    tokens = header.metadata.get("tokenizer.ggml.tokens")
+    active = None
+    if n_experts and "experts" in by_part:  # what one token visits, and the tables of which it reads a row
+        unread = sum((1 - read.share) * read.tensor.n_elements for read in read_weights(header) if read.share < 1)
+        active = round(sum(tensor.n_elements for tensor in loaded_tensors(header)) - unread)
     return Anatomy(
         kind=find_kind(header),
         architecture=header.architecture,
@@ -105,7 +110,7 @@ def describe_model(header: Header) -> Anatomy:
         name=_text(header, "general.name"),
         file_type=name_file_type(header),
         n_params=n_params,
-        n_params_active=_count_active(header) if n_experts and "experts" in by_part else None,
+        n_params_active=active,
         weights_bytes=weights_bytes,
         file_bytes=header.size_bytes,
         bits_per_weight=8 * weights_bytes / n_params if n_params else None,
@@ -129,7 +134,7 @@ def describe_model(header: Header) -> Anatomy:
         },
         tokenizer=_text(header, "tokenizer.ggml.model"),
         tokenizer_pre=_text(header, "tokenizer.ggml.pre"),
-        vocab_size=_count_vocab(header),
+        vocab_size=tokens.length if isinstance(tokens, ArrayValue) else read_count(header, "vocab_size"),
         has_chat_template=any(key.startswith("tokenizer.chat_template") for key in header.metadata),
         synthetic=header.is_synthetic,
         n_parts=max(len(header.parts), 1),
@@ -177,12 +182,6 @@ def _measure_layers(tensors: Iterable[Tensor]) -> tuple[LayerSize, ...]:
     )
 
 
-def _count_active(header: Header) -> int:
-    """Count the parameters that one token visits, the tables of which it reads a row among them."""
-    unread = sum((1 - read.share) * read.tensor.n_elements for read in read_weights(header) if read.share < 1)
-    return round(sum(tensor.n_elements for tensor in loaded_tensors(header)) - unread)
-
-
 def _read_layers(header: Header, key: str, n_layers: int | None) -> tuple[int, ...] | None:
     if n_layers is None:
         return None
@@ -190,11 +189,6 @@ def _read_layers(header: Header, key: str, n_layers: int | None) -> tuple[int, .
     # One number stands for all layers; it is not repeated here, for block_count may be a lie of 2^32.
     n_items = n_layers if isinstance(value, ArrayValue) else 1
     return tuple(read_per_layer(header, key, n_items) or ()) or None
-
-
-def _count_vocab(header: Header) -> int | None:
-    tokens = header.metadata.get("tokenizer.ggml.tokens")
-    return tokens.length if isinstance(tokens, ArrayValue) else read_count(header, "vocab_size")
 
 
 def _text(header: Header, key: str) -> str | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from harness.errors import HarnessError
 from harness.gguf.blocks import count_layers, count_trunk, describe_skipped, find_skipped
-from harness.gguf.caches import Attention, KvLayer, StateLayer
+from harness.gguf.caches import Attention, Keeping, KvLayer, StateLayer
 from harness.gguf.header import ArrayValue, Header
 from harness.gguf.model_kinds import ENCODERS, TEXT_DIFFUSION
 from harness.gguf.settings import (
@@ -125,7 +125,9 @@ class _Plan:
         self.pattern = read_flags(header, "attention.sliding_window_pattern", n_blocks)
         self.window = _find_window(header)
         self.windowed = self._mark_windowed()
-        self.crossing = _find_cross_layers(header)
+        # Layers that look at an image keep its keys and values, once, and nothing per token of text.
+        layers = header.hparam("attention.cross_attention_layers")
+        self.crossing = frozenset(layers.read() if isinstance(layers, ArrayValue) and layers.data is not None else ())
         self._unroll()
 
     @property
@@ -163,7 +165,10 @@ class _Plan:
         if self.architecture in _RECURRENT:
             return [True] * count
         if self.architecture in _INTERVALS:
-            if flags := self._stated_recurrent(count):
+            stated = self.header.hparam("attention.recurrent_layers")
+            if stated is not None and not isinstance(stated, ArrayValue):
+                return [bool(stated)] * count
+            if flags := read_flags(self.header, "attention.recurrent_layers", count):
                 return flags
             period = read_count_or(self.header, "full_attention_interval", _INTERVALS[self.architecture])
             if period == 0:
@@ -175,12 +180,6 @@ class _Plan:
             everywhere = self.architecture == "glm5-next"
             return [(everywhere or i < self.n_trunk) and not self.heads_kv[i] for i in range(count)]
         return [self.architecture in _BOTH] * count
-
-    def _stated_recurrent(self, count: int) -> list[bool] | None:
-        value = self.header.hparam("attention.recurrent_layers")
-        if value is None or isinstance(value, ArrayValue):
-            return read_flags(self.header, "attention.recurrent_layers", count)
-        return [bool(value)] * count
 
     def _mark_windowed(self) -> list[bool]:
         """Say of each layer whether its cache is bounded by the window.
@@ -266,7 +265,7 @@ class _Plan:
         # MiniMax-M3's filter asks only for what is sparse, so its blocks that predict have an indexer's keys too.
         last = self.n_layers if self.architecture == "minimax-m3" else self.n_trunk
         return {
-            index: KvLayer(index, size, head_v, size, head_v, widest_v=head_v, n_scored=n_scored)
+            index: KvLayer(index, size, head_v, size, head_v, widest_v=head_v, n_scored=n_scored, keeping=Keeping.INDEX)
             for index in range(last)
             if self._has_indexer(index)
         }
@@ -313,7 +312,7 @@ class _Plan:
         if ratio == _CSA_RATIO:
             size = read_count_or(self.header, "attention.indexer.key_length", 0)
             n_scored = size * read_count_or(self.header, "attention.indexer.head_count", 0)
-            yield KvLayer(index, size, 0, size, 0, n_scored=n_scored, tokens_per_row=ratio)
+            yield KvLayer(index, size, 0, size, 0, n_scored=n_scored, tokens_per_row=ratio, keeping=Keeping.INDEX)
 
     def _list_compressors(self) -> Iterator[StateLayer]:
         """The inputs and their weights that a compressor holds until it makes a row of them. Source: llama-kv-cache-dsv4.cpp."""
@@ -364,12 +363,6 @@ def _count_from_start(header: Header, n_layers: int) -> int:
     if header.architecture == "gemma4":
         return max(n_layers - (read_count(header, "attention.shared_kv_layers") or 0), 0)
     return n_layers
-
-
-def _find_cross_layers(header: Header) -> frozenset[int]:
-    """Name the layers that look at an image: they keep its keys and values, once, and nothing per token of text."""
-    layers = header.hparam("attention.cross_attention_layers")
-    return frozenset(layers.read()) if isinstance(layers, ArrayValue) and layers.data is not None else frozenset()
 
 
 def _find_window(header: Header) -> int | None:

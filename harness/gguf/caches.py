@@ -11,10 +11,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 from harness.errors import HarnessError
 from harness.gguf.types import pad, tensor_type
+from harness.spec import RunSpec
 
 #: A context is rounded up to this many tokens, and so is a windowed layer's cache.
 #: Source: llama-context.cpp llama_context::llama_context; llama-kv-cache-iswa.cpp.
@@ -22,25 +22,6 @@ CONTEXT_PAD = 256
 
 #: A state is kept in F32, whatever the cache's type. Source: create_memory (recurrent_type_r, recurrent_type_s).
 _STATE_BYTES = 4
-
-
-class CacheSettings(Protocol):
-    """What a cache's size depends on beside the model; a `RunSpec` is one."""
-
-    @property
-    def n_ctx(self) -> int: ...
-    @property
-    def n_batch(self) -> int: ...
-    @property
-    def n_ubatch(self) -> int: ...
-    @property
-    def type_k(self) -> str: ...
-    @property
-    def type_v(self) -> str: ...
-    @property
-    def flash_attn(self) -> str: ...
-    @property
-    def swa_full(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +35,10 @@ class Context:
     n_ubatch: int = 512
     flash_attn: str = "auto"
     swa_full: bool = False
+
+
+#: What a cache's size depends on beside the model.
+CacheSettings = Context | RunSpec
 
 
 def round_context(n_ctx: int) -> int:
@@ -79,13 +64,6 @@ def _count_cells(settings: CacheSettings, rows: KvLayer | CacheRows) -> int:
     return round_context(-(-round_context(settings.n_ctx) // rows.tokens_per_row))
 
 
-class Keeping(enum.Enum):
-    """What a layer keeps; llama.cpp allocates each kind in buffers of its own. A new kind is a line here."""
-
-    KEYS_VALUES = "keys and values"
-    STATE = "a state"
-
-
 @dataclass(frozen=True, slots=True)
 class Kept:
     """What one layer keeps of one sequence, in parts that llama.cpp allocates one by one."""
@@ -97,6 +75,17 @@ class Kept:
     def size_bytes(self, alignment: int = 1) -> int:
         """All parts, each rounded up as a device's buffer rounds it."""
         return sum(pad(part, alignment) for part in self.parts_bytes)
+
+
+class Keeping(enum.Enum):
+    """What a layer keeps; llama.cpp allocates each kind in buffers of its own. A new kind is a line here.
+
+    The value is the word that tells its cache from others in llama.cpp's log, in ``creating … KV cache``; what has none there is kv.
+    """
+
+    KEYS_VALUES = "kv"
+    STATE = "recurrent"
+    INDEX = "indexer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +106,7 @@ class KvLayer:
     widest_v: int = 0
     n_scored: int = 0
     tokens_per_row: int = 1
+    keeping: Keeping = Keeping.KEYS_VALUES
 
     @property
     def windowed(self) -> bool:
@@ -230,7 +220,7 @@ class Attention:
         """
         for layer in self.layers or ():
             cells = _count_cells(context, layer)
-            yield Kept(Keeping.KEYS_VALUES, layer.layer, tuple(row * cells for row in self.row_bytes(layer, context)))
+            yield Kept(layer.keeping, layer.layer, tuple(row * cells for row in self.row_bytes(layer, context)))
         for state in self.states:
             sizes = (_STATE_BYTES * state.n_embd_r, _STATE_BYTES * state.n_embd_s)
             yield Kept(Keeping.STATE, state.layer, sizes)

@@ -179,7 +179,7 @@ def read_weights(header: Header) -> Iterator[WeightRead]:
     """
     tensors = loaded_tensors(header)
     n_experts = read_count(header, "expert_count") or 0
-    used = _read_used(header)
+    used = read_per_layer(header, "expert_used_count", read_count(header, "block_count") or MAX_LAYERS) or []
     is_tied = header.find_tensor(OUTPUT) is None
     for tensor in tensors:
         if tensor.name in TABLES and not (is_tied and tensor.name == TOKEN_EMBEDDING):
@@ -193,11 +193,6 @@ def read_weights(header: Header) -> Iterator[WeightRead]:
         visited = used[block] if block < len(used) else 0
         share = Fraction(min(visited, count), count) if count and visited else Fraction(1)
         yield WeightRead(tensor, share * _count_rounds(header, block), block)
-
-
-def _read_used(header: Header) -> list[int]:
-    """How many experts a token visits, by block; empty where there are none."""
-    return read_per_layer(header, "expert_used_count", read_count(header, "block_count") or MAX_LAYERS) or []
 
 
 def _count_rounds(header: Header, block: int) -> int:

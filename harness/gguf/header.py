@@ -7,6 +7,7 @@ skipped, not decoded. Every limit here exists because a file may lie.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -130,12 +131,10 @@ class ArrayValue:
 
     def _decode_scalars(self, data: bytes) -> list[Any]:
         values = list(struct.unpack_from(f"{ENDIAN[self.byte_order]}{self.length}{LETTERS[self.item_type]}", data))
-        if self.item_type != "bool":
-            return values
-        for index, value in enumerate(values):
+        for index, value in enumerate(values if self.item_type == "bool" else ()):
             if value > 1:
                 raise UsageError(describe_damage("the array", self.offset + index, f"a bool is {value}, not 0 or 1"))
-        return [bool(value) for value in values]
+        return list(map(bool, values)) if self.item_type == "bool" else values
 
     def _decode_strings(self, data: bytes) -> list[str]:
         length_of = struct.Struct(ENDIAN[self.byte_order] + "Q").unpack_from
@@ -170,10 +169,7 @@ class Tensor:
 
     @property
     def n_elements(self) -> int:
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count
+        return math.prod(self.shape)
 
     @property
     def foreign(self) -> ForeignType | None:
@@ -261,11 +257,14 @@ def read_header(source: ByteSource, *, name: str = "the file", chunk_bytes: int 
     tensors = _read_tensors(cursor, tensor_count, alignment)
     cursor.confirm()
     data_offset = pad(cursor.at, alignment) if tensors else cursor.at
+    if tensors and tensors[-1].foreign and source.size_bytes is not None:  # it has what is left of the file
+        left_bytes = max(source.size_bytes - data_offset - tensors[-1].offset, 0)
+        tensors = (*tensors[:-1], replace(tensors[-1], size_bytes=left_bytes))
     return Header(
         version=version,
         byte_order=byte_order,
         metadata=MappingProxyType(metadata),
-        tensors=_fill_last(tensors, data_offset, source.size_bytes),
+        tensors=tensors,
         alignment=alignment,
         data_offset=data_offset,
         metadata_types=MappingProxyType(types),
@@ -400,24 +399,13 @@ def _read_tensors(cursor: Cursor, count: int, alignment: int) -> tuple[Tensor, .
     return tuple(tensors)
 
 
-def _fill_last(tensors: tuple[Tensor, ...], data_offset: int, file_bytes: int | None) -> tuple[Tensor, ...]:
-    """Give the last tensor, if its type is not known, what is left of the file, where the file's size is known."""
-    if not tensors or not tensors[-1].foreign or file_bytes is None:
-        return tensors
-    size_bytes = max(file_bytes - data_offset - tensors[-1].offset, 0)
-    return (*tensors[:-1], replace(tensors[-1], size_bytes=size_bytes))
-
-
 def _read_tensor(cursor: Cursor, name: str) -> Tensor:
     start = cursor.at
     n_dims = cursor.take_number(4, f"the number of dimensions of {name!r}")
     if n_dims > MAX_DIMS:
         cursor.fail(start, f"tensor {name!r} has {n_dims} dimensions, more than {MAX_DIMS}")
     shape = tuple(cursor.take_number(10, f"the shape of {name!r}") for _ in range(n_dims))
-    n_elements = 1
-    for size in shape:
-        n_elements *= size
-    if n_elements >= 2**63 or any(size >= 2**63 for size in shape):
+    if math.prod(shape) >= 2**63 or any(size >= 2**63 for size in shape):
         cursor.fail(start, f"tensor {name!r} has the shape {shape}, which no tensor can have")
     type_at = cursor.at
     type_id = cursor.take_number(4, f"the type of {name!r}")

@@ -82,7 +82,13 @@ def tensor_table(shape: Shape, quantization: str) -> tuple[TensorSpec, ...]:
     """
     quantization = find_quantization(quantization)
     _check(shape)
-    dimensions = sorted([*_outer_tensors(shape), *_all_block_tensors(shape)], key=lambda row: (row[0], row[1]))
+    ffn = list(_ffn_tensors(shape))
+    inner = [
+        (block, f"blk.{block}.{name}", ne)
+        for block in range(shape.block_count)
+        for name, ne in (*_mixer_tensors(shape, block), *ffn)
+    ]
+    dimensions = sorted([*_outer_tensors(shape), *inner], key=lambda row: (row[0], row[1]))
     return tuple(
         TensorSpec(name, ne, _tensor_type(shape, quantization, block, name, ne)) for block, name, ne in dimensions
     )
@@ -141,13 +147,6 @@ def _outer_tensors(shape: Shape) -> Iterator[_Row]:
         yield -1, "output.weight", embedding
     if shape.rope_factors:
         yield -1, "rope_freqs.weight", (shape.head_dim // 2,)
-
-
-def _all_block_tensors(shape: Shape) -> Iterator[_Row]:
-    ffn = list(_ffn_tensors(shape))
-    for block in range(shape.block_count):
-        for name, ne in (*_mixer_tensors(shape, block), *ffn):
-            yield block, f"blk.{block}.{name}", ne
 
 
 def _mixer_tensors(shape: Shape, block: int) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -237,8 +236,12 @@ def _ffn_tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield "ffn_up.weight", (width, 2 * inner)
         yield "ffn_down.weight", (inner, width)
         return
-    if experts:
-        yield from _router_tensors(shape)
+    if experts:  # what chooses them, and how much the shared one counts
+        yield "ffn_gate_inp.weight", (width, experts)
+        if shape.architecture == "gpt-oss":
+            yield "ffn_gate_inp.bias", (experts,)
+        if shape.architecture == "qwen35moe":
+            yield "ffn_gate_inp_shexp.weight", (width,)
     suffix, more = ("_exps", (experts,)) if experts else ("", ())
     for part, rows, columns in (("gate", width, inner), ("up", width, inner), ("down", inner, width)):
         yield f"ffn_{part}{suffix}.weight", (rows, columns, *more)
@@ -248,37 +251,20 @@ def _ffn_tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield f"ffn_{part}_shexp.weight", ((shared, width) if part == "down" else (width, shared))
 
 
-def _router_tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """What chooses the experts, and how much the shared one counts."""
-    yield "ffn_gate_inp.weight", (shape.embedding_length, shape.expert_count)
-    if shape.architecture == "gpt-oss":
-        yield "ffn_gate_inp.bias", (shape.expert_count,)
-    if shape.architecture == "qwen35moe":
-        yield "ffn_gate_inp_shexp.weight", (shape.embedding_length,)
-
-
 def _tensor_type(shape: Shape, quantization: str, block: int, name: str, ne: tuple[int, ...]) -> str:
-    """Choose one tensor's type. Source: llama-quant.cpp llama_tensor_get_type."""
+    """Choose one tensor's type. Source: llama-quant.cpp llama_tensor_get_type, tensor_allows_quantization."""
     default = DEFAULT_TYPES[quantization]
-    if not _allows_quantization(name, ne):
+    n_dims = max((i + 1 for i, n in enumerate(ne) if n > 1), default=1)  # ggml_n_dims: trailing ones do not count
+    kept = ("_norm.weight", "ffn_gate_inp", "ssm_conv1d")
+    if n_dims < 2 or not name.endswith("weight") or any(part in name for part in kept):
         return "F32"
     if tensor_type(default).block_elements == 1:
         return default
     return _fit_rows(_mixture_type(shape, quantization, block, name, ne), ne[0])
 
 
-def _allows_quantization(name: str, ne: tuple[int, ...]) -> bool:
-    """Tell whether a tensor is stored in anything but F32. Source: llama-quant.cpp tensor_allows_quantization."""
-    n_dims = max((i + 1 for i, n in enumerate(ne) if n > 1), default=1)  # ggml_n_dims: trailing ones do not count
-    kept = ("_norm.weight", "ffn_gate_inp", "ssm_conv1d")
-    return n_dims >= 2 and name.endswith("weight") and not any(part in name for part in kept)
-
-
 def _fit_rows(type_name: str, row_elements: int) -> str:
-    """Fall back to a smaller block where rows are no whole number of blocks.
-
-    Source: llama-quant.cpp tensor_type_fallback.
-    """
+    """Fall back to a smaller block where rows are no whole number of blocks. Source: llama-quant.cpp tensor_type_fallback."""
     if row_elements % tensor_type(type_name).block_elements == 0:
         return type_name
     type_name = _FALLBACK.get(type_name, type_name)
@@ -312,10 +298,7 @@ def _use_more_bits(block: int, n_blocks: int) -> bool:
 
 
 def _is_70b(shape: Shape) -> bool:
-    """Tell whether llama.cpp takes the shape for LLM_TYPE_70B.
-
-    Source: src/models/{llama,qwen2}.cpp load_arch_hparams.
-    """
+    """Tell whether llama.cpp takes the shape for LLM_TYPE_70B. Source: src/models/{llama,qwen2}.cpp load_arch_hparams."""
     if shape.block_count != 80 or shape.expert_count == 8:
         return False
     return shape.architecture == "qwen2" or (shape.architecture == "llama" and shape.head_count != shape.head_count_kv)

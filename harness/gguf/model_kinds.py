@@ -250,10 +250,7 @@ def _find_language_kind(header: Header) -> Kind:
 
 
 def _count_positions(header: Header) -> int | None:
-    """Rows of the table of learned positions, which llama.cpp wants to be as many as the context has tokens.
-
-    Source: src/models/bert.cpp, gpt2.cpp, starcoder.cpp (LLM_TENSOR_POS_EMBD), mpt.cpp (the same, where the file has one).
-    """
+    """Rows of the table of learned positions. Source: src/models/bert.cpp, gpt2.cpp, starcoder.cpp, mpt.cpp (LLM_TENSOR_POS_EMBD)."""
     if (table := header.find_tensor(POSITIONS)) is not None:
         return extent(table.shape, 1)
     return (_number(header.hparam("context_length")) or None) if header.architecture in _LEARNED_POSITIONS else None

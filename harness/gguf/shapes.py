@@ -15,6 +15,8 @@ from harness.gguf.types import FILE_TYPE_NUMBERS, find_quantization, pad, tensor
 #: A setting; a tuple is an array.
 Value: TypeAlias = int | float | tuple[int, ...]
 
+_TYPE_NAMES = {bool: "bool", int: "u32", float: "f32", str: "str", ArrayValue: "arr"}
+
 #: The key that says that nobody read this header from a file.
 COMPUTED_KEY = "harness.computed"
 
@@ -43,7 +45,7 @@ def compute_header(shape: Shape, quantization: str, name: str) -> Header:
         tensors=tuple(tensors),
         alignment=DEFAULT_ALIGNMENT,
         data_offset=0,
-        metadata_types=MappingProxyType({key: _name_type(value) for key, value in metadata.items()}),
+        metadata_types=MappingProxyType({key: _TYPE_NAMES[type(value)] for key, value in metadata.items()}),
     )
 
 
@@ -118,9 +120,3 @@ def _as_read(value: Value) -> Any:
         return value
     data = struct.pack(f"<{len(value)}i", *value)
     return ArrayValue("i32", len(value), 0, len(data), "little", data)
-
-
-def _name_type(value: object) -> str:
-    if isinstance(value, ArrayValue):
-        return "arr"
-    return {bool: "bool", int: "u32", float: "f32", str: "str"}[type(value)]

@@ -29,7 +29,8 @@ def describe_stranger(name: str, opening: bytes) -> str:
         said = "a web page, perhaps an error or a login page saved under its name; download the file itself"
     if said is None and len(opening) > 8 and opening[8:9] == b"{" and int.from_bytes(opening[:8], "little") < 2**27:
         said = "a safetensors file; convert it to GGUF"
-    if said is None and _opens_with_a_tensor_name(opening):
+    # Imatrix files from before GGUF: a count of entries, a length, a tensor's name. Source: tools/imatrix save_imatrix_legacy.
+    if said is None and 0 < int.from_bytes(opening[4:8], "little") < 64 and begins_with_name(opening[8:]):
         said = "an importance matrix (imatrix.dat), which llama-quantize takes; name a model that was made with it"
     if (
         said is None
@@ -40,12 +41,3 @@ def describe_stranger(name: str, opening: bytes) -> str:
     if said is None:
         said = "of a kind that harness does not know; name a .gguf file"
     return f"{name} is not a GGUF file: at byte 0 it has {opening[:4]!r} where GGUF has {MAGIC!r}, so it is {said}"
-
-
-def _opens_with_a_tensor_name(opening: bytes) -> bool:
-    """Whether a count of entries and a length come first and then a tensor's name, as in the imatrix files from before GGUF.
-
-    Source: llama.cpp tools/imatrix/imatrix.cpp save_imatrix_legacy.
-    """
-    length = int.from_bytes(opening[4:8], "little")
-    return 0 < length < 64 and begins_with_name(opening[8:])

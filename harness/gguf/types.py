@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -202,7 +203,4 @@ def tensor_size_bytes(shape: Sequence[int], type_id: int) -> int:
             f"a row of {row} elements is not a whole number of {kind.name} blocks of {kind.block_elements}; "
             "choose another type for this tensor"
         )
-    size_bytes = row // kind.block_elements * kind.block_bytes
-    for rows in shape[1:]:
-        size_bytes *= rows
-    return size_bytes
+    return row // kind.block_elements * kind.block_bytes * math.prod(shape[1:])

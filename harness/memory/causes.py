@@ -57,6 +57,7 @@ class Cause(_Named):
     COPIED = "weights copied", Part.WEIGHTS
     REPACKED = "weights repacked", Part.REPACKED
     KV = "KV cache", Part.CACHE
+    INDEX = "indexer keys", Part.CACHE
     RECURRENT = "recurrent state", Part.CACHE
     COMPUTE = "compute buffer", Part.COMPUTE
     OUTPUT = "output buffer", Part.COMPUTE
@@ -87,7 +88,7 @@ class Cause(_Named):
 
 
 #: The cause of each kind of thing that a layer keeps.
-CACHE_CAUSES = {Keeping.KEYS_VALUES: Cause.KV, Keeping.STATE: Cause.RECURRENT}
+CACHE_CAUSES = {Keeping.KEYS_VALUES: Cause.KV, Keeping.STATE: Cause.RECURRENT, Keeping.INDEX: Cause.INDEX}
 
 
 class Remark(_Named):

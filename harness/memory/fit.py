@@ -7,6 +7,7 @@ driver takes. llama.cpp offloads the output layer first and then the repeating l
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,14 +19,7 @@ from harness.gguf.cost import Cost
 from harness.gguf.header import Header
 from harness.gguf.settings import name_set, read_count, read_per_layer
 from harness.memory.causes import HOST, Cause
-from harness.memory.forecast import (
-    DeviceRules,
-    Host,
-    Line,
-    WeightPlan,
-    predict_memory,
-    price_cache,
-)
+from harness.memory.forecast import DeviceRules, Host, Line, WeightPlan, predict_memory, price_cache
 from harness.memory.ollama_2024 import MINIMUM_BYTES
 from harness.memory.placement import place_layers, shares_host_memory
 from harness.spec import RunSpec
@@ -41,14 +35,12 @@ N_UBATCH = 512
 #: 38654.71 MB of 48 GiB and 49152.00 MiB of 64 GiB, but 21845.34 MiB of 32 GiB and 10922.67 MiB of 16 GiB.
 #: Source: logs in llama.cpp's issue 1870, ollama's issue 434, llama-cpp-python's issue 687. Where between 32 and 48 it changes was
 #: not seen.
-METAL_SHARE_LARGE, METAL_SHARE_SMALL = 3 / 4, 2 / 3
 METAL_LARGE_BYTES = 36 * 1024 * MIB
 
 
 def metal_limit_bytes(memory_bytes: int) -> int:
     """The memory that a Mac of this size gives its GPU by default."""
-    share = METAL_SHARE_LARGE if memory_bytes >= METAL_LARGE_BYTES else METAL_SHARE_SMALL
-    return round(memory_bytes * share)
+    return round(memory_bytes * (3 / 4 if memory_bytes >= METAL_LARGE_BYTES else 2 / 3))
 
 
 # --- needed -----------------------------------------------------------------------------------------------------------
@@ -96,9 +88,8 @@ def estimate_compute_bytes(cost: Cost, n_ctx: int, header: Header | None = None)
     """
     rows = min(n_ctx, N_UBATCH)
     output = 4 * rows * (cost.n_vocab + 2 * cost.n_embd)
-    widths = (
-        (read_per_layer(header, "feed_forward_length", read_count(header, "block_count") or 0) or ()) if header else ()
-    )
+    n_blocks = read_count(header, "block_count") or 0 if header else 0
+    widths = (read_per_layer(header, "feed_forward_length", n_blocks) if header else None) or ()
     inner = rows * (4 * (3 * max(widths, default=0) + 4 * cost.n_embd) + 2 * round_context(n_ctx))
     return max(output, inner)
 
@@ -133,11 +124,8 @@ def price_layers(header: Header, spec: RunSpec, device: DeviceRules) -> tuple[La
     for kept in attention.list_kept(spec):
         if not spec.no_kv_offload:
             cache[plan.n_layers + 1 - kept.layer] += kept.size_bytes(device.alignment)
-    prices, cached = [], 0
-    for count, weights in enumerate(plan.grow(spec)):
-        cached += cache[count]
-        prices.append(LayerPrice(count, weights, cached))
-    return tuple(prices)
+    weights, cached = plan.grow(spec), itertools.accumulate(cache)
+    return tuple(LayerPrice(count, *sizes) for count, sizes in enumerate(zip(weights, cached, strict=True)))
 
 
 def rough_prices(cost: Cost, n_ctx: int) -> tuple[LayerPrice, ...]:
@@ -195,8 +183,7 @@ def fit_layers(
 ) -> CardFit:
     """Count the layers that fit into a card's memory beside what it needs anyway; everybody who counts layers asks here."""
     fixed = (compute_bytes or 0) + context_bytes
-    fitting = [price.n_gpu_layers for price in prices if price.device_bytes + fixed <= memory_bytes]
-    count = max(fitting, default=0) if fixed <= memory_bytes else 0
+    count = max((price.n_gpu_layers for price in prices if price.device_bytes + fixed <= memory_bytes), default=0)
     return CardFit(
         device, memory_bytes, len(prices) - 1, count, compute_bytes, context_bytes, prices[count], prices[-1]
     )
@@ -239,10 +226,10 @@ def needed_in_host_memory(lines: Sequence[Line], devices: Sequence[DeviceRules],
     Where such a device maps the file, as the host does, a page that both look at is there once, so it is no more than all tensors.
     """
     shared = {HOST, *(device.name for device in devices if shares_host_memory(device))}
-    own = sum(line.size_bytes for line in lines if line.device in shared and line.cause != Cause.MAPPED)
-    mapped = {line.device: line.size_bytes for line in lines if line.device in shared and line.cause == Cause.MAPPED}
+    own = sum(line.size_bytes for line in lines if line.device in shared and line.cause is not Cause.MAPPED)
+    mapped = [line.size_bytes for line in lines if line.device in shared and line.cause is Cause.MAPPED]
     whole = sum(tensor.size_bytes for tensor in header.tensors)
-    return own + (min(sum(mapped.values()), max(whole, *mapped.values())) if len(mapped) > 1 else sum(mapped.values()))
+    return own + min(sum(mapped), max(whole, *mapped) if len(mapped) > 1 else sum(mapped))
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,23 +263,23 @@ def check_placement(
     UsageError   : -mg names no device.
     HarnessError : as `harness.memory.forecast.predict_memory`.
     """
-    host = Host(None, tuple(devices))
+    host, planned = Host(None, tuple(devices)), compute_bytes or {}
     prediction, chosen = predict_memory(header, spec, host), host.chosen(spec).devices
     needed: dict[str, int] = {}
+
+    def refuse(where: str, what: str, needed_bytes: int, free_bytes: int) -> Placement:
+        sizes = f"{math.ceil(needed_bytes / MIB)} MiB of {free_bytes // MIB} free"
+        return Placement(False, f"cannot fit on {where}: {what} need {sizes}", needed)
+
     for device in chosen:
         stored = prediction.on(device.name)
-        compute = (compute_bytes or {}).get(device.name, 0) if stored else 0
-        needed[device.name] = stored + compute
-        if device.memory_bytes is not None and needed[device.name] > device.memory_bytes:
+        compute = planned.get(device.name, 0) if stored else 0
+        needed[device.name] = total = stored + compute
+        if device.memory_bytes is not None and total > device.memory_bytes:
             parts = "weights, cache and compute buffer" if compute else "weights and cache"
-            return Placement(False, _tell_excess(device.name, parts, needed[device.name], device.memory_bytes), needed)
+            return refuse(device.name, parts, total, device.memory_bytes)
     if host_bytes is not None and any(shares_host_memory(device) and needed[device.name] for device in chosen):
-        total = needed_in_host_memory(prediction.lines, chosen, header) + sum((compute_bytes or {}).values())
+        total = needed_in_host_memory(prediction.lines, chosen, header) + sum(planned.values())
         if total > host_bytes:
-            reason = _tell_excess("the memory that it shares with the CPU", "both together", total, host_bytes)
-            return Placement(False, reason, needed)
+            return refuse("the memory that it shares with the CPU", "both together", total, host_bytes)
     return Placement(True, None, needed)
-
-
-def _tell_excess(where: str, what: str, needed_bytes: int, free_bytes: int) -> str:
-    return f"cannot fit on {where}: {what} need {math.ceil(needed_bytes / MIB)} MiB of {free_bytes // MIB} free"

@@ -6,7 +6,9 @@ Pure arithmetic, the same that llama.cpp does when it loads. Compute and output 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import functools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -19,7 +21,7 @@ from harness.gguf.roles import FFN_DOWN, Place, Role, find_role
 from harness.gguf.settings import read_count, read_per_layer
 from harness.gguf.types import pad, tensor_type
 from harness.memory.causes import CACHE_CAUSES, HOST, Cause, Note, Remark
-from harness.memory.placement import choose_devices, deal_out
+from harness.memory.placement import AnyDevice, choose_devices, deal_out
 from harness.memory.repack import OUTPUT_FIRST, CpuFeatures, Layout, find_layout, is_matrix_product, output_duplicate
 from harness.spec import RunSpec
 
@@ -66,25 +68,22 @@ def device_rules(
     Source: ggml-cuda.cu ggml_backend_cuda_buffer_type_get_alignment, …_get_alloc_size (MATRIX_ROW_PADDING 512);
     ggml-metal.cpp, ggml-rpc.cpp, ggml-vulkan.cpp device props.
     """
-    rules = DeviceRules(
-        name, memory_bytes=memory_bytes, total_bytes=total_bytes, kind=kind, maps_by_default=kind != "igpu"
-    )
-    if name.startswith(("CUDA", "ROCm", "MUSA")):
-        return replace(rules, row_elements=512)
-    if name.startswith(("MTL", "Metal")):
-        return replace(rules, alignment=32, has_host_buffer=False, maps_file=True, maps_by_default=True)
-    if name.startswith("RPC"):  # a server that runs ggml's CPU backend; a GPU's there rounds up a little more
-        return replace(rules, alignment=_CPU_ALIGNMENT, has_host_buffer=False, maps_by_default=True)
-    return rules
+    own = next((rules for names, rules in _BACKENDS.items() if name.startswith(names)), {})
+    told: dict[str, Any] = {"kind": kind, "memory_bytes": memory_bytes, "total_bytes": total_bytes}
+    return DeviceRules(name, **{"maps_by_default": kind != "igpu", **told, **own})
 
 
-class DeviceFacts(Protocol):
+#: What a backend does unlike most. RPC's servers run ggml's CPU backend; a GPU's there rounds up a little more.
+_BACKENDS: dict[tuple[str, ...], dict[str, Any]] = {
+    ("CUDA", "ROCm", "MUSA"): {"row_elements": 512},
+    ("MTL", "Metal"): {"alignment": 32, "has_host_buffer": False, "maps_file": True, "maps_by_default": True},
+    ("RPC",): {"alignment": _CPU_ALIGNMENT, "has_host_buffer": False, "maps_by_default": True},
+}
+
+
+class DeviceFacts(AnyDevice, Protocol):
     """What ggml says of a device, as `harness.records.cells.Device` holds it."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
     @property
     def memory_free_bytes(self) -> int | None: ...
     @property
@@ -182,24 +181,23 @@ class _Sum:
         return sum(last - first for first, last in self.spans.values())
 
 
-def _add_up(tensors: Iterable[Tensor], device: DeviceRules | None) -> _Sum:
-    """Weigh tensors as a device stores them; None is host memory."""
+def _weigh(tensor: Tensor, device: DeviceRules | None) -> _Sum:
+    """What a tensor takes as a device stores it; None is host memory."""
+    kind, size = tensor_type(tensor.type_name), tensor.size_bytes
+    if device is not None and kind.block_elements > 1 and tensor.shape:
+        size += -tensor.shape[0] % device.row_elements // kind.block_elements * kind.block_bytes
+    padded = pad(size, _CPU_ALIGNMENT if device is None else device.alignment)
+    return _Sum(padded, {tensor.part: (tensor.offset, tensor.offset + tensor.size_bytes)})
+
+
+def _join(sums: Iterable[_Sum]) -> _Sum:
     copied, spans = 0, dict[int, tuple[int, int]]()
-    for tensor in tensors:
-        first, last = spans.get(tensor.part, (tensor.offset, 0))
-        spans[tensor.part] = (min(first, tensor.offset), max(last, tensor.offset + tensor.size_bytes))
-        size = tensor.size_bytes if device is None else _device_bytes(tensor, device)
-        copied += pad(size, _CPU_ALIGNMENT if device is None else device.alignment)
-    return _Sum(copied, spans)
-
-
-def _join(sums: Sequence[_Sum]) -> _Sum:
-    spans: dict[int, tuple[int, int]] = {}
     for item in sums:
+        copied += item.copied_bytes
         for part, (first, last) in item.spans.items():
             begin, end = spans.get(part, (first, last))
             spans[part] = (min(begin, first), max(end, last))
-    return _Sum(sum(item.copied_bytes for item in sums), spans)
+    return _Sum(copied, spans)
 
 
 class _Group:
@@ -211,31 +209,22 @@ class _Group:
     def __init__(self, layers: tuple[int, ...] | None, expert_layer: int | None) -> None:
         self.layers, self.expert_layer = layers, expert_layer
         self.uses: list[_Use] = []
-        self._on_device: dict[DeviceRules, _Sum] = {}
-        self._on_host: dict[bool, _Sum] = {}
-        self._repacked: dict[str, int] | None = None
+        self._sums: dict[tuple[DeviceRules | None, bool], _Sum] = {}
 
-    def on_device(self, device: DeviceRules) -> _Sum:
-        if device not in self._on_device:
-            self._on_device[device] = _add_up((use.tensor for use in self.uses), device)
-        return self._on_device[device]
+    def weigh(self, device: DeviceRules | None, *, repack: bool = False) -> _Sum:
+        """What it takes on a device; in host memory (None) a second use of what is there costs nothing, what is repacked is apart."""
+        if (device, repack) not in self._sums:
+            kept = (use for use in self.uses if device or not (use.is_copy or (repack and use.layout)))
+            self._sums[device, repack] = _join(_weigh(use.tensor, device) for use in kept)
+        return self._sums[device, repack]
 
-    def on_host(self, *, repack: bool) -> _Sum:
-        """What is not repacked. A second use of a tensor that is there already costs nothing."""
-        if repack not in self._on_host:
-            kept = (use.tensor for use in self.uses if not use.is_copy and not (repack and use.layout))
-            self._on_host[repack] = _add_up(kept, None)
-        return self._on_host[repack]
-
-    def repacked(self) -> Mapping[str, int]:
+    @functools.cached_property
+    def repacked(self) -> Counter[str]:
         """Bytes of second copies, by buffer."""
-        if self._repacked is None:
-            self._repacked = {}
-            for use in self.uses:
-                if use.layout is not None:
-                    size = pad(use.layout.size_bytes, _CPU_ALIGNMENT)
-                    self._repacked[use.layout.buffer] = self._repacked.get(use.layout.buffer, 0) + size
-        return self._repacked
+        found: Counter[str] = Counter()
+        for layout in filter(None, (use.layout for use in self.uses)):
+            found[layout.buffer] += pad(layout.size_bytes, _CPU_ALIGNMENT)
+        return found
 
     def homes(self, spec: RunSpec, placement: Sequence[int | None]) -> set[int | None]:
         """The devices that hold these tensors; experts that -ncmoe keeps back lie in host memory, laid out as the CPU's layers are.
@@ -267,23 +256,31 @@ class WeightPlan:
 
         Source: llama-model-loader.cpp create_tensor, get_mapping_range; llama-model.cpp load_tensors, make_cpu_buft_list.
         """
-        on_host: list[_Sum] = []
-        on_device: dict[int, list[_Sum]] = {}
-        repacked: dict[str, int] = {}
+        sums: dict[int | None, list[_Sum]] = {None: []}
+        repacked: Counter[str] = Counter()
         for group in self._groups:
             for home in group.homes(spec, placement):
-                if home is not None:
-                    on_device.setdefault(home, []).append(group.on_device(self._host.devices[home]))
-                    continue
-                on_host.append(group.on_host(repack=spec.repack))
-                for buffer, size in group.repacked().items() if spec.repack else ():
-                    repacked[buffer] = repacked.get(buffer, 0) + size
+                device = None if home is None else self._host.devices[home]
+                sums.setdefault(home, []).append(group.weigh(device, repack=spec.repack and home is None))
+                repacked.update(group.repacked if spec.repack and home is None else {})
         mapped = self.is_mapped(spec)
-        return [
-            *_price_host(_join(on_host), mapped, self._host),
-            *(Line(Cause.REPACKED, HOST, buffer, size) for buffer, size in repacked.items()),
-            *(_price_device(_join(sums), self._host.devices[home], mapped) for home, sums in on_device.items()),
+        on_host = _join(sums.pop(None))
+        lines = [self._line(None, on_host, mapped)] if on_host.spans else []
+        lines += [Line(Cause.REPACKED, HOST, buffer, size) for buffer, size in repacked.items()]
+        return lines + [
+            self._line(self._host.devices[home], _join(found), mapped)
+            for home, found in sums.items()
+            if home is not None
         ]
+
+    def _line(self, device: DeviceRules | None, found: _Sum, mapped: bool) -> Line:
+        """What is stored as it is, on a device or (None) in host memory, which may be a device's pinned one."""
+        name = device.name if device else HOST
+        if mapped and (device is None or device.maps_file):
+            return Line(Cause.MAPPED, name, f"{name}_Mapped", found.mapped_bytes)
+        pinned = next((item.name.rstrip("0123456789") for item in self._host.devices if item.has_host_buffer), None)
+        buffer = name if device or not pinned else f"{pinned}_Host"
+        return Line(Cause.COPIED, name, buffer, found.copied_bytes)
 
     def grow(self, spec: RunSpec) -> list[int]:
         """What every number of layers takes of the first device alone, from none to all with the output layer, which goes first."""
@@ -291,7 +288,7 @@ class WeightPlan:
         entering: list[list[_Sum]] = [[] for _ in range(self.n_layers + 2)]
         for group in self._groups:
             if group.homes(spec, (0,) * (self.n_layers + 1)) == {0}:
-                entering[self.n_layers + 1 - max(group.layers or ())].append(group.on_device(device))
+                entering[self.n_layers + 1 - max(group.layers or ())].append(group.weigh(device))
         sizes, found = [], _Sum()
         for sums in entering:
             found = _join([found, *sums])
@@ -302,29 +299,6 @@ class WeightPlan:
         """Whether the file is mapped. Source: llama.cpp, the default of load_mode by the devices' properties."""
         by_default = all(device.maps_by_default for device in self._host.devices)
         return spec.mmap != "off" and (spec.mmap == "on" or by_default)
-
-
-def _price_host(found: _Sum, mapped: bool, host: Host) -> Iterator[Line]:
-    if mapped and found.spans:
-        yield Line(Cause.MAPPED, HOST, "CPU_Mapped", found.mapped_bytes)
-    elif found.spans:
-        pinned = next((device.name for device in host.devices if device.has_host_buffer), None)
-        buffer = f"{pinned.rstrip('0123456789')}_Host" if pinned else "CPU"
-        yield Line(Cause.COPIED, HOST, buffer, found.copied_bytes)
-
-
-def _price_device(found: _Sum, device: DeviceRules, mapped: bool) -> Line:
-    if mapped and device.maps_file:
-        return Line(Cause.MAPPED, device.name, f"{device.name}_Mapped", found.mapped_bytes)
-    return Line(Cause.COPIED, device.name, device.name, found.copied_bytes)
-
-
-def _device_bytes(tensor: Tensor, device: DeviceRules) -> int:
-    kind = tensor_type(tensor.type_name)
-    short = -tensor.shape[0] % device.row_elements if tensor.shape else 0
-    if kind.block_elements == 1 or not short:
-        return tensor.size_bytes
-    return tensor.size_bytes + short // kind.block_elements * kind.block_bytes
 
 
 # --- caches and states ------------------------------------------------------------------------------------------------
@@ -339,13 +313,13 @@ def price_cache(attention: Attention, spec: RunSpec, placement: Sequence[int | N
 
     Source: llama-kv-cache.cpp, llama-memory-recurrent.cpp (offload, model.dev_layer).
     """
-    sizes: dict[tuple[Cause, str], int] = {}
+    sizes: Counter[tuple[Cause, str]] = Counter()
     for kept in attention.list_kept(spec):
-        cause = CACHE_CAUSES[kept.keeping]
         home = None if spec.no_kv_offload else placement[kept.layer]
-        device = HOST if home is None else host.devices[home].name
-        alignment = _CPU_ALIGNMENT if home is None else host.devices[home].alignment
-        sizes[cause, device] = sizes.get((cause, device), 0) + kept.size_bytes(alignment)
+        device, alignment = HOST, _CPU_ALIGNMENT
+        if home is not None:
+            device, alignment = host.devices[home].name, host.devices[home].alignment
+        sizes[CACHE_CAUSES[kept.keeping], device] += kept.size_bytes(alignment)
     return [Line(cause, device, device, size) for (cause, device), size in sizes.items()]
 
 
@@ -367,15 +341,15 @@ def work_bytes(header: Header, spec: RunSpec, *, n_cells: int | None = None) -> 
     llama-graph.cpp build_attn_mha; llama-kv-cache.cpp get_n_kv (the padding).
     """
     n_tokens = min(spec.n_ctx, spec.n_batch, spec.n_ubatch)
-    used = max(read_per_layer(header, "expert_used_count", read_count(header, "block_count") or 0) or [1], default=1)
-    largest = 0
+    n_blocks, largest = read_count(header, "block_count") or 0, 0
+    used = max(read_per_layer(header, "expert_used_count", n_blocks) or (), default=1)
     for tensor in loaded_tensors(header):
         if len(tensor.shape) > 1 and is_matrix_product(tensor) and tensor_type(tensor.type_name).block_elements > 1:
             role = find_role(tensor.name)
             rows = n_tokens * (max(used, 1) if role.is_stack and role.work == FFN_DOWN else 1)
             largest = max(largest, rows * tensor.shape[0] * 34 // 32)
     if n_cells is not None:
-        heads = read_per_layer(header, "attention.head_count", read_count(header, "block_count") or 0) or [0]
+        heads = read_per_layer(header, "attention.head_count", n_blocks) or ()
         largest = max(largest, round_context(n_cells) * n_tokens * max(heads, default=0) * 2)
     return largest
 

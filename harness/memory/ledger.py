@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -143,18 +144,18 @@ def make_ledger(forecast: Forecast, measurement: Measurement | None) -> tuple[Ro
     Measured host lines add up to the growth of resident memory: what is allocated but not in memory is taken back by lines of its own,
     and what nothing explains is the last one.
     """
-    predicted: dict[tuple[Cause, str], int] = {}
-    for line in forecast.lines:
-        predicted[line.cause, line.device] = predicted.get((line.cause, line.device), 0) + line.size_bytes
-    predicted |= {(share.cause, HOST): share.size_bytes for share in forecast.runtime}
-    measured: dict[tuple[Cause, str], int] = {}
+    predicted: dict[tuple[Cause, str], int] = defaultdict(int)
+    measured: dict[tuple[Cause, str], int] = defaultdict(int)
     resident: dict[tuple[Cause, str], int | None] = {}
-    for buffer in measurement.buffers if measurement else ():
-        key = (buffer.cause, buffer.device)
-        measured[key] = measured.get(key, 0) + buffer.size_bytes
-        before = resident.get(key, 0)
-        resident[key] = None if before is None or buffer.resident_bytes is None else before + buffer.resident_bytes
+    for line in forecast.lines:
+        predicted[line.cause, line.device] += line.size_bytes
+    predicted |= {(share.cause, HOST): share.size_bytes for share in forecast.runtime}
     if measurement:
+        for buffer in measurement.buffers:
+            key = (buffer.cause, buffer.device)
+            measured[key] += buffer.size_bytes
+            before = resident.get(key, 0)
+            resident[key] = None if before is None or buffer.resident_bytes is None else before + buffer.resident_bytes
         account, shares = measurement.account, {(item.cause, HOST): item.size_bytes for item in measurement.runtime}
         measured |= shares | {(item.cause, HOST): item.size_bytes for item in account.corrections}
         resident |= shares

@@ -9,7 +9,7 @@ Source, everywhere: ollama v0.3.14 (f2890a449), llm/memory.go EstimateGPULayers 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 from harness.errors import UsageError
 from harness.memory.ollama_graph import Figures, GraphSize, size_graph
@@ -75,10 +75,7 @@ class Terms:
 
     @property
     def total_bytes(self) -> int:
-        return (
-            self.minimum_bytes + self.buffer_layer_bytes + self.projector_bytes + self.block_bytes + self.kv_bytes
-            + self.output_bytes + self.graph_bytes + self.uneven_bytes
-        )  # fmt: skip
+        return sum(astuple(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,15 +148,11 @@ def _estimate_one(figures: Figures, request: Request, slots: int, library: str) 
     free = (free - request.gpu_overhead_bytes) % _UINT64
     admitted = free >= request.projector_bytes + reserve + minimum + 2 * buffer
     held = minimum + buffer + request.projector_bytes if admitted else 0
-    limit = figures.n_layers if request.num_gpu < 0 else request.num_gpu
-    placed = 0
-    has_room = admitted
-    for size in layers[:limit]:
-        has_room = has_room and free > held + reserve + size
-        if not has_room:
-            break
-        held += size
+    limit, placed = min(request.num_gpu, figures.n_layers) if request.num_gpu >= 0 else figures.n_layers, 0
+    while admitted and placed < limit and free > held + reserve + layers[placed]:
+        held += layers[placed]
         placed += 1
+    has_room = admitted and placed == limit
     is_full = placed == figures.n_layers
     output, n_placed = 0, placed
     wants_output = figures.output_bytes > 0 and (request.num_gpu < 0 or placed < request.num_gpu)
@@ -200,17 +193,10 @@ def needed_free_bytes(figures: Figures, request: Request, slots: int) -> int:
     A little more than SIZE, because room for the larger of the two compute buffers is reserved while packing.
     """
     complete = _estimate_one(figures, request, slots, request.library)
-    whole = Terms(
-        minimum_bytes=MINIMUM_BYTES[request.library],
-        buffer_layer_bytes=figures.block_bytes[0] + complete.terms.kv_bytes // figures.n_layers,
-        projector_bytes=request.projector_bytes,
-        block_bytes=complete.terms.block_bytes,
-        kv_bytes=complete.terms.kv_bytes,
-        output_bytes=figures.output_bytes,
-        graph_bytes=max(complete.graph.partial_bytes, complete.graph.full_bytes),
-        uneven_bytes=0,
-    )
-    return whole.total_bytes + request.gpu_overhead_bytes
+    kv, graph = complete.terms.kv_bytes, max(complete.graph.partial_bytes, complete.graph.full_bytes)
+    model = sum(figures.block_bytes) + figures.output_bytes + request.projector_bytes
+    margin = MINIMUM_BYTES[request.library] + figures.block_bytes[0] + kv // figures.n_layers
+    return model + kv + graph + margin + request.gpu_overhead_bytes
 
 
 def format_ollama(size_bytes: int) -> str:

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.codec import Signed
-from harness.memory.causes import HOST, Cause
+from harness.gguf.caches import Keeping
+from harness.memory.causes import CACHE_CAUSES, HOST, Cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +221,8 @@ def cause_of_log(cause: str, buffer: str) -> Cause:
         if buffer.endswith("_Mapped"):
             return Cause.MAPPED
         return Cause.REPACKED if buffer.endswith("_REPACK") or buffer == "AMX" else Cause.COPIED
-    return {"kv": Cause.KV, "recurrent": Cause.RECURRENT, "compute": Cause.COMPUTE, "output": Cause.OUTPUT}[cause]
+    others = {"compute": Cause.COMPUTE, "output": Cause.OUTPUT}
+    return others.get(cause) or CACHE_CAUSES[Keeping(cause)]
 
 
 _REMOTE = re.compile(r"RPC(\d+)\[(.+)\]")

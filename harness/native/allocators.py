@@ -39,8 +39,8 @@ def heap_bytes(maps: Sequence[MemoryMap], buffers: Sequence[int]) -> int:
             total += count_resident_bytes(start, size) or 0
         else:
             wanted.remove(match)
-    # What has no block of its own is too small for one and lies in the heap.
-    return total - sum(wanted)
+    # What has no block of its own is too small for one and lies in the heap, or in another arena's, whose pages are not told apart.
+    return max(total - sum(wanted), 0)
 
 
 def find_blocks(item: MemoryMap) -> Iterator[tuple[int, int]]:

@@ -8,7 +8,7 @@ from typing import Any
 import llama_cpp
 
 from harness.host.process_memory import count_resident_bytes
-from harness.memory.causes import HOST, Cause
+from harness.memory.causes import CACHE_CAUSES, HOST, Cause
 from harness.memory.resident import NativeBuffer, cause_of_log, device_of_buffer
 from harness.native.engine import LoadedModel, Session
 from harness.records.cells import Buffer, group_servers
@@ -51,6 +51,11 @@ def _declare(lib: Any) -> None:
     ):
         function = getattr(lib, name)
         function.restype, function.argtypes = result, (pointer,)
+
+
+def _is_of(seen: Cause | None, cause: Cause) -> bool:
+    """Whether a buffer that was seen may be one of the log; which kind of cache it is, only the log says."""
+    return seen is cause or (seen is Cause.KV and cause in CACHE_CAUSES.values() and cause is not Cause.RECURRENT)
 
 
 class WatchedSession(Session):
@@ -105,7 +110,7 @@ class WatchedSession(Session):
             cause, device = cause_of_log(buffer.cause, buffer.buffer), device_of_buffer(buffer.buffer, servers)
             resident, size = None, buffer.size_bytes
             for item in ranges:
-                if device == HOST and item[0] == cause and abs(item[2] - buffer.size_bytes) <= 0.006 * 1024**2:
+                if device == HOST and _is_of(item[0], cause) and abs(item[2] - buffer.size_bytes) <= 0.006 * 1024**2:
                     ranges.remove(item)
                     # An output buffer's own size is not to be had: the log's is taken.
                     size = item[2]

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import llama_cpp
 
+from harness.gguf.caches import Keeping
 from harness.records.cells import Buffer
 from harness.units import MIB
 
@@ -19,8 +20,9 @@ from harness.units import MIB
 _INFO, _ERROR = 2, 4
 
 _BUFFER = re.compile(r"\s(\S+)\s+(model|KV|RS|compute|output|DSV4 \w+ state) buffer size\s*=\s*([0-9.]+) MiB")
-_CAUSES = {"model": "model", "KV": "kv", "RS": "recurrent", "compute": "compute", "output": "output"}
+_CAUSES = {"model": "model", "RS": "recurrent", "compute": "compute", "output": "output"}
 _CACHE = re.compile(r"llama_kv_cache\w*: size =\s*([0-9.]+) MiB \(")
+_CREATING = re.compile(r"creating .*?(\S+) KV cache")
 _LAYER = re.compile(r"load_tensors: layer\s+(\d+) assigned to device (\S+),")
 _FLASH = re.compile(r"Flash Attention (enabled|not supported)|flash_attn\s*=\s*(enabled|disabled)")
 _LOAD_MODE = re.compile(r"\(load_mode = ([a-z+]+)\)")
@@ -66,15 +68,26 @@ class Tape:
 
 def read_buffers(lines: Iterable[str]) -> tuple[Buffer, ...]:
     """Find every buffer that was allocated, in bytes to the 0.01 MiB that the log prints."""
-    found = (_BUFFER.search(line) for line in lines)
     return tuple(
-        Buffer(_CAUSES.get(match[2], "recurrent"), match[1], round(float(match[3]) * MIB)) for match in found if match
+        Buffer(kept if match[2] == "KV" else _CAUSES.get(match[2], "recurrent"), match[1], round(float(match[3]) * MIB))
+        for line, kept in _with_kinds(lines)
+        if (match := _BUFFER.search(line))
     )
 
 
-def read_caches(lines: Iterable[str]) -> tuple[int, ...]:
-    """The sizes that KV caches say they have, allocated or not, in bytes to the log's 0.01 MiB; () where there is none."""
-    return tuple(round(float(match[1]) * MIB) for line in lines if (match := _CACHE.search(line)))
+def read_caches(lines: Iterable[str]) -> tuple[Buffer, ...]:
+    """What KV caches say they take, allocated or not, in bytes to the log's 0.01 MiB, wherever it lies; () where there is none."""
+    found = ((kept, _CACHE.search(line)) for line, kept in _with_kinds(lines))
+    return tuple(Buffer(kept, "", round(float(match[1]) * MIB)) for kept, match in found if match)
+
+
+def _with_kinds(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Each line, and the kind of cache that is being made: a word of `Keeping`."""
+    kept = Keeping.KEYS_VALUES.value
+    for line in lines:
+        if match := _CREATING.search(line):
+            kept = next((kind.value for kind in Keeping if kind.value in match[1]), Keeping.KEYS_VALUES.value)
+        yield line, kept
 
 
 def read_layers(lines: Iterable[str]) -> dict[str, int]:

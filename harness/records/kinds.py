@@ -7,7 +7,6 @@ kind that is not known here, from a later version, is kept as such if it says wh
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,21 +29,8 @@ Content = Entry | Digest
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One line of a journal: its kind, whose it is, its content (None: a kind that is not known here), what its user calls it, and
-    its number in the file, from 1."""
-
-    kind: str
-    machine: Shared[Machine]
-    content: Content | None
-    harness_version: str | None = None
-    label: str | None = None
-    number: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class _Origin:
-    """What every line says of itself."""
+    """What every line says of itself; label is what its user calls it."""
 
     kind: str
     schema: Positive
@@ -54,30 +40,30 @@ class _Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """One kind of line: the class of its content, and what reads it where that is more than its fields."""
+class Line(_Origin):
+    """One line of a journal: its content (None: a kind that is not known here), and its number in the file, from 1."""
 
-    type: type[Entry]
-    read: Callable[[Mapping[str, Any]], Content] | None = None
-
-    @property
-    def schema(self) -> int:
-        """The latest schema that is known here: what a new record has."""
-        return typing.cast("int", self.type.__dataclass_fields__["schema"].default)
+    content: Content | None = None
+    number: int = 0
 
 
 #: Every kind of line. A new one is one line here.
-KINDS: dict[str, Kind] = {
-    "result": Kind(Record),
-    "failure": Kind(Record),
-    "run": Kind(TextRun),
-    "overhead": Kind(MemoryRecord),
-    "time-ledger": Kind(TimeRecord),
-    "roofline": Kind(Roof),
-    "ollama-comparison": Kind(Comparison),
-    "parity": Kind(Parity),
+KINDS: dict[str, type[Entry]] = {
+    "result": Record,
+    "failure": Record,
+    "run": TextRun,
+    "overhead": MemoryRecord,
+    "time-ledger": TimeRecord,
+    "roofline": Roof,
+    "ollama-comparison": Comparison,
+    "parity": Parity,
 }
-_NAMES = {kind.type: name for name, kind in KINDS.items()}
+_NAMES = {entry: name for name, entry in KINDS.items()}
+
+
+def schema_of(kind: str) -> int:
+    """The latest schema of a kind that is known here: what a new record has."""
+    return typing.cast("int", KINDS[kind].__dataclass_fields__["schema"].default)
 
 
 def to_json(content: Entry) -> dict[str, Any]:
@@ -96,17 +82,17 @@ def read_line(values: Any) -> Line:
     UsageError : what it says was asked for contradicts itself.
     """
     origin = decode(_Origin, values)
-    kind = KINDS.get(origin.kind)
-    if kind is not None and origin.schema > kind.schema:
+    about = (origin.kind, origin.schema, origin.machine, origin.harness_version, origin.label)
+    if origin.kind not in KINDS:
+        return Line(*about)
+    latest = schema_of(origin.kind)
+    if origin.schema > latest:
         raise Malformed(
-            f"it has schema {origin.schema} of kind {origin.kind}, and this harness knows up to {kind.schema}: update harness"
+            f"it has schema {origin.schema} of kind {origin.kind}, and this harness knows up to {latest}: update harness"
         )
-    if kind is None:
-        return Line(origin.kind, origin.machine, None, origin.harness_version, origin.label)
     try:
         for upgrade in UPGRADES.get(origin.kind, ())[origin.schema - 1 :]:
             values = upgrade(values)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise Malformed(f"is not what schema {origin.schema} of kind {origin.kind} holds ({error!r})") from None
-    content = kind.read(values) if kind.read else decode(kind.type, {**values, "schema": kind.schema})
-    return Line(origin.kind, origin.machine, content, origin.harness_version, origin.label)
+    return Line(*about, decode(KINDS[origin.kind], {**values, "schema": latest}))

@@ -8,7 +8,7 @@ from typing import Annotated
 from harness.codec import NOT_EMPTY, FilePath, Shared, UtcTime
 from harness.records.cells import Build, Caution, Machine, Model, Resolved
 from harness.records.failures import Failure
-from harness.records.text import Figures, rate
+from harness.records.text import Figures
 
 #: History of the line format of kind "ollama-comparison". 1 (2026-11): first.
 SCHEMA = 1
@@ -23,7 +23,7 @@ class Task:
 
     name: str
     blob: FilePath = ""
-    n_ctx: int = 2048  #: context that both were asked for
+    n_ctx: int = 4096  #: context that both were asked for
     n_threads: int | None = None  #: of both
     n_gpu_layers: int | None = None
     n_prompt: int = 256
@@ -33,24 +33,10 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One request to /api/generate: the server's own figures, and how long the client waited in all (wall_ns)."""
+class Answer(Figures):
+    """One request to /api/generate: the server's own figures, and how long the client waited in all."""
 
-    total_duration_ns: int | None = None
-    load_duration_ns: int | None = None
-    prompt_eval_count: int | None = None  #: tokens of the prompt
-    prompt_eval_duration_ns: int | None = None
-    eval_count: int | None = None  #: tokens that were written
-    eval_duration_ns: int | None = None
-    wall_ns: int | None = None
-
-    @property
-    def prompt_eval_rate_tok_per_s(self) -> float | None:
-        return rate(self.prompt_eval_count, self.prompt_eval_duration_ns)
-
-    @property
-    def eval_rate_tok_per_s(self) -> float | None:
-        return rate(self.eval_count, self.eval_duration_ns)
+    wall_ns: int | None = None  #: from the request to its answer
 
     @property
     def server_ns(self) -> int | None:
@@ -78,12 +64,6 @@ class DirectText:
     decode_ns: int | None = None
     rss_bytes: int | None = None
     warnings: tuple[Caution, ...] = ()
-
-    @property
-    def decode_rate_tok_per_s(self) -> float | None:
-        """Tokens per second of decoding alone: what `harness pp-tg` calls tg."""
-        count = self.figures.eval_count
-        return rate(count - 1 if count else None, self.decode_ns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.memory.resident import device_of_buffer
-from harness.records.cells import Buffer, Caution, Device, Failure, Record, group_servers, is_same_model
+from harness.records.cells import Buffer, Caution, Device, Failure, Record, group_servers
 from harness.records.native_errors import MEMORY
 from harness.records.statistics import Digest, Summary, summarize
 from harness.spec import CellKey, RunSpec, cell_key, find_varied
@@ -174,25 +174,3 @@ def join_records(first: Record, second: Record) -> Record:
         telemetry=second.telemetry or first.telemetry,
         asked=dataclasses.replace(first.asked, repetitions=first.asked.repetitions + second.asked.repetitions),
     )
-
-
-def collect_results(records: Sequence[Record]) -> list[PlacementResult]:
-    """The rows of a sweep's journal: a placement each, whatever a search or a resumed sweep measured in several goes.
-
-    A failure counts only where the cell was not measured after it. Records of other models than the last one are left out.
-    """
-    own = [record for record in records if is_same_model(record, records[-1])]
-    cells: dict[CellKey, Record] = {}
-    for record in own:
-        key = cell_key(record.asked, but=("model",))  # looks of one cell differ in how often and how it was prepared
-        before = cells.get(key)
-        if before is None or before.failure or not before.timed:
-            cells[key] = record
-        elif record.timed and not record.failure:
-            cells[key] = join_records(before, record)
-    varied = find_columns(record.asked for record in cells.values())
-    placements: dict[CellKey, list[Record]] = {}
-    for record in cells.values():
-        placements.setdefault(placement_key(record.asked), []).append(record)
-    rows = [make_result(group, varied) for group in placements.values()]
-    return sorted(rows, key=lambda row: row.n_gpu_layers)

@@ -87,6 +87,7 @@ def samples_needed(confidence: float = CONFIDENCE) -> int:
 
 
 def mean(values: Sequence[float]) -> float:
+    """The arithmetic mean of at least one value."""
     return sum(values) / len(values)
 
 

@@ -87,30 +87,23 @@ class TextRequest(TextSettings):
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Ollama's figures of one text, and time to first token. Durations in ns; None where it never came so far.
+    """Ollama's figures of one text, and time to first token; None where it never came so far.
 
-    total_duration       : from the request to the last piece of text, by the parent's clock. It holds the three durations below, and
-                           what is none of them (applying the template, the way between two processes).
-                           The start of the worker process comes before it, as the start of Ollama's server does.
-    load_duration        : loading the model and making its context, in the worker.
-    prompt_eval_count    : tokens of the prompt, with BOS and the template's own.
-    prompt_eval_duration : decoding all of them, until the results are there (llama_synchronize).
-    eval_count           : tokens that were sampled, an end-of-generation token included, as Ollama counts.
-    eval_duration        : from the end of the prompt until the last of them was sampled: sampling, text and decoding. The first token
-                           comes out of the prompt's last decode, so this holds eval_count - 1 decodes, in Ollama too: its eval rate
-                           is eval_count / (eval_count - 1) times too good, 1 % at 100 tokens and 11 % at 10.
-    first_token          : from the model being ready until the first token was sampled: template, tokenizer, prompt.
+    total_duration is from the request to the last piece of text, by the parent's clock, and holds the three other durations. The start
+    of the worker process comes before it, as that of Ollama's server does. The first token comes out of the prompt's last decode, so
+    eval_duration holds eval_count - 1 decodes, in Ollama too: its eval rate is eval_count / (eval_count - 1) times too good, 1 % at 100
+    tokens and 11 % at 10.
 
     Source: the meaning of Ollama's: runner.go of its llama runner (numDecoded, startGenerationTime); docs/api.md.
     """
 
     total_duration_ns: int
-    load_duration_ns: int | None = None
-    prompt_eval_count: int | None = None
-    prompt_eval_duration_ns: int | None = None
-    eval_count: int | None = None
-    eval_duration_ns: int | None = None
-    first_token_ns: int | None = None
+    load_duration_ns: int | None = None  #: loading the model and making its context
+    prompt_eval_count: int | None = None  #: tokens of the prompt, with BOS and the template's own
+    prompt_eval_duration_ns: int | None = None  #: decoding all of them, until the results are there
+    eval_count: int | None = None  #: tokens that were sampled, one that ends the text included
+    eval_duration_ns: int | None = None  #: from the prompt's end until the last was sampled: sampling, text, decoding
+    first_token_ns: int | None = None  #: from the model being ready until the first token was sampled
 
     @property
     def prompt_eval_rate_tok_per_s(self) -> float | None:
@@ -119,6 +112,10 @@ class Figures:
     @property
     def eval_rate_tok_per_s(self) -> float | None:
         return rate(self.eval_count, self.eval_duration_ns)
+
+    def decode_rate_tok_per_s(self, decode_ns: int | None) -> float | None:
+        """Tokens per second of decoding alone, of which there is one fewer: what `harness pp-tg` calls tg."""
+        return rate(self.eval_count - 1 if self.eval_count else None, decode_ns)
 
 
 def rate(count: int | None, duration_ns: int | None) -> float | None:
@@ -157,12 +154,6 @@ class TextRun:
     prompt: str | None = None
     text: str | None = None
     schema: int = SCHEMA
-
-    @property
-    def decode_rate_tok_per_s(self) -> float | None:
-        """Tokens per second of decoding alone, without sampling and text: what `harness pp-tg` calls tg."""
-        count = self.figures.eval_count
-        return rate(count - 1 if count else None, self.decode_ns)
 
 
 def hash_prompt(prompt: str) -> str:

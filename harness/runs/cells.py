@@ -38,7 +38,7 @@ from harness.records.statistics import summarize
 from harness.runs.asking import blame_file
 from harness.runs.session import Session
 from harness.runs.worker import Worker
-from harness.sources.model_file import describe_file, model_size_bytes
+from harness.sources.model_file import FileFacts, describe_file, model_size_bytes
 from harness.spec import RunSpec
 from harness.units import format_gb
 
@@ -75,7 +75,7 @@ class Plan:
     command: str
     machine: Machine
     cell_timeout_s: float | None = None
-    model_facts: Callable[[pathlib.Path], dict[str, Any]] = lambda _path: {}
+    model_facts: Callable[[pathlib.Path], FileFacts] = lambda _path: FileFacts()
     worker_command: Sequence[str] | None = None
     isolate: bool = True
     observe: Callable[[], Observer] | None = None
@@ -246,77 +246,66 @@ class Bench:
     close = _drop
 
 
+def _known(facts: FileFacts) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(facts).items() if value is not None}
+
+
 class _Cell:
     """Collects what is heard of one cell until it can be filed."""
 
-    def __init__(self, spec: RunSpec, plan: Plan, file_facts: dict[str, Any]) -> None:
+    def __init__(self, spec: RunSpec, plan: Plan, file_facts: FileFacts) -> None:
         threads = choose_threads()
-        self.spec = spec.with_threads(threads.count)
-        self._threads_source = "asked" if spec.n_threads is not None else threads.source
-        self._plan = plan
         self._file_facts = file_facts
-        self._time_utc = utc_now()
-        self._samples: list[Sample] = []
-        self._cautions: list[Caution] = []
-        self._model: Model | None = None
-        self._resolved: Resolved | None = None
-        self._load: Load | None = None
-        self._dispatch_ns: int | None = None
-        self._failure: Failure | None = None
         self._observer = plan.observe() if plan.observe else None
-        self._telemetry: Telemetry | None = None
+        self._record = Record(
+            plan.command, utc_now(), spec.with_threads(threads.count), plan.machine, harness.__version__,
+            threads_source="asked" if spec.n_threads is not None else threads.source,
+            file_sha256=file_facts.file_sha256, file_size_bytes=file_facts.file_size_bytes,
+        )  # fmt: skip
+
+    @property
+    def spec(self) -> RunSpec:
+        return self._record.asked
 
     @property
     def timed(self) -> int:
-        return sum(not sample.is_warmup for sample in self._samples)
+        return len(self._record.timed)
+
+    def _learn(self, **facts: Any) -> None:
+        self._record = dataclasses.replace(self._record, **facts)
 
     def on_event(self, event: dict[str, Any] | Failure) -> None:
         if self._observer is not None:
             self._observer.on_event(event)
         if isinstance(event, Failure):
-            self._failure = blame_file(event, self.spec.model) if event.phase == "load" else event
+            self._learn(failure=blame_file(event, self.spec.model) if event.phase == "load" else event)
         elif event["event"] == "loaded":
-            self._model = dataclasses.replace(decode(Model, event["model"]), **self._file_facts)
+            self._learn(model=dataclasses.replace(decode(Model, event["model"]), **_known(self._file_facts)))
         elif event["event"] == "sample":
-            self._samples.append(decode(Sample, event))
+            self._learn(samples=(*self._record.samples, decode(Sample, event)))
         elif event["event"] == "done":
-            self._resolved = decode(Resolved, event["resolved"])
-            self._load = decode(Load, event["load"])
-            self._dispatch_ns = event["dispatch_ns_per_token"]
-            self._cautions += [decode(Caution, caution) for caution in event["cautions"]]
+            self._learn(
+                resolved=decode(Resolved, event["resolved"]), load=decode(Load, event["load"]),
+                dispatch_ns_per_token=event["dispatch_ns_per_token"],
+                warnings=(*self._record.warnings, *(decode(Caution, caution) for caution in event["cautions"])),
+            )  # fmt: skip
 
     def interrupt(self) -> None:
         done = f"interrupted after {self.timed} of {self.spec.repetitions} repetitions"
-        self._failure = Failure("repetition", done, Cause.INTERRUPTED)
-        self._cautions.append(Caution("interrupted", done))
+        warnings = (*self._record.warnings, Caution("interrupted", done))
+        self._learn(failure=Failure("repetition", done, Cause.INTERRUPTED), warnings=warnings)
 
     def stop_observer(self) -> None:
         """The cell is over, whatever became of it."""
         if self._observer is not None:
-            self._telemetry = self._observer.finish()
+            self._learn(telemetry=self._observer.finish())
             self._observer = None
 
     def record(self, build: Build | None) -> Record:
         self.stop_observer()
-        return Record(
-            command=self._plan.command,
-            time_utc=self._time_utc,
-            asked=self.spec,
-            machine=self._plan.machine,
-            harness_version=harness.__version__,
-            samples=tuple(self._samples),
-            build=build,
-            model=self._model,
-            resolved=self._resolved,
-            load=self._load,
-            dispatch_ns_per_token=self._dispatch_ns,
-            telemetry=self._telemetry,
-            failure=self._failure,
-            warnings=(*self._cautions, *_placement_cautions(self.spec, self._resolved), *_throttle(self._telemetry)),
-            threads_source=self._threads_source,
-            file_sha256=self._file_facts.get("file_sha256"),
-            file_size_bytes=self._file_facts.get("file_size_bytes"),
-        )
+        found = self._record
+        cautions = (*_placement_cautions(self.spec, found.resolved), *_throttle(found.telemetry))
+        return dataclasses.replace(found, build=build, warnings=(*found.warnings, *cautions))
 
 
 def _placement_cautions(spec: RunSpec, resolved: Resolved | None) -> Iterator[Caution]:

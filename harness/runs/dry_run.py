@@ -30,10 +30,10 @@ TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What llama.cpp plans for one spec: its buffers, and how large its caches are; refused is why it plans nothing."""
+    """What llama.cpp plans for one spec: its buffers, and how large its caches are, wherever; refused is why it plans nothing."""
 
     buffers: tuple[Buffer, ...] = ()
-    caches_bytes: tuple[int, ...] = ()
+    caches: tuple[Buffer, ...] = ()
     flash_attn: bool | None = None
     refused: str | None = None
 

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from harness.host.cpu import choose_threads
 from harness.host.machine import read_cpu_features
 from harness.host.memory import available_memory_bytes, total_memory_bytes
 from harness.host.rpc import check_servers
-from harness.memory.causes import HOST, Cause, Note, Part, Remark
+from harness.memory.causes import CACHE_CAUSES, HOST, Cause, Note, Part, Remark
 from harness.memory.fit import (
     CUDA_CONTEXT_BYTES,
     CardFit,
@@ -39,7 +39,7 @@ from harness.memory.fit import (
 from harness.memory.forecast import Host, Line, Prediction, device_rules, list_rules, predict_memory, work_bytes
 from harness.memory.ledger import Forecast, Measurement
 from harness.memory.repack import read_features
-from harness.memory.resident import MemoryReading, NativeBuffer, Share, explain_growth
+from harness.memory.resident import MemoryReading, NativeBuffer, Share, cause_of_log, explain_growth
 from harness.records.cells import Failure, Resolved
 from harness.records.journal import utc_now
 from harness.records.memory import MemoryRecord, Subject
@@ -49,7 +49,7 @@ from harness.sources.catalog_reference import CatalogReference
 from harness.sources.model_file import hash_file
 from harness.sources.references import parse_reference
 from harness.sources.sparse import HeaderFile
-from harness.spec import DEFAULT_N_CTX, RunSpec
+from harness.spec import DEFAULT_N_CTX, RunSpec, Settings
 from harness.speed.prediction import cost_of_entry
 from harness.units import MIB, format_gib
 
@@ -143,7 +143,7 @@ class MemoryRequest:
         return wanted and self.model.path is not None and may_be_asked(self.model.header, Question.MEASURE)
 
 
-def make_request(model: Model, contexts: Sequence[int], options: Mapping[str, Any], **more: Any) -> MemoryRequest:
+def make_request(model: Model, contexts: Sequence[int], options: Settings, **more: Any) -> MemoryRequest:
     """Ask for contexts, by default the usual one or the model's own where that is smaller; options are `RunSpec`'s.
 
     Raises
@@ -157,7 +157,7 @@ def make_request(model: Model, contexts: Sequence[int], options: Mapping[str, An
     return MemoryRequest(model, tuple(make_spec(model, n_ctx, options) for n_ctx in contexts), **more)
 
 
-def make_spec(model: Model, n_ctx: int, options: Mapping[str, Any]) -> RunSpec:
+def make_spec(model: Model, n_ctx: int, options: Settings) -> RunSpec:
     """Describe a run in a context of n_ctx tokens: a prompt and one token, the rest of the context left free; the whole context as
     a prompt where a model reads it at once.
 
@@ -205,8 +205,9 @@ def _forecast_one(model: Model, spec: RunSpec, host: Host, dry: DryRun, index: i
     if len({line.device for line in lines if line.cause is Cause.COMPUTE and line.device != HOST}) > 1:
         notes.append(Note(Remark.SEVERAL_DEVICES))
     # How large the caches are is planned, and not where they lie.
-    _check_plan(Cause.KV, lines, notes, [Line(Cause.KV, HOST, HOST, size) for size in plan.caches_bytes])
-    _check_plan(Cause.RECURRENT, lines, notes, [line for line in planned if line.cause is Cause.RECURRENT])
+    planned += [Line(cause_of_log(item.cause, ""), HOST, HOST, item.size_bytes) for item in plan.caches]
+    for cause in CACHE_CAUSES.values():
+        _check_plan(cause, lines, notes, [line for line in planned if line.cause is cause])
     n_cells = spec.n_prompt if _has_scores(plan.flash_attn, lines) else None
     runtime, interpreter = _forecast_runtime(model, spec, dry, lines, n_cells=n_cells)
     return Forecast(spec.n_ctx, tuple(lines), runtime, interpreter, plan.flash_attn, tuple(notes))

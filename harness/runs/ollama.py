@@ -6,17 +6,28 @@ server loads it again.
 
 from __future__ import annotations
 
+import dataclasses
+import pathlib
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import harness
+from harness.errors import UsageError
+from harness.events import OnEvent, Remark, ignore
+from harness.gguf.model_kinds import Question, refuse
+from harness.host.cpu import choose_threads
 from harness.records.cells import Caution
 from harness.records.journal import utc_now
 from harness.records.ollama import Answer, Comparison, DirectText, Loaded, Round, Task
 from harness.records.text import TextRequest, TextRun
 from harness.runs.session import Session
 from harness.runs.text import write_text
+from harness.sources.gguf_file import read_file_header
+from harness.sources.model_file import open_model
+from harness.sources.ollama_server import NoServerError, OllamaServer
+from harness.sources.ollama_store import find_ollama
 
 #: num_batch of a server that nobody configured. Source: DefaultOptions in Ollama's api/types.go.
 OLLAMA_BATCH = 512
@@ -41,6 +52,69 @@ class Server(Protocol):
     def find_loaded(self, name: str) -> Loaded | None: ...
 
     def unload(self, name: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonRequest:
+    """What is compared; server is None where none answers, block_count the model's where the server says."""
+
+    task: Task
+    server: OllamaServer | None
+    block_count: int | None
+
+
+def plan_comparison(name: str | None, settings: Mapping[str, int], on_event: OnEvent = ignore) -> ComparisonRequest:
+    """Find the server, the model (the only one where none is named) and the file that it serves.
+
+    Parameters
+    ----------
+    settings : fields of `Task` that are not the usual
+
+    Raises
+    ------
+    UsageError   : no or several models to choose from, none of that name, a server elsewhere, a prompt that may not fit, or a file that
+                   may not be read or does not write.
+    HarnessError : there is neither a server nor a name.
+    """
+    task = dataclasses.replace(Task(name or ""), **settings)  # type: ignore[arg-type]
+    if task.n_prompt * 2 + task.n_gen > task.n_ctx:
+        raise UsageError(
+            f"-p {task.n_prompt} and -n {task.n_gen} may not fit into a context of {task.n_ctx}; ask for more with --ctx."
+        )
+    server, blocks = None, None
+    try:
+        server = OllamaServer()
+        name, path, blocks = _find_served(name, server, on_event)
+    except NoServerError as error:
+        if name is None:
+            raise
+        on_event(Remark(f"{error} Measuring the file alone"))
+        path = open_model(find_ollama(name))
+    refuse(read_file_header(path), Question.TEXT, name)
+    n_threads = task.n_threads or choose_threads().count
+    return ComparisonRequest(dataclasses.replace(task, name=name, blob=str(path), n_threads=n_threads), server, blocks)
+
+
+def _find_served(name: str | None, server: OllamaServer, on_event: OnEvent) -> tuple[str, pathlib.Path, int | None]:
+    """(name, file, number of blocks)."""
+    if not server.is_local:
+        raise UsageError(
+            f"The Ollama server {server.address} is another machine; run harness there to compare the two."
+        )
+    names = [name] if name else server.list_names()
+    if not names:
+        raise UsageError(f"The Ollama server {server.address} has no models; run `ollama pull llama3.2:1b`.")
+    if len(names) > 1:
+        shown = f"{', '.join(names[:12])}{' …' if len(names) > 12 else ''}"
+        raise UsageError(f"The Ollama server has several models; name one: {shown}.")
+    found = server.show(names[0])
+    if found.has_adapter:
+        on_event(
+            Remark(f"Ollama lays an adapter over {names[0]}, which harness leaves out: the two do not do the same work")
+        )
+    path = pathlib.Path(found.blob) if found.blob else None
+    # Where the server runs as another user or in a container, its path may mean nothing here; the store may be found all the same.
+    return names[0], open_model(path if path and path.is_file() else find_ollama(names[0])), found.block_count
 
 
 def draw_prompt(task: Task, number: int) -> str:

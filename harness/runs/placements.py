@@ -189,7 +189,7 @@ def _read_known(path: pathlib.Path, session: Session) -> Known:
         return {}
     facts = describe_file(path, session.on_event)
     records = read_records([session.resumed], session.remark)
-    own = [r for r in records if is_of(r, session.machine, facts["file_sha256"], facts["file_size_bytes"])]
+    own = [r for r in records if is_of(r, session.machine, facts.file_sha256, facts.file_size_bytes)]
     if others := len(records) - len(own):
         session.remark(f"{others} cells in {session.resumed} are of another file or another machine and do not count.")
     return index_records(own, choose_threads().count)
@@ -225,7 +225,9 @@ class _Run:
         if known:
             asked = {look_key(cell)[0] for cell in cells}
             of_these = {id(record) for key, same in known.items() if key[0] in asked for record in same}
-            self.session.remark(f"going on with {self.session.resumed}: {len(of_these)} cells are known.")
+            self.session.remark(
+                f"going on with {self.session.resumed}, which has {len(of_these)} of the cells asked for."
+            )
 
     def _follow(self, cells: Sequence[RunSpec]) -> Callable[[Step], None]:
         """Tell where a step stands; nobody knows how many a search will take."""

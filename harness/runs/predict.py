@@ -108,7 +108,8 @@ def predict(
     """
     catalog = load_catalog()
     meant = _find_model(catalog, request)
-    n_ctx = meant.n_ctx or max(DEFAULT_N_CTX, request.n_depth)
+    usual = min(DEFAULT_N_CTX, meant.cost.n_ctx_train or DEFAULT_N_CTX)
+    n_ctx = meant.n_ctx or max(usual, request.n_depth)
     plan = functools.cache(lambda: _plan_compute(meant, n_ctx, request))
     question = Question(
         meant.cost,

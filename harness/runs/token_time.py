@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ from harness.records.token_time import (
 from harness.runs.session import Session
 from harness.sources.gguf_file import read_file_header
 from harness.sources.model_file import hash_file
-from harness.spec import RunSpec, defaults
+from harness.spec import RunSpec, Settings, defaults
 
 #: Tokens in the cache at which a token is looked at unless told otherwise, and the type of a second cache.
 DEPTHS, SECOND_CACHE = (0, 512, 2048, 8192), "q8_0"
@@ -54,7 +54,7 @@ class TimeRequest:
 
 def plan_token_time(
     path: pathlib.Path,
-    values: Mapping[str, Any] | None = None,
+    values: Settings | None = None,
     *,
     label: str = "",
     depths: Sequence[int] = DEPTHS,

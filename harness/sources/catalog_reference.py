@@ -12,14 +12,10 @@ from harness.gguf.shapes import compute_header
 from harness.gguf.types import find_quantization
 from harness.sources.headers import Found, read_local
 from harness.sources.hub_cache import HubFile, find_cached, list_parts
-from harness.sources.hub_download import download
 from harness.sources.hub_reference import read_hub_files
-from harness.sources.local import find_copies
 from harness.sources.model_file import default_model, open_model
 from harness.sources.ollama_reference import PREFIX as OLLAMA_PREFIX
-from harness.sources.ollama_store import find_ollama
 from harness.sources.reference import Reference
-from harness.sources.remote import RemoteError
 from harness.sources.sparse import HeaderFile
 from harness.sources.user_catalog import load_catalog
 
@@ -60,6 +56,8 @@ class CatalogReference(Reference):
         ------
         UsageError : the model cannot be run, or has no such quantization.
         """
+        from harness.sources.local import find_copies
+
         self.entry.refuse()
         if self.is_embedded:
             return [default_model()]
@@ -68,6 +66,8 @@ class CatalogReference(Reference):
 
     def header(self) -> Found:
         """As of any reference; computed where the hub cannot be reached or has no such file, and of a model that cannot be run."""
+        from harness.sources.remote import RemoteError
+
         entry, files = self.entry, _pick_files(self.entry, self.quantization)
         if entry.refused:
             return compute_catalog_header(entry, self.quantization, entry.refused)
@@ -88,6 +88,8 @@ class CatalogReference(Reference):
             return compute_catalog_header(entry, files.quantization, str(error).rstrip("."))
 
     def pull(self, on_event: OnEvent = ignore) -> list[Path]:
+        from harness.sources.hub_download import download
+
         self.entry.refuse()
         if self.is_embedded:
             return [default_model()]
@@ -98,6 +100,8 @@ class CatalogReference(Reference):
         return self.text if self.quantization is None else None
 
     def _describe_missing(self) -> str:
+        from harness.sources.ollama_store import find_ollama
+
         entry, files = self.entry, self.entry.find_files(self.quantization)
         name = f"{entry.name}:{files.quantization.lower()}"
         try:

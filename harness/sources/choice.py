@@ -49,6 +49,7 @@ def explain_byte_split(name: str) -> str:
 
 
 def is_gguf(name: str) -> bool:
+    """Whether a file is a model by its name."""
     return name.lower().endswith(".gguf")
 
 
@@ -75,15 +76,12 @@ def find_same_name(name: str, names: Iterable[str]) -> str | None:
 
 def list_models(names: Sequence[str]) -> list[str]:
     """The models among files, first parts of split ones; a draft model counts only where there is nothing else."""
-    found = [name for name in names if _is_model(name)]
+    found = []
+    for name in names:
+        part, is_accessory = _PART.search(name), _ACCESSORY.search(name) or _SIDECAR.match(name.rpartition("/")[2])
+        if is_gguf(name) and (part is None or int(part[1]) == 1) and not is_accessory:
+            found.append(name)
     return [name for name in found if not _DRAFT.search(name)] or found
-
-
-def _is_model(name: str) -> bool:
-    part = _PART.search(name)
-    is_first = part is None or int(part[1]) == 1
-    is_accessory = _ACCESSORY.search(name) or _SIDECAR.match(name.rpartition("/")[2])
-    return is_gguf(name) and is_first and not is_accessory
 
 
 def _stem(name: str) -> str:
@@ -91,10 +89,8 @@ def _stem(name: str) -> str:
 
 
 def _closeness(name: str, wanted: str) -> tuple[bool, bool, int] | None:
-    """How well a name answers for a quantization, best first; None where it does not.
-
-    (is another mixture of that name, is spelled otherwise, place: the end of the name, its folder, elsewhere in either)
-    """
+    """How well a name answers for a quantization, best first: (is another mixture of that name, is spelled otherwise, place: the end of
+    the name, its folder, elsewhere in either); None where it does not."""
     *folders, inner = _stem(name).split("/")
     for spelling in filter(None, [wanted, _OTHER_SPELLINGS.get(wanted)]):
         # An underscore belongs to a quantization's name, and may stand before one: model_Q4_0.
@@ -106,15 +102,9 @@ def _closeness(name: str, wanted: str) -> tuple[bool, bool, int] | None:
             any(word.search(part) for part in (inner, *folders)),
         )
         if any(places):
-            is_other = any(_is_other_mixture(part, word) for part in (inner, *folders))
-            return is_other, spelling != wanted, places.index(True)
+            other = re.compile(rf"(?<![a-z0-9])UD[-_]{word.pattern}", re.IGNORECASE)
+            return any(other.search(part) for part in (inner, *folders)), spelling != wanted, places.index(True)
     return None
-
-
-def _is_other_mixture(text: str, word: re.Pattern[str]) -> bool:
-    return any(
-        re.search(r"(?<![a-z0-9])UD[-_]$", text[: match.start()], re.IGNORECASE) for match in word.finditer(text)
-    )
 
 
 def name_quantization(name: str) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from pathlib import Path
 from urllib.parse import unquote, urlunsplit
@@ -13,11 +12,13 @@ from harness.events import OnBytes
 from harness.gguf import split
 from harness.gguf.header import check_complete, read_header
 from harness.gguf.strangers import MAGIC
+from harness.sources.addresses import Address, hide_secrets, split_url
 from harness.sources.cache_folder import cache_folder
 from harness.sources.fetching import check_space, fetch_into, probe
 from harness.sources.gguf_file import FileSource
-from harness.sources.remote import Address, RemoteError, hide_secrets, split_url
+from harness.sources.remote import RemoteError
 from harness.sources.remote_source import RemoteSource
+from harness.untrusted.harmless import json_text
 from harness.untrusted.json import read_json
 from harness.untrusted.names import below
 
@@ -84,10 +85,13 @@ def fetch(url: str, folder: Path, progress: OnBytes) -> Path:
         check_space(path.parent, found.size_bytes - have, address.name, "set HARNESS_CACHE_DIR to another disk")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(json.dumps({"validator": found.validator, "size_bytes": found.size_bytes}), encoding="utf-8")
+        note.write_text(
+            json_text({"validator": found.validator, "size_bytes": found.size_bytes}, indent=None), encoding="utf-8"
+        )
         fetch_into(part, address, found.size_bytes, progress, validator=found.validator)
         try:
-            _check_whole(part, address.name)
+            with FileSource(part) as source:  # nothing else vouches for a file without a published digest
+                check_complete(read_header(source, name=address.name), source.size_bytes, address.name)
         except HarnessError:
             part.unlink()
             raise
@@ -98,12 +102,6 @@ def fetch(url: str, folder: Path, progress: OnBytes) -> Path:
             f"{path.parent} cannot be written ({error.strerror}); set HARNESS_CACHE_DIR to another folder."
         ) from None
     return path
-
-
-def _check_whole(path: Path, name: str) -> None:
-    """Refuse a file that its own header calls incomplete; nothing else vouches for one without a published digest."""
-    with FileSource(path) as source:
-        check_complete(read_header(source, name=name), source.size_bytes, name)
 
 
 def _belongs(note: Path, validator: str | None, size_bytes: int | None) -> bool:

@@ -13,9 +13,9 @@ from typing import Any
 
 from harness.errors import HarnessError
 from harness.events import OnBytes
+from harness.sources.addresses import Address
 from harness.sources.remote import (
     STALL_BYTES,
-    Address,
     Answer,
     NotThereError,
     RemoteError,
@@ -79,10 +79,6 @@ def check_space(folder: Path, need_bytes: int, name: str, remedy: str) -> None:
         )
 
 
-def _room_bytes(folder: Path) -> int:
-    return max(shutil.disk_usage(folder).free - SPARE_BYTES, 0)
-
-
 def fetch_into(
     part: Path,
     address: Address,
@@ -114,7 +110,10 @@ def fetch_into(
         before = _size_of(part) if validator or is_pinned else 0
         response, error = None, None
         try:
-            with open_answer("GET", address, _rest_headers(before, validator)) as answer:
+            span = {"Range": f"bytes={before}-"} if before else {}
+            if before and validator:
+                span["If-Range"] = validator
+            with open_answer("GET", address, span) as answer:
                 response = answer.head
                 if response.status_code in (200, 206):
                     _append(part, answer, address.name, size_bytes, before, validator, progress)
@@ -137,12 +136,6 @@ def fetch_into(
             raise type(said)(
                 f"{said} The {format_gb(kept_bytes)} that arrived are kept and need not come again."
             ) from None
-
-
-def _rest_headers(start: int, validator: str | None) -> dict[str, str]:
-    if not start:
-        return {}
-    return {"Range": f"bytes={start}-", **({"If-Range": validator} if validator else {})}
 
 
 def _append(
@@ -171,7 +164,7 @@ def _append(
         )
     expected = total if size_bytes is None else size_bytes
     with _open_part(part, have) as file:
-        most = _room_bytes(part.parent) + have if expected is None else expected
+        most = have + max(shutil.disk_usage(part.parent).free - SPARE_BYTES, 0) if expected is None else expected
         progress(have, expected or have)
         for piece in answer.pieces():
             have += len(piece)

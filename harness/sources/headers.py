@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.gguf.header import Fetched, Header, check_complete, read_header
 from harness.gguf.split import join_parts, part_names, split_count
 from harness.sources.gguf_file import read_file_header
-from harness.sources.remote import RemoteError
-from harness.sources.remote_source import RemoteSource
 from harness.sources.sparse import HeaderFile, KeepingSource, read_header_files
 from harness.units import KIB, MIB
+
+if TYPE_CHECKING:
+    from harness.sources.remote_source import RemoteSource
 
 #: How far a read goes beyond what the header needs: the first file holds the vocabulary, later parts a few rows of the tensor table.
 _FIRST_CHUNK_BYTES = MIB - 4 * KIB
@@ -55,6 +57,8 @@ def read_remote(names: Sequence[str], sources: Sequence[RemoteSource]) -> Found:
     ------
     HarnessError : a server cannot be reached or refuses, a file is no whole GGUF file, or the parts do not belong together.
     """
+    from harness.sources.remote import RemoteError
+
     headers, keepers = [], [KeepingSource(source) for source in sources]
     for index, (name, source, kept) in enumerate(zip(names, sources, keepers, strict=True)):
         header = read_header(kept, name=name, chunk_bytes=_LATER_CHUNK_BYTES if index else _FIRST_CHUNK_BYTES)

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeGuard
 from urllib.parse import quote
 
+from harness.sources.addresses import Address
 from harness.sources.choice import find_same_name, is_byte_split, is_gguf
 from harness.sources.hub_cache import HubFile
-from harness.sources.remote import (
-    Address,
-    NoSuchFileError,
-    NotThereError,
-    RemoteError,
-    ask_head,
-    ask_small,
-    read_number,
-)
+from harness.sources.remote import NoSuchFileError, RemoteError, ask_head, ask_small, read_number
 from harness.sources.remote_source import RemoteSource
 from harness.untrusted.json import read_json
 from harness.untrusted.names import find_commit, find_digest
@@ -140,14 +133,11 @@ def find_other_case(file: HubFile) -> HubFacts:
     listed = {facts.file.name: facts for facts in list_files(file.repository, file.revision)}
     same = find_same_name(file.name, listed)
     if same is None:
-        raise _suggest_names(file, list(listed))
+        names = list(listed)
+        near = difflib.get_close_matches(file.name, names, n=3, cutoff=0.4) or names[:3]
+        hint = f"did you mean {' or '.join(near)}?" if near else "it has no GGUF file at all."
+        raise NoSuchFileError(f"{file.repository} has no file {file.name}; {hint}")
     return listed[same]
-
-
-def _suggest_names(file: HubFile, names: Sequence[str]) -> NotThereError:
-    near = difflib.get_close_matches(file.name, names, n=3, cutoff=0.4) or names[:3]
-    hint = f"did you mean {' or '.join(near)}?" if near else "it has no GGUF file at all."
-    return NoSuchFileError(f"{file.repository} has no file {file.name}; {hint}")
 
 
 def _token_headers() -> dict[str, str]:

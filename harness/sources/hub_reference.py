@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, unquote
 from harness.errors import UsageError
 from harness.events import OnEvent, Remark, ignore
 from harness.gguf.header import Fetched
+from harness.sources.addresses import is_same_origin, split_url
 from harness.sources.choice import (
     byte_split_of,
     choose,
@@ -21,13 +22,9 @@ from harness.sources.choice import (
     name_quantizations,
 )
 from harness.sources.headers import Found, read_remote
-from harness.sources.hub import find_other_case, list_files, open_remote
 from harness.sources.hub_cache import HubFile, find_cached, list_cached, list_parts
-from harness.sources.hub_download import download
-from harness.sources.local import find_copies, list_copies
 from harness.sources.model_file import is_here, open_model
 from harness.sources.reference import Reference, show_reference
-from harness.sources.remote import NoSuchFileError, NotThereError, is_same_origin, split_url
 
 PREFIX = "hf:"
 
@@ -64,6 +61,8 @@ class HubReference(Reference):
         return replace(_parse_page(path, split_url(url).query, show_reference(url)), text=text)
 
     def find(self, on_event: OnEvent = ignore) -> Path | None:
+        from harness.sources.local import find_copies, list_copies
+
         file = self._choose_here(list_cached(self.repository, self.revision), on_event)
         found = find_cached(list_parts(file)) if file else None
         if found is None and self.revision == "main":  # of what another program downloaded only names can be compared
@@ -73,6 +72,8 @@ class HubReference(Reference):
         return open_model(found[0]) if found else None
 
     def pull(self, on_event: OnEvent = ignore) -> list[Path]:
+        from harness.sources.hub_download import download
+
         file = None
         if self.file is not None or self.quantization is not None:
             file = self._choose_here(list_cached(self.repository, self.revision), on_event)
@@ -84,6 +85,8 @@ class HubReference(Reference):
 
     def _choose_here(self, files: Sequence[HubFile], on_event: OnEvent) -> HubFile | None:
         """The file that is meant among those that are here."""
+        from harness.sources.remote import NotThereError
+
         try:
             return self._choose(files, on_event)
         except NotThereError:
@@ -97,6 +100,8 @@ class HubReference(Reference):
 
     def _find_file(self, on_event: OnEvent) -> HubFile:
         """The file that is meant; without a file's name the repository is listed, at one request."""
+        from harness.sources.hub import list_files
+
         listed = [] if self.file else [facts.file for facts in list_files(self.repository, self.revision)]
         return self._choose(listed, on_event)
 
@@ -153,6 +158,8 @@ def choose_file(files: Sequence[HubFile], repository: str, quantization: str | N
     ------
     NotThereError : there is none of this quantization; the ones that are there are named.
     """
+    from harness.sources.remote import NotThereError
+
     by_name = {file.name: file for file in files}
     names = list(by_name)
     chosen = choose(names, quantization)
@@ -171,6 +178,9 @@ def choose_file(files: Sequence[HubFile], repository: str, quantization: str | N
 
 def read_hub_files(files: Sequence[HubFile]) -> Found:
     """Read the headers of a model's files; where the hub has not the first, perhaps it has it in another case."""
+    from harness.sources.hub import find_other_case, open_remote
+    from harness.sources.remote import NoSuchFileError
+
     try:
         return read_remote([str(file) for file in files], [open_remote(file) for file in files])
     except NoSuchFileError:

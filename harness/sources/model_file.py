@@ -7,6 +7,8 @@ import hashlib
 import importlib.util
 import pathlib
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import HarnessError, UsageError
@@ -94,14 +96,19 @@ def is_synthetic(path: pathlib.Path) -> bool:
         return False
 
 
-def describe_file(path: pathlib.Path, on_event: OnEvent = ignore) -> dict[str, Any]:
-    """What a record says of a model's file beside what llama.cpp says of it: fields of `harness.records.cells.Model`."""
-    return {
-        "file_sha256": hash_file(path, on_event),
-        "file_size_bytes": model_size_bytes(path),
-        "is_synthetic": is_synthetic(path),
-        "cost": _count_cost(path),
-    }
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What a record says of a model's file beside what llama.cpp says of it; see `harness.records.cells.Model`."""
+
+    file_sha256: str | None = None
+    file_size_bytes: int | None = None
+    is_synthetic: bool = False
+    cost: Mapping[str, Any] | None = None
+
+
+def describe_file(path: pathlib.Path, on_event: OnEvent = ignore) -> FileFacts:
+    """Look at a model's file; a large one takes seconds to hash."""
+    return FileFacts(hash_file(path, on_event), model_size_bytes(path), is_synthetic(path), _count_cost(path))
 
 
 def _count_cost(path: pathlib.Path) -> dict[str, Any] | None:

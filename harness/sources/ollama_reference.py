@@ -8,7 +8,6 @@ from pathlib import Path
 from harness.errors import UsageError
 from harness.events import OnEvent, ignore
 from harness.sources.model_file import open_model
-from harness.sources.ollama_store import find_ollama
 from harness.sources.reference import Reference
 
 PREFIX = "ollama:"
@@ -25,6 +24,8 @@ class OllamaReference(Reference):
         return cls(text.removeprefix(PREFIX), text=text) if text.startswith(PREFIX) else None
 
     def find(self, on_event: OnEvent = ignore) -> Path:
+        from harness.sources.ollama_store import find_ollama
+
         return open_model(find_ollama(self.name))
 
     def pull(self, on_event: OnEvent = ignore) -> list[Path]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import http.client
 import ipaddress
-import json
 import os
 import re
 import time
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 
 from harness.errors import HarnessError, UsageError
 from harness.records.ollama import Answer, Loaded
+from harness.untrusted.harmless import json_text
 from harness.untrusted.json import read_json
 
 DEFAULT_PORT = 11434
@@ -202,7 +202,7 @@ class OllamaServer:
 
     def _ask(self, path: str, body: Mapping[str, Any] | None, timeout_s: float) -> dict[str, Any]:
         """GET, or POST where there is a body; the answer is one JSON object."""
-        data = None if body is None else json.dumps(body).encode()
+        data = None if body is None else json_text(body, indent=None).encode()
         request = urllib.request.Request(self.address + path, data, {"Content-Type": "application/json"})
         try:
             with self._opener.open(request, timeout=timeout_s) as response:

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from harness.errors import UsageError
 from harness.events import Event, OnEvent, Remark, ignore
+from harness.sources.addresses import hide_secrets
 from harness.sources.headers import Found, read_local
-from harness.sources.remote import hide_secrets
 
 
 def show_reference(text: str) -> str:

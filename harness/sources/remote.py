@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit
 
-from harness.errors import HarnessError, Outcome, UsageError
+from harness.errors import HarnessError, Outcome
+from harness.sources.addresses import Address, first_line, is_same_origin
 from harness.units import KIB, MIB
 
 #: How long a server may be silent.
@@ -58,36 +59,6 @@ class SlowError(OSError):
     """A server answers too slowly to be waited for; the text says how slowly."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where bytes are: name is what messages call them, for the URL may hold a signature; headers may hold a token."""
-
-    url: str
-    name: str
-    headers: Mapping[str, str]
-
-
-def hide_secrets(url: str) -> str:
-    """Return a URL without user, password, query and fragment, any of which may grant access."""
-    parts = split_url(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def split_url(url: str) -> SplitResult:
-    """Take an address apart.
-
-    Raises
-    ------
-    UsageError : it is none, with what is wrong and without repeating it, since it may hold a password.
-    """
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018 - reading it is the check
-    except ValueError as error:
-        raise UsageError(f"The address cannot be understood ({_first_line(error)}); correct it.") from None
-    return parts
-
-
 def session() -> Any:
     """huggingface_hub's HTTP client, kept alive between requests; it waits `TIMEOUT_S` where its own default is for ever."""
     from huggingface_hub import get_session
@@ -119,7 +90,7 @@ def explain(error: Exception, name: str) -> RemoteError:
         )
     if isinstance(error, SlowError):
         return RemoteError(f"The server of {name} is too slow ({error}); check the network, or try again later.")
-    reason = "no answer in time" if "Timeout" in kind else _first_line(error) or kind
+    reason = "no answer in time" if "Timeout" in kind else first_line(error) or kind
     return RemoteError(
         f"{name} cannot be reached ({reason}); check the network, HF_ENDPOINT and proxies, and run the same command again."
     )
@@ -164,10 +135,6 @@ def _find_wait_s(response: Any) -> float | None:
     limit = re.search(r"r\s*=\s*0\s*;\s*t\s*=\s*([0-9]{1,9})", response.headers.get("ratelimit", ""))
     text = limit[1] if limit else response.headers.get("Retry-After", "").strip()
     return float(text) if re.fullmatch("[0-9]{1,9}", text) else None
-
-
-def _first_line(error: Exception) -> str:
-    return re.sub(r"https?://\S+", "the address", str(error).strip().splitlines()[0]) if str(error).strip() else ""
 
 
 def _wait_before_retry(error: Exception | None, response: Any, attempt: int) -> float | None:
@@ -347,16 +314,6 @@ def _read_small(answer: Answer, name: str, enough_bytes: int | None) -> bytes:
         if time.monotonic() > end:
             raise SlowError(f"{len(body)} bytes in {SMALL_LIMIT_S:.0f} s")
     return bytes(body)
-
-
-def is_same_origin(url: str, other: str) -> bool:
-    """Whether two addresses are of one server, to which a token may go: scheme, host and port."""
-    return _origin(url) == _origin(other)
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = split_url(url)
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def ask_head(address: Address, limit: int = 5) -> Any:

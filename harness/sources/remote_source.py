@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 
 from harness.gguf.header import Fetched
+from harness.sources.addresses import Address, is_same_origin
 from harness.sources.remote import (
     RETRY_WAITS_S,
-    Address,
     Answer,
     RemoteError,
     SlowError,
-    is_same_origin,
     open_answer,
     pause,
     read_content_range,

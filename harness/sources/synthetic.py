@@ -271,10 +271,9 @@ class _Vocabulary:
 
 
 def _make_vocabulary(shape: Shape) -> _Vocabulary:
-    """Choose the special tokens by the vocabulary's size: as the real model has them where it is known.
+    """Choose the special tokens by the vocabulary's size: as the real model has them where it is known, else two at its end.
 
-    Llama 3's ids and its leading BOS, Qwen 2's and SmolLM2's without one; any other gets two at its end. Gemma and
-    Mixtral, whose real vocabularies are SentencePiece, get BPE too: the tokenizer is not part of what is timed.
+    Gemma and Mixtral, whose real vocabularies are SentencePiece, get BPE too: the tokenizer is not part of what is timed.
     Source: the models' published tokenizer configurations; llama-vocab.cpp for what each pre-tokenizer implies.
     """
     size = shape.vocab_size

@@ -11,7 +11,6 @@ from harness.events import OnEvent, count_bytes, ignore
 from harness.sources.catalog_reference import SYNTHETIC_PREFIX, compute_catalog_header
 from harness.sources.headers import Found
 from harness.sources.reference import Reference
-from harness.sources.synthetic import default_cache_dir, ensure_synthetic, list_synthetic
 from harness.sources.user_catalog import load_catalog
 
 
@@ -32,11 +31,15 @@ class SyntheticReference(Reference):
         return cls(entry, quantization or FALLBACK_QUANTIZATION, text=text)
 
     def find(self, on_event: OnEvent = ignore) -> Path | None:
+        from harness.sources.synthetic import default_cache_dir, list_synthetic
+
         wanted = (self.entry.name, self.quantization)
         files = list_synthetic(default_cache_dir())
         return next((file.path for file in files if (file.name, file.quantization) == wanted), None)
 
     def open(self, on_event: OnEvent = ignore) -> Path:
+        from harness.sources.synthetic import default_cache_dir, ensure_synthetic
+
         self.entry.refuse()
         name, shape = self.entry.name, self.entry.shape
         progress = count_bytes(on_event, self.shown)

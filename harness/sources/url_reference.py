@@ -7,12 +7,11 @@ from pathlib import Path
 
 from harness.errors import UsageError
 from harness.events import OnEvent, count_bytes, ignore
+from harness.sources.addresses import split_url
 from harness.sources.choice import is_gguf
-from harness.sources.downloads import downloads_dir, fetch, list_part_urls, open_url, place_of
 from harness.sources.headers import Found, read_remote
 from harness.sources.model_file import open_model
 from harness.sources.reference import Reference, show_reference
-from harness.sources.remote import split_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +31,8 @@ class UrlReference(Reference):
         return cls(text, text=text)
 
     def find(self, on_event: OnEvent = ignore) -> Path | None:
+        from harness.sources.downloads import downloads_dir, list_part_urls, place_of
+
         paths = [place_of(part, downloads_dir()) for part in list_part_urls(self.url)]
         return open_model(paths[0]) if all(path.exists() for path in paths) else None
 
@@ -39,8 +40,12 @@ class UrlReference(Reference):
         return self.pull(on_event)[0]
 
     def pull(self, on_event: OnEvent = ignore) -> list[Path]:
+        from harness.sources.downloads import downloads_dir, fetch, list_part_urls
+
         return [fetch(part, downloads_dir(), count_bytes(on_event, self.shown)) for part in list_part_urls(self.url)]
 
     def _read_afar(self, on_event: OnEvent) -> Found:
+        from harness.sources.downloads import list_part_urls, open_url
+
         urls = list_part_urls(self.url)
         return read_remote([show_reference(url) for url in urls], [open_url(url) for url in urls])

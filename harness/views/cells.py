@@ -43,7 +43,7 @@ def describe_cell(content: object) -> str | None:
     summary = _summary(content)
     if summary is None:
         return f"{content.asked.test}: failed"
-    interval = f" ({format_interval(*ends)})" if (ends := _ends(summary)) else ""
+    interval = f" ({format_interval(*ends, RATE, with_sign=False)})" if (ends := _ends(summary)) else ""
     return f"{content.asked.test}: {RATE.form(summary.rate_tok_per_s)} t/s{interval}"
 
 

@@ -164,10 +164,12 @@ def _object(record: Record) -> dict[str, Any]:
 
 
 def render_json(records: Sequence[Record]) -> str:
+    """One JSON array, an object a cell that was measured."""
     return harmless.json_text([_object(record) for record in _measured(records)]) + "\n"
 
 
 def render_jsonl(records: Sequence[Record]) -> str:
+    """An object a line."""
     return "".join(harmless.json_text(_object(record), indent=None) + "\n" for record in _measured(records))
 
 

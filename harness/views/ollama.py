@@ -14,7 +14,7 @@ from harness.views.values import DURATION, FILE, RATE, RATIO, Unit
 #: A figure of one round; None where that side has none.
 _Pick = Callable[[Round], "float | None"]
 
-_NOTHING = Answer()
+_NOTHING = Answer(0)
 
 #: What is compared: name in JSON, heading, unit, Ollama's figure and ours.
 _COMPARED: tuple[tuple[str, str, Unit, _Pick, _Pick], ...] = (
@@ -26,8 +26,8 @@ _COMPARED: tuple[tuple[str, str, Unit, _Pick, _Pick], ...] = (
 )  # fmt: skip
 
 
-def describe_comparison(comparison: Comparison) -> Document:
-    """Both sides' medians and their ratio, and what the gap is made of."""
+def describe_comparison(comparison: Comparison, account: Document | None = None) -> Document:
+    """Both sides' medians and their ratio, and what the gap is made of; then an account of what Ollama would say of the memory."""
     version, task, first = comparison.ollama_version, comparison.task, comparison.rounds[0].direct.figures
     ran = comparison.resolved.layers_by_device if comparison.resolved else {}
     layers = " + ".join(f"{count} layers on {device}" for device, count in ran.items())
@@ -50,10 +50,14 @@ def describe_comparison(comparison: Comparison) -> Document:
         sections.append(
             Section("the gap is made of:" if version else "what a server would add:", [Prose(gap, is_list=True)])
         )
+    if account:
+        sections += [Section(account.title, []), *account.sections]
     warnings = [caution.text for caution in comparison.warnings]
     if len(comparison.rounds) < samples_needed():
         warnings.append(f"fewer than {samples_needed()} rounds give no 95 % interval")
-    return Document("ollama-comparison", 1, f"{title} on {task.name}", sections, warnings)
+    return Document(
+        "ollama-comparison", 1, f"{title} on {task.name}", sections, warnings, account.data if account else {}
+    )
 
 
 def _show_figures(comparison: Comparison) -> Table:
@@ -91,7 +95,7 @@ def _explain_gap(comparison: Comparison) -> Iterator[str]:
     samples = [
         text.sample_ns / text.figures.eval_count for text in direct if text.sample_ns and text.figures.eval_count
     ]
-    decodes = [speed for text in direct if (speed := text.decode_rate_tok_per_s)]
+    decodes = [speed for text in direct if (speed := text.figures.decode_rate_tok_per_s(text.decode_ns))]
     if samples and decodes:
         yield (
             f"sampling: {format_duration(median(samples))} a token here; decoding alone runs at {format_rate(median(decodes))} t/s "

@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
 
 from harness.untrusted import harmless
 
@@ -25,8 +24,8 @@ _SHORTEST = 16
 
 _GAP = "  "
 
-#: As wide as a blank, and not taken off a cell by tabulate.
-_BLANK = "\ue000"
+#: Columns that a heading has more than it needs, where there is room.
+_AIR = 2
 
 #: A blank at which no line is broken.
 _UNBROKEN = "\u00a0"
@@ -64,12 +63,6 @@ def cut(text: str, columns: int) -> str:
     """One harmless line of so many columns at the most; what is too much is cut off its end."""
     text = harmless.line(text)
     return text if columns_of(text) <= columns else _take(text, columns - 1) + "…"
-
-
-def cut_start(text: str, columns: int) -> str:
-    """As `cut`, for what matters most at its end, such as a path."""
-    text = harmless.line(text)
-    return text if columns_of(text) <= columns else "…" + _take(text[::-1], columns - 1)[::-1]
 
 
 def cut_middle(text: str, columns: int) -> str:
@@ -119,51 +112,29 @@ def heading(parts: Sequence[str]) -> str:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def table(
-    rows: Sequence[Mapping[str, Any]],
-    align: str | Sequence[str],
-    *,
-    style: str = "simple",
-    rule: bool = True,
-    air: int = 2,
-) -> str:
-    """Rows of equal keys, which are the headings, as a table of the page's width.
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], sides: Sequence[str], wraps: Sequence[bool] = ()) -> str:
+    """Columns of the page's width, headings above them.
 
     Cells and headings may have several lines. What does not fit is made to fit, in this order: the air around headings goes, headings
-    break at blanks, names lose their middle, and at last the table is taken apart, with its first column repeated.
+    break at blanks, names lose their middle or go on in the next line, and at last the table is taken apart, with its first column
+    repeated.
 
     Parameters
     ----------
-    align : ``l`` or ``r`` for each column (or words that begin so); the last one holds for all that follow
-    style : ``simple`` for a terminal, ``github`` for Markdown, whose width nobody limits
-    rule  : draw a line under the headings
-    air   : columns that a heading has more than it needs, where there is room
+    sides : ``l`` or ``r`` for each column
+    wraps : of each column whether what is too long goes on in the next line
     """
-    if not rows:
-        return ""
-    heads = [str(head) for head in rows[0]]
-    cells = [["" if value is None else str(value) for value in row.values()] for row in rows]
-    sides = [align[min(index, len(align) - 1)][0] for index in range(len(heads))]
-    return lay_table(heads, cells, sides, style=style, rule=rule, air=air)
-
-
-def lay_table(
-    heads: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    sides: Sequence[str],
-    *,
-    wraps: Sequence[bool] = (),
-    style: str = "simple",
-    rule: bool = True,
-    air: int = 2,
-) -> str:
-    """As `table`, of columns that may have the same heading; `wraps` says of each whether what is too long goes on in the next line."""
-    if not rows:
-        return ""
-    if style == "github":
-        return _markdown(heads, rows, sides)
     whole = _Table(list(heads), [list(row) for row in rows], list(sides), list(wraps) or [False] * len(heads))
-    return "\n\n".join(_simple(part, rule, air) for part in _split(whole))
+    return "\n\n".join(map(_draw, _split(whole))) if rows else ""
+
+
+def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], sides: Sequence[str]) -> str:
+    """The same as a table of Markdown, whose width nobody limits."""
+    lines = [[harmless.markdown(text) for text in row] for row in (heads, *rows)]
+    widths = _widths(lines[0], lines[1:], air=_AIR)
+    drawn = [" | ".join(map(_pad, line, widths, sides)) for line in lines]
+    rule = "|".join("-" * (columns + 2) for columns in widths)
+    return "\n".join([f"| {drawn[0]} |", f"|{rule}|", *(f"| {line} |" for line in drawn[1:])])
 
 
 def least_width(heads: Sequence[str], rows: Sequence[Sequence[str]], sides: Sequence[str]) -> int:
@@ -171,26 +142,6 @@ def least_width(heads: Sequence[str], rows: Sequence[Sequence[str]], sides: Sequ
     table = _break_heads(_Table(list(heads), [list(row) for row in rows], list(sides), [False] * len(heads)))
     widths = _widths(table.heads, table.rows, air=0)
     return _total([min(each, _SHORTEST) if side == "l" else each for each, side in zip(widths, sides, strict=True)])
-
-
-def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], sides: Sequence[str]) -> str:
-    body = [[harmless.markdown(text) for text in row] for row in rows]
-    return _draw([harmless.markdown(text) for text in heads], body, sides, "github", 2)
-
-
-def _draw(heads: Sequence[str], rows: Sequence[Sequence[str]], sides: Sequence[str], form: str, air: int) -> str:
-    """Have tabulate draw it; cells are text already, and numbers in them are not to be shaped again."""
-    import tabulate  # where it is used: --help has no table
-
-    before = tabulate.MIN_PADDING
-    tabulate.MIN_PADDING = air  # the library takes the air around headings from its own module only
-    try:
-        aligned = ["left" if side == "l" else "right" for side in sides]
-        return tabulate.tabulate(
-            rows, heads, tablefmt=form, colalign=aligned, headersalign=aligned, disable_numparse=True
-        )
-    finally:
-        tabulate.MIN_PADDING = before
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,20 +227,23 @@ def _total(widths: Sequence[int]) -> int:
     return sum(widths) + len(_GAP) * (len(widths) - 1)
 
 
-def _simple(table: _Table, rule: bool, air: int) -> str:
-    heads, rows, sides = table.heads, table.rows, table.sides
-    if _total(_widths(heads, rows, air=air)) > width():
-        air = 0
-    shown = [[_keep_indent(_harmless_cell(text)) for text in row] for row in rows]
-    drawn = _draw([_harmless_cell(head) for head in heads], shown, sides, "simple" if rule else "plain", air)
+def _draw(table: _Table) -> str:
+    air = _AIR if _total(_widths(table.heads, table.rows, air=_AIR)) <= width() else 0
+    widths = _widths(table.heads, table.rows, air=air)
+    lines = [*_lay(table.heads, widths, table.sides, from_below=True), _GAP.join("-" * columns for columns in widths)]
+    lines += [line for row in table.rows for line in _lay(row, widths, table.sides)]
     # Only a file that lies about its sizes has a number that is too wide by itself.
-    return "\n".join(cut(line.rstrip(), width()) for line in drawn.replace(_BLANK, " ").split("\n"))
+    return "\n".join(cut(line, width()) for line in lines)
 
 
-def _keep_indent(cell: str) -> str:
-    indent = len(cell) - len(cell.lstrip(" "))
-    return _BLANK * indent + cell[indent:]
+def _lay(row: Sequence[str], widths: Sequence[int], sides: Sequence[str], *, from_below: bool = False) -> list[str]:
+    """The lines of a row; what has fewer than others stands at their top, or their bottom."""
+    cells = [[harmless.line(line) for line in cell.split("\n")] for cell in row]
+    height = max(map(len, cells))
+    cells = [[""] * (height - len(c)) + c if from_below else c + [""] * (height - len(c)) for c in cells]
+    return [_GAP.join(map(_pad, line, widths, sides)).rstrip() for line in zip(*cells, strict=True)]
 
 
-def _harmless_cell(cell: str) -> str:
-    return "\n".join(harmless.line(line) for line in cell.split("\n"))
+def _pad(text: str, columns: int, side: str) -> str:
+    blanks = " " * (columns - columns_of(text))
+    return text + blanks if side == "l" else blanks + text

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.codec import encode
 from harness.records.cells import Caution
 from harness.records.failures import describe_failure, describe_reason
 from harness.records.placements import PlacementResult, Speed
@@ -17,7 +17,6 @@ from harness.views.values import DURATION, ENERGY, INTERVAL, MIB_ALONE, RATE
 if TYPE_CHECKING:
     from harness.runs.network import Wire
     from harness.runs.placements import Sweep
-    from harness.runs.search import Best
 
 #: The order of causes in tables.
 _CAUSES = ("model", "kv", "recurrent", "compute", "output")
@@ -156,7 +155,8 @@ def _memory_table(results: Sequence[PlacementResult]) -> Table | None:
     used = {
         (name, cause) for result in known for name, causes in (result.memory_bytes or {}).items() for cause in causes
     }
-    places = [(name, cause) for name in devices for cause in _CAUSES if (name, cause) in used]
+    causes = [*_CAUSES, *sorted({cause for _, cause in used} - {*_CAUSES})]
+    places = [(name, cause) for name in devices for cause in causes if (name, cause) in used]
     if not places:
         return None
     columns = [Column(f"{name}_{cause}", f"{name}\n{cause}", MIB_ALONE) for name, cause in places]
@@ -164,7 +164,7 @@ def _memory_table(results: Sequence[PlacementResult]) -> Table | None:
         [*result.varied.values(), *((result.memory_bytes or {}).get(name, {}).get(cause) for name, cause in places)]
         for result in known
     ]
-    return Table("memory", [*setting_columns(known[0].varied), *columns], rows, missing="")
+    return Table("memory", [*setting_columns(known[0].varied), *columns], rows, missing="", is_for_people=True)
 
 
 def _energy_notes(results: Sequence[PlacementResult]) -> list[str]:
@@ -189,57 +189,20 @@ def _describe_wire(wire: Wire, sweep: Sweep) -> str:
 
 
 def _plain_sweep(sweep: Sweep, reasons: Sequence[str]) -> dict[str, Any]:
+    """For programs: the results, and the best one's fields beside them."""
+    best = sweep.best
+    found = {item.name: getattr(best, item.name) for item in dataclasses.fields(best)} if best else {}
+    found.pop("results", None)
+    if best:
+        told = " ".join(f"{reason[0].upper()}{reason[1:]}." for reason in reasons)
+        found |= {"is_proven": best.is_proven, "cost_share": round(best.cost_share, 4), "reason": told}
     return {
-        **(_plain_best(sweep.best, reasons) if sweep.best else {}),
+        **found,
         "model": sweep.file_name,
         "is_synthetic": sweep.is_synthetic,
         "max_n_gpu_layers": sweep.blocks.max_gpu_layers,
-        "rows": [_plain_result(result) for result in sweep.results],
+        "rows": sweep.results,
         "network": sweep.wires,
         "network_crossing_s_per_token": sweep.crossing_s if sweep.wires else None,
         "interrupted": sweep.is_interrupted,
-    }
-
-
-def _plain_best(best: Best, reasons: Sequence[str]) -> dict[str, Any]:
-    return {
-        "best_n_gpu_layers": best.best_n_gpu_layers,
-        "is_proven": best.is_proven,
-        "measured_counts": best.measured,
-        "cost_share": round(best.cost_share, 4),
-        "cost_share_is_lower_bound": bool(best.reused_s),
-        "looks": {str(count): n for count, n in best.looks.items()},
-        "confirmed_cost_s": {str(count): cost for count, cost in best.confirmed.items()},
-        "reason": " ".join(f"{reason[0].upper()}{reason[1:]}." for reason in reasons),
-        "goal": best.goal,
-        "spent_s": best.spent_s,
-        "spent_before_resume_s": best.reused_s,
-        "full_sweep_s_estimated": best.full_sweep_s,
-        "failed": {str(count): describe_reason(failure) for count, failure in best.failed.items()},
-        "skipped": {str(count): text for count, text in best.skipped.items()},
-        "out_of_memory_from": best.out_of_memory_from,
-    }
-
-
-def _plain_result(result: PlacementResult) -> dict[str, Any]:
-    tests = {
-        speed.test: {
-            "rate_tok_per_s": round(speed.rate_tok_per_s, 6),
-            "rate_low_tok_per_s": speed.rate_low,
-            "rate_high_tok_per_s": speed.rate_high,
-            "repetitions": speed.n_samples,
-            "joules_per_token": speed.joules_per_token,
-            "warnings": [caution.text for caution in speed.cautions],
-        }
-        for speed in result.speeds
-    }
-    plain = encode(result)
-    names = ("load_duration_ns", "layers_by_device", "memory_bytes", "sampler_share", "skipped")
-    failure = describe_reason(result.failure) if result.failure else None
-    return {
-        "n_gpu_layers": result.n_gpu_layers,
-        **plain["varied"],
-        "tests": tests,
-        **{n: plain[n] for n in names},
-        "failure": failure,
     }

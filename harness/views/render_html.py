@@ -96,7 +96,8 @@ figure svg { height: auto; max-width: 62rem; min-width: 34rem; width: 100%; }
   table { font-size: .8rem; }
   th, td { padding: .25rem .35rem; }
   td { min-width: 6em; }
-  th:first-child, td:first-child { background: var(--back); left: 0; max-width: 9em; min-width: 4em; position: sticky; }
+  th:first-child, td:first-child { background: var(--back); left: 0; max-width: 9em; position: sticky; }
+  td:first-child:not(.number) { min-width: 7em; }
   td:first-child { overflow-wrap: anywhere; white-space: normal; }
   .bars { grid-template-columns: 1fr max-content; }
   .bars .name { grid-column: 1 / -1; }

@@ -55,7 +55,7 @@ def _table(table: Table) -> str:
     for (row, _), texts in zip(grid.rows, rows, strict=True):
         texts[0] = _INDENT * row.depth + ("= " if row.is_total else "") + texts[0]
     heads = [" ".join(head.split("\n")) for head in grid.heads]
-    return _with_notes(page.lay_table(heads, rows, grid.sides, style="github"), grid.notes, grid.footnotes)
+    return _with_notes(page.markdown(heads, rows, grid.sides), grid.notes, grid.footnotes)
 
 
 def _with_notes(body: str, notes: Sequence[str], footnotes: Sequence[str]) -> str:

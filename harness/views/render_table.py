@@ -79,7 +79,7 @@ def _table(table: Table, grid: Grid, left_out: Sequence[str], is_headed: bool) -
     rows = [list(cells) for cells in grid.texts()]
     for (row, _), texts in zip(grid.rows, rows, strict=True):
         texts[0] = "  " * row.depth + ("= " if row.is_total else "") + texts[0]
-    body = page.lay_table(grid.heads, rows, grid.sides, wraps=[column.wraps for column in grid.columns])
+    body = page.table(grid.heads, rows, grid.sides, [column.wraps for column in grid.columns])
     below = [page.fill(text) for text in (*grid.notes, *left_out)] + _footnotes(grid.footnotes)
     above = [page.heading(grid.shared), ""] if grid.shared and is_headed else []
     return "\n".join([*above, body, *([""] if below else []), *below])

@@ -74,9 +74,12 @@ def _plan_all(model: DryModel, specs: Sequence[RunSpec]) -> Iterator[tuple[dict[
             yield {"refused": str(error)}, None
             continue
         buffers = read_buffers(session.log)
+        caches = read_caches(session.log)
         plan = {
-            "buffers": [dataclasses.asdict(item) for item in buffers if item.cause != "kv"],
-            "caches_bytes": read_caches(session.log),
+            "buffers": [
+                dataclasses.asdict(item) for item in buffers if item.cause not in {one.cause for one in caches}
+            ],
+            "caches": [dataclasses.asdict(item) for item in caches],
             "flash_attn": read_flash_attention(session.log),
         }
         # A plan's compute buffers are sizes, not memory.

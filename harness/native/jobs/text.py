@@ -117,7 +117,7 @@ class TextSession(Session):
 
     def __init__(self, model: LoadedModel, spec: RunSpec, asked: TextRequest) -> None:
         super().__init__(model, spec)
-        self._sampler = _make_sampler(asked)
+        self._sampler = make_sampler(asked.temperature, asked.top_k, asked.top_p, asked.seed)
         self._piece = ctypes.create_string_buffer(512)
 
     def close(self) -> None:
@@ -204,18 +204,16 @@ class TextSession(Session):
         return self._piece.raw[:size]
 
 
-def _make_sampler(asked: TextRequest) -> Any:
+def make_sampler(temperature: float, top_k: int, top_p: float, seed: int = 0) -> Any:
     """A chain in llama.cpp's order: top-k, top-p, temperature, draw; at 0 the likeliest token. Source: common/sampling.cpp."""
     chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
-    if asked.temperature == 0:
-        parts = [llama_cpp.llama_sampler_init_greedy()]
-    else:
-        seed = _RANDOM_SEED if asked.seed < 0 else asked.seed & _RANDOM_SEED
+    parts = [llama_cpp.llama_sampler_init_greedy()]
+    if temperature:
         parts = [
-            llama_cpp.llama_sampler_init_top_k(asked.top_k),
-            llama_cpp.llama_sampler_init_top_p(asked.top_p, 1),
-            llama_cpp.llama_sampler_init_temp(asked.temperature),
-            llama_cpp.llama_sampler_init_dist(seed),
+            llama_cpp.llama_sampler_init_top_k(top_k),
+            llama_cpp.llama_sampler_init_top_p(top_p, 1),
+            llama_cpp.llama_sampler_init_temp(temperature),
+            llama_cpp.llama_sampler_init_dist(_RANDOM_SEED if seed < 0 else seed & _RANDOM_SEED),
         ]
     for part in parts:
         llama_cpp.llama_sampler_chain_add(chain, part)

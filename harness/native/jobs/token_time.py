@@ -14,7 +14,7 @@ import gc
 import pathlib
 import time
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import llama_cpp
@@ -25,6 +25,7 @@ from harness.host.machine import judge_load, read_load
 from harness.native.engine import LoadedModel, Session
 from harness.native.jobs.app_time import time_application
 from harness.native.jobs.load_time import time_loads
+from harness.native.jobs.text import make_sampler
 from harness.native.measure import measure_dispatch, time_generation
 from harness.native.observer import Observer
 from harness.records.token_time import PARTS, WARMUP_TOKENS, Remark, TimePlan
@@ -179,7 +180,7 @@ class _Depths:
         plain = self._fill(main)
         watched_context = self._open_context(main, observer=self._observer)
         watched = _Cache(watched_context, self._depths[0], plain.state)
-        greedy, chain = _Samplers("greedy"), _Samplers("chain")
+        greedy, chain = make_sampler(0, TOP_K, TOP_P), make_sampler(TEMPERATURE, TOP_K, TOP_P)  # freed with the process
         variants = [
             ("bare", main, plain, lambda: self._time_bare(plain.context)),
             ("greedy", main, plain, lambda: _time_whole(plain.context, greedy, self._n_tokens)),
@@ -252,28 +253,7 @@ class _Depths:
         }
 
 
-class _Samplers:
-    """A chain of llama.cpp's samplers: ``greedy``, or top-k, top-p, temperature and a draw. Freed with the process."""
-
-    def __init__(self, kind: str, seed: int = 0) -> None:
-        chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
-        if kind == "greedy":
-            steps: Iterator[Any] = iter([llama_cpp.llama_sampler_init_greedy()])
-        else:
-            steps = iter(
-                [
-                    llama_cpp.llama_sampler_init_top_k(TOP_K),
-                    llama_cpp.llama_sampler_init_top_p(TOP_P, 1),
-                    llama_cpp.llama_sampler_init_temp(TEMPERATURE),
-                    llama_cpp.llama_sampler_init_dist(seed),
-                ]
-            )
-        for step in steps:
-            llama_cpp.llama_sampler_chain_add(chain, step)
-        self.pointer = chain
-
-
-def _time_whole(context: _Context, samplers: _Samplers, n_tokens: int) -> dict[str, Any]:
+def _time_whole(context: _Context, chain: Any, n_tokens: int) -> dict[str, Any]:
     """Time tokens with everything that an application does: next token in, decode, wait, logits, sampling, text.
 
     The token that was drawn becomes text; the next one that goes in is random, as in the bare variant, so that all variants
@@ -286,7 +266,7 @@ def _time_whole(context: _Context, samplers: _Samplers, n_tokens: int) -> dict[s
     pointer, (vocabulary, _) = context.pointer, context.vocabulary
     decode, synchronize = llama_cpp.llama_decode, llama_cpp.llama_synchronize
     get_logits, sample = llama_cpp.llama_get_logits_ith, llama_cpp.llama_sampler_sample
-    to_piece, chain, clock = llama_cpp.llama_token_to_piece, samplers.pointer, time.perf_counter_ns
+    to_piece, clock = llama_cpp.llama_token_to_piece, time.perf_counter_ns
     tokens, text = context.random_tokens(n_tokens), ctypes.create_string_buffer(256)
     turn = (llama_cpp.llama_token * 1)()
     batch = llama_cpp.llama_batch_get_one(turn, 1)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.memory.causes import HOST, Part
 from harness.memory.ledger import Row, make_ledger
 from harness.records.memory import MemoryRecord
 from harness.units import GIB, MIB
-from harness.views.figures.style import PALETTE, THEMES, new_figure
+from harness.views.figures.stack import draw_stack
+from harness.views.figures.style import THEMES, add_legend_below, new_figure, set_title, shorten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-#: Longer names are cut, so that the title stays in the picture.
-_LABEL_WIDTH = 60
 
 #: The parts of a bar from left to right.
 PARTS = tuple(part for part in Part if part.legend)
@@ -37,12 +35,19 @@ def _draw_bars(bars: Mapping[str, Mapping[str, int]], title: str, theme: str) ->
     legends = (part.legend for part in PARTS)
     names = list(dict.fromkeys((*legends, *(name for parts in bars.values() for name in parts))))
     figure, axis = new_figure(8.0, 2.0 + 0.6 * len(bars), theme=theme)
-    unit, scale = ("GiB", GIB) if max(sum(parts.values()) for parts in bars.values()) >= 10 * GIB else ("MiB", MIB)
-    _stack(axis, bars, names, scale, theme)
+    largest = max(sum(parts.values()) for parts in bars.values())
+    unit, scale = ("GiB", GIB) if largest >= 10 * GIB else ("MiB", MIB)
+    digits = 0 if largest >= 100 * scale else 1
+    draw_stack(
+        axis, [{name: size / scale for name, size in parts.items()} for parts in bars.values()], names, theme,
+        write=lambda size, _: f"{size:.{digits}f}" if size * scale > 0.075 * largest else None,
+        write_sum=lambda total: f"{total:.{digits}f}",
+    )  # fmt: skip
+    axis.set_yticks(range(len(bars)), list(bars), fontsize=11, color=THEMES[theme].ink)
+    axis.set_xlim(0, largest / scale * 1.1 or 1)
     axis.set_xlabel(f"{unit} of memory", color=THEMES[theme].ink, fontsize=11)
-    axis.set_title(title, color=THEMES[theme].ink, fontsize=12, loc="left", parse_math=False)
-    axis.grid(False, axis="y")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, labelcolor=THEMES[theme].ink, fontsize=10)
+    set_title(axis, title, theme)
+    add_legend_below(figure, [axis], theme, 3)
     return figure
 
 
@@ -50,8 +55,7 @@ def _title(record: MemoryRecord) -> str:
     model = record.model
     synthetic = " (synthetic)" if model.is_synthetic else ""
     context = f", context {record.forecast.n_ctx}" if len(record.forecasts) == 1 else ""
-    label = model.label if len(model.label) <= _LABEL_WIDTH else f"{model.label[: _LABEL_WIDTH - 1]}…"
-    return f"Where the memory goes\n{label}{synthetic}{context}"
+    return f"Where the memory goes\n{shorten(model.label, 40)}{synthetic}{context}"
 
 
 def _make_bars(record: MemoryRecord) -> dict[str, dict[str, int]]:
@@ -76,36 +80,3 @@ def _by_part(rows: Sequence[Row], field: str) -> dict[str, int]:
         if row.cause.part in PARTS:
             sizes[row.cause.part.legend] += max(size or 0, 0)
     return sizes
-
-
-def _stack(axis: Any, bars: Mapping[str, Mapping[str, int]], names: Sequence[str], scale: int, theme: str) -> None:
-    colours = THEMES[theme]
-    positions = range(len(bars))[::-1]
-    lefts = [0.0] * len(bars)
-    widest = max(sum(parts.values()) for parts in bars.values()) / scale
-    for index, name in enumerate(names):
-        widths = [parts.get(name, 0) / scale for parts in bars.values()]
-        if not any(widths):
-            continue
-        axis.barh(
-            positions, widths, 0.62, left=lefts, label=name, color=PALETTE[index % len(PALETTE)],
-            edgecolor=colours.background, linewidth=1.0, )  # fmt: skip
-        for position, left, width in zip(positions, lefts, widths, strict=True):
-            if width > 0.075 * widest:
-                axis.text(
-                    left + width / 2, position, f"{width:.0f}" if widest >= 100 else f"{width:.1f}", ha="center", va="center",
-                    fontsize=10, color=_text_colour(PALETTE[index % len(PALETTE)]),
-                )  # fmt: skip
-        lefts = [left + width for left, width in zip(lefts, widths, strict=True)]
-    for position, total in zip(positions, lefts, strict=True):
-        text = f"  {total:.0f}" if widest >= 100 else f"  {total:.1f}"
-        axis.text(total, position, text, ha="left", va="center", fontsize=10, color=colours.ink)
-    axis.set_ylim(-0.6, len(bars) - 0.4)
-    axis.set_yticks(list(positions), list(bars), fontsize=11, color=colours.ink)
-    axis.set_xlim(0, widest * 1.1)
-
-
-def _text_colour(background: str) -> str:
-    """Black on light colours, white on dark ones. Source: ITU-R BT.601 luma."""
-    red, green, blue = (int(background[at : at + 2], 16) for at in (1, 3, 5))
-    return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#ffffff"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from harness.records.placements import PlacementResult
 from harness.spec import parameters
 from harness.units import GIB, MIB
-from harness.views.figures.style import PALETTE, THEMES, add_legend, new_figure
+from harness.views.figures.style import PALETTE, THEMES, add_legend, new_figure, set_title, shorten
 from harness.views.settings import format_setting, heading
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def draw_layers(
         panel.yaxis.label.set_color(THEMES[theme].ink)
         if len(panel.get_legend_handles_labels()[0]) > 1 or panel is panels[-1]:
             add_legend(panel, theme=theme, ncols=2)
-    panels[0].set_title(title, loc="left", fontsize=11, color=THEMES[theme].ink)
+    set_title(panels[0], shorten(title, 72), theme)
     name = (
         "layers on the device (-ngl)" if axis == "n_gpu_layers" else f"{heading(axis)} ({parameters()[axis].flags[0]})"
     )

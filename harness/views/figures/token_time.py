@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from harness.speed.token_time import SETUP, DepthLedger, TimeLedger
-from harness.views.figures.style import PALETTE, THEMES, add_legend, ink_on, new_figure
+from harness.views.figures.stack import draw_stack
+from harness.views.figures.style import add_legend, new_figure, set_title, shorten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,45 +38,15 @@ def draw_token_time(ledger: TimeLedger, label: str, *, theme: str = "light") -> 
     """Draw the stacked token time against depth, in ms; the figures inside are shares of the bar."""
     depths = [depth for depth in ledger.depths if depth.operations]
     figure, axis = new_figure(8.0, 4.8, theme=theme)
-    positions = range(len(depths))
-    bottoms = [0.0] * len(depths)
-    stacks: list[Mapping[str, float]] = [stack_token(depth) for depth in depths]
-    totals = [sum(stack.values()) for stack in stacks]
-    for colour, (name, _) in zip(PALETTE, GROUPS, strict=False):
-        heights = [stack[name] / 1e6 for stack in stacks]
-        axis.bar(
-            positions,
-            heights,
-            0.62,
-            bottom=bottoms,
-            color=colour,
-            label=name,
-            edgecolor=THEMES[theme].background,
-            linewidth=0.8,
-        )
-        for x, (height, bottom, total) in enumerate(zip(heights, bottoms, totals, strict=True)):
-            if height * 1e6 > _LABELLED_SHARE * total:
-                axis.text(
-                    x,
-                    bottom + height / 2,
-                    f"{height * 1e6 / total:.0%}",
-                    ha="center",
-                    va="center",
-                    fontsize=9,
-                    color=ink_on(colour),
-                )
-        bottoms = [bottom + height for bottom, height in zip(bottoms, heights, strict=True)]
-    for x, total in enumerate(totals):
-        axis.annotate(
-            f"{total / 1e6:.3g} ms", (x, bottoms[x]), (0, 3), textcoords="offset points", ha="center",
-            fontsize=10, color=THEMES[theme].ink,
-        )  # fmt: skip
-    axis.set_xticks(list(positions), [f"{depth.depth:,}" for depth in depths])
+    draw_stack(
+        axis, [{name: ns / 1e6 for name, ns in stack_token(depth).items()} for depth in depths], [name for name, _ in GROUPS],
+        theme, is_upright=True, write=lambda size, total: f"{size / total:.0%}" if size > _LABELLED_SHARE * total else None,
+        write_sum=lambda total: f"{total:.3g} ms",
+    )  # fmt: skip
+    axis.set_xticks(range(len(depths)), [f"{depth.depth:,}" for depth in depths])
     axis.set_xlabel("tokens in the cache")
     axis.set_ylabel("ms a generated token")
-    title = f"Where a token's time goes: {label}, {ledger.cache_type} cache"
-    axis.set_title(title, loc="left", fontsize=11, color=THEMES[theme].ink, parse_math=False)
-    axis.grid(False, axis="x")
+    set_title(axis, f"Where a token's time goes: {shorten(label, 40)}, {ledger.cache_type} cache", theme)
     axis.margins(y=0.1)
     handles, names = axis.get_legend_handles_labels()
     add_legend(
