@@ -21,11 +21,11 @@ unit, never written text, so that each renderer writes what its readers want, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from harness.views.values import Unit, Value
+from harness.views.values import Unit, Value, full_name
 
 BlockKind = TypeVar("BlockKind")
 
@@ -69,6 +69,7 @@ class Column:
     wraps      : what is too long goes on in the next line; otherwise it loses its middle
     is_merged  : written once for rows one below the other that agree in all such columns
     left_out   : how early it is left out where the page is too narrow for all; 0: never
+    of         : what it shows of an object (`Table.of`); None: the object's attribute of the name in JSON
     """
 
     name: str
@@ -81,6 +82,17 @@ class Column:
     wraps: bool = False
     is_merged: bool = False
     left_out: int = 0
+    of: Callable[[Any], Any] | None = None
+
+    def find(self, item: Any) -> Cell | Value:
+        """What it shows of an object."""
+        found: Cell | Value = self.of(item) if self.of else getattr(item, full_name(self.name, self.unit))
+        return found
+
+
+def for_programs(*names: str, unit: Unit | None = None) -> list[Column]:
+    """Columns that are not shown, of the attributes of these names in JSON."""
+    return [Column(name, unit=unit, is_shown=False) for name in names]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +121,16 @@ class Table:
     notes: Sequence[str] = ()
     missing: str = "—"
     is_for_people: bool = False
+
+    @classmethod
+    def of(
+        cls, name: str, items: Iterable[Any], columns: Sequence[Column], notes: Sequence[str] = (), missing: str = "—",
+        totals: Sequence[Row] = (),
+    ) -> Table:  # fmt: skip
+        """A table with a row for each item, of what each column shows of it, and totals below."""
+        return cls(
+            name, columns, [*([column.find(item) for column in columns] for item in items), *totals], notes, missing
+        )
 
     def lines(self) -> list[tuple[Row, list[Cell]]]:
         """Each row with its cells.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness.records.kept import Kept
 from harness.views.document import Column, Document, Section, Table
-from harness.views.values import COUNT
+from harness.views.values import COUNT, MINUTE
 
 #: Tests of a journal that are named; of more, how many there are.
 _NAMED_TESTS = 2
@@ -15,33 +15,18 @@ _NAMED_TESTS = 2
 def describe_kept(groups: Sequence[tuple[str, str, Sequence[Kept]]]) -> Document:
     """Groups of records, each with the name by which commands take it and its file: when, what, of which model, how many, the label."""
     columns = [
-        Column("name"),
-        Column("time_utc", "when (UTC)"),
-        Column("kind", "what"),
-        Column("model"),
-        Column("test", "tests", left_out=2),
-        Column("n_records", "records", COUNT, left_out=3),
-        Column("n_failed", "failed", COUNT),
-        Column("label", wraps=True),
-        Column("machine", shared="{}", left_out=1),
-        Column("file", is_shown=False),
+        Column("name", of=lambda group: group[0]),
+        Column("time_utc", "when (UTC)", MINUTE, of=lambda group: group[2][0].time_utc),
+        Column("kind", "what", of=lambda group: _join([one.kind for one in group[2]])),
+        Column("model", of=lambda group: _join([one.model.removesuffix(".gguf") for one in group[2]])),
+        Column("test", "tests", left_out=2, of=lambda group: _join([one.test for one in group[2]])),
+        Column("n_records", "records", COUNT, left_out=3, of=lambda group: len(group[2])),
+        Column("n_failed", "failed", COUNT, of=lambda group: sum(one.failed for one in group[2]) or None),
+        Column("label", wraps=True, of=lambda group: _join([one.label for one in group[2]])),
+        Column("machine", shared="{}", left_out=1, of=lambda group: group[2][0].machine.cpu),
+        Column("file", is_shown=False, of=lambda group: group[1]),
     ]
-    rows = [
-        (
-            name,
-            kept[0].time_utc[:16].replace("T", " "),
-            _join([one.kind for one in kept]),
-            _join([one.model.removesuffix(".gguf") for one in kept]),
-            _join([one.test for one in kept]),
-            len(kept),
-            sum(one.failed for one in kept) or None,
-            _join([one.label for one in kept]),
-            kept[0].machine.cpu,
-            file,
-        )
-        for name, file, kept in groups
-    ]
-    return Document("kept", 1, "", [Section("", [Table("records", columns, rows, missing="")])])
+    return Document("kept", 1, "", [Section("", [Table.of("records", groups, columns, missing="")])])
 
 
 def _join(texts: Sequence[str]) -> str | None:

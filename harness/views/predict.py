@@ -11,10 +11,10 @@ from harness.gguf.settings import tell_untrained
 from harness.speed.crosscheck import Bound, Check, RateClaim, SizeClaim, Trial, Verdict
 from harness.speed.models import LEVEL, Estimate
 from harness.speed.own import SHORTEST_PROMPT
-from harness.speed.prediction import PROMPT_SHARE, Answer, Place, Prediction, PromptBasis
+from harness.speed.prediction import PROMPT_SHARE, Answer, Place, Prediction, PromptBasis, Room
 from harness.speed.published import CAUTIONS, MISFITS
 from harness.units import format_count, format_gb
-from harness.views.document import Cell, Column, Document, Figure, KeyFigures, Prose, Row, Section, Table
+from harness.views.document import Cell, Column, Document, Figure, KeyFigures, Prose, Section, Table, for_programs
 from harness.views.values import BANDWIDTH, CHANGE, FILE, ROUND_RATE, SHARE, format_list, format_value
 
 #: The heading of a column of intervals of predictions.
@@ -44,56 +44,20 @@ def describe_answers(answers: Sequence[Answer]) -> Document:
 def _list_answers(answers: Sequence[Answer], *, is_one_model: bool) -> list[Table]:
     """Rates, and memory where it is known; of one model, whose name stands above, or of any."""
     notes = [*_tell_shared(answers, _tell_basis), *_tell_shared(answers, _tell_prompts)]
-    rates = Table(
-        "answers",
-        [
-            Column("model", is_shown=not is_one_model),
-            Column("size", unit=FILE, is_shown=not is_one_model),
-            Column("machine"),
-            Column("machine_kind", is_shown=False),
-            Column("bandwidth", unit=BANDWIDTH, is_shown=False),
-            Column("tg_rate", "tg t/s", ROUND_RATE, interval=INTERVAL),
-            Column("tg_roof", "roof", ROUND_RATE),
-            Column("pp_rate", "pp512 t/s", ROUND_RATE, interval="interval"),
-        ],
-        [
-            [
-                f"{a.cost.name} {a.cost.quantization}".strip(),
-                Cell(a.cost.size_bytes, is_approximate=a.cost.is_estimate),
-                a.machine,
-                a.kind,
-                a.bandwidth_bytes_per_s,
-                _rate(a.tg),
-                a.tg_roof_tok_per_s,
-                _rate(a.pp),
-            ]
-            for a in answers
-        ],
-        notes,
-    )
+    columns = [
+        Column("model", is_shown=not is_one_model, of=_name),
+        Column("size", unit=FILE, is_shown=not is_one_model, of=lambda a: Cell(a.cost.size_bytes, is_approximate=a.cost.is_estimate)),
+        Column("machine"), *for_programs("kind"), *for_programs("bandwidth", unit=BANDWIDTH),
+        Column("tg_rate", "tg t/s", ROUND_RATE, interval=INTERVAL, of=lambda a: _rate(a.tg)), Column("tg_roof", "roof", ROUND_RATE),
+        Column("pp_rate", "pp512 t/s", ROUND_RATE, interval="interval", of=lambda a: _rate(a.pp)),
+    ]  # fmt: skip
+    rates = Table.of("answers", answers, columns, notes)
     alike = is_one_model and len({answer.rooms for answer in answers}) == 1
-    rows = [row for answer in (answers[:1] if alike else answers) for row in _memory_rows(answer, alike)]
-    memory = Table(
-        "memory",
-        [
-            Column("model", is_shown=not is_one_model),
-            Column("machine", is_shown=is_one_model),
-            Column("place", "in"),
-            Column("needed", unit=FILE),
-            Column("weights", unit=FILE),
-            Column("repacked", unit=FILE, left_out=4),
-            Column("cache", unit=FILE, left_out=1),
-            Column("compute", "working\nmemory", FILE, left_out=2),
-            Column("driver", unit=FILE, left_out=3),
-            Column("limit", "there is", FILE),
-            Column("left", unit=FILE),
-            Column("fits"),
-            Column("n_layers_gpu", is_shown=False),
-        ],
-        rows,
-        [note for place, note in _METAL.items() if any(room.place is place for a in answers for room in a.rooms)],
-    )
-    return [rates, memory] if rows else [rates]
+    rooms = [(answer, room) for answer in (answers[:1] if alike else answers) for room in answer.rooms]
+    memory = Table.of("memory", rooms, _memory_columns(is_one_model, alike), [
+        note for place, note in _METAL.items() if any(room.place is place for a in answers for room in a.rooms)
+    ])  # fmt: skip
+    return [rates, memory] if rooms else [rates]
 
 
 def _describe_cost(answer: Answer) -> KeyFigures:
@@ -112,14 +76,15 @@ def _describe_cost(answer: Answer) -> KeyFigures:
                 "read_per_token",
                 "",
                 Cell(round(cost.bytes_per_token(answer.n_depth)), FILE),
-                phrase=f"a token reads {{}}{depth}",
+                None,
+                f"a token reads {{}}{depth}",
             ),
             Figure("flops_per_token", "", cost.flops_per_token(answer.n_depth), is_shown=False),
             Figure("kv_per_token", "", about(each), FILE, "cache {} a token"),
             Figure(
                 "kv_per_token_beyond_window",
                 "",
-                about(each - windowed) if each and windowed else None,
+                about((each or 0) - windowed if windowed else None),
                 FILE,
                 f"{{}}{window}",
             ),
@@ -142,27 +107,31 @@ _METAL = {
 }
 
 
-def _memory_rows(answer: Answer, is_for_all: bool) -> Iterator[Row]:
-    for room in answer.rooms:
-        need = room.need
-        note = () if need.cache_bytes is not None else ("the cache is not known, and not counted",)
-        yield Row(
-            [
-                f"{answer.cost.name} {answer.cost.quantization}".strip(),
-                None if is_for_all else answer.machine,
-                _PLACES[room.place],
-                Cell(need.total_bytes, notes=note),
-                need.weights_bytes,
-                need.repacked_bytes or None,
-                Cell(need.cache_bytes, instead="?"),
-                need.compute_bytes,
-                need.device_bytes or None,
-                room.limit_bytes,
-                room.left_bytes,
-                room.fits,
-                room.n_layers_gpu,
-            ]
+def _memory_columns(is_one_model: bool, is_for_all: bool) -> list[Column]:
+    def need(name: str, title: str = "", left_out: int = 0) -> Column:
+        return Column(
+            name, title, FILE, left_out=left_out, of=lambda one: getattr(one[1].need, f"{name}_bytes") or None
         )
+
+    def total(one: tuple[Answer, Room]) -> Cell:
+        is_known = one[1].need.cache_bytes is not None
+        return Cell(one[1].need.total_bytes, notes=() if is_known else ("the cache is not known, and not counted",))
+
+    return [
+        Column("model", is_shown=not is_one_model, of=lambda one: _name(one[0])),
+        Column("machine", is_shown=is_one_model, of=lambda one: None if is_for_all else one[0].machine),
+        Column("place", "in", of=lambda one: _PLACES[one[1].place]), Column("needed", unit=FILE, of=total),
+        need("weights"), need("repacked", "", 4),
+        Column("cache", unit=FILE, left_out=1, of=lambda one: Cell(one[1].need.cache_bytes, instead="?")),
+        need("compute", "working\nmemory", 2), Column("driver", unit=FILE, left_out=3, of=lambda one: one[1].need.device_bytes or None),
+        Column("limit", "there is", FILE, of=lambda one: one[1].limit_bytes),
+        Column("left", unit=FILE, of=lambda one: one[1].left_bytes),
+        Column("fits", of=lambda one: one[1].fits), Column("n_layers_gpu", is_shown=False, of=lambda one: one[1].n_layers_gpu),
+    ]  # fmt: skip
+
+
+def _name(answer: Answer) -> str:
+    return f"{answer.cost.name} {answer.cost.quantization}".strip()
 
 
 def _tell_shared(answers: Sequence[Answer], tell: Callable[[Answer], str]) -> Iterator[str]:
@@ -268,53 +237,31 @@ def describe_check(check: Check) -> Document:
 
 def _list_bounds(bounds: Sequence[Bound]) -> Table:
     columns = [
-        Column("title", "what", wraps=True),
-        Column("n_figures", "figures"),
-        Column("median_error", unit=SHARE),
-        Column("promised", "bound", SHARE),
-        Column("is_met", "met"),
+        Column("title", "what", wraps=True), Column("n_figures", "figures", of=lambda bound: len(bound.trials)),
+        Column("median_error", unit=SHARE), Column("promised", "bound", SHARE), Column("is_met", "met"),
         Column("inside_share", "in interval", SHARE),
-    ]
-    rows = [[b.title, len(b.trials), b.median_error, b.promised, b.is_met, b.inside_share] for b in bounds]
-    return Table("bounds", columns, rows, [f"in interval: how many lay in their {INTERVAL}"])
+    ]  # fmt: skip
+    return Table.of("bounds", bounds, columns, [f"in interval: how many lay in their {INTERVAL}"])
 
 
 def _list_claims(claims: Sequence[RateClaim | SizeClaim]) -> Table:
     columns = [
-        Column("subject", "what", wraps=True),
-        Column("said", wraps=True),
-        Column("found", f"found (t/s),\n{INTERVAL}", ROUND_RATE),
-        Column("verdict", is_shown=False),
-        Column("command", is_shown=False),
-    ]
-    verdicts = [claim.verdict.value if isinstance(claim, RateClaim) else None for claim in claims]
-    rows = [[c.subject, c.said, _find(c), verdict, c.command] for c, verdict in zip(claims, verdicts, strict=True)]
-    return Table("claims", columns, rows)
+        Column("subject", "what", wraps=True), Column("said", wraps=True),
+        Column("found", f"found (t/s),\n{INTERVAL}", ROUND_RATE, of=_find),
+        Column("verdict", is_shown=False, of=lambda claim: claim.verdict.value if isinstance(claim, RateClaim) else None),
+        *for_programs("command"),
+    ]  # fmt: skip
+    return Table.of("claims", claims, columns)
 
 
 def _list_misses(misses: Sequence[Trial]) -> Table:
     columns = [
-        Column("error", unit=CHANGE),
-        Column("machine"),
-        Column("model"),
-        Column("predicted_rate", "predicted\nt/s", ROUND_RATE),
-        Column("measured_rate", "measured\nt/s", ROUND_RATE),
-        Column("n_known", "others\nknown"),
-    ]
-    rows = [
-        Row(
-            [
-                miss.error,
-                miss.machine,
-                f"{miss.model} {miss.quantization}",
-                miss.predicted.rate_tok_per_s,
-                miss.measured_tok_per_s,
-                Cell(miss.n_known, notes=(_explain(miss),)),
-            ]
-        )
-        for miss in misses
-    ]
-    return Table("misses", columns, rows)
+        Column("error", unit=CHANGE), Column("machine"), Column("model", of=lambda miss: f"{miss.model} {miss.quantization}"),
+        Column("predicted_rate", "predicted\nt/s", ROUND_RATE, of=lambda miss: miss.predicted.rate_tok_per_s),
+        Column("measured_rate", "measured\nt/s", ROUND_RATE, of=lambda miss: miss.measured_tok_per_s),
+        Column("n_known", "others\nknown", of=lambda miss: Cell(miss.n_known, notes=(_explain(miss),))),
+    ]  # fmt: skip
+    return Table.of("misses", misses, columns)
 
 
 def _find(claim: RateClaim | SizeClaim) -> Cell:

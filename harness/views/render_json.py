@@ -11,7 +11,7 @@ from typing import Any
 from harness.codec import encode
 from harness.untrusted import harmless
 from harness.views.document import Cell, Column, Document, KeyFigures, Row, Table
-from harness.views.values import Unit
+from harness.views.values import Unit, full_name
 
 
 def render(document: Document) -> str:
@@ -54,10 +54,8 @@ def _plain_row(table: Table, row: Row, cells: list[Cell], has_notes: bool) -> di
 
 
 def _plain_cell(cell: Cell, name: str, unit: Unit | None, column: Column | None = None) -> dict[str, Any]:
-    ending = f"_{unit.suffix}" if unit and unit.suffix else ""
-    stem = name.removesuffix(ending)
-    values = {stem + ending: encode(cell.value)}
+    values = {full_name(name, unit): encode(cell.value)}
     if cell.interval is not None or (column is not None and column.interval):
         low, high = cell.interval or (None, None)
-        values |= {f"{stem}_low{ending}": low, f"{stem}_high{ending}": high}
+        values |= {full_name(f"{name}_{end}", unit): value for end, value in (("low", low), ("high", high))}
     return values

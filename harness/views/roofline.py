@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from harness.records.failures import describe_end
 from harness.records.roofline import ARITHMETIC, READING, SECOND_METHOD, Roof, RoofTest
 from harness.speed.roofline import TOO_MUCH, UnderRoof
-from harness.views.document import Cell, Column, Document, Figure, KeyFigures, Picture, Prose, Section, Table
+from harness.views.document import (
+    Cell,
+    Column,
+    Document,
+    Figure,
+    KeyFigures,
+    Picture,
+    Prose,
+    Section,
+    Table,
+    for_programs,
+)
 from harness.views.figures.roofline import draw_roofline
 from harness.views.settings import format_settings
 from harness.views.values import ARITHMETIC as FLOPS
@@ -57,34 +69,19 @@ def _warn(roof: Roof) -> Iterator[str]:
 
 def _show_tests(tests: Sequence[RoofTest], *, is_shown: bool = True) -> Table:
     unit = FLOPS if tests[0].work == ARITHMETIC else BANDWIDTH
-    rows = [
-        [
-            test.work,
-            test.device if test.kind == "cpu" else f"{test.device} {test.description}",
-            test.type_name + (" repacked" if test.is_repacked else ""),
-            test.n_threads,
-            Cell(test.rate_per_s, interval=(test.interval.low, test.interval.high) if test.interval else None),
-            "right" if test.is_right else "WRONG",
-            test.n_bytes,
-            test.n_flops,
-            test.max_error,
-            test.tolerance,
-        ]
-        for test in tests
-    ]
+
+    def rate(test: RoofTest) -> Cell:
+        return Cell(test.rate_per_s, interval=(test.interval.low, test.interval.high) if test.interval else None)
+
     columns = [
-        Column("work", is_shown=False),
-        Column("device", is_shown=is_shown),
-        Column("type", is_shown=is_shown),
-        Column("n_threads", "threads", is_shown=is_shown),
-        Column("rate", unit.sign, unit, interval=INTERVAL, is_shown=is_shown),
-        Column("result", is_shown=is_shown),
-        Column("n_bytes", is_shown=False),
-        Column("n_flops", is_shown=False),
-        Column("max_error", is_shown=False),
-        Column("tolerance", is_shown=False),
-    ]
-    return Table("tests", columns, rows)
+        *for_programs("work"),
+        Column("device", of=lambda test: test.device if test.kind == "cpu" else f"{test.device} {test.description}"),
+        Column("type", of=lambda test: test.type_name + (" repacked" if test.is_repacked else "")),
+        Column("n_threads", "threads"), Column("rate", unit.sign, unit, interval=INTERVAL, of=rate),
+        Column("result", of=lambda test: "right" if test.is_right else "WRONG"),
+        *for_programs("n_bytes", "n_flops", "max_error", "tolerance"),
+    ]  # fmt: skip
+    return Table.of("tests", tests, columns if is_shown else [replace(column, is_shown=False) for column in columns])
 
 
 def _compare_methods(roof: Roof, seconds: Sequence[RoofTest]) -> Iterator[str]:
@@ -100,19 +97,6 @@ def _compare_methods(roof: Roof, seconds: Sequence[RoofTest]) -> Iterator[str]:
 
 
 def _show_under(under: Sequence[UnderRoof]) -> Table:
-    rows = [
-        [
-            Cell(f"{item.model} {item.quantization}", mark="*" if item.is_synthetic else ""),
-            "\n".join((item.asked.test, *(format_settings(item.asked, (name,)) for name in item.varied))),
-            item.n_threads,
-            item.rate_tok_per_s,
-            item.roof_tok_per_s,
-            Cell(item.flops_per_token, GFLOP) if item.n_prompt else Cell(item.bytes_per_token, GB_ALONE),
-            Cell(item.used_per_s, FLOPS if item.n_prompt else BANDWIDTH),
-            Cell(item.share, mark="!" if item.share > TOO_MUCH else ""),
-        ]
-        for item in under
-    ]
     notes = ["of roof: t/s against bandwidth / bytes a token (tg), and FLOP/s / operations a token (pp)."]
     if any(item.is_synthetic for item in under):
         notes.append("* random weights in this model's shape.")
@@ -120,14 +104,18 @@ def _show_under(under: Sequence[UnderRoof]) -> Table:
         notes.append(
             "! more than the roof: it was measured while the machine was busier; run `harness roofline` again."
         )
+
+    def test(item: UnderRoof) -> str:
+        return "\n".join((item.asked.test, *(format_settings(item.asked, (name,)) for name in item.varied)))
+
+    def token(item: UnderRoof) -> Cell:
+        return Cell(item.flops_per_token, GFLOP) if item.n_prompt else Cell(item.bytes_per_token, GB_ALONE)
+
     columns = [
-        Column("model"),
-        Column("test", wraps=True),
-        Column("n_threads", "thr."),
-        Column("rate", "t/s", RATE),
-        Column("roof", "roof t/s", RATE, left_out=1),
-        Column("token", "a token"),
-        Column("used", is_shown=False),
-        Column("share", "of roof", SHARE),
-    ]
-    return Table("records", columns, rows, notes)
+        Column("model", of=lambda item: Cell(f"{item.model} {item.quantization}", mark="*" if item.is_synthetic else "")),
+        Column("test", wraps=True, of=test), Column("n_threads", "thr."), Column("rate", "t/s", RATE),
+        Column("roof", "roof t/s", RATE, left_out=1), Column("token", "a token", of=token),
+        Column("used", is_shown=False, of=lambda item: Cell(item.used_per_s, FLOPS if item.n_prompt else BANDWIDTH)),
+        Column("share", "of roof", SHARE, of=lambda item: Cell(item.share, mark="!" if item.share > TOO_MUCH else "")),
+    ]  # fmt: skip
+    return Table.of("records", under, columns, notes)

@@ -10,9 +10,9 @@ from harness.records.failures import describe_failure
 from harness.records.text import Figures, Skip, Skipped, TextRun
 from harness.units import format_go_duration
 from harness.untrusted import harmless
-from harness.views.document import Block, Cell, Column, Document, Line, Picture, Prose, Section, Table, Value
+from harness.views.document import Block, Cell, Column, Document, Line, Picture, Prose, Section, Table
 from harness.views.figures.text import draw_token_times
-from harness.views.values import BYTES, DURATION, MINUTE, RATE, format_value
+from harness.views.values import BYTES, DURATION, MINUTE, RATE, Unit, format_value, full_name
 
 
 def describe_text(run: TextRun, text: str) -> Document:
@@ -61,36 +61,28 @@ def _describe_skip(skipped: Skipped) -> str:
 
 
 def _show_runs(runs: Sequence[tuple[str, TextRun]], *, with_time: bool = False) -> Table:
+    def figure(name: str, title: str = "", unit: Unit | None = None, *, is_shown: bool = True) -> Column:
+        attribute = full_name(name, unit)
+        return Column(name, title, unit, is_shown=is_shown, of=lambda one: getattr(one[1].figures, attribute))
+
     columns = [
-        Column("model"),
-        Column("size", unit=BYTES, left_out=2),
-        Column("prompt_eval_rate", "PP t/s", RATE),
-        Column("eval_rate", "TG t/s", RATE),
-        Column("load_duration", "load", DURATION),
-        Column("first_token", unit=DURATION, is_shown=with_time),
-        Column("total_duration", "total", DURATION, is_shown=with_time),
-        Column("tokens", align="r"),
-        Column("prompt_eval_count", is_shown=False),
-        Column("eval_count", is_shown=False),
-        Column("prompt_eval_duration", unit=DURATION, is_shown=False),
-        Column("eval_duration", unit=DURATION, is_shown=False),
-        Column("sample_duration", unit=DURATION, is_shown=False),
-        Column("decode_duration", unit=DURATION, is_shown=False),
-        Column("finish", "ended"),
-        Column("time_utc", "when", MINUTE, is_shown=with_time),
-    ]
-    return Table("runs", columns, [_list_figures(name, run) for name, run in runs])
-
-
-def _list_figures(name: str, run: TextRun) -> list[Cell | Value]:
-    figures = run.figures
-    return [
-        name, run.model.size_bytes if run.model else None, figures.prompt_eval_rate_tok_per_s, figures.eval_rate_tok_per_s,
-        figures.load_duration_ns, figures.first_token_ns, figures.total_duration_ns,
-        f"{figures.prompt_eval_count or 0} + {figures.eval_count or 0}", figures.prompt_eval_count, figures.eval_count,
-        figures.prompt_eval_duration_ns, figures.eval_duration_ns, run.sample_ns, run.decode_ns,
-        Cell(run.finish, notes=_warn(run)), run.time_utc,
+        Column("model", of=lambda one: one[0]),
+        Column("size", unit=BYTES, left_out=2, of=lambda one: one[1].model.size_bytes if one[1].model else None),
+        figure("prompt_eval_rate", "PP t/s", RATE), figure("eval_rate", "TG t/s", RATE), figure("load_duration", "load", DURATION),
+        figure("first_token", unit=DURATION, is_shown=with_time), figure("total_duration", "total", DURATION, is_shown=with_time),
+        Column("tokens", align="r", of=lambda one: " + ".join(str(n or 0) for n in _count(one[1].figures))),
+        *(figure(name, is_shown=False) for name in ("prompt_eval_count", "eval_count")),
+        *(figure(name, unit=DURATION, is_shown=False) for name in ("prompt_eval_duration", "eval_duration")),
+        Column("sample_duration", unit=DURATION, is_shown=False, of=lambda one: one[1].sample_ns),
+        Column("decode_duration", unit=DURATION, is_shown=False, of=lambda one: one[1].decode_ns),
+        Column("finish", "ended", of=lambda one: Cell(one[1].finish, notes=_warn(one[1]))),
+        Column("time_utc", "when", MINUTE, is_shown=with_time, of=lambda one: one[1].time_utc),
     ]  # fmt: skip
+    return Table.of("runs", runs, columns)
+
+
+def _count(figures: Figures) -> tuple[int | None, int | None]:
+    return figures.prompt_eval_count, figures.eval_count
 
 
 def _warn(run: TextRun) -> list[str]:

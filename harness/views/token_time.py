@@ -17,7 +17,7 @@ from harness.speed.token_time import (
     make_time_ledger,
 )
 from harness.units import format_duration, format_gb
-from harness.views.document import Cell, Column, Document, Figure, KeyFigures, Picture, Prose, Row, Section, Table
+from harness.views.document import Cell, Column, Document, Figure, KeyFigures, Line, Picture, Prose, Row, Section, Table
 from harness.views.figures.token_time import draw_token_time
 from harness.views.values import (
     BANDWIDTH,
@@ -34,8 +34,7 @@ from harness.views.values import (
     SETTING,
     SHARE,
     Unit,
-    Value,
-)
+)  # fmt: skip
 
 #: What the parts of a token are called where people read them.
 _PART_NAMES = {
@@ -180,91 +179,51 @@ def _find(depth: DepthLedger, sampler: str) -> WholeToken | None:
 
 
 def _show_operations(depth: DepthLedger, ledger: TimeLedger) -> Section:
-    rows: list[Row | Sequence[Cell | Value]] = [
-        [
-            depth.depth, one.role, one.n_nodes or None, one.duration_ns, one.observed_ns, one.share, one.touched_bytes,
-            one.bandwidth_bytes_per_s, one.roof_share,
-        ]
-        for one in depth.operations
-    ]  # fmt: skip
     touched, roof = sum(one.touched_bytes or 0 for one in depth.operations), ledger.roof_bytes_per_s
-    token_ns = depth.bare.median_ns
-    speed = touched / token_ns * 1e9
-    total: list[Cell | Value] = [
-        depth.depth,
-        "the bench's token",
-        None,
-        token_ns,
-        None,
-        1.0,
-        touched,
-        speed,
-        speed / roof if roof else None,
-    ]
+    speed = touched / depth.bare.median_ns * 1e9
     columns = [
-        Column("depth", is_shown=False),
-        Column("operation"),
-        Column("n_nodes", "nodes"),
-        Column("duration", "time", DURATION),
-        Column("observed", unit=DURATION, is_shown=False),
-        Column("share", unit=SHARE),
-        Column("touched", "MB read", MB),
-        Column("bandwidth", "GB/s", BANDWIDTH),
-        Column("roof_share", "of roof", SHARE),
-    ]
-    blocks = [Table("operations", columns, [*rows, Row(total, is_total=True)], missing="")]
+        Column("depth", is_shown=False, of=lambda _: depth.depth), Column("operation", of=lambda one: one.role),
+        Column("n_nodes", "nodes", of=lambda one: one.n_nodes or None), Column("duration", "time", DURATION),
+        Column("observed", unit=DURATION, is_shown=False), Column("share", unit=SHARE), Column("touched", "MB read", MB),
+        Column("bandwidth", "GB/s", BANDWIDTH), Column("roof_share", "of roof", SHARE),
+    ]  # fmt: skip
+    share = roof and speed / roof
+    total: Line = [depth.depth, "the bench's token", None, depth.bare.median_ns, None, 1.0, touched, speed, share]
+    table = Table.of("operations", depth.operations, columns, missing="", totals=[Row(total, is_total=True)])
     prose = [Prose([_NO_ROOF])] if roof is None and depth is ledger.depths[-1] else []
-    return Section(f"inside the decode at depth {depth.depth} ({ledger.cache_type} cache)", [*blocks, *prose])
+    return Section(f"inside the decode at depth {depth.depth} ({ledger.cache_type} cache)", [table, *prose])
 
 
 def _show_observer(depths: Sequence[DepthLedger]) -> Table:
-    rows = [
-        [
-            depth.depth, seen.absent.median_ns, seen.declining.median_ns, seen.observing.median_ns,
-            seen.cost_ns / seen.absent.median_ns, seen.n_nodes, seen.inside_ns, seen.scale,
-        ]
-        for depth in depths
-        if (seen := depth.observer)
-    ]  # fmt: skip
     notes = [
         "Nodes are watched one at a time, so nothing overlaps and nothing is fused. Each node's time was lowered by what watching adds "
         "to it (off each), and all together scaled to the token that nobody watched."
     ]
-    if any(depth.observer and depth.observer.cost_ns <= 0 for depth in depths):
+    seen = [(depth.depth, depth.observer) for depth in depths if depth.observer]
+    if any(observer.cost_ns <= 0 for _, observer in seen):
         notes.append(_RESTLESS)
     columns = [
-        Column("depth", unit=COUNT),
-        Column("absent", unit=DURATION),
-        Column("declining", unit=DURATION),
-        Column("watching", unit=DURATION),
-        Column("cost", unit=CHANGE),
-        Column("n_nodes", "nodes"),
-        Column("inside", "off each", DURATION),
-        Column("scale", unit=RATIO),
+        Column("depth", unit=COUNT, of=lambda one: one[0]),
+        Column("absent", unit=DURATION, of=lambda one: one[1].absent.median_ns),
+        Column("declining", unit=DURATION, of=lambda one: one[1].declining.median_ns),
+        Column("watching", unit=DURATION, of=lambda one: one[1].observing.median_ns),
+        Column("cost", unit=CHANGE, of=lambda one: one[1].cost_ns / one[1].absent.median_ns),
+        Column("n_nodes", "nodes", of=lambda one: one[1].n_nodes),
+        Column("inside", "off each", DURATION, of=lambda one: one[1].inside_ns),
+        Column("scale", unit=RATIO, of=lambda one: one[1].scale),
     ]
-    return Table("observer", columns, rows, notes)
+    return Table.of("observer", seen, columns, notes)
 
 
 def _show_fits(fits: Sequence[DepthFit]) -> Table:
-    rows = [
-        [
-            fit.cache_type, Cell(fit.slope_ns, interval=_interval(fit.low_ns, fit.high_ns)), fit.n_rounds, fit.bytes_per_token,
-            fit.bandwidth_bytes_per_s, fit.intercept_ns,
-        ]
-        for fit in fits
-    ]  # fmt: skip
-    notes = (
-        ["Below zero: the machine was restless, and nothing can be said."] if any(f.slope_ns < 0 for f in fits) else []
-    )
+    doubt = "Below zero: the machine was restless, and nothing can be said."
     columns = [
         Column("cache_type", "cache"),
-        Column("slope", "ns", NS, interval=INTERVAL),
-        Column("n_rounds", "rounds"),
-        Column("cached_token", "bytes", BYTES_ALONE),
-        Column("bandwidth", "GB/s", BANDWIDTH),
-        Column("intercept", "at depth 0", DURATION),
-    ]
-    return Table("depth_fits", columns, rows, notes, missing="?")
+        Column("slope", "ns", NS, interval=INTERVAL, of=lambda fit: Cell(fit.slope_ns, interval=_interval(fit.low_ns, fit.high_ns))),
+        Column("n_rounds", "rounds"), Column("cached_token", "bytes", BYTES_ALONE, of=lambda fit: fit.bytes_per_token),
+        Column("bandwidth", "GB/s", BANDWIDTH), Column("intercept", "at depth 0", DURATION),
+    ]  # fmt: skip
+    return Table.of("depth_fits", fits, columns, [doubt] if any(fit.slope_ns < 0 for fit in fits) else [], missing="?")
 
 
 def _interval(low: float | None, high: float | None) -> tuple[float, float] | None:
@@ -272,38 +231,23 @@ def _interval(low: float | None, high: float | None) -> tuple[float, float] | No
 
 
 def _show_loads(loads: Sequence[LoadTime]) -> Table:
-    rows = [
-        [
-            load.state, load.mmap, load.load_ns, load.context_ns, load.first_token_ns, load.second_token_ns, load.ready_ns,
-            load.resident_share, load.n,
-        ]
-        for load in loads
-    ]  # fmt: skip
     columns = [
-        Column("state", "load"),
-        Column("mmap"),
-        Column("load", "model", DURATION),
-        Column("context", unit=DURATION),
-        Column("first_token", "1st token", DURATION),
-        Column("second_token", "2nd", DURATION),
-        Column("ready", unit=DURATION),
-        Column("resident_share", "in RAM", SHARE),
-        Column("n"),
-    ]
+        Column("state", "load"), Column("mmap"), Column("load", "model", DURATION), Column("context", unit=DURATION),
+        Column("first_token", "1st token", DURATION), Column("second_token", "2nd", DURATION), Column("ready", unit=DURATION),
+        Column("resident_share", "in RAM", SHARE), Column("n"),
+    ]  # fmt: skip
     notes = ["In RAM: what of the file was in the system's memory before. Ready: model, context and first token."]
-    return Table("loads", columns, rows, notes, missing="?")
+    return Table.of("loads", loads, columns, notes, missing="?")
 
 
 def _show_gap(ledger: TimeLedger, gap: Gap) -> Table:
-    rows: list[Row] = [Row(["the bench's token", gap.bench_ns, None, 1e9 / gap.bench_ns])]
-    rows += [Row([f"+ {_STEP_NAMES[name]}", ns, ns / gap.bench_ns, None]) for name, ns in gap.steps_ns.items()]
-    rows.append(Row(["create_completion(stream=True)", gap.completion_ns, None, 1e9 / gap.completion_ns]))
+    rows: list[Line] = [["the bench's token", gap.bench_ns, None, 1e9 / gap.bench_ns]]
+    rows += [[f"+ {_STEP_NAMES[name]}", ns, ns / gap.bench_ns, None] for name, ns in gap.steps_ns.items()]
+    rows.append(["create_completion(stream=True)", gap.completion_ns, None, 1e9 / gap.completion_ns])
     columns = [
-        Column("step", "llama_cpp.Llama"),
-        Column("duration", "a token", DURATION),
-        Column("change", "of the bench", CHANGE),
+        Column("step", "llama_cpp.Llama"), Column("duration", "a token", DURATION), Column("change", "of the bench", CHANGE),
         Column("rate", "t/s", RATE),
-    ]
+    ]  # fmt: skip
     return Table("application", columns, rows, list(_explain_gap(ledger, gap)), missing="")
 
 

@@ -35,6 +35,11 @@ class Unit:
     sign: str = ""
 
 
+def full_name(name: str, unit: Unit | None) -> str:
+    """A name as programs read it: it ends in the unit."""
+    return f"{name.removesuffix(f'_{unit.suffix}')}_{unit.suffix}" if unit and unit.suffix else name
+
+
 def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
