@@ -121,12 +121,12 @@ def _serve_once(offer: Offer, announce: Announce, command: Sequence[str] | None)
         if isinstance(greeting, Failure):
             return greeting
         request = {"endpoint": offer.endpoint, "devices": list(offer.devices), "n_threads": offer.n_threads}
-        for event in worker.ask("serve", request):
+        for event in worker.ask("rpc_server", request):
             if isinstance(event, Failure):
                 return event
             if event["event"] == "serving":
                 if not _wait_until_open(worker, offer.endpoint):
-                    return next(heard for heard in worker.events(1.0, "serve") if isinstance(heard, Failure))
+                    return next(heard for heard in worker.events(1.0, "rpc_server") if isinstance(heard, Failure))
                 announce([decode(Device, device) for device in event["devices"]], worker.pid)
         raise AssertionError("a server ends by dying or by being refused")
     finally:
