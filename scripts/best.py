@@ -40,11 +40,7 @@ def run(*arguments: str) -> tuple[dict[str, Any], float]:
 
 def read_rates(found: dict[str, Any]) -> dict[int, float]:
     """Tokens per second by count."""
-    return {
-        row["n_gpu_layers"]: next(iter(row["tests"].values()))["rate_tok_per_s"]
-        for row in found["rows"]
-        if row["tests"]
-    }
+    return {row["n_gpu_layers"]: row["speeds"][0]["rate_tok_per_s"] for row in found["rows"] if row["speeds"]}
 
 
 def fair_loss(chosen: int, rates: Rates, counts: list[int]) -> float:
@@ -94,7 +90,7 @@ def main() -> None:
         if is_search:
             searches.append((found, took_s))
             print(
-                f"--best: {found['best_n_gpu_layers']} after {len(found['measured_counts'])} counts, "
+                f"--best: {found['best_n_gpu_layers']} after {len(found['measured'])} counts, "
                 f"{sum(found['looks'].values())} loads, in {took_s:.1f} s",
                 flush=True,
             )
@@ -130,7 +126,7 @@ def judge(
         runs.append(
             {
                 "best_n_gpu_layers": chosen,
-                "measured_counts": found["measured_counts"],
+                "measured_counts": found["measured"],
                 "looks": found["looks"],
                 "cost_share_stated": found["cost_share"],
                 "cost_share_timed": took_s / full_s,

@@ -42,7 +42,7 @@ def events():
     try:
         greeting = worker.hello()
         assert not isinstance(greeting, Failure), greeting
-        return [greeting, *worker.ask("roofline", REQUEST, timeout_s=120)]
+        return [greeting, *worker.ask("bandwidth", REQUEST, timeout_s=120)]
     finally:
         worker.close()
 
@@ -89,9 +89,9 @@ def test_a_wrong_row_would_be_found(monkeypatch):
     from harness.native.engine import Runtime
 
     runtime = Runtime(log_to_stderr=False)
-    device = bandwidth._list_devices(runtime.lib)[0]
+    pointer, device = runtime.list_devices()[0]
     work = bandwidth.Work(READING, "F32", 1024, 1, 1)
-    with bandwidth._Product(runtime.lib, device, work) as product:
+    with bandwidth._Product(runtime.lib, pointer, device.name, work) as product:
         product.set_threads(1)
         product.time()
         assert product.check() <= bandwidth.TOLERANCES["F32"]
@@ -107,7 +107,7 @@ def test_too_large_a_matrix_is_refused_in_a_sentence():
     worker = Worker()
     try:
         worker.hello()
-        last = list(worker.ask("roofline", {**REQUEST, "size_bytes": 10**15}, timeout_s=60))[-1]
+        last = list(worker.ask("bandwidth", {**REQUEST, "size_bytes": 10**15}, timeout_s=60))[-1]
     finally:
         worker.close()
     assert isinstance(last, Failure)
@@ -119,9 +119,8 @@ def test_a_missing_device_is_named():
     class Nothing:
         ggml_backend_dev_init = ggml_backend_free = staticmethod(lambda *_: None)
 
-    target = bandwidth.Target(1, "CUDA0", "card", "gpu")
     with pytest.raises(NativeError, match="CUDA0"):
-        bandwidth._Product(Nothing(), target, bandwidth.Work(READING, "F16", 256, 1, 1))
+        bandwidth._Product(Nothing(), 1, "CUDA0", bandwidth.Work(READING, "F16", 256, 1, 1))
 
 
 # The values.

@@ -77,7 +77,7 @@ def test_decoding_fills_the_cache_and_clearing_empties_it(loaded, model):
     import llama_cpp
 
     session = loaded.open(spec(model))
-    memory = llama_cpp.llama_get_memory(session._context)
+    memory = llama_cpp.llama_get_memory(session.context)
 
     def decode(batches):
         for batch in batches:

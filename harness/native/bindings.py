@@ -68,8 +68,32 @@ class InitParams(ctypes.Structure):
 SET_N_THREADS = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int)
 GET_EXTRA_BUFTS = ctypes.CFUNCTYPE(ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p)
 
-#: Offset of `buffer` in struct ggml_tensor, behind its 4-byte type and padding. Source: ggml.h struct ggml_tensor.
-TENSOR_BUFFER_OFFSET = 8
+_MAX_DIMS, _MAX_SRC, _MAX_OP_PARAMS, _MAX_NAME = 4, 10, 64, 64
+
+
+class Tensor(ctypes.Structure):
+    """struct ggml_tensor of ggml.h; see `knows_layout`."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("buffer", ctypes.c_void_p),
+        ("ne", ctypes.c_int64 * _MAX_DIMS),
+        ("nb", ctypes.c_size_t * _MAX_DIMS),
+        ("op", ctypes.c_int),
+        ("op_params", ctypes.c_int32 * (_MAX_OP_PARAMS // 4)),
+        ("flags", ctypes.c_int32),
+        ("src", ctypes.c_void_p * _MAX_SRC),
+        ("view_src", ctypes.c_void_p),
+        ("view_offs", ctypes.c_size_t),
+        ("data", ctypes.c_void_p),
+        ("name", ctypes.c_char * _MAX_NAME),
+    )
+
+
+def knows_layout(lib: Any, node: int) -> bool:
+    """Whether struct ggml_tensor is laid out as declared here, by what the library's own functions say of a tensor."""
+    is_named = lib.ggml_get_name(node) - node == Tensor.name.offset
+    return is_named and lib.ggml_get_data(node) == Tensor.from_address(node).data
 
 
 def check_structs() -> None:
@@ -97,6 +121,66 @@ def check_structs() -> None:
         )
 
 
+_POINTER, _TEXT, _SIZE = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
+
+#: Name, result and arguments of each.
+_FUNCTIONS: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
+    ("ggml_backend_dev_count", _SIZE, ()),
+    ("ggml_backend_dev_get", _POINTER, (_SIZE,)),
+    ("ggml_backend_dev_name", _TEXT, (_POINTER,)),
+    ("ggml_backend_dev_description", _TEXT, (_POINTER,)),
+    ("ggml_backend_dev_type", ctypes.c_int, (_POINTER,)),
+    ("ggml_backend_dev_memory", None, (_POINTER, ctypes.POINTER(_SIZE), ctypes.POINTER(_SIZE))),
+    ("ggml_backend_reg_count", _SIZE, ()),
+    ("ggml_backend_reg_get", _POINTER, (_SIZE,)),
+    ("ggml_backend_reg_name", _TEXT, (_POINTER,)),
+    ("ggml_backend_reg_dev_count", _SIZE, (_POINTER,)),
+    ("ggml_backend_reg_by_name", _POINTER, (_TEXT,)),
+    ("ggml_backend_dev_by_name", _POINTER, (_TEXT,)),
+    ("ggml_backend_register", None, (_POINTER,)),
+    ("ggml_backend_cpu_buffer_type", _POINTER, ()),
+    ("ggml_commit", _TEXT, ()),
+    ("ggml_version", _TEXT, ()),
+    ("ggml_threadpool_params_default", ThreadpoolParams, (ctypes.c_int,)),
+    ("ggml_threadpool_new", _POINTER, (ctypes.POINTER(ThreadpoolParams),)),
+    ("ggml_threadpool_free", None, (_POINTER,)),
+    ("llama_attach_threadpool", None, (_POINTER, _POINTER, _POINTER)),
+    ("llama_detach_threadpool", None, (_POINTER,)),
+    # Tensors and graphs without a model, for harness.native.jobs.bandwidth.
+    ("ggml_init", _POINTER, (InitParams,)),
+    ("ggml_free", None, (_POINTER,)),
+    ("ggml_tensor_overhead", _SIZE, ()),
+    ("ggml_graph_overhead", _SIZE, ()),
+    ("ggml_new_tensor_2d", _POINTER, (_POINTER, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)),
+    ("ggml_mul_mat", _POINTER, (_POINTER, _POINTER, _POINTER)),
+    ("ggml_new_graph", _POINTER, (_POINTER,)),
+    ("ggml_build_forward_expand", None, (_POINTER, _POINTER)),
+    ("ggml_nbytes", _SIZE, (_POINTER,)),
+    ("ggml_backend_dev_init", _POINTER, (_POINTER, _TEXT)),
+    ("ggml_backend_dev_backend_reg", _POINTER, (_POINTER,)),
+    ("ggml_backend_dev_buffer_type", _POINTER, (_POINTER,)),
+    ("ggml_backend_dev_supports_op", ctypes.c_bool, (_POINTER, _POINTER)),
+    ("ggml_backend_reg_get_proc_address", _POINTER, (_POINTER, _TEXT)),
+    ("ggml_backend_alloc_ctx_tensors_from_buft", _POINTER, (_POINTER, _POINTER)),
+    ("ggml_backend_buft_alloc_buffer", _POINTER, (_POINTER, _SIZE)),
+    ("ggml_backend_buffer_free", None, (_POINTER,)),
+    ("ggml_backend_tensor_set", None, (_POINTER, _POINTER, _SIZE, _SIZE)),
+    ("ggml_backend_tensor_get", None, (_POINTER, _POINTER, _SIZE, _SIZE)),
+    ("ggml_backend_graph_compute", ctypes.c_int, (_POINTER, _POINTER)),
+    ("ggml_backend_synchronize", None, (_POINTER,)),
+    ("ggml_backend_free", None, (_POINTER,)),
+    # What a tensor is and where it lies.
+    ("ggml_op_desc", _TEXT, (_POINTER,)),
+    ("ggml_get_name", _POINTER, (_POINTER,)),
+    ("ggml_get_data", _POINTER, (_POINTER,)),
+    ("ggml_backend_buffer_name", _TEXT, (_POINTER,)),
+    ("ggml_backend_buffer_get_base", _POINTER, (_POINTER,)),
+    ("ggml_backend_buffer_get_size", _SIZE, (_POINTER,)),
+    ("ggml_backend_buffer_get_usage", ctypes.c_int, (_POINTER,)),
+    ("ggml_backend_buffer_is_host", ctypes.c_bool, (_POINTER,)),
+)
+
+
 def library() -> Any:
     """The functions of ggml and llama that llama_cpp lacks, declared on the handle of the libllama that is already loaded.
 
@@ -104,53 +188,7 @@ def library() -> Any:
     uses. Opening ``libggml.so`` by name would load a second copy (the wheel ships copies, not links) with a second, empty registry.
     """
     lib = llama_cpp.llama_cpp._lib
-    pointer, text, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
-    for name, result, arguments in (
-        ("ggml_backend_dev_count", size, ()),
-        ("ggml_backend_dev_get", pointer, (size,)),
-        ("ggml_backend_dev_name", text, (pointer,)),
-        ("ggml_backend_dev_description", text, (pointer,)),
-        ("ggml_backend_dev_type", ctypes.c_int, (pointer,)),
-        ("ggml_backend_dev_memory", None, (pointer, ctypes.POINTER(size), ctypes.POINTER(size))),
-        ("ggml_backend_reg_count", size, ()),
-        ("ggml_backend_reg_get", pointer, (size,)),
-        ("ggml_backend_reg_name", text, (pointer,)),
-        ("ggml_backend_reg_dev_count", size, (pointer,)),
-        ("ggml_backend_reg_by_name", pointer, (text,)),
-        ("ggml_backend_dev_by_name", pointer, (text,)),
-        ("ggml_backend_register", None, (pointer,)),
-        ("ggml_backend_cpu_buffer_type", pointer, ()),
-        ("ggml_commit", text, ()),
-        ("ggml_version", text, ()),
-        ("ggml_threadpool_params_default", ThreadpoolParams, (ctypes.c_int,)),
-        ("ggml_threadpool_new", pointer, (ctypes.POINTER(ThreadpoolParams),)),
-        ("ggml_threadpool_free", None, (pointer,)),
-        ("llama_attach_threadpool", None, (pointer, pointer, pointer)),
-        ("llama_detach_threadpool", None, (pointer,)),
-        # Tensors and graphs without a model, for harness.native.jobs.bandwidth.
-        ("ggml_init", pointer, (InitParams,)),
-        ("ggml_free", None, (pointer,)),
-        ("ggml_tensor_overhead", size, ()),
-        ("ggml_graph_overhead", size, ()),
-        ("ggml_new_tensor_2d", pointer, (pointer, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)),
-        ("ggml_mul_mat", pointer, (pointer, pointer, pointer)),
-        ("ggml_new_graph", pointer, (pointer,)),
-        ("ggml_build_forward_expand", None, (pointer, pointer)),
-        ("ggml_nbytes", size, (pointer,)),
-        ("ggml_backend_dev_init", pointer, (pointer, text)),
-        ("ggml_backend_dev_backend_reg", pointer, (pointer,)),
-        ("ggml_backend_dev_buffer_type", pointer, (pointer,)),
-        ("ggml_backend_dev_supports_op", ctypes.c_bool, (pointer, pointer)),
-        ("ggml_backend_reg_get_proc_address", pointer, (pointer, text)),
-        ("ggml_backend_alloc_ctx_tensors_from_buft", pointer, (pointer, pointer)),
-        ("ggml_backend_buft_alloc_buffer", pointer, (pointer, size)),
-        ("ggml_backend_buffer_free", None, (pointer,)),
-        ("ggml_backend_tensor_set", None, (pointer, pointer, size, size)),
-        ("ggml_backend_tensor_get", None, (pointer, pointer, size, size)),
-        ("ggml_backend_graph_compute", ctypes.c_int, (pointer, pointer)),
-        ("ggml_backend_synchronize", None, (pointer,)),
-        ("ggml_backend_free", None, (pointer,)),
-    ):
+    for name, result, arguments in _FUNCTIONS:
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
     return lib

@@ -3,54 +3,19 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
 
 import llama_cpp
 
 from harness.host.process_memory import count_resident_bytes
 from harness.memory.causes import CACHE_CAUSES, HOST, Cause
 from harness.memory.resident import NativeBuffer, cause_of_log, device_of_buffer
+from harness.native.bindings import Tensor, knows_layout
 from harness.native.engine import LoadedModel, Session
 from harness.records.cells import Buffer, group_servers
 from harness.spec import RunSpec
 
-_MAX_DIMS, _MAX_SRC, _MAX_OP_PARAMS, _MAX_NAME = 4, 10, 64, 64
 #: enum ggml_backend_buffer_usage of ggml-backend.h.
 _USAGE_WEIGHTS, _USAGE_COMPUTE = 1, 2
-
-
-class _Tensor(ctypes.Structure):
-    """struct ggml_tensor of ggml.h."""
-
-    _fields_ = (
-        ("type", ctypes.c_int),
-        ("buffer", ctypes.c_void_p),
-        ("ne", ctypes.c_int64 * _MAX_DIMS),
-        ("nb", ctypes.c_size_t * _MAX_DIMS),
-        ("op", ctypes.c_int),
-        ("op_params", ctypes.c_int32 * (_MAX_OP_PARAMS // 4)),
-        ("flags", ctypes.c_int32),
-        ("src", ctypes.c_void_p * _MAX_SRC),
-        ("view_src", ctypes.c_void_p),
-        ("view_offs", ctypes.c_size_t),
-        ("data", ctypes.c_void_p),
-        ("name", ctypes.c_char * _MAX_NAME),
-    )
-
-
-def _declare(lib: Any) -> None:
-    pointer, text, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
-    for name, result in (
-        ("ggml_backend_buffer_name", text),
-        ("ggml_backend_buffer_get_base", pointer),
-        ("ggml_backend_buffer_get_size", size),
-        ("ggml_backend_buffer_get_usage", ctypes.c_int),
-        ("ggml_backend_buffer_is_host", ctypes.c_bool),
-        ("ggml_get_data", pointer),
-        ("ggml_get_name", pointer),
-    ):
-        function = getattr(lib, name)
-        function.restype, function.argtypes = result, (pointer,)
 
 
 def _is_of(seen: Cause | None, cause: Cause) -> bool:
@@ -66,35 +31,23 @@ class WatchedSession(Session):
 
     def __init__(self, model: LoadedModel, spec: RunSpec) -> None:
         self._runtime, self._native = model.runtime, model.runtime.lib
-        _declare(self._native)
         self._seen: dict[int, str] = {}  # pointer of a buffer → name of a tensor in it
         self._layout_is_known: bool | None = None
         self._callback = llama_cpp.ggml_backend_sched_eval_callback(self._watch)
-        super().__init__(model, spec)
-
-    def _parameters(self, spec: RunSpec) -> Any:  # type: ignore[override]
-        parameters = Session._parameters(spec)
-        parameters.cb_eval = self._callback
-        return parameters
+        super().__init__(model, spec, eval_callback=self._callback)
 
     def _watch(self, node: int, ask: bool, _user_data: object) -> bool:
         if self._layout_is_known is None:
-            self._layout_is_known = self._check_layout(node)
+            self._layout_is_known = knows_layout(self._native, node)
         if self._layout_is_known:
-            tensor = _Tensor.from_address(node)
+            tensor = Tensor.from_address(node)
             self._note(tensor)
             for source in tensor.src:
                 if source:
-                    self._note(_Tensor.from_address(source))
+                    self._note(Tensor.from_address(source))
         return not ask
 
-    def _check_layout(self, node: int) -> bool:
-        """Whether struct ggml_tensor is laid out as declared here, by what the library's own functions say of a tensor."""
-        tensor = _Tensor.from_address(node)
-        name_at = self._native.ggml_get_name(node) - node
-        return name_at == _Tensor.name.offset and self._native.ggml_get_data(node) == tensor.data
-
-    def _note(self, tensor: _Tensor) -> None:
+    def _note(self, tensor: Tensor) -> None:
         if tensor.buffer and (tensor.buffer not in self._seen or tensor.name.startswith(b"cache_")):
             self._seen[tensor.buffer] = tensor.name.decode("utf-8", "replace")
 
@@ -145,7 +98,7 @@ class WatchedSession(Session):
     def _output_range(self) -> list[tuple[Cause | None, int, int]]:
         """The buffer of the logits, which begins with them. Source: llama-context.cpp output_reserve."""
         logged = [item for item in self.describe().buffers if item.cause == "output"]
-        logits = llama_cpp.llama_get_logits(self._context)
+        logits = llama_cpp.llama_get_logits(self.context)
         if not logged or not logits:
             return []
         return [(Cause.OUTPUT, ctypes.cast(logits, ctypes.c_void_p).value or 0, logged[-1].size_bytes)]

@@ -60,7 +60,7 @@ class Runtime:
             ggml_commit=lib.ggml_commit().decode(),
             system_info=llama_cpp.llama_print_system_info().decode().strip(" |"),
             backends=tuple(self._backend_names()),
-            devices=tuple(self._device(lib.ggml_backend_dev_get(i)) for i in range(lib.ggml_backend_dev_count())),
+            devices=tuple(device for _, device in self.list_devices()),
         )
 
     def _backend_names(self) -> list[str]:
@@ -69,6 +69,11 @@ class Runtime:
         registries = [lib.ggml_backend_reg_get(i) for i in range(lib.ggml_backend_reg_count())]
         names = [(lib.ggml_backend_reg_name(reg).decode(), lib.ggml_backend_reg_dev_count(reg)) for reg in registries]
         return [name for name, n_devices in names if not name.startswith("RPC") or n_devices]
+
+    def list_devices(self) -> list[tuple[int, Device]]:
+        """Everything that ggml sees, each with its handle."""
+        pointers = [self.lib.ggml_backend_dev_get(index) for index in range(self.lib.ggml_backend_dev_count())]
+        return [(pointer, self._device(pointer)) for pointer in pointers]
 
     def _device(self, pointer: int) -> Device:
         lib, free, total = self.lib, ctypes.c_size_t(), ctypes.c_size_t()
@@ -131,12 +136,7 @@ class Runtime:
         ------
         UsageError : there is no such device, with the names of those that there are.
         """
-        lib = self.lib
-        known = {}
-        for index in range(lib.ggml_backend_dev_count()):
-            pointer = lib.ggml_backend_dev_get(index)
-            if with_cpu or bindings.DEVICE_KINDS.get(lib.ggml_backend_dev_type(pointer)) != "cpu":
-                known[lib.ggml_backend_dev_name(pointer).decode()] = pointer
+        known = {device.name: pointer for pointer, device in self.list_devices() if with_cpu or device.kind != "cpu"}
         for name in names:
             if name not in known:
                 there = f"there are {', '.join(known)}" if known else "there are none; `harness devices` says why"
@@ -146,6 +146,13 @@ class Runtime:
     def load(self, spec: RunSpec) -> LoadedModel:
         self.attach_rpc(spec.rpc)
         return LoadedModel(self, spec)
+
+
+def make_pool(lib: Any, n_threads: int) -> Any:
+    """A pool of threads that spin as long as llama-bench's; None where it cannot be had."""
+    parameters = lib.ggml_threadpool_params_default(n_threads)
+    parameters.poll = THREAD_POLL
+    return lib.ggml_threadpool_new(ctypes.byref(parameters))
 
 
 def _keep_experts(lib: Any, n_layers: int) -> Any:
@@ -241,26 +248,33 @@ class LoadedModel:
 class Session:
     """A context with its thread pool: the Engine of `harness.native.measure`.
 
+    pool is another session's, which it then shares: the threads of a second one would spin while the first computes. eval_callback is
+    asked before each node of a graph; whoever gives it keeps it alive.
+
     Raises
     ------
     NativeError : the context could not be made (memory, cache type, flash attention), with the reason from the log.
     """
 
-    def __init__(self, model: LoadedModel, spec: RunSpec) -> None:
+    def __init__(self, model: LoadedModel, spec: RunSpec, *, pool: Any = None, eval_callback: Any = None) -> None:
         self._model, self._spec, self._lib = model, spec, model.runtime.lib
         tape = model.runtime.tape
         tape.rewind()
+        parameters = self._parameters(spec)
+        if eval_callback is not None:
+            parameters.cb_eval = eval_callback
         start = time.perf_counter_ns()
-        self._context = llama_cpp.llama_init_from_model(model.pointer, self._parameters(spec))
+        self.context = llama_cpp.llama_init_from_model(model.pointer, parameters)
         self.context_duration_ns = time.perf_counter_ns() - start
-        if not self._context:
+        if not self.context:
             raise _refusal(f"cannot make a context of {spec.n_ctx} tokens", tape)
         self.log = tuple(tape.lines)
-        self._pool = self._attach_threads()
-        self._vocab = llama_cpp.llama_model_get_vocab(model.pointer)
-        self._n_vocab = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        self._owns_pool, self.pool = pool is None, pool or self._make_pool()
+        self._lib.llama_attach_threadpool(self.context, self.pool, None)
+        self.vocab = llama_cpp.llama_model_get_vocab(model.pointer)
+        self.n_vocab = llama_cpp.llama_vocab_n_tokens(self.vocab)
         self._random = random.Random(spec.seed)
-        if self._n_vocab < 1:
+        if self.n_vocab < 1:
             self.close()
             raise NativeError("This model has no vocabulary to draw tokens from; take one that has.")
         # An encoder's graph is run by a function of its own; llama_decode of such a model wants the text encoded before.
@@ -284,51 +298,48 @@ class Session:
         parameters.embeddings = spec.embeddings
         return parameters
 
-    def _attach_threads(self) -> Any:
-        """Give the context one pool for its whole life; without it, ggml makes and joins threads at each decode."""
-        parameters = self._lib.ggml_threadpool_params_default(self._spec.n_threads)
-        parameters.poll = THREAD_POLL
-        pool = self._lib.ggml_threadpool_new(ctypes.byref(parameters))
+    def _make_pool(self) -> Any:
+        """One pool for the context's whole life; without it, ggml makes and joins threads at each decode."""
+        pool = make_pool(self._lib, self._spec.n_threads or 1)
         if not pool:
             self.close()
             raise NativeError(f"llama.cpp cannot start {self._spec.n_threads} threads; ask for fewer with -t.")
-        self._lib.llama_attach_threadpool(self._context, pool, None)
         return pool
 
     # What harness.native.measure asks for.
 
     def prompt_batches(self, n_tokens: int) -> Sequence[Any]:
-        tokens, size = self._random_tokens(n_tokens), self._spec.n_batch
+        tokens, size = self.random_tokens(n_tokens), self._spec.n_batch
         return [self._batch(tokens, start, min(size, n_tokens - start)) for start in range(0, n_tokens, size)]
 
     def token_batches(self, n_tokens: int) -> Sequence[Any]:
-        tokens = self._random_tokens(n_tokens)
+        tokens = self.random_tokens(n_tokens)
         return [self._batch(tokens, index, 1) for index in range(n_tokens)]
 
     def decode(self, batch: Any) -> None:
-        if self._decode(self._context, batch) != 0:
+        if self._decode(self.context, batch) != 0:
             raise _refusal(f"refused to decode {batch.n_tokens} tokens", self._model.runtime.tape)
 
     def synchronize(self) -> None:
-        self._synchronize(self._context)
+        self._synchronize(self.context)
 
     def clear(self) -> None:
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), False)
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), False)
 
     def save_state(self) -> Any:
-        size = llama_cpp.llama_state_seq_get_size(self._context, 0)
+        size = llama_cpp.llama_state_seq_get_size(self.context, 0)
         state = (ctypes.c_uint8 * size)()
-        llama_cpp.llama_state_seq_get_data(self._context, state, size, 0)
+        llama_cpp.llama_state_seq_get_data(self.context, state, size, 0)
         return state
 
     def restore_state(self, state: Any) -> bool:
-        return bool(llama_cpp.llama_state_seq_set_data(self._context, state, len(state), 0))
+        return bool(llama_cpp.llama_state_seq_set_data(self.context, state, len(state), 0))
 
-    def _random_tokens(self, n_tokens: int) -> Any:
+    def random_tokens(self, n_tokens: int) -> Any:
         """BOS where the model wants one, then random ids. Source: test_prompt and test_gen in llama-bench.cpp."""
-        tokens = (llama_cpp.llama_token * n_tokens)(*(self._random.choices(range(self._n_vocab), k=n_tokens)))
-        if n_tokens and llama_cpp.llama_vocab_get_add_bos(self._vocab):
-            tokens[0] = llama_cpp.llama_vocab_bos(self._vocab)
+        tokens = (llama_cpp.llama_token * n_tokens)(*(self._random.choices(range(self.n_vocab), k=n_tokens)))
+        if n_tokens and llama_cpp.llama_vocab_get_add_bos(self.vocab):
+            tokens[0] = llama_cpp.llama_vocab_bos(self.vocab)
         return tokens
 
     @staticmethod
@@ -343,7 +354,7 @@ class Session:
 
     def describe(self) -> Resolved:
         """What really runs, from the context and the log."""
-        context, lines = self._context, self._model.log + self.log
+        context, lines = self.context, self._model.log + self.log
         buffers = read_buffers(lines)
         return Resolved(
             n_ctx=llama_cpp.llama_n_ctx(context),
@@ -358,13 +369,12 @@ class Session:
         )
 
     def close(self) -> None:
-        if self._context:
-            llama_cpp.llama_free(self._context)
-            self._context = None
-        pool = getattr(self, "_pool", None)
-        if pool:
-            self._lib.ggml_threadpool_free(pool)
-            self._pool = None
+        if self.context:
+            llama_cpp.llama_free(self.context)
+            self.context = None
+        if getattr(self, "pool", None) and self._owns_pool:
+            self._lib.ggml_threadpool_free(self.pool)
+        self.pool = None
 
 
 def resident_bytes() -> int:

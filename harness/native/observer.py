@@ -16,12 +16,10 @@ from typing import Any
 import llama_cpp
 
 from harness.gguf.nodes import NAME_SEPARATOR, anonymize
+from harness.native.bindings import Tensor, knows_layout
 
 #: Operations that only relabel memory; asked about them, the observer declines, and they are computed with the next node.
 _VIEWS = frozenset({"NONE", "RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE"})
-
-#: Where ``src[0]``, ``src[1]`` and ``name`` lie in struct ggml_tensor of ggml.h (64-bit). Checked against ggml_get_name before use.
-_SRC0, _SRC1, _NAME = 152, 160, 256
 
 
 class Observer:
@@ -30,12 +28,8 @@ class Observer:
     Keep it alive as long as its context: a collected callback is a segmentation fault.
     """
 
-    def __init__(self) -> None:
-        lib = llama_cpp.llama_cpp._lib
-        # Looked up by [], which gives function objects of our own with types of our own.
-        self._describe_op = _declare(lib["ggml_op_desc"], ctypes.c_char_p)
-        self._get_name = _declare(lib["ggml_get_name"], ctypes.c_char_p)
-        self._locate_name = _declare(lib["ggml_get_name"], ctypes.c_void_p)
+    def __init__(self, lib: Any) -> None:
+        self._lib = lib
         self.callback = llama_cpp.ggml_backend_sched_eval_callback(self._take)
         self._knows_layout: bool | None = None
         self._names: dict[int, str | None] = {}
@@ -80,22 +74,14 @@ class Observer:
 
     def _name(self, tensor: int) -> str | None:
         """Operation, node and the two things that it reads, without layer numbers; None for a view."""
-        op = self._describe_op(tensor).decode()
+        op = self._lib.ggml_op_desc(tensor).decode()
         if op in _VIEWS:
             return None
         if self._knows_layout is None:
-            self._knows_layout = self._locate_name(tensor) - tensor == _NAME
-        parts = [op, self._text(tensor)]
-        if self._knows_layout:
-            for offset in (_SRC0, _SRC1):
-                source = ctypes.c_void_p.from_address(tensor + offset).value
-                parts.append(self._text(source) if source else "")
-        return NAME_SEPARATOR.join(anonymize(part) for part in parts)
+            self._knows_layout = knows_layout(self._lib, tensor)
+        sources = Tensor.from_address(tensor).src[:2] if self._knows_layout else ()
+        parts = [op, self._text(tensor), *(self._text(source) if source else "" for source in sources)]
+        return NAME_SEPARATOR.join(map(anonymize, parts))
 
     def _text(self, tensor: int) -> str:
-        return str(self._get_name(tensor).decode("utf-8", "replace"))
-
-
-def _declare(function: Any, result: Any) -> Any:
-    function.restype, function.argtypes = result, (ctypes.c_void_p,)
-    return function
+        return ctypes.string_at(self._lib.ggml_get_name(tensor)).decode("utf-8", "replace")

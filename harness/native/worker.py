@@ -1,8 +1,8 @@
 """The child that measures: runs llama.cpp in-process, holds the hot loop, and may die without taking anybody along.
 
-It reads one command a line from stdin, ``{"measure": <RunSpec>}`` or another of `JOBS`, and writes events as JSON lines to the pipe
-that was its stdout: ``hello``, ``phase``, ``loaded``, ``sample``, … and ``done`` or ``refused`` last. Nothing is written inside a
-timed region.
+It reads one command a line from stdin, ``{"measure": <RunSpec>}`` or ``{"<module of jobs>": <its request>}``, and writes events as JSON
+lines to the pipe that was its stdout: ``hello``, ``phase``, ``loaded``, ``sample``, … and ``done`` or ``refused`` last. Nothing is
+written inside a timed region. A job is a function ``run(runtime, request, emit)`` of its module.
 Everything else that is printed, llama.cpp's log first of all, goes to stderr, where the parent looks for last words.
 """
 
@@ -31,18 +31,6 @@ from harness.spec import RunSpec
 SETTLE_S = 0.01
 
 Emit = Callable[[str, dict[str, Any]], None]
-
-#: What the worker can do beside measuring: command → module with ``run(runtime, request, emit)``, imported when it is asked for.
-#: `runtime` is the engine's `Runtime`, `request` the command's JSON object; the last event that `run` emits is ``done``.
-JOBS: dict[str, str] = {
-    "devices": "harness.native.jobs.devices",
-    "dry_run": "harness.native.jobs.dry_run",
-    "memory_steps": "harness.native.jobs.memory_steps",
-    "roofline": "harness.native.jobs.bandwidth",
-    "serve": "harness.native.jobs.rpc_server",
-    "text": "harness.native.jobs.text",
-    "token-time": "harness.native.jobs.token_time",
-}
 
 
 class Bench:
@@ -159,7 +147,7 @@ def _answer(bench: Bench, command: dict[str, Any], emit: Emit) -> None:
         bench.run(RunSpec.from_dict(request), emit)
         return
     bench.close()  # a job starts from a process that holds no model
-    importlib.import_module(JOBS[job]).run(bench.runtime, request, emit)
+    importlib.import_module(f"harness.native.jobs.{job}").run(bench.runtime, request, emit)
 
 
 def _read_commands(stream: TextIO, commands: queue.SimpleQueue[dict[str, Any] | None]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.memory.resident import device_of_buffer
-from harness.records.cells import Buffer, Caution, Device, Failure, Record, group_servers
+from harness.records.cells import Buffer, Device, Failure, Record, group_servers
 from harness.records.native_errors import MEMORY
 from harness.records.statistics import Digest, Summary, summarize
 from harness.spec import CellKey, RunSpec, cell_key, find_varied
@@ -16,18 +16,11 @@ from harness.units import NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
-    """A measured test: its name without a depth that the row states, its kind (pp, tg, pp+tg), tokens per second with the 95 %
-    interval, joules per token."""
+class Speed(Summary):
+    """A measured test: its name without a depth that the row states, its kind (pp, tg, pp+tg), and what it came to."""
 
-    test: str
-    kind: str
-    rate_tok_per_s: float
-    rate_low: float | None
-    rate_high: float | None
-    n_samples: int
-    joules_per_token: float | None
-    cautions: tuple[Caution, ...] = ()
+    test: str = ""
+    kind: str = ""
 
     @property
     def token_s(self) -> float:
@@ -105,16 +98,9 @@ def _largest_memory(records: Sequence[Record]) -> dict[str, dict[str, int]] | No
 
 
 def _speed(record: Record, summary: Summary, *, is_depth_varied: bool) -> Speed:
-    return Speed(
-        record.asked.test_without_depth if is_depth_varied else record.asked.test,
-        record.asked.kind,
-        summary.rate_tok_per_s,
-        summary.rate_low,
-        summary.rate_high,
-        summary.n_samples,
-        summary.joules_per_token,
-        summary.cautions,
-    )
+    test = record.asked.test_without_depth if is_depth_varied else record.asked.test
+    found = {item.name: getattr(summary, item.name) for item in dataclasses.fields(summary)}
+    return Speed(**found, test=test, kind=record.asked.kind)
 
 
 def group_memory(buffers: Sequence[Buffer], devices: Sequence[Device] = ()) -> dict[str, dict[str, int]]:

@@ -122,6 +122,11 @@ class Summary:
     joules_per_token: float | None = None
 
     @property
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends of the rate's interval."""
+        return None if self.rate_low is None or self.rate_high is None else (self.rate_low, self.rate_high)
+
+    @property
     def is_distrusted(self) -> bool:
         """Whether a caution says that the number is not to be trusted."""
         return any(caution.distrust for caution in self.cautions)

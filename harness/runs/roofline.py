@@ -46,7 +46,7 @@ def measure_roofline(request: RoofRequest, session: Session) -> Roof | None:
     tests: list[RoofTest] = []
     cautions = check_size(request.size_bytes, read_cache_bytes())
     with session.until_interrupted():
-        for event in session.ask("roofline", encode(request)):
+        for event in session.ask("bandwidth", encode(request)):
             if event["event"] == "phase":
                 session.show(event["phase"], event["index"], event["count"])
             elif event["event"] == "test":

@@ -163,7 +163,7 @@ def measure_token_time(
     lists: dict[str, list[Any]] = {name: [] for name, _ in _LISTED.values()} | {"remarks": [*request.remarks]}
     model, done, copies = {}, {}, None
     with session.until_interrupted():
-        for event in session.ask("token-time", encode(plan, keep_paths=True)):
+        for event in session.ask("token_time", encode(plan, keep_paths=True)):
             kind = event["event"]
             if kind in _LISTED:
                 name, made = _LISTED[kind]

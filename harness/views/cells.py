@@ -43,7 +43,7 @@ def describe_cell(content: object) -> str | None:
     summary = _summary(content)
     if summary is None:
         return f"{content.asked.test}: failed"
-    interval = f" ({format_interval(*ends, RATE, with_sign=False)})" if (ends := _ends(summary)) else ""
+    interval = f" ({format_interval(*ends, RATE, with_sign=False)})" if (ends := summary.interval) else ""
     return f"{content.asked.test}: {RATE.form(summary.rate_tok_per_s)} t/s{interval}"
 
 
@@ -98,7 +98,7 @@ def _bars(cells: Sequence[Digest], name_of: Callable[[Record], str] | None) -> l
         pure = [cell for cell in chosen if cell.record.asked.kind == kind][-MAX_BARS:]
         labels = _label([cell.record for cell in pure], name_of)
         bars = [
-            Bar(label, cell.summary.rate_tok_per_s, _ends(cell.summary))
+            Bar(label, cell.summary.rate_tok_per_s, cell.summary.interval)
             for label, cell in zip(labels, pure, strict=True)
         ]
         caption = f"The orange line is the {INTERVAL} of the median." if any(bar.interval for bar in bars) else ""
@@ -131,10 +131,6 @@ def describe_layers(record: Record) -> str:
 def _summary(record: Record) -> Summary | None:
     """What a cell came to; None where it failed."""
     return summarize(record) if record.timed and not has_died(record) else None
-
-
-def _ends(summary: Summary) -> tuple[float, float] | None:
-    return None if summary.rate_low is None or summary.rate_high is None else (summary.rate_low, summary.rate_high)
 
 
 def _setting_columns(records: Sequence[Record]) -> list[Column]:
@@ -179,7 +175,7 @@ def _result_cells(record: Record, summary: Summary | None) -> list[Cell]:
         return [Cell(instead="failed", notes=[remark]), Cell(), Cell()]
     notes = [caution.text for caution in summary.cautions]
     return [
-        Cell(summary.rate_tok_per_s, None, _ends(summary), notes),
+        Cell(summary.rate_tok_per_s, None, summary.interval, notes),
         Cell(summary.n_samples),
         Cell(summary.joules_per_token),
     ]

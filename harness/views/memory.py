@@ -9,6 +9,7 @@ from harness.gguf.blocks import describe_skipped
 from harness.gguf.settings import tell_untrained
 from harness.memory.causes import HOST, Cause, Note, Part, Remark
 from harness.memory.fit import CardFit, Fit
+from harness.memory.forecast import Forecast
 from harness.memory.ledger import Measurement
 from harness.records.failures import describe_end
 from harness.records.memory import MemoryRecord
@@ -177,18 +178,17 @@ def _contexts(record: MemoryRecord) -> Table:
         Column("total", "total MiB", MIB_ALONE),
         Column("fits"),
     ]
-    rows = [
-        [item.n_ctx, *map(item.of, _PARTS), item.total_bytes, _fits_all(record, item.on)] for item in record.forecasts
-    ]
-    return Table("contexts", columns, rows, missing="")
-
-
-def _fits_all(record: MemoryRecord, needed: Any) -> bool | None:
-    """Whether a context fits this machine's memory and every device in it."""
     sizes = {fit.device: fit.total_bytes for fit in record.fits}
-    if None in sizes.values():
-        return None
-    return all(needed(device) <= (size or 0) for device, size in sizes.items())
+
+    def fits(item: Forecast) -> bool | None:
+        """Whether a context fits this machine's memory and every device in it."""
+        if None in sizes.values():
+            return None
+        return all(item.on(device) <= (size or 0) for device, size in sizes.items())
+
+    parts = [[item.of(part) or None for part in _PARTS] for item in record.forecasts]
+    rows = [[item.n_ctx, *row, item.total_bytes, fits(item)] for item, row in zip(record.forecasts, parts, strict=True)]
+    return Table("contexts", columns, rows, missing="")
 
 
 def _slope(record: MemoryRecord) -> list[Block]:
@@ -230,7 +230,7 @@ def _fit_notes(record: MemoryRecord) -> Iterator[str]:
     if copied := record.forecast.of(Part.REPACKED):
         size = format_value(copied, MODULE)
         yield f"{size} of it are a second copy of weights; --mmap off keeps one copy, --repack off the file's."
-    if mapped := sum(line.size_bytes for line in record.forecast.lines if line.cause is Cause.MAPPED):
+    if mapped := record.forecast.of(Cause.MAPPED):
         yield f"{format_value(mapped, MODULE)} of it are pages of the file, which the OS may drop and read again."
 
 

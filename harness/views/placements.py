@@ -121,8 +121,11 @@ def _plain_name(test: str) -> str:
 def _rate_cell(speed: Speed | None, worst: Mapping[str, str], lost: Cell, is_kept: bool) -> Cell:
     if speed is None:
         return lost
-    ends = (speed.rate_low, speed.rate_high) if speed.rate_low and speed.rate_high and is_kept else None
-    return Cell(speed.rate_tok_per_s, interval=ends, notes=[worst[caution.code] for caution in speed.cautions])
+    return Cell(
+        speed.rate_tok_per_s,
+        interval=speed.interval if is_kept else None,
+        notes=[worst[caution.code] for caution in speed.cautions],
+    )
 
 
 def _find_worst(cautions: Sequence[Caution]) -> dict[str, str]:

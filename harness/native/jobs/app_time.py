@@ -5,7 +5,6 @@ Its methods are wrapped with a stopwatch, so that the parts are those of the app
 
 from __future__ import annotations
 
-import ctypes
 import random
 import time
 from array import array
@@ -17,7 +16,7 @@ import llama_cpp
 
 from harness.codec import encode
 from harness.native.bindings import GGML_TYPES
-from harness.native.engine import THREAD_POLL
+from harness.native.engine import make_pool
 from harness.records.token_time import APPLICATION_PARTS, Remark, TimePlan
 from harness.spec import RunSpec
 
@@ -76,17 +75,12 @@ class _Loop:
             verbose=False,
         )
         self._prompt = self._llama.tokenize(PROMPT.encode(), add_bos=True)[:n_prompt_most]
-        self._pool = self._make_pool(spec.n_threads or 1)
+        self._pool = make_pool(self._lib, spec.n_threads or 1)
         self._spent: Counter[str] = Counter()
         self._calls: Counter[str] = Counter()
         self._stamps: list[int] = []
         self._snapshots: list[Counter[str]] = []
         self._wrap()
-
-    def _make_pool(self, n_threads: int) -> Any:
-        parameters = self._lib.ggml_threadpool_params_default(n_threads)
-        parameters.poll = THREAD_POLL
-        return self._lib.ggml_threadpool_new(ctypes.byref(parameters))
 
     def _wrap(self) -> None:
         """Put the stopwatch around decoding, sampling and text; the context must be waited for where it is charged."""

@@ -25,6 +25,7 @@ from harness.gguf.types import tensor_type
 from harness.host.machine import judge_load, read_load
 from harness.host.memory import available_memory_bytes
 from harness.native import bindings
+from harness.records.cells import Device
 from harness.records.roofline import ARITHMETIC, READING, SECOND_METHOD, RoofRequest, RoofTest
 
 Emit = Callable[[str, dict[str, Any]], None]
@@ -63,19 +64,19 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
         runtime.attach_rpc(asked.rpc)
         emit("build", {"build": encode(runtime.describe())})  # the devices are others now than at the greeting
     before = read_load(time.monotonic())
-    devices = _list_devices(runtime.lib)
+    devices = [found for found in runtime.list_devices() if found[1].kind != "accel"]  # BLAS and AMX work for the CPU
     kinds = len(asked.reading) + len(asked.multiplying)
     steps = itertools.count()
 
     def tell(phase: str) -> None:
         emit("phase", {"phase": phase, "index": next(steps), "count": len(devices) * kinds + 1})
 
-    for device in devices:
+    for pointer, device in devices:
         threads = asked.threads if device.kind == "cpu" else (None,)
         for name, types in ((READING, asked.reading), (ARITHMETIC, asked.multiplying)):
             for type_name in types:
                 tell(f"{device.name}: {_VERBS[name]} {type_name}")
-                for test in measure_device(runtime.lib, device, _plan_work(asked, name, type_name), threads):
+                for test in measure_device(runtime.lib, pointer, device, _plan_work(asked, name, type_name), threads):
                     emit("test", {"test": encode(test)})
     tell("CPU: the same by numpy")
     for test in measure_numpy(asked.size_bytes, asked.threads, asked.repetitions):
@@ -92,16 +93,6 @@ def _plan_work(asked: RoofRequest, name: str, type_name: str) -> Work:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Target:
-    """A device of ggml's: its handle and what it is called."""
-
-    pointer: int
-    name: str
-    description: str
-    kind: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class Work:
     """What to multiply: a matrix of n_rows rows of N_IN elements of a type, with n_columns columns of floats."""
 
@@ -112,31 +103,22 @@ class Work:
     repetitions: int
 
 
-def _list_devices(lib: Any) -> list[Target]:
-    found = []
-    for index in range(lib.ggml_backend_dev_count()):
-        pointer = lib.ggml_backend_dev_get(index)
-        kind = bindings.DEVICE_KINDS.get(lib.ggml_backend_dev_type(pointer), "unknown")
-        if kind != "accel":  # BLAS and AMX work for the CPU, not beside it
-            description = lib.ggml_backend_dev_description(pointer).decode("utf-8", "replace")
-            found.append(Target(pointer, lib.ggml_backend_dev_name(pointer).decode(), description, kind))
-    return found
-
-
 def tensor_row_bytes(type_name: str, n_elements: int) -> int:
     """Bytes of a row of so many elements."""
     kind = tensor_type(type_name)
     return n_elements // kind.block_elements * kind.block_bytes
 
 
-def measure_device(lib: Any, device: Target, work: Work, threads: Sequence[int | None]) -> Iterator[RoofTest]:
-    """Time one work on one device with each number of threads, in turn, so that a disturbance hits all of them.
+def measure_device(
+    lib: Any, pointer: int, device: Device, work: Work, threads: Sequence[int | None]
+) -> Iterator[RoofTest]:
+    """Time one work on one device (pointer is its handle) with each number of threads, in turn, so that a disturbance hits all of them.
 
     Raises
     ------
     NativeError : the device has no memory for it or does not know the type.
     """
-    with _Product(lib, device, work) as product:
+    with _Product(lib, pointer, device.name, work) as product:
         durations: dict[int | None, list[int]] = {n_threads: [] for n_threads in threads}
         for round_ in range(work.repetitions + 1):
             for n_threads in threads:
@@ -166,8 +148,8 @@ def measure_device(lib: Any, device: Target, work: Work, threads: Sequence[int |
 class _Product:
     """A matrix and some columns in a device's memory, and the graph that multiplies them. A context manager: it frees what it got."""
 
-    def __init__(self, lib: Any, device: Target, work: Work) -> None:
-        self._lib, self._device, self._work = lib, device, work
+    def __init__(self, lib: Any, device: int, name: str, work: Work) -> None:
+        self._lib, self._device, self._name, self._work = lib, device, name, work
         self._free: list[Callable[[], None]] = []
         self.is_repacked = False
         try:
@@ -179,9 +161,7 @@ class _Product:
 
     def _build(self) -> None:
         lib, work = self._lib, self._work
-        self._backend = self._own(
-            lib.ggml_backend_dev_init(self._device.pointer, None), lib.ggml_backend_free, "be started"
-        )
+        self._backend = self._own(lib.ggml_backend_dev_init(self._device, None), lib.ggml_backend_free, "be started")
         overhead = 8 * lib.ggml_tensor_overhead() + lib.ggml_graph_overhead()
         # The weights have a context of their own, since they may lie in another kind of buffer.
         weights, rest = (
@@ -194,18 +174,18 @@ class _Product:
         self._result = lib.ggml_mul_mat(rest, self._matrix, self._columns)
         self._graph = lib.ggml_new_graph(rest)
         lib.ggml_build_forward_expand(self._graph, self._result)
-        standard = lib.ggml_backend_dev_buffer_type(self._device.pointer)
+        standard = lib.ggml_backend_dev_buffer_type(self._device)
         kind = self._find_repacking()
         self.is_repacked = kind is not None
         for context, buffer_type in ((weights, kind or standard), (rest, standard)):
             buffer = lib.ggml_backend_alloc_ctx_tensors_from_buft(context, buffer_type)
             self._own(buffer, lib.ggml_backend_buffer_free, "hold the matrix")
-        if not lib.ggml_backend_dev_supports_op(self._device.pointer, self._result):
-            raise NativeError(f"{self._device.name} cannot multiply {work.type_name}; leave that type out.")
+        if not lib.ggml_backend_dev_supports_op(self._device, self._result):
+            raise NativeError(f"{self._name} cannot multiply {work.type_name}; leave that type out.")
 
     def _own(self, pointer: Any, free: Callable[[Any], None], what: str) -> Any:
         if not pointer:
-            raise NativeError(f"{self._device.name} cannot {what} (out of memory?); choose a smaller --size.")
+            raise NativeError(f"{self._name} cannot {what} (out of memory?); choose a smaller --size.")
         self._free.insert(0, lambda: free(pointer))
         return pointer
 
@@ -216,16 +196,16 @@ class _Product:
         with which the device supports the operation; it is asked with an empty buffer of that kind.
         """
         lib = self._lib
-        registry = lib.ggml_backend_dev_backend_reg(self._device.pointer)
+        registry = lib.ggml_backend_dev_backend_reg(self._device)
         address = lib.ggml_backend_reg_get_proc_address(registry, b"ggml_backend_dev_get_extra_bufts")
         if not address:
             return None
-        kinds = bindings.GET_EXTRA_BUFTS(address)(self._device.pointer)
-        slot = ctypes.c_void_p.from_address(self._matrix + bindings.TENSOR_BUFFER_OFFSET)
+        kinds = bindings.GET_EXTRA_BUFTS(address)(self._device)
+        slot = ctypes.c_void_p.from_address(self._matrix + bindings.Tensor.buffer.offset)
         for kind in _until_null(kinds):
             empty = lib.ggml_backend_buft_alloc_buffer(kind, 0)
             slot.value = empty
-            supported = lib.ggml_backend_dev_supports_op(self._device.pointer, self._result)
+            supported = lib.ggml_backend_dev_supports_op(self._device, self._result)
             slot.value = None
             lib.ggml_backend_buffer_free(empty)
             if supported:
@@ -255,7 +235,7 @@ class _Product:
         """Choose the threads of a CPU; a device that knows no threads keeps its own."""
         if n_threads is None:
             return
-        registry = self._lib.ggml_backend_dev_backend_reg(self._device.pointer)
+        registry = self._lib.ggml_backend_dev_backend_reg(self._device)
         address = self._lib.ggml_backend_reg_get_proc_address(registry, b"ggml_backend_set_n_threads")
         if address:
             bindings.SET_N_THREADS(address)(self._backend, n_threads)
@@ -269,9 +249,7 @@ class _Product:
         synchronize(backend)
         duration = time.perf_counter_ns() - start
         if status != 0:
-            raise NativeError(
-                f"{self._device.name} failed to multiply {self._work.type_name} (status {status}); try again."
-            )
+            raise NativeError(f"{self._name} failed to multiply {self._work.type_name} (status {status}); try again.")
         return duration
 
     def check(self) -> float:

@@ -18,11 +18,10 @@ def run(runtime: Any, request: dict[str, Any], emit: Callable[[str, dict[str, An
     """
     runtime.attach_rpc(request.get("rpc") or ())
     lib = runtime.lib
-    backends = {}
-    for index in range(lib.ggml_backend_dev_count()):
-        pointer = lib.ggml_backend_dev_get(index)
-        registry = lib.ggml_backend_dev_backend_reg(pointer)
-        backends[lib.ggml_backend_dev_name(pointer).decode()] = lib.ggml_backend_reg_name(registry).decode()
+    backends = {
+        device.name: lib.ggml_backend_reg_name(lib.ggml_backend_dev_backend_reg(pointer)).decode()
+        for pointer, device in runtime.list_devices()
+    }
     registries = [lib.ggml_backend_reg_name(lib.ggml_backend_reg_get(i)) for i in range(lib.ggml_backend_reg_count())]
     emit(
         "done",

@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
+from harness.codec import encode
 from harness.errors import NativeError
 from harness.native import bindings
 
@@ -31,7 +32,7 @@ def run(runtime: Any, request: dict[str, Any], emit: Callable[[str, dict[str, An
     gpus = [device.name for device in local if device.kind in ("gpu", "igpu")]
     names = request["devices"] or gpus or [device.name for device in local if device.kind == "cpu"]
     pointers = runtime.find_devices(names, with_cpu=True)
-    emit("serving", {"devices": [_plain(device) for name in names for device in devices if device.name == name]})
+    emit("serving", {"devices": [encode(device) for name in names for device in devices if device.name == name]})
     functions[1](
         request["endpoint"].encode(),
         None,
@@ -40,7 +41,3 @@ def run(runtime: Any, request: dict[str, Any], emit: Callable[[str, dict[str, An
         (ctypes.c_void_p * len(pointers))(*pointers),
     )
     raise NativeError(f"llama.cpp cannot listen on {request['endpoint']}; choose another --port or --host.")
-
-
-def _plain(device: Any) -> dict[str, Any]:
-    return {"name": device.name, "description": device.description, "memory_free_bytes": device.memory_free_bytes}

@@ -150,17 +150,17 @@ class TextSession(Session):
         """Apply the model's own Jinja template; a BOS that it writes is left to the tokenizer, lest there be two."""
         from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
-        bos = self._token_text(llama_cpp.llama_vocab_bos(self._vocab))
-        eos = self._token_text(llama_cpp.llama_vocab_eos(self._vocab))
+        bos = self._token_text(llama_cpp.llama_vocab_bos(self.vocab))
+        eos = self._token_text(llama_cpp.llama_vocab_eos(self.vocab))
         text = Jinja2ChatFormatter(template, eos_token=eos, bos_token=bos)(messages=messages).prompt
-        if bos and llama_cpp.llama_vocab_get_add_bos(self._vocab):
+        if bos and llama_cpp.llama_vocab_get_add_bos(self.vocab):
             text = text.removeprefix(bos)
         return text
 
     def _token_text(self, token: int) -> str:
         if token < 0:
             return ""
-        return (llama_cpp.llama_vocab_get_text(self._vocab, token) or b"").decode("utf-8", "replace")
+        return (llama_cpp.llama_vocab_get_text(self.vocab, token) or b"").decode("utf-8", "replace")
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids with BOS where the model wants one; the template's special tokens are read as such.
@@ -172,7 +172,7 @@ class TextSession(Session):
         data = text.encode("utf-8", "replace")
         room = len(data) + 8  # never more tokens than bytes, but for BOS and EOS
         tokens = (llama_cpp.llama_token * room)()
-        count = llama_cpp.llama_tokenize(self._vocab, data, len(data), tokens, room, True, True)
+        count = llama_cpp.llama_tokenize(self.vocab, data, len(data), tokens, room, True, True)
         if count < 0:
             raise NativeError(f"llama.cpp cannot tokenize the prompt (llama_tokenize gave {count}); check its text.")
         return list(tokens[:count])
@@ -191,13 +191,13 @@ class TextSession(Session):
         return [self._batch(array, at, min(size, len(tokens) - at)) for at in range(0, len(tokens), size)]
 
     def sample(self) -> int:
-        return llama_cpp.llama_sampler_sample(self._sampler, self._context, -1)
+        return llama_cpp.llama_sampler_sample(self._sampler, self.context, -1)
 
     def is_end(self, token: int) -> bool:
-        return llama_cpp.llama_vocab_is_eog(self._vocab, token)
+        return llama_cpp.llama_vocab_is_eog(self.vocab, token)
 
     def piece(self, token: int) -> bytes:
-        size = llama_cpp.llama_token_to_piece(self._vocab, token, self._piece, len(self._piece), 0, False)
+        size = llama_cpp.llama_token_to_piece(self.vocab, token, self._piece, len(self._piece), 0, False)
         if size < 0:  # a longer piece than any known: make room for it
             self._piece = ctypes.create_string_buffer(-size)
             return self.piece(token)

@@ -29,7 +29,6 @@ from harness.native.jobs.text import make_sampler
 from harness.native.measure import measure_dispatch, time_generation
 from harness.native.observer import Observer
 from harness.records.token_time import PARTS, WARMUP_TOKENS, Remark, TimePlan
-from harness.spec import RunSpec
 
 Emit = Callable[[str, dict[str, Any]], None]
 
@@ -70,56 +69,18 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
     emit("done", {"resolved": resolved, "cautions": [dataclasses.asdict(caution) for caution in cautions]})
 
 
-class _Context(Session):
-    """A session that shares its thread pool and may be observed.
-
-    One pool serves all contexts: the threads of a second one would spin while the first computes.
-    """
-
-    def __init__(self, model: LoadedModel, spec: RunSpec, pool: Any = None, observer: Observer | None = None) -> None:
-        self._shared_pool, self._observer = pool, observer
-        super().__init__(model, spec)
-
-    def _parameters(self, spec: RunSpec) -> Any:  # type: ignore[override]
-        parameters = Session._parameters(spec)
-        if self._observer is not None:
-            parameters.cb_eval = self._observer.callback
-        return parameters
-
-    def _attach_threads(self) -> Any:
-        if self._shared_pool is None:
-            return super()._attach_threads()
-        self._lib.llama_attach_threadpool(self._context, self._shared_pool, None)
-        return None
-
-    @property
-    def pool(self) -> Any:
-        return self._shared_pool or self._pool
-
-    @property
-    def pointer(self) -> Any:
-        return self._context
-
-    @property
-    def vocabulary(self) -> tuple[Any, int]:
-        return self._vocab, self._n_vocab
-
-    def random_tokens(self, n_tokens: int) -> Any:
-        return self._random_tokens(n_tokens)
-
-    def truncate(self, n_tokens: int) -> bool:
-        """Forget everything from a position on; False where the memory cannot forget a part (recurrent models)."""
-        memory = llama_cpp.llama_get_memory(self._context)
-        if n_tokens == 0:
-            llama_cpp.llama_memory_clear(memory, False)
-            return True
-        return bool(llama_cpp.llama_memory_seq_rm(memory, 0, n_tokens, -1))
+def _truncate(context: Session, n_tokens: int) -> bool:
+    """Forget everything from a position on; False where the memory cannot forget a part (recurrent models)."""
+    if n_tokens == 0:
+        context.clear()
+        return True
+    return bool(llama_cpp.llama_memory_seq_rm(llama_cpp.llama_get_memory(context.context), 0, n_tokens, -1))
 
 
 class _Cache:
     """A context and how to bring its cache to a depth: from a saved state, or by computing it again."""
 
-    def __init__(self, context: _Context, deepest: int, state: Any = None) -> None:
+    def __init__(self, context: Session, deepest: int, state: Any = None) -> None:
         self.context, self._deepest, self.state = context, deepest, state
 
     def fill(self) -> None:
@@ -135,7 +96,7 @@ class _Cache:
 
     def shorten(self, depth: int) -> None:
         """Go back to a depth that was passed before."""
-        if self.context.truncate(depth):
+        if _truncate(self.context, depth):
             return
         self._compute(depth)
 
@@ -155,8 +116,8 @@ class _Depths:
         self._rounds, self._n_tokens = plan.rounds, plan.n_tokens + WARMUP_TOKENS
         self._cache_types = plan.cache_types
         self._spec = dataclasses.replace(plan.spec, n_depth=self._depths[0], n_prompt=0, n_gen=self._n_tokens)
-        self._observer = Observer()
-        self._open: list[_Context] = []
+        self._observer = Observer(model.runtime.lib)
+        self._open: list[Session] = []
 
     def run(self) -> dict[str, Any]:
         try:
@@ -197,9 +158,10 @@ class _Depths:
             variants.append(("bare", kind, cache, lambda cache=cache: self._time_bare(cache.context)))  # type: ignore[misc]
         return variants
 
-    def _open_context(self, cache_type: str, observer: Observer | None = None) -> _Context:
+    def _open_context(self, cache_type: str, observer: Observer | None = None) -> Session:
         spec = dataclasses.replace(self._spec, type_k=cache_type, type_v=cache_type)
-        context = _Context(self._model, spec, self._open[0].pool if self._open else None, observer)
+        pool, callback = self._open[0].pool if self._open else None, observer.callback if observer else None
+        context = Session(self._model, spec, pool=pool, eval_callback=callback)
         self._open.append(context)
         return context
 
@@ -217,14 +179,14 @@ class _Depths:
             block = timer()
             self._emit("block", {"round": index, "depth": depth, "cache": cache_type, "variant": variant, **block})
 
-    def _time_bare(self, context: _Context) -> dict[str, Any]:
+    def _time_bare(self, context: Session) -> dict[str, Any]:
         """What llama-bench times: decode and wait."""
         batches = context.token_batches(self._n_tokens)
         stamps = array("q", bytes(8 * (len(batches) + 1)))
         time_generation(context, batches, time.perf_counter_ns, stamps)
         return {"token_ns": [later - earlier for earlier, later in zip(stamps, stamps[1:], strict=False)]}
 
-    def _time_observed(self, context: _Context) -> dict[str, Any]:
+    def _time_observed(self, context: Session) -> dict[str, Any]:
         """The same with every node watched: also the time outside of the graph, and of each kind of node.
 
         node_ns has one list a kind of node, one number a token; node_count how many such nodes a token has.
@@ -253,7 +215,7 @@ class _Depths:
         }
 
 
-def _time_whole(context: _Context, chain: Any, n_tokens: int) -> dict[str, Any]:
+def _time_whole(context: Session, chain: Any, n_tokens: int) -> dict[str, Any]:
     """Time tokens with everything that an application does: next token in, decode, wait, logits, sampling, text.
 
     The token that was drawn becomes text; the next one that goes in is random, as in the bare variant, so that all variants
@@ -263,7 +225,7 @@ def _time_whole(context: _Context, chain: Any, n_tokens: int) -> dict[str, Any]:
     -------
     token_ns, and parts_ns with one list for each of PARTS but "dispatch", which is what remains.
     """
-    pointer, (vocabulary, _) = context.pointer, context.vocabulary
+    pointer, vocabulary = context.context, context.vocab
     decode, synchronize = llama_cpp.llama_decode, llama_cpp.llama_synchronize
     get_logits, sample = llama_cpp.llama_get_logits_ith, llama_cpp.llama_sampler_sample
     to_piece, clock = llama_cpp.llama_token_to_piece, time.perf_counter_ns
@@ -302,7 +264,7 @@ def _time_whole(context: _Context, chain: Any, n_tokens: int) -> dict[str, Any]:
     }
 
 
-def _time_copies(context: _Context, n_times: int = 30) -> dict[str, Any]:
+def _time_copies(context: Session, n_times: int = 30) -> dict[str, Any]:
     """Time what some applications add: a copy of the logits in numpy; and what one call into C costs at the least."""
     import numpy
 
@@ -310,13 +272,12 @@ def _time_copies(context: _Context, n_times: int = 30) -> dict[str, Any]:
     [batch] = context.token_batches(1)
     context.decode(batch)
     context.synchronize()
-    _, n_vocab = context.vocabulary
     copy_ns, call_ns = [], []
     for _ in range(n_times):
         start = time.perf_counter_ns()
-        numpy.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context.pointer, -1), shape=(n_vocab,)).copy()
+        numpy.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context.context, -1), shape=(context.n_vocab,)).copy()
         copy_ns.append(time.perf_counter_ns() - start)
         start = time.perf_counter_ns()
-        llama_cpp.llama_n_ctx(context.pointer)
+        llama_cpp.llama_n_ctx(context.context)
         call_ns.append(time.perf_counter_ns() - start)
     return {"logits_copy_ns": copy_ns, "call_ns": call_ns}

@@ -88,8 +88,8 @@ def _draw_speed(panel: Axes, series: dict[str, list[PlacementResult]], axis: str
             [x for x, _ in found], [speed.rate_tok_per_s for _, speed in found], "o-", color=colour, label=label or test
         )
         for x, speed in found:
-            if speed.rate_low is not None and speed.rate_high is not None:
-                panel.vlines(x, speed.rate_low, speed.rate_high, color=colour)
+            if speed.interval:
+                panel.vlines(x, *speed.interval, color=colour)
         tops += [speed.rate_high or speed.rate_tok_per_s for _, speed in found]
     panel.set_ylim(0, 1.1 * max(tops[1:] or tops))
     panel.set_ylabel(f"{test}, tokens/s")

@@ -82,8 +82,8 @@ def _describe_best(material: Material, kind: str) -> str | None:
     best, summary = quickest.record, quickest.summary
     what = "Prompts went in at up to" if kind == "pp" else "Text came out at up to"
     interval = "too few repetitions for an interval"
-    if summary.rate_low is not None and summary.rate_high is not None:
-        interval = f"{INTERVAL} {format_interval(summary.rate_low, summary.rate_high, RATE, with_sign=False)}"
+    if summary.interval:
+        interval = f"{INTERVAL} {format_interval(*summary.interval, RATE, with_sign=False)}"
     layers = best.resolved.layers_by_device if best.resolved else {}
     devices = "" if set(layers) <= {"CPU"} else f", layers: {describe_layers(best)}"
     where = f" on {material.machine_name(best.machine)}" if len(material.machines) > 1 else ""
