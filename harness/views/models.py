@@ -3,35 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from harness.runs.models import Row
 from harness.sources.catalog_check import Verdict
 from harness.sources.local import LocalModel
 from harness.units import format_count, format_gb
 from harness.views.document import Cell, Code, Column, Document, Line, Prose, Section, Table
 from harness.views.values import FILE, PARAMS
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One quantization of one model.
-
-    size_bytes is the file's, known or computed from the shape (then is_computed). place is embedded, downloaded, synthetic or empty;
-    has_file says that the catalog knows a file to pull. fits is None where a size is not known. is_usual marks what Ollama's bare name
-    stood for in autumn 2024; verified is None where there is no file.
-    """
-
-    name: str
-    parameters: int | None
-    quantization: str
-    size_bytes: int | None
-    is_computed: bool
-    place: str
-    fits: bool | None
-    refused: str | None = None
-    has_file: bool = True
-    is_usual: bool = False
-    verified: bool | None = None
 
 
 def describe_models(rows: Sequence[Row]) -> Document:
