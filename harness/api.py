@@ -15,21 +15,22 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from harness.errors import HarnessError, UsageError
 from harness.events import OnEvent, ignore, pass_remarks
+from harness.records.cells import Record
+from harness.records.journal import find_journals, read_lines
 from harness.records.kinds import Entry, to_json
+from harness.records.memory import MemoryRecord
+from harness.records.token_time import TimeRecord
+from harness.runs import asking, cells, inspection, memory, placements, search, token_time
+from harness.runs import predict as prediction
+from harness.runs.session import Session
+from harness.sources.model_file import DEFAULT_MODEL
 from harness.spec import MAX_TOKENS, Grid, Parser, defaults, parameters, whole_numbers
-
-if TYPE_CHECKING:
-    from harness.records.cells import Record
-    from harness.records.memory import MemoryRecord
-    from harness.records.token_time import TimeRecord
-    from harness.runs.inspection import Inspection
-    from harness.runs.placements import Sweep
-    from harness.runs.session import Session
-    from harness.speed.prediction import Prediction
+from harness.speed.prediction import Prediction
+from harness.views.llama_bench import flat_rows
 
 Model = str | os.PathLike[str]
 #: One value, several, or a range as llama-bench writes it: 512 · (128, 512) · "0-32+8".
@@ -66,17 +67,14 @@ def measure(
     -------
     One record a cell, in the order in which they were measured. A cell that llama.cpp refused or died of has a ``failure``.
     """
-    from harness.runs.asking import plan_cells
-    from harness.runs.cells import CellsRequest, measure_cells
-
     models = [model] if isinstance(model, str | os.PathLike) else model or []
     tests = _read_counts("n_prompt", n_prompt) or (), _read_counts("n_gen", n_gen) or ()
     grid = Grid(
         [os.fspath(item) for item in models], read_axes(settings), *tests, n_pg, repetitions, warmup, delay_s, seed
     )
-    cells = plan_cells(grid, settings, on_event)
+    specs = asking.plan_cells(grid, settings, on_event)
     with _open("pp-tg", results, on_event) as session:
-        return measure_cells(CellsRequest(cells, cell_timeout_s), session)
+        return cells.measure_cells(cells.CellsRequest(specs, cell_timeout_s), session)
 
 
 def sweep(
@@ -85,14 +83,14 @@ def sweep(
     n_prompt: Values = None,
     n_gen: Values = None,
     goal: str | None = None,
-    repetitions: int = 6,
+    repetitions: int = 10,
     seed: int = 0,
     try_anyway: bool = False,
     cell_timeout_s: float | None = None,
     results: Model | None = None,
     on_event: OnEvent = ignore,
     **settings: Values,
-) -> Sweep:
+) -> placements.Sweep:
     """Measure a model over the number of layers on the GPU and whatever else places it, as ``harness sweep`` does.
 
     Parameters
@@ -106,19 +104,15 @@ def sweep(
     -------
     `Sweep.results` has a `PlacementResult` for each placement, `Sweep.best` what a search found.
     """
-    from harness.runs.asking import find_file
-    from harness.runs.placements import SweepRequest, sweep_placements
-    from harness.runs.search import GOALS
-
     if goal is not None:
-        _refuse_unknown([goal], GOALS)
-    request = SweepRequest(
-        str(find_file(None if model is None else os.fspath(model), on_event)), read_axes(settings),
+        _refuse_unknown([goal], search.GOALS)
+    request = placements.SweepRequest(
+        str(asking.find_file(_refer(model), on_event)), read_axes(settings),
         _read_counts("n_prompt", n_prompt), _read_counts("n_gen", n_gen), repetitions, seed,
-        None if goal is None else GOALS[goal], try_anyway, cell_timeout_s=cell_timeout_s,
+        None if goal is None else search.GOALS[goal], try_anyway, cell_timeout_s=cell_timeout_s,
     )  # fmt: skip
     with _open("sweep", results, on_event) as session:
-        return sweep_placements(request, session)
+        return placements.sweep_placements(request, session)
 
 
 def account_time(
@@ -146,16 +140,13 @@ def account_time(
     roof_bytes_per_s : memory bandwidth to compare with
     settings         : fields of `harness.RunSpec`, one value each
     """
-    from harness.runs.asking import find_file
-    from harness.runs.token_time import DEPTHS, measure_token_time, plan_token_time
-
-    path = find_file(None if model is None else os.fspath(model), on_event)
-    request = plan_token_time(
-        path, _read_single(settings), depths=_read_counts("depths", depths) or DEPTHS, rounds=rounds, n_tokens=n_tokens,
+    path = asking.find_file(_refer(model), on_event)
+    request = token_time.plan_token_time(
+        path, _read_single(settings), depths=_read_counts("depths", depths) or token_time.DEPTHS, rounds=rounds, n_tokens=n_tokens,
         with_load=with_load, with_application=with_application,
     )  # fmt: skip
     with _open("time-ledger", results, on_event) as session:
-        return measure_token_time(request, session, roof_bytes_per_s=roof_bytes_per_s)
+        return token_time.measure_token_time(request, session, roof_bytes_per_s=roof_bytes_per_s)
 
 
 def account_memory(
@@ -179,11 +170,8 @@ def account_memory(
     force        : measure although memory will not do
     settings     : fields of `harness.RunSpec`, one value each
     """
-    from harness.runs import memory
-    from harness.sources.model_file import DEFAULT_MODEL
-
     contexts = _read_values("n_ctx", whole_numbers(8, MAX_TOKENS), n_ctx)
-    reference = DEFAULT_MODEL if model is None else os.fspath(model)
+    reference = _refer(model) or DEFAULT_MODEL
     measured = not predict_only and len(set(contexts)) < 2
     found = memory.find_model(reference, weights=measured, on_event=on_event)
     request = memory.make_request(
@@ -203,18 +191,14 @@ def predict(
     results  : journals, in which this machine's own figures are looked for where no other machine is asked about
     question : fields of `harness.PredictRequest`: machine, bandwidth, size_bytes, n_ctx, n_depth, vram_bytes, memory_bytes, …
     """
-    from harness.runs import predict as run
-
-    _refuse_unknown(question, [item.name for item in dataclasses.fields(run.PredictRequest)])
-    request = run.PredictRequest(None if model is None else os.fspath(model), **question)
-    return run.predict(request, pathlib.Path(results), pass_remarks(on_event))
+    _refuse_unknown(question, [item.name for item in dataclasses.fields(prediction.PredictRequest)])
+    request = prediction.PredictRequest(_refer(model), **question)
+    return prediction.predict(request, pathlib.Path(results), pass_remarks(on_event))
 
 
-def inspect(model: Model) -> Inspection:
+def inspect(model: Model) -> inspection.Inspection:
     """What a model is made of by its header alone, as ``harness inspect`` shows it; of a model elsewhere only the header is fetched."""
-    from harness.runs.inspection import inspect_model
-
-    return inspect_model(os.fspath(model))
+    return inspection.inspect_model(os.fspath(model))
 
 
 def read_records(*paths: Model, on_event: OnEvent = ignore) -> list[Entry]:
@@ -222,8 +206,6 @@ def read_records(*paths: Model, on_event: OnEvent = ignore) -> list[Entry]:
 
     A damaged line, or one of a later version, is left out and told as a `Remark`.
     """
-    from harness.records.journal import find_journals, read_lines
-
     journals = find_journals([pathlib.Path(path) for path in paths], pathlib.Path("bench_results"))
     found = [line.content for line in read_lines(journals, pass_remarks(on_event)) if line.content is not None]
     return cast("list[Entry]", found)
@@ -241,22 +223,21 @@ def to_frame(records: Iterable[Entry]) -> Any:
     ------
     HarnessError : pandas is not installed.
     """
-    from harness.records.cells import Record
-    from harness.views.llama_bench import flat_rows
-
     try:
         import pandas
     except ImportError:
         raise HarnessError("A DataFrame needs pandas; install it with `pip install pandas`, or use to_dicts.") from None
     found = list(records)
-    cells = [record for record in found if isinstance(record, Record)]
-    return pandas.DataFrame(flat_rows(cells) if len(cells) == len(found) else to_dicts(found))
+    measured = [record for record in found if isinstance(record, Record)]
+    return pandas.DataFrame(flat_rows(measured) if len(measured) == len(found) else to_dicts(found))
+
+
+def _refer(model: Model | None) -> str | None:
+    return None if model is None else os.fspath(model)
 
 
 @contextlib.contextmanager
 def _open(command: str, results: Model | None, on_event: OnEvent) -> Iterator[Session]:
-    from harness.runs.session import Session
-
     with Session(command, None if results is None else pathlib.Path(results), on_event=on_event) as session:
         yield session
     if session.is_interrupted:

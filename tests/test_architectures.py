@@ -177,7 +177,7 @@ class _Lab:
         if measured is None:
             assert session.failure is not None
             return session.failure
-        gaps = predict_memory(model.header, spec, host).gaps
+        gaps = predict_memory(model.header, spec, host).notes
         real = measured.buffers
         return Ledger(add_up(item.lines), add_up(real), add_up(real, count=True), item.notes, gaps)
 

@@ -151,7 +151,7 @@ def test_every_known_architecture_is_a_name_in_the_installed_llama_cpp():
 @pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.name)
 def test_the_documents_say_what_may_be_asked_of_each_kind(kind):
     table = DOCUMENT.read_text(encoding="utf-8").partition("## What a GGUF file may be")[2].partition("\n## ")[0]
-    assert kind.value in table
+    assert kind.title in table
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def test_llama_1b_at_8192_by_hand():
     assert (
         found.of(Cause.KV) == 8192 * 16 * 2 * 512 * 2
     )  # cells, layers, K and V, eight heads of 64, two bytes: 256 MiB
-    assert found.gaps == ()
+    assert found.notes == ()
 
 
 def test_a_smaller_cache_type_and_a_context_that_is_rounded_up():
@@ -137,7 +137,7 @@ def test_an_unsplit_model_knows_only_the_main_card():
     one = predict_memory(small_header("llama"), spec(n_gpu_layers=-1, split_mode="none", main_gpu=1), host)
     assert one.on("CUDA0") == 0 < one.on("CUDA1")
     rows = predict_memory(small_header("llama"), spec(n_gpu_layers=-1, split_mode="row"), host)
-    assert rows.gaps[0] == Note(Remark.SPLIT_WITHIN_LAYERS, Cause.COPIED, "row")
+    assert rows.notes[0] == Note(Remark.SPLIT_WITHIN_LAYERS, Cause.COPIED, "row")
 
 
 def test_the_cache_may_stay_on_the_host():
@@ -198,14 +198,14 @@ def test_without_flash_attention_v_takes_the_width_of_the_widest_layer():
 
 def test_what_cannot_be_known_is_said():
     header = small_header("llama")
-    assert predict_memory(header, spec(), Host(None)).gaps[0].remark is Remark.REPACKING_UNKNOWN
+    assert predict_memory(header, spec(), Host(None)).notes[0].remark is Remark.REPACKING_UNKNOWN
     kleidi = Host(read_features("NEON = 1 | REPACK = 1 | KLEIDIAI = 1"))
-    assert predict_memory(header, spec(), kleidi).gaps == (Note(Remark.LAYOUTS_UNKNOWN, Cause.REPACKED, "KLEIDIAI"),)
+    assert predict_memory(header, spec(), kleidi).notes == (Note(Remark.LAYOUTS_UNKNOWN, Cause.REPACKED, "KLEIDIAI"),)
     mamba = dataclasses.replace(header, metadata={**header.metadata, "general.architecture": "mamba"})
     mamba = dataclasses.replace(mamba, metadata={**mamba.metadata, "mamba.block_count": 4})
     found = predict_memory(mamba, spec(), HERE)
-    assert "state" in found.gaps[0].detail
-    assert [gap.cause for gap in found.gaps] == [Cause.KV]
+    assert "state" in found.notes[0].detail
+    assert [gap.cause for gap in found.notes] == [Cause.KV]
 
 
 def test_a_cache_type_that_does_not_divide_a_head():
@@ -215,7 +215,7 @@ def test_a_cache_type_that_does_not_divide_a_head():
     )
     found = predict_memory(odd, spec(type_k="q4_0"), HERE)
     assert found.of(Cause.KV) == 0
-    assert "use -ctk f16" in found.gaps[0].detail
+    assert "use -ctk f16" in found.notes[0].detail
 
 
 def test_every_layer_count_has_a_price_that_only_grows():

@@ -56,7 +56,7 @@ def test_names_are_ollamas():
         ("registry.ollama.ai/library/llama3.2:1b", "registry.ollama.ai/library/llama3.2/1b", "llama3.2:1b"),
     ]:
         name = parse_ollama_name(text)
-        assert "/".join(name.parts) == path
+        assert f"{name.host}/{name.namespace}/{name.model}/{name.tag}" == path
         assert str(name) == shown
     for text in (
         "",

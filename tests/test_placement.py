@@ -9,8 +9,7 @@ import pytest
 from harness.errors import UsageError
 from harness.memory.causes import Cause
 from harness.memory.fit import check_placement
-from harness.memory.forecast import Host, list_rules, predict_memory
-from harness.memory.ledger import Forecast
+from harness.memory.forecast import Forecast, Host, list_rules, predict_memory
 from harness.memory.placement import choose_devices, deal_out, shares_host_memory
 from harness.records.cells import Device
 from harness.runs.cells import Plan

@@ -12,9 +12,9 @@ import pytest
 
 from harness.memory.causes import HOST, Cause, Note, Remark
 from harness.memory.fit import CardFit, Fit, LayerPrice
-from harness.memory.forecast import Line
-from harness.memory.ledger import Forecast, Measurement, Row
-from harness.memory.resident import DeviceReading, MapShare, MemoryReading, NativeBuffer, Share, explain_growth
+from harness.memory.forecast import Forecast, Line, Share
+from harness.memory.ledger import Measurement, Row
+from harness.memory.resident import DeviceReading, MapShare, MemoryReading, NativeBuffer, explain_growth
 from harness.records.cells import Failure, Machine
 from harness.records.kinds import read_line, to_json
 from harness.records.memory import MemoryRecord, Subject

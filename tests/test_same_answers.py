@@ -126,7 +126,7 @@ def test_every_command_says_the_same_of_what_is_in_memory(name, path):
     )
     assert predicted["memory"][0]["weights_bytes"] == on_device
     memory = predict_memory(header, spec_of(path), Host(None))
-    assert memory.of("weights copied") == weights
+    assert memory.of(Cause.COPIED) == weights
     fit = check_placement(header, spec_of(path, n_gpu_layers=99), [device_rules("CUDA0", memory_bytes=8 * GB)])
     assert fit.needed_bytes["CUDA0"] == pytest.approx(on_device + KEPT[name], abs=128 * 8)
 

@@ -72,25 +72,6 @@ _POOLING = range(1, 5)
 _NO_TOKENIZER = ("no_vocab", "none")
 
 
-class Kind(enum.Enum):
-    """What a file is; the value completes "it is …"."""
-
-    TEXT = "a language model"
-    EMBEDDING = "an embedding model"
-    ENCODER_DECODER = "an encoder-decoder model"
-    TEXT_DIFFUSION = "a text diffusion model"
-    DRAFT = "a draft model for speculative decoding"
-    SOUND = "a model that makes sound"
-    PROJECTOR = "a vision or sound projector (mmproj)"
-    ADAPTER = "an adapter (LoRA)"
-    CONTROL_VECTOR = "a control vector"
-    VOCABULARY = "a vocabulary or header without weights"
-    IMATRIX = "an importance matrix (imatrix)"
-    IMAGE = "an image or video model"
-    UNKNOWN = "of an architecture that this llama.cpp does not know"
-    FOREIGN = "written for another program"
-
-
 class Question(enum.Enum):
     """What commands ask of a model."""
 
@@ -101,46 +82,63 @@ class Question(enum.Enum):
     TEXT = "a text written by it"
 
 
-_ALL = frozenset(Question)
 _READS = frozenset({Question.MEMORY, Question.MEASURE})
 
-#: What may be asked of each kind; nothing where it is not named.
-_ANSWERS: dict[Kind, frozenset[Question]] = {
-    Kind.TEXT: _ALL,
-    Kind.EMBEDDING: _READS,
-    Kind.ENCODER_DECODER: _READS,
-    Kind.TEXT_DIFFUSION: _READS,
-    Kind.VOCABULARY: frozenset({Question.MEMORY}),
-    Kind.UNKNOWN: frozenset({Question.MEMORY, Question.SPEED}),
-}
 
-#: What to do instead, by kind.
-_ADVICE: dict[Kind, str] = {
-    Kind.EMBEDDING: "it generates no text; `harness pp-tg` measures how fast it reads",
-    Kind.ENCODER_DECODER: "it writes only about a text that it has encoded before; `harness pp-tg` measures how fast it encodes",
-    Kind.TEXT_DIFFUSION: "it writes all tokens at once and over again; `harness pp-tg` measures one such pass",
-    Kind.DRAFT: "it only guesses tokens for another model; name that model",
-    Kind.SOUND: "it is one half of a speech program; name a language model",
-    Kind.PROJECTOR: "it only goes with a language model; name the language model's own file",
-    Kind.ADAPTER: "it changes a model and has no weights of one; name the model that it was made for",
-    Kind.CONTROL_VECTOR: "it steers a model and has no weights of one; name the model that it was made for",
-    Kind.VOCABULARY: "there is nothing in it to compute with; name the model's own file",
-    Kind.IMATRIX: "llama-quantize takes it to make a model; name a model that was made",
-    Kind.IMAGE: "ComfyUI or stable-diffusion.cpp runs it, llama.cpp does not; name a language model",
-    Kind.UNKNOWN: "it belongs to a newer llama.cpp or to another program; take a model of an architecture that this one knows",
-}
+class Kind(enum.Enum):
+    """What a file is.
+
+    title completes "it is …"; advice says what to do instead of what it cannot; answers is what may be asked of it; without_tg why it
+    has no tg, after "which".
+    """
+
+    TEXT = "a language model", None, frozenset(Question)
+    EMBEDDING = (
+        "an embedding model", "it generates no text; `harness pp-tg` measures how fast it reads", _READS, "generates no text",
+    )  # fmt: skip
+    ENCODER_DECODER = (
+        "an encoder-decoder model",
+        "it writes only about a text that it has encoded before; `harness pp-tg` measures how fast it encodes",
+        _READS, "generates only after it has encoded a text",
+    )  # fmt: skip
+    TEXT_DIFFUSION = (
+        "a text diffusion model", "it writes all tokens at once and over again; `harness pp-tg` measures one such pass",
+        _READS, "does not generate one token after the other",
+    )  # fmt: skip
+    DRAFT = "a draft model for speculative decoding", "it only guesses tokens for another model; name that model"
+    SOUND = "a model that makes sound", "it is one half of a speech program; name a language model"
+    PROJECTOR = (
+        "a vision or sound projector (mmproj)", "it only goes with a language model; name the language model's own file",
+    )  # fmt: skip
+    ADAPTER = "an adapter (LoRA)", "it changes a model and has no weights of one; name the model that it was made for"
+    CONTROL_VECTOR = (
+        "a control vector",
+        "it steers a model and has no weights of one; name the model that it was made for",
+    )
+    VOCABULARY = (
+        "a vocabulary or header without weights", "there is nothing in it to compute with; name the model's own file",
+        frozenset({Question.MEMORY}),
+    )  # fmt: skip
+    IMATRIX = "an importance matrix (imatrix)", "llama-quantize takes it to make a model; name a model that was made"
+    IMAGE = (
+        "an image or video model",
+        "ComfyUI or stable-diffusion.cpp runs it, llama.cpp does not; name a language model",
+    )
+    UNKNOWN = (
+        "of an architecture that this llama.cpp does not know",
+        "it belongs to a newer llama.cpp or to another program; take a model of an architecture that this one knows",
+        frozenset({Question.MEMORY, Question.SPEED}), "this llama.cpp does not run",
+    )  # fmt: skip
+    FOREIGN = ("written for another program",)
+
+    def __init__(
+        self, title: str, advice: str | None = None, answers: frozenset[Question] = frozenset(), without_tg: str = ""
+    ) -> None:
+        self.title, self.advice, self.answers, self.without_tg = title, advice, answers, without_tg
+
 
 #: What may still be asked of a header that states a shape.
 _ASK_MEMORY = ", or ask `harness overhead --predict-only` what a cache of this shape takes"
-
-
-#: Why there is no tg, after "which".
-_WITHOUT_TG: dict[Kind, str] = {
-    Kind.EMBEDDING: "generates no text",
-    Kind.ENCODER_DECODER: "generates only after it has encoded a text",
-    Kind.TEXT_DIFFUSION: "does not generate one token after the other",
-    Kind.UNKNOWN: "this llama.cpp does not run",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,23 +164,22 @@ class FileKind:
     @property
     def answers(self) -> frozenset[Question]:
         """What may be asked of the file."""
-        allowed = _ANSWERS.get(self.kind, frozenset())
         if self.has_weights:
-            return allowed
-        return allowed & _ANSWERS[Kind.VOCABULARY] if self.has_shape else frozenset()
+            return self.kind.answers
+        return self.kind.answers & Kind.VOCABULARY.answers if self.has_shape else frozenset()
 
     def describe(self, label: str) -> str:
         """What the file is and what to do, as one sentence without its full stop."""
         if self.kind is Kind.FOREIGN:
             return f"{label} {self.trouble}"
-        shown = f" ({self.architecture})" if self.kind in _ANSWERS and self.kind is not Kind.VOCABULARY else ""
-        if self.kind in _ANSWERS and not self.has_weights:
-            words = {Kind.VOCABULARY: "", Kind.UNKNOWN: f" {self.kind.value}{shown}"}
-            word = words.get(self.kind, f" of {self.kind.value}{shown}")
+        shown = f" ({self.architecture})" if self.kind.answers and self.kind is not Kind.VOCABULARY else ""
+        if self.kind.answers and not self.has_weights:
+            words = {Kind.VOCABULARY: "", Kind.UNKNOWN: f" {self.kind.title}{shown}"}
+            word = words.get(self.kind, f" of {self.kind.title}{shown}")
             ask = _ASK_MEMORY if self.has_shape else ""
-            return f"{label} is {Kind.VOCABULARY.value}{word}: {_ADVICE[Kind.VOCABULARY]}{ask}"
-        advice = self.trouble or _ADVICE.get(self.kind)
-        return f"{label} is {self.kind.value}{shown}" + (f": {advice}" if advice else "")
+            return f"{label} is {Kind.VOCABULARY.title}{word}: {Kind.VOCABULARY.advice}{ask}"
+        advice = self.trouble or self.kind.advice
+        return f"{label} is {self.kind.title}{shown}" + (f": {advice}" if advice else "")
 
 
 #: By general.type. Source: gguf-py's GGUFType; "model" says nothing more.
@@ -208,9 +205,9 @@ def find_kind(header: Header) -> FileKind:
     has_weights = any(tensor.n_elements for tensor in header.tensors)
     has_shape = all(_number(header.hparam(name)) > 0 for name in ("block_count", "embedding_length"))
     found = FileKind(kind, architecture, reads_at_once, steps, _count_positions(header), has_weights, has_shape)
-    if foreign is not None and kind in _ANSWERS:
+    if foreign is not None and kind.answers:
         return replace(found, kind=Kind.FOREIGN, foreign=foreign, trouble=_describe_foreign(header, foreign))
-    if kind in _ANSWERS and any(is_sense(tensor.name) for tensor in header.tensors):
+    if kind.answers and any(is_sense(tensor.name) for tensor in header.tensors):
         return replace(found, kind=Kind.FOREIGN, trouble=_WHOLE)
     if kind is Kind.UNKNOWN and architecture in _OLLAMAS:
         return replace(found, trouble=f"Ollama writes it for its own engine; {_pull_instead(header)}")
@@ -354,7 +351,7 @@ def suit_cells(header: Header, cells: Sequence[RunSpec], asked: Collection[str],
     notes: dict[str, None] = {}
     for cell in cells:
         if _leaves_out(found, cell, asked, label):
-            notes[f"{label} is {found.kind.value}, which {_WITHOUT_TG[found.kind]}: {cell.test} is left out"] = None
+            notes[f"{label} is {found.kind.title}, which {found.kind.without_tg}: {cell.test} is left out"] = None
             continue
         short = _shorten(found, cell, asked, label)
         if short.n_ctx < cell.n_ctx:
@@ -373,14 +370,14 @@ def _leaves_out(found: FileKind, cell: RunSpec, asked: Collection[str], label: s
     """Whether a cell generates where nothing is generated; an embedding model that could do it does it when asked."""
     if cell.n_depth and not found.steps:
         raise UsageError(
-            f"{label} is {found.kind.value}, which reads a text from its start: it takes no depth; leave out -d."
+            f"{label} is {found.kind.title}, which reads a text from its start: it takes no depth; leave out -d."
         )
     if not cell.n_gen or found.kind is Kind.TEXT:
         return False
     expressly = "n_pg" in asked if cell.n_prompt else "n_gen" in asked
     if expressly and not found.steps:
         raise UsageError(
-            f"{label} is {found.kind.value}, which {_WITHOUT_TG[found.kind]} ({cell.test}); leave out -n and -pg."
+            f"{label} is {found.kind.title}, which {found.kind.without_tg} ({cell.test}); leave out -n and -pg."
         )
     return not expressly
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from harness.codec import Signed
 from harness.errors import HarnessError
 from harness.gguf.attention import describe_attention
 from harness.gguf.blocks import count_layers, loaded_tensors
@@ -20,7 +21,7 @@ from harness.gguf.header import Header, Tensor
 from harness.gguf.roles import FFN_DOWN, Place, Role, find_role
 from harness.gguf.settings import read_count, read_per_layer
 from harness.gguf.types import pad, tensor_type
-from harness.memory.causes import CACHE_CAUSES, HOST, Cause, Note, Remark
+from harness.memory.causes import CACHE_CAUSES, HOST, Cause, Note, Part, Remark
 from harness.memory.placement import AnyDevice, choose_devices, deal_out
 from harness.memory.repack import OUTPUT_FIRST, CpuFeatures, Layout, find_layout, is_matrix_product, output_duplicate
 from harness.spec import RunSpec
@@ -120,17 +121,56 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
-    """Lines that add up to a device's share, and which causes could not be worked out, or only in part."""
+class Share:
+    """What one cause contributes to resident memory, in bytes; negative where it takes back what another line counts too much."""
 
-    lines: tuple[Line, ...]
-    gaps: tuple[Note, ...] = ()
+    cause: Cause
+    size_bytes: Signed
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What one context would take: llama.cpp's buffers, and the process around them (empty where no dry run was made)."""
+
+    n_ctx: int
+    lines: tuple[Line, ...]  #: llama.cpp's buffers
+    runtime: tuple[Share, ...] = ()  #: the process around them
+    interpreter_bytes: int | None = None
+    flash_attn: bool | None = None
+    notes: tuple[Note, ...] = ()
 
     def on(self, device: str) -> int:
-        return sum(line.size_bytes for line in self.lines if line.device == device)
+        """All bytes on a device; in host memory with the process itself."""
+        size = sum(line.size_bytes for line in self.lines if line.device == device)
+        return size + self.runtime_bytes if device == HOST else size
 
-    def of(self, cause: Cause, device: str | None = None) -> int:
-        return sum(line.size_bytes for line in self.lines if line.cause == cause and device in (None, line.device))
+    def of(self, kind: Cause | Part, device: str | None = None) -> int:
+        """What a cause takes, or all causes of a part; the process with its interpreter."""
+        if kind is Part.PROCESS:
+            return 0 if self.interpreter_bytes is None else self.runtime_bytes
+        return sum(
+            line.size_bytes
+            for line in self.lines
+            if (line.cause is kind or line.cause.part is kind) and device in (None, line.device)
+        )
+
+    @property
+    def runtime_bytes(self) -> int:
+        """The process around llama.cpp's buffers."""
+        return sum(share.size_bytes for share in self.runtime) + (self.interpreter_bytes or 0)
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(map(self.on, self.devices))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether weights, cache and compute buffers are all known; a model without a cache has none to know."""
+        return bool(self.of(Cause.COMPUTE)) and not any(note.remark.is_gap for note in self.notes)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((HOST, *(line.device for line in self.lines))))
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
@@ -357,7 +397,7 @@ def work_bytes(header: Header, spec: RunSpec, *, n_cells: int | None = None) -> 
 # --- the whole --------------------------------------------------------------------------------------------------------
 
 
-def predict_memory(header: Header, spec: RunSpec, host: Host) -> Prediction:
+def predict_memory(header: Header, spec: RunSpec, host: Host) -> Forecast:
     """Predict every buffer that follows from the header: weights, their second copies, caches and states.
 
     Raises
@@ -367,18 +407,18 @@ def predict_memory(header: Header, spec: RunSpec, host: Host) -> Prediction:
     host = host.chosen(spec)
     plan = WeightPlan(header, host)
     placement = deal_out(plan.n_layers, spec, [device.memory_bytes for device in host.devices])
-    lines, gaps = plan.price(spec, placement), []
+    lines, notes = plan.price(spec, placement), []
     if spec.split_mode in ("row", "tensor") and len(host.devices) > 1:
-        gaps.append(Note(Remark.SPLIT_WITHIN_LAYERS, Cause.COPIED, spec.split_mode))
+        notes.append(Note(Remark.SPLIT_WITHIN_LAYERS, Cause.COPIED, spec.split_mode))
     if host.features is None:
-        gaps.append(Note(Remark.REPACKING_UNKNOWN, Cause.REPACKED))
+        notes.append(Note(Remark.REPACKING_UNKNOWN, Cause.REPACKED))
     elif name := host.features.unknown_layouts:
-        gaps.append(Note(Remark.LAYOUTS_UNKNOWN, Cause.REPACKED, name))
+        notes.append(Note(Remark.LAYOUTS_UNKNOWN, Cause.REPACKED, name))
     attention = describe_attention(header)
     try:
         lines += price_cache(attention, spec, placement, host)
         if attention.layers is None:
-            gaps.append(Note(Remark.CACHE_UNKNOWN, Cause.KV, attention.reason))
+            notes.append(Note(Remark.CACHE_UNKNOWN, Cause.KV, attention.reason))
     except HarnessError as error:
-        gaps.append(Note(Remark.CACHE_UNKNOWN, Cause.KV, str(error)))
-    return Prediction(tuple(lines), tuple(gaps))
+        notes.append(Note(Remark.CACHE_UNKNOWN, Cause.KV, str(error)))
+    return Forecast(spec.n_ctx, tuple(lines), notes=tuple(notes))

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.memory.causes import HOST, Cause, Note, Part
-from harness.memory.forecast import Line
+from harness.memory.causes import HOST, Cause, Part
+from harness.memory.forecast import Forecast
 from harness.memory.resident import Account, DeviceReading, MemoryReading, NativeBuffer, Share, account_growth
 
 
@@ -33,49 +33,6 @@ class Row:
 
 def _relative_error(predicted: int | None, measured: int | None) -> float | None:
     return None if predicted is None or not measured else predicted / measured - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """What one context would take: llama.cpp's buffers, and the process around them (empty where no dry run could be made)."""
-
-    n_ctx: int
-    lines: tuple[Line, ...]
-    runtime: tuple[Share, ...] = ()
-    interpreter_bytes: int | None = None
-    flash_attn: bool | None = None
-    notes: tuple[Note, ...] = ()
-
-    def on(self, device: str) -> int:
-        """All bytes on a device; in host memory with the process itself."""
-        size = sum(line.size_bytes for line in self.lines if line.device == device)
-        return size + self.runtime_bytes if device == HOST else size
-
-    def of(self, part: Part) -> int | None:
-        """All bytes of some causes' lines, None where there is none; the process with its interpreter."""
-        if part is Part.PROCESS:
-            return None if self.interpreter_bytes is None else self.runtime_bytes
-        sizes = [line.size_bytes for line in self.lines if line.cause.part is part]
-        return sum(sizes) if sizes else None
-
-    @property
-    def runtime_bytes(self) -> int:
-        """The process around llama.cpp's buffers."""
-        return sum(share.size_bytes for share in self.runtime) + (self.interpreter_bytes or 0)
-
-    @property
-    def total_bytes(self) -> int:
-        return sum(map(self.on, self.devices))
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether weights, cache and compute buffers are all known; a model without a cache has none to know."""
-        is_planned = any(line.cause is Cause.COMPUTE for line in self.lines)
-        return is_planned and not any(note.remark.is_gap for note in self.notes)
-
-    @property
-    def devices(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((HOST, *(line.device for line in self.lines))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,15 @@ allocator's own books. What no fact names is left over as a line of its own.
 
 from __future__ import annotations
 
+import operator
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.codec import Signed
 from harness.gguf.caches import Keeping
 from harness.memory.causes import CACHE_CAUSES, HOST, Cause
+from harness.memory.forecast import Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class MapShare:
 class DeviceReading:
     """A device's memory at one moment: what the backend says is free of it, and what NVML says this process uses; None if unknown."""
 
-    name: str
+    name: str  #: the card's
     free_bytes: int | None
     total_bytes: int | None
     process_bytes: int | None = None
@@ -59,7 +61,7 @@ class MemoryReading:
     file_bytes: int | None = None
     heap_bytes: int | None = None
     python_bytes: int | None = None
-    devices: tuple[DeviceReading, ...] = ()
+    devices: tuple[DeviceReading, ...] = ()  #: graphics cards
     maps: tuple[MapShare, ...] = ()
 
 
@@ -67,7 +69,7 @@ class MemoryReading:
 class NativeBuffer:
     """A buffer of llama.cpp: its name and size by the log, what of it is in memory if known."""
 
-    cause: Cause
+    cause: Cause  #: what it is for
     device: str
     buffer: str
     size_bytes: int
@@ -97,14 +99,6 @@ def group_of(path: str) -> Cause:
     return Cause.DRIVERS if name.startswith(_DRIVERS) or path.startswith("/dev/") else Cause.LIBRARIES
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """What one cause contributes to resident memory, in bytes; negative where it takes back what another line counts too much."""
-
-    cause: Cause
-    size_bytes: Signed
-
-
 def explain_growth(
     readings: Sequence[MemoryReading], buffers: Sequence[NativeBuffer], model_files: Sequence[str]
 ) -> tuple[tuple[Share, ...], int | None]:
@@ -123,13 +117,14 @@ def explain_growth(
     first, last = readings[0], readings[-1]
     if not last.maps or not first.maps:
         return (), None
-    files = _by_group(last, model_files)
-    for group, size in _by_group(first, model_files).items():
-        files[group] = files.get(group, 0) - size
-    weights_resident = files.pop(Cause.MAPPED, 0)
-    heap = _split_heap(readings, sum(map(_resident, _not_mapped(buffers))))
-    runtime = [Share(cause, size) for cause, size in {**files, **heap}.items() if size]
-    return tuple(sorted(runtime, key=lambda share: share.cause.rank)), weights_resident
+    grown: Counter[Cause] = Counter()
+    for sign, reading in ((1, last), (-1, first)):
+        for item in filter(operator.attrgetter("is_file"), reading.maps):
+            grown[Cause.MAPPED if item.path in model_files else group_of(item.path)] += sign * item.rss_bytes
+    weights_resident = grown.pop(Cause.MAPPED, 0)
+    grown.update(_split_heap(readings, sum(map(_resident, _not_mapped(buffers)))))
+    shares = (Share(cause, size) for cause, size in grown.items() if size)
+    return tuple(sorted(shares, key=lambda share: share.cause.rank)), weights_resident
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,44 +170,23 @@ def _not_mapped(buffers: Sequence[NativeBuffer]) -> list[NativeBuffer]:
     return [buffer for buffer in buffers if buffer.device == HOST and buffer.cause != Cause.MAPPED]
 
 
-def _by_group(reading: MemoryReading, model_files: Sequence[str]) -> dict[Cause, int]:
-    """Resident bytes of mapped files by group, with the pages of them that were written to."""
-    sizes: dict[Cause, int] = {}
-    for item in reading.maps:
-        if item.is_file:
-            group = Cause.MAPPED if item.path in model_files else group_of(item.path)
-            sizes[group] = sizes.get(group, 0) + item.rss_bytes
-    return sizes
-
-
-def _nameless(reading: MemoryReading) -> int:
-    """Resident memory of no file: heap, stacks, buffers."""
-    return sum(item.rss_bytes for item in reading.maps if not item.is_file)
-
-
 def _resident(buffer: NativeBuffer) -> int:
     return buffer.size_bytes if buffer.resident_bytes is None else buffer.resident_bytes
 
 
-def _python_resident(reading: MemoryReading, buffers_resident: int) -> int:
-    """What Python's small objects take: no more than their allocator holds, and no more than nobody else has."""
-    left = _nameless(reading) - (reading.heap_bytes or 0) - buffers_resident
-    return max(min(left, reading.python_bytes or 0), 0)
-
-
 def _split_heap(readings: Sequence[MemoryReading], buffers_resident: int) -> dict[Cause, int]:
     """Divide what the allocators hold into Python's objects, llama.cpp's tables and the work of decoding, by when it came."""
-    by_step = {reading.step: reading for reading in readings}
-    first, last = readings[0], readings[-1]
-    backend = by_step.get("backend", last)
-    context = by_step.get("context", last)
-    heap = [reading.heap_bytes or 0 for reading in (first, backend, context, last)]
-    python = _python_resident(last, buffers_resident) - _python_resident(first, 0)
-    return {
-        Cause.PYTHON_HEAP: heap[1] - heap[0] + python,
-        Cause.TABLES: heap[2] - heap[1],
-        Cause.WORK: heap[3] - heap[2],
-    }
+    by_step, last = {reading.step: reading for reading in readings}, readings[-1]
+    steps = (readings[0], by_step.get("backend", last), by_step.get("context", last), last)
+    begun, backend, context, ended = (reading.heap_bytes or 0 for reading in steps)
+    python = _python_resident(last, buffers_resident) - _python_resident(readings[0], 0)
+    return {Cause.PYTHON_HEAP: backend - begun + python, Cause.TABLES: context - backend, Cause.WORK: ended - context}
+
+
+def _python_resident(reading: MemoryReading, buffers_resident: int) -> int:
+    """What Python's small objects take: no more than their allocator holds, and no more than nobody else has of what is no file's."""
+    nameless = sum(item.rss_bytes for item in reading.maps if not item.is_file)
+    return max(min(nameless - (reading.heap_bytes or 0) - buffers_resident, reading.python_bytes or 0), 0)
 
 
 def cause_of_log(cause: str, buffer: str) -> Cause:

@@ -32,9 +32,24 @@ _FREE = re.compile(r"using device (\S+) .* - (\d+) MiB free")
 # ggml-cuda.cu, ggml_cuda_error: "CUDA error: out of memory", then "current device: 0, in function alloc at …"
 _CUDA_MEMORY = re.compile(r"(CUDA|ROCm|MUSA) error: out of memory")
 _CURRENT_DEVICE = re.compile(r"current device: (\d+)")
-_CUDA_GONE = re.compile(r"CUDA error: (.*(?:GPU is lost|unknown error|driver|fallen off).*)", re.IGNORECASE)
-_RPC_GONE = "Remote RPC server crashed or returned malformed response"
-_RPC_CONNECT = re.compile(r"(?:Failed to connect to|RPC handshake failed for) (\S+)")
+#: Other troubles: the pattern, what it is, and what is said of what it found.
+_OTHERS = (
+    (
+        re.compile(r"CUDA error: (.*(?:GPU is lost|unknown error|driver|fallen off).*)", re.IGNORECASE),
+        CARD,
+        "the card or its driver went away ({})",
+    ),
+    (
+        re.compile("Remote RPC server crashed or returned malformed response"),
+        SERVER,
+        "the RPC server hung up: it crashed, was ended, or the network is gone",
+    ),
+    (
+        re.compile(r"(?:Failed to connect to|RPC handshake failed for) (\S+)"),
+        SERVER,
+        "the RPC server at {} could not be reached",
+    ),
+)
 
 
 #: A path may begin a line or stand behind a blank, a quote or a bracket.
@@ -69,46 +84,20 @@ def hide_folders(text: str) -> str:
 
 def explain(lines: Iterable[str]) -> Explanation | None:
     """Say what made llama.cpp give up; None where its last lines are of no known kind."""
-    known = list(lines)
-    return _explain_allocation(known) or _explain_card(known) or _explain_server(known)
-
-
-def _explain_allocation(lines: list[str]) -> Explanation | None:
-    """The first buffer that could not be had: later ones only follow from it."""
-    free = {match[1]: int(match[2]) for line in lines if (match := _FREE.search(line))}
-    for line in lines:
-        if match := _ALLOCATION.search(line):
-            asked = f"asked {round(int(match[2]) / MIB)} MiB{_spell_free(match[1], free)}"
-            return Explanation(MEMORY, f"out of memory on {match[1]}, {asked}")
-    for line in lines:
-        if match := _UNABLE.search(line):
-            return Explanation(MEMORY, f"out of memory on {match[1]}{_spell_free(match[1], free)}")
-    return None
-
-
-def _spell_free(buffer: str, free_mib: dict[str, int]) -> str:
-    device = buffer.partition("[")[0]
-    return f" of {free_mib[device]} free" if device in free_mib else ""
-
-
-def _explain_card(lines: list[str]) -> Explanation | None:
     text = "\n".join(lines)
+    free = {match[1]: match[2] for match in _FREE.finditer(text)}
+    # The first buffer that could not be had: later ones only follow from it.
+    if match := _ALLOCATION.search(text) or _UNABLE.search(text):
+        device = match[1].partition("[")[0]
+        asked = f", asked {round(int(match[2]) / MIB)} MiB" if match.re is _ALLOCATION else ""
+        of_free = f" of {free[device]} free" if device in free else ""
+        return Explanation(MEMORY, f"out of memory on {match[1]}{asked}{of_free}")
     if match := _CUDA_MEMORY.search(text):
-        device = _CURRENT_DEVICE.search(text)
-        name = f"{match[1]}{device[1] if device else ''}"
-        return Explanation(
-            MEMORY,
-            f"out of memory on {name} while it computed: the model fits, its scratch memory does not; offload fewer layers",
-        )
-    if match := _CUDA_GONE.search(text):
-        return Explanation(CARD, f"the card or its driver went away ({match[1].strip()})")
-    return None
-
-
-def _explain_server(lines: list[str]) -> Explanation | None:
-    text = "\n".join(lines)
-    if _RPC_GONE in text:
-        return Explanation(SERVER, "the RPC server hung up: it crashed, was ended, or the network is gone")
-    if match := _RPC_CONNECT.search(text):
-        return Explanation(SERVER, f"the RPC server at {match[1]} could not be reached")
+        current = _CURRENT_DEVICE.search(text)
+        name = f"{match[1]}{current[1] if current else ''}"
+        scratch = "the model fits, its scratch memory does not; offload fewer layers"
+        return Explanation(MEMORY, f"out of memory on {name} while it computed: {scratch}")
+    for pattern, trouble, said in _OTHERS:
+        if match := pattern.search(text):
+            return Explanation(trouble, said.format(*map(str.strip, match.groups())))
     return None

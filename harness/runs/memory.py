@@ -36,10 +36,19 @@ from harness.memory.fit import (
     needed_in_host_memory,
     price_layers,
 )
-from harness.memory.forecast import Host, Line, Prediction, device_rules, list_rules, predict_memory, work_bytes
-from harness.memory.ledger import Forecast, Measurement
+from harness.memory.forecast import (
+    Forecast,
+    Host,
+    Line,
+    Share,
+    device_rules,
+    list_rules,
+    predict_memory,
+    work_bytes,
+)
+from harness.memory.ledger import Measurement
 from harness.memory.repack import read_features
-from harness.memory.resident import MemoryReading, NativeBuffer, Share, cause_of_log, explain_growth
+from harness.memory.resident import MemoryReading, NativeBuffer, cause_of_log, explain_growth
 from harness.records.cells import Failure, Resolved
 from harness.records.journal import utc_now
 from harness.records.memory import MemoryRecord, Subject
@@ -196,9 +205,9 @@ def _forecast_one(model: Model, spec: RunSpec, host: Host, dry: DryRun, index: i
     try:
         prediction = predict_memory(model.header, spec, host)
     except HarnessError as error:
-        prediction = Prediction((), (Note(Remark.HEADER_REFUSED, Cause.COPIED, str(error)),))
+        prediction = Forecast(spec.n_ctx, (), notes=(Note(Remark.HEADER_REFUSED, Cause.COPIED, str(error)),))
     plan, planned = dry.plan(index), dry.lines(index)
-    lines, notes = list(prediction.lines), list(prediction.gaps)
+    lines, notes = list(prediction.lines), list(prediction.notes)
     if plan.refused:
         notes.append(Note(Remark.NOT_PLANNED, detail=plan.refused))
     lines += [line for line in planned if line.cause.part is Part.COMPUTE]

@@ -70,8 +70,7 @@ def digest_file(path: pathlib.Path, digest: hashlib._Hash, on_event: OnEvent = i
 
 
 def _kept_in(identity: _Identity) -> pathlib.Path:
-    place = hashlib.sha256(os.fsencode(identity[0])).hexdigest()
-    return cache_folder("hashes") / f"{place[:32]}"
+    return cache_folder("hashes") / hashlib.sha256(os.fsencode(identity[0])).hexdigest()[:32]
 
 
 def _recall(identity: _Identity) -> str | None:

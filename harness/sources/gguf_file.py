@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 from harness.errors import HarnessError, UsageError
@@ -30,8 +29,10 @@ class FileSource:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         try:
-            if not self.path.is_file():
-                self._refuse()
+            if self.path.is_dir():
+                raise UsageError(f"{self.path} is a folder; name the GGUF file in it.")
+            if self.path.exists() and not self.path.is_file():
+                raise UsageError(f"{self.path} is not a regular file; name a GGUF file.")
             # Unbuffered: the reader asks for large pieces, and no more than it needs should be read.
             self._file: BinaryIO = self.path.open("rb", buffering=0)
             self._size_bytes = os.fstat(self._file.fileno()).st_size
@@ -44,13 +45,6 @@ class FileSource:
         if self._size_bytes == 0:
             self.close()
             raise UsageError(f"{self.path} is empty; download it again.")
-
-    def _refuse(self) -> None:
-        if self.path.is_dir():
-            raise UsageError(f"{self.path} is a folder; name the GGUF file in it.")
-        if self.path.exists():
-            raise UsageError(f"{self.path} is not a regular file; name a GGUF file.")
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
 
     @property
     def size_bytes(self) -> int:
@@ -79,9 +73,7 @@ class FileSource:
     def __enter__(self) -> FileSource:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

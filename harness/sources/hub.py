@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeGuard
 from urllib.parse import quote
 
 from harness.sources.addresses import Address
@@ -61,7 +60,9 @@ def list_files(repository: str, revision: str = "main") -> list[HubFacts]:
     found = []
     for item in answer["siblings"]:
         name, size_bytes = (item.get("rfilename"), item.get("size")) if isinstance(item, dict) else (None, None)
-        if isinstance(name, str) and _is_size(size_bytes) and (is_gguf(name) or is_byte_split(name)):
+        if isinstance(size_bytes, bool) or not (isinstance(size_bytes, int) and 0 <= size_bytes < 2**63):
+            continue
+        if isinstance(name, str) and (is_gguf(name) or is_byte_split(name)):
             lfs = item.get("lfs")
             digest = find_digest(lfs.get("sha256") if isinstance(lfs, dict) else item.get("blobId"))
             found.append(HubFacts(HubFile(repository, name, revision), size_bytes, digest, commit))
@@ -77,10 +78,6 @@ def _take_commit(said: object, name: str) -> str | None:
             "Check HF_ENDPOINT and proxies."
         )
     return commit
-
-
-def _is_size(said: object) -> TypeGuard[int]:
-    return isinstance(said, int) and not isinstance(said, bool) and 0 <= said < 2**63
 
 
 def describe_file(file: HubFile) -> HubFacts:

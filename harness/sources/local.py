@@ -13,16 +13,13 @@ from pathlib import Path
 from harness.errors import UsageError
 from harness.sources.cache_folder import user_cache
 from harness.sources.choice import choose, find_same_name, is_gguf, list_models, name_quantization
-from harness.sources.hub_cache import HubFile, cache_dir, find_snapshot, list_names, walk_cache
+from harness.sources.hub_cache import HubFile, cache_dir, find_snapshot, list_names, list_odd, walk_cache
 from harness.sources.model_file import model_files
 from harness.sources.ollama_store import find_ollama, list_ollama
 from harness.untrusted.json import read_json
 from harness.untrusted.names import below, is_relative_name, is_repository
 
-_HUGGING_FACE = "Hugging Face's cache"
-_LLAMA = "llama.cpp's cache"
-_LM_STUDIO = "LM Studio"
-_OLLAMA = "Ollama's store"
+_HUGGING_FACE, _LLAMA, _LM_STUDIO, _OLLAMA = "Hugging Face's cache", "llama.cpp's cache", "LM Studio", "Ollama's store"
 
 _MAX_MANIFEST_BYTES = 2**20
 
@@ -79,28 +76,23 @@ def _list_cache(root: Path, place: str) -> Iterator[LocalModel]:
     for repository, revision, folder, names in walk_cache(root):
         at = "" if revision == "main" else f"@{revision}"
         for name in list_models(names):
-            yield _describe(f"hf:{repository}{at}{_short_name(name, names)}", place, below(folder, name))
-
-
-def _short_name(name: str, names: Sequence[str]) -> str:
-    """``:Q4_K_M`` where that means this file among those that are here, else ``/file.gguf``."""
-    kind = name_quantization(name)
-    chosen = choose(names, kind) if kind else None
-    return f":{kind}" if chosen and chosen.name == name and not chosen.is_near else f"/{name}"
+            kind = name_quantization(name)
+            chosen = choose(names, kind) if kind else None
+            is_meant = chosen is not None and chosen.name == name and not chosen.is_near
+            yield _describe(f"hf:{repository}{at}{f':{kind}' if is_meant else f'/{name}'}", place, below(folder, name))
+        for path in list_odd(folder):  # a name that no repository can have
+            yield _describe(_home_path(path), place, path)
 
 
 def _describe(name: str, place: str, path: Path) -> LocalModel:
     """Size a model whose first file is known."""
-    size_bytes, missing = 0, 0
     try:
-        for file in model_files(path):
-            if file.is_file():
-                size_bytes += file.stat().st_size
-            else:
-                missing += 1
+        files = model_files(path)
+        sizes = [file.stat().st_size for file in files if file.is_file()]
     except (OSError, UsageError):
         return LocalModel(name, place, path, None, "it cannot be read")
-    return LocalModel(name, place, path, size_bytes, f"{missing} of its files are missing" if missing else None)
+    missing = len(files) - len(sizes)
+    return LocalModel(name, place, path, sum(sizes), f"{missing} of its files are missing" if missing else None)
 
 
 def _llama_cache() -> Path:
@@ -155,9 +147,9 @@ def _list_lm_studio() -> Iterator[LocalModel]:
         by_folder: dict[str, list[str]] = {}
         for name in list_names(root):
             by_folder.setdefault("/".join(name.split("/")[:2]), []).append(name)
-        for names in by_folder.values():
-            for name in list_models(names):
-                yield _describe(_home_path(below(root, name)), _LM_STUDIO, below(root, name))
+        named = [below(root, name) for names in by_folder.values() for name in list_models(names)]
+        for path in (*named, *list_odd(root)):
+            yield _describe(_home_path(path), _LM_STUDIO, path)
 
 
 def _home_path(path: Path) -> str:

@@ -125,22 +125,15 @@ def hash_file(path: pathlib.Path, on_event: OnEvent = ignore) -> str | None:
     Of a split model, the SHA-256 over its parts' own, in their order, each a line in hex. A file in Hugging Face's cache or in Ollama's
     store is named by its hash, so that one costs nothing; of any other it is kept (`file_hashes`).
     """
+    digests = []
     try:
-        digests = [_hash_one(file, on_event) for file in model_files(path)]
+        for file in model_files(path):
+            blob = file.resolve()
+            named = re.fullmatch(r"(?:sha256-)?([0-9a-f]{64})", blob.name) if blob.parent.name == "blobs" else None
+            if named is None and file.stat().st_size > HASH_LIMIT_BYTES:
+                return None
+            digests.append(named[1] if named else sha256_of(file, on_event))
     except (OSError, UsageError):
         return None
-    known = [digest for digest in digests if digest]
-    if len(known) < len(digests):
-        return None
-    return (
-        known[0] if len(known) == 1 else hashlib.sha256("".join(f"{digest}\n" for digest in known).encode()).hexdigest()
-    )
-
-
-def _hash_one(path: pathlib.Path, on_event: OnEvent) -> str | None:
-    blob = path.resolve()
-    if blob.parent.name == "blobs" and (named := re.fullmatch(r"(?:sha256-)?([0-9a-f]{64})", blob.name)):
-        return named[1]
-    if path.stat().st_size > HASH_LIMIT_BYTES:
-        return None
-    return sha256_of(path, on_event)
+    lines = "".join(f"{digest}\n" for digest in digests)
+    return digests[0] if len(digests) == 1 else hashlib.sha256(lines.encode()).hexdigest()

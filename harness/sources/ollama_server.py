@@ -36,14 +36,14 @@ MAX_ANSWER_BYTES = 64 * 2**20
 #: Time given to a server to let go of a model.
 UNLOAD_TIMEOUT_S = 30.0
 
-_FIGURES = (
+_FIGURES = [
     "total_duration",
     "load_duration",
     "prompt_eval_count",
     "prompt_eval_duration",
     "eval_count",
     "eval_duration",
-)
+]
 
 
 class NoServerError(HarnessError):
@@ -208,7 +208,12 @@ class OllamaServer:
             with self._opener.open(request, timeout=timeout_s) as response:
                 values = read_json(_receive(response, time.monotonic() + timeout_s))
         except urllib.error.HTTPError as error:
-            raise self._refusal(error, path) from None
+            try:
+                said = str(read_json(_receive(error, time.monotonic() + LOOKUP_TIMEOUT_S))["error"])
+            except (ValueError, KeyError, TypeError, OSError):
+                said = error.reason
+            kind_of = UsageError if error.code in (400, 404) else ServerError
+            raise kind_of(f"Ollama at {self.address} refuses {path}: {said.rstrip('.')}.") from None
         except (TimeoutError, ValueError, http.client.HTTPException) as error:
             kind = "does not answer in time" if isinstance(error, TimeoutError) else "does not answer as Ollama does"
             raise ServerError(f"The server at {self.address} {kind} ({path}); look at its log.") from None
@@ -221,14 +226,6 @@ class OllamaServer:
         if not isinstance(values, dict):
             raise ServerError(f"The server at {self.address} does not answer as Ollama does ({path}); set OLLAMA_HOST.")
         return values
-
-    def _refusal(self, error: urllib.error.HTTPError, path: str) -> HarnessError:
-        try:
-            said = str(read_json(_receive(error, time.monotonic() + LOOKUP_TIMEOUT_S))["error"])
-        except (ValueError, KeyError, TypeError, OSError):
-            said = error.reason
-        sentence = f"Ollama at {self.address} refuses {path}: {said.rstrip('.')}."
-        return UsageError(sentence) if error.code in (400, 404) else ServerError(sentence)
 
 
 def _receive(response: Any, end: float) -> bytes:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,11 +46,6 @@ class OllamaName:
             parts.insert(0, self.host)
         return f"{'/'.join(parts)}:{self.tag}"
 
-    @property
-    def parts(self) -> tuple[str, str, str, str]:
-        """The folders and the file of its manifest."""
-        return self.host, self.namespace, self.model, self.tag
-
 
 def parse_ollama_name(text: str) -> OllamaName:
     """Read ``llama3.2:1b``, ``user/model``, ``hf.co/owner/repo:Q4_K_M``, ``localhost:5000/me/model:tag``.
@@ -84,18 +79,14 @@ def store_folders() -> list[Path]:
 
 def list_ollama() -> list[OllamaName]:
     """List the models in all stores that can be read."""
-    return list(dict.fromkeys(name for folder in store_folders() for name in _list_store(folder)))
-
-
-def _list_store(folder: Path) -> Iterator[OllamaName]:
-    try:
-        found = sorted(path for path in (folder / "manifests").glob("*/*/*/*") if path.is_file())
-    except OSError:
-        return
-    for path in found:
-        host, namespace, model, tag = path.relative_to(folder / "manifests").parts
-        if _HOST.fullmatch(host) and all(map(_PART.fullmatch, (namespace, model, tag))):
-            yield OllamaName(model, tag, namespace, host)
+    found: dict[OllamaName, None] = {}
+    for folder in store_folders():
+        with contextlib.suppress(OSError):
+            for path in sorted(path for path in (folder / "manifests").glob("*/*/*/*") if path.is_file()):
+                host, namespace, model, tag = path.parts[-4:]
+                if _HOST.fullmatch(host) and all(map(_PART.fullmatch, (namespace, model, tag))):
+                    found[OllamaName(model, tag, namespace, host)] = None
+    return list(found)
 
 
 def find_ollama(text: str) -> Path:
@@ -119,12 +110,12 @@ def find_ollama(text: str) -> Path:
             f"Ollama's store {forbidden} may not be read by you; run `sudo usermod -aG ollama $USER` and log in again, "
             f"or pull {name} as yourself."
         )
-    raise UsageError(_tell_missing(name))
+    raise UsageError(_describe_missing(name))
 
 
 def _find_manifest(folder: Path, name: OllamaName) -> Path | None:
     """Go down a store's own folders, whatever the case: no path is made from the name."""
-    for part in name.parts:
+    for part in (name.host, name.namespace, name.model, name.tag):
         try:
             entries = {entry.name: entry for entry in folder.iterdir()}
         except (FileNotFoundError, NotADirectoryError):
@@ -153,7 +144,7 @@ def _find_blob(manifest: Path, folder: Path, name: OllamaName) -> Path:
         ) from None
     digests = [digest for kind, digest in layers if kind == _MODEL_LAYER]
     if not digests:
-        raise UsageError(_tell_fileless(said, [kind for kind, _ in layers], manifest, folder, name))
+        raise UsageError(_describe_fileless(said, [kind for kind, _ in layers], manifest, folder, name))
     if (blob := _blob_path(folder, digests[0])) is not None:
         return blob
     raise UsageError(
@@ -171,12 +162,16 @@ def _blob_path(folder: Path, said: object) -> Path | None:
     return next((path for name in names if (path := folder / "blobs" / name).is_file()), None)
 
 
-def _tell_fileless(manifest: Any, kinds: list[Any], path: Path, folder: Path, name: OllamaName) -> str:
+def _describe_fileless(manifest: Any, kinds: list[Any], path: Path, folder: Path, name: OllamaName) -> str:
     """Say why a model has no GGUF file: it runs in Ollama's cloud, or it is made for Ollama's MLX engine.
 
     Source: ollama server/images.go ConfigV2 (remote_host, remote_model, model_format).
     """
-    config = _read_config(manifest, folder)
+    config: Any = {}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        path_of_config = _blob_path(folder, manifest["config"]["digest"])
+        config = _read_small(path_of_config) if path_of_config else {}
+    config = config if isinstance(config, dict) else {}
     if config.get("remote_host") or name.tag.endswith("cloud"):
         host = config.get("remote_host") or "Ollama's cloud"
         model = config.get("remote_model") or re.sub(r"[:-]cloud$", "", str(name))
@@ -189,16 +184,7 @@ def _tell_fileless(manifest: Any, kinds: list[Any], path: Path, folder: Path, na
     return f"Ollama's {name} has no model file in its manifest {path}; run `ollama pull {name}` again."
 
 
-def _read_config(manifest: Any, folder: Path) -> dict[str, Any]:
-    try:
-        path = _blob_path(folder, manifest["config"]["digest"])
-        config = _read_small(path) if path else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return config if isinstance(config, dict) else {}
-
-
-def _tell_missing(name: OllamaName) -> str:
+def _describe_missing(name: OllamaName) -> str:
     known = [str(item) for item in list_ollama()]
     if not known:
         folders = " or ".join(str(folder) for folder in store_folders())

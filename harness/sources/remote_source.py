@@ -30,21 +30,15 @@ class RemoteSource:
     """
 
     def __init__(self, address: Address) -> None:
-        self._name = address.name
-        self._url = address.url
-        self._headers = dict(address.headers)
-        self._size_bytes: int | None = None
-        self._fetched_bytes = 0
-        self._n_requests = 0
+        self._name, self._url, self._headers = address.name, address.url, dict(address.headers)
+        #: Total size; None before the first read, and where the server does not say.
+        self.size_bytes: int | None = None
+        self._fetched_bytes = self._n_requests = 0
         self._end = time.monotonic() + HEADER_LIMIT_S
 
     @property
-    def size_bytes(self) -> int | None:
-        """Total size; None before the first read, and where the server does not say."""
-        return self._size_bytes
-
-    @property
     def fetched(self) -> Fetched:
+        """What all reads cost."""
         return Fetched(self._fetched_bytes, self._n_requests)
 
     def read_at(self, offset: int, size: int) -> bytes:
@@ -83,7 +77,7 @@ class RemoteSource:
         response = answer.head
         start, total = read_content_range(response)
         if response.status_code == 416:
-            self._size_bytes = total
+            self.size_bytes = total
             return b""
         if response.status_code == 200:
             raise RemoteError(
@@ -93,7 +87,7 @@ class RemoteSource:
             raise RemoteError(
                 f"The server of {self._name} sent other bytes than those asked for; download the file instead."
             )
-        self._size_bytes = total if total is not None else self._size_bytes
+        self.size_bytes = total if total is not None else self.size_bytes
         if str(response.url) != self._url:
             if not is_same_origin(str(response.url), self._url):
                 self._headers.pop("authorization", None)
