@@ -72,6 +72,19 @@ def test_what_was_measured_here_is_the_last_to_be_left_out(rows, recorded):
     assert order[0] == "llama3.1:70b"
 
 
+def test_two_quantizations_of_a_model_are_two_columns(recorded):
+    names = {"Q8_0": "llama 1B Q8_0", "Q4_0": "llama 1B Q4_0"}
+    both = [
+        pretend(recorded, f"llama-3.2-1b-{kind}.gguf", 1235814432, description=said) for kind, said in names.items()
+    ]
+    (row,) = measured_rows(collect(both, CATALOG), "tg")
+    assert {model: cell.quantization for model, cell in row.cells.items()} == {
+        "llama3.2:1b": "Q8_0", "llama3.2:1b Q4_0": "Q4_0",
+    }  # fmt: skip
+    (row,) = measured_rows(collect(both[1:], CATALOG), "tg")
+    assert list(row.cells) == ["llama3.2:1b"], "the only one needs no telling apart"
+
+
 def test_published_figures_are_as_given(rows):
     assert " 4.15 [" in show(rows)
     assert [row.machine for row in sort_rows(rows, "given")][:15] == [machine.name for machine in load_machines()]

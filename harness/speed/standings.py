@@ -61,12 +61,19 @@ def published_rows(catalog: Catalog) -> list[MachineRow]:
 def measured_rows(measured: Sequence[Measured], test_kind: str) -> list[MachineRow]:
     """A row for each machine (each set of devices) in the records; its cell is the record that speaks for it (`speaks_for`).
 
-    Where there is none, the latest with an empty cache and other settings, which a remark says. test_kind is tg or pp.
+    Where there is none, the latest with an empty cache and other settings, which a remark says. Of a model of which several
+    quantizations were measured, each but the usual one has a cell of its own. test_kind is tg or pp.
     """
+    measured = [item for item in measured if item.test_kind == test_kind and item.record.asked.n_depth == 0]
+    kinds: dict[str, set[str | None]] = {}
+    for item in measured:
+        kinds.setdefault(item.model, set()).add(item.quantization)
     groups: dict[tuple[str, str], dict[str, list[Measured]]] = {}
     for item in measured:
-        if item.test_kind == test_kind and item.record.asked.n_depth == 0:
-            groups.setdefault((item.machine_label, item.kind), {}).setdefault(item.model, []).append(item)
+        usual = item.entry.default_quantization if item.entry else None
+        is_usual = len(kinds[item.model]) == 1 or item.quantization in (usual, None)
+        name = item.model if is_usual else f"{item.model} {item.quantization}"
+        groups.setdefault((item.machine_label, item.kind), {}).setdefault(name, []).append(item)
     return [
         MachineRow(
             label, kind, False, {model: _stand(best) for model, items in models.items() if (best := speaks_for(items))}
