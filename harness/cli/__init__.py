@@ -106,9 +106,9 @@ _HELP_WIDTH = 100
 _START = """
 \b
 Three things to type first:
-  harness pp-tg                         speed of a small model
-  harness predict -m llama3.1:8b:q4_0   of a large one
-  harness overhead -m llama3.1:8b:q4_0  the memory of it
+  harness pp-tg                         measures speed
+  harness predict -m llama3.1:8b:q4_0   predicts it
+  harness overhead -m llama3.1:8b:q4_0  explains memory
 
 Help on one command: harness COMMAND --help; on all: harness man
 """
