@@ -120,6 +120,23 @@ def test_a_record_with_other_settings_says_so(recorded):
     assert "not with default settings" in show([row])
 
 
+def test_two_files_of_one_model_are_two_columns(recorded):
+    record = recorded[1]
+    other = dataclasses.replace(
+        record,
+        model=dataclasses.replace(
+            record.model,
+            file_name="SmolLM2-135M-Instruct.Q8_0.gguf",
+            file_sha256="8" * 64,
+            description="llama 256M Q8_0",
+        ),
+    )
+    (row,) = measured_rows(collect([record, other], CATALOG), "tg")
+    assert sorted(row.cells) == ["smollm2:135m", "smollm2:135m:q4_1"]
+    assert {cell.quantization for cell in row.cells.values()} == {"Q4_1", "Q8_0"}
+    assert "q4_1" in show([row])
+
+
 def test_prompts_are_another_table(recorded):
     (row,) = measured_rows(collect(recorded, CATALOG), "pp")
     assert row.cells["smollm2:135m"].test == "pp64"
