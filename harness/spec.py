@@ -7,6 +7,7 @@ native engine reads the field, so that a new parameter touches this file and `ha
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -393,9 +394,14 @@ def cell_key(spec: RunSpec, *, but: Collection[str] = ()) -> CellKey:
     It holds every field but those of `MANNER`; of the model's path only the file's name. Whoever draws a curve over some fields names
     these in `but`: cells with equal keys are then points of one curve.
     """
-    left_out = {*MANNER, *but}
-    names = [item.name for item in dataclasses.fields(spec) if item.name not in left_out]
-    return tuple((name, spec.file_name if name == "model" else getattr(spec, name)) for name in names)
+    kind: Any = type(spec)
+    names = _key_names(kind, frozenset(but))
+    return tuple([(name, spec.file_name if name == "model" else getattr(spec, name)) for name in names])
+
+
+@functools.cache
+def _key_names(kind: type[RunSpec], but: frozenset[str]) -> tuple[str, ...]:
+    return tuple(item.name for item in dataclasses.fields(kind) if item.name not in MANNER | but)
 
 
 def find_varied(specs: Iterable[RunSpec]) -> list[str]:

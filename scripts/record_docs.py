@@ -47,6 +47,9 @@ COMMON = {
     "model": "the file that ran", "resolved": "what really ran", "asked": "what was asked for",
     "warnings": "what qualifies the numbers", "cautions": "what qualifies the numbers", "failure": "why there is no result",
     "file_sha256": "SHA-256 of the file; of a split one over those of its parts", "is_synthetic": "whether the weights are random",
+    "flash_attn": "whether it is on; null: not known", "load_mode": "how the file is read, as llama.cpp's log says",
+    "layers_by_device": "how many llama.cpp put where", "device": "its name, CPU for host memory", "architecture": "the header's",
+    "n_ctx": "tokens of context", "n_ctx_train": "tokens of context that it was trained for", "notes": "what qualifies it",
     "file_name": "the file's name", "load": "what it took to get ready", "telemetry": "what the hardware did meanwhile",
 }  # fmt: skip
 _SIMPLE = {

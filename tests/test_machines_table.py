@@ -72,6 +72,19 @@ def test_what_was_measured_here_is_the_last_to_be_left_out(rows, recorded):
     assert order[0] == "llama3.1:70b"
 
 
+def test_two_quantizations_of_a_model_are_two_columns(recorded):
+    names = {"Q8_0": "llama 1B Q8_0", "Q4_0": "llama 1B Q4_0"}
+    both = [
+        pretend(recorded, f"llama-3.2-1b-{kind}.gguf", 1235814432, description=said) for kind, said in names.items()
+    ]
+    (row,) = measured_rows(collect(both, CATALOG), "tg")
+    assert {model: cell.quantization for model, cell in row.cells.items()} == {
+        "llama3.2:1b": "Q8_0", "llama3.2:1b Q4_0": "Q4_0",
+    }  # fmt: skip
+    (row,) = measured_rows(collect(both[1:], CATALOG), "tg")
+    assert list(row.cells) == ["llama3.2:1b"], "the only one needs no telling apart"
+
+
 def test_published_figures_are_as_given(rows):
     assert " 4.15 [" in show(rows)
     assert [row.machine for row in sort_rows(rows, "given")][:15] == [machine.name for machine in load_machines()]
@@ -118,23 +131,6 @@ def test_a_record_with_other_settings_says_so(recorded):
     (row,) = measured_rows(collect([dataclasses.replace(recorded[1], threads_source="asked")], CATALOG), "tg")
     assert "not with default settings" in row.cells["smollm2:135m"].remarks
     assert "not with default settings" in show([row])
-
-
-def test_two_files_of_one_model_are_two_columns(recorded):
-    record = recorded[1]
-    other = dataclasses.replace(
-        record,
-        model=dataclasses.replace(
-            record.model,
-            file_name="SmolLM2-135M-Instruct.Q8_0.gguf",
-            file_sha256="8" * 64,
-            description="llama 256M Q8_0",
-        ),
-    )
-    (row,) = measured_rows(collect([record, other], CATALOG), "tg")
-    assert sorted(row.cells) == ["smollm2:135m", "smollm2:135m:q4_1"]
-    assert {cell.quantization for cell in row.cells.values()} == {"Q4_1", "Q8_0"}
-    assert "q4_1" in show([row])
 
 
 def test_prompts_are_another_table(recorded):

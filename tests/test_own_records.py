@@ -100,7 +100,7 @@ def stranger(usual, tmp_path):
     """A record of a file that no catalog knows, as `pp-tg` writes it."""
     path = tmp_path / "mine.gguf"
     path.write_bytes(llama_like().build(data=True))
-    facts = describe_file(path)
+    facts = dataclasses.asdict(describe_file(path))
     model = dataclasses.replace(usual.model, file_name=path.name, n_params=999, **facts)
     return dataclasses.replace(usual, model=model, file_sha256=facts["file_sha256"])
 

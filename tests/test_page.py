@@ -23,6 +23,7 @@ from harness.records.roofline import Roof, RoofTest
 from harness.records.text import Skip, Skipped, TextRun, TextSettings
 from harness.runs.devices import Absence, Cards, Survey
 from harness.runs.inspection import Inspection
+from harness.runs.models import Row
 from harness.sources.catalog_check import Verdict
 from harness.sources.user_catalog import load_catalog
 from harness.spec import RunSpec
@@ -39,7 +40,7 @@ from harness.views.formats import render
 from harness.views.inspect import describe_inspection
 from harness.views.machines import describe_machines
 from harness.views.memory import describe_memory
-from harness.views.models import Row, describe_check, describe_models
+from harness.views.models import describe_check, describe_models
 from harness.views.ollama import describe_comparison
 from harness.views.ollama_2024 import describe_account
 from harness.views.placements import describe_placements

@@ -68,7 +68,7 @@ def command(
             files=sorted({path.name for path in paths}),
             made_utc=utc_now(),
             harness_version=harness.__version__,
-            **_answers(lines, results, published=published, predict=predict),
+            **_answers(lines, published=published, predict=predict),
         )
     )
     try:
@@ -78,18 +78,23 @@ def command(
     terminal.echo_note(f"{format_count(len(lines), 'record')} of {format_count(len(paths), 'file')} in {output}")
 
 
-def _answers(lines: Sequence[Line], results: pathlib.Path, *, published: bool, predict: bool) -> dict[str, Any]:
+def _answers(lines: Sequence[Line], *, published: bool, predict: bool) -> dict[str, Any]:
     """What stands beside the records: models of the catalog, published machines, predictions for this machine if it is among them."""
-    from harness.runs.predict import predict_article
+    from harness.records.roofline import Roof, latest
+    from harness.records.statistics import Digest
+    from harness.runs.predict import Own, predict_article
     from harness.sources.user_catalog import load_catalog
+    from harness.speed.rates import collect_cells
 
     catalog = load_catalog()
     slug = machine_slug(describe_machine())
-    is_ours = any(machine_slug(line.machine) == slug for line in lines)
+    ours = [line.content for line in lines if machine_slug(line.machine) == slug]
+    roofs = [content for content in ours if isinstance(content, Roof)]
+    cells = collect_cells([content for content in ours if isinstance(content, Digest)], catalog)
     return {
         "catalog": catalog,
         "with_published": published,
-        "answers": predict_article(catalog, results, terminal.echo_error) if predict and is_ours else (),
+        "answers": predict_article(catalog, Own(cells, latest(roofs))) if predict and ours else (),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import click
 
@@ -11,7 +11,8 @@ from harness.cli.options import WholeNumber
 from harness.errors import UsageError
 from harness.host.cpu import choose_threads
 from harness.host.rpc import is_loopback
-from harness.runs.rpc_server import Offer, check_port, find_free_port, resolve_address, serve
+from harness.records.cells import Device
+from harness.runs.rpc_server import Offer, check_port, find_endpoint, serve
 from harness.spec import parse_devices
 from harness.units import format_gb
 
@@ -45,43 +46,33 @@ def command(host: str, port: int, devices: str | None, n_threads: int | None, al
     A measuring command elsewhere adds them with --rpc HOST:PORT. One client is served at a time. A server that dies is started
     again.
     """
-    host = resolve_address(host)
     try:
-        port = port or find_free_port(host)
         names = parse_devices(devices) if devices else ((),)
-    except OSError as error:
-        raise UsageError(f"Cannot listen on {host} ({error.strerror or error}); choose another --host.") from None
     except ValueError as error:
         raise UsageError(f"{error}.") from None
-    endpoint = f"{host}:{port}"
     if len(names) != 1:
         raise UsageError(
             f"--device {devices} names alternatives; join the devices to lend with /, such as CUDA0/CUDA1."
         )
-    if not is_loopback(host):
+    endpoint = find_endpoint(host, port)
+    if not is_loopback(endpoint.partition(":")[0]):
+        warning = WARNING.format(endpoint=endpoint)
         if not allow_network:
-            raise UsageError(
-                WARNING.format(endpoint=endpoint) + " If that is meant, say --allow-network; else leave out --host."
-            )
-        terminal.echo_error(f"warning: {WARNING.format(endpoint=endpoint)}")
+            raise UsageError(f"{warning} If that is meant, say --allow-network; else leave out --host.")
+        terminal.echo_error(f"warning: {warning}")
     check_port(endpoint)
     offer = Offer(endpoint, names[0], n_threads or choose_threads().count)
     try:
-        serve(
-            offer,
-            announce=lambda lent, pid: _announce(endpoint, lent, pid),
-            warn=terminal.echo_error,
-        )
+        serve(offer, announce=lambda lent, pid: _announce(endpoint, lent, pid), warn=terminal.echo_error)
     except KeyboardInterrupt:
         terminal.echo_note("the RPC server has ended.")
         raise
 
 
-def _announce(endpoint: str, lent: list[dict[str, Any]], pid: int) -> None:
+def _announce(endpoint: str, lent: Sequence[Device], pid: int) -> None:
     """The one line that says it is ready, for people and for scripts."""
-    shown = ", ".join(f"{device['name']} ({_spell_memory(device['memory_free_bytes'])})" for device in lent)
-    terminal.show(f"serving {shown} on {endpoint} (process {pid}); Ctrl-C ends it")
-
-
-def _spell_memory(free_bytes: int | None) -> str:
-    return "memory unknown" if free_bytes is None else f"{format_gb(free_bytes)} free"
+    free = [
+        f"{device.name} ({'memory unknown' if device.memory_free_bytes is None else format_gb(device.memory_free_bytes) + ' free'})"
+        for device in lent
+    ]
+    terminal.show(f"serving {', '.join(free)} on {endpoint} (process {pid}); Ctrl-C ends it")

@@ -125,10 +125,10 @@ class Note:
     """A remark with what it is about; which fields it has stands beside the remark's name."""
 
     remark: Remark
-    cause: Cause | None = None
-    detail: str | None = None
+    cause: Cause | None = None  #: what of the memory it is about
+    detail: str | None = None  #: a name or word that goes with it
     size_bytes: int | None = None
     planned_bytes: int | None = None
     n_ctx: int | None = None
     n_ctx_train: int | None = None
-    count: int | None = None
+    count: int | None = None  #: how many

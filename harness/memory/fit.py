@@ -151,11 +151,11 @@ class CardFit:
     device: str | None
     memory_bytes: int
     n_layers: int
-    n_fitting: int
+    n_fitting: int  #: layers that fit
     compute_bytes: int | None
     context_bytes: int
-    price: LayerPrice
-    full: LayerPrice
+    price: LayerPrice  #: what those take
+    full: LayerPrice  #: what all would take
     host_bytes: int | None = None
     is_estimated: bool = False
 

@@ -133,8 +133,8 @@ class Forecast:
     """What one context would take: llama.cpp's buffers, and the process around them (empty where no dry run was made)."""
 
     n_ctx: int
-    lines: tuple[Line, ...]
-    runtime: tuple[Share, ...] = ()
+    lines: tuple[Line, ...]  #: llama.cpp's buffers
+    runtime: tuple[Share, ...] = ()  #: the process around them
     interpreter_bytes: int | None = None
     flash_attn: bool | None = None
     notes: tuple[Note, ...] = ()

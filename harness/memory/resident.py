@@ -38,7 +38,7 @@ class MapShare:
 class DeviceReading:
     """A device's memory at one moment: what the backend says is free of it, and what NVML says this process uses; None if unknown."""
 
-    name: str
+    name: str  #: the card's
     free_bytes: int | None
     total_bytes: int | None
     process_bytes: int | None = None
@@ -61,7 +61,7 @@ class MemoryReading:
     file_bytes: int | None = None
     heap_bytes: int | None = None
     python_bytes: int | None = None
-    devices: tuple[DeviceReading, ...] = ()
+    devices: tuple[DeviceReading, ...] = ()  #: graphics cards
     maps: tuple[MapShare, ...] = ()
 
 
@@ -69,7 +69,7 @@ class MemoryReading:
 class NativeBuffer:
     """A buffer of llama.cpp: its name and size by the log, what of it is in memory if known."""
 
-    cause: Cause
+    cause: Cause  #: what it is for
     device: str
     buffer: str
     size_bytes: int

@@ -282,9 +282,9 @@ def _describe_own(own: Own, label: str, kind: str, question: Question) -> OwnMac
     )
 
 
-def predict_article(catalog: Catalog, results: pathlib.Path, complain: Callable[[str], None]) -> list[Answer]:
+def predict_article(catalog: Catalog, own: Own) -> list[Answer]:
     """The article's models on this machine; none where nothing is known of it yet."""
-    machines, own = known_machines(catalog), read_own(catalog, results, complain)
+    machines = known_machines(catalog)
     answers: list[Answer] = []
     for name in (name for name in ARTICLE_MODELS if name in catalog.entries):
         entry = catalog.entries[name]

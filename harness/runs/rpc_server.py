@@ -8,11 +8,11 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from harness.codec import decode
 from harness.errors import NativeError, UsageError
 from harness.host.rpc import find_trouble, split_endpoint
-from harness.records.cells import Failure
+from harness.records.cells import Device, Failure
 from harness.records.failures import Cause, describe_failure
 from harness.runs.worker import Worker
 
@@ -21,6 +21,10 @@ MAX_DEATHS, WITHIN_S = 3, 20.0
 
 #: A server that says that it begins answers by then, or never.
 OPEN_TIMEOUT_S = 10.0
+
+
+#: Called with the devices that are lent and the process that does so.
+Announce = Callable[[Sequence[Device], int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,28 +36,30 @@ class Offer:
     n_threads: int
 
 
-def resolve_address(host: str) -> str:
-    """The IPv4 address of a host name; llama.cpp's server takes no names and no IPv6 (ggml's transport.cpp: inet_addr).
+def find_endpoint(host: str, port: int) -> str:
+    """Where to listen, ``address:port``; a port of 0 picks a free one. llama.cpp's server takes no names and no IPv6 (ggml's
+    transport.cpp: inet_addr).
 
     Raises
     ------
-    UsageError : there is none.
+    UsageError : the host has no such address here.
     """
     try:
-        found = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)
+        address = str(socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
     except (OSError, UnicodeError):
         raise UsageError(
             f"{host!r} has no IPv4 address here, and llama.cpp's RPC has no other; choose another --host, such as 127.0.0.1."
         ) from None
-    return str(found[0][4][0])
-
-
-def find_free_port(host: str) -> int:
-    """A port that nobody listens on."""
+    if port:
+        return f"{address}:{port}"
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+        try:
+            probe.bind((address, 0))
+        except OSError as error:
+            raise UsageError(
+                f"Cannot listen on {address} ({error.strerror or error}); choose another --host."
+            ) from None
+        return f"{address}:{probe.getsockname()[1]}"
 
 
 def check_port(endpoint: str) -> None:
@@ -82,7 +88,7 @@ def check_port(endpoint: str) -> None:
 def serve(
     offer: Offer,
     *,
-    announce: Callable[[list[dict[str, Any]], int], None],
+    announce: Announce,
     warn: Callable[[str], None],
     command: Sequence[str] | None = None,
 ) -> None:
@@ -107,9 +113,7 @@ def serve(
         warn(f"the RPC server died ({describe_failure(failure)}); it is started again.")
 
 
-def _serve_once(
-    offer: Offer, announce: Callable[[list[dict[str, Any]], int], None], command: Sequence[str] | None
-) -> Failure:
+def _serve_once(offer: Offer, announce: Announce, command: Sequence[str] | None) -> Failure:
     """Run one server to its end."""
     worker = Worker(command)
     try:
@@ -123,7 +127,7 @@ def _serve_once(
             if event["event"] == "serving":
                 if not _wait_until_open(worker, offer.endpoint):
                     return next(heard for heard in worker.events(1.0, "rpc_server") if isinstance(heard, Failure))
-                announce(event["devices"], worker.pid)
+                announce([decode(Device, device) for device in event["devices"]], worker.pid)
         raise AssertionError("a server ends by dying or by being refused")
     finally:
         worker.kill()

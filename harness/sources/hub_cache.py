@@ -102,13 +102,20 @@ def _entries(folder: Path) -> list[Path]:
 
 def list_names(folder: Path) -> list[str]:
     """The GGUF files below a folder, by their names there; those that no repository could have are left out."""
+    return sorted(filter(is_relative_name, _names_below(folder)))
+
+
+def list_odd(folder: Path) -> list[Path]:
+    """Those that `list_names` leaves out."""
+    return sorted(folder / name for name in _names_below(folder) if not is_relative_name(name))
+
+
+def _names_below(folder: Path) -> list[str]:
     try:
-        found = [
-            path.relative_to(folder).as_posix() for path in folder.rglob("*") if is_gguf(path.name) and path.is_file()
-        ]
+        found = [path for path in folder.rglob("*") if is_gguf(path.name) and path.is_file()]
     except OSError:
         return []
-    return sorted(name for name in found if is_relative_name(name))
+    return [path.relative_to(folder).as_posix() for path in found]
 
 
 def find_snapshot(repository: str, revision: str = "main", root: Path | None = None) -> Path | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.errors import UsageError
 from harness.sources.cache_folder import user_cache
 from harness.sources.choice import choose, find_same_name, is_gguf, list_models, name_quantization
-from harness.sources.hub_cache import HubFile, cache_dir, find_snapshot, list_names, walk_cache
+from harness.sources.hub_cache import HubFile, cache_dir, find_snapshot, list_names, list_odd, walk_cache
 from harness.sources.model_file import model_files
 from harness.sources.ollama_store import find_ollama, list_ollama
 from harness.untrusted.json import read_json
@@ -80,6 +80,8 @@ def _list_cache(root: Path, place: str) -> Iterator[LocalModel]:
             chosen = choose(names, kind) if kind else None
             is_meant = chosen is not None and chosen.name == name and not chosen.is_near
             yield _describe(f"hf:{repository}{at}{f':{kind}' if is_meant else f'/{name}'}", place, below(folder, name))
+        for path in list_odd(folder):  # a name that no repository can have
+            yield _describe(_home_path(path), place, path)
 
 
 def _describe(name: str, place: str, path: Path) -> LocalModel:
@@ -145,7 +147,8 @@ def _list_lm_studio() -> Iterator[LocalModel]:
         by_folder: dict[str, list[str]] = {}
         for name in list_names(root):
             by_folder.setdefault("/".join(name.split("/")[:2]), []).append(name)
-        for path in (below(root, name) for names in by_folder.values() for name in list_models(names)):
+        named = [below(root, name) for names in by_folder.values() for name in list_models(names)]
+        for path in (*named, *list_odd(root)):
             yield _describe(_home_path(path), _LM_STUDIO, path)
 
 

@@ -53,23 +53,21 @@ class ModelNames:
         for file in files:
             if file.key not in by_key or (by_key[file.key].quantization is None and file.quantization is not None):
                 by_key[file.key] = file
-        # A record that knows no hash is of the file of that name, if there is but one.
-        of_name: dict[str, list[ModelFile]] = {}
-        for file in by_key.values():
-            of_name.setdefault(file.file_name, []).append(file)
-        hashed = {name: [file for file in found if file.file_sha256] for name, found in of_name.items()}
-        self._alias = {name: found[0].key for name, found in hashed.items() if len(found) == 1}
-        # A ledger knows a model by the name that was asked for; it is of the file that is called so, if there is but one.
-        called: dict[str, list[ModelFile]] = {}
-        for file in by_key.values():
-            if file.file_sha256:
-                called.setdefault(self._base(file), []).append(file)
-        for file in by_key.values():
-            found = called.get(self._base(file), ())
-            if not file.file_sha256 and not file.file_name.endswith(".gguf") and len(found) == 1:
-                self._alias[file.key] = found[0].key
-        distinct = {self._alias.get(key, key): by_key[self._alias.get(key, key)] for key in by_key}
-        self._names = self._tell_apart(distinct)
+        # What knows no hash has a file's name, or the one that was asked for: it is of the file that is called so, if of one.
+        called: dict[str, set[str]] = {}
+        for key, file in by_key.items():
+            for name in (file.file_name, self._base(file)) if file.file_sha256 else ():
+                called.setdefault(name, set()).add(key)
+        self._called = {name: next(iter(keys)) for name, keys in called.items() if len(keys) == 1}
+        self._names = self._tell_apart({key: by_key[key] for key in map(self._key, by_key.values())})
+
+    def _key(self, file: ModelFile) -> str:
+        names = (
+            ()
+            if file.file_sha256
+            else (file.file_name, *(() if file.file_name.lower().endswith(".gguf") else (self._base(file),)))
+        )
+        return next((self._called[name] for name in names if name in self._called), file.key)
 
     def _tell_apart(self, files: dict[str, ModelFile]) -> dict[str, str]:
         names = {key: self._base(file) for key, file in files.items()}
@@ -91,7 +89,7 @@ class ModelNames:
         """What a file is called; a dash where there is none."""
         if file is None:
             return "—"
-        return self._names.get(self._alias.get(file.key, file.key)) or self._base(file)
+        return self._names.get(self._key(file)) or self._base(file)
 
 
 def name_stem(file_name: str) -> str:
@@ -100,15 +98,11 @@ def name_stem(file_name: str) -> str:
 
 
 def find_file_entry(file_name: str, file_sha256: str | None, catalog: Catalog) -> Entry | None:
-    """The model of the catalog that a file is: by the hash, where the catalog has it, however the file is called; else by its name."""
+    """The model of the catalog that a file is: by the hash, where the catalog has it, however the file is called; else by the name that
+    is in its own (``Meta-Llama-3.1-8B-Instruct`` is llama3.1:8b)."""
     for entry in catalog.entries.values() if file_sha256 else ():
         if any(file_sha256 in files.sha256 for files in entry.files):
             return entry
-    return find_named_entry(file_name, catalog)
-
-
-def find_named_entry(file_name: str, catalog: Catalog) -> Entry | None:
-    """The model of the catalog whose name is in a file's name: ``Meta-Llama-3.1-8B-Instruct`` is llama3.1:8b."""
     name = _squeeze(file_name)
     named = [entry for entry in catalog.entries.values() if _squeeze(entry.name) in name]
     return max(named, key=lambda entry: len(entry.name), default=None)

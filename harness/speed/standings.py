@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.catalog import Catalog
@@ -61,33 +61,25 @@ def published_rows(catalog: Catalog) -> list[MachineRow]:
 def measured_rows(measured: Sequence[Measured], test_kind: str) -> list[MachineRow]:
     """A row for each machine (each set of devices) in the records; its cell is the record that speaks for it (`speaks_for`).
 
-    Where there is none, the latest with an empty cache and other settings, which a remark says. A model that was measured in several
-    quantizations has a figure of each, the others under a name with theirs. test_kind is tg or pp.
+    Where there is none, the latest with an empty cache and other settings, which a remark says. Of a model of which several
+    quantizations were measured, each but the usual one has a cell of its own. test_kind is tg or pp.
     """
+    measured = [item for item in measured if item.test_kind == test_kind and item.record.asked.n_depth == 0]
+    kinds: dict[str, set[str | None]] = {}
+    for item in measured:
+        kinds.setdefault(item.model, set()).add(item.quantization)
     groups: dict[tuple[str, str], dict[str, list[Measured]]] = {}
     for item in measured:
-        if item.test_kind == test_kind and item.record.asked.n_depth == 0:
-            groups.setdefault((item.machine_label, item.kind), {}).setdefault(item.model, []).append(item)
+        usual = item.entry.default_quantization if item.entry else None
+        is_usual = len(kinds[item.model]) == 1 or item.quantization in (usual, None)
+        name = item.model if is_usual else f"{item.model} {item.quantization}"
+        groups.setdefault((item.machine_label, item.kind), {}).setdefault(name, []).append(item)
     return [
         MachineRow(
-            label, kind, False, {name: _stand(best) for items in models.values() for name, best in _by_file(items)}
+            label, kind, False, {model: _stand(best) for model, items in models.items() if (best := speaks_for(items))}
         )
         for (label, kind), models in groups.items()
     ]
-
-
-def _by_file(items: Sequence[Measured]) -> Iterator[tuple[str, Measured]]:
-    """The records that speak for a model's quantizations, by their columns; the one that speaks for them all has the model's."""
-    found: dict[str | None, list[Measured]] = {}
-    for item in items:
-        found.setdefault(item.quantization, []).append(item)
-    first = speaks_for(items)
-    for best in filter(None, map(speaks_for, found.values())):
-        yield (best.model if best is first else _with_quantization(best)), best
-
-
-def _with_quantization(item: Measured) -> str:
-    return f"{item.model}:{(item.quantization or 'other').lower()}"
 
 
 def _stand(item: Measured) -> Standing:
@@ -161,5 +153,4 @@ def size_models(
                 sizes[model, quantization] = cost_of_shape(entry.shape, quantization).size_bytes
             except HarnessError:
                 continue
-    own = {(i.quantization, name): i for i in measured for name in (i.model, _with_quantization(i))}
-    return sizes | {(name, kind): i.record.model.size_bytes for (kind, name), i in own.items() if i.record.model}
+    return sizes | {(i.model, i.quantization): i.record.model.size_bytes for i in measured if i.record.model}

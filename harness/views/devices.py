@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import re
 
+from harness.records.cells import Device
 from harness.runs.devices import Absence, Survey
-from harness.views.document import Cell, Code, Column, Document, Figure, KeyFigures, Line, Prose, Section, Table
+from harness.views.document import Cell, Code, Column, Document, Figure, KeyFigures, Prose, Section, Table
 from harness.views.values import BYTES
 
 
 def describe_devices(survey: Survey, absence: Absence | None) -> Document:
     """The devices, the build under them, and what is to be said about missing cards."""
     build = survey.build
+
+    def backend(device: Device) -> Cell:
+        return Cell(survey.backend_of.get(device.name, "").partition("[")[0] or None, instead="?")
+
     columns = [
-        Column("name", "device"), Column("backend"), Column("kind"), Column("memory_free", "free", BYTES),
-        Column("memory_total", "total", BYTES), Column("description", wraps=True),
+        Column("name", "device"), Column("backend", of=backend), Column("kind"),
+        Column("memory_free", "free", BYTES, of=lambda device: Cell(device.memory_free_bytes, instead="?")),
+        Column("memory_total", "total", BYTES, of=lambda device: Cell(device.memory_total_bytes, instead="?")),
+        Column("description", wraps=True),
     ]  # fmt: skip
-    rows: list[Line] = [
-        [
-            device.name,
-            Cell(survey.backend_of.get(device.name, "").partition("[")[0] or None, instead="?"),
-            device.kind,
-            Cell(device.memory_free_bytes, instead="?"),
-            Cell(device.memory_total_bytes, instead="?"),
-            device.description,
-        ]
-        for device in build.devices
-    ]
     features = list_cpu_features(build.system_info)
     flags = f" ({survey.build_flags})" if survey.build_flags else ""
     facts = KeyFigures(
@@ -44,7 +40,7 @@ def describe_devices(survey: Survey, absence: Absence | None) -> Document:
         ],
         name="build",
     )
-    sections = [Section("", [Table("devices", columns, rows), facts])]
+    sections = [Section("", [Table.of("devices", build.devices, columns), facts])]
     if absence:
         sections.append(Section("", [Prose([f"No GPU: {absence.reason}."])]))
         sections += [Section("To change that:", [Code([absence.command])])] if absence.command else []

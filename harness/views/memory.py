@@ -27,7 +27,8 @@ from harness.views.document import (
     Row,
     Section,
     Table,
-)
+    for_programs,
+)  # fmt: skip
 from harness.views.values import BYTES, FINE_SHARE, MIB_ALONE, MIB_CHANGE, MODULE, SETTING, format_value
 
 #: Of what was asked: these are shown whatever they are, or by other figures; the rest only where it is not the usual.
@@ -99,28 +100,19 @@ def _ledger_sections(record: MemoryRecord) -> Iterator[Section]:
 
 
 def _ledger(record: MemoryRecord) -> Table:
-    rows: list[Row | Sequence[Any]] = [
-        [row.cause, row.device, row.predicted_bytes, row.measured_bytes, row.error, row.resident_bytes]
-        for row in record.ledger
-    ]
-    notes = []
+    notes, totals, sums = [], [], record.totals
     if measured := record.measurement:
         growth = measured.account.growth_bytes
-        rows.append(Row(["growth", HOST, None, growth, None, growth], is_total=True))
+        totals.append(Row(["growth", HOST, None, growth, None, growth], is_total=True))
         notes.append(f"The process has the interpreter's {_mib(measured.interpreter_bytes)} besides.")
-    totals = record.totals
-    sums = [totals.predicted_bytes, totals.measured_bytes, totals.error, totals.resident_bytes]
-    rows.append(Row(["process, all touched", HOST, *sums], is_total=True))
-    several = len({row.device for row in record.ledger}) > 1
+    whole = [sums.predicted_bytes, sums.measured_bytes, sums.error, sums.resident_bytes]
+    totals.append(Row(["process, all touched", HOST, *whole], is_total=True))
     columns = [
-        Column("cause", "MiB"),
-        Column("device", is_shown=several),
-        Column("predicted", "predicted", MIB_ALONE),
-        Column("measured", "measured", MIB_ALONE),
-        Column("error", "error", FINE_SHARE),
+        Column("cause", "MiB"), Column("device", is_shown=len({row.device for row in record.ledger}) > 1),
+        Column("predicted", unit=MIB_ALONE), Column("measured", unit=MIB_ALONE), Column("error", unit=FINE_SHARE),
         Column("resident", "in memory", MIB_ALONE),
-    ]
-    return Table("ledger", columns, rows, notes, missing="")
+    ]  # fmt: skip
+    return Table.of("ledger", record.ledger, columns, notes, "", totals)
 
 
 def _account(measured: Measurement) -> Prose:
@@ -153,26 +145,17 @@ def _mib(size_bytes: int) -> str:
 def _steps(measured: Measurement) -> Iterator[Table]:
     """Resident memory after each step, and what each device has free and, by NVML, this process has of it."""
     readings = measured.readings
-    before = (readings[0].rss_bytes, *(reading.rss_bytes for reading in readings))
+    before = {id(one): last.rss_bytes for last, one in zip((readings[0], *readings), readings, strict=False)}
     columns = [
-        Column("step", "after (MiB)"),
-        Column("rss", "resident", MIB_ALONE),
-        Column("change", "change", MIB_CHANGE),
-        Column("file", "of files", MIB_ALONE),
-        Column("anonymous", "anonymous", MIB_ALONE),
-        Column("pss", "PSS", MIB_ALONE),
-        Column("uss", "USS", MIB_ALONE),
-        Column("swap", "swap", MIB_ALONE, is_shown=False),
-    ]
-    rows = [
-        [item.step, item.rss_bytes, item.rss_bytes - last or None, item.file_bytes, item.anonymous_bytes, item.pss_bytes,
-         item.uss_bytes, item.swap_bytes]
-        for item, last in zip(readings, before, strict=False)
+        Column("step", "after (MiB)"), Column("rss", "resident", MIB_ALONE),
+        Column("change", "change", MIB_CHANGE, of=lambda one: one.rss_bytes - before[id(one)] or None),
+        Column("file", "of files", MIB_ALONE), Column("anonymous", unit=MIB_ALONE), Column("pss", "PSS", MIB_ALONE),
+        Column("uss", "USS", MIB_ALONE), *for_programs("swap", unit=MIB_ALONE),
     ]  # fmt: skip
     notes = ["after: context and model were freed."] if any(item.step == "after" for item in readings) else []
     if all(reading.pss_bytes is None for reading in readings):
         notes.append("This OS does not tell PSS, the share of shared pages.")
-    yield Table("steps", columns, rows, notes, missing="")
+    yield Table.of("steps", readings, columns, notes, missing="")
     devices = [(item.step, device) for item in readings for device in item.devices]
     if devices:
         columns = [
@@ -221,24 +204,12 @@ def _slope(record: MemoryRecord) -> list[Block]:
 def _fits(record: MemoryRecord) -> Iterator[Block]:
     is_partial = not record.forecast.is_whole
     columns = [
-        Column("device", "where", is_shown=False),
-        Column("where"),
-        Column("needed", "needed", MODULE),
-        Column("free", "free", MODULE),
-        Column("total", "in all", MODULE),
-        Column("verdict", "fits", wraps=True),
-        Column("fits", is_shown=False),
-        Column("fits_now", is_shown=False),
-        Column("is_lower_bound", is_shown=False),
-    ]
-    rows = [
-        [
-            fit.device, "this machine" if fit.device == HOST else fit.device, fit.needed_bytes, fit.free_bytes,
-            fit.total_bytes, _judge(fit, is_partial), fit.fits, fit.fits_now, is_partial,
-        ]
-        for fit in record.fits
+        *for_programs("device"), Column("where", of=lambda fit: "this machine" if fit.device == HOST else fit.device),
+        Column("needed", unit=MODULE), Column("free", unit=MODULE), Column("total", "in all", MODULE),
+        Column("verdict", "fits", wraps=True, of=lambda fit: _judge(fit, is_partial)), *for_programs("fits", "fits_now"),
+        Column("is_lower_bound", is_shown=False, of=lambda _: is_partial),
     ]  # fmt: skip
-    yield Table("fits", columns, rows, list(_fit_notes(record)))
+    yield Table.of("fits", record.fits, columns, list(_fit_notes(record)))
     if record.cards:
         yield Prose(list(map(_describe_card, record.cards)))
         yield _cards(record.cards)
@@ -275,28 +246,23 @@ def _describe_card(card: CardFit) -> str:
     return f"{name}: {at_most}{how_many} layers fit (-ngl {card.n_fitting}); all need {at_least}{needed}."
 
 
+def _compute(card: CardFit) -> Cell:
+    return Cell(card.compute_bytes, instead="not known", is_approximate=card.is_estimated)
+
+
 def _cards(cards: Sequence[CardFit]) -> Table:
     """What the layers that fit take, the output layer counted as one."""
     columns = [
-        Column("device", "on it"),
-        Column("weights", "weights", MODULE),
-        Column("kv_cache", "cache", MODULE),
-        Column("compute_at_most", "compute\nat most", MODULE),
-        Column("driver_context", "CUDA's\ncontext", MODULE),
-        Column("used", "together", MODULE),
-        *(Column(name, is_shown=False) for name in ("n_layers", "n_layers_fitting")),
-        *(Column(name, unit=MODULE, is_shown=False) for name in ("memory", "needed", "host")),
-    ]
-    rows = [
-        [
-            card.device or "a card", card.price.device_weights_bytes, card.price.device_cache_bytes,
-            Cell(card.compute_bytes, instead="not known", is_approximate=card.is_estimated),
-            card.context_bytes or None, card.used_bytes,
-            card.n_layers, card.n_fitting, card.memory_bytes, card.needed_bytes, card.host_bytes,
-        ]
-        for card in cards
+        Column("device", "on it", of=lambda card: card.device or "a card"),
+        Column("weights", unit=MODULE, of=lambda card: card.price.device_weights_bytes),
+        Column("kv_cache", "cache", MODULE, of=lambda card: card.price.device_cache_bytes),
+        Column("compute_at_most", "compute\nat most", MODULE, of=_compute),
+        Column("driver_context", "CUDA's\ncontext", MODULE, of=lambda card: card.context_bytes or None),
+        Column("used", "together", MODULE), *for_programs("n_layers"),
+        Column("n_layers_fitting", is_shown=False, of=lambda card: card.n_fitting),
+        *for_programs("memory", "needed", "host", unit=MODULE),
     ]  # fmt: skip
-    return Table("cards", columns, rows, missing="")
+    return Table.of("cards", cards, columns, missing="")
 
 
 def describe_note(note: Note) -> str:

@@ -3,56 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from harness.runs.models import Row
 from harness.sources.catalog_check import Verdict
 from harness.sources.local import LocalModel
 from harness.units import format_count, format_gb
-from harness.views.document import Cell, Code, Column, Document, Line, Prose, Section, Table
+from harness.views.document import Cell, Code, Column, Document, Prose, Section, Table, for_programs
 from harness.views.values import FILE, PARAMS
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One quantization of one model.
-
-    size_bytes is the file's, known or computed from the shape (then is_computed). place is embedded, downloaded, synthetic or empty;
-    has_file says that the catalog knows a file to pull. fits is None where a size is not known. is_usual marks what Ollama's bare name
-    stood for in autumn 2024; verified is None where there is no file.
-    """
-
-    name: str
-    parameters: int | None
-    quantization: str
-    size_bytes: int | None
-    is_computed: bool
-    place: str
-    fits: bool | None
-    refused: str | None = None
-    has_file: bool = True
-    is_usual: bool = False
-    verified: bool | None = None
 
 
 def describe_models(rows: Sequence[Row]) -> Document:
     """The catalog, each name once."""
     columns = [
-        Column("name", is_merged=True), Column("parameters", "params", PARAMS, align="r", is_merged=True),
-        Column("quantization", "quant"), Column("size", unit=FILE), Column("place", "on disk"), Column("fits", "fits here", align="l"),
-        *(Column(name, is_shown=False) for name in ("refused", "is_computed", "has_file", "is_usual", "verified")),
+        Column("name", is_merged=True),
+        Column("parameters", "params", PARAMS, "r", is_merged=True, of=lambda row: Cell(row.parameters, instead="?")),
+        Column("quantization", "quant", of=lambda row: Cell(row.quantization, mark=" *" if row.is_usual else "")),
+        Column("size", unit=FILE, of=lambda row: Cell(row.size_bytes, is_approximate=row.is_computed, instead="?")),
+        Column("place", "on disk", of=lambda row: Cell(row.place or None, instead="" if row.has_file else "no file known")),
+        Column("fits", "fits here", align="l", of=_tell_fit),
+        *for_programs("refused", "is_computed", "has_file", "is_usual", "verified"),
     ]  # fmt: skip
-    lines: list[Line] = [
-        [
-            row.name,
-            Cell(row.parameters, instead="?"),
-            Cell(row.quantization, mark=" *" if row.is_usual else ""),
-            Cell(row.size_bytes, is_approximate=row.is_computed, instead="?"),
-            Cell(row.place or None, instead="" if row.has_file else "no file known"),
-            Cell(None if row.refused else row.fits, instead="cannot run" if row.refused else "?"),
-            *(row.refused, row.is_computed, row.has_file, row.is_usual, row.verified),
-        ]
-        for row in rows
-    ]
     notes = [
         "* what Ollama's bare name stood for in autumn 2024",
         "~ computed from the shape, without the vocabulary; fits here: the weights alone against this machine's memory",
@@ -60,18 +30,18 @@ def describe_models(rows: Sequence[Row]) -> Document:
     if unverified := sum(row.verified is False for row in rows):
         notes.append(f"{unverified} files were never checked against the hub; `harness models --check` asks it")
     notes += sorted({f"{row.refused}." for row in rows if row.refused})
-    return Document("models", 1, "", [Section("", [Table("models", columns, lines, notes)])])
+    return Document("models", 1, "", [Section("", [Table.of("models", rows, columns, notes)])])
+
+
+def _tell_fit(row: Row) -> Cell:
+    return Cell(None if row.refused else row.fits, instead="cannot run" if row.refused else "?")
 
 
 def describe_local(models: Sequence[LocalModel]) -> Document:
     """What is on this disk, place by place; a name stands alone in its line and whole, for it is there to be copied."""
-    names = ("name", "place", "path", "size", "note")
-    columns = [Column(name, unit=FILE if name == "size" else None, is_shown=False) for name in names]
-    rows: list[Line] = [
-        [model.name, model.place, str(model.path) if model.path else None, model.size_bytes, model.note]
-        for model in models
-    ]
-    sections = [Section("", [Table("models", columns, rows)])]
+    columns = [*for_programs("name", "place", "note"), *for_programs("size", unit=FILE)]
+    columns.append(Column("path", is_shown=False, of=lambda model: str(model.path) if model.path else None))
+    sections = [Section("", [Table.of("models", models, columns)])]
     for place in dict.fromkeys(model.place for model in models):
         lines: list[str] = []
         for model in (model for model in models if model.place == place):
@@ -85,18 +55,14 @@ def describe_local(models: Sequence[LocalModel]) -> Document:
 
 def describe_check(verdicts: Sequence[Verdict]) -> Document:
     """What the hub says of the catalog's files, and what to write into the catalog for those that were confirmed."""
-    names = ("name", "quantization", "repository", "problems", "size", "sha256", "verified")
-    columns = [Column(name, unit=FILE if name == "size" else None, is_shown=False) for name in names]
-    rows: list[Line] = [
-        [one.name, one.quantization, one.repository, one.problems, one.size_bytes, one.sha256, one.verified]
-        for one in verdicts
-    ]
+    names = ("name", "quantization", "repository", "problems", "sha256", "verified")
+    columns = [*for_programs(*names), *for_programs("size", unit=FILE)]
     said = [
         f"{one.name} {one.quantization}: "
         + ("; ".join(one.problems) or ("as the catalog says" if one.verified else "confirmed, not yet noted"))
         for one in verdicts
     ]
-    sections = [Section("", [Table("verdicts", columns, rows), Prose(said)])]
+    sections = [Section("", [Table.of("verdicts", verdicts, columns), Prose(said)])]
     for one in (one for one in verdicts if not one.problems and not one.verified):
         digests = ", ".join(f'"{digest}"' for digest in one.sha256)
         lines = [f"size_bytes = {one.size_bytes}", f"sha256 = [{digests}]", "verified = true"]
