@@ -47,20 +47,20 @@ def check_catalog(catalog: Catalog) -> Iterator[Verdict]:
 
 
 def _check(name: str, files: Files, listed: dict[str, HubFacts] | str) -> Verdict:
+    size_bytes, facts = None, list[HubFacts]()
     if isinstance(listed, str):
-        return Verdict(name, files.quantization, files.repository, (listed,), None, (), files.verified)
-    wanted = [file.name for file in list_catalog_files(files)]
-    if missing := [file for file in wanted if file not in listed]:
-        others = [find_same_name(file, listed) for file in missing]
+        problems = [listed]
+    else:
+        wanted = [file.name for file in list_catalog_files(files)]
+        others = {file: find_same_name(file, listed) for file in wanted if file not in listed}
         problems = [
-            f"{files.repository} has no {file}" + (f" but {other}" if other else "")
-            for file, other in zip(missing, others, strict=True)
+            f"{files.repository} has no {file}" + (f" but {other}" if other else "") for file, other in others.items()
         ]
-        return Verdict(name, files.quantization, files.repository, tuple(problems), None, (), files.verified)
-    facts = [listed[file] for file in wanted]
-    size_bytes = sum(item.size_bytes for item in facts)
+        if not others:
+            facts = [listed[file] for file in wanted]
+            size_bytes = sum(item.size_bytes for item in facts)
+            problems = list(_compare(files, facts, size_bytes))
     digests = tuple(item.digest or "" for item in facts)
-    problems = list(_compare(files, facts, size_bytes))
     return Verdict(name, files.quantization, files.repository, tuple(problems), size_bytes, digests, files.verified)
 
 

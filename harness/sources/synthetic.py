@@ -20,7 +20,7 @@ from dataclasses import astuple, dataclass
 from itertools import islice, product
 from pathlib import Path
 from string import ascii_lowercase
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from harness.catalog import Shape
 from harness.errors import HarnessError, UsageError
@@ -324,30 +324,13 @@ def _byte_tokens() -> list[str]:
     return [chr(byte) if byte in printable else chr(256 + others.index(byte)) for byte in range(256)]
 
 
-# --- weights ----------------------------------------------------------------------------------------------------------
-
-#: Each block's fields as ggml-common.h lays them out; u1 is unsigned bytes, <f2 a half.
-_BLOCK_FIELDS: dict[str, list[tuple[str, str, int]]] = {
-    "Q4_0": [("d", "<f2", 1), ("qs", "u1", 16)],
-    "Q4_1": [("d", "<f2", 1), ("m", "<f2", 1), ("qs", "u1", 16)],
-    "Q5_0": [("d", "<f2", 1), ("qh", "u1", 4), ("qs", "u1", 16)],
-    "Q5_1": [("d", "<f2", 1), ("m", "<f2", 1), ("qh", "u1", 4), ("qs", "u1", 16)],
-    "Q8_0": [("d", "<f2", 1), ("qs", "u1", 32)],
-    "IQ4_NL": [("d", "<f2", 1), ("qs", "u1", 16)],
-    "Q2_K": [("scales", "u1", 16), ("qs", "u1", 64), ("d", "<f2", 1), ("dmin", "<f2", 1)],
-    "Q3_K": [("hmask", "u1", 32), ("qs", "u1", 64), ("scales", "u1", 12), ("d", "<f2", 1)],
-    "Q4_K": [("d", "<f2", 1), ("dmin", "<f2", 1), ("scales", "u1", 12), ("qs", "u1", 128)],
-    "Q5_K": [("d", "<f2", 1), ("dmin", "<f2", 1), ("scales", "u1", 12), ("qh", "u1", 32), ("qs", "u1", 128)],
-    "Q6_K": [("ql", "u1", 128), ("qh", "u1", 64), ("scales", "u1", 16), ("d", "<f2", 1)],
-    "IQ4_XS": [("d", "<f2", 1), ("scales_h", "u1", 2), ("scales_l", "u1", 4), ("qs", "u1", 128)],
-    "MXFP4": [("e", "u1", 1), ("qs", "u1", 16)],
-}
-
-#: For each type: the standard deviation of (weight / d) over random bits, and the block's minimum as a multiple of d
-#: that centres the weights on 0. Checked by dequantizing in tests/test_synth.py.
-_SPREAD: dict[str, tuple[float, float]] = {
-    "Q4_0": (4.6, 0), "Q4_1": (4.6, -7.5), "Q5_0": (9.2, 0), "Q5_1": (9.2, -15.5), "Q8_0": (74, 0), "IQ4_NL": (72, 0),
-    "Q2_K": (14, 1.5), "Q3_K": (42, 0), "Q4_K": (255, 7.5), "Q5_K": (524, 15.5), "Q6_K": (1370, 0), "IQ4_XS": (1330, 0),
+#: For each type, as ggml-common.h lays out its blocks: where the scale d is (a half), and the minimum, where there is one; the standard
+#: deviation of (weight / d) over random bits, and the minimum as a multiple of d that centres the weights on 0. Checked by
+#: dequantizing in tests/test_synth.py.
+_SCALES: dict[str, tuple[int, int | None, float, float]] = {
+    "Q4_0": (0, None, 4.6, 0), "Q4_1": (0, 2, 4.6, -7.5), "Q5_0": (0, None, 9.2, 0), "Q5_1": (0, 2, 9.2, -15.5),
+    "Q8_0": (0, None, 74, 0), "IQ4_NL": (0, None, 72, 0), "Q2_K": (80, 82, 14, 1.5), "Q3_K": (108, None, 42, 0),
+    "Q4_K": (0, 2, 255, 7.5), "Q5_K": (0, 2, 524, 15.5), "Q6_K": (208, None, 1370, 0), "IQ4_XS": (0, None, 1330, 0),
 }  # fmt: skip
 
 
@@ -360,36 +343,23 @@ def _append_weights(path: Path, tensors: Sequence[TensorSpec], seed: int, progre
     pools: dict[str, memoryview] = {}
     with path.open("ab") as file:
         for tensor in tensors:
-            kind = _pool_kind(tensor)
+            # What a tensor's values come from is named by its type, or by what its few F32 numbers mean.
+            meaning = {"rope": "ones", "norms": "norm"}.get(find_role(tensor.name).work or "", tensor.type_name)
+            kind = "decay" if tensor.name.endswith("ssm_a") else meaning
             if kind not in pools:
                 # One generator per pool, so that its bytes do not depend on which tensor came first.
                 pools[kind] = memoryview(_make_pool(kind, np.random.default_rng([seed, *kind.encode()])))
-            unit_bytes = tensor_type(tensor.type_name).block_bytes
+            unit_bytes, left = tensor_type(tensor.type_name).block_bytes, tensor.size_bytes
             start = int(random.integers(len(pools[kind]) // unit_bytes)) * unit_bytes
-            for _ in _write_from_pool(file, pools[kind], start, tensor.size_bytes):
+            while left:  # round the pool
+                piece = pools[kind][start : start + left]
+                file.write(piece)
+                start, left = 0, left - len(piece)
                 if progress is not None:
                     progress(file.tell(), total)
             file.write(bytes(pad(tensor.size_bytes, DEFAULT_ALIGNMENT) - tensor.size_bytes))
         file.flush()
         os.fsync(file.fileno())
-
-
-def _write_from_pool(file: BinaryIO, pool: memoryview, start: int, size_bytes: int) -> Iterator[int]:
-    """Write size_bytes of the pool from `start`, going round; yield after each write the bytes written so far."""
-    written = 0
-    while written < size_bytes:
-        piece = pool[start : start + size_bytes - written]
-        file.write(piece)
-        written += len(piece)
-        start = 0
-        yield written
-
-
-def _pool_kind(tensor: TensorSpec) -> str:
-    """Name the pool that a tensor's values come from: its type, or what its few F32 numbers mean."""
-    if tensor.name.endswith("ssm_a"):
-        return "decay"
-    return {"rope": "ones", "norms": "norm"}.get(find_role(tensor.name).work or "", tensor.type_name)
 
 
 def _make_pool(kind: str, random: np.random.Generator) -> bytes:
@@ -399,10 +369,8 @@ def _make_pool(kind: str, random: np.random.Generator) -> bytes:
     """
     import numpy as np
 
-    if kind == "ones":
-        return np.ones(4096, dtype="<f4").tobytes()
-    if kind == "decay":  # -exp(A_log): a state fades, or it would grow without bound
-        return np.full(4096, -1, dtype="<f4").tobytes()
+    if kind in ("ones", "decay"):  # decay is -exp(A_log): a state fades, or it would grow without bound
+        return np.full(4096, 1 if kind == "ones" else -1, dtype="<f4").tobytes()
     if kind == "norm":
         return (1 + 0.1 * random.standard_normal(65537, dtype=np.float32)).astype("<f4").tobytes()
     n_blocks = _POOL_BYTES // tensor_type(kind).block_bytes | 1
@@ -418,17 +386,16 @@ def _make_blocks(type_name: str, n_blocks: int, random: np.random.Generator) -> 
     """Make quantized blocks: random bits, and finite scales that spread the weights like a trained model's (0.02)."""
     import numpy as np
 
-    layout = np.dtype([(field, kind, (n,)) if n > 1 else (field, kind) for field, kind, n in _BLOCK_FIELDS[type_name]])
-    blocks = np.frombuffer(bytearray(random.bytes(n_blocks * layout.itemsize)), dtype=layout)
+    size = tensor_type(type_name).block_bytes
+    blocks = np.frombuffer(bytearray(random.bytes(n_blocks * size)), dtype=np.uint8).reshape(n_blocks, size)
     if type_name == "MXFP4":
         # The scale is a power of two: 2^(e - 128) times integers up to 12, whose root mean square is 5.85. Two scales in these
         # shares spread the weights like the other types. Source: ggml-impl.h ggml_e8m0_to_fp32_half; ggml-common.h kvalues_mxfp4.
-        blocks["e"] = 119 + (random.random(n_blocks) < 0.69)
+        blocks[:, 0] = 119 + (random.random(n_blocks) < 0.69)
         return blocks.tobytes()
-    spread, minimum = _SPREAD[type_name]
+    at, minimum_at, spread, minimum = _SCALES[type_name]
     scale = random.uniform(0.75, 1.25, n_blocks) * _WEIGHT_STD / spread
-    blocks["d"] = scale
-    for field in ("m", "dmin"):
-        if field in (blocks.dtype.names or ()):
-            blocks[field] = minimum * scale
+    blocks[:, at : at + 2] = scale.astype("<f2")[:, None].view(np.uint8)
+    if minimum_at is not None:
+        blocks[:, minimum_at : minimum_at + 2] = (minimum * scale).astype("<f2")[:, None].view(np.uint8)
     return blocks.tobytes()
