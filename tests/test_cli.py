@@ -287,6 +287,7 @@ def test_help_groups_every_command_and_says_what_to_type_first(words):
     for start, commands in zip(titles, GROUPS.values(), strict=True):
         assert [line.split()[0] for line in lines[start + 1 : start + 1 + len(commands)]] == list(commands)
     first = result.stdout.split("Three things to type first:")[1].split("Help on")[0]
+    assert max(map(len, first.splitlines())) <= 60
     typed = re.findall(r"^ *harness (.+?)(?:  |$)", first, re.MULTILINE)
     assert len(typed) == 3
     for words in map(shlex.split, typed):

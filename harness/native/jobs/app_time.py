@@ -9,7 +9,6 @@ import random
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import llama_cpp
@@ -17,10 +16,9 @@ import llama_cpp
 from harness.codec import encode
 from harness.native.bindings import GGML_TYPES
 from harness.native.engine import make_pool
+from harness.native.jobs import Emit
 from harness.records.token_time import APPLICATION_PARTS, Remark, TimePlan
 from harness.spec import RunSpec
-
-Emit = Callable[[str, dict[str, Any]], None]
 
 PROMPT = "explain quantum entanglement"
 

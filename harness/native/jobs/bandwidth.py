@@ -25,10 +25,9 @@ from harness.gguf.types import tensor_type
 from harness.host.machine import judge_load, read_load
 from harness.host.memory import available_memory_bytes
 from harness.native import bindings
+from harness.native.jobs import Emit
 from harness.records.cells import Device
 from harness.records.roofline import ARITHMETIC, READING, SECOND_METHOD, RoofRequest, RoofTest
-
-Emit = Callable[[str, dict[str, Any]], None]
 
 #: Elements of a row: that of llama3.1:8b.
 N_IN = 4096
