@@ -163,7 +163,7 @@ class Catalog:
         entry = self.entries.get(name.lower())
         if entry is None:
             near = difflib.get_close_matches(name.lower(), self.entries, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(self.entries)}."
+            hint = f"did you mean {' or '.join(near)}?" if near else "`harness models` lists them."
             raise UsageError(f"{name!r} is neither a file nor a model of the catalog; {hint}")
         return entry
 

@@ -109,7 +109,12 @@ def test_names_with_and_without_quantization():
 
 @pytest.mark.parametrize(
     ("wrong", "right"),
-    [("llama3.2:2b", "llama3.2:3b"), ("lama3.1:8b", "llama3.1:8b"), ("qwen", "qwen3"), ("xyz", "there are")],
+    [
+        ("llama3.2:2b", "llama3.2:3b"),
+        ("lama3.1:8b", "llama3.1:8b"),
+        ("qwen", "qwen3"),
+        ("xyz", "`harness models` lists them"),
+    ],
 )
 def test_a_wrong_name_suggests_the_nearest(wrong, right):
     with pytest.raises(UsageError, match=right):

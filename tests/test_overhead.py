@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import overhead as cli
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError, NativeError, UsageError
 from harness.gguf.header import BytesSource, read_header
 from harness.host.machine import read_cpu_features
 from harness.memory.causes import HOST, Cause
@@ -371,6 +371,16 @@ def test_a_death_while_measuring_is_told(model):
     assert overhead.measure(found, make_spec(found, 512, {}), session) is None
     assert session.failure is not None
     assert session.failure.cause == "abort"
+
+
+def test_a_worker_that_cannot_be_started_is_said(model, monkeypatch):
+    def refuse(_command):
+        raise NativeError("The measuring process cannot be started (too many); close some programs and try again.")
+
+    found = find_model(model, weights=True)
+    monkeypatch.setattr("harness.runs.session.Worker", refuse)
+    with pytest.raises(NativeError, match="cannot be started"):
+        overhead.measure(found, make_spec(found, 512, {}), Session("overhead"))
 
 
 def test_a_file_longer_than_can_be(tmp_path):

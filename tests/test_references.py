@@ -112,7 +112,7 @@ def test_a_synthetic_model_is_measured_and_says_what_it_is(results):
     assert code in (0, 5)
     assert "(synthetic)" in out
     code, out, _ = harness("models", "-o", "json")
-    mine = next(row for row in json.loads(out) if row["name"] == "mine:1b")
+    mine = next(row for row in json.loads(out)["models"] if row["name"] == "mine:1b")
     assert (mine["place"], mine["quantization"]) == ("synthetic", "Q4_0")
 
 

@@ -106,12 +106,11 @@ _HELP_WIDTH = 100
 _START = """
 \b
 Three things to type first:
-  harness pp-tg                          how fast a small model is here
-  harness predict -m llama3.1:8b:q4_0    how fast a large one would be
-  harness overhead -m llama3.1:8b:q4_0 --predict-only
-                                         what memory that takes, and why
+  harness pp-tg                         measures speed
+  harness predict -m llama3.1:8b:q4_0   predicts it
+  harness overhead -m llama3.1:8b:q4_0  explains memory
 
-Help on one command: harness COMMAND --help      All of it: harness man
+Help on one command: harness COMMAND --help; on all: harness man
 """
 
 

@@ -6,6 +6,7 @@ are applied here and nowhere else.
 
 from __future__ import annotations
 
+import itertools
 import struct
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -97,23 +98,13 @@ def place_layers(n_layers: int, n_gpu_layers: int, splits: Sequence[float]) -> t
         n_gpu_layers = n_layers + 1
     on_device = min(n_gpu_layers, n_layers + 1) if splits else 0
     first = max(n_layers + 1 - n_gpu_layers, 0)
-    bounds = _cumulate(splits)
-    placed: list[int | None] = []
-    for layer in range(n_layers + 1):
-        if layer < first or layer - first >= on_device:
-            placed.append(None)
-        else:
-            placed.append(bisect_right(bounds, _single((layer - first) / on_device)))
-    return tuple(placed)
-
-
-def _cumulate(splits: Sequence[float]) -> list[float]:
-    total, bounds = 0.0, []
-    for share in splits:
-        total = _single(total + _single(share))
-        bounds.append(total)
+    sums = [*itertools.accumulate(map(_single, splits), lambda total, share: _single(total + share))]
     # A device without free memory has the same bound as the one before it, and so gets no layer.
-    return [_single(bound / total) if total else 1.0 for bound in bounds]
+    bounds = [_single(bound / sums[-1]) if sums[-1] else 1.0 for bound in sums]
+    return tuple(
+        bisect_right(bounds, _single((layer - first) / on_device)) if 0 <= layer - first < on_device else None
+        for layer in range(n_layers + 1)
+    )
 
 
 def _single(value: float) -> float:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from harness.gguf.header import Header, Tensor
@@ -95,12 +94,9 @@ def is_matrix_product(tensor: Tensor) -> bool:
     Source: repack.cpp extra_buffer_type::supports_op (two dimensions for MUL_MAT, three for MUL_MAT_ID).
     """
     role = find_role(tensor.name)
-    return role.is_multiplied and _dimensions(tensor) == (3 if role.is_stack else 2)
-
-
-def _dimensions(tensor: Tensor) -> int:
-    """Count dimensions up to the last that is larger than 1. Source: ggml.c ggml_n_dims."""
-    return max((index + 1 for index, extent in enumerate(tensor.shape) if extent > 1), default=1)
+    # Dimensions count up to the last that is larger than 1. Source: ggml.c ggml_n_dims.
+    n_dimensions = max((index + 1 for index, extent in enumerate(tensor.shape) if extent > 1), default=1)
+    return role.is_multiplied and n_dimensions == (3 if role.is_stack else 2)
 
 
 def _choose_interleaving(tensor: Tensor, features: CpuFeatures) -> str | None:
@@ -164,7 +160,7 @@ class RepackedType:
 def find_repacked_types(header: Header, features: CpuFeatures) -> tuple[RepackedType, ...]:
     """Add up what this CPU would repack of a model that runs on it whole, the largest first."""
     found: Counter[tuple[str, str]] = Counter()
-    for tensor in cpu_matrices(header):
+    for tensor in filter(None, (*header.tensors, output_duplicate(header))):
         if layout := find_layout(tensor, features):
             found[tensor.type_name, layout.name] += layout.size_bytes
     return tuple(RepackedType(*key, size) for key, size in found.most_common())
@@ -180,13 +176,6 @@ _WITHOUT_OUTPUT = name_set(
 #: Architectures that load the output matrix before the token embeddings, and so have both in memory where nothing is mapped.
 #: Source: src/models/gemma3n.cpp, gemma4.cpp load_arch_tensors; llama-model-loader.cpp create_tensor (TENSOR_DUPLICATED).
 OUTPUT_FIRST = frozenset({"gemma3n", "gemma4"})
-
-
-def cpu_matrices(header: Header) -> Iterable[Tensor]:
-    """The tensors of a model as the graph uses them: token embeddings that are also the output appear a second time as it."""
-    yield from header.tensors
-    if duplicate := output_duplicate(header):
-        yield duplicate
 
 
 def output_duplicate(header: Header) -> Tensor | None:

@@ -20,17 +20,17 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
+from harness.codec import encode
 from harness.errors import HarnessError, Outcome
 from harness.host.machine import judge_load, read_load
 from harness.host.rpc import is_loopback, split_endpoint
+from harness.native.jobs import Emit
 from harness.native.measure import measure, measure_dispatch
 from harness.records.cells import Load, Sample
 from harness.spec import RunSpec
 
 #: The parent wakes up to hear an event; on a machine whose every core is about to be timed it is given the time to fall asleep again.
 SETTLE_S = 0.01
-
-Emit = Callable[[str, dict[str, Any]], None]
 
 
 class Bench:
@@ -46,7 +46,8 @@ class Bench:
         self._rss_before = self._rss_loaded = 0
 
     def describe(self) -> dict[str, Any]:
-        return dataclasses.asdict(self.runtime.describe())
+        found: dict[str, Any] = encode(self.runtime.describe())
+        return found
 
     def run(self, spec: RunSpec, emit: Emit) -> None:
         """Measure a spec; every finding leaves through `emit` as soon as it is whole.
@@ -58,27 +59,21 @@ class Bench:
         from harness.native.engine import resident_bytes
 
         self._load(spec, emit)
-        emit("loaded", {"model": dataclasses.asdict(self._model.describe())})
+        emit("loaded", {"model": encode(self._model.describe())})
         emit("phase", {"phase": "context", "index": 0, "count": 1})
         session = self._model.open(spec)
         try:
             cautions = self._time(session, spec, emit)
-            load = Load(
-                load_duration_ns=self._model.load_duration_ns,
-                context_duration_ns=session.context_duration_ns,
-                rss_before_bytes=self._rss_before,
-                rss_loaded_bytes=self._rss_loaded,
-                rss_after_bytes=resident_bytes(),
-            )
-            done = {"resolved": session.describe(), "load": load}
-            emit(
-                "done",
-                {name: dataclasses.asdict(value) for name, value in done.items()}
-                | {
-                    "cautions": [dataclasses.asdict(caution) for caution in cautions],
-                    "dispatch_ns_per_token": measure_dispatch(time.perf_counter_ns) if spec.n_gen else None,
-                },
-            )
+            durations = self._model.load_duration_ns, session.context_duration_ns
+            load = Load(*durations, self._rss_before, self._rss_loaded, resident_bytes())
+            dispatch_ns = measure_dispatch(time.perf_counter_ns) if spec.n_gen else None
+            done = {
+                "resolved": session.describe(),
+                "load": load,
+                "cautions": cautions,
+                "dispatch_ns_per_token": dispatch_ns,
+            }
+            emit("done", encode(done))
         finally:
             session.close()
 
@@ -99,7 +94,7 @@ class Bench:
     @staticmethod
     def _time(session: Any, spec: RunSpec, emit: Emit) -> Any:
         def report(sample: Sample) -> None:
-            emit("sample", dataclasses.asdict(sample))
+            emit("sample", encode(sample))
 
         def progress(phase: str, index: int, count: int) -> None:
             emit("phase", {"phase": phase, "index": index, "count": count})

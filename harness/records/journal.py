@@ -274,7 +274,7 @@ def find_journals(files: Sequence[pathlib.Path], results: pathlib.Path) -> list[
                 raise UsageError(f"{path} is not there: {format_count(len(journals), 'journal')} kept in {results}.")
             path = journals[-1 - steps]
         if not path.exists():
-            raise UsageError(f"There is no file or folder {path}; name journals (.jsonl) or a folder of them.")
+            raise UsageError(f"There is no file or folder {path}; name journals (.jsonl), a folder of them, or last.")
         inside = list(path.rglob("*.jsonl")) if path.is_dir() else [path]
         if not inside:
             raise UsageError(f"There are no journals (.jsonl) in {path}; `harness pp-tg` writes some.")

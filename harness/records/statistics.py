@@ -168,11 +168,8 @@ class Digest:
 
 def speaking(found: Iterable[Digest]) -> Digest | None:
     """Of records of one cell the one that speaks for it: trusted, then most repeated, then the latest; found is in order of time."""
-    return max(reversed([*found]), key=_voice, default=None)
-
-
-def _voice(one: Digest) -> tuple[bool, int]:
-    return (not one.summary.is_distrusted, one.summary.n_samples)
+    latest_first = reversed([*found])
+    return max(latest_first, key=lambda one: (not one.summary.is_distrusted, one.summary.n_samples), default=None)
 
 
 def digest(record: Record) -> Digest:

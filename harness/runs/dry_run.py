@@ -7,6 +7,7 @@ import dataclasses
 import pathlib
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -58,12 +59,12 @@ class DryRun:
             for item in self.plan(index).buffers
         ]  # fmt: skip
 
-    def compute_bytes(self, index: int) -> dict[str, int]:
+    def compute_bytes(self, index: int) -> Counter[str]:
         """What computing takes, by device."""
-        sizes: dict[str, int] = {}
+        sizes: Counter[str] = Counter()
         for line in self.lines(index):
             if line.cause is Cause.COMPUTE:
-                sizes[line.device] = sizes.get(line.device, 0) + line.size_bytes
+                sizes[line.device] += line.size_bytes
         return sizes
 
 

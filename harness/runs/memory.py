@@ -338,20 +338,20 @@ def measure(model: Model, spec: RunSpec, session: Session) -> Measurement | None
     assert model.path is not None, "there are weights where something is measured"
     readings: list[MemoryReading] = []
     done: dict[str, Any] | None = None
-    with (
-        session.until_interrupted(),
-        contextlib.suppress(NativeError),
-        session.worker(session.worker_command or WORKER) as worker,
-    ):
-        for event in worker.ask("memory_steps", {"spec": spec.to_dict()}):
-            if isinstance(event, Failure):
-                session.fail(event)
-            elif event["event"] == "phase":
-                session.show(event["phase"])
-            elif event["event"] == "reading":
-                readings.append(decode(MemoryReading, event))
-            elif event["event"] == "done":
-                done = event
+    try:
+        with session.until_interrupted(), session.worker(session.worker_command or WORKER) as worker:
+            for event in worker.ask("memory_steps", {"spec": spec.to_dict()}):
+                if isinstance(event, Failure):
+                    session.fail(event)
+                elif event["event"] == "phase":
+                    session.show(event["phase"])
+                elif event["event"] == "reading":
+                    readings.append(decode(MemoryReading, event))
+                elif event["event"] == "done":
+                    done = event
+    except NativeError:
+        if session.failure is None:  # it could not even be started
+            raise
     if done is None:
         return None
     files = [os.path.realpath(model.path.parent / item.name) for item in model.files]

@@ -37,12 +37,21 @@ _SHOWN_ALWAYS = {"type_k", "type_v", "n_ubatch", "flash_attn", "n_depth", "n_thr
 
 def describe_memory(record: MemoryRecord, *, others: Mapping[str, Mapping[str, int]] | None = None) -> Document:
     """The ledger of one context, or the table of several, with what fits beside it; others are further bars of its picture."""
-    is_single = len(record.forecasts) == 1
+    is_single, measured = len(record.forecasts) == 1, record.measurement
+
+    def draw(theme: str) -> Any:
+        from harness.views.figures.memory import draw_ledger
+
+        return draw_ledger(record, theme=theme, others=others)
+
+    picture = Picture(draw, f"Memory of {record.model.label}; the tables have its figures", name="ledger")
+    said = [f"not measured: {describe_end(record.failure)}"] if record.failure else []
     sections = [
         Section("", [_facts(record)]),
-        *(_ledger_sections(record) if is_single else [Section("", [_contexts(record), *_slope(record)])]),
+        Section("", [_ledger(record), Prose(said)] if is_single else [_contexts(record)]),
+        Section("", [Prose(list(_account(measured))), *_steps(measured)] if measured else []),
         Section("" if is_single else "with the smallest of these contexts", list(_fits(record))),
-        Section("", [_picture(record, others)]),
+        Section("", [picture]),
     ]
     notes = [describe_note(note) for note in record.all_notes]
     title = f"{record.model.label}{' (synthetic)' if record.model.is_synthetic else ''}"
@@ -55,6 +64,8 @@ def _facts(record: MemoryRecord) -> KeyFigures:
     model, asked = record.model, record.asked
     flash = asked.flash_attn if record.flash_attn is None else record.flash_attn
     trained = f" of {model.n_ctx_train}" if model.n_ctx_train else ""
+    found = (record.measurement and record.measurement.layers_by_device) or {}
+    places = None if set(found) <= {HOST} else " + ".join(f"{count} on {device}" for device, count in found.items())
     figures = [
         Figure("architecture", "", model.architecture),
         Figure("n_layers", "layers", model.n_layers, phrase="{} layers"),
@@ -68,35 +79,12 @@ def _facts(record: MemoryRecord) -> KeyFigures:
         Figure("flash_attn", "flash attention", flash, SETTING),
         *(Figure(name, name, getattr(asked, name), SETTING, is_shown=getattr(asked, name) != usual)
           for name, usual in defaults().items() if name not in _SHOWN_ALWAYS),
-        Figure("layers", "", _layers(record), phrase="layers {}"),
+        Figure("layers", "", places, phrase="layers {}"),
     ]  # fmt: skip
     return KeyFigures(figures, in_line=True)
 
 
-def _layers(record: MemoryRecord) -> str | None:
-    """Where the layers were, if not all on the CPU."""
-    found = (record.measurement and record.measurement.layers_by_device) or {}
-    return None if set(found) <= {HOST} else " + ".join(f"{count} on {device}" for device, count in found.items())
-
-
-def _picture(record: MemoryRecord, others: Mapping[str, Mapping[str, int]] | None) -> Picture:
-    def draw(theme: str) -> Any:
-        from harness.views.figures.memory import draw_ledger
-
-        return draw_ledger(record, theme=theme, others=others)
-
-    return Picture(draw, f"Memory of {record.model.label}; the tables have its figures", name="ledger")
-
-
 # --- one context ------------------------------------------------------------------------------------------------------
-
-
-def _ledger_sections(record: MemoryRecord) -> Iterator[Section]:
-    yield Section("", [_ledger(record)])
-    if record.failure:
-        yield Section("", [Prose([f"not measured: {describe_end(record.failure)}"])])
-    if record.measurement:
-        yield Section("", [_account(record.measurement), *_steps(record.measurement)])
 
 
 def _ledger(record: MemoryRecord) -> Table:
@@ -115,27 +103,23 @@ def _ledger(record: MemoryRecord) -> Table:
     return Table.of("ledger", record.ledger, columns, notes, "", totals)
 
 
-def _account(measured: Measurement) -> Prose:
+def _account(measured: Measurement) -> Iterator[str]:
     """Say in words how well the ledger adds up and what the lines below the buffers mean."""
-    account, lines = measured.account, []
+    account, last = measured.account, measured.grown[-1]
     if account.explained_share is None:
-        lines.append(
-            "This OS does not tell mappings apart: the growth is known, its causes are llama.cpp's word alone."
-        )
+        yield "This OS does not tell mappings apart: the growth is known, its causes are llama.cpp's word alone."
     else:
         share, rest = format_value(account.explained_share, FINE_SHARE), abs(account.unexplained_bytes or 0)
-        lines.append(f"{share} of the growth of resident memory is explained; {_mib(rest)} are not.")
+        yield f"{share} of the growth of resident memory is explained; {_mib(rest)} are not."
     taken_back = {share.cause: -share.size_bytes for share in account.corrections}
     if (untouched := taken_back.get(Cause.UNTOUCHED, 0)) > 0:
-        lines.append(f"{_mib(untouched)} are allocated and not in memory yet: nothing was written there so far.")
+        yield f"{_mib(untouched)} are allocated and not in memory yet: nothing was written there so far."
     if (unread := taken_back.get(Cause.UNREAD, 0)) > MIB // 2:
-        lines.append(f"{_mib(unread)} of the mapped file are not in memory, or not in this process's.")
-    last = measured.grown[-1]
+        yield f"{_mib(unread)} of the mapped file are not in memory, or not in this process's."
     if last.uss_bytes is not None:
-        lines.append(f"{_mib(last.rss_bytes - last.uss_bytes)} are shared with other processes (RSS less USS).")
+        yield f"{_mib(last.rss_bytes - last.uss_bytes)} are shared with other processes (RSS less USS)."
     if last.swap_bytes:
-        lines.append(f"{_mib(last.swap_bytes)} are in swap.")
-    return Prose(lines)
+        yield f"{_mib(last.swap_bytes)} are in swap."
 
 
 def _mib(size_bytes: int) -> str:
@@ -188,14 +172,10 @@ def _contexts(record: MemoryRecord) -> Table:
 
     parts = [[item.of(part) or None for part in _PARTS] for item in record.forecasts]
     rows = [[item.n_ctx, *row, item.total_bytes, fits(item)] for item, row in zip(record.forecasts, parts, strict=True)]
-    return Table("contexts", columns, rows, missing="")
-
-
-def _slope(record: MemoryRecord) -> list[Block]:
-    if record.context_slope is None:
-        return []
-    told = f"Each further token of context takes {record.context_slope:.0f} bytes."
-    return [Prose([told, "All of this is predicted; a single --ctx is measured as well."])]
+    notes = ["All of this is predicted; a single --ctx is measured as well."]
+    if record.context_slope is not None:
+        notes.insert(0, f"Each further token of context takes {record.context_slope:.0f} bytes.")
+    return Table("contexts", columns, rows, notes, missing="")
 
 
 # --- fits and remarks -------------------------------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
+from harness.codec import encode
 from harness.records.failures import describe_end
 from harness.records.token_time import Remark, TimeRecord
 from harness.speed.token_time import (
@@ -59,20 +60,14 @@ _NO_ROOF = "What share of the memory's bandwidth these rates are is not known he
 _RESTLESS = "Observing came out cheaper than not: the machine was restless, and the shares are doubtful."
 
 
-def describe_token_time(record: TimeRecord, label: str, *, place: str = "") -> Document:
-    """Everything that a time ledger says.
-
-    Parameters
-    ----------
-    label : what the user calls the model
-    place : the machine and when, where that tells it from others
-    """
+def describe_token_time(record: TimeRecord, label: str) -> Document:
+    """Everything that a time ledger says; label is what the user calls the model."""
     ledger = make_time_ledger(record)
     taken_apart = [depth for depth in ledger.depths if depth.operations]
     picture = Picture(
         lambda theme: draw_token_time(ledger, label, theme=theme), "A generated token's time by operation and depth"
     )
-    sections = [Section("", [_state_facts(record, ledger, place), *([picture] if taken_apart else [])])]
+    sections = [Section("", [_state_facts(record, ledger), *([picture] if taken_apart else [])])]
     if ledger.depths:
         sections.append(Section("a generated token, by depth", [_show_whole(ledger)]))
         sections += [_show_operations(depth, ledger) for depth in taken_apart]
@@ -92,36 +87,31 @@ def describe_token_time(record: TimeRecord, label: str, *, place: str = "") -> D
     )  # fmt: skip
 
 
+#: What was left out, by its cause; the figures are a remark's.
+_REMARKS = {
+    "beyond training": "depth {depth} is left out: the model was trained for {limit_tokens} tokens",
+    "beyond memory": "depth {depth} is left out: its caches take {needed} and {free} of memory are free",
+    "cache refused": "no {cache_type} cache: {said}",
+    "not cold": "{n_left_out} of {n_asked} cold loads are left out: up to {share:.0%} of the file stayed in memory when the system was "
+    "asked to forget it (another process may use it)",
+    "cold unknown": "whether the file left memory before the cold loads could not be checked here",
+    "no application": "no application to compare with: {said}",
+    "interrupted": "interrupted: what was measured until then is shown",
+    "sentence": "{said}",
+}
+
+
 def describe_remark(remark: Remark) -> str:
     """What was left out, as a sentence."""
-    said = (remark.said or "").rstrip(".")
-    forms: dict[str, Callable[[], str]] = {
-        "beyond training": lambda: (
-            f"depth {remark.depth} is left out: the model was trained for {remark.limit_tokens} tokens"
-        ),
-        "beyond memory": lambda: (
-            f"depth {remark.depth} is left out: its caches take {format_gb(remark.needed_bytes or 0)} and "
-            f"{format_gb(remark.free_bytes or 0)} of memory are free"
-        ),
-        "cache refused": lambda: f"no {remark.cache_type} cache: {said}",
-        "not cold": lambda: (
-            f"{remark.n_left_out} of {remark.n_asked} cold loads are left out: up to {remark.share or 0:.0%} of the file stayed in "
-            "memory when the system was asked to forget it (another process may use it)"
-        ),
-        "cold unknown": lambda: "whether the file left memory before the cold loads could not be checked here",
-        "no application": lambda: f"no application to compare with: {said}",
-        "interrupted": lambda: "interrupted: what was measured until then is shown",
-        "sentence": lambda: said,
-    }
-    return forms[remark.cause]()
+    sizes = {"needed": format_gb(remark.needed_bytes or 0), "free": format_gb(remark.free_bytes or 0)}
+    return _REMARKS[remark.cause].format_map({**encode(remark), **sizes, "share": remark.share or 0})
 
 
-def _state_facts(record: TimeRecord, ledger: TimeLedger, place: str) -> KeyFigures:
+def _state_facts(record: TimeRecord, ledger: TimeLedger) -> KeyFigures:
     """What the numbers hold for."""
     n_threads, resolved = record.asked.spec.n_threads, record.resolved
     layers = resolved.layers_by_device.items() if resolved else ()
     figures = [
-        Figure("place", "", place or None),
         Figure("n_threads", "", n_threads, phrase="{} thread" if n_threads == 1 else "{} threads"),
         Figure("cache_type", "", ledger.cache_type, phrase="{} cache"),
         Figure("flash_attn", "flash attention", resolved.flash_attn if resolved else None, SETTING),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import llama_cpp
 
+from harness.codec import encode
+from harness.native.jobs import Emit
 
-def run(runtime: Any, request: dict[str, Any], emit: Callable[[str, dict[str, Any]], None]) -> None:
+
+def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
     """Emit the build and each device with its backend; `request` may name RPC servers as ``rpc``.
 
     Raises
@@ -26,7 +27,7 @@ def run(runtime: Any, request: dict[str, Any], emit: Callable[[str, dict[str, An
     emit(
         "done",
         {
-            "build": dataclasses.asdict(runtime.describe()),
+            "build": encode(runtime.describe()),
             "backend_of": backends,
             "compiled": list(dict.fromkeys(name.decode().partition("[")[0] for name in registries)),
             "can_offload": bool(llama_cpp.llama_supports_gpu_offload()),

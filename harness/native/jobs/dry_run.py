@@ -6,10 +6,10 @@ sizes of the cache and of a recurrent state, which architectures that `harness.t
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from harness.codec import encode
 from harness.errors import NativeError
 from harness.native.engine import LoadedModel, Session
 from harness.native.jobs.memory_steps import early_readings, list_malloced, take_reading
@@ -49,15 +49,15 @@ def run(runtime: Any, request: dict[str, Any], emit: Any) -> None:
     """
     specs = [RunSpec.from_dict(spec) for spec in request["specs"]]
     for reading in early_readings(runtime):
-        emit("reading", dataclasses.asdict(reading))
+        emit("reading", encode(reading))
     if specs[0].rpc:
         runtime.attach_rpc(specs[0].rpc)
-        emit("build", {"build": dataclasses.asdict(runtime.describe())})  # the devices are others now
+        emit("build", {"build": encode(runtime.describe())})  # the devices are others now
     model = DryModel(runtime, specs[0])
     is_first = True
     for index, (plan, buffers) in enumerate(_plan_all(model, specs)):
         if is_first and buffers is not None:
-            emit("reading", dataclasses.asdict(take_reading("context", runtime, list_malloced(buffers))))
+            emit("reading", encode(take_reading("context", runtime, list_malloced(buffers))))
             is_first = False
         emit("planned", {"index": index, **plan})
     done = {"layers_by_device": read_layers(model.log), "description": model.describe().description}
@@ -75,13 +75,8 @@ def _plan_all(model: DryModel, specs: Sequence[RunSpec]) -> Iterator[tuple[dict[
             continue
         buffers = read_buffers(session.log)
         caches = read_caches(session.log)
-        plan = {
-            "buffers": [
-                dataclasses.asdict(item) for item in buffers if item.cause not in {one.cause for one in caches}
-            ],
-            "caches": [dataclasses.asdict(item) for item in caches],
-            "flash_attn": read_flash_attention(session.log),
-        }
+        others = [item for item in buffers if item.cause not in {one.cause for one in caches}]
+        plan = encode({"buffers": others, "caches": caches, "flash_attn": read_flash_attention(session.log)})
         # A plan's compute buffers are sizes, not memory.
         yield plan, tuple(item for item in buffers if item.cause != "compute")
         session.close()

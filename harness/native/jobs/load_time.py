@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from harness.codec import encode
+from harness.native.jobs import Emit
 from harness.native.page_cache import drop_from_memory, read_into_memory, resident_share
 from harness.records.token_time import Remark
 from harness.spec import RunSpec
-
-Emit = Callable[[str, dict[str, Any]], None]
 
 #: More of the file than this in memory is not cold.
 COLD_SHARE = 0.02

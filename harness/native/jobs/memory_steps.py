@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from harness.codec import encode
 from harness.host.process_memory import read_maps, read_memory
 from harness.memory.resident import DeviceReading, MemoryReading
 from harness.native import allocators
+from harness.native.jobs import Emit
 from harness.records.cells import Buffer
-
-Emit = Callable[[str, dict[str, Any]], None]
 
 
 def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
@@ -34,7 +34,7 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
 
     spec = RunSpec.from_dict(request["spec"])
     for reading in early_readings(runtime):
-        emit("reading", dataclasses.asdict(reading))
+        emit("reading", encode(reading))
     emit("phase", {"phase": "model", "index": 0, "count": 1})
     model = runtime.load(spec)
     held = list_malloced(read_buffers(model.log))
@@ -53,12 +53,7 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
         session.synchronize()
         _report(step, runtime, held, emit)
     resolved = session.describe()
-    buffers = session.locate(resolved.buffers)
-    done = {
-        "model": dataclasses.asdict(model.describe()),
-        "resolved": dataclasses.asdict(resolved),
-        "buffers": [dataclasses.asdict(buffer) for buffer in buffers],
-    }
+    done = encode({"model": model.describe(), "resolved": resolved, "buffers": session.locate(resolved.buffers)})
     session.close()
     model.close()
     _report("after", runtime, [], emit)
@@ -66,7 +61,7 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
 
 
 def _report(step: str, runtime: Any, held: Sequence[int], emit: Emit) -> None:
-    emit("reading", dataclasses.asdict(take_reading(step, runtime, held)))
+    emit("reading", encode(take_reading(step, runtime, held)))
 
 
 def list_malloced(buffers: Iterable[Buffer]) -> list[int]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from typing import Any
 
 from harness.codec import encode
 from harness.errors import NativeError
 from harness.native import bindings
+from harness.native.jobs import Emit
 
 
-def run(runtime: Any, request: dict[str, Any], emit: Callable[[str, dict[str, Any]], None]) -> None:
+def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
     """Serve `request`'s devices (names; all GPUs, else the CPU, where there are none) at its endpoint with its n_threads.
 
     Emits ``serving`` just before the port is opened; returns only where it could not be.

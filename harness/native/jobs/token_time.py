@@ -23,14 +23,14 @@ from harness.codec import decode, encode
 from harness.errors import NativeError
 from harness.host.machine import judge_load, read_load
 from harness.native.engine import LoadedModel, Session
+from harness.native.jobs import Emit
 from harness.native.jobs.app_time import time_application
 from harness.native.jobs.load_time import time_loads
 from harness.native.jobs.text import make_sampler
-from harness.native.measure import measure_dispatch, time_generation
+from harness.native.measure import list_gaps, measure_dispatch, time_generation
 from harness.native.observer import Observer
+from harness.records.cells import Resolved
 from harness.records.token_time import PARTS, WARMUP_TOKENS, Remark, TimePlan
-
-Emit = Callable[[str, dict[str, Any]], None]
 
 #: The parent is given this long to fall asleep again after an event.
 SETTLE_S = 0.01
@@ -56,7 +56,7 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
             time_loads(runtime, spec, [pathlib.Path(name) for name in plan.files], plan.load_rounds, emit)
         model = runtime.load(spec)
         try:
-            emit("loaded", {"model": dataclasses.asdict(model.describe())})
+            emit("loaded", {"model": encode(model.describe())})
             resolved = _Depths(model, plan, emit).run()
         finally:
             model.close()
@@ -64,9 +64,8 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
             time_application(runtime, plan, emit)
     finally:
         gc.enable()
-    after = read_load(time.monotonic())
-    cautions = judge_load(before, after, spec.n_threads or 1)
-    emit("done", {"resolved": resolved, "cautions": [dataclasses.asdict(caution) for caution in cautions]})
+    cautions = judge_load(before, read_load(time.monotonic()), spec.n_threads or 1)
+    emit("done", encode({"resolved": resolved, "cautions": cautions}))
 
 
 def _truncate(context: Session, n_tokens: int) -> bool:
@@ -119,7 +118,7 @@ class _Depths:
         self._observer = Observer(model.runtime.lib)
         self._open: list[Session] = []
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Resolved:
         try:
             variants = self._prepare()
             for index in range(self._rounds):
@@ -130,7 +129,7 @@ class _Depths:
                     self._time_depth(variants, depth, index)
             plain = self._open[0]
             self._emit("copies", _time_copies(plain) | {"dispatch_ns": measure_dispatch(time.perf_counter_ns)})
-            return dataclasses.asdict(plain.describe())
+            return plain.describe()
         finally:
             for context in reversed(self._open):
                 context.close()
@@ -184,7 +183,7 @@ class _Depths:
         batches = context.token_batches(self._n_tokens)
         stamps = array("q", bytes(8 * (len(batches) + 1)))
         time_generation(context, batches, time.perf_counter_ns, stamps)
-        return {"token_ns": [later - earlier for earlier, later in zip(stamps, stamps[1:], strict=False)]}
+        return {"token_ns": list_gaps(stamps)}
 
     def _time_observed(self, context: Session) -> dict[str, Any]:
         """The same with every node watched: also the time outside of the graph, and of each kind of node.

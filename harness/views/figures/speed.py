@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness.errors import UsageError
@@ -35,27 +35,22 @@ def draw_machines(rows: Sequence[MachineRow], test_kind: str, theme: str = "ligh
     models = list_models(rows)[: len(PALETTE)]
     figure, axis = new_figure(8.0, 1.6 + 0.31 * len(rows), theme=theme)
     set_log(axis, "x")
-    ink = THEMES[theme].ink
+    back, ink = THEMES[theme].background, THEMES[theme].ink
     for number, model in enumerate(models):
-        points = [(row.cells[model], place, row) for place, row in enumerate(reversed(rows)) if model in row.cells]
-        for own, synthetic in ((False, False), (True, False), (True, True)):
-            mine = [
-                (cell.rate_tok_per_s, place)
-                for cell, place, row in points
-                if (row.is_published, cell.is_synthetic) == (not own, synthetic)
-            ]
-            if mine or not own:
-                axis.scatter(
-                    [rate for rate, _ in mine],
-                    [place for _, place in mine],
-                    s=110 if own else 60,
-                    marker=MARKS[number % len(MARKS)],
-                    facecolors=THEMES[theme].background if synthetic else PALETTE[number],
-                    edgecolors=PALETTE[number] if synthetic else ink if own else "none",
-                    linewidths=2.0 if synthetic else 1.4,
-                    label="_" if own else model,
-                    zorder=3,
-                )
+        points = [
+            (row.cells[model], place, row.is_published)
+            for place, row in enumerate(reversed(rows))
+            if model in row.cells
+        ]
+        colour, look = PALETTE[number], {"marker": MARKS[number % len(MARKS)], "zorder": 3}
+        axis.scatter([], [], s=60, color=colour, label=model, **look)
+        axis.scatter(
+            [cell.rate_tok_per_s for cell, _, _ in points], [place for _, place, _ in points],
+            s=[60 if published else 110 for _, _, published in points],
+            facecolors=[back if cell.is_synthetic else colour for cell, _, _ in points],
+            edgecolors=[colour if cell.is_synthetic or published else ink for cell, _, published in points],
+            linewidths=[2.0 if cell.is_synthetic else 1.4 for cell, _, _ in points], **look,
+        )  # fmt: skip
     labels = [row.machine if row.is_published else f"» {row.machine}" for row in reversed(rows)]
     axis.set_yticks(range(len(rows)), [shorten(label, 30) for label in labels])
     for text, row in zip(axis.get_yticklabels(), reversed(rows), strict=True):
@@ -192,28 +187,38 @@ def draw_depth(measured: Sequence[Measured], theme: str = "light") -> Any:
     series = {key: depths for key, depths in depth_series(measured).items() if len(depths) > 1}
     if not series:
         raise UsageError("No model was measured at two depths; run `harness pp-tg -d 0,1024,4096` first.")
-    kinds = [kind for kind in ("pp", "tg") if any(key[0] == kind for key in series)]
+    kinds = _kinds(series)
     figure, axes = new_figure(
         5.0 * len(kinds) if len(kinds) > 1 else 8.0, 4.6, theme=theme, ncols=len(kinds), squeeze=False
     )
-    for axis, kind in zip(axes[0], kinds, strict=True):
-        for number, ((found, name), depths) in enumerate(series.items()):
-            if found == kind:
-                _plot_intervals(axis, sorted(depths.items()), name, number)
+    _draw_series(figure, axes[0], {key: sorted(depths.items()) for key, depths in series.items()}, theme)
+    for axis in axes[0]:
         axis.set_xlabel("tokens already in the cache")
+    return figure
+
+
+_Points = Sequence[tuple[Any, Measured]]
+
+
+def _kinds(series: Iterable[tuple[str, str]]) -> list[str]:
+    return sorted({kind for kind, _ in series})
+
+
+def _draw_series(figure: Any, axes: Sequence[Any], series: Mapping[tuple[str, str], _Points], theme: str) -> None:
+    """A panel for prompts and one for generation, with a line for each series."""
+    for axis, kind in zip(axes, _kinds(series), strict=True):
+        for number, ((found, name), points) in enumerate(series.items()):
+            if found == kind:
+                _plot_intervals(axis, points, name, number)
         axis.set_ylim(0, axis.get_ylim()[1] * 1.04)
         set_title(axis, "Prompts, tokens a second" if kind == "pp" else "Generation, tokens a second", theme)
-    add_legend_below(figure, axes[0], theme)
-    return figure
+    add_legend_below(figure, axes, theme)
 
 
 def depth_series(measured: Sequence[Measured]) -> dict[tuple[str, str], dict[int, Measured]]:
     """The latest record at each depth, by (kind of test, what tells the series from the others)."""
-    series: dict[tuple[str, str], dict[int, Measured]] = {}
-    for key, items in _same_cells(measured, but=("n_depth",)).items():
-        by_depth = {item.record.asked.n_depth: item for item in items}
-        series[key] = dict(sorted(by_depth.items()))
-    return series
+    found = _same_cells(measured, but=("n_depth",)).items()
+    return {key: dict(sorted({item.record.asked.n_depth: item for item in items}.items())) for key, items in found}
 
 
 def _same_cells(measured: Sequence[Measured], but: Sequence[str] = ()) -> dict[tuple[str, str], list[Measured]]:
@@ -228,7 +233,10 @@ def _same_cells(measured: Sequence[Measured], but: Sequence[str] = ()) -> dict[t
     for items in groups.values():
         asked = items[0].record.asked
         test = f"pp{asked.n_prompt}" if asked.n_prompt else f"tg{asked.n_gen}"
-        told = [f"{_name(items[0])} {test}", f"{asked.n_threads} threads{_cache(items[0])}", _place(items[0])]
+        model = f"{items[0].model} {items[0].quantization or ''}".strip() + ("*" if items[0].is_synthetic else "")
+        cache = f"{asked.type_k}/{asked.type_v}"
+        threads = f"{asked.n_threads} threads{'' if cache == 'f16/f16' else f', cache {cache}'}"
+        told = [f"{model} {test}", threads, _place(items[0])]
         name = ", ".join(filter(None, [*told, format_settings(asked, settings)]))
         number = sum(key[1].partition(" #")[0] == name for key in series)
         series[items[0].test_kind, f"{name} #{number + 1}" if number else name] = items
@@ -243,16 +251,7 @@ def _place(item: Measured) -> str:
     return f"{item.machine_label}{shared}"
 
 
-def _cache(item: Measured) -> str:
-    kind = f"{item.record.asked.type_k}/{item.record.asked.type_v}"
-    return "" if kind == "f16/f16" else f", cache {kind}"
-
-
-def _name(item: Measured) -> str:
-    return f"{item.model} {item.quantization or ''}".strip() + ("*" if item.is_synthetic else "")
-
-
-def _plot_intervals(axis: Any, points: Sequence[tuple[Any, Measured]], name: str, number: int) -> None:
+def _plot_intervals(axis: Any, points: _Points, name: str, number: int) -> None:
     """A line through rates with their 95 % intervals; a rate without one has no bar."""
     rates = [item.summary.rate_tok_per_s for _, item in points]
     low = [rate - (item.summary.rate_low or rate) for rate, (_, item) in zip(rates, points, strict=True)]
@@ -274,17 +273,11 @@ def draw_history(measured: Sequence[Measured], theme: str = "light") -> Any:
     series = {key: found for key, found in _same_cells(flat).items() if len(found) > 1}
     if not series:
         raise UsageError("Nothing was measured twice yet; each `harness pp-tg` adds to the history.")
-    kinds = [kind for kind in ("pp", "tg") if any(key[0] == kind for key in series)]
-    figure, axes = new_figure(8.0, 2.6 * len(kinds) + 1.2, theme=theme, nrows=len(kinds), squeeze=False, sharex=True)
     busiest = sorted(series, key=lambda key: -len(series[key]))[: len(PALETTE)]
-    for (axis,), kind in zip(axes, kinds, strict=True):
-        for number, key in enumerate(busiest):
-            if key[0] == kind:
-                points = [(_time(item), item) for item in sorted(series[key], key=lambda i: i.record.time_utc)]
-                _plot_intervals(axis, points, key[1], number)
-        axis.set_ylim(0, axis.get_ylim()[1] * 1.04)
-        set_title(axis, "Prompts, tokens a second" if kind == "pp" else "Generation, tokens a second", theme)
-    add_legend_below(figure, axes[:, 0], theme)
+    times = {key: sorted(((_time(item), item) for item in series[key]), key=lambda point: point[0]) for key in busiest}
+    n_kinds = len(_kinds(times))
+    figure, axes = new_figure(8.0, 2.6 * n_kinds + 1.2, theme=theme, nrows=n_kinds, squeeze=False, sharex=True)
+    _draw_series(figure, axes[:, 0], times, theme)
     _format_times(axes[-1][0], theme)
     return figure
 
