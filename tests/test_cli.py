@@ -150,6 +150,12 @@ def test_a_context_that_cannot_be_allocated_is_a_failure(results):
     assert "cannot make a context of 9000008 tokens" in err
 
 
+def test_a_device_that_is_not_there_is_the_questions_fault(results):
+    code, _, err = harness("pp-tg", "-p", "8", "-n", "0", "-r", "1", "-dev", "xyz")
+    assert code == 2
+    assert "There is no device xyz to use" in err
+
+
 def test_a_model_larger_than_memory_is_warned_of_before_it_is_loaded(tmp_path, results):
     huge = tmp_path / "huge.gguf"
     huge.write_bytes(b"GGUF")

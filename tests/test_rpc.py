@@ -165,7 +165,10 @@ def test_loopback_is_told_from_the_network():
 
 
 def test_the_proxy_counts_bytes_and_turns():
-    with server(lambda request: b"12345" if request == b"abc" else None) as endpoint, CountingProxy(endpoint) as proxy:
+    with (
+        server(lambda request: b"12345" if request == b"abc" else None) as endpoint,
+        contextlib.closing(CountingProxy(endpoint)) as proxy,
+    ):
         host, port = proxy.endpoint.split(":")
         assert proxy.read() == Traffic()
         with socket.create_connection((host, int(port))) as client:

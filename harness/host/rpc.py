@@ -5,13 +5,14 @@ ggml aborts the process when a server is missing, of another version or gone, so
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 import struct
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from harness.errors import NativeError
 
@@ -70,19 +71,12 @@ def check_servers(endpoints: Sequence[str]) -> None:
     ------
     NativeError : one is unreachable, silent, busy or of another version.
     """
-    found: dict[str, str | None] = {}
+    from concurrent.futures import ThreadPoolExecutor  # only where there are servers
 
-    def ask(endpoint: str) -> None:
-        found[endpoint] = find_trouble(endpoint)
-
-    threads = [threading.Thread(target=ask, args=(endpoint,), daemon=True) for endpoint in endpoints]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for endpoint in endpoints:
-        if found[endpoint]:
-            raise NativeError(str(found[endpoint]))
+    with ThreadPoolExecutor(len(endpoints) or 1) as pool:
+        for trouble in pool.map(find_trouble, endpoints):
+            if trouble:
+                raise NativeError(trouble)
 
 
 def wait_for_servers(endpoints: Sequence[str], timeout_s: float) -> None:
@@ -104,7 +98,7 @@ def _greet(endpoint: str, timeout_s: float) -> str | None:
             if len(answer) < _ANSWER_BYTES:
                 return (
                     f"{endpoint} hung up when it was greeted: it is no RPC server of llama.cpp, or one of another version "
-                    f"than {_spell(PROTOCOL)}; run the same version of harness or llama.cpp on both machines."
+                    f"than {_format_version(PROTOCOL)}; run the same version of harness or llama.cpp on both machines."
                 )
             if trouble := _judge_version(endpoint, answer):
                 return trouble
@@ -149,8 +143,8 @@ def _judge_version(endpoint: str, answer: bytes) -> str | None:
         return f"{endpoint} does not answer as an RPC server of llama.cpp does; check the port."
     if version[0] != PROTOCOL[0] or version[1] > PROTOCOL[1]:
         return (
-            f"The RPC server at {endpoint} speaks version {_spell(version)} of the protocol and this llama.cpp {_spell(PROTOCOL)}; "
-            "run the same version of harness or llama.cpp on both machines."
+            f"The RPC server at {endpoint} speaks version {_format_version(version)} of the protocol and this llama.cpp "
+            f"{_format_version(PROTOCOL)}; run the same version of harness or llama.cpp on both machines."
         )
     return None
 
@@ -162,7 +156,7 @@ def _silence(endpoint: str, timeout_s: float) -> str:
     )
 
 
-def _spell(version: Sequence[int]) -> str:
+def _format_version(version: Sequence[int]) -> str:
     return ".".join(map(str, version))
 
 
@@ -175,11 +169,7 @@ class Traffic:
     round_trips: int = 0
 
     def __sub__(self, other: Traffic) -> Traffic:
-        return Traffic(
-            self.sent_bytes - other.sent_bytes,
-            self.received_bytes - other.received_bytes,
-            self.round_trips - other.round_trips,
-        )
+        return Traffic(*(ours - theirs for ours, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 class CountingProxy:
@@ -230,20 +220,10 @@ class CountingProxy:
         except OSError:
             pass
         for end in (source, target):
-            try:
+            with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
     def close(self) -> None:
         for end in (self._listener, *self._open):
-            try:
+            with contextlib.suppress(OSError):
                 end.close()
-            except OSError:
-                pass
-
-    def __enter__(self) -> CountingProxy:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()

@@ -7,9 +7,11 @@ where a card has no counter. The processor's clock is read as a repetition ends:
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -143,10 +145,8 @@ class Nvml:
 
     def close(self) -> None:
         if self._module is not None:
-            try:
+            with contextlib.suppress(self._module.NVMLError):
                 self._module.nvmlShutdown()
-            except self._module.NVMLError:
-                pass
             self._module = None
 
 
@@ -183,9 +183,7 @@ class Watch:
         self._joules = [0.0] * len(self._sources)
         self._window_s = [0.0] * len(self._sources)
         self._clocks: list[float] = []
-        self._card_clocks: list[int] = []
-        self._temperatures: list[int] = []
-        self._memory: list[int] = []
+        self._of_cards: dict[str, list[int]] = defaultdict(list)
         self._throttled: dict[str, None] = {}
         self._n_samples = 0
         self._cost_ns = self._watched_ns = 0
@@ -235,34 +233,30 @@ class Watch:
             if not self._running.wait(self._interval_s):
                 continue
             start_ns, cpu_ns = time.monotonic_ns(), time.thread_time_ns()
-            self._sample()
+            self._n_samples += 1
+            with self._lock:
+                for card in self._station.nvml.cards:
+                    self._sample_card(card)
             # Asking many cards takes long: then it is done less often.
             took_s = (time.thread_time_ns() - cpu_ns) / 1e9
             self._ended.wait(max(self._interval_s, took_s / MAX_SHARE))
             self._cost_ns += time.thread_time_ns() - cpu_ns
             self._watched_ns += time.monotonic_ns() - start_ns
 
-    def _sample(self) -> None:
-        self._n_samples += 1
-        with self._lock:
-            for card in self._station.nvml.cards:
-                self._sample_card(card)
-
     def _sample_card(self, card: Card) -> None:
         card.read_joules()  # keeps the integral of power fine where there is no counter
-        self._collect(self._card_clocks, card.ask("nvmlDeviceGetClockInfo", 1))  # NVML_CLOCK_SM
-        self._collect(self._temperatures, card.ask("nvmlDeviceGetTemperature", 0))  # NVML_TEMPERATURE_GPU
         memory = card.ask("nvmlDeviceGetMemoryInfo")
-        self._collect(self._memory, None if memory is None else int(memory.used))
+        readings = {
+            "clock": card.ask("nvmlDeviceGetClockInfo", 1),  # NVML_CLOCK_SM
+            "temperature": card.ask("nvmlDeviceGetTemperature", 0),  # NVML_TEMPERATURE_GPU
+            "memory": None if memory is None else int(memory.used),
+        }
+        for name, value in readings.items():
+            self._of_cards[name] += [] if value is None else [value]
         reasons = card.ask("nvmlDeviceGetCurrentClocksThrottleReasons") or 0
         for bit, name in _THROTTLE_BITS.items():
             if reasons & bit:
                 self._throttled[name] = None
-
-    @staticmethod
-    def _collect(values: list[int], value: int | None) -> None:
-        if value is not None:
-            values.append(value)
 
     def finish(self) -> Telemetry | None:
         """Stop the thread and sum up."""
@@ -279,9 +273,9 @@ class Watch:
             return None
         return Telemetry(
             power=power,
-            gpu_clock_min_mhz=min(self._card_clocks, default=None),
-            gpu_temperature_max_c=max(self._temperatures, default=None),
-            gpu_memory_max_bytes=max(self._memory, default=None),
+            gpu_clock_min_mhz=min(self._of_cards["clock"], default=None),
+            gpu_temperature_max_c=max(self._of_cards["temperature"], default=None),
+            gpu_memory_max_bytes=max(self._of_cards["memory"], default=None),
             throttled=tuple(self._throttled),
             cpu_clock_min_mhz=min(self._clocks, default=None),
             cpu_clock_mean_mhz=sum(self._clocks) / len(self._clocks) if self._clocks else None,

@@ -8,6 +8,7 @@ sampling, the cache cleared before each repetition, a depth filled untimed. Engi
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -45,6 +46,11 @@ class Engine(Protocol):
 
     def restore_state(self, state: Any) -> bool:
         """Put a copy back; False where the context cannot take it."""
+
+
+def list_gaps(stamps: Sequence[int]) -> list[int]:
+    """From each time stamp to the next."""
+    return [later - earlier for earlier, later in itertools.pairwise(stamps)]
 
 
 def time_prompt(engine: Engine, batches: Sequence[Any], clock: Clock) -> int:
@@ -107,7 +113,7 @@ def _run_once(engine: Engine, clock: Clock, n_prompt: int, n_gen: int, *, warmup
     prompt_ns = time_prompt(engine, prompt, clock) if prompt else None
     if tokens:
         time_generation(engine, tokens, clock, stamps)
-    token_ns = tuple(later - earlier for earlier, later in zip(stamps, stamps[1:], strict=False)) if tokens else ()
+    token_ns = tuple(list_gaps(stamps)) if tokens else ()
     return Sample(
         duration_ns=(prompt_ns or 0) + sum(token_ns), prompt_ns=prompt_ns, token_ns=token_ns, is_warmup=warmup
     )
@@ -157,4 +163,4 @@ def measure_dispatch(clock: Clock, n_tokens: int = 2000) -> int:
     engine = InstantEngine()
     stamps = array("q", bytes(8 * (n_tokens + 1)))
     time_generation(engine, engine.token_batches(n_tokens), clock, stamps)
-    return sorted(later - earlier for earlier, later in zip(stamps, stamps[1:], strict=False))[n_tokens // 2]
+    return sorted(list_gaps(stamps))[n_tokens // 2]

@@ -12,9 +12,9 @@ from harness.codec import decode
 from harness.errors import NativeError
 from harness.host.rpc import check_servers
 from harness.host.telemetry import Nvml
-from harness.records.cells import Build, Failure
-from harness.records.failures import describe_failure
-from harness.runs.worker import Worker
+from harness.records.cells import Build
+from harness.records.failures import describe_end
+from harness.runs.session import Session
 
 #: PCI vendors of graphics cards. Source: the PCI ID database (pci-ids.ucw.cz).
 _VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
@@ -79,26 +79,17 @@ def survey_devices(rpc: Sequence[str] = (), command: Sequence[str] | None = None
     NativeError : an RPC server is missing, or llama.cpp cannot be started.
     """
     check_servers(rpc)
-    worker = Worker(command)
-    try:
-        greeting = worker.hello()
-        if isinstance(greeting, Failure):
-            raise NativeError(f"llama.cpp cannot be started: {describe_failure(greeting)}.")
-        for event in worker.ask("devices", {"rpc": list(rpc)}, timeout_s=60):
-            if isinstance(event, Failure):
-                raise NativeError(f"{describe_failure(event)}.")
-            if event["event"] == "done":
-                return Survey(
-                    build=decode(Build, event["build"]),
-                    backend_of=event["backend_of"],
-                    compiled=tuple(event["compiled"]),
-                    can_offload=event["can_offload"],
-                    cards=look_for_cards(),
-                    build_flags=_read_build_flags(),
-                )
-        raise AssertionError("a job ends with done or a failure")
-    finally:
-        worker.close()
+    with Session("devices", worker_command=command) as session:
+        found = next(
+            (event for event in session.ask("devices", {"rpc": list(rpc)}, 60) if event["event"] == "done"), None
+        )
+    if found is None:
+        assert session.failure is not None, "a job ends with done or a failure"
+        raise NativeError(describe_end(session.failure))
+    return Survey(
+        build=decode(Build, found["build"]), backend_of=found["backend_of"], compiled=tuple(found["compiled"]),
+        can_offload=found["can_offload"], cards=look_for_cards(), build_flags=_read_build_flags(),
+    )  # fmt: skip
 
 
 def look_for_cards() -> Cards:

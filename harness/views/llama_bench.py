@@ -27,6 +27,9 @@ _BENCH_SETTINGS = {
     "n_gpu_layers", "split_mode", "main_gpu", "tensor_split", "n_cpu_moe", "devices", "mmap", "repack", "n_batch", "n_ubatch",
     "type_k", "type_v", "no_kv_offload", "flash_attn", "embeddings", "n_threads", "n_depth",
 }  # fmt: skip
+#: Of a record, what follows in JSON as it is kept.
+_KEPT = ("schema", "harness_version", "threads_source", "asked", "resolved", "load", "machine", "build", "model")
+
 #: What is REAL to SQL, beside rates.
 _REAL = {"avg_ts", "stddev_ts"}
 
@@ -145,20 +148,7 @@ def _object(record: Record) -> dict[str, Any]:
         **_energy_fields([record])[0],
         "samples_prompt_ns": [sample.prompt_ns for sample in timed],
         "samples_token_ns": [list(sample.token_ns) for sample in timed],
-        **{
-            key: whole[key]
-            for key in (
-                "schema",
-                "harness_version",
-                "threads_source",
-                "asked",
-                "resolved",
-                "load",
-                "machine",
-                "build",
-                "model",
-            )
-        },
+        **{key: whole[key] for key in _KEPT},
         **({} if whole.get("telemetry") is None else {"telemetry": whole["telemetry"]}),
     }
 
@@ -205,13 +195,8 @@ def render_sql(records: Sequence[Record]) -> str:
     text = [_create_table("llama_bench", bench_fields(measured[0]))]
     # A table has the same columns whatever measured it.
     ours = [
-        {
-            "test_time": r.time_utc,
-            "test": r.asked.test,
-            **harness_fields(r),
-            "joules_per_token": joules_per_token(r),
-            **_other_settings(r),
-        }
+        {"test_time": r.time_utc, "test": r.asked.test, **harness_fields(r), "joules_per_token": joules_per_token(r)}
+        | _other_settings(r)
         for r in measured
     ]
     text.append(_create_table("harness_bench", ours[0]))

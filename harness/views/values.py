@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from harness.units import GIB, MIB, format_duration, format_gb, format_gib, format_mib, format_params, format_rate
+from harness.units import MIB, format_duration, format_gb, format_gib, format_mib, format_params, format_rate
 
 #: What a cell may hold; a tuple is a list of settings.
 Value = str | int | float | bool | tuple[Any, ...] | None
@@ -95,7 +95,6 @@ GIVEN_RATE = Unit("tok_per_s", lambda rate: f"{rate:g}", "t/s")
 BESIDE_GIVEN_RATE = Unit("tok_per_s", lambda rate: f"{rate:.{2 if rate < 2 else 1}f}")
 DURATION = Unit("ns", _duration)
 NS = Unit("ns", _scaled(1, 1), "ns")
-MS = Unit("ns", lambda duration: f"{duration / 1e6:.3g}", "ms")
 #: Memory, and files as llama-bench shows them: MiB or GiB.
 BYTES = Unit("bytes", lambda size: f"-{format_mib(-size)}" if size < 0 else format_mib(size))
 #: Memory as it is sold.
@@ -104,7 +103,6 @@ MODULE = Unit("bytes", format_gib)
 FILE = Unit("bytes", lambda size: f"-{format_gb(-size)}" if size < 0 else format_gb(size))
 MIB_ALONE = Unit("bytes", _scaled(MIB, 2), "MiB")
 MIB_CHANGE = Unit("bytes", _scaled(MIB, 2, "+"), "MiB")
-GIB_ALONE = Unit("bytes", _scaled(GIB, 2), "GiB")
 BYTES_ALONE = Unit("bytes", lambda size: f"{size:,}", "bytes")
 MB = Unit("bytes", _scaled(1e6, 2), "MB")
 BANDWIDTH = Unit("bytes_per_s", _scaled(1e9, 2), "GB/s")

@@ -17,6 +17,7 @@ from harness.codec import encode
 from harness.native.bindings import GGML_TYPES
 from harness.native.engine import make_pool
 from harness.native.jobs import Emit
+from harness.native.measure import list_gaps
 from harness.records.token_time import APPLICATION_PARTS, Remark, TimePlan
 from harness.spec import RunSpec
 
@@ -143,7 +144,7 @@ class _Loop:
         finally:
             if pooled:
                 self._lib.llama_detach_threadpool(context)
-        return {"token_ns": [later - earlier for earlier, later in zip(stamps, stamps[1:], strict=False)]}
+        return {"token_ns": list_gaps(stamps)}
 
     def time_generate(self) -> dict[str, Any]:
         """The binding's generator of tokens, with its usual sampling."""
@@ -164,7 +165,7 @@ class _Loop:
         """Durations between one drawn token and the next, and what of each was spent where."""
         pairs = list(zip(self._snapshots, self._snapshots[1:], strict=False))
         return {
-            "token_ns": [later - earlier for earlier, later in zip(self._stamps, self._stamps[1:], strict=False)],
+            "token_ns": list_gaps(self._stamps),
             "parts_ns": {name: [later[name] - earlier[name] for earlier, later in pairs] for name in APPLICATION_PARTS},
             "calls": dict(self._calls),
         }

@@ -8,6 +8,7 @@ and the reading does.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import itertools
@@ -144,18 +145,18 @@ def measure_device(
         )
 
 
-class _Product:
-    """A matrix and some columns in a device's memory, and the graph that multiplies them. A context manager: it frees what it got."""
+class _Product(contextlib.ExitStack):
+    """A matrix and some columns in a device's memory, and the graph that multiplies them; leaving it frees what it got."""
 
     def __init__(self, lib: Any, device: int, name: str, work: Work) -> None:
+        super().__init__()
         self._lib, self._device, self._name, self._work = lib, device, name, work
-        self._free: list[Callable[[], None]] = []
         self.is_repacked = False
         try:
             self._build()
             self._fill()
         except BaseException:
-            self._close()
+            self.close()
             raise
 
     def _build(self) -> None:
@@ -185,7 +186,7 @@ class _Product:
     def _own(self, pointer: Any, free: Callable[[Any], None], what: str) -> Any:
         if not pointer:
             raise NativeError(f"{self._name} cannot {what} (out of memory?); choose a smaller --size.")
-        self._free.insert(0, lambda: free(pointer))
+        self.callback(free, pointer)
         return pointer
 
     def _find_repacking(self) -> Any:
@@ -195,13 +196,10 @@ class _Product:
         with which the device supports the operation; it is asked with an empty buffer of that kind.
         """
         lib = self._lib
-        registry = lib.ggml_backend_dev_backend_reg(self._device)
-        address = lib.ggml_backend_reg_get_proc_address(registry, b"ggml_backend_dev_get_extra_bufts")
-        if not address:
-            return None
-        kinds = bindings.GET_EXTRA_BUFTS(address)(self._device)
+        address = self._find_function(b"ggml_backend_dev_get_extra_bufts")
+        kinds = bindings.GET_EXTRA_BUFTS(address)(self._device) if address else None
         slot = ctypes.c_void_p.from_address(self._matrix + bindings.Tensor.buffer.offset)
-        for kind in _until_null(kinds):
+        for kind in itertools.takewhile(bool, kinds or ()):  # NULL-terminated
             empty = lib.ggml_backend_buft_alloc_buffer(kind, 0)
             slot.value = empty
             supported = lib.ggml_backend_dev_supports_op(self._device, self._result)
@@ -232,12 +230,13 @@ class _Product:
 
     def set_threads(self, n_threads: int | None) -> None:
         """Choose the threads of a CPU; a device that knows no threads keeps its own."""
-        if n_threads is None:
-            return
-        registry = self._lib.ggml_backend_dev_backend_reg(self._device)
-        address = self._lib.ggml_backend_reg_get_proc_address(registry, b"ggml_backend_set_n_threads")
+        address = self._find_function(b"ggml_backend_set_n_threads") if n_threads else None
         if address:
             bindings.SET_N_THREADS(address)(self._backend, n_threads)
+
+    def _find_function(self, name: bytes) -> Any:
+        registry = self._lib.ggml_backend_dev_backend_reg(self._device)
+        return self._lib.ggml_backend_reg_get_proc_address(registry, name)
 
     def time(self) -> int:
         """Multiply once, in nanoseconds."""
@@ -260,24 +259,6 @@ class _Product:
         lengths = np.linalg.norm(self._values, axis=1)[:, None] * np.linalg.norm(self._rows, axis=1)[None, :]
         parts = result.reshape(work.n_columns, -1, len(self._rows))
         return float(np.max(np.abs(parts - expected[:, None, :]) / lengths[:, None, :]))
-
-    def _close(self) -> None:
-        for free in self._free:
-            free()
-        self._free = []
-
-    def __enter__(self) -> _Product:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._close()
-
-
-def _until_null(pointers: Any) -> Iterator[Any]:
-    index = 0
-    while pointers and pointers[index]:
-        yield pointers[index]
-        index += 1
 
 
 def measure_numpy(size_bytes: int, threads: Sequence[int], repetitions: int) -> Iterator[RoofTest]:

@@ -27,7 +27,7 @@ from harness.native.jobs import Emit
 from harness.native.jobs.app_time import time_application
 from harness.native.jobs.load_time import time_loads
 from harness.native.jobs.text import make_sampler
-from harness.native.measure import measure_dispatch, time_generation
+from harness.native.measure import list_gaps, measure_dispatch, time_generation
 from harness.native.observer import Observer
 from harness.records.cells import Resolved
 from harness.records.token_time import PARTS, WARMUP_TOKENS, Remark, TimePlan
@@ -183,7 +183,7 @@ class _Depths:
         batches = context.token_batches(self._n_tokens)
         stamps = array("q", bytes(8 * (len(batches) + 1)))
         time_generation(context, batches, time.perf_counter_ns, stamps)
-        return {"token_ns": [later - earlier for earlier, later in zip(stamps, stamps[1:], strict=False)]}
+        return {"token_ns": list_gaps(stamps)}
 
     def _time_observed(self, context: Session) -> dict[str, Any]:
         """The same with every node watched: also the time outside of the graph, and of each kind of node.

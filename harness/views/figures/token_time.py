@@ -50,11 +50,6 @@ def draw_token_time(ledger: TimeLedger, label: str, *, theme: str = "light") -> 
     axis.margins(y=0.1)
     handles, names = axis.get_legend_handles_labels()
     add_legend(
-        axis,
-        theme=theme,
-        handles=handles[::-1],
-        labels=names[::-1],
-        loc="center left",
-        bbox_to_anchor=(1.0, 0.5),
+        axis, theme=theme, handles=handles[::-1], labels=names[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5)
     )
     return figure

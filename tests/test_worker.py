@@ -71,7 +71,7 @@ def test_a_hang_is_ended_by_the_cell_timeout(model):
 def test_a_worker_whose_parent_dies_ends_whatever_it_is_doing(model):
     """It hangs for ten minutes without writing anything, so only the end of its stdin can tell it."""
     program = (
-        "import sys; from tests.test_sweep import *\n"
+        "import sys; from tests.test_worker import *\n"
         "tell = lambda step: print(step.index if step.phase == 'repetition' else '', flush=True)\n"
         "plan = Plan('test', describe_machine(), worker_command=dying('hang'))\n"
         "list(run_cells([deadly_cells(sys.argv[1])[1]], plan, on_step=tell))"
