@@ -193,6 +193,19 @@ def axes(options: dict[str, Any]) -> dict[str, Sequence[Any]]:
     return {name: flatten(values) for name, values in given.items()}
 
 
+def single_axes(options: dict[str, Any]) -> dict[str, Any]:
+    """The same for a command that is about one configuration.
+
+    Raises
+    ------
+    UsageError : a parameter has several values.
+    """
+    for name, values in axes(options).items():
+        if len(set(values)) > 1:
+            raise UsageError(f"A ledger takes one value of {parameters()[name].flags[-1]}; give one.")
+    return {name: values[0] for name, values in axes(options).items()}
+
+
 def flatten(values: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
     """The values of an option that may be given several times, each a list."""
     return tuple(item for group in values for item in group)
