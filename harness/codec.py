@@ -106,12 +106,11 @@ def encode(value: Any, *, keep_paths: bool = False) -> Any:
 def _written(kind: Any) -> tuple[tuple[str, bool], ...]:
     """The fields of a dataclass, and which of them are paths."""
     hints = typing.get_type_hints(kind, include_extras=True)
-    return tuple((item.name, _is_path(_without_null(hints[item.name]))) for item in dataclasses.fields(kind))
-
-
-def _is_path(hint: Any) -> bool:
-    """Whether a field holds a path or several."""
-    return hint == FilePath or FilePath in typing.get_args(hint)
+    meant = {name: _without_null(hint) for name, hint in hints.items()}
+    return tuple(
+        (item.name, meant[item.name] == FilePath or FilePath in typing.get_args(meant[item.name]))
+        for item in dataclasses.fields(kind)
+    )
 
 
 def file_name(path: str) -> str:
@@ -128,7 +127,7 @@ def _object_reader(kind: Any) -> Reader:
             field.name,
             _reader(_without_null(hints[field.name]), field.name),
             type(None) in typing.get_args(hints[field.name]),
-            _has_default(field),
+            (field.default, field.default_factory) != (dataclasses.MISSING, dataclasses.MISSING),
         )
         for field in dataclasses.fields(kind)
         if field.init
@@ -161,10 +160,6 @@ def _object_reader(kind: Any) -> Reader:
     return read
 
 
-def _has_default(field: dataclasses.Field[Any]) -> bool:
-    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-
-
 def _reader(hint: Any, name: str, marks: tuple[Any, ...] = ()) -> Reader:
     """How a value of an annotation is read; name is the field's, whose unit says more."""
     origin, inside = typing.get_origin(hint), typing.get_args(hint)
@@ -172,7 +167,8 @@ def _reader(hint: Any, name: str, marks: tuple[Any, ...] = ()) -> Reader:
         return _reader(inside[0], name, hint.__metadata__)
     if origin in (typing.Union, types.UnionType):
         (other,) = [item for item in inside if item is not type(None)]
-        return _optional(_reader(other, name, marks))
+        read = _reader(other, name, marks)
+        return lambda value: None if value is None else read(value)
     if origin in (tuple, frozenset):
         make = _list_reader(_reader(inside[0], name), inside[0], name, must_hold_some=NOT_EMPTY in marks)
         return make if origin is tuple else lambda values: frozenset(make(values))
@@ -189,10 +185,6 @@ def _reader(hint: Any, name: str, marks: tuple[Any, ...] = ()) -> Reader:
         return _read_utc
     simple = {str: _plain_reader(str, "text"), bool: _plain_reader(bool, "true or false"), Any: lambda value: value}
     return simple[hint]
-
-
-def _optional(reader: Reader) -> Reader:
-    return lambda value: None if value is None else reader(value)
 
 
 def _without_null(hint: Any) -> Any:

@@ -21,7 +21,7 @@ from harness.cli.predict import command as predict_command
 from harness.errors import UsageError
 from harness.gguf.header import BytesSource, Header, read_header
 from harness.gguf.model_kinds import Question, find_kind, may_be_asked, refuse, suit_cells
-from harness.memory.causes import HOST, Cause, Note
+from harness.memory.causes import CACHE_CAUSES, HOST, Cause, Note
 from harness.memory.forecast import Host, Line, predict_memory
 from harness.memory.resident import NativeBuffer
 from harness.records.cells import Failure
@@ -82,7 +82,7 @@ def test_inspect_and_predict_answer(name, tmp_path):
     for context in inspected["cache_bytes"]:
         priced = predict_memory(header, RunSpec(path, n_gen=context["n_ctx"], n_threads=1), Host(None))
         # llama.cpp pads each tensor to 32 bytes, where overhead counts them one by one.
-        apart = (context["f16"] or 0) - priced.of(Cause.KV) - priced.of(Cause.RECURRENT)
+        apart = (context["f16"] or 0) - sum(priced.of(cause) for cause in CACHE_CAUSES.values())
         assert abs(apart) <= 32 * 4 * inspected["n_layers"], "inspect and overhead say another cache"
     if may_be_asked(header, Question.SPEED):
         assert predicted.exit_code == 0, predicted.output
