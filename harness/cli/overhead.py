@@ -10,18 +10,17 @@ import click
 from harness.cli.ollama_options import find_account, ollama_options
 from harness.cli.options import (
     SectionedCommand,
-    axes,
     context_option,
     flatten,
     measured_options,
     one_reference,
     results_option,
     save_option,
+    single_axes,
     vram_option,
 )
 from harness.cli.output import Output, output_options, show
 from harness.cli.progress import displayed, end, open_session
-from harness.errors import UsageError
 from harness.memory.ollama_2024 import Account
 from harness.records.memory import MemoryRecord
 from harness.runs.memory import account_memory, find_model, make_request
@@ -89,7 +88,7 @@ def command(reference: str | None, output: Output, **options: Any) -> None:
         model = find_model(reference, weights=weights, on_event=on_event)
     account = find_account(model.header, options)
     wanted = {name: options[name] for name in ("predict_only", "vram_bytes", "force")}
-    request = make_request(model, contexts, _single_values(options), **wanted)
+    request = make_request(model, contexts, single_axes(options), **wanted)
     with open_session("overhead", {**options, "save": options["save"] and request.is_measured}) as session:
         record = account_memory(request, session)
     show(_describe(record, account), output)
@@ -107,13 +106,3 @@ def _describe(record: MemoryRecord, account: Account | None) -> Document:
     document = describe_memory(record, others={"Ollama's SIZE, 2024": ollama_parts(account)})
     data = {**document.data, **told.data}
     return dataclasses.replace(document, sections=[*document.sections, *told.sections], data=data)
-
-
-def _single_values(options: dict[str, Any]) -> dict[str, Any]:
-    """The run's parameters, one value each: a ledger is about one configuration."""
-    for name, values in axes(options).items():
-        if len(set(values)) > 1:
-            raise UsageError(
-                f"a ledger is about one {name}, and {len(set(values))} are given; only --ctx takes a list."
-            )
-    return {name: values[0] for name, values in axes(options).items()}

@@ -17,10 +17,10 @@ from harness.cli.options import (
     repetitions_option,
     results_option,
     save_option,
+    single_axes,
 )
 from harness.cli.output import Output, output_options, show
 from harness.cli.terminal import echo_error
-from harness.errors import UsageError
 from harness.spec import CACHE_TYPES, MAX_TOKENS, parameters, whole_numbers
 
 _EXAMPLES = """
@@ -81,7 +81,7 @@ def command(reference: str | None, output: Output, **options: Any) -> None:
         path = find_file(reference, on_event)
     shape = ("cache_types", "rounds", "n_tokens", "with_load", "with_application")
     request = plan_token_time(
-        path, _single_values(options), label=label, depths=flatten(options["depths"]) or DEPTHS,
+        path, single_axes(options), label=label, depths=flatten(options["depths"]) or DEPTHS,
         **{name: options[name] for name in shape},
     )  # fmt: skip
     roof = None if options["roof_bytes_per_s"] else read_own(load_catalog(), options["results"], echo_error).roof
@@ -90,12 +90,3 @@ def command(reference: str | None, output: Output, **options: Any) -> None:
     if record.blocks or record.loads or record.applications:
         show(describe_token_time(record, label), output)
     end(session, with_failure=True)
-
-
-def _single_values(options: dict[str, Any]) -> dict[str, Any]:
-    """The one value of each measured parameter that was given."""
-    given = {name: flatten(options[name]) for name in parameters("load", "context") if options.get(name)}
-    for name, values in given.items():
-        if len(values) > 1:
-            raise UsageError(f"The time ledger takes one value of {parameters()[name].flags[-1]}; give one.")
-    return {name: values[0] for name, values in given.items()}

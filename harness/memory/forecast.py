@@ -178,29 +178,18 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class _Use:
-    """One use of a tensor: by which layers (None: by the input, always on the CPU), and how a CPU would lay it out."""
+    """One use of a tensor, and how a CPU would lay it out."""
 
     tensor: Tensor
-    layers: tuple[int, ...] | None
     layout: Layout | None
-    is_copy: bool = False  # another use of bytes that are in memory already
+    is_copy: bool  # another use of bytes that are in memory already
 
 
-def _list_uses(header: Header, features: CpuFeatures | None, n_layers: int) -> list[_Use]:
-    everywhere = tuple(range(n_layers))
-    uses = []
-    for tensor in loaded_tensors(header):
-        layers = _find_layers(find_role(tensor.name), n_layers, everywhere)
-        uses.append(_Use(tensor, layers, None if features is None else find_layout(tensor, features)))
-    if duplicate := output_duplicate(header):
-        layout = None if features is None else find_layout(duplicate, features)
-        uses.append(_Use(duplicate, (n_layers,), layout, is_copy=header.architecture not in OUTPUT_FIRST))
-    return uses
-
-
-def _find_layers(role: Role, n_layers: int, everywhere: tuple[int, ...]) -> tuple[int, ...] | None:
+def _find_layers(role: Role, n_layers: int) -> tuple[int, ...] | None:
+    """The layers that use a tensor; None for the input, which is always on the CPU."""
     if role.place is Place.OWN_LAYER:
         return (min(role.block or 0, n_layers - 1),)
+    everywhere = tuple(range(n_layers))
     places = {Place.INPUT: None, Place.FIRST_LAYER: (0,), Place.EVERY_LAYER: everywhere, Place.OUTPUT: (n_layers,)}
     return places[role.place]
 
@@ -283,11 +272,14 @@ class WeightPlan:
         self.n_layers = count_layers(header)
         self._host = host
         # llama.cpp asks for a device's pinned memory before it asks for repacking, and with a mapped file takes neither.
-        takes_host_buffer = any(device.has_host_buffer for device in host.devices)
+        features = None if any(device.has_host_buffer for device in host.devices) else host.features
         groups: dict[tuple[Any, int | None], _Group] = {}
-        for use in _list_uses(header, None if takes_host_buffer else host.features, self.n_layers):
-            role = find_role(use.tensor.name)
-            key = (use.layers, role.block if role.is_stack else None)
+        duplicate = output_duplicate(header)
+        for tensor in filter(None, (*loaded_tensors(header), duplicate)):
+            role = find_role(tensor.name)
+            key = (_find_layers(role, self.n_layers), role.block if role.is_stack else None)
+            layout = None if features is None else find_layout(tensor, features)
+            use = _Use(tensor, layout, tensor is duplicate and header.architecture not in OUTPUT_FIRST)
             groups.setdefault(key, _Group(*key)).uses.append(use)
         self._groups = list(groups.values())
 

@@ -194,20 +194,26 @@ def library() -> Any:
     return lib
 
 
-def rpc_functions(lib: Any) -> tuple[Any, Any] | None:
-    """(add_server, start_server) of the RPC backend that this process has loaded; None where llama.cpp was built without it.
+def rpc_functions(lib: Any) -> tuple[Any, Any]:
+    """(add_server, start_server) of the RPC backend that this process has loaded.
 
     They are asked of the registry itself, so they belong to the very library whose devices llama.cpp sees.
+
+    Raises
+    ------
+    NativeError : llama.cpp was built without it.
 
     Source: ggml-rpc.h; ggml_backend_rpc_get_proc_address in ggml-rpc.cpp.
     """
     registry = lib.ggml_backend_reg_by_name(b"RPC")
-    if not registry:
-        return None
-    add = lib.ggml_backend_reg_get_proc_address(registry, b"ggml_backend_rpc_add_server")
-    start = lib.ggml_backend_reg_get_proc_address(registry, b"ggml_backend_rpc_start_server")
+    add, start = (
+        registry and lib.ggml_backend_reg_get_proc_address(registry, b"ggml_backend_rpc_" + name)
+        for name in (b"add_server", b"start_server")
+    )
     if not add or not start:
-        return None
+        raise NativeError(
+            "This llama.cpp was built without RPC; rebuild it with `CMAKE_ARGS=-DGGML_RPC=ON scripts/harness devices`."
+        )
     pointers = ctypes.POINTER(ctypes.c_void_p)
     arguments = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_size_t, pointers)
     return (

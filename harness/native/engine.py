@@ -97,17 +97,13 @@ class Runtime:
             raise NativeError(f"This process already uses the devices of {', '.join(self.rpc)}; start a new one.")
         if not endpoints:
             return
-        functions = bindings.rpc_functions(self.lib)
-        if functions is None:
-            raise NativeError(
-                "This llama.cpp was built without RPC; rebuild it with `CMAKE_ARGS=-DGGML_RPC=ON scripts/harness devices`."
-            )
+        add_server, _ = bindings.rpc_functions(self.lib)
         check_servers(endpoints)
         if self.rpc:
             return
         with self._limit_wait(endpoints):
             for endpoint in endpoints:
-                registry = functions[0](endpoint.encode())
+                registry = add_server(endpoint.encode())
                 if not registry:
                     raise NativeError(f"The RPC server at {endpoint} has no devices; start it with --device.")
                 self.lib.ggml_backend_register(registry)

@@ -22,7 +22,7 @@ from harness.host.machine import describe_machine, machine_slug, read_cpu_featur
 from harness.host.memory import available_memory_bytes
 from harness.records.cells import Record
 from harness.records.journal import find_journals, read_lines
-from harness.records.roofline import ARITHMETIC, READING, Roof, latest, reading_for
+from harness.records.roofline import ARITHMETIC, READING, Roof, RoofTest, latest, reading_for
 from harness.sources.catalog_reference import CatalogReference, compute_catalog_header
 from harness.sources.headers import Found
 from harness.sources.model_file import hash_file
@@ -47,6 +47,9 @@ from harness.speed.rates import Measured, collect, is_shared, name_host
 from harness.units import format_mib
 
 DEFAULT_MODEL = "smollm2:135m"
+
+#: What a `Question` has from the request as it is.
+_AS_ASKED = ("n_depth", "vram_bytes", "memory_bytes", "host", "type_k", "type_v")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +78,13 @@ class PredictRequest:
 
 @dataclass(frozen=True, slots=True)
 class _Meant:
-    """The model that is meant; about has what a `Prediction` says of it."""
+    """The model that is meant; about has what a `Prediction` says of it, path is the file that was named itself."""
 
     cost: Cost
     n_ctx: int | None
     found: Found | None
     about: Prediction
+    path: pathlib.Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +118,11 @@ def predict(
     question = Question(
         meant.cost,
         n_ctx=n_ctx,
-        n_depth=request.n_depth,
-        vram_bytes=request.vram_bytes,
-        memory_bytes=request.memory_bytes,
         flops_per_s=request.flops,
-        host=request.host,
         header=meant.found.header if meant.found else None,
-        type_k=request.type_k,
-        type_v=request.type_v,
-        file_sha256=_hash_asked(request.model),
+        file_sha256=hash_file(meant.path) if meant.path else None,
         plan_compute=(lambda: plan()[0]) if meant.found else None,
+        **{name: getattr(request, name) for name in _AS_ASKED},
     )
     machines = known_machines(catalog)
     answers: list[Answer]
@@ -188,7 +187,7 @@ def _read_model(reference: Reference, request: PredictRequest) -> _Meant:
     name = path.stem if path else reference.shown
     name = re.sub(rf"[-_.:]{re.escape(quantization)}$", "", name, flags=re.IGNORECASE) if quantization else name
     cost = cost_of_header(header, quantization, name, request.type_k, request.type_v)
-    return _Meant(cost, n_ctx, found, Prediction((), file_kind=kind, label=label, header_note=found.note))
+    return _Meant(cost, n_ctx, found, Prediction((), file_kind=kind, label=label, header_note=found.note), path)
 
 
 def _describe_cache(header: Header, request: PredictRequest) -> str:
@@ -215,12 +214,6 @@ def _plan_compute(meant: _Meant, n_ctx: int, request: PredictRequest) -> tuple[i
         return sum(planned.values()) or None, trouble
     except HarnessError as error:
         return None, str(error)
-
-
-def _hash_asked(text: str | None) -> str | None:
-    """The hash of the file that is asked about, where it lies here."""
-    path = parse_reference(text).local_path() if text else None
-    return hash_file(path) if path else None
 
 
 # --- this machine -----------------------------------------------------------------------------------------------------
@@ -262,24 +255,16 @@ def predict_this_machine(own: Own, question: Question, machines: Sequence[Machin
 
 def _describe_own(own: Own, label: str, kind: str, question: Question) -> OwnMachine:
     """What is known of the device that records call by its label; there is one CPU."""
-    machine = OwnMachine(label, kind, [item for item in own.measured if item.machine_label == label])
-    roof, is_cpu = own.roof, kind == "cpu"
-    if roof is None:
-        return machine
-    machine = dataclasses.replace(machine, cautions=tuple(caution.text for caution in roof.warnings))
-    device = next(
-        (test.device for test in roof.tests if (test.kind == "cpu" if is_cpu else test.description == label)), None
-    )
-    if device is None:
-        return machine
-    reading, product = roof.best(READING, device), roof.best(ARITHMETIC, device)
-    typed = reading_for(roof, device, question.cost.quantization)
-    return dataclasses.replace(
-        machine,
-        bandwidth_bytes_per_s=reading.rate_per_s if reading else None,
-        type_bandwidth_bytes_per_s=typed.rate_per_s if typed else None,
-        flops_per_s=product.rate_per_s if product else None,
-    )
+    measured = [item for item in own.measured if item.machine_label == label]
+    found: tuple[RoofTest | None, ...] = (None, None, None)
+    for test in own.roof.tests if own.roof else ():
+        if own.roof and (test.kind == "cpu" if kind == "cpu" else test.description == label):
+            typed = reading_for(own.roof, test.device, question.cost.quantization)
+            found = (own.roof.best(READING, test.device), typed, own.roof.best(ARITHMETIC, test.device))
+            break
+    cautions = tuple(caution.text for caution in own.roof.warnings) if own.roof else ()
+    reading, by_type, product = (test.rate_per_s if test else None for test in found)
+    return OwnMachine(label, kind, measured, reading, by_type, product, cautions)
 
 
 def predict_article(catalog: Catalog, own: Own) -> list[Answer]:

@@ -7,13 +7,13 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from harness.memory.fit import Placement
 from harness.records.cells import Failure, Record
 from harness.records.native_errors import MEMORY
 from harness.records.placements import PlacementResult, join_records, make_result
-from harness.records.statistics import mean, median, summarize
+from harness.records.statistics import mean, median, standard_deviation, summarize
 from harness.spec import RunSpec
 from harness.speed.offload import NOISE, TOLERANCE, Choice, Point, choose_next, estimate_total
 from harness.units import NS_PER_S
@@ -109,17 +109,11 @@ class _Count:
     n_per_look: int = 1
 
     def add(self, cost_s: float, records: Sequence[Record], spent_s: float) -> None:
-        timed_s = sum(sample.duration_ns for record in records for sample in record.timed) / NS_PER_S
         self.costs_s.append(cost_s)
         self.spent_s.append(spent_s)
-        self.setup_s.append(max(spent_s - timed_s, 0.0))
+        self.setup_s.append(max(spent_s - _timed_s(records), 0.0))
         self.n_per_look = len(records[0].timed)
-        joined = (
-            [join_records(first, second) for first, second in zip(self.records, records, strict=True)]
-            if self.records
-            else records
-        )
-        self.records = list(joined)
+        self.records = _join_all(self.records, records) if self.records else list(records)
 
     @property
     def cost_s(self) -> float:
@@ -127,8 +121,15 @@ class _Count:
 
     def full_s(self, repetitions: int) -> float:
         """What a full sweep would take here: loading and warming up once, and all repetitions."""
-        timed_s = sum(sample.duration_ns for record in self.records for sample in record.timed) / NS_PER_S
-        return median(self.setup_s) + repetitions * timed_s / max(len(self.records[0].timed), 1)
+        return median(self.setup_s) + repetitions * _timed_s(self.records) / max(len(self.records[0].timed), 1)
+
+
+def _timed_s(records: Sequence[Record]) -> float:
+    return sum(sample.duration_ns for record in records for sample in record.timed) / NS_PER_S
+
+
+def _join_all(first: Sequence[Record], second: Sequence[Record]) -> list[Record]:
+    return [join_records(one, other) for one, other in zip(first, second, strict=True)]
 
 
 class Measurer(Protocol):
@@ -204,14 +205,9 @@ class Search:
             self._look(again)
 
     def _left(self) -> list[int]:
-        limit = self._out_of_memory_from
-        return [
-            count
-            for count in self._all
-            if count not in self._skipped
-            and count not in self._failed
-            and (limit is None or count < limit or count in self._found)
-        ]
+        limit, lost = self._out_of_memory_from, {*self._skipped, *self._failed}
+        left = [count for count in self._all if count not in lost]
+        return [count for count in left if limit is None or count < limit or count in self._found]
 
     def _points(self) -> list[Point]:
         """What is known of each count; the scatter between loads is a part of its noise."""
@@ -239,8 +235,7 @@ class Search:
         """What measuring every count would take, with the starts that a search pays too."""
         repetitions = self._cells_of(self._all[0])[0].repetitions
         wall_s = {count: found.full_s(repetitions) for count, found in self._found.items()}
-        counts = [count for count in self._left() if count not in self._failed]
-        return self._shared_s + estimate_total(wall_s, counts, self._work)
+        return self._shared_s + estimate_total(wall_s, self._left(), self._work)
 
     def _affords(self, count: int, limit: float) -> bool:
         if len(self._found) < 3 and count not in self._found:
@@ -297,12 +292,11 @@ class Search:
 
     def _look(self, count: int) -> None:
         """Measure one count after a load: one repetition if it is clearly losing, else more, as many as are worth the load."""
-        start, start_s, reused_s = self._clock(), self._sweeper.start_s, self._sweeper.reused_s
-        records = self._measure(count)
+        is_first, start_s = not (self._found or self._failed or self._tried_twice), self._sweeper.start_s
+        records, took_s = self._measure(count)
         self._last = count
         started_s = self._sweeper.start_s - start_s
-        took_s = self._clock() - start - started_s + self._sweeper.reused_s - reused_s
-        self._shared_s += started_s if not self._spent_on_start else 0.0
+        self._shared_s += started_s if is_first else 0.0  # a full sweep starts a worker too, but replaces no dead ones
         self._spent_s += took_s + started_s
         if any(record.failure for record in records):
             self._fail(count, records)
@@ -311,35 +305,27 @@ class Search:
         found.add(self._cost(records), records, took_s)
         self._file(count, found.records)
 
-    @property
-    def _spent_on_start(self) -> bool:
-        """Whether a worker was started before: a full sweep starts one as well, but not those that replace the dead."""
-        return bool(self._found or self._failed or self._tried_twice)
-
-    def _measure(self, count: int) -> list[Record]:
-        """The records of one look, joined by test; the failed ones if any failed."""
-        cells = self._cells_of(count)
-        most = cells[0].repetitions
-        if count in self._found:
-            n_first = min(max(self._found[count].n_per_look, 2), most)
-        else:
-            n_first = 1
+    def _take(self, cells: Sequence[RunSpec], **manner: Any) -> tuple[list[Record], float]:
+        """(records of some cells, seconds that they took without starting workers)."""
         start, start_s, reused_s = self._clock(), self._sweeper.start_s, self._sweeper.reused_s
-        first = list(self._sweeper.measure([dataclasses.replace(cell, repetitions=n_first) for cell in cells]))
-        took_s = self._clock() - start - (self._sweeper.start_s - start_s) + self._sweeper.reused_s - reused_s
-        if count in self._found or any(record.failure for record in first):
-            return first
+        records = list(self._sweeper.measure([dataclasses.replace(cell, **manner) for cell in cells]))
+        started_s, reused_s = self._sweeper.start_s - start_s, self._sweeper.reused_s - reused_s
+        return records, self._clock() - start - started_s + reused_s
+
+    def _measure(self, count: int) -> tuple[list[Record], float]:
+        """The records of one look, joined by test, or the failed ones if any failed; and the seconds that it took."""
+        cells = self._cells_of(count)
+        most, known = cells[0].repetitions, self._found.get(count)
+        first, took_s = self._take(cells, repetitions=min(max(known.n_per_look, 2), most) if known else 1)
+        if known or any(record.failure for record in first):
+            return first, took_s
         best = min((point.cost_s for point in self._points()), default=None)
-        timed_s = sum(sample.duration_ns for record in first for sample in record.timed) / NS_PER_S
+        timed_s = _timed_s(first)
         n_more = min(most - 1, max(1, round((took_s - timed_s) / max(timed_s, 1e-9))))
         if not n_more or (best is not None and self._cost(first) > LOSING * best):
-            return first
-        more = list(
-            self._sweeper.measure([dataclasses.replace(cell, repetitions=n_more, warmup=False) for cell in cells])
-        )
-        if any(record.failure for record in more):
-            return more
-        return [join_records(one, other) for one, other in zip(first, more, strict=True)]
+            return first, took_s
+        more, more_s = self._take(cells, repetitions=n_more, warmup=False)
+        return (more if any(record.failure for record in more) else _join_all(first, more)), took_s + more_s
 
     def _fail(self, count: int, records: Sequence[Record]) -> None:
         is_memory = any(record.failure and record.failure.trouble == MEMORY for record in records)
@@ -357,11 +343,8 @@ class Search:
 
     def _cost(self, records: Sequence[Record]) -> float:
         """Seconds of the goal's work, from the measured tests."""
-        total = 0.0
-        for record in records:
-            weight = self._goal.n_gen if record.asked.n_gen else self._goal.n_prompt
-            total += weight / summarize(record).rate_tok_per_s
-        return total
+        weights = [self._goal.n_gen if record.asked.n_gen else self._goal.n_prompt for record in records]
+        return sum(weight / summarize(record).rate_tok_per_s for weight, record in zip(weights, records, strict=True))
 
     def _decide(self) -> tuple[int, dict[int, float]]:
         """(the best count, the finalists' costs in s by the looks that confirmed them, where there were enough).
@@ -418,6 +401,4 @@ def _relative_error(record: Record, least: float = NOISE) -> float:
         values, least = [ns for sample in record.timed for ns in sample.token_ns], least * (1.5, 1.2)[len(values) - 1]
     if len(values) < 3:
         return 2 * least
-    average = sum(values) / len(values)
-    spread = (sum((value - average) ** 2 for value in values) / (len(values) - 1)) ** 0.5
-    return max(least, 1.25 * spread / average / len(values) ** 0.5)
+    return max(least, 1.25 * standard_deviation(values) / mean(values) / len(values) ** 0.5)

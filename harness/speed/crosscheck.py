@@ -14,7 +14,7 @@ from harness.gguf.cost import Cost, cost_of_shape
 from harness.gguf.layout import tensor_table
 from harness.records.statistics import median
 from harness.speed.machines import ARTICLE_CTX, Machine, article_cost, find_machine, known_machines
-from harness.speed.models import Estimate, Point
+from harness.speed.models import Estimate
 from harness.speed.prediction import (
     Answer,
     Question,
@@ -158,30 +158,19 @@ def check_predictions(catalog: Catalog) -> Check:
 
 
 def _try_all(chosen: Sequence[Machine], machines: Sequence[Machine], *, use_others: bool) -> tuple[Trial, ...]:
+    """Predict each figure as `harness predict` would, had it never been published."""
     trials = []
     for machine in chosen:
-        for point in (*machine.hardware.points, *machine.spilled):
-            others = tuple(other for other in machine.hardware.points if other is not point) if use_others else ()
-            if use_others and not others:
-                continue
-            trials.append(_try(machine, point, others, machines))
+        hardware = machine.hardware
+        for point in (*hardware.points, *machine.spilled):
+            others = tuple(other for other in hardware.points if other is not point) if use_others else ()
+            if others or not use_others:
+                stripped = dataclasses.replace(hardware, points=others)
+                stripped_machine = dataclasses.replace(machine, hardware=stripped, spilled=())
+                found = predict_for(stripped_machine, Question(point.cost, n_ctx=ARTICLE_CTX), machines).tg
+                about = (hardware.name, hardware.kind, point.cost.name, point.cost.quantization, len(others))
+                trials.append(Trial(*about, point in machine.spilled, 1 / point.token_s, found))
     return tuple(trials)
-
-
-def _try(machine: Machine, point: Point, others: tuple[Point, ...], machines: Sequence[Machine]) -> Trial:
-    """Predict one figure as `harness predict` would, had it never been published."""
-    stripped = dataclasses.replace(machine, hardware=dataclasses.replace(machine.hardware, points=others), spilled=())
-    answer = predict_for(stripped, Question(point.cost, n_ctx=ARTICLE_CTX), machines)
-    return Trial(
-        machine=machine.hardware.name,
-        kind=machine.hardware.kind,
-        model=point.cost.name,
-        quantization=point.cost.quantization,
-        n_known=len(others),
-        is_split=point in machine.spilled,
-        measured_tok_per_s=1 / point.token_s,
-        predicted=answer.tg,
-    )
 
 
 def _find_misses(trials: Sequence[Trial], count: int = 12) -> tuple[Trial, ...]:

@@ -72,28 +72,15 @@ def predict_own(own: OwnMachine, question: Question, machines: Sequence[Machine]
     prompts = [item for item in measured if item.test_kind == "pp" and item.is_default and item.cost() is not None]
     pp, pp_basis = _predict_own_prompt(prompts, own.flops_per_s, question)
     return Answer(
-        machine=own.name,
-        kind=own.kind,
-        bandwidth_bytes_per_s=roofline,
+        machine=own.name, kind=own.kind, bandwidth_bytes_per_s=roofline, cost=question.cost, n_ctx=question.n_ctx,
+        n_depth=question.n_depth, tg=estimate(shares, prior.noise), pp=pp, pp_basis=pp_basis, rooms=rooms, split=split,
         basis=Basis(
-            name_models(points),
-            is_own=True,
-            roofline_bytes_per_s=bandwidth if roofline else None,
-            n_left_out=len(bad),
-            left_out=codes,
-            cautions=own.cautions,
+            name_models(points), is_own=True, roofline_bytes_per_s=bandwidth if roofline else None, n_left_out=len(bad),
+            left_out=codes, cautions=own.cautions,
         ),
-        cost=question.cost,
-        n_ctx=question.n_ctx,
-        n_depth=question.n_depth,
-        tg=estimate(shares, prior.noise),
         tg_roof_tok_per_s=roof_tok_per_s(question.cost, roofline, question.n_depth) if roofline else None,
-        pp=pp,
-        pp_basis=pp_basis,
-        rooms=rooms,
-        split=split,
         has_short_prompts=bool(prompts) and pp_basis in (PromptBasis.ROOFLINE_FLOPS, PromptBasis.NOT_TIMED),
-    )
+    )  # fmt: skip
 
 
 def own_points(measured: Sequence[Measured], question: Question | None = None) -> list[Point]:
@@ -101,26 +88,17 @@ def own_points(measured: Sequence[Measured], question: Question | None = None) -
 
     A record of the very file that is asked about has the question's cost, where it does not say itself what a token costs.
     """
-    groups: dict[tuple[str, str | None, int], list[tuple[Measured, Cost]]] = {}
+    groups: dict[tuple[str, str | None, int], list[Measured]] = {}
+    costs: dict[int, Cost] = {}
     for item in measured:
-        cost = _cost_of(item, question)
+        cost, model = item.cost(), item.record.model
+        if cost is None and question and question.file_sha256 and model and question.file_sha256 == model.file_sha256:
+            cost = question.cost
         if item.test_kind == "tg" and cost is not None:
-            key = (item.model, item.quantization, item.record.asked.n_depth)
-            groups.setdefault(key, []).append((item, cost))
-    points = []
-    for found in groups.values():
-        best = speaks_for([item for item, _ in found])
-        points += [
-            Point(cost, 1 / item.summary.rate_tok_per_s, item.mean_depth) for item, cost in found if item is best
-        ]
-    return points
-
-
-def _cost_of(item: Measured, question: Question | None) -> Cost | None:
-    if (cost := item.cost()) is not None or question is None or item.record.model is None:
-        return cost
-    is_same = question.file_sha256 is not None and question.file_sha256 == item.record.model.file_sha256
-    return question.cost if is_same else None
+            costs[id(item)] = cost
+            groups.setdefault((item.model, item.quantization, item.record.asked.n_depth), []).append(item)
+    speaking = [best for found in groups.values() if (best := speaks_for(found))]
+    return [Point(costs[id(item)], 1 / item.summary.rate_tok_per_s, item.mean_depth) for item in speaking]
 
 
 def _predict_own_prompt(

@@ -181,34 +181,27 @@ def predict_for(machine: Machine, question: Question, machines: Sequence[Machine
     """Answer a question for one machine, calibrated by its own figures where it has any (but the question's own among them)."""
     hardware, cost = machine.hardware, question.cost
     population = populate(machines, hardware.kind, without=machine.family)
-    known = tuple(point for point in hardware.points if not _is_same(point.cost, cost))
+    asked = (cost.name, cost.quantization)
+    known = tuple(point for point in hardware.points if (point.cost.name, point.cost.quantization) != asked)
     belief = fit(dataclasses.replace(hardware, points=known), population)
     bandwidth = hardware.bandwidth_bytes_per_s
     device = (bandwidth, belief, population.width(len(known)))
     rooms, shares, split = place_layers(
         hardware.kind, device, question, question.vram_bytes or machine.vram_bytes, machines
     )
-    roof = None if split else roof_tok_per_s(cost, bandwidth, question.n_depth)
+    tg, roof = estimate(shares, population.noise), None
+    if not split:
+        roof = roof_tok_per_s(cost, bandwidth, question.n_depth)
+        if tg.high_tok_per_s > roof:  # nothing is quicker than reading at the stated bandwidth
+            tg = Estimate(min(tg.rate_tok_per_s, roof), tg.low_tok_per_s, roof)
     pp, pp_basis = predict_prompt(question, machine.prompt_flops_per_s, PromptBasis.PUBLISHED)
+    cautions = (machine.caution,) if machine.caution else ()
     return Answer(
-        machine=hardware.name,
-        kind=hardware.kind,
-        bandwidth_bytes_per_s=bandwidth,
-        basis=Basis(
-            name_models(known),
-            n_machines=population.n_machines,
-            cautions=(machine.caution,) if machine.caution else (),
-        ),
-        cost=cost,
-        n_ctx=question.n_ctx,
-        n_depth=question.n_depth,
-        tg=_cap(estimate(shares, population.noise), roof),
-        tg_roof_tok_per_s=roof,
-        pp=None if split else pp,
+        machine=hardware.name, kind=hardware.kind, bandwidth_bytes_per_s=bandwidth, cost=cost, n_ctx=question.n_ctx,
+        n_depth=question.n_depth, basis=Basis(name_models(known), n_machines=population.n_machines, cautions=cautions),
+        tg=tg, tg_roof_tok_per_s=roof, pp=None if split else pp, rooms=rooms, split=split,
         pp_basis=PromptBasis.TWO_DEVICES if split else pp_basis,
-        rooms=rooms,
-        split=split,
-    )
+    )  # fmt: skip
 
 
 def predict_by_bandwidth(
@@ -222,17 +215,6 @@ def predict_by_bandwidth(
 def name_models(points: Sequence[Point]) -> tuple[str, ...]:
     """The models of some figures, each once."""
     return tuple(dict.fromkeys(f"{point.cost.name} {point.cost.quantization}" for point in points))
-
-
-def _cap(found: Estimate, roof: float | None) -> Estimate:
-    """Nothing is quicker than reading at the stated bandwidth."""
-    if roof is None or found.high_tok_per_s <= roof:
-        return found
-    return Estimate(min(found.rate_tok_per_s, roof), found.low_tok_per_s, roof)
-
-
-def _is_same(known: Cost, asked: Cost) -> bool:
-    return (known.name, known.quantization) == (asked.name, asked.quantization) and bool(known.name)
 
 
 def place_layers(

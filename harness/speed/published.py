@@ -5,14 +5,17 @@ What each is worth is told in ``data/SOURCES.md``. An empty field is None.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from types import MappingProxyType
+from typing import Any
 
 from harness.catalog import Shape
+from harness.units import GIB
 
 GB = 10**9
 
@@ -125,22 +128,24 @@ class Accuracy:
     source: str
 
 
-def _rows(name: str) -> list[dict[str, str]]:
+def _rows(name: str) -> Iterator[dict[str, Any]]:
+    """The lines of a table, numbers as such and None where nothing is."""
     text = (resources.files("harness.speed") / "data" / name).read_text(encoding="utf-8")
-    return list(csv.DictReader(text.splitlines()))
+    return ({key: _value(cell) for key, cell in row.items() if key} for row in csv.DictReader(text.splitlines()))
 
 
-def _number(text: str) -> float | None:
-    return float(text) if text.strip() else None
+def _value(text: str) -> str | float | None:
+    for read in (int, float):
+        with contextlib.suppress(ValueError):
+            return read(text)
+    return text or None
 
 
 @functools.cache
 def load_machines() -> tuple[PublishedMachine, ...]:
     """The article's machines, in its order."""
     return tuple(
-        PublishedMachine(
-            row["machine"], row["kind"], {model: _number(row[model]) for model in ARTICLE_MODELS}, row["source"]
-        )
+        PublishedMachine(row["machine"], row["kind"], {model: row[model] for model in ARTICLE_MODELS}, row["source"])
         for row in _rows("machines.csv")
     )
 
@@ -150,45 +155,24 @@ def load_bandwidths() -> Mapping[str, Bandwidth]:
     """Bandwidths by machine."""
     found = {}
     for row in _rows("bandwidth.csv"):
-        vram = _number(row["vram_gib"])
-        found[row["machine"]] = Bandwidth(
-            machine=row["machine"],
-            kind=row["kind"],
-            bandwidth_bytes_per_s=float(row["bandwidth_gb_per_s"]) * GB,
-            vram_bytes=None if vram is None else round(vram * 1024**3),
-            note=row["note"],
-            source=row["source"],
-        )
+        name, vram = row["machine"], row["vram_gib"]
+        peak, vram_bytes = row["bandwidth_gb_per_s"] * GB, None if vram is None else round(vram * GIB)
+        found[name] = Bandwidth(name, row["kind"], peak, vram_bytes, row["note"], row["source"])
     return MappingProxyType(found)
 
 
 @functools.cache
 def load_apple_chips() -> tuple[AppleChip, ...]:
     """Apple's line, in the order of the discussion."""
-    kinds = ("F16", "Q8_0", "Q4_0")
-    return tuple(
-        AppleChip(
-            chip=row["chip"],
-            gpu_cores=int(row["gpu_cores"]),
-            bandwidth_bytes_per_s=float(row["bandwidth_gb_per_s"]) * GB,
-            pp_tok_per_s={kind: _number(row[f"{kind.lower()}_pp"]) for kind in kinds},
-            tg_tok_per_s={kind: _number(row[f"{kind.lower()}_tg"]) for kind in kinds},
-            source=row["source"],
-        )
-        for row in _rows("apple_silicon.csv")
-    )
+    chips = []
+    for row in _rows("apple_silicon.csv"):
+        pp, tg = ({kind: row[f"{kind.lower()}_{test}"] for kind in ("F16", "Q8_0", "Q4_0")} for test in ("pp", "tg"))
+        peak = row["bandwidth_gb_per_s"] * GB
+        chips.append(AppleChip(row["chip"], row["gpu_cores"], peak, pp, tg, row["source"]))
+    return tuple(chips)
 
 
 @functools.cache
 def load_accuracy() -> tuple[Accuracy, ...]:
     """Scores of the models, in the order of their cards."""
-    return tuple(
-        Accuracy(
-            model=row["model"],
-            benchmark=row["benchmark"],
-            shots=int(row["shots"]) if row["shots"] else None,
-            score=float(row["score"]),
-            source=row["source"],
-        )
-        for row in _rows("model_accuracy.csv")
-    )
+    return tuple(Accuracy(**row) for row in _rows("model_accuracy.csv"))

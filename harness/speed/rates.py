@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,33 +62,16 @@ class Measured:
         asked = self.record.asked
         return asked.n_depth + (asked.n_prompt + asked.n_gen) / 2
 
-    def _kept_cost(self) -> Cost | None:
-        """What the record says of its file, which is for a cache of f16."""
-        model, asked = self.record.model, self.record.asked
-        if model is None or model.cost is None or (asked.type_k, asked.type_v) != ("f16", "f16"):
-            return None
-        return _read_cost(model.cost, self.model, self.quantization or "")
-
     def cost(self) -> Cost | None:
-        """What a token costs in this model: as the record has it of the file's own header, else by the catalog's shape; None where
-        neither is there."""
-        kept = self._kept_cost()
-        if kept is not None:
-            return kept
-        if self.entry is None or self.quantization is None:
-            return None
-        asked = self.record.asked
-        try:
-            return cost_of_shape(self.entry.shape, self.quantization, self.model, asked.type_k, asked.type_v)
-        except HarnessError:
-            return None
-
-
-def _read_cost(values: Mapping[str, Any], name: str, quantization: str) -> Cost | None:
-    """A cost as a record keeps it; None where a version that counted other things wrote it."""
-    try:
-        return decode(Cost, {**values, "name": name, "quantization": quantization})
-    except (ValueError, HarnessError):
+        """What a token costs in this model: as the record has it of the file's own header, for a cache of f16, unless a version that
+        counted other things wrote it; else by the catalog's shape; None where neither is there."""
+        asked, model = self.record.asked, self.record.model
+        if model and model.cost is not None and (asked.type_k, asked.type_v) == ("f16", "f16"):
+            with contextlib.suppress(ValueError, HarnessError):
+                return decode(Cost, {**model.cost, "name": self.model, "quantization": self.quantization or ""})
+        if self.entry is not None and self.quantization is not None:
+            with contextlib.suppress(HarnessError):
+                return cost_of_shape(self.entry.shape, self.quantization, self.model, asked.type_k, asked.type_v)
         return None
 
 
@@ -116,17 +100,9 @@ def collect_cells(cells: Iterable[Digest], catalog: Catalog) -> list[Measured]:
 
 
 def _measure(cell: Digest, model: Model, entry: Entry | None) -> Measured:
-    label, kind = name_machine(cell.record)
-    return Measured(
-        record=cell.record,
-        summary=cell.summary,
-        machine_label=label,
-        kind=kind,
-        model=entry.name if entry else name_stem(model.file_name),
-        entry=entry,
-        quantization=read_quantization(model.description),
-        is_default=is_default(cell.record),
-    )
+    name, quantization = entry.name if entry else name_stem(model.file_name), read_quantization(model.description)
+    machine = name_machine(cell.record)
+    return Measured(cell.record, cell.summary, *machine, name, entry, quantization, is_default(cell.record))
 
 
 def speaks_for(measured: Sequence[Measured]) -> Measured | None:
@@ -170,23 +146,24 @@ def find_entry(record: Record, catalog: Catalog) -> Entry | None:
 
 def name_machine(record: Record) -> tuple[str, str]:
     """(label, kind) of what ran: the GPUs that held layers, with the CPU's name where it held some too; else the host."""
-    layers = record.resolved.layers_by_device if record.resolved else {}
-    devices = {device.name: device for device in record.build.devices} if record.build else {}
-    cards = [
-        devices[name].description if name in devices else name
-        for name, count in layers.items()
-        if count and not name.upper().startswith("CPU")
-    ]
+    said = {device.name: device.description for device in record.build.devices} if record.build else {}
+    cards = dict.fromkeys(said.get(name, name) for name in _count_layers(record)[1])
     if not cards:
         return name_host(record.machine), "cpu"
-    return " + ".join(dict.fromkeys(cards)) + (" + CPU" if is_shared(record) else ""), "gpu"
+    return " + ".join(cards) + (" + CPU" if is_shared(record) else ""), "gpu"
 
 
 def is_shared(record: Record) -> bool:
     """Whether the CPU held layers beside a GPU; one is llama.cpp's input, which always lies there."""
+    on_cpu, cards = _count_layers(record)
+    return on_cpu > 1 and bool(cards)
+
+
+def _count_layers(record: Record) -> tuple[int, list[str]]:
+    """(layers on the CPU, devices that held others)."""
     layers = record.resolved.layers_by_device if record.resolved else {}
-    on_cpu = sum(count for name, count in layers.items() if name.upper().startswith("CPU"))
-    return on_cpu > 1 and any(count for name, count in layers.items() if not name.upper().startswith("CPU"))
+    cards = [name for name, count in layers.items() if count and not name.upper().startswith("CPU")]
+    return sum(count for name, count in layers.items() if name.upper().startswith("CPU")), cards
 
 
 @functools.lru_cache(maxsize=256)

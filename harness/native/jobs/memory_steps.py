@@ -6,6 +6,7 @@ Run as a program it is a worker like `harness.native.worker`, which reads its ow
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Iterable, Sequence
@@ -104,20 +105,16 @@ def _nvml_process_bytes(device_name: str) -> int | None:
     """
     if not device_name.startswith("CUDA"):
         return None
-    try:
-        import pynvml
+    from harness.host.telemetry import Nvml  # only where there is a card: what is imported is measured too
 
-        pynvml.nvmlInit()
+    index, visible = int(device_name.removeprefix("CUDA")), os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    with contextlib.closing(Nvml.open()) as nvml:
         try:
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-            index = int(device_name.removeprefix("CUDA"))
-            handle = pynvml.nvmlDeviceGetHandleByIndex(int(visible[index]) if visible != [""] else index)
-            processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
-            return next((item.usedGpuMemory for item in processes if item.pid == os.getpid()), None)
-        finally:
-            pynvml.nvmlShutdown()
-    except Exception:  # NVML fails in many ways, and each means only that it is not known
-        return None
+            card = nvml.cards[index if visible == [""] else int(visible[index])]
+        except (IndexError, ValueError):  # the environment may name cards by their UUID
+            return None
+        processes = card.ask("nvmlDeviceGetComputeRunningProcesses") or ()
+        return next((item.usedGpuMemory for item in processes if item.pid == os.getpid()), None)
 
 
 def main() -> None:

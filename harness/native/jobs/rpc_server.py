@@ -22,22 +22,13 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
 
     Source: ggml_backend_rpc_start_server in ggml-rpc.cpp; get_devices in tools/rpc/rpc-server.cpp.
     """
-    functions = bindings.rpc_functions(runtime.lib)
-    if functions is None:
-        raise NativeError(
-            "This llama.cpp was built without RPC; rebuild it with `CMAKE_ARGS=-DGGML_RPC=ON scripts/harness devices`."
-        )
+    _, start_server = bindings.rpc_functions(runtime.lib)
     devices = runtime.describe().devices
     local = [device for device in devices if not device.name.startswith("RPC")]
     gpus = [device.name for device in local if device.kind in ("gpu", "igpu")]
     names = request["devices"] or gpus or [device.name for device in local if device.kind == "cpu"]
     pointers = runtime.find_devices(names, with_cpu=True)
     emit("serving", {"devices": [encode(device) for name in names for device in devices if device.name == name]})
-    functions[1](
-        request["endpoint"].encode(),
-        None,
-        request["n_threads"],
-        len(pointers),
-        (ctypes.c_void_p * len(pointers))(*pointers),
-    )
+    listed = (ctypes.c_void_p * len(pointers))(*pointers)
+    start_server(request["endpoint"].encode(), None, request["n_threads"], len(pointers), listed)
     raise NativeError(f"llama.cpp cannot listen on {request['endpoint']}; choose another --port or --host.")
