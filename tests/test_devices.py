@@ -10,7 +10,7 @@ import pytest
 
 from harness.errors import NativeError
 from harness.records.cells import Build, Device
-from harness.runs.devices import Absence, Cards, Survey, explain_absence, survey_devices
+from harness.runs.devices import Absence, Cards, NoGpu, Survey, explain_absence, survey_devices
 from harness.views.devices import describe_devices, list_cpu_features
 from harness.views.formats import render
 
@@ -87,7 +87,7 @@ def test_the_page_fits_eighty_columns():
     long = dataclasses.replace(RTX, description="A card whose name goes on and on and on for more than a line can take")
     seen = survey(("CPU", "CUDA"), devices=(long,), driver="555.42")
     seen = dataclasses.replace(seen, backend_of={"CPU": "CPU", "CUDA0": "CUDA"}, build_flags="-DGGML_CUDA=ON")
-    text = render(describe_devices(seen, Absence("x " * 90, "a command")), "table")
+    text = render(describe_devices(seen, Absence(NoGpu.SILENT_DRIVER, "a command", "x " * 90)), "table")
     assert max(map(len, text.splitlines())) <= 80
     words = (
         "CUDA0",
@@ -95,7 +95,7 @@ def test_the_page_fits_eighty_columns():
         "8.00 GiB",
         "NVIDIA driver 555.42",
         "built for CPU, CUDA (-DGGML_CUDA=ON)",
-        "No GPU: x x",
+        "No GPU: there is an NVIDIA card",
     )
     assert all(word in " ".join(text.split()) for word in words)
 

@@ -21,7 +21,7 @@ from harness.records.cells import Caution, Device
 from harness.records.placements import make_result
 from harness.records.roofline import Roof, RoofTest
 from harness.records.text import Skip, Skipped, TextRun, TextSettings
-from harness.runs.devices import Absence, Cards, Survey
+from harness.runs.devices import Absence, Cards, NoGpu, Survey
 from harness.runs.inspection import Inspection
 from harness.runs.models import Row
 from harness.sources.catalog_check import Verdict
@@ -109,7 +109,7 @@ def devices(_recorded, name):
         devices=(Device("CUDA0", GPU, "gpu", 7 << 30, 8 << 30), Device("RPC0", name, "gpu", None, None)),
     )
     flags = "-DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=120-real -DGGML_CUDA_FA_ALL_QUANTS=ON"
-    absence = Absence(CPU, "CMAKE_ARGS=-DGGML_VULKAN=ON scripts/harness devices")
+    absence = Absence(NoGpu.SILENT_DRIVER, "CMAKE_ARGS=-DGGML_VULKAN=ON scripts/harness devices", CPU)
     yield render(describe_devices(dataclasses.replace(seen, build_flags=flags), absence), "table")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from harness.cli.options import Amount, WholeNumber
+from harness.cli.options import Amount, WholeNumber, stack
 from harness.errors import UsageError
 from harness.gguf.header import Header
 from harness.memory.ollama_2024 import AUTOMATIC, DEFAULT_NUM_CTX, MINIMUM_BYTES, Account, Request, give_account
@@ -24,29 +24,18 @@ _COMPANIONS = {
 }
 
 
-def ollama_options(function: Any) -> Any:
-    """Add ``--ollama-2024`` and the figures that it depends on to a command."""
-    for option in (
-        click.option(
-            "--ollama-library", type=click.Choice(list(MINIMUM_BYTES)), help="What Ollama ran on. [cuda]"
-        ),
-        click.option(
-            "--num-gpu", type=WholeNumber(AUTOMATIC, MAX_LAYERS_WRITTEN), metavar="N",
-            help="Ollama's num_gpu, layers on the GPU. [-1, as many as fit]"
-        ),
-        click.option(
-            "--num-ctx", type=WholeNumber(1, MAX_TOKENS), metavar="N",
-            help=f"Ollama's num_ctx, tokens a slot. [{DEFAULT_NUM_CTX}]",
-        ),
-        click.option(
-            "--parallel", type=WholeNumber(1, MAX_REPEATS), metavar="N",
-            help="OLLAMA_NUM_PARALLEL, slots. [4, or 1 if 4 do not fit]",
-        ),
-        click.option("--free-vram", type=Amount("7.6GiB"), metavar="SIZE", help="Free memory of the card, such as 7.6GiB. [enough]"),
-        click.option("--ollama-2024", is_flag=True, help="Show what `ollama ps` of October 2024 said, and why."),
-    ):  # fmt: skip
-        function = option(function)
-    return function
+#: Add ``--ollama-2024`` and the figures that it depends on to a command.
+ollama_options = stack(
+    click.option("--ollama-2024", is_flag=True, help="Show what `ollama ps` of October 2024 said, and why."),
+    click.option("--free-vram", type=Amount("7.6GiB"), metavar="SIZE", help="Free memory of the card, such as 7.6GiB. [enough]"),
+    click.option("--parallel", type=WholeNumber(1, MAX_REPEATS), metavar="N",
+                 help="OLLAMA_NUM_PARALLEL, slots. [4, or 1 if 4 do not fit]"),
+    click.option("--num-ctx", type=WholeNumber(1, MAX_TOKENS), metavar="N",
+                 help=f"Ollama's num_ctx, tokens a slot. [{DEFAULT_NUM_CTX}]"),
+    click.option("--num-gpu", type=WholeNumber(AUTOMATIC, MAX_LAYERS_WRITTEN), metavar="N",
+                 help="Ollama's num_gpu, layers on the GPU. [-1, as many as fit]"),
+    click.option("--ollama-library", type=click.Choice(list(MINIMUM_BYTES)), help="What Ollama ran on. [cuda]"),
+)  # fmt: skip
 
 
 def find_account(header: Header, options: Mapping[str, Any]) -> Account | None:

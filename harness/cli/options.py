@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import pathlib
 import random
 import re
@@ -17,7 +18,6 @@ from harness.spec import (
     MAX_REPEATS,
     MAX_SEED,
     MAX_TOKENS,
-    Parameter,
     Parser,
     Scope,
     defaults,
@@ -27,44 +27,72 @@ from harness.spec import (
 from harness.units import parse_size
 
 
-class Values(click.ParamType):
+class Read(click.ParamType):
+    """What a parser reads of a text; its ValueError says what is wrong."""
+
+    def __init__(self, parse: Callable[[str], Any], metavar: str) -> None:
+        self.name, self.parse = metavar, parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Values(Read):
     """A comma list or range, read by a parser of `harness.spec`; one option may be given several times."""
 
-    def __init__(self, parse: Parser, metavar: str) -> None:
-        self.name = metavar
-        self._parse = parse
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            return self._parse(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class Amount(click.ParamType):
+class Amount(Read):
     """A number with a unit, as bytes, bytes a second or operations a second; name is an example, ending what may stand behind."""
 
-    #: Whether GB stands for GiB.
-    is_memory = False
-
-    def __init__(self, name: str, ending: str = "") -> None:
-        self.name, self._ending = name, ending
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            return parse_size(value, example=self.name, ending=self._ending, memory=self.is_memory)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+    def __init__(self, name: str, ending: str = "", *, memory: bool = False) -> None:
+        super().__init__(lambda text: parse_size(text, example=name, ending=ending, memory=memory), name)
 
 
 class Memory(Amount):
     """The size of a card's or a machine's memory. Both are sold in powers of two, so that 8GB is 8 GiB, as 8GiB is."""
 
-    is_memory = True
+    def __init__(self, name: str) -> None:
+        super().__init__(name, memory=True)
+
+
+class One(Read):
+    """One value of what other commands take lists of."""
+
+    def __init__(self, parse: Parser) -> None:
+        super().__init__(lambda text: _only(parse(text), text), "N")
+
+
+def _only(values: tuple[Any, ...], text: str) -> Any:
+    if len(values) != 1:
+        raise ValueError(f"{text!r} is several values, and this command takes one")
+    return values[0]
+
+
+class WholeNumber(One):
+    """A whole number from min to max."""
+
+    def __init__(self, min: int, max: int) -> None:
+        super().__init__(whole_numbers(min, max))
+        self.max = max
+
+
+class Pair(Read):
+    """llama-bench's -pg: a prompt and a generation that are timed together."""
+
+    def __init__(self) -> None:
+        super().__init__(self._read, "P,N")
+
+    def _read(self, text: str) -> tuple[int, int]:
+        try:
+            n_prompt, n_gen = (whole_numbers(0, MAX_TOKENS)(part)[0] for part in text.split(","))
+        except ValueError:
+            raise ValueError(f"{text!r} is not a pair of token counts such as 512,128") from None
+        return n_prompt, n_gen
 
 
 class Number(click.types.FloatParamType):
@@ -81,17 +109,9 @@ class Number(click.types.FloatParamType):
         return number
 
 
-class WholeNumber(click.types.IntParamType):
-    """A whole number from min to max."""
-
-    def __init__(self, min: int, max: int) -> None:
-        self.min, self.max = min, max
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(value, param, ctx)
-        if not self.min <= number <= self.max:
-            self.fail(f"{number} is out of range; it must be from {self.min} to {self.max}", param, ctx)
-        return number
+def stack(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Several options as one decorator, in their order."""
+    return lambda function: functools.reduce(lambda done, option: option(done), reversed(options), function)
 
 
 #: The longest time that anything is told to wait or to take, in s: some four months.
@@ -103,67 +123,28 @@ cell_timeout_option = click.option(
 )  # fmt: skip
 
 
-class Pair(click.ParamType):
-    """llama-bench's -pg: a prompt and a generation that are timed together."""
-
-    name = "P,N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        try:
-            n_prompt, n_gen = (whole_numbers(0, MAX_TOKENS)(part)[0] for part in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not a pair of token counts such as 512,128", param, ctx)
-        return n_prompt, n_gen
-
-
 def measured_options(*scopes: Scope) -> Callable[[Any], Any]:
-    """Add one option for each measured parameter of the given scopes."""
-
-    def decorate(function: Any) -> Any:
-        for name, parameter in reversed(parameters(*scopes).items()):
-            extra: dict[str, Any] = {"is_flag": False, "flag_value": parameter.bare} if parameter.bare else {}
-            option = click.option(
-                *parameter.flags, name, multiple=True, type=Values(parameter.parse, parameter.metavar),
-                metavar=parameter.metavar, help=_describe(parameter, defaults()[name]), **extra,
-            )  # fmt: skip
-            function = option(function)
-        return function
-
-    return decorate
+    """One option for each measured parameter of the given scopes, taking lists."""
+    return stack(*(
+        _measured(name, Values(item.parse, item.metavar), defaults()[name], multiple=True,
+                  **({"is_flag": False, "flag_value": item.bare} if item.bare else {}))
+        for name, item in parameters(*scopes).items()
+    ))  # fmt: skip
 
 
 def one_value(name: str, **default: Any) -> Any:
     """The option of a measured parameter that takes one value here instead of a list; default= where it has another one."""
-    parameter, value = parameters()[name], default.get("default", defaults()[name])
+    value = default.get("default", defaults()[name])
+    return _measured(name, One(parameters()[name].parse), value, default=value)
+
+
+def _measured(name: str, kind: Read, usual: Any, **more: Any) -> Any:
+    parameter = parameters()[name]
+    shown = ("on" if usual else "off") if isinstance(usual, bool) else usual
+    told = "" if shown in (None, ()) or "default" in parameter.help else f" [{shown}]"
     return click.option(
-        *parameter.flags, name, type=_One(parameter.parse), default=value, metavar=parameter.metavar,
-        help=_describe(parameter, value),
-    )  # fmt: skip
-
-
-class _One(click.ParamType):
-    """One value of an option that other commands take lists of."""
-
-    name = "N"
-
-    def __init__(self, parse: Parser) -> None:
-        self._parse = parse
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            values = self._parse(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        if len(values) != 1:
-            self.fail(f"{value!r} is several values, and this command takes one", param, ctx)
-        return values[0]
-
-
-def _describe(parameter: Parameter, default: Any) -> str:
-    shown = ("on" if default else "off") if isinstance(default, bool) else default
-    return parameter.help + ("" if shown in (None, ()) or "default" in parameter.help else f" [{shown}]")
+        *parameter.flags, name, type=kind, metavar=parameter.metavar, help=parameter.help + told, **more
+    )
 
 
 def context_option(name: str = "n_ctx", *, least: int = 1, many: bool = False) -> Any:
@@ -197,20 +178,13 @@ vram_option = click.option(
     "--vram", "vram_bytes", type=Memory("8GB"), metavar="SIZE", help="Memory of a graphics card; 8GB is 8 GiB."
 )
 
+_lengths = Values(whole_numbers(0, MAX_TOKENS), "N")
 
-def length_options(function: Any) -> Any:
-    """Add -p and -n, the lengths of llama-bench's two tests, as lists or ranges."""
-    tokens = Values(whole_numbers(0, MAX_TOKENS), "N")
-    for option in (
-        click.option(
-            "-n", "--n-gen", multiple=True, type=tokens, metavar="N", help="Generated tokens; 0 for none. [128]"
-        ),
-        click.option(
-            "-p", "--n-prompt", multiple=True, type=tokens, metavar="N", help="Prompt tokens; 0 for none. [512]"
-        ),
-    ):
-        function = option(function)
-    return function
+#: Add -p and -n, the lengths of llama-bench's two tests, as lists or ranges.
+length_options = stack(
+    click.option("-p", "--n-prompt", multiple=True, type=_lengths, metavar="N", help="Prompt tokens; 0 for none. [512]"),
+    click.option("-n", "--n-gen", multiple=True, type=_lengths, metavar="N", help="Generated tokens; 0 for none. [128]"),
+)  # fmt: skip
 
 
 def axes(options: dict[str, Any]) -> dict[str, Sequence[Any]]:
@@ -237,45 +211,29 @@ def flatten(values: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
     return tuple(item for group in values for item in group)
 
 
-def complete_models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
-    """What Tab offers where a model is named; see `harness.cli.completion`."""
-    from harness.cli import completion
-
-    return list(completion.complete_models(ctx, param, incomplete))
+def _complete(name: str) -> Callable[[click.Context, click.Parameter, str], list[Any]]:
+    """A function of `harness.cli.completion`, which is imported when somebody presses Tab."""
+    return lambda *asked: list(getattr(importlib.import_module("harness.cli.completion"), name)(*asked))
 
 
-def complete_machines(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
-    """What Tab offers where a published machine is named."""
-    from harness.cli import completion
+complete_models, complete_machines = _complete("complete_models"), _complete("complete_machines")
 
-    return list(completion.complete_machines(ctx, param, incomplete))
+#: What -m takes.
+MODEL_HELP = (
+    "GGUF file, catalog name (llama3.2:1b:q4_0), hf:OWNER/REPO:Q4_0, https://…/x.gguf, ollama:NAME or "
+    "synth:NAME. [smollm2:135m]"
+)
 
 
-def reference_options(help_text: str = "", *, argument: str | None = None) -> Callable[[Any], Any]:
+def reference_options(help_text: str = MODEL_HELP, *, argument: str | None = None) -> Callable[[Any], Any]:
     """Add what names models: -m, llama.cpp's -hf and --quant. The command gets ``models``, references for `harness.sources.references`.
 
     argument names a click argument that is a reference too, or several; it goes into ``models`` first.
     """
-    add = (
-        click.option(
-            "-m",
-            "--model",
-            "--gguf",
-            "models",
-            multiple=True,
-            metavar="REF",
-            help=help_text or MODEL_HELP,
-            shell_complete=complete_models,
-        ),
-        click.option(
-            "-hf",
-            "-hfr",
-            "--hf-repo",
-            "hub",
-            multiple=True,
-            metavar="OWNER/REPO[:QUANT]",
-            help="The same as -m hf:OWNER/REPO[:QUANT].",
-        ),
+    add = stack(
+        click.option("-m", "--model", "--gguf", "models", multiple=True, metavar="REF", help=help_text, shell_complete=complete_models),
+        click.option("-hf", "-hfr", "--hf-repo", "hub", multiple=True, metavar="OWNER/REPO[:QUANT]",
+                     help="The same as -m hf:OWNER/REPO[:QUANT]."),
         click.option("--quant", "quantization", metavar="QUANT", help="Quantization of names that state none."),
     )  # fmt: skip
 
@@ -286,18 +244,9 @@ def reference_options(help_text: str = "", *, argument: str | None = None) -> Ca
             first = (named,) if isinstance(named, str) else named
             return function(*args, models=join_references((*first, *models), hub, quantization), **rest)
 
-        for option in reversed(add):
-            merged = option(merged)
-        return merged
+        return add(merged)
 
     return decorate
-
-
-#: What -m takes.
-MODEL_HELP = (
-    "GGUF file, catalog name (llama3.2:1b:q4_0), hf:OWNER/REPO:Q4_0, https://…/x.gguf, ollama:NAME or "
-    "synth:NAME. [smollm2:135m]"
-)
 
 
 def one_reference(name: str = "reference") -> Callable[[Any], Any]:
@@ -333,17 +282,14 @@ results_option = click.option(
 _LABEL = "harness.label"
 
 
-def save_option(function: Any) -> Any:
-    """Add --save and, for `given_label`, --label."""
-    for option in (
-        click.option(
-            "--label", metavar="TEXT", expose_value=False, help="Note it in the record, for harness list --label.",
-            callback=lambda ctx, _param, value: ctx.meta.update({_LABEL: value}),
-        ),
-        click.option("--save/--no-save", default=True, help="Keep a record of what was measured. [on]"),
-    ):  # fmt: skip
-        function = option(function)
-    return function
+#: Add --save and, for `given_label`, --label.
+save_option = stack(
+    click.option("--save/--no-save", default=True, help="Keep a record of what was measured. [on]"),
+    click.option(
+        "--label", metavar="TEXT", expose_value=False, help="Note it in the record, for harness list --label.",
+        callback=lambda ctx, _param, value: ctx.meta.update({_LABEL: value}),
+    ),
+)  # fmt: skip
 
 
 def given_label() -> str | None:
@@ -378,10 +324,11 @@ def option_names(add: Callable[[Any], Any]) -> set[str]:
     return {option.name for option in add(nothing).__click_params__}
 
 
-def refuse_contradiction(condition: bool, sentence: str) -> None:
-    """Refuse options that cannot be meant together."""
-    if condition:
-        raise UsageError(sentence)
+def refuse_contradictions(*cases: tuple[object, str]) -> None:
+    """Refuse options that cannot be meant together, with the sentence of the first case that is true."""
+    for is_so, sentence in cases:
+        if is_so:
+            raise UsageError(sentence)
 
 
 #: llama-bench's options that are not taken, and what to do instead.

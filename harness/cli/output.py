@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from harness.cli import terminal
+from harness.cli.options import Read, stack
 from harness.errors import StoreError, UsageError
 from harness.views.document import Document
 from harness.views.figures.style import FORMATS as PICTURE_FORMATS
@@ -27,16 +28,17 @@ class Output:
     theme: str = "light"
 
 
-class PictureFile(click.ParamType):
-    """A file to draw into, refused before anything is measured where nothing could be drawn."""
+def _read_picture_path(text: str) -> pathlib.Path:
+    path = pathlib.Path(text)
+    if path.suffix.lower().lstrip(".") not in PICTURE_FORMATS:
+        raise UsageError(f"{path.name} is neither a .png nor a .svg file; name the picture so.")
+    if not path.parent.is_dir():
+        raise UsageError(f"There is no folder {path.parent}; make it, or choose another one for the picture.")
+    return path
 
-    name = "FILE"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> pathlib.Path:
-        path = pathlib.Path(value)
-        check_picture_path(path)
-        return path
-
+#: A file to draw into, refused before anything is measured where nothing could be drawn.
+PICTURE_FILE = Read(_read_picture_path, "FILE")
 
 theme_option = click.option(
     "--theme", type=click.Choice(list(THEME_NAMES)), default="light", help="Colours of the picture. [light]"
@@ -56,15 +58,13 @@ def output_options(*more: str) -> Callable[[Any], Any]:
         def command(*args: Any, output: str, plot: pathlib.Path | None, theme: str, **options: Any) -> Any:
             return function(*args, output=Output(output, plot, theme), **options)
 
-        for option in (
-            theme_option,
-            click.option("--plot", type=PictureFile(), metavar="FILE", help="Draw it as .png or .svg too."),
+        return stack(
             click.option(
                 "-o", "--output", type=click.Choice([*format_names(), *more]), default=USUAL, help=f"Format. [{USUAL}]"
             ),
-        ):
-            command = option(command)
-        return command
+            click.option("--plot", type=PICTURE_FILE, metavar="FILE", help="Draw it as .png or .svg too."),
+            theme_option,
+        )(command)
 
     return decorate
 
@@ -96,19 +96,6 @@ def write_pictures(document: Document, path: pathlib.Path, theme: str) -> None:
     for number, picture in enumerate(pictures):
         ending = f"-{picture.name or number + 1}" if number else ""
         write_picture(path.with_name(f"{path.stem}{ending}{path.suffix}"), lambda: picture.draw(theme))  # noqa: B023
-
-
-def check_picture_path(path: pathlib.Path) -> None:
-    """Refuse a picture that could not be written.
-
-    Raises
-    ------
-    UsageError : the name does not end in .png or .svg, or its folder does not exist.
-    """
-    if path.suffix.lower().lstrip(".") not in PICTURE_FORMATS:
-        raise UsageError(f"{path.name} is neither a .png nor a .svg file; name the picture so.")
-    if not path.parent.is_dir():
-        raise UsageError(f"There is no folder {path.parent}; make it, or choose another one for the picture.")
 
 
 def write_picture(path: pathlib.Path, draw: Callable[[], Any]) -> None:

@@ -8,7 +8,7 @@ import click
 
 from harness.cli.journals import files_argument
 from harness.cli.options import published_option, results_option
-from harness.cli.output import PictureFile, theme_option, write_picture
+from harness.cli.output import PICTURE_FILE, theme_option, write_picture
 from harness.cli.terminal import echo_error
 from harness.records.journal import find_journals, read_lines
 from harness.sources.user_catalog import load_catalog
@@ -38,7 +38,7 @@ FILES are journals (.jsonl), folders of them, or last, last~1; without any, all 
 @click.argument("kind", type=click.Choice(list(KINDS)), metavar="KIND")
 @files_argument
 @click.option(
-    "-o", "--output", "picture", required=True, type=PictureFile(), help="Where to draw it: a .png or .svg file."
+    "-o", "--output", "picture", required=True, type=PICTURE_FILE, help="Where to draw it: a .png or .svg file."
 )
 @published_option
 @theme_option

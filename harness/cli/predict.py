@@ -14,7 +14,7 @@ from harness.cli.options import (
     context_option,
     one_reference,
     one_value,
-    refuse_contradiction,
+    refuse_contradictions,
     results_option,
     vram_option,
 )
@@ -101,22 +101,17 @@ def command(check: bool, output: Output, results: pathlib.Path, **options: Any) 
 
 def _refuse_nonsense(check: bool, options: dict[str, Any]) -> None:
     given = [flag for name, flag in _QUESTION.items() if options[name] is not None]
-    refuse_contradiction(
-        check and bool(given),
-        f"--check predicts what was published and asks nothing else; leave out {given[0] if given else ''}.",
-    )
-    refuse_contradiction(
-        bool(options["model"] and options["size_bytes"]), "-m and --size both name a model; give one of them."
-    )
-    refuse_contradiction(
-        bool(options["machine"] and options["bandwidth"]),
-        "--machine and --bandwidth both name a machine; give one of them.",
-    )
-    refuse_contradiction(
-        bool(options["kind"] and not options["bandwidth"]), "--kind says what has the --bandwidth; give that too."
-    )
     n_ctx, n_depth = options["n_ctx"], options["n_depth"]
-    refuse_contradiction(
-        n_ctx is not None and n_depth > n_ctx,
-        f"A context of {n_ctx} tokens holds no {n_depth}; ask for more with --ctx, or leave it out.",
+    model, size_bytes, machine, bandwidth, kind = (
+        options[name] for name in ("model", "size_bytes", "machine", "bandwidth", "kind")
+    )
+    refuse_contradictions(
+        (check and given, f"--check predicts what was published and asks nothing else; leave out {' '.join(given)}."),
+        (model and size_bytes, "-m and --size both name a model; give one of them."),
+        (machine and bandwidth, "--machine and --bandwidth both name a machine; give one of them."),
+        (kind and not bandwidth, "--kind says what has the --bandwidth; give that too."),
+        (
+            n_ctx is not None and n_depth > n_ctx,
+            f"A context of {n_ctx} tokens holds no {n_depth}; ask for more with --ctx, or leave it out.",
+        ),
     )

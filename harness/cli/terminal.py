@@ -43,12 +43,6 @@ def echo_error(sentence: str) -> None:
     _say(f"harness: {sentence}{'' if sentence.endswith(('.', '?', '!')) else '.'}", True)
 
 
-def echo_status(text: str) -> None:
-    """Replace the line that says what is being done, on a terminal; nothing clears it."""
-    if is_watched():
-        _say(f"\r\x1b[K{page.cut(text, page.width() - 1)}", False)
-
-
 def is_watched() -> bool:
     """Whether somebody may look at stderr while a command runs."""
     return sys.stderr.isatty()

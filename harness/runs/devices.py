@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import pathlib
 import sys
@@ -130,43 +131,61 @@ def _read_build_flags() -> str | None:
         return None
 
 
+class NoGpu(enum.Enum):
+    """Why no layer can go to a card of this machine."""
+
+    HIDDEN = "hidden"
+    NO_CARD = "no-card"
+    SILENT_DRIVER = "silent-driver"
+    NOT_BUILT = "not-built"
+    UNUSABLE = "unusable"
+
+
+_REASONS = {
+    NoGpu.HIDDEN: "{about} hides every card",
+    NoGpu.NO_CARD: "{built}no graphics card was found in this machine",
+    NoGpu.SILENT_DRIVER: "there is an NVIDIA card, but its driver does not answer ({about})",
+    NoGpu.NOT_BUILT: "there is a card by {about}, but llama.cpp was built without support for it",
+    NoGpu.UNUSABLE: "{built}found no card that it can use",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """Why no layer can go to a card of this machine, and the one command that may change it."""
+    """Why there is no card, and the one command that may change it. about is the variable with its value, the driver's trouble or the
+    card's vendor; compiled are the backends for cards that llama.cpp was built for."""
 
-    reason: str
-    command: str | None
+    cause: NoGpu
+    command: str | None = None
+    about: str = ""
+    compiled: tuple[str, ...] = ()
+
+    @property
+    def reason(self) -> str:
+        built = f"llama.cpp was built for {', '.join(self.compiled)}, but " if self.compiled else ""
+        return _REASONS[self.cause].format(about=self.about, built=built)
 
 
 def explain_absence(survey: Survey) -> Absence | None:
     """Say why llama.cpp sees no card here; None where it sees one (a server's devices do not count)."""
     if any(not name.startswith("RPC") for name in survey.gpus):
         return None
-    cards = survey.cards
-    compiled = [name for name in survey.compiled if name.startswith(_GPU_BACKENDS)]
-    hidden = _find_hiding(cards.hiding or {}, compiled)
-    if hidden:
-        return Absence(f"{hidden}={(cards.hiding or {})[hidden]} hides every card", f"unset {hidden}")
+    cards, compiled = survey.cards, tuple(name for name in survey.compiled if name.startswith(_GPU_BACKENDS))
+    for name, value in (cards.hiding or {}).items():
+        if value.strip() in ("", "-1", "none", "NoDevFiles") and _HIDING[name] in compiled:
+            return Absence(NoGpu.HIDDEN, f"unset {name}", f"{name}={value}", compiled)
     vendors = cards.vendors or (("NVIDIA",) if cards.driver else ())
     if not vendors:
-        built = f"llama.cpp was built for {', '.join(compiled)}, but " if compiled else ""
-        return Absence(f"{built}no graphics card was found in this machine", None)
+        return Absence(NoGpu.NO_CARD, compiled=compiled)
     vendor = next((name for name in ("NVIDIA", "Apple", "AMD", "Intel") if name in vendors), vendors[0])
     flag = _REBUILD[vendor]
-    rebuild = f"CMAKE_ARGS={flag} scripts/harness devices"
+    rebuild, is_built = (
+        f"CMAKE_ARGS={flag} scripts/harness devices",
+        any(n.startswith(_BACKEND[flag]) for n in compiled),
+    )
     if vendor == "NVIDIA" and not cards.driver:
-        return Absence(
-            f"there is an NVIDIA card, but its driver does not answer ({cards.driver_trouble or 'no reason given'})",
-            "nvidia-smi" if _BACKEND[flag] in compiled else rebuild,
-        )
-    if not any(name.startswith(_BACKEND[flag]) for name in compiled):
-        return Absence(f"there is a card by {vendor}, but llama.cpp was built without support for it", rebuild)
-    return Absence(f"llama.cpp was built for {', '.join(compiled)}, but found no card that it can use", None)
-
-
-def _find_hiding(hiding: Mapping[str, str], compiled: Sequence[str]) -> str | None:
-    """A variable that is set to nothing, or to no card, for a backend that is compiled in."""
-    for name, value in hiding.items():
-        if value.strip() in ("", "-1", "none", "NoDevFiles") and _HIDING[name] in compiled:
-            return name
-    return None
+        why = cards.driver_trouble or "no reason given"
+        return Absence(NoGpu.SILENT_DRIVER, "nvidia-smi" if is_built else rebuild, why, compiled)
+    if not is_built:
+        return Absence(NoGpu.NOT_BUILT, rebuild, vendor, compiled)
+    return Absence(NoGpu.UNUSABLE, compiled=compiled)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from pathlib import Path
@@ -49,11 +50,7 @@ def place_of(url: str, folder: Path) -> Path:
 
 def open_url(url: str) -> RemoteSource:
     """A file at an address as a byte source; nothing is asked before it is read."""
-    return RemoteSource(_locate(url))
-
-
-def _locate(url: str) -> Address:
-    return Address(url, hide_secrets(url), {})
+    return RemoteSource(Address(url, hide_secrets(url), {}))
 
 
 def list_downloads(folder: Path) -> list[Path]:
@@ -71,23 +68,24 @@ def fetch(url: str, folder: Path, progress: OnBytes) -> Path:
     path = place_of(url, folder)
     if path.exists():
         return path
-    address = _locate(url)
+    address = Address(url, hide_secrets(url), {})
     found = probe(address)
     if not found.opening.startswith(MAGIC):
         raise RemoteError(
             f"{address.name} is not a GGUF file but begins with {found.opening[:8]!r}; check the address."
         )
     part, note = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.part.json")
-    if not _belongs(note, found.validator, found.size_bytes):
+    wanted, said = {"validator": found.validator, "size_bytes": found.size_bytes}, None
+    with contextlib.suppress(OSError, ValueError):
+        said = read_json(note.read_text(encoding="utf-8"))
+    if found.validator is None or said != wanted:  # what an earlier attempt left is of another file
         part.unlink(missing_ok=True)
     if found.size_bytes is not None:
         have = part.stat().st_size if part.exists() else 0
         check_space(path.parent, found.size_bytes - have, address.name, "set HARNESS_CACHE_DIR to another disk")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(
-            json_text({"validator": found.validator, "size_bytes": found.size_bytes}, indent=None), encoding="utf-8"
-        )
+        note.write_text(json_text(wanted, indent=None), encoding="utf-8")
         fetch_into(part, address, found.size_bytes, progress, validator=found.validator)
         try:
             with FileSource(part) as source:  # nothing else vouches for a file without a published digest
@@ -102,12 +100,3 @@ def fetch(url: str, folder: Path, progress: OnBytes) -> Path:
             f"{path.parent} cannot be written ({error.strerror}); set HARNESS_CACHE_DIR to another folder."
         ) from None
     return path
-
-
-def _belongs(note: Path, validator: str | None, size_bytes: int | None) -> bool:
-    """Whether what an earlier attempt left is the beginning of the file that the server has now."""
-    try:
-        said = read_json(note.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return validator is not None and said == {"validator": validator, "size_bytes": size_bytes}

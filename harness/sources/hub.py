@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -91,33 +91,26 @@ def describe_file(file: HubFile) -> HubFacts:
         head = ask_head(locate(file, file.revision)).headers
     except NoSuchFileError:
         return find_other_case(file)
-    linked, size_bytes = head.get("X-Linked-Etag"), read_number(head.get("X-Linked-Size"))
+    linked, said = head.get("X-Linked-Etag"), head.get("X-Linked-Size")
     commit, digest = _take_commit(head.get("X-Repo-Commit"), str(file)), find_digest(_plain_etag(linked))
-    if linked is not None and digest is None:
+    hint = None
+    if not (commit and digest and said) and (linked is None or digest):
+        # What a mirror's head lacks its listing may have. An ETag alone may be any number that the mirror likes.
+        listed = None
+        with contextlib.suppress(RemoteError):
+            listed = {facts.file.name: facts for facts in list_files(file.repository, file.revision)}.get(file.name)
+        if listed is not None:
+            said, digest, commit = said or str(listed.size_bytes), digest or listed.digest, commit or listed.commit
+        if not said and not head.get("Location"):
+            said = head.get("Content-Length")
+        hint = find_digest(_plain_etag(head.get("ETag")))
+    if (size_bytes := read_number(said)) is None or (linked is not None and digest is None):
         raise RemoteError(f"What answers for {file} does not say its size and SHA-256; check HF_ENDPOINT and proxies.")
-    if commit and digest and size_bytes is not None:
-        return HubFacts(file, size_bytes, digest, commit)
-    return _complete(file, commit, digest, head)
+    return HubFacts(file, size_bytes, digest, commit, hint)
 
 
 def _plain_etag(text: str | None) -> str | None:
     return text.removeprefix("W/").strip('"') if text else None
-
-
-def _complete(file: HubFile, commit: str | None, digest: str | None, head: Mapping[str, str]) -> HubFacts:
-    """Fill in from a mirror's listing what the file's own head lacks. An ETag alone may be any number that the mirror likes."""
-    try:
-        listed = {facts.file.name: facts for facts in list_files(file.repository, file.revision)}.get(file.name)
-    except RemoteError:
-        listed = None
-    said = head.get("X-Linked-Size") or (str(listed.size_bytes) if listed else None)
-    if not said and not head.get("Location"):
-        said = head.get("Content-Length")
-    if (size_bytes := read_number(said)) is None:
-        raise RemoteError(f"What answers for {file} does not say its size and SHA-256; check HF_ENDPOINT and proxies.")
-    listed_digest, listed_commit = (listed.digest, listed.commit) if listed else (None, None)
-    hint = find_digest(_plain_etag(head.get("ETag")))
-    return HubFacts(file, size_bytes, digest or listed_digest, commit or listed_commit, hint)
 
 
 def find_other_case(file: HubFile) -> HubFacts:

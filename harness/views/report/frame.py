@@ -15,7 +15,7 @@ from harness.records.statistics import median
 from harness.records.token_time import TimeRecord
 from harness.units import format_count
 from harness.views.cells import describe_layers
-from harness.views.document import Block, Cell, Column, Document, Figure, KeyFigures, Line, Prose, Section, Table
+from harness.views.document import Block, Cell, Column, Document, Figure, KeyFigures, Prose, Section, Table
 from harness.views.report.material import Material
 from harness.views.values import FILE, FINE_RATIO, INTERVAL, MINUTE, RATE, format_interval, format_value
 
@@ -142,46 +142,29 @@ def _machine_pairs(material: Material, machine: Machine) -> list[tuple[str, str]
 
 def show_parity(material: Material) -> Sequence[Document]:
     """Comparisons with llama-bench, by scripts/parity."""
-    rows: list[Line] = [
-        [
-            material.file_label(line.model),
-            line.test,
-            line.harness_tok_per_s,
-            line.llama_bench_tok_per_s,
-            Cell(median(line.ratios), interval=(found.low, found.high) if (found := line.interval) else None),
-            Cell(line.time_utc, MINUTE),
-        ]
-        for line in material.contents(Parity)
-    ]
+
+    def ratio(line: Parity) -> Cell:
+        return Cell(median(line.ratios), interval=(line.interval.low, line.interval.high) if line.interval else None)
+
     columns = [
-        Column("model"), Column("test"), Column("harness", "harness t/s", RATE), Column("llama_bench", "llama-bench t/s", RATE),
-        Column("ratio", "ratio", FINE_RATIO, interval=INTERVAL), Column("when"),
+        Column("model", of=lambda line: material.file_label(line.model)), Column("test"), Column("harness", "harness t/s", RATE),
+        Column("llama_bench", "llama-bench t/s", RATE), Column("ratio", unit=FINE_RATIO, interval=INTERVAL, of=ratio),
+        Column("time_utc", "when", MINUTE),
     ]  # fmt: skip
     means = "harness and llama-bench, from the same source, run alternately, compared pair by pair. Above 1, harness was faster."
-    return page_of(Prose([means]), Table("parity", columns, rows)) if rows else []
+    lines = material.contents(Parity)
+    return page_of(Prose([means]), Table.of("parity", lines, columns)) if lines else []
 
 
 def list_failures(material: Material) -> Sequence[Document]:
     """Cells that have no result, and why."""
-    rows = [
-        [
-            material.model_name(record),
-            record.asked.test,
-            failure.phase,
-            describe_failure(failure),
-            failure.log[-1] if failure.log else None,
-        ]
-        for record in material.failures
-        if (failure := record.failure)
-    ]
+    found = [(record, record.failure) for record in material.failures if record.failure]
     columns = [
-        Column("model"),
-        Column("test"),
-        Column("phase"),
-        Column("message", "what happened"),
-        Column("log", "last words"),
-    ]
-    return page_of(Table("failures", columns, rows)) if rows else []
+        Column("model", of=lambda one: material.model_name(one[0])), Column("test", of=lambda one: one[0].asked.test),
+        Column("phase", of=lambda one: one[1].phase), Column("message", "what happened", of=lambda one: describe_failure(one[1])),
+        Column("log", "last words", of=lambda one: one[1].log[-1] if one[1].log else None),
+    ]  # fmt: skip
+    return page_of(Table.of("failures", found, columns)) if found else []
 
 
 def list_warnings(material: Material) -> Sequence[Document]:
