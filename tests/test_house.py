@@ -42,6 +42,7 @@ OWNERS = {
     "json.dumps": {"harness.untrusted.harmless", "harness.records.journal", "harness.runs.worker", "harness.native.worker"},
     "json.dump": set(),
     "tabulate": set(),
+    "tabulate": {"harness.views.page"},
     "wcwidth": {"harness.views.page"},
     "textwrap": {"harness.views.page"},
     "os.get_terminal_size": {"harness.cli.terminal"},
