@@ -54,8 +54,8 @@ GROUPS = {
         "delete": "Delete what was kept, after asking.",
     },
 }
-#: Commands whose module has another name: one that is not listed, and one whose name would hide the built-in here.
-_MODULES = {"man": "manual", "list": "kept"}
+#: Commands that are elsewhere than in `command` of the module of their name; man is not listed.
+_PLACES = {"man": "manual.command", **{name: f"kept.{name}_command" for name in ("list", "label", "delete")}}
 COMMANDS = {name: line for group in GROUPS.values() for name, line in group.items()}
 
 
@@ -66,15 +66,15 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS and cmd_name not in _MODULES:
+        if cmd_name not in COMMANDS and cmd_name not in _PLACES:
             return None
-        module = _MODULES.get(cmd_name, cmd_name.replace("-", "_"))
-        command: click.Command = importlib.import_module(f"harness.cli.{module}").command
+        module, name = _PLACES.get(cmd_name, f"{cmd_name.replace('-', '_')}.command").split(".")
+        command: click.Command = getattr(importlib.import_module(f"harness.cli.{module}"), name)
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[Any, ...]:
         """Import the command; from then on an interrupt lets it keep what it has."""
-        if not (ctx.resilient_parsing or args[0] in COMMANDS or args[0] in _MODULES or args[0].startswith("-")):
+        if not (ctx.resilient_parsing or args[0] in COMMANDS or args[0] in _PLACES or args[0].startswith("-")):
             from difflib import get_close_matches
 
             close = get_close_matches(args[0], COMMANDS, n=1)

@@ -7,10 +7,9 @@ import pathlib
 import click
 
 from harness.cli import terminal
-from harness.cli.options import refuse_contradiction
 from harness.cli.output import Output, output_options, show
 from harness.cli.progress import end_with
-from harness.errors import Outcome
+from harness.errors import Outcome, UsageError
 from harness.units import format_count, format_gb
 from harness.views.models import describe_check, describe_local, describe_models
 
@@ -46,9 +45,8 @@ def command(extra: pathlib.Path | None, output: Output, local: bool, check: bool
     from harness.sources.local import list_local
     from harness.sources.user_catalog import load_catalog
 
-    refuse_contradiction(
-        local + check + prune > 1, "--local, --check and --prune are different things; give one of them"
-    )
+    if local + check + prune > 1:
+        raise UsageError("--local, --check and --prune are different things; give one of them.")
     if prune:
         _prune()
     elif local:

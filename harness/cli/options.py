@@ -324,10 +324,11 @@ def option_names(add: Callable[[Any], Any]) -> set[str]:
     return {option.name for option in add(nothing).__click_params__}
 
 
-def refuse_contradiction(condition: bool, sentence: str) -> None:
-    """Refuse options that cannot be meant together."""
-    if condition:
-        raise UsageError(sentence)
+def refuse_contradictions(*cases: tuple[object, str]) -> None:
+    """Refuse options that cannot be meant together, with the sentence of the first case that is true."""
+    for is_so, sentence in cases:
+        if is_so:
+            raise UsageError(sentence)
 
 
 #: llama-bench's options that are not taken, and what to do instead.

@@ -14,7 +14,7 @@ from harness.cli.options import (
     context_option,
     one_reference,
     one_value,
-    refuse_contradiction,
+    refuse_contradictions,
     results_option,
     vram_option,
 )
@@ -70,8 +70,11 @@ _QUESTION = {
     "--memory", "memory_bytes", type=Memory("48GB"), metavar="SIZE", help="Memory of the machine; 48GB is 48 GiB."
 )
 @click.option(
-    "--host", metavar="NAME", shell_complete=complete_machines, help="Published CPU that takes the layers that a card cannot."
-)  # fmt: skip
+    "--host",
+    metavar="NAME",
+    shell_complete=complete_machines,
+    help="Published CPU that takes the layers that a card cannot.",
+)
 @click.option("--check", is_flag=True, help="Predict every published figure without itself, and show the errors.")
 @output_options()
 @results_option
@@ -99,17 +102,16 @@ def command(check: bool, output: Output, results: pathlib.Path, **options: Any) 
 def _refuse_nonsense(check: bool, options: dict[str, Any]) -> None:
     given = [flag for name, flag in _QUESTION.items() if options[name] is not None]
     n_ctx, n_depth = options["n_ctx"], options["n_depth"]
-    for is_wrong, sentence in (
-        (check and given, f"--check predicts what was published and asks nothing else; leave out {', '.join(given)}."),
-        (options["model"] and options["size_bytes"], "-m and --size both name a model; give one of them."),
-        (
-            options["machine"] and options["bandwidth"],
-            "--machine and --bandwidth both name a machine; give one of them.",
-        ),
-        (options["kind"] and not options["bandwidth"], "--kind says what has the --bandwidth; give that too."),
+    model, size_bytes, machine, bandwidth, kind = (
+        options[name] for name in ("model", "size_bytes", "machine", "bandwidth", "kind")
+    )
+    refuse_contradictions(
+        (check and given, f"--check predicts what was published and asks nothing else; leave out {' '.join(given)}."),
+        (model and size_bytes, "-m and --size both name a model; give one of them."),
+        (machine and bandwidth, "--machine and --bandwidth both name a machine; give one of them."),
+        (kind and not bandwidth, "--kind says what has the --bandwidth; give that too."),
         (
             n_ctx is not None and n_depth > n_ctx,
             f"A context of {n_ctx} tokens holds no {n_depth}; ask for more with --ctx, or leave it out.",
         ),
-    ):
-        refuse_contradiction(bool(is_wrong), sentence)
+    )

@@ -11,7 +11,6 @@ from harness.cli.options import (
     Values,
     flatten,
     one_value,
-    refuse_contradiction,
     repetitions_option,
     results_option,
     save_option,
@@ -60,10 +59,10 @@ def command(output: Output, **options: Any) -> None:
     from harness.views.roofline import describe_roofline
 
     size_bytes, results = options["size_bytes"], options["results"]
-    refuse_contradiction(
-        size_bytes is not None and size_bytes < MINIMUM_BYTES,
-        f"A --size of {size_bytes} bytes fits into any cache; give at least 1MB, better several times the last cache.",
-    )
+    if size_bytes is not None and size_bytes < MINIMUM_BYTES:
+        raise UsageError(
+            f"A --size of {size_bytes} bytes fits into any cache; give at least 1MB, better several times the last cache."
+        )
     session = None
     if not options["saved"]:
         threads = tuple(sorted(set(flatten(options["threads"]))))

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from harness.cli import terminal
-from harness.cli.options import one_reference, refuse_contradiction, results_option, save_option
+from harness.cli.options import one_reference, results_option, save_option
 from harness.cli.output import Output, output_options, show, write_pictures
 from harness.cli.progress import displayed, end, open_session
 from harness.cli.terminal import echo_error
@@ -57,10 +57,8 @@ def command(words: tuple[str, ...], reference: str | None, output: Output, **opt
     """
     from harness.runs.text import find_writer, write_text
 
-    refuse_contradiction(
-        options["verbose_json"] and not options["verbose"],
-        "--verbose-json and --no-verbose exclude each other; leave one out.",
-    )
+    if options["verbose_json"] and not options["verbose"]:
+        raise UsageError("--verbose-json and --no-verbose exclude each other; leave one out.")
     prompt = _read_prompt(words)
     _check_text(options["system"] or "", "system message")
     with displayed() as on_event:

@@ -16,7 +16,7 @@ from harness.cli.options import (
     length_options,
     measured_options,
     reference_options,
-    refuse_contradiction,
+    refuse_contradictions,
     repetitions_option,
     results_option,
     save_option,
@@ -92,34 +92,27 @@ def command(models: Sequence[str], output: Output, **options: Any) -> None:
 
 
 def _refuse_nonsense(models: Sequence[str], options: dict[str, Any]) -> None:
-    refuse_contradiction(len(models) > 1, "A sweep is of one model; name one with -m, and sweep the next one after it.")
-    refuse_contradiction(
-        not options["best"] and bool(options["goal"] or options["mix"]),
-        "--goal and --for say what --best looks for; add --best.",
+    best, goal, mix = options["best"], options["goal"], options["mix"]
+    refuse_contradictions(
+        (len(models) > 1, "A sweep is of one model; name one with -m, and sweep the next one after it."),
+        (not best and (goal or mix), "--goal and --for say what --best looks for; add --best."),
+        (goal and mix, "--goal and --for exclude each other; give one of them."),
+        (len(flatten(options["rpc"])) > 1, "--rpc is given twice; name all servers in one list, joined by commas."),
     )
-    refuse_contradiction(
-        bool(options["goal"] and options["mix"]), "--goal and --for exclude each other; give one of them."
-    )
-    refuse_contradiction(
-        len(flatten(options["rpc"])) > 1, "--rpc is given twice; name all servers in one list, joined by commas."
-    )
-    if options["best"]:
+    if best:
         given = axes(options)
         lists = [parameters()[name].flags[-1] for name in given if name != "n_gpu_layers" and len(given[name]) > 1]
         tests = {"n_prompt": "--n-prompt", "n_gen": "--n-gen"}
         lists += [flag for name, flag in tests.items() if len(flatten(options[name])) > 1]
-        refuse_contradiction(
-            bool(lists), f"--best looks for -ngl alone; give one value to {lists[0] if lists else ''}."
-        )
+        refuse_contradictions((lists, f"--best looks for -ngl alone; give one value to {''.join(lists[:1])}."))
 
 
 def _find_journal(options: dict[str, Any]) -> pathlib.Path | None:
     """The journal to go on in: the one that is named, else this machine's last sweep."""
     if options["resume"] is None:
         return None
-    refuse_contradiction(
-        not options["save"], "--resume goes on in a journal, and --no-save keeps none; drop one of them."
-    )
+    if not options["save"]:
+        raise UsageError("--resume goes on in a journal, and --no-save keeps none; drop one of them.")
     if options["resume"] != "last":
         path = pathlib.Path(options["resume"])
         if not path.is_file():

@@ -35,20 +35,16 @@ class FileSource:
                 raise UsageError(f"{self.path} is not a regular file; name a GGUF file.")
             # Unbuffered: the reader asks for large pieces, and no more than it needs should be read.
             self._file: BinaryIO = self.path.open("rb", buffering=0)
-            self._size_bytes = os.fstat(self._file.fileno()).st_size
+            self.size_bytes = os.fstat(self._file.fileno()).st_size
         except (OSError, ValueError) as error:
             number = getattr(error, "errno", None)
             if number == errno.ENOENT:
                 raise UsageError(f"There is no file {self.path}; check the name.") from None
             reason = _REASONS.get(number or 0, f"cannot be opened ({error}); check the name")
             raise UsageError(f"{self.path} {reason}.") from None
-        if self._size_bytes == 0:
+        if self.size_bytes == 0:
             self.close()
             raise UsageError(f"{self.path} is empty; download it again.")
-
-    @property
-    def size_bytes(self) -> int:
-        return self._size_bytes
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes from `offset`; fewer only where the file ends.

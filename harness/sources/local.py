@@ -107,9 +107,16 @@ def _list_llama() -> Iterator[LocalModel]:
     if root != cache_dir():
         yield from _list_cache(root, _LLAMA)
     files = _flat_files()
-    for owner, tag, name in _manifests(root):
+    for path in sorted(root.glob("manifest=*.json")):  # manifest=owner=repository=tag.json, which names the file
+        _, *parts, tag = path.stem.split("=")
+        owner = "/".join(parts)
+        try:
+            with open(path, "rb") as file:
+                name = read_json(file.read(_MAX_MANIFEST_BYTES))["ggufFile"]["rfilename"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
         flat = f"{owner}_{name}".replace("/", "_")
-        if flat in files:
+        if is_repository(owner) and isinstance(name, str) and is_relative_name(name) and flat in files:
             yield _describe(f"hf:{owner}:{tag}", _LLAMA, files.pop(flat))
     for name in list_models(list(files)):
         yield _describe(_home_path(files[name]), _LLAMA, files[name])
@@ -122,19 +129,6 @@ def _flat_files() -> dict[str, Path]:
     except OSError:
         return {}
     return {path.name: path for path in found}
-
-
-def _manifests(root: Path) -> Iterator[tuple[str, str, str]]:
-    """(repository, tag, file) by what llama.cpp noted of downloads: manifest=owner=repository=tag.json, which names the file."""
-    for path in sorted(root.glob("manifest=*.json")):
-        _, *owner, tag = path.stem.split("=")
-        try:
-            with open(path, "rb") as file:
-                name = read_json(file.read(_MAX_MANIFEST_BYTES))["ggufFile"]["rfilename"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if is_repository("/".join(owner)) and isinstance(name, str) and is_relative_name(name):
-            yield "/".join(owner), tag, name
 
 
 def lm_studio_folders() -> list[Path]:

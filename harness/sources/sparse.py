@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.errors import HarnessError
-from harness.gguf.header import ByteSource, Header
+from harness.gguf.header import ByteSource, Header, Part
 from harness.units import format_gb
 
 
@@ -60,16 +60,13 @@ def read_header_files(header: Header, first: pathlib.Path) -> tuple[HeaderFile, 
     ------
     HarnessError : a file cannot be read.
     """
-    parts = [(part.name, part.table_bytes, part.size_bytes) for part in header.parts]
-    if not parts:
-        parts = [(first.name, header.table_bytes, header.size_bytes)]
     files = []
-    for name, table_bytes, size_bytes in parts:
+    for part in header.parts or (Part(first.name, header.data_offset, header.size_bytes, header.table_bytes),):
         try:
-            with open(first.parent / name, "rb") as file:
-                files.append(HeaderFile(name, file.read(table_bytes), size_bytes))
+            with open(first.parent / part.name, "rb") as file:
+                files.append(HeaderFile(part.name, file.read(part.table_bytes), part.size_bytes))
         except OSError as error:
-            raise HarnessError(f"{name} cannot be read ({error.strerror}); check the disk.") from None
+            raise HarnessError(f"{part.name} cannot be read ({error.strerror}); check the disk.") from None
     return tuple(files)
 
 
