@@ -287,12 +287,12 @@ def _refuse_unknown(given: Iterable[str], known: Collection[str]) -> None:
 def _read_values(name: str, parse: Parser, value: Values, *, takes_several: bool = False) -> tuple[Any, ...]:
     several = isinstance(value, list if takes_several else list | tuple | range)
     try:
-        return tuple(found for item in (value if several else [value]) for found in parse(_spell(name, item)))
+        return tuple(found for item in (value if several else [value]) for found in parse(_write(name, item)))
     except ValueError as error:
         raise UsageError(f"{name}={value!r}: {error}.") from None
 
 
-def _spell(name: str, value: Any) -> str:
+def _write(name: str, value: Any) -> str:
     """A value as one writes it on the command line."""
     if isinstance(value, tuple):
         return ("," if name == "rpc" else "/").join(map(str, value)) or "auto"
