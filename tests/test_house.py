@@ -41,7 +41,7 @@ ODD_WORDS = {"tell", "hear", "complain", "say", "spell", "recall", "keeper"}
 OWNERS = {
     "json.dumps": {"harness.untrusted.harmless", "harness.records.journal", "harness.runs.worker", "harness.native.worker"},
     "json.dump": set(),
-    "tabulate": set(),
+    "tabulate": {"harness.views.page"},
     "wcwidth": {"harness.views.page"},
     "textwrap": {"harness.views.page"},
     "os.get_terminal_size": {"harness.cli.terminal"},
