@@ -4,11 +4,13 @@ from harness.api import account_memory as account_memory
 from harness.api import account_time as account_time
 from harness.api import inspect as inspect
 from harness.api import measure as measure
+from harness.api import measure_roofline as measure_roofline
 from harness.api import predict as predict
 from harness.api import read_records as read_records
 from harness.api import sweep as sweep
 from harness.api import to_dicts as to_dicts
 from harness.api import to_frame as to_frame
+from harness.api import write_text as write_text
 from harness.errors import HarnessError as HarnessError
 from harness.errors import NativeError as NativeError
 from harness.errors import StoreError as StoreError

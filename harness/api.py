@@ -23,10 +23,13 @@ from harness.records.cells import Record
 from harness.records.journal import find_journals, read_lines
 from harness.records.kinds import Entry, to_json
 from harness.records.memory import MemoryRecord
+from harness.records.roofline import Roof
+from harness.records.text import TextRun
 from harness.records.token_time import TimeRecord
-from harness.runs import asking, cells, inspection, memory, placements, search, token_time
+from harness.runs import asking, cells, inspection, memory, placements, roofline, search, text, token_time
 from harness.runs import predict as prediction
 from harness.runs.session import Session
+from harness.runs.text import OnText
 from harness.sources.model_file import DEFAULT_MODEL
 from harness.spec import MAX_TOKENS, Grid, Parser, defaults, parameters, whole_numbers
 from harness.speed.prediction import Prediction
@@ -196,6 +199,51 @@ def predict(
     return prediction.predict(request, pathlib.Path(results), pass_remarks(on_event))
 
 
+def write_text(
+    prompt: str,
+    model: Model | None = None,
+    *,
+    on_text: OnText = lambda _: None,
+    keep_text: bool = False,
+    results: Model | None = None,
+    on_event: OnEvent = ignore,
+    **settings: Any,
+) -> TextRun:
+    """Have a model write a text, as ``harness run`` does: `TextRun.text`, with Ollama's figures of it.
+
+    Parameters
+    ----------
+    on_text   : is given each piece as it comes, and ends the text by returning False
+    keep_text : keep prompt and text in the journal too
+    settings  : n_ctx, max_tokens, temperature, top_k, top_p, seed, n_gpu_layers, n_threads, system, …
+    """
+    _refuse_unknown(settings, [item.name for item in dataclasses.fields(text.TextRequest)])
+    request = text.plan_text(_refer(model), prompt, settings, on_event)
+    with _open("run", results, on_event) as session:
+        run = text.write_text(request, session, on_text, keep_text=True)
+        session.keep(run if keep_text else dataclasses.replace(run, prompt=None, text=None))
+    return run
+
+
+def measure_roofline(
+    *,
+    size_bytes: int | None = None,
+    threads: Sequence[int] = (),
+    repetitions: int = 10,
+    results: Model | None = None,
+    on_event: OnEvent = ignore,
+) -> Roof | None:
+    """Measure what this machine does at best, as ``harness roofline`` does; None where nothing was finished.
+
+    Parameters
+    ----------
+    size_bytes : of the matrix, by default one that no cache holds
+    threads    : by default 1, 2, 4 … and all cores
+    """
+    with _open("roofline", results, on_event) as session:
+        return roofline.measure_roofline(roofline.plan_roofline(size_bytes, tuple(threads), repetitions), session)
+
+
 def inspect(model: Model) -> inspection.Inspection:
     """What a model is made of by its header alone, as ``harness inspect`` shows it; of a model elsewhere only the header is fetched."""
     return inspection.inspect_model(os.fspath(model))
@@ -287,12 +335,12 @@ def _refuse_unknown(given: Iterable[str], known: Collection[str]) -> None:
 def _read_values(name: str, parse: Parser, value: Values, *, takes_several: bool = False) -> tuple[Any, ...]:
     several = isinstance(value, list if takes_several else list | tuple | range)
     try:
-        return tuple(found for item in (value if several else [value]) for found in parse(_spell(name, item)))
+        return tuple(found for item in (value if several else [value]) for found in parse(_write(name, item)))
     except ValueError as error:
         raise UsageError(f"{name}={value!r}: {error}.") from None
 
 
-def _spell(name: str, value: Any) -> str:
+def _write(name: str, value: Any) -> str:
     """A value as one writes it on the command line."""
     if isinstance(value, tuple):
         return ("," if name == "rpc" else "/").join(map(str, value)) or "auto"

@@ -8,9 +8,9 @@ import pathlib
 
 import pytest
 
-from harness.codec import decode
 from harness.host import system as host_os
 from harness.records.cells import Record
+from harness.records.kinds import read_line
 from harness.sources.model_file import default_model
 
 from . import machines
@@ -67,7 +67,7 @@ def model() -> str:
 def recorded() -> list[Record]:
     """A run that was recorded from the real engine: pp64, tg16, and one cell that failed."""
     lines = (HERE / "recorded" / "pp-tg.jsonl").read_text(encoding="utf-8").splitlines()
-    return [decode(Record, json.loads(line)) for line in lines]
+    return [read_line(json.loads(line)).content for line in lines]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 
 import harness
 from harness import api
+from harness.records.text import Figures, TextRun, TextSettings
 from harness.runs import cells as runs_cells
 
 from .conftest import HERE
@@ -132,6 +133,29 @@ def test_sweeping_and_timing_are_what_the_commands_do(monkeypatch, tmp_path):
     ((plan, more),) = timed
     assert (plan.plan.depths, plan.plan.rounds, plan.plan.spec.n_ubatch) == ((0,), 2, 64)
     assert more == {"roof_bytes_per_s": 1e9}
+
+
+def test_a_text_is_kept_without_its_words_unless_asked(monkeypatch, tmp_path, recorded):
+    run = TextRun(
+        "run",
+        recorded[0].time_utc,
+        recorded[0].machine,
+        "0",
+        TextSettings(),
+        "hash",
+        Figures(1),
+        "stop",
+        prompt="why",
+        text="so",
+    )
+    monkeypatch.setattr("harness.runs.text.plan_text", lambda *asked: asked)
+    monkeypatch.setattr("harness.runs.text.write_text", lambda request, session, on_text, **more: run)
+    assert harness.write_text("why", results=tmp_path, seed=3).text == "so"
+    assert harness.write_text("why", results=tmp_path, keep_text=True).text == "so"
+    kept = harness.read_records(tmp_path)
+    assert [(type(one), one.prompt, one.text) for one in kept] == [(TextRun, None, None), (TextRun, "why", "so")]
+    with pytest.raises(harness.UsageError, match="no setting sead"):
+        harness.write_text("why", sead=3)
 
 
 def test_a_prediction_is_what_the_command_says(tmp_path, capfd):

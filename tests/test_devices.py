@@ -24,7 +24,7 @@ BUILD = Build(
 
 def survey(compiled=("CPU", "RPC"), devices=(), **cards):
     build = dataclasses.replace(BUILD, devices=(Device("CPU", "a CPU", "cpu", 1 << 34, 1 << 34), *devices))
-    return Survey(build, {"CPU": "CPU"}, compiled, True, Cards(**cards), None)
+    return Survey(build, {"CPU": "CPU"}, compiled, Cards(**cards), None)
 
 
 RTX = Device("CUDA0", "NVIDIA GeForce RTX 3070", "gpu", 7 << 30, 8 << 30)

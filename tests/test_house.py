@@ -34,11 +34,14 @@ WAY = (
 #: Names that say nothing of what is inside.
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "misc", "common", "tools", "stuff", "base", "core"}
 
+#: Figures of speech: describe_ or echo_, on_event, echo_error, format_, index_, RecordWriter are plain.
+ODD_WORDS = {"tell", "hear", "complain", "say", "spell", "recall", "keeper"}
+
 #: What only its owners may use, by the name as it is written in the source.
 OWNERS = {
     "json.dumps": {"harness.untrusted.harmless", "harness.records.journal", "harness.runs.worker", "harness.native.worker"},
     "json.dump": set(),
-    "tabulate": set(),
+    "tabulate": {"harness.views.page"},
     "wcwidth": {"harness.views.page"},
     "textwrap": {"harness.views.page"},
     "os.get_terminal_size": {"harness.cli.terminal"},
@@ -182,6 +185,16 @@ def find_loose_dicts(sources: Sources) -> set[str]:
     return found
 
 
+def find_odd_words(sources: Sources) -> set[str]:
+    """Functions and parameters whose names are figures of speech: plain words say what is done."""
+    found = set()
+    for module, source in sources.items():
+        for node in definitions(source):
+            names = [node.name, *(argument.arg for argument in (*node.args.args, *node.args.kwonlyargs))]
+            found |= {f"{module}.{name}" for name in names if set(name.split("_")) & ODD_WORDS}
+    return found
+
+
 RULES: dict[str, Callable[[Sources], set[str]]] = {
     "function": find_long_functions,
     "module": find_long_modules,
@@ -191,6 +204,7 @@ RULES: dict[str, Callable[[Sources], set[str]]] = {
     "owner": find_owned,
     "exit code": find_exit_codes,
     "loose dict": find_loose_dicts,
+    "odd word": find_odd_words,
 }
 
 
@@ -222,6 +236,8 @@ LONG = "def f():\n" + "    x = 1\n" * MOST_LINES_OF_A_FUNCTION
         ("exit code", {"harness.cli.a": "raise click.exceptions.Exit(3)"}),
         ("exit code", {"harness.cli.a": "from harness.errors import EXIT_INTERRUPTED\nx = EXIT_INTERRUPTED"}),
         ("exit code", {"harness.cli.a": "x = error.exit_code"}),
+        ("odd word", {"harness.runs.a": "def _tell_it(): pass"}),
+        ("odd word", {"harness.runs.a": "def f(complain): pass"}),
         ("loose dict", {"harness.runs.a": "def f(x: dict[str, Any]): pass"}),
         ("loose dict", {"harness.views.a": "class A:\n    def f(self) -> list[Mapping[str, Any]]: pass"}),
     ],

@@ -170,6 +170,7 @@ OWNED = {
     "textwrap.fill": "harness.views.page",
     "textwrap.wrap": "harness.views.page",
     "textwrap.shorten": "harness.views.page",
+    "tabulate": "harness.views.page",
 }
 SHOWING = [path for path in MODULES if room_of(module_name(path)) in ("harness.cli", "harness.views")]
 
@@ -193,7 +194,7 @@ def test_a_planted_echo_is_found():
 
 
 def test_importing_harness_loads_nothing_heavy():
-    code = "import sys, harness, harness.cli; print([m for m in ('llama_cpp', 'numpy', 'matplotlib', 'psutil') if m in sys.modules])"
+    code = "import sys, harness, harness.cli; print([m for m in ('llama_cpp', 'numpy', 'matplotlib', 'tabulate', 'psutil') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 

@@ -15,6 +15,7 @@ import pytest
 from harness.codec import Malformed, decode
 from harness.errors import HarnessError
 from harness.records.cells import Caution, Record
+from harness.records.failures import describe_failure
 from harness.records.journal import Journal, each_record, journal_order, read_lines, read_records
 from harness.records.kinds import KINDS, Line, read_line, schema_of, to_json
 from harness.records.ollama import Answer, Comparison, DirectText, Loaded, Round, Task
@@ -99,6 +100,18 @@ def test_a_line_of_one_kind_is_none_of_another(kind):
 def test_each_kind_knows_the_way_from_every_older_schema():
     assert {name: len(UPGRADES.get(name, ())) + 1 for name in KINDS} == {name: schema_of(name) for name in KINDS}
     assert set(UPGRADES) <= set(KINDS)
+
+
+def test_what_a_cause_says_is_not_stored_beside_it(recorded):
+    failure = {
+        "phase": "load",
+        "message": "the worker ended by itself with exit code 9",
+        "cause": "exit",
+        "exit_code": 9,
+    }
+    older = {**to_json(recorded[0]), "schema": 1, "kind": "failure", "failure": failure}
+    read = read_line(older).content.failure
+    assert (read.message, describe_failure(read)) == (None, failure["message"])
 
 
 def test_an_older_line_is_brought_up_before_it_is_read(monkeypatch):

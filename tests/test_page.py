@@ -309,7 +309,7 @@ def test_every_machine_keeps_to_the_page(identity, columns, recorded):
             render(describe_machines(measured_rows(collect(here, CATALOG), "tg"), "tg"), "table"),
             write_cells(here, "table"),
             render(describe_roofline(Roof("2026-01-01T00:00:00Z", machine, "0", build, (test,)), []), "table"),
-            render(describe_devices(Survey(with_device, {}, ("CPU",), True, Cards(), None), None), "table"),
+            render(describe_devices(Survey(with_device, {}, ("CPU",), Cards(), None), None), "table"),
         ]
     assert [line for text in texts for line in text.splitlines() if page.columns_of(line) > columns] == []
 

@@ -14,7 +14,7 @@ from harness.gguf.attention import describe_attention
 from harness.gguf.blocks import loaded_tensors
 from harness.gguf.cost import cost_of_header
 from harness.gguf.reads import count_reads
-from harness.memory.causes import Cause
+from harness.memory.causes import Cause, Part
 from harness.memory.fit import check_placement, price_layers
 from harness.memory.forecast import Host, device_rules, predict_memory
 from harness.runs.asking import suit
@@ -110,7 +110,7 @@ def test_every_command_says_the_same_of_what_layers_keep(name, path):
     )
     memory = predict_memory(header, spec_of(path), Host(None))
     card = price_layers(header, spec_of(path), device_rules("CUDA0"))[-1]
-    assert memory.of(Cause.KV) + memory.of(Cause.RECURRENT) == KEPT[name]
+    assert memory.of(Part.CACHE) == KEPT[name]
     assert predicted["memory"][0]["cache_bytes"] == KEPT[name]
     assert card.device_cache_bytes == pytest.approx(KEPT[name], abs=128 * 8)
     assert at_most["memory"][0]["cache_bytes"] == of_contexts[8192]

@@ -12,7 +12,7 @@ from harness.errors import UsageError
 from harness.host.cpu import choose_threads
 from harness.host.rpc import is_loopback
 from harness.records.cells import Device
-from harness.runs.rpc_server import Offer, check_port, find_endpoint, serve
+from harness.runs.rpc_server import Offer, find_endpoint, resolve_address, serve
 from harness.spec import parse_devices
 from harness.units import format_gb
 
@@ -54,13 +54,13 @@ def command(host: str, port: int, devices: str | None, n_threads: int | None, al
         raise UsageError(
             f"--device {devices} names alternatives; join the devices to lend with /, such as CUDA0/CUDA1."
         )
-    endpoint = find_endpoint(host, port)
-    if not is_loopback(endpoint.partition(":")[0]):
-        warning = WARNING.format(endpoint=endpoint)
+    address = resolve_address(host)
+    if not is_loopback(address):
+        warning = WARNING.format(endpoint=f"{address}:{port}")
         if not allow_network:
             raise UsageError(f"{warning} If that is meant, say --allow-network; else leave out --host.")
         terminal.echo_error(f"warning: {warning}")
-    check_port(endpoint)
+    endpoint = find_endpoint(address, port)
     offer = Offer(endpoint, names[0], n_threads or choose_threads().count)
     try:
         serve(offer, announce=lambda lent, pid: _announce(endpoint, lent, pid), warn=terminal.echo_error)

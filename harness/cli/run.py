@@ -14,10 +14,8 @@ from harness.cli.progress import displayed, end, open_session
 from harness.cli.terminal import echo_error
 from harness.cli.text_options import text_options
 from harness.errors import UsageError
-from harness.gguf.model_kinds import Question, refuse, refuse_context
 from harness.host.machine import LOAD_CAUTIONS
 from harness.records.text import REFERENCE_PROMPT, TextRequest, TextRun
-from harness.sources.gguf_file import read_file_header
 
 #: Formats in which the text streams.
 _STREAMED = ("table", "text")
@@ -55,20 +53,15 @@ def command(words: tuple[str, ...], reference: str | None, output: Output, **opt
     The prompt may be piped in, or be - for stdin. A record holds the figures, the number of the prompt's tokens and a hash of it,
     but neither prompt nor text. -o json gives text and figures as Ollama's /api/generate does.
     """
-    from harness.runs.text import find_writer, write_text
+    from harness.runs.text import plan_text, write_text
 
     if options["verbose_json"] and not options["verbose"]:
         raise UsageError("--verbose-json and --no-verbose exclude each other; leave one out.")
     prompt = _read_prompt(words)
     _check_text(options["system"] or "", "system message")
+    settings = {name: options[name] for name in TextRequest.__dataclass_fields__ if name in options}
     with displayed() as on_event:
-        path = find_writer(reference, on_event)
-    header = read_file_header(path)
-    refuse(header, Question.TEXT, path.name)
-    if options["n_ctx"]:
-        refuse_context(header, options["n_ctx"], path.name, "--ctx")
-    names = TextRequest.__dataclass_fields__
-    request = TextRequest(str(path), prompt, **{name: options[name] for name in names if name in options})
+        request = plan_text(reference, prompt, settings, on_event)
     pieces: list[str] = []
 
     def take(piece: str) -> bool:

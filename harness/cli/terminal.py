@@ -34,13 +34,13 @@ def show_piece(text: str) -> None:
 
 def echo_note(text: str = "", *, nl: bool = True) -> None:
     """Say something beside the result, on stderr."""
-    _say(harmless.lines(text), nl)
+    _write_error(harmless.lines(text), nl)
 
 
 def echo_error(sentence: str) -> None:
     """Say a sentence on stderr, where results do not go; one without its full stop gets it."""
     sentence = harmless.line(sentence)
-    _say(f"harness: {sentence}{'' if sentence.endswith(('.', '?', '!')) else '.'}", True)
+    _write_error(f"harness: {sentence}{'' if sentence.endswith(('.', '?', '!')) else '.'}", True)
 
 
 def is_watched() -> bool:
@@ -123,7 +123,7 @@ def _write(text: str, nl: bool) -> None:
         lose_output(error)
 
 
-def _say(text: str, nl: bool) -> None:
+def _write_error(text: str, nl: bool) -> None:
     try:
         click.echo(text, nl=nl, err=True)
     except OSError:

@@ -172,7 +172,7 @@ class Cursor:
             self.at -= 1
             self.take(1, "the last array")
 
-    def recall_opening(self, size: int) -> bytes:
+    def take_opening(self, size: int) -> bytes:
         """Return the file's first bytes, as far as the first read brought them."""
         return self._buffer[:size] if self._base == 0 else b""
 

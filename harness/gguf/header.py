@@ -291,7 +291,7 @@ def _read_preamble(cursor: Cursor) -> tuple[int, str]:
     """Check magic and version; the version's own bytes tell the byte order, as in gguf_init_from_reader."""
     opening = cursor.take(4, "the magic number")
     if opening != MAGIC:
-        raise UsageError(describe_stranger(cursor.name, cursor.recall_opening(64)))
+        raise UsageError(describe_stranger(cursor.name, cursor.take_opening(64)))
     version = cursor.take_number(4, "the version")
     byte_order = "little"
     if version & 0xFFFF == 0 and version:

@@ -85,7 +85,7 @@ def _too_many(header: Header, n_blocks: int | None) -> HarnessError:
     return HarnessError(f"{header.architecture}.block_count is {n_blocks}, outside llama.cpp's 1 to {MAX_LAYERS}")
 
 
-def tell_untrained(n_ctx_train: int | None, contexts: Iterable[int]) -> str | None:
+def describe_untrained(n_ctx_train: int | None, contexts: Iterable[int]) -> str | None:
     """Say that a context is longer than what a model was trained for, as a remark; None where none is."""
     beyond = [n_ctx for n_ctx in contexts if n_ctx_train and n_ctx > n_ctx_train]
     if not beyond:

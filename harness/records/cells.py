@@ -14,8 +14,8 @@ from harness.records.failures import Failure as Failure
 from harness.spec import RunSpec, cell_key
 
 #: History of the line format.
-#: 1 (2026-11): first.
-SCHEMA = 1
+#: 1 (2026-11): first. 2 (2026-11): what a failure's cause says is not a sentence beside it any more.
+SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,14 +226,6 @@ def has_died(record: Record) -> bool:
 def machine_key(machine: Machine) -> tuple[str, int, int]:
     """What makes a machine the same one: CPU, physical cores, memory in GiB, as its folder's name has it."""
     return (machine.cpu, machine.n_cores_physical, round(machine.memory_bytes / 1024**3))
-
-
-def is_same_model(first: Record, second: Record) -> bool:
-    """Whether two records are of one file: by its hash where both know it, else by its name."""
-    hashes = [record.model.file_sha256 if record.model else None for record in (first, second)]
-    if all(hashes):
-        return hashes[0] == hashes[1]
-    return first.asked.file_name == second.asked.file_name
 
 
 def is_of(record: Record, machine: Machine, sha256: str | None, size_bytes: int | None) -> bool:

@@ -10,6 +10,18 @@ from harness.memory.causes import HOST, Cause, Part
 Upgrade = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
+#: Causes whose sentence follows from them and the worker's end.
+_SAID_BY_CAUSE = ("segmentation fault", "bus error", "illegal instruction", "out of memory", "killed", "exit")
+
+
+def _without_sentence(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The sentence of every failure was stored."""
+    failure = values.get("failure")
+    if not failure or failure["cause"] not in _SAID_BY_CAUSE:
+        return values
+    return {**values, "failure": {**failure, "message": None}}
+
+
 def _parity_1(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """The number of tokens was in the test's name alone."""
     return {**values, "n_tokens": int(values["test"].lstrip("pgt"))}
@@ -96,7 +108,10 @@ def _times_1(values: Mapping[str, Any]) -> Mapping[str, Any]:
 #: line of which nothing is checked yet; what it makes is checked by the fields of the kind's class. A field that was added needs no
 #: step if it has a default, and one that went away none either: what a class does not know is not read.
 UPGRADES: dict[str, tuple[Upgrade, ...]] = {
+    "failure": (_without_sentence,),
     "overhead": (_memory_of_rows,),
     "parity": (_parity_1,),
+    "result": (_without_sentence,),
+    "run": (_without_sentence,),
     "time-ledger": (_times_1,),
 }

@@ -11,7 +11,7 @@ from harness.errors import HarnessError, UsageError
 from harness.events import OnEvent, Remark
 from harness.gguf.header import Header
 from harness.gguf.model_kinds import Question, refuse, suit_cells
-from harness.gguf.settings import read_count, tell_untrained
+from harness.gguf.settings import describe_untrained, read_count
 from harness.records.failures import Cause, Failure
 from harness.sources.gguf_file import read_file_header
 from harness.sources.model_file import default_model
@@ -80,7 +80,7 @@ def suit(cells: Sequence[RunSpec], asked: Collection[str], on_event: OnEvent) ->
         refuse(header, Question.MEASURE, pathlib.Path(model).name)
         found = suit_cells(header, own, asked, pathlib.Path(model).name)
         suited += found.cells
-        untrained = tell_untrained(read_count(header, "context_length"), (cell.n_ctx for cell in found.cells))
+        untrained = describe_untrained(read_count(header, "context_length"), (cell.n_ctx for cell in found.cells))
         for note in (*found.notes, *([untrained] if untrained else [])):
             on_event(Remark(f"note: {note}"))
     return tuple(suited)

@@ -10,7 +10,7 @@ import pathlib
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import harness
 from harness.codec import decode
@@ -19,7 +19,7 @@ from harness.events import Measured, Progress
 from harness.host.cpu import choose_threads
 from harness.host.memory import available_memory_bytes
 from harness.host.rpc import check_servers, wait_for_servers
-from harness.host.telemetry import POWER_CAP, Station
+from harness.host.telemetry import POWER_CAP, Station, Watch
 from harness.records.cells import (
     Build,
     Caution,
@@ -78,17 +78,7 @@ class Plan:
     model_facts: Callable[[pathlib.Path], FileFacts] = lambda _path: FileFacts()
     worker_command: Sequence[str] | None = None
     isolate: bool = True
-    observe: Callable[[], Observer] | None = None
-
-
-class Observer(Protocol):
-    """Watches power, clocks and the like beside a cell; see `harness.host.telemetry`."""
-
-    def on_event(self, event: dict[str, Any] | Failure) -> None:
-        """Take note of an event of the worker: a repetition begins with its phase and ends with its sample."""
-
-    def finish(self) -> Telemetry | None:
-        """Stop watching and sum up; None where there was nothing to see."""
+    observe: Callable[[], Watch] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,6 @@ class Survey:
     build: Build
     backend_of: Mapping[str, str]
     compiled: tuple[str, ...]
-    can_offload: bool
     cards: Cards
     build_flags: str | None
 
@@ -89,7 +88,7 @@ def survey_devices(rpc: Sequence[str] = (), command: Sequence[str] | None = None
         raise NativeError(describe_end(session.failure))
     return Survey(
         build=decode(Build, found["build"]), backend_of=found["backend_of"], compiled=tuple(found["compiled"]),
-        can_offload=found["can_offload"], cards=look_for_cards(), build_flags=_read_build_flags(),
+        cards=look_for_cards(), build_flags=_read_build_flags(),
     )  # fmt: skip
 
 

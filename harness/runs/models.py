@@ -60,18 +60,12 @@ def _row(entry: Entry, quantization: str, synthetic_bytes: int | None, memory_by
     size_bytes = known or _compute_size(entry, quantization)
     place = "embedded" if quantization == entry.embedded else "downloaded"
     return Row(
-        entry.name,
-        entry.parameters,
-        quantization,
-        size_bytes,
-        is_computed=known is None,
+        entry.name, entry.parameters, quantization, size_bytes, is_computed=known is None, refused=entry.refused,
         place=place if found else "synthetic" if synthetic_bytes else "",
         fits=None if size_bytes is None else size_bytes < memory_bytes,
-        refused=entry.refused,
         has_file=files is not None or quantization == entry.embedded,
-        is_usual=quantization == entry.ollama_2024,
-        verified=files.verified if files else None,
-    )
+        is_usual=quantization == entry.ollama_2024, verified=files.verified if files else None,
+    )  # fmt: skip
 
 
 def _compute_size(entry: Entry, quantization: str) -> int | None:

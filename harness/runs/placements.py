@@ -212,7 +212,7 @@ class _Run:
 
     @contextlib.contextmanager
     def _sweeper(self, plan: Plan, cells: Sequence[RunSpec], known: Known) -> Iterator[Sweeper]:
-        self._tell_known(cells, known)
+        self._remark_known(cells, known)
         sweeper = Sweeper(
             plan, self.session.keep, self._follow(cells), self.blocks, self.survey.build.devices, known, self.request.try_anyway,
             self._plan_compute(cells), available_memory_bytes(),
@@ -220,7 +220,7 @@ class _Run:
         with contextlib.closing(sweeper), self.session.until_interrupted():
             yield sweeper
 
-    def _tell_known(self, cells: Sequence[RunSpec], known: Known) -> None:
+    def _remark_known(self, cells: Sequence[RunSpec], known: Known) -> None:
         """Count the records that will do for cells of this question, however often a search looked at each."""
         if known:
             asked = {look_key(cell)[0] for cell in cells}
@@ -233,11 +233,11 @@ class _Run:
         """Tell where a step stands; nobody knows how many a search will take."""
         course = Course(cells)
 
-        def tell(step: Step) -> None:
+        def on_step(step: Step) -> None:
             progress = course.at(step, f"-ngl {step.spec.n_gpu_layers}, ")
             self.session.on_event(Progress(progress.task) if self.request.goal else progress)
 
-        return tell
+        return on_step
 
     def _plan_compute(self, cells: Sequence[RunSpec]) -> dict[str, int]:
         """What computing needs on each device, from one dry run with all layers and the longest context.

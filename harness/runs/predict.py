@@ -96,14 +96,14 @@ class Own:
 
 
 def predict(
-    request: PredictRequest, results: pathlib.Path, complain: Callable[[str], None] = lambda _sentence: None
+    request: PredictRequest, results: pathlib.Path, on_remark: Callable[[str], None] = lambda _sentence: None
 ) -> Prediction:
     """Predict how fast a model generates and reads prompts, and whether it fits.
 
     Parameters
     ----------
     results  : folder of journals, in which this machine's are read where it is asked about
-    complain : told of each damaged line in them
+    on_remark : told of each damaged line in them
 
     Raises
     ------
@@ -132,7 +132,7 @@ def predict(
         kinds = [request.kind] if request.kind else KINDS
         answers = [predict_by_bandwidth(kind, request.bandwidth, question, machines) for kind in kinds]
     else:
-        answers = predict_this_machine(read_own(catalog, results, complain), question, machines)
+        answers = predict_this_machine(read_own(catalog, results, on_remark), question, machines)
     _refuse_cardless(answers, request)
     trouble = plan()[1] if plan.cache_info().currsize else None
     return dataclasses.replace(meant.about, answers=tuple(answers), plan_trouble=trouble)
@@ -219,13 +219,13 @@ def _plan_compute(meant: _Meant, n_ctx: int, request: PredictRequest) -> tuple[i
 # --- this machine -----------------------------------------------------------------------------------------------------
 
 
-def read_own(catalog: Catalog, results: pathlib.Path, complain: Callable[[str], None]) -> Own:
-    """Read this machine's journals; a damaged line is told to `complain`."""
+def read_own(catalog: Catalog, results: pathlib.Path, on_remark: Callable[[str], None]) -> Own:
+    """Read this machine's journals; a damaged line is told to `on_remark`."""
     journals = find_journals((), results / machine_slug(describe_machine()))
     roofs: list[Roof] = []
 
     def cells() -> Iterator[Record]:  # one by one, for their samples are let go
-        for line in read_lines(journals, complain, ("result", "failure", "roofline")):
+        for line in read_lines(journals, on_remark, ("result", "failure", "roofline")):
             if isinstance(line.content, Roof):
                 roofs.append(line.content)
             elif isinstance(line.content, Record):

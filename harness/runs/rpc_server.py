@@ -36,53 +36,43 @@ class Offer:
     n_threads: int
 
 
-def find_endpoint(host: str, port: int) -> str:
-    """Where to listen, ``address:port``; a port of 0 picks a free one. llama.cpp's server takes no names and no IPv6 (ggml's
-    transport.cpp: inet_addr).
+def resolve_address(host: str) -> str:
+    """The IPv4 address of a host name; llama.cpp's server takes no names and no IPv6 (ggml's transport.cpp: inet_addr).
 
     Raises
     ------
-    UsageError : the host has no such address here.
+    UsageError : there is none.
     """
     try:
-        address = str(socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
+        return str(socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
     except (OSError, UnicodeError):
         raise UsageError(
             f"{host!r} has no IPv4 address here, and llama.cpp's RPC has no other; choose another --host, such as 127.0.0.1."
         ) from None
-    if port:
-        return f"{address}:{port}"
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        try:
-            probe.bind((address, 0))
-        except OSError as error:
-            raise UsageError(
-                f"Cannot listen on {address} ({error.strerror or error}); choose another --host."
-            ) from None
-        return f"{address}:{probe.getsockname()[1]}"
 
 
-def check_port(endpoint: str) -> None:
-    """Make sure that a server can listen there. ggml reports no reason, and might share a port that is in use.
+def find_endpoint(address: str, port: int) -> str:
+    """Where a server can listen, ``address:port``; a port of 0 picks a free one. ggml reports no reason, and might share a port that is
+    in use.
 
     Raises
     ------
     UsageError : the port is taken or not allowed, or the address is not this machine's.
     """
-    host, port = split_endpoint(endpoint)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         if os.name == "posix":  # elsewhere this option would let two servers share a port
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port))
+            probe.bind((address, port))
             probe.listen(1)
+            return f"{address}:{probe.getsockname()[1]}"
         except OSError as error:
             hint = {
                 errno.EADDRINUSE: "another program listens there; choose another --port",
                 errno.EACCES: "ports below 1024 need rights; choose another --port",
                 errno.EADDRNOTAVAIL: "that is no address of this machine; choose another --host",
             }.get(error.errno or 0, f"{error.strerror or error}; choose another --host or --port")
-            raise UsageError(f"Cannot listen on {endpoint}: {hint}.") from None
+            raise UsageError(f"Cannot listen on {address}:{port}: {hint}.") from None
 
 
 def serve(

@@ -62,9 +62,8 @@ class Session:
         #: Where records are kept, as soon as one is.
         self.kept_in: pathlib.Path | None = None
         self._workers: list[Worker] = []
-        self._journal = (
-            None if results is None else Journal(results / machine_slug(self.machine), command, resume, label)
-        )
+        folder = results and results / machine_slug(self.machine)
+        self._journal = None if folder is None else Journal(folder, command, resume, label)
 
     def __enter__(self) -> Session:
         return self
@@ -90,12 +89,9 @@ class Session:
 
     def keep(self, record: Entry) -> None:
         """File a record and have it on the disk. What makes it a failure or doubtful is noted: its ``failure``, its cautions."""
-        failure = getattr(record, "failure", None)
-        if isinstance(failure, Failure):
+        if failure := getattr(record, "failure", None):
             self.fail(failure)
-        elif failure:
-            self.add(Outcome.NATIVE)
-        if any(caution.distrust for caution in _cautions(record)):
+        if any(caution.distrust for caution in getattr(record, "warnings", ())):
             self.add(Outcome.NOT_TRUSTED)
         if self._journal is None:
             return
@@ -168,7 +164,3 @@ class Session:
     def _kill(self) -> None:
         for worker in self._workers:
             worker.kill()
-
-
-def _cautions(record: Entry) -> Sequence[Any]:
-    return getattr(record, "warnings", None) or getattr(record, "cautions", None) or ()

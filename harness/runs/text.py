@@ -12,6 +12,7 @@ import harness
 from harness.codec import decode, encode
 from harness.errors import UsageError
 from harness.events import OnEvent
+from harness.gguf.model_kinds import Question, refuse, refuse_context
 from harness.host.cpu import choose_threads
 from harness.records.cells import Caution, Model, Resolved
 from harness.records.failures import Failure
@@ -19,8 +20,10 @@ from harness.records.journal import utc_now
 from harness.records.text import Figures, TextRequest, TextRun, hash_prompt
 from harness.runs.asking import find_file
 from harness.runs.session import Session
+from harness.sources.gguf_file import read_file_header
 from harness.sources.model_file import hash_file, is_synthetic
 from harness.sources.references import parse_reference
+from harness.spec import Settings
 
 #: Receives each piece of text as it comes; False ends the text, since nobody reads it.
 OnText = Callable[[str], bool | None]
@@ -39,6 +42,21 @@ def find_writer(reference: str | None, on_event: OnEvent) -> pathlib.Path:
     if is_synthetic(path):
         _refuse_synthetic(path.name)
     return path
+
+
+def plan_text(reference: str | None, prompt: str, settings: Settings, on_event: OnEvent) -> TextRequest:
+    """What to write with which model; settings are fields of `TextRequest`.
+
+    Raises
+    ------
+    HarnessError : as `find_writer`, or the model does not write, or not in such a context.
+    """
+    path = find_writer(reference, on_event)
+    header = read_file_header(path)
+    refuse(header, Question.TEXT, path.name)
+    if settings.get("n_ctx"):
+        refuse_context(header, settings["n_ctx"], path.name, "--ctx")
+    return TextRequest(str(path), prompt, **settings)
 
 
 def _refuse_synthetic(name: str) -> None:

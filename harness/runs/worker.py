@@ -112,7 +112,7 @@ class Worker:
                 self.kill()
                 limit_s = silence_s if timeout_s is None or min(limits) != remaining else timeout_s
                 yield Failure(
-                    phase, None, Cause.TIMEOUT, log=self.last_words(), limit_s=limit_s, is_cell_limit=is_cell_limit
+                    phase, None, Cause.TIMEOUT, log=self.last_lines(), limit_s=limit_s, is_cell_limit=is_cell_limit
                 )
                 return
             if event is None:
@@ -126,7 +126,7 @@ class Worker:
                     phase,
                     event["message"],
                     cause,
-                    log=self.last_words(),
+                    log=self.last_lines(),
                     reason=event.get("reason"),
                     trouble=event.get("trouble"),
                 )
@@ -149,7 +149,7 @@ class Worker:
     def _post_mortem(self, phase: str) -> Failure:
         """Name the cause of death from the exit status, and from the kernel's own count of memory kills."""
         code = self._process.wait()
-        words = self.last_words()
+        words = self.last_lines()
         if code < 0:
             cause = _find_cause(-code, _oom_kills_since(self._oom_kills))
             said = explain(words) if cause is Cause.ABORT else None
@@ -158,7 +158,7 @@ class Worker:
         cause = _WINDOWS_CAUSES.get(code, Cause.EXIT) if os.name == "nt" else Cause.EXIT
         return Failure(phase, None, cause, exit_code=code, log=words)
 
-    def last_words(self) -> tuple[str, ...]:
+    def last_lines(self) -> tuple[str, ...]:
         """The last lines that the worker and llama.cpp wrote to stderr."""
         try:
             size = self._words.seek(0, os.SEEK_END)

@@ -35,7 +35,7 @@ def sha256_of(path: pathlib.Path, on_event: OnEvent = ignore) -> str:
     OSError : the file cannot be read.
     """
     identity = _identify(path)
-    if digest := _known.get(identity) or _recall(identity):
+    if digest := _known.get(identity) or _look_up(identity):
         _known[identity] = digest
         return digest
     digest = digest_file(path, hashlib.sha256(), on_event)
@@ -73,7 +73,7 @@ def _kept_in(identity: _Identity) -> pathlib.Path:
     return cache_folder("hashes") / hashlib.sha256(os.fsencode(identity[0])).hexdigest()[:32]
 
 
-def _recall(identity: _Identity) -> str | None:
+def _look_up(identity: _Identity) -> str | None:
     """What was kept of this very file; None where nothing was, or where it is not readable."""
     try:
         kept = _kept_in(identity).read_text(encoding="ascii")

@@ -14,11 +14,10 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.events import OnBytes, OnEvent, Progress, Remark
+from harness.events import OnEvent, Progress, Remark
 from harness.sources.fetching import check_space, fetch_into, probe
 from harness.sources.file_hashes import digest_file
 from harness.sources.hub import HubFacts, describe_file, list_files, locate
@@ -47,15 +46,11 @@ def download(files: Sequence[HubFile], on_event: OnEvent, task: str, expected: S
     facts = [replace(describe_file(file), expected=digest) for file, digest in zip(files, noted, strict=True)]
     total, done, downloads = sum(item.size_bytes for item in facts), 0, []
     for item in facts:
-        downloads.append(_Download(item, on_event, partial(_show, on_event, task, done, total)))
+        downloads.append(_Download(item, on_event, Progress(task, done, total, "B")))
         done += item.size_bytes
     need_bytes = sum(item.need_bytes() for item in downloads)
     check_space(cache_dir(), need_bytes, str(facts[0].file), "set HF_HOME to another disk")
     return [item.run() for item in downloads]
-
-
-def _show(on_event: OnEvent, task: str, before_bytes: int, total_bytes: int, have_bytes: int, _: int) -> None:
-    on_event(Progress(task, before_bytes + have_bytes, total_bytes, "B"))
 
 
 class _Download:
@@ -64,8 +59,8 @@ class _Download:
     Its beginning is kept as huggingface_hub 1 named it, by its digest; by what is known of it where that is not.
     """
 
-    def __init__(self, facts: HubFacts, on_event: OnEvent, progress: OnBytes) -> None:
-        self.facts, self.file, self.on_event, self.progress = facts, facts.file, on_event, progress
+    def __init__(self, facts: HubFacts, on_event: OnEvent, begin: Progress) -> None:
+        self.facts, self.file, self.on_event, self.begin = facts, facts.file, on_event, begin
         self.storage = storage_folder(facts.file.repository)
         self.blobs = self.storage / "blobs"
         known = f"{facts.file}@{facts.commit or facts.file.revision} {facts.size_bytes} {facts.hint}"
@@ -98,8 +93,11 @@ class _Download:
                 f"{self.file} is not the file that the catalog knows: its SHA-256 is {facts.digest[:12]}… and the catalog has "
                 f"{facts.expected[:12]}…; its publisher has changed it, or it is another's"
             )
-        self.progress(facts.size_bytes, facts.size_bytes)
+        self._show(facts.size_bytes, facts.size_bytes)
         return path
+
+    def _show(self, have_bytes: int, _: int) -> None:
+        self.on_event(replace(self.begin, done=self.begin.done + have_bytes))
 
     def _remark(self, text: str) -> None:
         self.on_event(Remark(text))
@@ -120,7 +118,7 @@ class _Download:
                     if not is_said:
                         self._remark(f"another process is fetching {self.file}; this one waits for it")
                     is_said = True
-                    self.progress(self.have_bytes, self.facts.size_bytes)
+                    self._show(self.have_bytes, self.facts.size_bytes)
             yield
 
     def _fetch(self) -> Path:
@@ -128,10 +126,10 @@ class _Download:
         facts, part = self.facts, self.part
         address = locate(self.file, facts.commit or self.file.revision)
         if facts.digest:
-            fetch_into(part, address, facts.size_bytes, self.progress, is_pinned=True)
+            fetch_into(part, address, facts.size_bytes, self._show, is_pinned=True)
             digest = self._confirm(facts.digest)
         else:
-            fetch_into(part, address, facts.size_bytes, self.progress, validator=probe(address).validator)
+            fetch_into(part, address, facts.size_bytes, self._show, validator=probe(address).validator)
             digest = digest_file(part, hashlib.sha256())
             if digest not in (facts.hint, facts.expected):
                 self._remark(f"{self.file} was not checked, for its server names no SHA-256; it has {digest}")

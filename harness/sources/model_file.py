@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.util
@@ -107,16 +108,13 @@ class FileFacts:
 
 
 def describe_file(path: pathlib.Path, on_event: OnEvent = ignore) -> FileFacts:
-    """Look at a model's file; a large one takes seconds to hash."""
-    return FileFacts(hash_file(path, on_event), model_size_bytes(path), is_synthetic(path), _count_cost(path))
-
-
-def _count_cost(path: pathlib.Path) -> dict[str, Any] | None:
-    """What a token costs in the model, by its header and with a cache of f16; None where that cannot be said."""
-    try:
-        return dataclasses.asdict(cost_of_header(read_file_header(path, check_size=False), "", ""))
-    except HarnessError:
-        return None
+    """Look at a model's file; a large one takes seconds to hash. Its cost is with a cache of f16, None where it cannot be said."""
+    synthetic, cost = False, None
+    with contextlib.suppress(HarnessError):
+        header = read_file_header(path, check_size=False)
+        synthetic = header.is_synthetic
+        cost = dataclasses.asdict(cost_of_header(header, "", ""))
+    return FileFacts(hash_file(path, on_event), model_size_bytes(path), synthetic, cost)
 
 
 def hash_file(path: pathlib.Path, on_event: OnEvent = ignore) -> str | None:

@@ -315,10 +315,7 @@ def _make_tokens(vocabulary: _Vocabulary) -> Iterator[str]:
 
 
 def _byte_tokens() -> list[str]:
-    """Return the 256 printable characters that stand for bytes in byte-level BPE.
-
-    Source: unicode.cpp unicode_byte_to_utf8_map.
-    """
+    """The 256 printable characters that stand for bytes in byte-level BPE. Source: unicode.cpp unicode_byte_to_utf8_map."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) if byte in printable else chr(256 + others.index(byte)) for byte in range(256)]

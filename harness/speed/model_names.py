@@ -59,7 +59,7 @@ class ModelNames:
             for name in (file.file_name, self._base(file)) if file.file_sha256 else ():
                 called.setdefault(name, set()).add(key)
         self._called = {name: next(iter(keys)) for name, keys in called.items() if len(keys) == 1}
-        self._names = self._tell_apart({key: by_key[key] for key in map(self._key, by_key.values())})
+        self._names = self._name_apart({key: by_key[key] for key in map(self._key, by_key.values())})
 
     def _key(self, file: ModelFile) -> str:
         names = (
@@ -69,7 +69,7 @@ class ModelNames:
         )
         return next((self._called[name] for name in names if name in self._called), file.key)
 
-    def _tell_apart(self, files: dict[str, ModelFile]) -> dict[str, str]:
+    def _name_apart(self, files: dict[str, ModelFile]) -> dict[str, str]:
         names = {key: self._base(file) for key, file in files.items()}
         for longer in (lambda file: file.file_name, lambda file: (file.file_sha256 or "?")[:_HASH_DIGITS]):
             same: dict[str, list[str]] = {}

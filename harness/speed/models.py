@@ -183,11 +183,11 @@ def _learn_noise(machines: Sequence[Hardware], beliefs: Sequence[Belief]) -> flo
     for machine, belief in zip(machines, beliefs, strict=True):
         n = len(machine.points)
         if n > 2:
-            squares += [_residual(machine, point, belief) ** 2 * n / (n - 2) for point in machine.points]
-    if not squares:
-        return _NOISE_START
-    middle = sorted(squares)[len(squares) // 2]
-    return max(1.4826 * math.sqrt(middle), _NOISE_LEAST)
+            times = [sum(_times(machine, point, belief.log_a, belief.log_e)) for point in machine.points]
+            residuals = [math.log(point.token_s / time_s) for point, time_s in zip(machine.points, times, strict=True)]
+            squares += [residual**2 * n / (n - 2) for residual in residuals]
+    middle = sorted(squares)[len(squares) // 2] if squares else None
+    return _NOISE_START if middle is None else max(1.4826 * math.sqrt(middle), _NOISE_LEAST)
 
 
 def fit(machine: Hardware, population: Population) -> Belief:
@@ -219,10 +219,6 @@ def _times(machine: Hardware, point: Point, log_a: float, log_e: float) -> tuple
     """(seconds that the layers cost, seconds of reading) of one token."""
     reading = point.cost.bytes_per_token(point.depth) / (math.exp(log_e) * machine.bandwidth_bytes_per_s)
     return math.exp(log_a) * point.cost.n_layers, reading
-
-
-def _residual(machine: Hardware, point: Point, belief: Belief) -> float:
-    return math.log(point.token_s / sum(_times(machine, point, belief.log_a, belief.log_e)))
 
 
 def measured_belief(population: Population) -> Belief:

@@ -88,15 +88,9 @@ def _stand(item: Measured) -> Standing:
     if not item.is_default:
         remarks.append("not with default settings")
     low, high = summary.rate_low, summary.rate_high
-    return Standing(
-        rate_tok_per_s=summary.rate_tok_per_s,
-        quantization=item.quantization,
-        is_synthetic=item.is_synthetic,
-        interval=None if low is None or high is None else (low, high),
-        test=item.record.asked.test,
-        time_utc=item.record.time_utc,
-        remarks=tuple(remarks),
-    )
+    interval = None if low is None or high is None else (low, high)
+    asked, when = item.record.asked.test, item.record.time_utc
+    return Standing(summary.rate_tok_per_s, item.quantization, item.is_synthetic, interval, asked, when, tuple(remarks))
 
 
 def sort_rows(rows: Sequence[MachineRow], by: str = "speed") -> list[MachineRow]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.gguf.blocks import describe_skipped
-from harness.gguf.settings import tell_untrained
+from harness.gguf.settings import describe_untrained
 from harness.memory.causes import HOST, Cause, Note, Part, Remark
 from harness.memory.fit import CardFit, Fit
 from harness.memory.forecast import Forecast
@@ -249,7 +249,7 @@ def describe_note(note: Note) -> str:
     """A remark in a sentence; what its fields are stands at `Remark`."""
     size, planned = (format_value(value, BYTES) for value in (note.size_bytes, note.planned_bytes))
     if note.remark is Remark.UNTRAINED:
-        return tell_untrained(note.n_ctx_train, [note.n_ctx or 0]) or ""
+        return describe_untrained(note.n_ctx_train, [note.n_ctx or 0]) or ""
     if note.remark is Remark.BLOCKS_SKIPPED:
         return describe_skipped(range(note.count or 0))
     sentences = {

@@ -24,6 +24,9 @@ _SHORTEST = 16
 
 _GAP = "  "
 
+#: As wide as a blank, and not taken off a cell by tabulate.
+_BLANK = "\ue000"
+
 #: Columns that a heading has more than it needs, where there is room.
 _AIR = 2
 
@@ -131,10 +134,19 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], sides: Sequence[s
 def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], sides: Sequence[str]) -> str:
     """The same as a table of Markdown, whose width nobody limits."""
     lines = [[harmless.markdown(text) for text in row] for row in (heads, *rows)]
-    widths = _widths(lines[0], lines[1:], air=_AIR)
-    drawn = [" | ".join(map(_pad, line, widths, sides)) for line in lines]
-    rule = "|".join("-" * (columns + 2) for columns in widths)
-    return "\n".join([f"| {drawn[0]} |", f"|{rule}|", *(f"| {line} |" for line in drawn[1:])])
+    return _tabulate(lines[0], lines[1:], sides, "github", _AIR)
+
+
+def _tabulate(heads: Sequence[str], rows: Sequence[Sequence[str]], sides: Sequence[str], form: str, air: int) -> str:
+    """Have tabulate draw it; cells are text already, and numbers in them are not to be shaped again."""
+    import tabulate  # where it is used: --help has no table
+
+    before, aligned = tabulate.MIN_PADDING, ["left" if side == "l" else "right" for side in sides]
+    tabulate.MIN_PADDING = air  # the library takes the air around headings from its own module only
+    try:
+        return tabulate.tabulate(rows, heads, form, colalign=aligned, headersalign=aligned, disable_numparse=True)
+    finally:
+        tabulate.MIN_PADDING = before
 
 
 def least_width(heads: Sequence[str], rows: Sequence[Sequence[str]], sides: Sequence[str]) -> int:
@@ -229,21 +241,14 @@ def _total(widths: Sequence[int]) -> int:
 
 def _draw(table: _Table) -> str:
     air = _AIR if _total(_widths(table.heads, table.rows, air=_AIR)) <= width() else 0
-    widths = _widths(table.heads, table.rows, air=air)
-    lines = [*_lay(table.heads, widths, table.sides, from_below=True), _GAP.join("-" * columns for columns in widths)]
-    lines += [line for row in table.rows for line in _lay(row, widths, table.sides)]
+    height = max(head.count("\n") for head in table.heads)
+    heads = ["\n" * (height - head.count("\n")) + _harmless(head) for head in table.heads]
+    drawn = _tabulate(heads, [list(map(_harmless, row)) for row in table.rows], table.sides, "simple", air)
     # Only a file that lies about its sizes has a number that is too wide by itself.
-    return "\n".join(cut(line, width()) for line in lines)
+    return "\n".join(cut(line.rstrip(), width()) for line in drawn.replace(_BLANK, " ").split("\n"))
 
 
-def _lay(row: Sequence[str], widths: Sequence[int], sides: Sequence[str], *, from_below: bool = False) -> list[str]:
-    """The lines of a row; what has fewer than others stands at their top, or their bottom."""
-    cells = [[harmless.line(line) for line in cell.split("\n")] for cell in row]
-    height = max(map(len, cells))
-    cells = [[""] * (height - len(c)) + c if from_below else c + [""] * (height - len(c)) for c in cells]
-    return [_GAP.join(map(_pad, line, widths, sides)).rstrip() for line in zip(*cells, strict=True)]
-
-
-def _pad(text: str, columns: int, side: str) -> str:
-    blanks = " " * (columns - columns_of(text))
-    return text + blanks if side == "l" else blanks + text
+def _harmless(cell: str) -> str:
+    """The lines of a cell, which keep their indent."""
+    indent = len(cell) - len(cell.lstrip(" "))
+    return _BLANK * indent + "\n".join(harmless.line(line) for line in cell[indent:].split("\n"))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from harness.gguf.blocks import describe_skipped
 from harness.gguf.model_kinds import Kind
-from harness.gguf.settings import tell_untrained
+from harness.gguf.settings import describe_untrained
 from harness.speed.crosscheck import Bound, Check, RateClaim, SizeClaim, Trial, Verdict
 from harness.speed.models import LEVEL, Estimate
 from harness.speed.own import SHORTEST_PROMPT
@@ -43,7 +43,7 @@ def describe_answers(answers: Sequence[Answer]) -> Document:
 
 def _list_answers(answers: Sequence[Answer], *, is_one_model: bool) -> list[Table]:
     """Rates, and memory where it is known; of one model, whose name stands above, or of any."""
-    notes = [*_tell_shared(answers, _tell_basis), *_tell_shared(answers, _tell_prompts)]
+    notes = [*_describe_shared(answers, _describe_basis), *_describe_shared(answers, _describe_prompts)]
     columns = [
         Column("model", is_shown=not is_one_model, of=_name),
         Column("size", unit=FILE, is_shown=not is_one_model, of=lambda a: Cell(a.cost.size_bytes, is_approximate=a.cost.is_estimate)),
@@ -134,16 +134,16 @@ def _name(answer: Answer) -> str:
     return f"{answer.cost.name} {answer.cost.quantization}".strip()
 
 
-def _tell_shared(answers: Sequence[Answer], tell: Callable[[Answer], str]) -> Iterator[str]:
+def _describe_shared(answers: Sequence[Answer], describe: Callable[[Answer], str]) -> Iterator[str]:
     """What is said of each machine; once where it is the same for all."""
-    said = {answer.machine: tell(answer) for answer in answers}
+    said = {answer.machine: describe(answer) for answer in answers}
     if len(set(said.values())) == 1:
         yield next(iter(said.values()))
     else:
         yield from (f"{machine}: {text}" for machine, text in said.items())
 
 
-def _tell_basis(answer: Answer) -> str:
+def _describe_basis(answer: Answer) -> str:
     basis = answer.basis
     models = ", ".join(basis.models)
     if basis.is_own:
@@ -166,7 +166,7 @@ _PROMPTS = {
 }
 
 
-def _tell_prompts(answer: Answer) -> str:
+def _describe_prompts(answer: Answer) -> str:
     short = f"; its own prompts have fewer than {SHORTEST_PROMPT} tokens" if answer.has_short_prompts else ""
     return f"pp: {_PROMPTS[answer.pp_basis]}{short}"
 
@@ -189,7 +189,7 @@ def _warn(prediction: Prediction) -> Iterator[str]:
         yield prediction.refused
     if not cost.name:
         yield f"taken as a dense Q4_0 of Llama's family: {cost.n_layers} layers, all bytes read for a token"
-    if untrained := tell_untrained(cost.n_ctx_train, [answers[0].n_ctx]):
+    if untrained := describe_untrained(cost.n_ctx_train, [answers[0].n_ctx]):
         yield untrained
     if prediction.plan_trouble:
         yield f"working memory is estimated: {prediction.plan_trouble}"
@@ -267,7 +267,7 @@ def _list_misses(misses: Sequence[Trial]) -> Table:
 def _find(claim: RateClaim | SizeClaim) -> Cell:
     """What is found instead of what was said, and what that comes to."""
     if isinstance(claim, RateClaim):
-        verdict = "; ".join(filter(None, [_judge_rate(claim), claim.remark, _tell_measured(claim)]))
+        verdict = "; ".join(filter(None, [_judge_rate(claim), claim.remark, _describe_measured(claim)]))
         return dataclasses.replace(_rate(claim.found), notes=(verdict,))
     left = claim.limit_bytes - claim.need_bytes
     verdict = f"fits in {format_gb(claim.limit_bytes)}, {format_gb(left)} left"
@@ -289,7 +289,7 @@ def _judge_rate(claim: RateClaim) -> str:
     }[claim.verdict]
 
 
-def _tell_measured(claim: RateClaim) -> str:
+def _describe_measured(claim: RateClaim) -> str:
     rates = [format_value(rate, ROUND_RATE, with_sign=False) for rate in claim.measured_tok_per_s]
     return f"measured {format_list(rates)}" if rates else ""
 

@@ -68,17 +68,17 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
     kinds = len(asked.reading) + len(asked.multiplying)
     steps = itertools.count()
 
-    def tell(phase: str) -> None:
+    def report(phase: str) -> None:
         emit("phase", {"phase": phase, "index": next(steps), "count": len(devices) * kinds + 1})
 
     for pointer, device in devices:
         threads = asked.threads if device.kind == "cpu" else (None,)
         for name, types in ((READING, asked.reading), (ARITHMETIC, asked.multiplying)):
             for type_name in types:
-                tell(f"{device.name}: {_VERBS[name]} {type_name}")
+                report(f"{device.name}: {_VERBS[name]} {type_name}")
                 for test in measure_device(runtime.lib, pointer, device, _plan_work(asked, name, type_name), threads):
                     emit("test", {"test": encode(test)})
-    tell("CPU: the same by numpy")
+    report("CPU: the same by numpy")
     for test in measure_numpy(asked.size_bytes, asked.threads, asked.repetitions):
         emit("test", {"test": encode(test)})
     cautions = judge_load(before, read_load(time.monotonic()), max(asked.threads))

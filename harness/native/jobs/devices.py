@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import llama_cpp
-
 from harness.codec import encode
 from harness.native.jobs import Emit
 
@@ -30,6 +28,5 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
             "build": encode(runtime.describe()),
             "backend_of": backends,
             "compiled": list(dict.fromkeys(name.decode().partition("[")[0] for name in registries)),
-            "can_offload": bool(llama_cpp.llama_supports_gpu_offload()),
         },
     )
