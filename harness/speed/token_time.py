@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from harness.gguf.nodes import ROLES, classify_node
 from harness.gguf.reads import TokenReads
-from harness.records.statistics import median, median_interval
+from harness.records.statistics import CONFIDENCE, median, samples_needed
 from harness.records.token_time import (
     APPLICATION_PARTS,
     APPLICATION_STEPS,
@@ -54,8 +54,13 @@ def summarize_blocks(blocks: Sequence[Sequence[int]]) -> Figure:
 
 
 def _bound(values: Sequence[float]) -> tuple[float | None, float | None]:
-    interval = median_interval(values)
-    return (interval.low, interval.high) if interval else (None, None)
+    """The order-statistics interval of a median (W. J. Conover, Practical Nonparametric Statistics, 3.2); none of fewer than 6."""
+    if len(values) < samples_needed():
+        return None, None
+    from scipy.stats import quantile_test
+
+    low, high = quantile_test(values, p=0.5).confidence_interval(CONFIDENCE)
+    return float(low), float(high)
 
 
 @dataclass(frozen=True, slots=True)
