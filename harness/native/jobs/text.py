@@ -174,9 +174,7 @@ class TextSession(Session):
     # What harness.native.text_loop asks for.
 
     def batches(self, tokens: Sequence[int]) -> Sequence[Any]:
-        array = (llama_cpp.llama_token * len(tokens))(*tokens)
-        size = self._spec.n_batch
-        return [self._batch(array, at, min(size, len(tokens) - at)) for at in range(0, len(tokens), size)]
+        return self._cut((llama_cpp.llama_token * len(tokens))(*tokens), self._spec.n_batch)
 
     def sample(self) -> int:
         return llama_cpp.llama_sampler_sample(self._sampler, self.context, -1)
