@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.untrusted import harmless
-from harness.views.document import Bars, Block, Document, Footnotes, KeyFigures, Picture, Section, Table
+from harness.views.document import Bars, Block, Document, KeyFigures, Picture, Section, Table
 from harness.views.drawing import to_svg
 from harness.views.figures.bars import describe_bars
-from harness.views.grid import phrase, write_figures, write_table
+from harness.views.grid import write_figures, write_table
 from harness.views.values import format_value
 
 #: Longer texts are broken into lines.
@@ -81,11 +81,8 @@ class _Writer:
     def _block(self, block: Block) -> Any:
         values: dict[str, Any] = {}
         if isinstance(block, KeyFigures):
-            notes = Footnotes()
-            found = write_figures(block, notes)
-            lines = [phrase(figure, text) for figure, text in found]
-            pairs = [(figure.title, text) for figure, text in found]
-            values = {"found": lines if block.in_line else pairs, "footnotes": notes.texts()}
+            found, footnotes = write_figures(block)
+            values = {"found": [text for _, text in found] if block.in_line else found, "footnotes": footnotes}
         elif isinstance(block, Table):
             grid = write_table(block, share=True)
 
