@@ -67,18 +67,10 @@ def export_account(account: Account) -> dict[str, Any]:
 
 
 def _export_estimate(found: Estimate) -> dict[str, Any]:
-    return {
-        "layers": found.layers,
-        "layers_model": found.n_layers_model,
-        "parallel": found.parallel,
-        "n_cells": found.n_cells,
-        "library": found.library,
-        "graph_bytes": found.terms.graph_bytes if found.layers else 0,
-        "size_vram_bytes": found.size_vram_bytes,
-        "size_bytes": found.size_bytes,
-        "size": found.size,
-        "processor": found.processor,
-    }
+    graph = {"graph_bytes": found.terms.graph_bytes if found.layers else 0}
+    whole = {name: getattr(found, name) for name in ("size_vram_bytes", "size_bytes", "size", "processor")}
+    counts = {"layers": found.layers, "layers_model": found.n_layers_model, "parallel": found.parallel}
+    return counts | {"n_cells": found.n_cells, "library": found.library} | graph | whole
 
 
 def ollama_parts(account: Account) -> dict[str, int]:

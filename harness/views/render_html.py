@@ -62,21 +62,17 @@ class _Writer:
     def write(self, chapter: Chapter) -> list[Any]:
         parts = []
         for document in chapter.documents:
-            level = 2
-            if chapter.title:
-                level = 3
-                if document.title:
-                    parts.append(self._macros.heading(level=level, text=document.title))
-                    level = 4
+            level = 3 if chapter.title else 2
+            if chapter.title and document.title:
+                parts.append(self._macros.heading(level=level, text=document.title))
+                level += 1
             # A picture of the whole is looked at first.
             for section in sorted(document.sections, key=lambda section: not _is_drawn(section)):
-                parts += self._section(section, level)
+                if section.heading:
+                    parts.append(self._macros.heading(level=level, text=section.heading))
+                parts += map(self._block, section.blocks)
             parts.append(self._macros.warnings(texts=document.warnings))
         return parts
-
-    def _section(self, section: Section, level: int) -> list[Any]:
-        heading = [self._macros.heading(level=level, text=section.heading)] if section.heading else []
-        return [*heading, *map(self._block, section.blocks)]
 
     def _block(self, block: Block) -> Any:
         values: dict[str, Any] = {}

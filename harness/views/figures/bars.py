@@ -55,8 +55,7 @@ def _draw_block(axis: Any, block: Bars, theme: str) -> None:
     axis.grid(False, axis="y")
     axis.set_xlim(min(0, *(bar.value for bar in block.bars)), max(axis.get_xlim()[1], 1e-9) * 1.08)
     axis.xaxis.set_major_formatter(lambda value, _: format_value(value, block.unit, with_sign=False))
-    axis.set_xlabel(block.unit.sign)
-    set_title(axis, block.title, theme)
+    set_title(axis, block.title, theme, x=block.unit.sign)
 
 
 def _bars_of(document: Document) -> list[Bars]:
