@@ -27,6 +27,7 @@ This page is made from the dataclasses by `scripts/record_docs.py`, and a test h
 
 A journal is `bench_results/<machine>/<UTC time>-<command>.jsonl`: one JSON object a line, in the order in which they were measured,
 each on the disk as soon as its cell ended. `kind` says what a line is and `schema` which edition of it; older ones are read for ever.
+A line of any kind may have a `label`, what its user calls it (`--label`, `harness label`).
 Numbers are raw: whole nanoseconds, bytes, tokens, layers. What follows from them (medians, rates, intervals, sums) is worked out on
 reading and not stored. `null` is what is not known or was not measured; a field that older lines do not have is read as its default.
 Of a file only the name is kept, never its folder. `harness.read_records` gives the same as objects of these classes, and

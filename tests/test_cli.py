@@ -93,7 +93,7 @@ def one_sentence(err):
         (["-ctk", "nonsense"], "'nonsense' is not one of f32, f16"),
         (["-t", "0"], "0 is out of range; it must be from 1 to 512"),
         (["-fa", "off", "-ctv", "q8_0"], "needs flash attention"),
-        (["-r", "0"], "0 is not in the range"),
+        (["-r", "0"], "0 is out of range; it must be from 1 to"),
         (["-ts", "0/0"], "does not add up"),
         (["-p", "8-4"], "runs backwards"),
         (["-pg", "5"], "is not a pair of token counts"),

@@ -54,7 +54,7 @@ def summarize_blocks(blocks: Sequence[Sequence[int]]) -> Figure:
 
 
 def _bound(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """The order-statistics interval of a median (W. J. Conover, Practical Nonparametric Statistics, 3.2); none of fewer than 6 values."""
+    """The order-statistics interval of a median (W. J. Conover, Practical Nonparametric Statistics, 3.2); none of fewer than 6."""
     if len(values) < samples_needed():
         return None, None
     from scipy.stats import quantile_test
