@@ -5,18 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.views import page
-from harness.views.document import (
-    Bars,
-    Block,
-    Code,
-    Column,
-    Document,
-    KeyFigures,
-    Picture,
-    Prose,
-    Section,
-    Table,
-)
+from harness.views.document import Bars, Block, Code, Column, Document, KeyFigures, Picture, Prose, Section, Table
 from harness.views.grid import Grid, write_figures, write_table
 
 
