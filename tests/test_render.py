@@ -120,7 +120,7 @@ def test_energy_is_a_column_where_something_told_it_and_none_elsewhere(recorded)
     )
     for name in ("table", "md"):
         text = write_cells([watched, recorded[1]], name)
-        assert "J/token by rapl:package-0; watching took 0.40% of one CPU" in text
+        assert "J/token by rapl:package-0; watching took 0.40 % of one CPU" in text
         assert max(map(len, write_cells([watched], "table").splitlines())) <= 80
     first, second = json.loads(write_cells([watched, recorded[1]], "json"))
     assert first["joules_per_token"] > 0

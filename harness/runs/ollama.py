@@ -144,7 +144,7 @@ def choose_layers(task: Task, loaded: Loaded | None, block_count: int | None) ->
         return -1, ()
     share = loaded.size_vram_bytes / loaded.size_bytes
     layers = round(share * (block_count or 0))
-    text = f"Ollama has {share:.0%} of the model on the GPU, which is taken for {layers} layers here: set -ngl for both to be sure"
+    text = f"Ollama has {100 * share:.0f} % of the model on the GPU, taken for {layers} layers here: set -ngl for both to be sure"
     return layers, (Caution("layers-guessed", text),)
 
 

@@ -12,7 +12,7 @@ from harness.records.placements import PlacementResult, Speed
 from harness.units import format_duration
 from harness.views.document import Cell, Code, Column, Document, Picture, Prose, Section, Table
 from harness.views.settings import format_setting, heading, setting_columns
-from harness.views.values import DURATION, ENERGY, INTERVAL, MIB_ALONE, RATE
+from harness.views.values import DURATION, ENERGY, FINE_SHARE, INTERVAL, MIB_ALONE, RATE, ROUND_SHARE, format_value
 
 if TYPE_CHECKING:
     from harness.runs.network import Wire
@@ -173,7 +173,7 @@ def _memory_table(results: Sequence[PlacementResult]) -> Table | None:
 def _energy_notes(results: Sequence[PlacementResult]) -> list[str]:
     sources = list(dict.fromkeys(source for result in results for source in result.power_sources))
     shares = [result.sampler_share for result in results if result.sampler_share]
-    cost = f"; watching took {max(shares):.2%} of one CPU" if shares else ""
+    cost = f"; watching took {format_value(max(shares), FINE_SHARE)} of one CPU" if shares else ""
     return [f"J per token by {', '.join(sources)}{cost}"] if sources else []
 
 
@@ -188,7 +188,9 @@ def _describe_wire(wire: Wire, sweep: Sweep) -> str:
     if speed is None or sweep.crossing_s is None:
         return text + "."
     crossing, token = format_duration(sweep.crossing_s * 1e9), format_duration(speed.token_s * 1e9)
-    return f"{text}; crossing takes {crossing} of {token} ({sweep.crossing_s / speed.token_s:.0%})."
+    return (
+        f"{text}; crossing takes {crossing} of {token} ({format_value(sweep.crossing_s / speed.token_s, ROUND_SHARE)})."
+    )
 
 
 def _plain_sweep(sweep: Sweep, reasons: Sequence[str]) -> dict[str, Any]:

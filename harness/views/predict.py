@@ -15,10 +15,10 @@ from harness.speed.prediction import PROMPT_SHARE, Answer, Place, Prediction, Pr
 from harness.speed.published import CAUTIONS, MISFITS
 from harness.units import GIB, format_count, format_gb
 from harness.views.document import Cell, Column, Document, Figure, KeyFigures, Prose, Section, Table, for_programs
-from harness.views.values import BANDWIDTH, CHANGE, FILE, ROUND_RATE, SHARE, format_list, format_value
+from harness.views.values import BANDWIDTH, CHANGE, FILE, ROUND_RATE, ROUND_SHARE, SHARE, format_list, format_value
 
 #: The heading of a column of intervals of predictions.
-INTERVAL = f"{LEVEL:.0%} interval".replace("%", " %")
+INTERVAL = f"{format_value(LEVEL, ROUND_SHARE)} interval"
 
 
 def describe_prediction(prediction: Prediction) -> Document:
@@ -171,8 +171,8 @@ def _describe_basis(answer: Answer) -> str:
 _PROMPTS = {
     PromptBasis.PUBLISHED: "prompts timed on it",
     PromptBasis.OWN_RECORDS: "its own records of prompts; a larger model's reach more",
-    PromptBasis.STATED_FLOPS: f"{PROMPT_SHARE:.0%} of the stated FLOP/s (assumed)",
-    PromptBasis.ROOFLINE_FLOPS: f"{PROMPT_SHARE:.0%} of the FLOP/s that harness roofline measured (assumed)",
+    PromptBasis.STATED_FLOPS: f"{format_value(PROMPT_SHARE, ROUND_SHARE)} of the stated FLOP/s (assumed)",
+    PromptBasis.ROOFLINE_FLOPS: f"{format_value(PROMPT_SHARE, ROUND_SHARE)} of the FLOP/s that harness roofline measured (assumed)",
     PromptBasis.NOT_TIMED: "no prompt was timed on it and bandwidth does not decide it; give --flops",
     PromptBasis.TWO_DEVICES: "not worked out for a model on two devices",
 }
@@ -293,7 +293,7 @@ def _find(claim: RateClaim | SizeClaim) -> Cell:
 
 
 def _judge_rate(claim: RateClaim) -> str:
-    change = f"{abs(claim.error):.0%} {'more' if claim.error > 0 else 'less'}".replace("%", " %")
+    change = f"{format_value(abs(claim.error), ROUND_SHARE)} {'more' if claim.error > 0 else 'less'}"
     return {
         Verdict.AGREES: "agrees",
         Verdict.IMPOSSIBLE: f"not possible: reading alone allows {format_value(claim.roof_tok_per_s, ROUND_RATE)}",

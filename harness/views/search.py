@@ -9,7 +9,7 @@ from harness.records.failures import describe_reason
 from harness.records.placements import PlacementResult
 from harness.runs.search import Best, Goal
 from harness.speed.offload import TOLERANCE, Blocks
-from harness.views.values import BYTES, format_value
+from harness.views.values import BYTES, CHANGE, ROUND_SHARE, format_value
 
 #: A bound on what an untried count may win is told up to this: a weaker one says nothing.
 _TOLD_GAIN = 0.5
@@ -39,9 +39,9 @@ def explain_best(best: Best, blocks: Blocks, devices: Sequence[Device], crossing
 def describe_stop(best: Best) -> str:
     """Why a search ended."""
     if best.is_proven:
-        return f"no untried count can be faster by more than {TOLERANCE:.0%}"
+        return f"no untried count can be faster by more than {format_value(TOLERANCE, ROUND_SHARE)}"
     gain = best.next_gain
-    told = f"might still win by up to {gain:.0%}" if gain <= _TOLD_GAIN else "were not ruled out"
+    told = f"might still win by up to {format_value(gain, ROUND_SHARE)}" if gain <= _TOLD_GAIN else "were not ruled out"
     return f"the time for a search was used up; {best.next_count} layers {told}"
 
 
@@ -66,7 +66,7 @@ def _describe_confirmation(best: Best) -> Iterator[str]:
     least = best.confirmed.get(best.best_n_gpu_layers)
     if least and len(best.confirmed) > 1:
         others = {count: cost for count, cost in best.confirmed.items() if count != best.best_n_gpu_layers}
-        more = ", ".join(f"{count} +{cost / least - 1:.1%}" for count, cost in others.items())
+        more = ", ".join(f"{count} {format_value(cost / least - 1, CHANGE)}" for count, cost in others.items())
         yield f"the best counts were loaded and measured again in turn, and there it is the fastest: {more} time"
 
 
@@ -74,8 +74,8 @@ def _describe_cost(best: Best) -> str:
     text = f"measured {len(best.measured)} of {best.n_counts} counts in {best.spent_s:.0f} s"
     if len(best.measured) < best.n_counts:
         text += (
-            f", {best.cost_share:.0%} of the {best.full_sweep_s:.0f} s that all would take (estimated by straight lines between the "
-            "measured counts)"
+            f", {format_value(best.cost_share, ROUND_SHARE)} of the {best.full_sweep_s:.0f} s that all would take "
+            "(estimated by straight lines between the measured counts)"
         )
     if best.reused_s:
         text += f"; {best.reused_s:.0f} s of it were spent in the earlier run, by what its records say, so the share is a lower bound"

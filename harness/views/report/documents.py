@@ -37,8 +37,9 @@ def show_memory(material: Material) -> Sequence[Document]:
 
 
 def _named(material: Material, record: MemoryRecord) -> MemoryRecord:
-    """The record with the page's name for its model, which is in its picture too."""
-    return dataclasses.replace(record, model=dataclasses.replace(record.model, label=material.model_name(record)))
+    """The record with the page's name for its model, which is in its picture too and says itself what is synthetic."""
+    model = dataclasses.replace(record.model, label=material.model_name(record), is_synthetic=False)
+    return dataclasses.replace(record, model=model)
 
 
 def show_token_time(material: Material) -> Sequence[Document]:
