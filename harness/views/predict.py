@@ -71,33 +71,20 @@ def _describe_cost(answer: Answer) -> KeyFigures:
     each, windowed = cost.kv_bytes_per_token, cache.windowed_bytes_per_token if cache else 0
     depth = f" at depth {answer.n_depth}" if answer.n_depth else ""
 
-    def about(value: float | None) -> Cell:
-        return Cell(value or None, FILE, is_approximate=cost.is_estimate)
+    def about(name: str, value: float | None, phrase: str = "") -> Figure:
+        return Figure(name, "", Cell(value or None, is_approximate=cost.is_estimate), FILE, phrase)
 
     window = f" beyond {cache.window_tokens}" if cache and windowed else ""
-    return KeyFigures(
-        [
-            Figure("size", "", about(cost.size_bytes), FILE),
-            Figure(
-                "read_per_token",
-                "",
-                Cell(round(cost.bytes_per_token(answer.n_depth)), FILE),
-                None,
-                f"a token reads {{}}{depth}",
-            ),
-            Figure("flops_per_token", "", cost.flops_per_token(answer.n_depth), is_shown=False),
-            Figure("kv_per_token", "", about(each), FILE, "cache {} a token"),
-            Figure(
-                "kv_per_token_beyond_window",
-                "",
-                about((each or 0) - windowed if windowed else None),
-                FILE,
-                f"{{}}{window}",
-            ),
-            Figure("state", "", about(cache.state_bytes if cache else None), FILE, "state {}"),
-        ],
-        in_line=True,
-    )
+    read = round(cost.bytes_per_token(answer.n_depth))
+    figures = [
+        about("size", cost.size_bytes),
+        Figure("read_per_token", "", read, FILE, f"a token reads {{}}{depth}"),
+        Figure("flops_per_token", "", cost.flops_per_token(answer.n_depth), is_shown=False),
+        about("kv_per_token", each, "cache {} a token"),
+        about("kv_per_token_beyond_window", (each or 0) - windowed if windowed else None, f"{{}}{window}"),
+        about("state", cache.state_bytes if cache else None, "state {}"),
+    ]
+    return KeyFigures(figures, in_line=True)
 
 
 def _rate(estimate: Estimate | None) -> Cell:
