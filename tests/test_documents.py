@@ -39,10 +39,13 @@ from harness.views.formats import format_names, render
 from harness.views.report import Material, read_material
 from harness.views.report.chapters import CHAPTERS
 from harness.views.values import (
+    BYTES,
     CHANGE,
+    COUNT,
     DURATION,
     INTERVAL,
     MIB_ALONE,
+    PARAMS,
     RATE,
     SETTING,
     SHARE,
@@ -259,3 +262,12 @@ def test_a_note_of_every_row_is_said_once_without_a_number():
     rows = [[Cell(f"r{n}", notes=("everywhere", *["here"] * (n == 2)))] for n in range(5)]
     text = render(Document("x", 1, "", [Section("", [Table("rows", [Column("a")], rows)])]), "table")
     assert text.split("\n")[2:] == ["r0", "r1", "r2 [1]", "r3", "r4", "", "everywhere", "[1] here", ""]
+
+
+def test_bars_are_named_by_words_stand_at_whole_binary_sizes_and_say_how_many_are_left_out():
+    columns = [Column("type"), Column("tensors", unit=COUNT), Column("params", unit=PARAMS), Column("size", unit=BYTES)]
+    rows = [["Q4_0", 112, 10**9, 522 * 2**20], *[["F32", 3, 10**6, 2**20]] * 59]
+    (picture,) = pictures_of(Document("x", 1, "a model", [Section("", [Table("rows", columns, rows)])]))
+    assert picture.alt.startswith("a model · size · the first 40 of 60: Q4_0 522.00 MiB; F32 1.00 MiB")
+    (axis,) = picture.draw("light").axes
+    assert [tick.get_text() for tick in axis.get_xticklabels()][1:4] == ["0.00 MiB", "128.00 MiB", "256.00 MiB"]

@@ -201,6 +201,10 @@ def test_the_whole_process():
     assert PREDICTED.totals.measured_bytes is None
 
 
+def test_a_prediction_says_what_its_total_has_besides_the_lines():
+    assert "The process has the interpreter's 16.00 MiB besides." in render(describe_memory(PREDICTED), "table")
+
+
 def test_a_card_has_lines_and_a_driver_of_its_own():
     rows = by_cause(ON_CARD, "CUDA0")
     assert rows[Cause.COPIED].measured_bytes == 900 * MIB

@@ -92,7 +92,9 @@ def _ledger(record: MemoryRecord) -> Table:
     if measured := record.measurement:
         growth = measured.account.growth_bytes
         totals.append(Row(["growth", HOST, None, growth, None, growth], is_total=True))
-        notes.append(f"The process has the interpreter's {_mib(measured.interpreter_bytes)} besides.")
+    interpreter = measured.interpreter_bytes if measured else record.forecast.interpreter_bytes
+    if interpreter:
+        notes.append(f"The process has the interpreter's {_mib(interpreter)} besides.")
     whole = [sums.predicted_bytes, sums.measured_bytes, sums.error, sums.resident_bytes]
     totals.append(Row(["process, all touched", HOST, *whole], is_total=True))
     columns = [

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from harness.views.document import Bar, Bars, Document, Picture
 from harness.views.figures.style import PALETTE, THEMES, new_figure, set_title
 from harness.views.grid import title_of, write_cell
-from harness.views.values import format_value
+from harness.views.values import BYTES, COUNT, PARAMS, format_value
 
 #: More bars than this in one picture cannot be read.
 MAX_BARS = 40
@@ -51,9 +52,13 @@ def _draw_block(axis: Any, block: Bars, theme: str) -> None:
             text, (end, place), (4, 0), textcoords="offset points", va="center", fontsize=9, color=THEMES[theme].ink
         )
     axis.set_yticks(range(len(block.bars)), [bar.label for bar in block.bars])
-    axis.invert_yaxis()
     axis.grid(False, axis="y")
     axis.set_xlim(min(0, *(bar.value for bar in block.bars)), max(axis.get_xlim()[1], 1e-9) * 1.08)
+    if block.unit is BYTES:  # ticks at powers of two, not at 95.37 MiB
+        from matplotlib.ticker import MultipleLocator
+
+        axis.xaxis.set_major_locator(MultipleLocator(2.0 ** math.ceil(math.log2(axis.get_xlim()[1] / 6))))
+    axis.set_ylim(len(block.bars) - 0.5, -0.5)
     axis.xaxis.set_major_formatter(lambda value, _: format_value(value, block.unit, with_sign=False))
     axis.set_xlabel(block.unit.sign)
     set_title(axis, block.title, theme)
@@ -68,7 +73,7 @@ def _bars_of(document: Document) -> list[Bars]:
             names = [
                 i
                 for i, other in enumerate(table.columns[:at])
-                if other.is_shown and not (other.unit and other.unit.suffix)
+                if other.is_shown and other.unit not in (COUNT, PARAMS) and not (other.unit and other.unit.suffix)
             ]
             bars = [
                 Bar(
@@ -80,6 +85,7 @@ def _bars_of(document: Document) -> list[Bars]:
                 if isinstance(value := cells[at].value, int | float) and not isinstance(value, bool)
             ]
             if bars and column.unit and column.unit.suffix:
-                title = " · ".join(filter(None, [document.title, " ".join(title_of(column).split())]))
+                cut = f"the first {MAX_BARS} of {len(bars)}" if len(bars) > MAX_BARS else ""
+                title = " · ".join(filter(None, [document.title, " ".join(title_of(column).split()), cut]))
                 return [Bars(title, column.unit, bars[:MAX_BARS])]
     return []
