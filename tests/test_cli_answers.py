@@ -238,6 +238,15 @@ def test_a_working_memory_that_llama_cpp_cannot_plan_is_said_to_be_estimated(res
     assert "working memory is estimated: " in result.stdout
 
 
+def test_a_memory_that_is_sold_in_powers_of_two_is_known_again(results):
+    asked = ("predict", "-m", "llama3.1:70b:q4_0", "--machine")
+    assert "\nwhat is sold as 8 GB has 8.6 GB\n" in run(*asked, "RTX 3070 Ti").stdout
+    text = run(*asked, "M4 Pro", "--memory", "48GB").stdout
+    assert "Metal gives 3/4 of such a memory by default; what is sold as 48 GB has 51.5 GB\n" in text
+    data = json.loads(run(*asked, "RTX 3070 Ti", "-o", "json").stdout)
+    assert (data["pp_basis"], data["interval_level"]) == (["two-devices"], 0.9)
+
+
 def test_troubles_of_predict(results):
     assert "the nearest are" in refused("predict", "--machine", "RTX 3070")
     assert "harness roofline" in refused("predict", "-m", "llama3.1:8b")

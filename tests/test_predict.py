@@ -191,6 +191,7 @@ def test_the_worst_misses_are_named_with_a_reason(check):
     text = render(describe_check(check), "table")
     assert "did not fit the card" in text
     assert "no reason known" not in text
+    assert "more than the 137.4 GB that are sold as 128 GB" in text
 
 
 # Questions.

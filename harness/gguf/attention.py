@@ -18,6 +18,7 @@ from harness.gguf.model_kinds import ENCODERS, TEXT_DIFFUSION
 from harness.gguf.settings import (
     count_blocks,
     name_set,
+    read_array,
     read_count,
     read_count_or,
     read_flags,
@@ -205,9 +206,8 @@ class _Plan:
         """Repeat looped blocks, and add the router's layer. Source: src/models/nanbeige.cpp, granite-switch.cpp."""
         if self.architecture == "nanbeige":
             times = count_layers(self.header) // len(self.heads)
-            for name in ("heads", "heads_kv", "recurrent", "windowed"):
+            for name in ("heads", "heads_kv", "recurrent", "windowed", "n_trunk"):
                 setattr(self, name, getattr(self, name) * times)
-            self.n_trunk *= times
         if self.architecture == "graniteswitch":
             self.heads, self.heads_kv = [*self.heads, 1], [*self.heads_kv, 1]
             self.recurrent, self.windowed = [*self.recurrent, False], [*self.windowed, False]
@@ -296,9 +296,7 @@ class _Plan:
 
     def _compress_ratios(self) -> list[int]:
         """How many tokens each layer compresses into a row, 0 for none."""
-        value = self.header.hparam("attention.compress_ratios")
-        ratios = value.read()[: self.n_layers] if isinstance(value, ArrayValue) else []
-        return ratios + [0] * (self.n_layers - len(ratios))
+        return read_array(self.header, "attention.compress_ratios", self.n_layers) or [0] * self.n_layers
 
     def _list_compressed(self, index: int) -> Iterator[KvLayer]:
         """DeepSeek-V4's compressed rows beside the window's, and their indexer's. Source: llama-kv-cache-dsv4.cpp."""
@@ -306,9 +304,8 @@ class _Plan:
         if ratio not in (_CSA_RATIO, _HCA_RATIO):
             return
         size, heads_kv = self.head_k_swa, self.heads_kv[index]
-        yield KvLayer(
-            index, size * heads_kv, 0, size, 0, n_scored=2 * self.heads[index] * size, tokens_per_row=ratio
-        )  # fmt: skip
+        n_scored = 2 * self.heads[index] * size
+        yield KvLayer(index, size * heads_kv, 0, size, 0, n_scored=n_scored, tokens_per_row=ratio)
         if ratio == _CSA_RATIO:
             size = read_count_or(self.header, "attention.indexer.key_length", 0)
             n_scored = size * read_count_or(self.header, "attention.indexer.head_count", 0)
@@ -318,12 +315,8 @@ class _Plan:
         """The inputs and their weights that a compressor holds until it makes a row of them. Source: llama-kv-cache-dsv4.cpp."""
         size = read_count_or(self.header, "attention.indexer.key_length", 0)
         for index, ratio in enumerate(self._compress_ratios()[: self.n_trunk]):
-            if ratio == _CSA_RATIO:
-                n_tokens = 2 * ratio
-                yield StateLayer(index, 2 * self.head_k_swa * n_tokens, 2 * self.head_k_swa * n_tokens)
-                yield StateLayer(index, 2 * size * n_tokens, 2 * size * n_tokens)
-            elif ratio == _HCA_RATIO:
-                yield StateLayer(index, self.head_k_swa * ratio, self.head_k_swa * ratio)
+            inputs = {_CSA_RATIO: (4 * self.head_k_swa, 4 * size), _HCA_RATIO: (self.head_k_swa,)}.get(ratio, ())
+            yield from (StateLayer(index, width * ratio, width * ratio) for width in inputs)
 
     def _state_sizes(self) -> tuple[int, int]:
         """(elements of the last inputs, elements of the state) of a layer, for one sequence."""

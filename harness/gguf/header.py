@@ -29,7 +29,7 @@ from harness.gguf.cursor import (
     describe_damage,
 )
 from harness.gguf.strangers import MAGIC, describe_stranger
-from harness.gguf.types import TENSOR_TYPES, ForeignType, extent, foreign_type, pad, tensor_size_bytes
+from harness.gguf.types import TENSOR_TYPES, ForeignType, TensorType, extent, foreign_type, pad, tensor_size_bytes
 from harness.units import MIB, format_gb
 
 #: Source: ggml/include/gguf.h GGUF_VERSION, GGUF_DEFAULT_ALIGNMENT; ggml/include/ggml.h GGML_MAX_DIMS, GGML_MAX_NAME.
@@ -409,15 +409,13 @@ def _read_tensor(cursor: Cursor, name: str) -> Tensor:
         cursor.fail(start, f"tensor {name!r} has the shape {shape}, which no tensor can have")
     type_at = cursor.at
     type_id = cursor.take_number(4, f"the type of {name!r}")
-    kind = TENSOR_TYPES.get(type_id)
+    kind = TENSOR_TYPES.get(type_id) or foreign_type(type_id)
     if kind is None:
-        foreign = foreign_type(type_id)
-        if foreign is None:
-            cursor.fail(type_at, f"tensor {name!r} has type {type_id}, which does not exist")
-        offset = cursor.take_number(10, f"the offset of {name!r}")
-        return Tensor(name, shape, type_id, foreign.name, offset, 0)
-    row = extent(shape, 0)
-    if row % kind.block_elements:
-        cursor.fail(start, f"tensor {name!r} has rows of {row}, not a multiple of {kind.name}'s {kind.block_elements}")
-    offset = cursor.take_number(10, f"the offset of {name!r}")
-    return Tensor(name, shape, type_id, kind.name, offset, tensor_size_bytes(shape, type_id))
+        cursor.fail(type_at, f"tensor {name!r} has type {type_id}, which does not exist")
+    size_bytes = 0
+    if isinstance(kind, TensorType):
+        if (row := extent(shape, 0)) % kind.block_elements:
+            multiple = f"{kind.name}'s {kind.block_elements}"
+            cursor.fail(start, f"tensor {name!r} has rows of {row}, not a multiple of {multiple}")
+        size_bytes = tensor_size_bytes(shape, type_id)
+    return Tensor(name, shape, type_id, kind.name, cursor.take_number(10, f"the offset of {name!r}"), size_bytes)

@@ -7,12 +7,11 @@ Pure arithmetic over `Shape`: no weights, no file. The rules are those of llama.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from math import prod
 
 from harness.catalog import Shape
 from harness.errors import UsageError
-from harness.gguf.types import DEFAULT_TYPES, find_quantization, tensor_type
+from harness.gguf.header import DEFAULT_ALIGNMENT, Tensor
+from harness.gguf.types import DEFAULT_TYPES, find_quantization, pad, tensor_size_bytes, tensor_type
 
 #: Architectures whose tensors are known here; each is a decoder with RMS norms and a gated FFN.
 ARCHITECTURES = (
@@ -41,26 +40,7 @@ ONLY_WITH_EXPERTS = {"qwen3moe", "qwen35moe", "gpt-oss"}
 _FALLBACK = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"}
 
 
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """One row of a tensor table to be: shape has ne[0] (the contiguous dimension) first; type_name is ggml's."""
-
-    name: str
-    shape: tuple[int, ...]
-    type_name: str
-
-    @property
-    def n_elements(self) -> int:
-        return prod(self.shape)
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of the data, without padding. Source: ggml.c ggml_nbytes, ggml_row_size."""
-        block = tensor_type(self.type_name)
-        return self.n_elements // block.block_elements * block.block_bytes
-
-
-def tensor_table(shape: Shape, quantization: str) -> tuple[TensorSpec, ...]:
+def tensor_table(shape: Shape, quantization: str) -> tuple[Tensor, ...]:
     """Lay out a model of this shape as llama.cpp's converter and llama-quantize would.
 
     Parameters
@@ -88,10 +68,13 @@ def tensor_table(shape: Shape, quantization: str) -> tuple[TensorSpec, ...]:
         for block in range(shape.block_count)
         for name, ne in (*_mixer_tensors(shape, block), *ffn)
     ]
-    dimensions = sorted([*_outer_tensors(shape), *inner], key=lambda row: (row[0], row[1]))
-    return tuple(
-        TensorSpec(name, ne, _tensor_type(shape, quantization, block, name, ne)) for block, name, ne in dimensions
-    )
+    tensors: list[Tensor] = []
+    offset = 0
+    for block, name, ne in sorted([*_outer_tensors(shape), *inner]):
+        kind = tensor_type(_tensor_type(shape, quantization, block, name, ne))
+        tensors.append(Tensor(name, ne, kind.type_id, kind.name, offset, tensor_size_bytes(ne, kind.type_id)))
+        offset += pad(tensors[-1].size_bytes, DEFAULT_ALIGNMENT)
+    return tuple(tensors)
 
 
 def _check(shape: Shape) -> None:

@@ -253,21 +253,18 @@ def _count_positions(header: Header) -> int | None:
     return (_number(header.hparam("context_length")) or None) if header.architecture in _LEARNED_POSITIONS else None
 
 
+#: What to say of types that are of no known fork.
+_OF_NO_FORK = {
+    Origin.REMOVED: "which was removed from llama.cpp; take a newer quantization of the same model (llama.cpp repacks Q4_0 itself)",
+    Origin.UNKNOWN: "which this llama.cpp does not know; take another quantization of the same model",
+}
+
+
 def _describe_foreign(header: Header, foreign: ForeignType) -> str:
-    has = f"has tensors of {foreign.name}, "
     if foreign.origin is Origin.OLLAMA:
         return f"was written by Ollama for its own engine (tensors of {foreign.name}); {_pull_instead(header)}"
-    if foreign.origin is Origin.REMOVED:
-        return (
-            has
-            + "which was removed from llama.cpp; take a newer quantization of the same model (llama.cpp repacks Q4_0 itself)"
-        )
-    if foreign.origin is Origin.UNKNOWN:
-        return has + "which this llama.cpp does not know; take another quantization of the same model"
-    return (
-        has
-        + f"a type of another program's fork, {foreign.origin.value}; take a quantization that llama.cpp itself writes"
-    )
+    fork = f"a type of another program's fork, {foreign.origin.value}; take a quantization that llama.cpp itself writes"
+    return f"has tensors of {foreign.name}, {_OF_NO_FORK.get(foreign.origin, fork)}"
 
 
 def _pull_instead(header: Header) -> str:
@@ -408,8 +405,8 @@ def suit_batches(found: FileKind, spec: RunSpec, asked: Collection[str], label: 
     n_tokens = spec.n_prompt
     if not found.reads_at_once or n_tokens <= min(spec.n_batch, spec.n_ubatch):
         return spec, None
-    flag = next((flag for name, flag in (("n_ubatch", "-ub"), ("n_batch", "-b")) if name in asked), None)
-    if flag and n_tokens > getattr(spec, {"-ub": "n_ubatch", "-b": "n_batch"}[flag]):
+    name, flag = next((pair for pair in (("n_ubatch", "-ub"), ("n_batch", "-b")) if pair[0] in asked), (None, None))
+    if name and n_tokens > getattr(spec, name):
         raise UsageError(
             f"{label} reads a prompt at once ({spec.test}), and {flag} is smaller; give at least {flag} {n_tokens}, or leave it out."
         )

@@ -54,16 +54,19 @@ def read_per_layer(header: Header, key: str, n_layers: int) -> list[int] | None:
     return [_as_count(header, key, item) for item in value.read()]
 
 
-def read_flags(header: Header, key: str, n_layers: int) -> list[bool] | None:
-    """Read an array that says yes or no of each layer; None where there is none, no where the array is too short.
+def read_array(header: Header, key: str, n_layers: int) -> list[int] | None:
+    """Read an array of one number a layer; None where there is none, 0 where the array is too short.
 
     Source: src/llama-model-loader.cpp get_arr into an array of LLAMA_MAX_LAYERS zeros.
     """
     value = header.hparam(key)
-    if not isinstance(value, ArrayValue):
-        return None
-    flags = [bool(flag) for flag in value.read()[:n_layers]]
-    return flags + [False] * (n_layers - len(flags))
+    return (value.read() + [0] * n_layers)[:n_layers] if isinstance(value, ArrayValue) else None
+
+
+def read_flags(header: Header, key: str, n_layers: int) -> list[bool] | None:
+    """As `read_array`, of an array that says yes or no of each layer."""
+    numbers = read_array(header, key, n_layers)
+    return None if numbers is None else list(map(bool, numbers))
 
 
 def count_blocks(header: Header) -> int:

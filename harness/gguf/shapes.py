@@ -8,9 +8,9 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from harness.catalog import Shape
-from harness.gguf.header import DEFAULT_ALIGNMENT, ArrayValue, Header, Tensor
+from harness.gguf.header import DEFAULT_ALIGNMENT, ArrayValue, Header
 from harness.gguf.layout import ONLY_WITH_EXPERTS, tensor_table
-from harness.gguf.types import FILE_TYPE_NUMBERS, find_quantization, pad, tensor_type
+from harness.gguf.types import FILE_TYPE_NUMBERS, find_quantization
 
 #: A setting; a tuple is an array.
 Value: TypeAlias = int | float | tuple[int, ...]
@@ -31,18 +31,12 @@ def compute_header(shape: Shape, quantization: str, name: str) -> Header:
     UsageError : unknown architecture or quantization, or dimensions that this architecture cannot have.
     """
     quantization = find_quantization(quantization)
-    tensors: list[Tensor] = []
-    offset = 0
-    for spec in tensor_table(shape, quantization):
-        type_id = tensor_type(spec.type_name).type_id
-        tensors.append(Tensor(spec.name, spec.shape, type_id, spec.type_name, offset, spec.size_bytes))
-        offset += pad(spec.size_bytes, DEFAULT_ALIGNMENT)
     metadata = _list_metadata(shape, quantization, name)
     return Header(
         version=3,
         byte_order="little",
         metadata=MappingProxyType(metadata),
-        tensors=tuple(tensors),
+        tensors=tensor_table(shape, quantization),
         alignment=DEFAULT_ALIGNMENT,
         data_offset=0,
         metadata_types=MappingProxyType({key: _TYPE_NAMES[type(value)] for key, value in metadata.items()}),

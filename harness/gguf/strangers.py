@@ -23,21 +23,19 @@ _STRANGERS: tuple[tuple[bytes, str], ...] = (
 
 def describe_stranger(name: str, opening: bytes) -> str:
     """Say what a file is that is not GGUF, from its first bytes."""
-    text = opening.lstrip()[:16].lower()
-    said = next((what for magic, what in _STRANGERS if opening.startswith(magic)), None)
-    if said is None and text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        said = "a web page, perhaps an error or a login page saved under its name; download the file itself"
-    if said is None and len(opening) > 8 and opening[8:9] == b"{" and int.from_bytes(opening[:8], "little") < 2**27:
-        said = "a safetensors file; convert it to GGUF"
-    # Imatrix files from before GGUF: a count of entries, a length, a tensor's name. Source: tools/imatrix save_imatrix_legacy.
-    if said is None and 0 < int.from_bytes(opening[4:8], "little") < 64 and begins_with_name(opening[8:]):
-        said = "an importance matrix (imatrix.dat), which llama-quantize takes; name a model that was made with it"
-    if (
-        said is None
-        and opening.isascii()
-        and opening.decode("ascii").replace("\n", " ").replace("\t", " ").isprintable()
-    ):
-        said = "a text file; download the model itself"
-    if said is None:
-        said = "of a kind that harness does not know; name a .gguf file"
+    said = next((what for magic, what in _STRANGERS if opening.startswith(magic)), None) or _guess(opening)
     return f"{name} is not a GGUF file: at byte 0 it has {opening[:4]!r} where GGUF has {MAGIC!r}, so it is {said}"
+
+
+def _guess(opening: bytes) -> str:
+    """What a file is that has no magic of its own."""
+    if opening.lstrip()[:16].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "a web page, perhaps an error or a login page saved under its name; download the file itself"
+    if opening[8:9] == b"{" and int.from_bytes(opening[:8], "little") < 2**27:
+        return "a safetensors file; convert it to GGUF"
+    # Imatrix files from before GGUF: a count of entries, a length, a tensor's name. Source: tools/imatrix save_imatrix_legacy.
+    if 0 < int.from_bytes(opening[4:8], "little") < 64 and begins_with_name(opening[8:]):
+        return "an importance matrix (imatrix.dat), which llama-quantize takes; name a model that was made with it"
+    if opening.isascii() and opening.decode("ascii").replace("\n", " ").replace("\t", " ").isprintable():
+        return "a text file; download the model itself"
+    return "of a kind that harness does not know; name a .gguf file"

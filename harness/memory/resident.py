@@ -77,18 +77,7 @@ class NativeBuffer:
 
 
 _LLAMA_LIBRARIES = ("libllama", "libggml", "libmtmd", "llama.", "ggml", "mtmd.")
-_DRIVERS = (
-    "libcuda",
-    "libnvidia",
-    "libnvrtc",
-    "libcublas",
-    "libnccl",
-    "libvulkan",
-    "libamd",
-    "libroc",
-    "libhip",
-    "libhsa",
-)
+_DRIVERS = re.compile("lib(cuda|nvidia|nvrtc|cublas|nccl|vulkan|amd|roc|hip|hsa)")
 
 
 def group_of(path: str) -> Cause:
@@ -96,7 +85,7 @@ def group_of(path: str) -> Cause:
     name = path.replace("\\", "/").rsplit("/", 1)[-1]
     if name.startswith(_LLAMA_LIBRARIES):
         return Cause.LLAMA_LIBRARIES
-    return Cause.DRIVERS if name.startswith(_DRIVERS) or path.startswith("/dev/") else Cause.LIBRARIES
+    return Cause.DRIVERS if _DRIVERS.match(name) or path.startswith("/dev/") else Cause.LIBRARIES
 
 
 def explain_growth(

@@ -123,61 +123,38 @@ def check_structs() -> None:
 
 _POINTER, _TEXT, _SIZE = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
 
-#: Name, result and arguments of each.
-_FUNCTIONS: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
-    ("ggml_backend_dev_count", _SIZE, ()),
-    ("ggml_backend_dev_get", _POINTER, (_SIZE,)),
-    ("ggml_backend_dev_name", _TEXT, (_POINTER,)),
-    ("ggml_backend_dev_description", _TEXT, (_POINTER,)),
-    ("ggml_backend_dev_type", ctypes.c_int, (_POINTER,)),
-    ("ggml_backend_dev_memory", None, (_POINTER, ctypes.POINTER(_SIZE), ctypes.POINTER(_SIZE))),
-    ("ggml_backend_reg_count", _SIZE, ()),
-    ("ggml_backend_reg_get", _POINTER, (_SIZE,)),
-    ("ggml_backend_reg_name", _TEXT, (_POINTER,)),
-    ("ggml_backend_reg_dev_count", _SIZE, (_POINTER,)),
-    ("ggml_backend_reg_by_name", _POINTER, (_TEXT,)),
-    ("ggml_backend_dev_by_name", _POINTER, (_TEXT,)),
-    ("ggml_backend_register", None, (_POINTER,)),
-    ("ggml_backend_cpu_buffer_type", _POINTER, ()),
-    ("ggml_commit", _TEXT, ()),
-    ("ggml_version", _TEXT, ()),
-    ("ggml_threadpool_params_default", ThreadpoolParams, (ctypes.c_int,)),
-    ("ggml_threadpool_new", _POINTER, (ctypes.POINTER(ThreadpoolParams),)),
-    ("ggml_threadpool_free", None, (_POINTER,)),
-    ("llama_attach_threadpool", None, (_POINTER, _POINTER, _POINTER)),
-    ("llama_detach_threadpool", None, (_POINTER,)),
-    # Tensors and graphs without a model, for harness.native.jobs.bandwidth.
-    ("ggml_init", _POINTER, (InitParams,)),
-    ("ggml_free", None, (_POINTER,)),
-    ("ggml_tensor_overhead", _SIZE, ()),
-    ("ggml_graph_overhead", _SIZE, ()),
-    ("ggml_new_tensor_2d", _POINTER, (_POINTER, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)),
-    ("ggml_mul_mat", _POINTER, (_POINTER, _POINTER, _POINTER)),
-    ("ggml_new_graph", _POINTER, (_POINTER,)),
-    ("ggml_build_forward_expand", None, (_POINTER, _POINTER)),
-    ("ggml_nbytes", _SIZE, (_POINTER,)),
-    ("ggml_backend_dev_init", _POINTER, (_POINTER, _TEXT)),
-    ("ggml_backend_dev_backend_reg", _POINTER, (_POINTER,)),
-    ("ggml_backend_dev_buffer_type", _POINTER, (_POINTER,)),
-    ("ggml_backend_dev_supports_op", ctypes.c_bool, (_POINTER, _POINTER)),
-    ("ggml_backend_reg_get_proc_address", _POINTER, (_POINTER, _TEXT)),
-    ("ggml_backend_alloc_ctx_tensors_from_buft", _POINTER, (_POINTER, _POINTER)),
-    ("ggml_backend_buft_alloc_buffer", _POINTER, (_POINTER, _SIZE)),
-    ("ggml_backend_buffer_free", None, (_POINTER,)),
-    ("ggml_backend_tensor_set", None, (_POINTER, _POINTER, _SIZE, _SIZE)),
-    ("ggml_backend_tensor_get", None, (_POINTER, _POINTER, _SIZE, _SIZE)),
-    ("ggml_backend_graph_compute", ctypes.c_int, (_POINTER, _POINTER)),
-    ("ggml_backend_synchronize", None, (_POINTER,)),
-    ("ggml_backend_free", None, (_POINTER,)),
-    # What a tensor is and where it lies.
-    ("ggml_op_desc", _TEXT, (_POINTER,)),
-    ("ggml_get_name", _POINTER, (_POINTER,)),
-    ("ggml_get_data", _POINTER, (_POINTER,)),
-    ("ggml_backend_buffer_name", _TEXT, (_POINTER,)),
-    ("ggml_backend_buffer_get_base", _POINTER, (_POINTER,)),
-    ("ggml_backend_buffer_get_size", _SIZE, (_POINTER,)),
-    ("ggml_backend_buffer_get_usage", ctypes.c_int, (_POINTER,)),
-    ("ggml_backend_buffer_is_host", ctypes.c_bool, (_POINTER,)),
+_P, _SIZES, _RANGE = (_POINTER,), ctypes.POINTER(_SIZE), (_POINTER, _POINTER, _SIZE, _SIZE)
+
+#: Result and arguments, and the functions that have them.
+_FUNCTIONS: tuple[tuple[Any, tuple[Any, ...], str], ...] = (
+    (_SIZE, (), "ggml_backend_dev_count ggml_backend_reg_count ggml_tensor_overhead ggml_graph_overhead"),
+    (_SIZE, _P, "ggml_backend_reg_dev_count ggml_nbytes ggml_backend_buffer_get_size"),
+    (_TEXT, (), "ggml_commit ggml_version"),
+    (_TEXT, _P, "ggml_backend_dev_name ggml_backend_dev_description ggml_backend_reg_name"),
+    (_TEXT, _P, "ggml_op_desc ggml_backend_buffer_name"),
+    (ctypes.c_int, _P, "ggml_backend_dev_type ggml_backend_buffer_get_usage"),
+    (ctypes.c_int, _P * 2, "ggml_backend_graph_compute"),
+    (ctypes.c_bool, _P, "ggml_backend_buffer_is_host"),
+    (ctypes.c_bool, _P * 2, "ggml_backend_dev_supports_op"),
+    (_POINTER, (), "ggml_backend_cpu_buffer_type"),
+    (_POINTER, _P, "ggml_new_graph ggml_get_name ggml_get_data ggml_backend_buffer_get_base"),
+    (_POINTER, _P, "ggml_backend_dev_backend_reg ggml_backend_dev_buffer_type"),
+    (_POINTER, _P * 2, "ggml_backend_alloc_ctx_tensors_from_buft"),
+    (_POINTER, _P * 3, "ggml_mul_mat"),
+    (_POINTER, (_SIZE,), "ggml_backend_dev_get ggml_backend_reg_get"),
+    (_POINTER, (_TEXT,), "ggml_backend_reg_by_name"),
+    (_POINTER, (_POINTER, _TEXT), "ggml_backend_dev_init ggml_backend_reg_get_proc_address"),
+    (_POINTER, (_POINTER, _SIZE), "ggml_backend_buft_alloc_buffer"),
+    (_POINTER, (_POINTER, ctypes.c_int, ctypes.c_int64, ctypes.c_int64), "ggml_new_tensor_2d"),
+    (_POINTER, (InitParams,), "ggml_init"),
+    (_POINTER, (ctypes.POINTER(ThreadpoolParams),), "ggml_threadpool_new"),
+    (ThreadpoolParams, (ctypes.c_int,), "ggml_threadpool_params_default"),
+    (None, _P, "ggml_threadpool_free llama_detach_threadpool ggml_free ggml_backend_free ggml_backend_buffer_free"),
+    (None, _P, "ggml_backend_register ggml_backend_synchronize"),
+    (None, _P * 2, "ggml_build_forward_expand"),
+    (None, _P * 3, "llama_attach_threadpool"),
+    (None, (_POINTER, _SIZES, _SIZES), "ggml_backend_dev_memory"),
+    (None, _RANGE, "ggml_backend_tensor_set ggml_backend_tensor_get"),
 )
 
 
@@ -188,9 +165,9 @@ def library() -> Any:
     uses. Opening ``libggml.so`` by name would load a second copy (the wheel ships copies, not links) with a second, empty registry.
     """
     lib = llama_cpp.llama_cpp._lib
-    for name, result, arguments in _FUNCTIONS:
-        function = getattr(lib, name)
-        function.restype, function.argtypes = result, arguments
+    for result, arguments, names in _FUNCTIONS:
+        for function in (getattr(lib, name) for name in names.split()):
+            function.restype, function.argtypes = result, arguments
     return lib
 
 

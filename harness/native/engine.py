@@ -186,9 +186,9 @@ class LoadedModel:
         runtime.tape.rewind()
         parameters = self._parameters(spec)
         start = time.perf_counter_ns()
-        self._pointer = llama_cpp.llama_model_load_from_file(os.fsencode(spec.model), parameters)
+        self.pointer = llama_cpp.llama_model_load_from_file(os.fsencode(spec.model), parameters)
         self.load_duration_ns = time.perf_counter_ns() - start
-        if not self._pointer:
+        if not self.pointer:
             raise _refusal(f"cannot load {os.path.basename(spec.model)}", runtime.tape)
         self.log = tuple(runtime.tape.lines)
 
@@ -220,25 +220,21 @@ class LoadedModel:
     def open(self, spec: RunSpec) -> Session:
         return Session(self, spec)
 
-    @property
-    def pointer(self) -> Any:
-        return self._pointer
-
     def describe(self) -> Model:
         text = ctypes.create_string_buffer(256)
-        llama_cpp.llama_model_desc(self._pointer, text, 256)
+        llama_cpp.llama_model_desc(self.pointer, text, 256)
         return Model(
             file_name=os.path.basename(self._file),
             description=text.value.decode("utf-8", "replace"),
-            size_bytes=llama_cpp.llama_model_size(self._pointer),
-            n_params=llama_cpp.llama_model_n_params(self._pointer),
+            size_bytes=llama_cpp.llama_model_size(self.pointer),
+            n_params=llama_cpp.llama_model_n_params(self.pointer),
             file_size_bytes=sum(map(os.path.getsize, list_parts(self._file))),
         )
 
     def close(self) -> None:
-        if self._pointer:
-            llama_cpp.llama_model_free(self._pointer)
-            self._pointer = None
+        if self.pointer:
+            llama_cpp.llama_model_free(self.pointer)
+            self.pointer = None
 
 
 class Session:

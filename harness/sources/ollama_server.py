@@ -6,8 +6,8 @@ Source: docs/api.md of Ollama; its host variable as envconfig/config.go reads it
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import os
+import platform
 import re
 import time
 import urllib.error
@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from harness.errors import HarnessError, UsageError
+from harness.host.rpc import is_loopback
 from harness.records.ollama import Answer, Loaded
 from harness.untrusted.harmless import json_text
 from harness.untrusted.json import read_json
@@ -36,14 +37,9 @@ MAX_ANSWER_BYTES = 64 * 2**20
 #: Time given to a server to let go of a model.
 UNLOAD_TIMEOUT_S = 30.0
 
-_FIGURES = [
-    "total_duration",
-    "load_duration",
-    "prompt_eval_count",
-    "prompt_eval_duration",
-    "eval_count",
-    "eval_duration",
-]
+_FIGURES = (
+    "total_duration", "load_duration", "prompt_eval_count", "prompt_eval_duration", "eval_count", "eval_duration",
+)  # fmt: skip
 
 
 class NoServerError(HarnessError):
@@ -172,16 +168,9 @@ class OllamaServer:
         ------
         ServerError : the answer lacks a figure.
         """
-        request = {
-            "model": name,
-            "prompt": prompt,
-            "raw": True,
-            "stream": False,
-            "keep_alive": "5m",
-            "options": dict(options),
-        }
+        request = {"model": name, "prompt": prompt, "raw": True, "stream": False, "keep_alive": "5m"}
         start = time.perf_counter_ns()
-        values = self._ask("/api/generate", request, GENERATE_TIMEOUT_S)
+        values = self._ask("/api/generate", {**request, "options": dict(options)}, GENERATE_TIMEOUT_S)
         wall_ns = time.perf_counter_ns() - start
         missing = [figure for figure in _FIGURES if not isinstance(values.get(figure), int)]
         if missing:
@@ -250,10 +239,5 @@ def _is_here(host: str) -> bool:
     """Whether a host name or address is this machine's own."""
     import psutil
 
-    if host == "localhost":
-        return True
     own = {address.address.split("%")[0] for entries in psutil.net_if_addrs().values() for address in entries}
-    try:
-        return ipaddress.ip_address(host).is_loopback or host in own
-    except ValueError:
-        return host.lower() in {os.uname().nodename.lower()} if hasattr(os, "uname") else False
+    return is_loopback(host) or host in own or host.lower() == platform.node().lower()

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 from harness.catalog import Shape
 from harness.errors import HarnessError, UsageError
 from harness.events import OnBytes
-from harness.gguf.header import DEFAULT_ALIGNMENT, SYNTHETIC_KEY
-from harness.gguf.layout import ARCHITECTURES, TensorSpec, tensor_table
+from harness.gguf.header import DEFAULT_ALIGNMENT, SYNTHETIC_KEY, Tensor
+from harness.gguf.layout import ARCHITECTURES, tensor_table
 from harness.gguf.roles import find_role
 from harness.gguf.shapes import list_hyperparameters
 from harness.gguf.types import FILE_TYPE_NUMBERS, find_quantization, pad, tensor_type
@@ -174,7 +174,7 @@ def make_header_bytes(shape: Shape, quantization: str, *, name: str, vocabulary:
     return data, len(data) + _data_bytes(tensors)
 
 
-def _data_bytes(tensors: Sequence[TensorSpec]) -> int:
+def _data_bytes(tensors: Sequence[Tensor]) -> int:
     return sum(pad(tensor.size_bytes, DEFAULT_ALIGNMENT) for tensor in tensors)
 
 
@@ -198,7 +198,7 @@ def _write_header(
     path: Path,
     shape: Shape,
     quantization: str,
-    tensors: Sequence[TensorSpec],
+    tensors: Sequence[Tensor],
     vocabulary: _Vocabulary | None,
     name: str,
     seed: int,
@@ -223,7 +223,7 @@ def _write_header(
     else:
         _add_vocabulary(writer, vocabulary)
     for tensor in tensors:
-        kind = gguf.GGMLQuantizationType(tensor_type(tensor.type_name).type_id)
+        kind = gguf.GGMLQuantizationType(tensor.type_id)
         # The dtype is only a stand-in: raw_dtype decides, and the library turns shapes round to ne[0] first.
         writer.add_tensor_info(
             tensor.name, tuple(reversed(tensor.shape)), np.dtype(np.float32), tensor.size_bytes, raw_dtype=kind
@@ -331,7 +331,7 @@ _SCALES: dict[str, tuple[int, int | None, float, float]] = {
 }  # fmt: skip
 
 
-def _append_weights(path: Path, tensors: Sequence[TensorSpec], seed: int, progress: OnBytes | None) -> None:
+def _append_weights(path: Path, tensors: Sequence[Tensor], seed: int, progress: OnBytes | None) -> None:
     """Stream all tensors' data behind the header, each from another place of its pool on, and flush to the disk."""
     import numpy as np
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from harness.errors import UsageError
 from harness.gguf.cost import Cost, cost_of_shape
 from harness.memory.fit import CUDA_CONTEXT_BYTES, estimate_compute_bytes, fit_layers, rough_prices
 from harness.speed import published
+from harness.speed.model_names import squeeze
 from harness.speed.models import Hardware, Point, Population, learn_population
 
 KINDS = ("cpu", "gpu", "apple")
@@ -107,22 +107,17 @@ def find_machine(machines: Sequence[Machine], name: str) -> list[Machine]:
     ------
     UsageError : there is none, with the nearest names.
     """
-    wanted = _squeeze(name)
-    for by in (lambda m: m.hardware.name, lambda m: m.family):
-        found = [machine for machine in machines if _squeeze(by(machine)) == wanted]
-        if found:
+    wanted = squeeze(name)
+    for name_of in (lambda m: m.hardware.name, lambda m: m.family):
+        if found := [machine for machine in machines if squeeze(name_of(machine)) == wanted]:
             return found
     # "M4 Max 40" is enough of "M4 Max 40-core GPU"; but an RTX 3070 is no RTX 3070 Ti.
     apple = [machine for machine in machines if machine.hardware.kind == "apple"]
-    found = [machine for machine in apple if wanted and _squeeze(machine.hardware.name).startswith(wanted)]
+    found = [machine for machine in apple if wanted and squeeze(machine.hardware.name).startswith(wanted)]
     if len({machine.family for machine in found}) == 1:
         return found
-    names = {_squeeze(machine.family): machine.family for machine in machines}
+    names = {squeeze(machine.family): machine.family for machine in machines}
     near = [names[key] for key in difflib.get_close_matches(wanted, names, n=3, cutoff=0.3)]
     near = list(dict.fromkeys([*(machine.family for machine in found), *near]))[:4]
     hint = f"the nearest are {', '.join(near)}" if near else "harness table lists them"
     raise UsageError(f"No published figures for a machine {name!r}; {hint}, or give its --bandwidth and --kind.")
-
-
-def _squeeze(text: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", text.lower())

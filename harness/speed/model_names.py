@@ -103,12 +103,13 @@ def find_file_entry(file_name: str, file_sha256: str | None, catalog: Catalog) -
     for entry in catalog.entries.values() if file_sha256 else ():
         if any(file_sha256 in files.sha256 for files in entry.files):
             return entry
-    name = _squeeze(file_name)
-    named = [entry for entry in catalog.entries.values() if _squeeze(entry.name) in name]
+    name = squeeze(file_name)
+    named = [entry for entry in catalog.entries.values() if squeeze(entry.name) in name]
     return max(named, key=lambda entry: len(entry.name), default=None)
 
 
-def _squeeze(text: str) -> str:
+def squeeze(text: str) -> str:
+    """A name without what people write differently: capitals, blanks and marks."""
     return re.sub(r"[^a-z0-9]", "", text.lower())
 
 

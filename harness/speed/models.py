@@ -125,11 +125,9 @@ def learn_population(machines: Sequence[Hardware]) -> Population:
     population = Population(Belief(*_START, *(spread**2 for spread in _START_SPREAD)), _NOISE_START, len(known))
     for _ in range(30):
         beliefs = [fit(machine, population) for machine in known]
-        mean_a, var_a = _spread([(belief.log_a, belief.var_a) for belief in beliefs])
-        mean_e, var_e = _spread([(belief.log_e, belief.var_e) for belief in beliefs])
-        noise = _learn_noise(known, beliefs)
-        before, population = population, Population(Belief(mean_a, mean_e, var_a, var_e), noise, len(known))
-        if abs(before.belief.log_a - mean_a) + abs(before.belief.log_e - mean_e) < 1e-4:
+        before, after = population.belief, _pool(beliefs)
+        population = Population(after, _learn_noise(known, beliefs), len(known))
+        if abs(before.log_a - after.log_a) + abs(before.log_e - after.log_e) < 1e-4:
             break
     return dataclasses.replace(population, widths=_learn_widths(known, population))
 
@@ -147,9 +145,7 @@ def _learn_widths(machines: Sequence[Hardware], population: Population) -> tuple
         for number, point in enumerate(machine.points):
             rest = machine.points[:number] + machine.points[number + 1 :]
             if others:
-                mean_a, var_a = _spread([(belief.log_a, belief.var_a) for belief in others])
-                mean_e, var_e = _spread([(belief.log_e, belief.var_e) for belief in others])
-                unseen.append(_standardize(machine, point, Belief(mean_a, mean_e, var_a, var_e), population.noise))
+                unseen.append(_standardize(machine, point, _pool(others), population.noise))
             if rest:
                 belief = fit(dataclasses.replace(machine, points=rest), population)
                 seen.append(_standardize(machine, point, belief, population.noise))
@@ -162,10 +158,15 @@ def _quantile(values: list[float]) -> float:
 
 
 def _standardize(machine: Hardware, point: Point, belief: Belief, noise: float) -> float:
-    cost = point.cost
-    share = Share(cost.n_layers, cost.bytes_per_token(point.depth), machine.bandwidth_bytes_per_s, belief, width=1.0)
-    total, variance = _add_up([share], noise)
+    total, variance = _add_up([_whole(machine, point, belief)], noise)
     return abs(math.log(point.token_s / total)) / math.sqrt(variance)
+
+
+def _pool(beliefs: Sequence[Belief]) -> Belief:
+    """What some machines have in common."""
+    mean_a, var_a = _spread([(belief.log_a, belief.var_a) for belief in beliefs])
+    mean_e, var_e = _spread([(belief.log_e, belief.var_e) for belief in beliefs])
+    return Belief(mean_a, mean_e, var_a, var_e)
 
 
 def _spread(estimates: Sequence[tuple[float, float]]) -> tuple[float, float]:
@@ -183,8 +184,8 @@ def _learn_noise(machines: Sequence[Hardware], beliefs: Sequence[Belief]) -> flo
     for machine, belief in zip(machines, beliefs, strict=True):
         n = len(machine.points)
         if n > 2:
-            times = [sum(_times(machine, point, belief.log_a, belief.log_e)) for point in machine.points]
-            residuals = [math.log(point.token_s / time_s) for point, time_s in zip(machine.points, times, strict=True)]
+            times = (sum(_times(_whole(machine, point, belief))) for point in machine.points)
+            residuals = (math.log(point.token_s / time_s) for point, time_s in zip(machine.points, times, strict=True))
             squares += [residual**2 * n / (n - 2) for residual in residuals]
     middle = sorted(squares)[len(squares) // 2] if squares else None
     return _NOISE_START if middle is None else max(1.4826 * math.sqrt(middle), _NOISE_LEAST)
@@ -194,11 +195,12 @@ def fit(machine: Hardware, population: Population) -> Belief:
     """Move the population's belief towards a machine's own figures: Gauss and Newton's steps with Huber's weights."""
     prior, sigma = population.belief, population.noise
     log_a, log_e = prior.log_a, prior.log_e
+    expected = [_times(_whole(machine, point, prior)) for point in machine.points]
     for _ in range(40):
         m11, m22, m12 = 1 / prior.var_a, 1 / prior.var_e, 0.0
         g1, g2 = (prior.log_a - log_a) / prior.var_a, (prior.log_e - log_e) / prior.var_e
-        for point in machine.points:
-            fixed, reading = _times(machine, point, log_a, log_e)
+        for point, (fixed, reading) in zip(machine.points, expected, strict=True):
+            fixed, reading = fixed * math.exp(log_a - prior.log_a), reading * math.exp(prior.log_e - log_e)
             total = fixed + reading
             residual = math.log(point.token_s / total)
             weight = min(1.0, _HUBER * sigma / abs(residual)) if residual else 1.0
@@ -215,10 +217,16 @@ def fit(machine: Hardware, population: Population) -> Belief:
     return Belief(log_a, log_e, m22 / determinant, m11 / determinant, -m12 / determinant)
 
 
-def _times(machine: Hardware, point: Point, log_a: float, log_e: float) -> tuple[float, float]:
+def _whole(machine: Hardware, point: Point, belief: Belief) -> Share:
+    """A figure's model, whole on its machine."""
+    cost = point.cost
+    return Share(cost.n_layers, cost.bytes_per_token(point.depth), machine.bandwidth_bytes_per_s, belief, width=1.0)
+
+
+def _times(share: Share) -> tuple[float, float]:
     """(seconds that the layers cost, seconds of reading) of one token."""
-    reading = point.cost.bytes_per_token(point.depth) / (math.exp(log_e) * machine.bandwidth_bytes_per_s)
-    return math.exp(log_a) * point.cost.n_layers, reading
+    reading = share.n_bytes / (math.exp(share.belief.log_e) * share.bandwidth_bytes_per_s)
+    return math.exp(share.belief.log_a) * share.n_layers, reading
 
 
 def measured_belief(population: Population) -> Belief:
@@ -254,14 +262,9 @@ def estimate(shares: Sequence[Share], noise: float) -> Estimate:
 
 def _add_up(shares: Sequence[Share], noise: float) -> tuple[float, float]:
     """(seconds a token, variance of their logarithm in units of the widths), by the first order of the error's propagation."""
-    parts = []
-    for share in shares:
-        fixed = math.exp(share.belief.log_a) * share.n_layers
-        reading = share.n_bytes / (math.exp(share.belief.log_e) * share.bandwidth_bytes_per_s)
-        parts.append((fixed, reading, share))
-    total = sum(fixed + reading for fixed, reading, _ in parts)
-    variance = 0.0
-    for fixed, reading, share in parts:
+    parts = [_times(share) for share in shares]
+    total, variance = sum(map(sum, parts)), 0.0
+    for share, (fixed, reading) in zip(shares, parts, strict=True):
         j1, j2, belief = fixed / total, -reading / total, share.belief
         own = j1 * j1 * belief.var_a + j2 * j2 * belief.var_e + 2 * j1 * j2 * belief.cov
         variance += share.width**2 * (own + (j1 - j2) * noise**2)

@@ -8,7 +8,6 @@ Source: src/llama-model.cpp llama_model::load_tensors (i_gpu_start, act_gpu_laye
 
 from __future__ import annotations
 
-import bisect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -259,16 +258,8 @@ def _pick(line: Sequence[Point], index: int, inside: Sequence[int], work: Mappin
 
 def estimate_total(wall_s: Mapping[int, float], counts: Sequence[int], work: Mapping[int, float]) -> float:
     """Estimate what measuring every count would take, in s, from what some of them took: straight lines between those."""
+    import numpy
+
     known = sorted(wall_s)
-    total = 0.0
-    for count in counts:
-        place = bisect.bisect_left(known, count)
-        if place < len(known) and known[place] == count:
-            total += wall_s[count]
-        elif place in (0, len(known)):
-            total += wall_s[known[min(place, len(known) - 1)]]
-        else:
-            low, high = known[place - 1], known[place]
-            share = (work[count] - work[low]) / (work[high] - work[low])
-            total += wall_s[low] + share * (wall_s[high] - wall_s[low])
-    return total
+    at, of = ([work[count] for count in some] for some in (counts, known))
+    return float(numpy.interp(at, of, [wall_s[count] for count in known]).sum())

@@ -21,6 +21,7 @@ unit, never written text, so that each renderer writes what its readers want, an
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -159,7 +160,9 @@ class Figure:
 
     @property
     def cell(self) -> Cell:
-        return self.value if isinstance(self.value, Cell) else Cell(self.value)
+        """The value with its unit."""
+        cell = self.value if isinstance(self.value, Cell) else Cell(self.value)
+        return cell if cell.unit else dataclasses.replace(cell, unit=self.unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,13 +254,9 @@ class Document:
     data: Mapping[str, Any] = field(default_factory=dict)
     main: str = ""
 
-    def all_blocks(self) -> Iterator[Block]:
-        """Every block, in its order."""
-        return (block for section in self.sections for block in section.blocks)
-
     def blocks(self, kind: type[BlockKind]) -> Iterator[BlockKind]:
         """The blocks of a class, in their order."""
-        return (block for block in self.all_blocks() if isinstance(block, kind))
+        return (block for section in self.sections for block in section.blocks if isinstance(block, kind))
 
     def main_tables(self) -> list[Table]:
         """The tables of the main name: one, or several that are one list for programs."""

@@ -9,14 +9,7 @@ from typing import Any
 from harness.errors import UsageError
 from harness.speed.standings import MachineRow, measured_rows, published_rows, size_models, sort_rows
 from harness.views.document import Document, Picture
-from harness.views.figures.speed import (
-    draw_accuracy,
-    draw_bandwidth,
-    draw_depth,
-    draw_history,
-    draw_machines,
-    draw_sizes,
-)
+from harness.views.figures import speed
 from harness.views.report.documents import show_memory
 from harness.views.report.material import Material
 from harness.views.report.speeds import show_layers
@@ -38,7 +31,7 @@ def _rows(material: Material) -> list[MachineRow]:
 
 def _draw_sizes(material: Material, theme: str) -> Any:
     rows = _rows(material)
-    return draw_sizes(rows, size_models(rows, material.measured, material.catalog), theme)
+    return speed.draw_sizes(rows, size_models(rows, material.measured, material.catalog), theme)
 
 
 def _last_of(make: Callable[[Material], Sequence[Document]], missing: str) -> Callable[[Material, str], Any]:
@@ -55,12 +48,14 @@ def _last_of(make: Callable[[Material], Sequence[Document]], missing: str) -> Ca
 
 #: Every picture. A new kind is one line here.
 KINDS: dict[str, Kind] = {
-    "machines": Kind("speed by machine", lambda material, theme: draw_machines(_rows(material), "tg", theme)),
+    "machines": Kind("speed by machine", lambda material, theme: speed.draw_machines(_rows(material), "tg", theme)),
     "size": Kind("speed against size", _draw_sizes),
-    "bandwidth": Kind("prompts and generation against it, Apple's line", lambda _, theme: draw_bandwidth(theme), False),
-    "accuracy": Kind("published scores by model", lambda _, theme: draw_accuracy(theme), False),
-    "depth": Kind("speed against a filled cache", lambda material, theme: draw_depth(material.measured, theme)),
-    "history": Kind("speed over time", lambda material, theme: draw_history(material.measured, theme)),
+    "bandwidth": Kind(
+        "prompts and generation against it, Apple's line", lambda _, theme: speed.draw_bandwidth(theme), False
+    ),
+    "accuracy": Kind("published scores by model", lambda _, theme: speed.draw_accuracy(theme), False),
+    "depth": Kind("speed against a filled cache", lambda material, theme: speed.draw_depth(material.measured, theme)),
+    "history": Kind("speed over time", lambda material, theme: speed.draw_history(material.measured, theme)),
     "ledger": Kind(
         "where the memory goes, by the latest harness overhead",
         _last_of(show_memory, "No memory ledger was kept; run `harness overhead` first."),

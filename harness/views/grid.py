@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.views.document import Cell, Column, Figure, Footnotes, KeyFigures, Row, Table
+from harness.views.document import Cell, Column, Footnotes, KeyFigures, Row, Table
 from harness.views.values import format_interval, format_value
 
 
@@ -141,18 +140,14 @@ def _key(cell: Cell) -> float | None:
     return float(cell.value) if isinstance(cell.value, int | float) else None
 
 
-def write_figures(block: KeyFigures, notes: Footnotes) -> list[tuple[Figure, str]]:
-    """Each figure that has a value, and the value as text."""
-    shown = [figure for figure in block.figures if figure.is_shown]
-    texts = [write_cell(_with_unit(figure), None, "") + notes.mark(figure.cell.notes) for figure in shown]
-    return [(figure, text) for figure, text in zip(shown, texts, strict=True) if text]
-
-
-def _with_unit(figure: Figure) -> Cell:
-    cell = figure.cell
-    return cell if cell.unit else dataclasses.replace(cell, unit=figure.unit)
-
-
-def phrase(figure: Figure, text: str) -> str:
-    """How a figure reads in a line with others."""
-    return figure.phrase.format(text) if figure.phrase else f"{figure.title} {text}".strip()
+def write_figures(block: KeyFigures) -> tuple[list[tuple[str, str]], list[str]]:
+    """Title and value of each figure that has one, in a line no title and how it reads there; and the footnotes."""
+    notes = Footnotes()
+    found = []
+    for figure in block.figures:
+        text = write_cell(figure.cell, None, "") + notes.mark(figure.cell.notes) if figure.is_shown else ""
+        if text and block.in_line:
+            found.append(("", figure.phrase.format(text) if figure.phrase else f"{figure.title} {text}".strip()))
+        elif text:
+            found.append((figure.title, text))
+    return found, notes.texts()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -107,13 +108,9 @@ def _layers(layers: Sequence[LayerSize]) -> Table:
 
 def _name_numbers(numbers: Sequence[int]) -> str:
     """Ascending numbers with their runs drawn together, ``0-3,7``, and cut off where they are many."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and runs[-1][1] == number - 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    text = ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+    grouped = itertools.groupby(enumerate(numbers), key=lambda item: item[1] - item[0])
+    runs = [[number for _, number in run] for _, run in grouped]
+    text = ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
     return text if len(text) <= _NUMBERS_WIDTH else text[: _NUMBERS_WIDTH - 1] + "…"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from harness.codec import encode
 from harness.records.cells import Record, has_died
 from harness.records.statistics import joules_per_token, mean, standard_deviation, summarize, token_times
-from harness.spec import parameters
+from harness.spec import RunSpec, parameters
 from harness.units import NS_PER_S
 from harness.untrusted import harmless
 
@@ -29,9 +29,6 @@ _BENCH_SETTINGS = {
 }  # fmt: skip
 #: Of a record, what follows in JSON as it is kept.
 _KEPT = ("schema", "harness_version", "threads_source", "asked", "resolved", "load", "machine", "build", "model")
-
-#: What is REAL to SQL, beside rates.
-_REAL = {"avg_ts", "stddev_ts"}
 
 
 def bench_fields(record: Record) -> dict[str, Any]:
@@ -55,19 +52,11 @@ def bench_fields(record: Record) -> dict[str, Any]:
         "model_type": model.description,
         "model_size": model.size_bytes,
         "model_n_params": model.n_params,
-        "n_batch": spec.n_batch,
-        "n_ubatch": spec.n_ubatch,
-        "n_threads": spec.n_threads,
+        **_asked(spec, "n_batch", "n_ubatch", "n_threads"),
         "cpu_mask": "0x0",
         "cpu_strict": False,
         "poll": 50,
-        "type_k": spec.type_k,
-        "type_v": spec.type_v,
-        "n_gpu_layers": spec.n_gpu_layers,
-        "n_cpu_moe": spec.n_cpu_moe,
-        "split_mode": spec.split_mode,
-        "main_gpu": spec.main_gpu,
-        "no_kv_offload": spec.no_kv_offload,
+        **_asked(spec, "type_k", "type_v", "n_gpu_layers", "n_cpu_moe", "split_mode", "main_gpu", "no_kv_offload"),
         "flash_attn": _FLASH_MODES[spec.flash_attn],
         "devices": "/".join(spec.devices) or "auto",
         "tensor_split": "/".join(f"{share:.2f}" for share in spec.tensor_split or (0.0,)),
@@ -80,15 +69,17 @@ def bench_fields(record: Record) -> dict[str, Any]:
         "repack": spec.repack,
         "fit_target": 0,
         "fit_min_ctx": 0,
-        "n_prompt": spec.n_prompt,
-        "n_gen": spec.n_gen,
-        "n_depth": spec.n_depth,
+        **_asked(spec, "n_prompt", "n_gen", "n_depth"),
         "test_time": record.time_utc,
         "avg_ns": int(mean(durations)),
         "stddev_ns": int(standard_deviation(durations)),
         "avg_ts": round(mean(rates), 6),
         "stddev_ts": round(standard_deviation(rates), 6),
     }
+
+
+def _asked(spec: RunSpec, *names: str) -> dict[str, Any]:
+    return {name: getattr(spec, name) for name in names}
 
 
 def name_backends(names: Sequence[str]) -> str:
@@ -192,17 +183,19 @@ def render_sql(records: Sequence[Record]) -> str:
     measured = _measured(records)
     if not measured:
         return ""
-    text = [_create_table("llama_bench", bench_fields(measured[0]))]
     # A table has the same columns whatever measured it.
     ours = [
         {"test_time": r.time_utc, "test": r.asked.test, **harness_fields(r), "joules_per_token": joules_per_token(r)}
         | _other_settings(r)
         for r in measured
     ]
-    text.append(_create_table("harness_bench", ours[0]))
-    for record, own in zip(measured, ours, strict=True):
-        text.append(_insert("llama_bench", bench_fields(record)))
-        text.append(_insert("harness_bench", own))
+    tables = {"llama_bench": list(map(bench_fields, measured)), "harness_bench": ours}
+    text = [_create_table(name, rows[0]) for name, rows in tables.items()]
+    text += [
+        _insert(name, row)
+        for both in zip(*tables.values(), strict=True)
+        for name, row in zip(tables, both, strict=True)
+    ]
     return "\n".join(text) + "\n"
 
 
@@ -214,7 +207,7 @@ def _create_table(name: str, row: dict[str, Any]) -> str:
 def _sql_type(field: str, value: Any) -> str:
     if isinstance(value, str):
         return "TEXT"
-    return "REAL" if field in _REAL or field.endswith("_ts") or field == "joules_per_token" else "INTEGER"
+    return "REAL" if field.endswith("_ts") or field == "joules_per_token" else "INTEGER"
 
 
 def _insert(table: str, row: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator, Sequence
 
 from harness.speed.standings import MachineRow, Standing, list_models, order_least
-from harness.views.document import Cell, Column, Document, Line, Picture, Section, Table
+from harness.views.document import Cell, Column, Document, Line, Picture, Section, Table, for_programs
 from harness.views.figures.speed import draw_machines
 from harness.views.values import BESIDE_GIVEN_RATE, GIVEN_RATE, RATE
 
@@ -45,7 +45,7 @@ def _cell(found: Standing | None) -> Cell:
 
 
 def _figures(rows: Sequence[MachineRow], test_kind: str) -> Table:
-    names = (
+    columns = for_programs(
         "machine",
         "machine_kind",
         "is_published",
@@ -56,7 +56,6 @@ def _figures(rows: Sequence[MachineRow], test_kind: str) -> Table:
         "is_synthetic",
         "time_utc",
     )
-    columns = [Column(name, is_shown=False) for name in names]
     lines: list[Line] = []
     for row in rows:
         for model, c in row.cells.items():

@@ -67,18 +67,10 @@ def export_account(account: Account) -> dict[str, Any]:
 
 
 def _export_estimate(found: Estimate) -> dict[str, Any]:
-    return {
-        "layers": found.layers,
-        "layers_model": found.n_layers_model,
-        "parallel": found.parallel,
-        "n_cells": found.n_cells,
-        "library": found.library,
-        "graph_bytes": found.terms.graph_bytes if found.layers else 0,
-        "size_vram_bytes": found.size_vram_bytes,
-        "size_bytes": found.size_bytes,
-        "size": found.size,
-        "processor": found.processor,
-    }
+    graph = {"graph_bytes": found.terms.graph_bytes if found.layers else 0}
+    whole = {name: getattr(found, name) for name in ("size_vram_bytes", "size_bytes", "size", "processor")}
+    counts = {"layers": found.layers, "layers_model": found.n_layers_model, "parallel": found.parallel}
+    return counts | {"n_cells": found.n_cells, "library": found.library} | graph | whole
 
 
 def ollama_parts(account: Account) -> dict[str, int]:
@@ -154,7 +146,7 @@ def _explain(account: Account, file_bytes: int | None) -> Iterator[str]:
         )
         yield (
             f"The cache and the scratch are for {chosen.parallel} slots of {chosen.n_cells // chosen.parallel} tokens. {who}"
-            f"With one slot SIZE is {one.size} ({one.size_bytes:,} bytes), {_size(chosen.size_bytes - one.size_bytes)} less."
+            f"With one slot SIZE is {one.size} ({one.size_bytes:,} bytes), {BYTES.form(chosen.size_bytes - one.size_bytes)} less."
         )
     elif account.request.parallel is None and 4 in account.needed_free_bytes:
         yield "Four slots did not fit, so Ollama went on with one."
@@ -178,13 +170,13 @@ def _explain_overhead(account: Account, file_bytes: int) -> str:
         ("context", terms.minimum_bytes),
         ("margin", terms.buffer_layer_bytes),
     ]
-    added = " + ".join(f"{name} {_size(size)}" for name, size in parts if size)
+    added = " + ".join(f"{name} {BYTES.form(size)}" for name, size in parts if size)
     left = file_bytes - terms.block_bytes - terms.output_bytes
-    rest = f", less {_size(left)} of the file that never goes to the GPU (header, tokenizer" if left > 0 else ""
+    rest = f", less {BYTES.form(left)} of the file that never goes to the GPU (header, tokenizer" if left > 0 else ""
     rest += ", token embeddings)" if left > file_bytes / 50 else ")" if rest else ""
     return (
         f"The file has {file_bytes:,} bytes ({format_ollama(file_bytes)} to Ollama). "
-        f"SIZE is {_size(account.chosen.size_bytes - file_bytes)} "
+        f"SIZE is {BYTES.form(account.chosen.size_bytes - file_bytes)} "
         f"more: {added}{rest}."
     )
 
@@ -208,7 +200,7 @@ def _explain_thresholds(account: Account) -> Iterator[str]:
     if not account.needed_free_bytes:
         return
     parts = [
-        f"above {size:,} bytes of free VRAM ({_size(size)}) with {slots} slot{'s' if slots > 1 else ''}"
+        f"above {size:,} bytes of free VRAM ({BYTES.form(size)}) with {slots} slot{'s' if slots > 1 else ''}"
         for slots, size in account.needed_free_bytes.items()
     ]
     yield f"All of it goes to the GPU {', '.join(parts)}; below, part of it stays on the CPU."
@@ -235,7 +227,3 @@ def _warn(account: Account) -> Iterator[str]:
         yield "With num_gpu set, these versions left the output layer out of SIZE unless num_gpu reached it."
     if account.request.gpu_overhead_bytes > (account.request.free_vram_bytes or 0) > 0:
         yield "OLLAMA_GPU_OVERHEAD exceeds the free VRAM: in these versions the difference wrapped around to plenty."
-
-
-def _size(size_bytes: int) -> str:
-    return format_value(size_bytes, BYTES)

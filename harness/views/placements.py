@@ -64,7 +64,7 @@ def describe_placements(
 ) -> Document:
     """The speeds and the memory of placements, without the question that they answer; kept ones with their intervals, and what ran."""
     memory = _memory_table(results)
-    notes = [*notes, *([_MAPPED] if any(_is_mapped(result) for result in results) else [])]
+    notes = [*notes, *([_MAPPED] if any(map(_is_mapped, results)) else [])]
     sections = [Section("", [_speed_table(results, notes, is_kept)])] if results else []
     sections += [Section("memory in MiB, by device and cause", [memory])] if memory else []
     return Document("placements", 1, title, sections)

@@ -13,7 +13,7 @@ from harness.speed.models import LEVEL, Estimate
 from harness.speed.own import SHORTEST_PROMPT
 from harness.speed.prediction import PROMPT_SHARE, Answer, Place, Prediction, PromptBasis, Room
 from harness.speed.published import CAUTIONS, MISFITS
-from harness.units import format_count, format_gb
+from harness.units import GIB, format_count, format_gb
 from harness.views.document import Cell, Column, Document, Figure, KeyFigures, Prose, Section, Table, for_programs
 from harness.views.values import BANDWIDTH, CHANGE, FILE, ROUND_RATE, SHARE, format_list, format_value
 
@@ -31,7 +31,14 @@ def describe_prediction(prediction: Prediction) -> Document:
         f"{cost.name} {cost.quantization}".strip() or "a dense model",
         [Section("", [_describe_cost(answers[0]), *_list_answers(answers, is_one_model=True)])],
         list(dict.fromkeys(_warn(prediction))),
-        {"cost": cost, "n_ctx": answers[0].n_ctx, "n_depth": answers[0].n_depth, "basis": [a.basis for a in answers]},
+        {
+            "cost": cost,
+            "n_ctx": answers[0].n_ctx,
+            "n_depth": answers[0].n_depth,
+            "basis": [a.basis for a in answers],
+            "pp_basis": [a.pp_basis.value for a in answers],
+            "interval_level": LEVEL,
+        },
     )
 
 
@@ -54,9 +61,8 @@ def _list_answers(answers: Sequence[Answer], *, is_one_model: bool) -> list[Tabl
     rates = Table.of("answers", answers, columns, notes)
     alike = is_one_model and len({answer.rooms for answer in answers}) == 1
     rooms = [(answer, room) for answer in (answers[:1] if alike else answers) for room in answer.rooms]
-    memory = Table.of("memory", rooms, _memory_columns(is_one_model, alike), [
-        note for place, note in _METAL.items() if any(room.place is place for a in answers for room in a.rooms)
-    ])  # fmt: skip
+    memory_notes = dict.fromkeys(filter(None, [_describe_limit(room) for _, room in rooms]))
+    memory = Table.of("memory", rooms, _memory_columns(is_one_model, alike), list(memory_notes))
     return [rates, memory] if rooms else [rates]
 
 
@@ -65,33 +71,20 @@ def _describe_cost(answer: Answer) -> KeyFigures:
     each, windowed = cost.kv_bytes_per_token, cache.windowed_bytes_per_token if cache else 0
     depth = f" at depth {answer.n_depth}" if answer.n_depth else ""
 
-    def about(value: float | None) -> Cell:
-        return Cell(value or None, FILE, is_approximate=cost.is_estimate)
+    def about(name: str, value: float | None, phrase: str = "") -> Figure:
+        return Figure(name, "", Cell(value or None, is_approximate=cost.is_estimate), FILE, phrase)
 
     window = f" beyond {cache.window_tokens}" if cache and windowed else ""
-    return KeyFigures(
-        [
-            Figure("size", "", about(cost.size_bytes), FILE),
-            Figure(
-                "read_per_token",
-                "",
-                Cell(round(cost.bytes_per_token(answer.n_depth)), FILE),
-                None,
-                f"a token reads {{}}{depth}",
-            ),
-            Figure("flops_per_token", "", cost.flops_per_token(answer.n_depth), is_shown=False),
-            Figure("kv_per_token", "", about(each), FILE, "cache {} a token"),
-            Figure(
-                "kv_per_token_beyond_window",
-                "",
-                about((each or 0) - windowed if windowed else None),
-                FILE,
-                f"{{}}{window}",
-            ),
-            Figure("state", "", about(cache.state_bytes if cache else None), FILE, "state {}"),
-        ],
-        in_line=True,
-    )
+    read = round(cost.bytes_per_token(answer.n_depth))
+    figures = [
+        about("size", cost.size_bytes),
+        Figure("read_per_token", "", read, FILE, f"a token reads {{}}{depth}"),
+        Figure("flops_per_token", "", cost.flops_per_token(answer.n_depth), is_shown=False),
+        about("kv_per_token", each, "cache {} a token"),
+        about("kv_per_token_beyond_window", (each or 0) - windowed if windowed else None, f"{{}}{window}"),
+        about("state", cache.state_bytes if cache else None, "state {}"),
+    ]
+    return KeyFigures(figures, in_line=True)
 
 
 def _rate(estimate: Estimate | None) -> Cell:
@@ -101,10 +94,16 @@ def _rate(estimate: Estimate | None) -> Cell:
 
 
 _PLACES = {Place.VRAM: "VRAM", Place.MEMORY: "memory", Place.METAL_3_4: "Metal", Place.METAL_2_3: "Metal"}
-_METAL = {
-    Place.METAL_3_4: "Metal gives 3/4 of such a memory by default",
-    Place.METAL_2_3: "Metal gives 2/3 of such a memory by default",
-}
+_METAL = {Place.METAL_3_4: (3, 4), Place.METAL_2_3: (2, 3)}
+
+
+def _describe_limit(room: Room) -> str:
+    """What share of a memory may be used, and what it is sold as where that is another figure."""
+    part, of = _METAL.get(room.place, (1, 1))
+    memory_bytes = round(room.limit_bytes * of / part)
+    sold = f"what is sold as {memory_bytes / GIB:g} GB has {format_gb(memory_bytes)}" if memory_bytes % GIB == 0 else ""
+    metal = f"Metal gives {part}/{of} of such a memory by default" if room.place in _METAL else ""
+    return "; ".join(filter(None, [metal, sold]))
 
 
 def _memory_columns(is_one_model: bool, is_for_all: bool) -> list[Column]:
@@ -270,9 +269,10 @@ def _find(claim: RateClaim | SizeClaim) -> Cell:
         verdict = "; ".join(filter(None, [_judge_rate(claim), claim.remark, _describe_measured(claim)]))
         return dataclasses.replace(_rate(claim.found), notes=(verdict,))
     left = claim.limit_bytes - claim.need_bytes
-    verdict = f"fits in {format_gb(claim.limit_bytes)}, {format_gb(left)} left"
-    if left < 0:
-        verdict = f"{format_gb(-left)} more than {format_gb(claim.limit_bytes)}"
+    limit = format_gb(claim.limit_bytes)
+    if not claim.whole_bytes:
+        limit = f"the {limit} that are sold as {claim.limit_bytes / GIB:g} GB"
+    verdict = f"fits in {limit}, {format_gb(left)} left" if left >= 0 else f"{format_gb(-left)} more than {limit}"
     if claim.whole_bytes:
         whole = claim.whole_bytes - claim.need_bytes
         verdict += f", Metal's default; with the limit raised {format_gb(whole)} are left for all else"

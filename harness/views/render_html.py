@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.untrusted import harmless
-from harness.views.document import Bars, Block, Document, Footnotes, KeyFigures, Picture, Section, Table
+from harness.views.document import Bars, Block, Document, KeyFigures, Picture, Section, Table
 from harness.views.drawing import to_svg
 from harness.views.figures.bars import describe_bars
-from harness.views.grid import phrase, write_figures, write_table
+from harness.views.grid import write_figures, write_table
 from harness.views.values import format_value
 
 #: Longer texts are broken into lines.
@@ -62,30 +62,23 @@ class _Writer:
     def write(self, chapter: Chapter) -> list[Any]:
         parts = []
         for document in chapter.documents:
-            level = 2
-            if chapter.title:
-                level = 3
-                if document.title:
-                    parts.append(self._macros.heading(level=level, text=document.title))
-                    level = 4
+            level = 3 if chapter.title else 2
+            if chapter.title and document.title:
+                parts.append(self._macros.heading(level=level, text=document.title))
+                level += 1
             # A picture of the whole is looked at first.
             for section in sorted(document.sections, key=lambda section: not _is_drawn(section)):
-                parts += self._section(section, level)
+                if section.heading:
+                    parts.append(self._macros.heading(level=level, text=section.heading))
+                parts += map(self._block, section.blocks)
             parts.append(self._macros.warnings(texts=document.warnings))
         return parts
-
-    def _section(self, section: Section, level: int) -> list[Any]:
-        heading = [self._macros.heading(level=level, text=section.heading)] if section.heading else []
-        return [*heading, *map(self._block, section.blocks)]
 
     def _block(self, block: Block) -> Any:
         values: dict[str, Any] = {}
         if isinstance(block, KeyFigures):
-            notes = Footnotes()
-            found = write_figures(block, notes)
-            lines = [phrase(figure, text) for figure, text in found]
-            pairs = [(figure.title, text) for figure, text in found]
-            values = {"found": lines if block.in_line else pairs, "footnotes": notes.texts()}
+            found, footnotes = write_figures(block)
+            values = {"found": [text for _, text in found] if block.in_line else found, "footnotes": footnotes}
         elif isinstance(block, Table):
             grid = write_table(block, share=True)
 

@@ -22,18 +22,13 @@ def render(document: Document) -> str:
 def plain_values(document: Document) -> dict[str, Any]:
     """The document as plain JSON values."""
     values: dict[str, Any] = {"schema": document.schema, "kind": document.kind, "title": document.title}
-    for section in document.sections:
-        for block in section.blocks:
-            if isinstance(block, KeyFigures):
-                found: dict[str, Any] = {}
-                for figure in block.figures:
-                    found |= _plain_cell(figure.cell, figure.name, figure.cell.unit or figure.unit)
-                if block.name:
-                    values.setdefault(block.name, {}).update(found)
-                else:
-                    values |= found
-            elif isinstance(block, Table) and not block.is_for_people:
-                values.setdefault(block.name, []).extend(plain_rows(block))
+    for block in (block for section in document.sections for block in section.blocks):
+        if isinstance(block, KeyFigures):
+            found = values.setdefault(block.name, {}) if block.name else values
+            for figure in block.figures:
+                found |= _plain_cell(figure.cell, figure.name, figure.cell.unit)
+        elif isinstance(block, Table) and not block.is_for_people:
+            values.setdefault(block.name, []).extend(plain_rows(block))
     return values | encode(dict(document.data), keep_paths=True) | {"warnings": list(document.warnings)}
 
 

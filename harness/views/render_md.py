@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from harness.untrusted import harmless
 from harness.views import page
-from harness.views.document import Bars, Block, Code, Document, Footnotes, KeyFigures, Picture, Prose, Section, Table
-from harness.views.grid import phrase, write_figures, write_table
+from harness.views.document import Bars, Block, Code, Document, KeyFigures, Picture, Prose, Section, Table
+from harness.views.grid import write_figures, write_table
 
 #: Keeps its width where Markdown drops blanks.
 _INDENT = "\u2003"
@@ -31,13 +31,12 @@ def _block(block: Block) -> str:
     if isinstance(block, Table):
         return _table(block)
     if isinstance(block, KeyFigures):
-        notes = Footnotes()
-        found = write_figures(block, notes)
+        found, footnotes = write_figures(block)
         if block.in_line:
-            body = " · ".join(harmless.markdown(phrase(figure, text)) for figure, text in found)
+            body = " · ".join(harmless.markdown(text) for _, text in found)
         else:
-            body = "\n".join(f"- {harmless.markdown(f'{figure.title}: {text}')}" for figure, text in found)
-        return _with_notes(body, (), notes.texts())
+            body = "\n".join(f"- {harmless.markdown(f'{title}: {text}')}" for title, text in found)
+        return _with_notes(body, (), footnotes)
     if isinstance(block, Prose):
         mark, gap = ("- ", "\n") if block.is_list else ("", "\n\n")
         return gap.join(f"{mark}{harmless.markdown(text)}" for text in block.paragraphs)

@@ -5,20 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.views import page
-from harness.views.document import (
-    Bars,
-    Block,
-    Code,
-    Column,
-    Document,
-    Footnotes,
-    KeyFigures,
-    Picture,
-    Prose,
-    Section,
-    Table,
-)
-from harness.views.grid import Grid, phrase, write_figures, write_table
+from harness.views.document import Bars, Block, Code, Column, Document, KeyFigures, Picture, Prose, Section, Table
+from harness.views.grid import Grid, write_figures, write_table
 
 
 def render(document: Document) -> str:
@@ -60,17 +48,13 @@ def _block(block: Block) -> str:
 
 
 def _figures(block: KeyFigures) -> str:
-    notes = Footnotes()
-    found = write_figures(block, notes)
+    found, footnotes = write_figures(block)
     if block.in_line:
-        lines = [page.heading([phrase(figure, text) for figure, text in found])]
+        lines = [page.heading([text for _, text in found])]
     else:
-        widest = max((page.columns_of(figure.title) for figure, _ in found), default=0) + 2
-        lines = [
-            page.fill(text, first=f"{figure.title:<{widest}}", rest=" " * widest) if text else ""
-            for figure, text in found
-        ]
-    return "\n".join([*lines, *_footnotes(notes.texts())])
+        widest = max((page.columns_of(title) for title, _ in found), default=0) + 2
+        lines = [page.fill(text, first=f"{title:<{widest}}", rest=" " * widest) for title, text in found]
+    return "\n".join([*lines, *_footnotes(footnotes)])
 
 
 def _table(table: Table, grid: Grid, left_out: Sequence[str], is_headed: bool) -> str:

@@ -121,15 +121,9 @@ def render_verbose(figures: Figures) -> str:
 
 def name_figures(figures: Figures) -> dict[str, int]:
     """The figures under the names of Ollama's API, in ns; one that is missing is left out, as there."""
-    values = {
-        "total_duration": figures.total_duration_ns,
-        "load_duration": figures.load_duration_ns,
-        "prompt_eval_count": figures.prompt_eval_count,
-        "prompt_eval_duration": figures.prompt_eval_duration_ns,
-        "eval_count": figures.eval_count,
-        "eval_duration": figures.eval_duration_ns,
-    }
-    return {name: value for name, value in values.items() if value is not None}
+    values = dataclasses.asdict(figures)
+    del values["first_token_ns"]  # ours
+    return {name.removesuffix("_ns"): value for name, value in values.items() if value is not None}
 
 
 def _all_values(run: TextRun) -> dict[str, Any]:

@@ -7,16 +7,7 @@ from collections.abc import Iterator, Sequence
 from harness.codec import encode
 from harness.records.failures import describe_end
 from harness.records.token_time import Remark, TimeRecord
-from harness.speed.token_time import (
-    DISPATCH,
-    DepthFit,
-    DepthLedger,
-    Gap,
-    LoadTime,
-    TimeLedger,
-    WholeToken,
-    make_time_ledger,
-)
+from harness.speed.token_time import DISPATCH, DepthFit, DepthLedger, Gap, LoadTime, TimeLedger, make_time_ledger
 from harness.units import format_duration, format_gb
 from harness.views.document import Cell, Column, Document, Figure, KeyFigures, Line, Picture, Prose, Row, Section, Table
 from harness.views.figures.token_time import draw_token_time
@@ -129,11 +120,9 @@ def _state_facts(record: TimeRecord, ledger: TimeLedger) -> KeyFigures:
 def _show_whole(ledger: TimeLedger) -> Table:
     """A token with everything around it, one column a depth."""
     bare = [depth.bare for depth in ledger.depths]
-    chains = [
-        {} if (whole := _find(depth, "chain")) is None else {**whole.parts_ns, "all": whole.total_ns}
-        for depth in ledger.depths
-    ]
-    greedy = [whole.parts_ns["sampling"] if (whole := _find(depth, "greedy")) else None for depth in ledger.depths]
+    whole = [_wholes(depth) for depth in ledger.depths]
+    chains = [one.get("chain", {}) for one in whole]
+    greedy = [one.get("greedy", {}).get("sampling") for one in whole]
     totals = [chain.get("all") for chain in chains]
 
     def row(
@@ -164,8 +153,9 @@ def _show_whole(ledger: TimeLedger) -> Table:
     return Table("parts", columns, rows, notes)
 
 
-def _find(depth: DepthLedger, sampler: str) -> WholeToken | None:
-    return next((whole for whole in depth.whole if whole.sampler == sampler), None)
+def _wholes(depth: DepthLedger) -> dict[str, dict[str, float]]:
+    """The parts of a whole token and all of them together, by sampler."""
+    return {whole.sampler: {**whole.parts_ns, "all": whole.total_ns} for whole in depth.whole}
 
 
 def _show_operations(depth: DepthLedger, ledger: TimeLedger) -> Section:
@@ -207,17 +197,19 @@ def _show_observer(depths: Sequence[DepthLedger]) -> Table:
 
 def _show_fits(fits: Sequence[DepthFit]) -> Table:
     doubt = "Below zero: the machine was restless, and nothing can be said."
+
+    def slope(fit: DepthFit) -> Cell:
+        return Cell(
+            fit.slope_ns, interval=None if fit.low_ns is None or fit.high_ns is None else (fit.low_ns, fit.high_ns)
+        )
+
     columns = [
         Column("cache_type", "cache"),
-        Column("slope", "ns", NS, interval=INTERVAL, of=lambda fit: Cell(fit.slope_ns, interval=_interval(fit.low_ns, fit.high_ns))),
+        Column("slope", "ns", NS, interval=INTERVAL, of=slope),
         Column("n_rounds", "rounds"), Column("cached_token", "bytes", BYTES_ALONE, of=lambda fit: fit.bytes_per_token),
         Column("bandwidth", "GB/s", BANDWIDTH), Column("intercept", "at depth 0", DURATION),
     ]  # fmt: skip
     return Table.of("depth_fits", fits, columns, [doubt] if any(fit.slope_ns < 0 for fit in fits) else [], missing="?")
-
-
-def _interval(low: float | None, high: float | None) -> tuple[float, float] | None:
-    return None if low is None or high is None else (low, high)
 
 
 def _show_loads(loads: Sequence[LoadTime]) -> Table:

@@ -60,8 +60,7 @@ def _draw_block(axis: Any, block: Bars, theme: str) -> None:
         axis.xaxis.set_major_locator(MultipleLocator(2.0 ** math.ceil(math.log2(axis.get_xlim()[1] / 6))))
     axis.set_ylim(len(block.bars) - 0.5, -0.5)
     axis.xaxis.set_major_formatter(lambda value, _: format_value(value, block.unit, with_sign=False))
-    axis.set_xlabel(block.unit.sign)
-    set_title(axis, block.title, theme)
+    set_title(axis, block.title, theme, x=block.unit.sign)
 
 
 def _bars_of(document: Document) -> list[Bars]:

@@ -28,10 +28,7 @@ def draw_ledger(
     ----------
     others : further bars, by name: bytes by part (the legends of `PARTS`, or others that are then added to the legend)
     """
-    return _draw_bars({**_make_bars(record), **(others or {})}, _title(record), theme)
-
-
-def _draw_bars(bars: Mapping[str, Mapping[str, int]], title: str, theme: str) -> Figure:
+    bars: dict[str, Mapping[str, int]] = {**_make_bars(record), **(others or {})}
     legends = (part.legend for part in PARTS)
     names = list(dict.fromkeys((*legends, *(name for parts in bars.values() for name in parts))))
     figure, axis = new_figure(8.0, 2.0 + 0.6 * len(bars), theme=theme)
@@ -45,17 +42,13 @@ def _draw_bars(bars: Mapping[str, Mapping[str, int]], title: str, theme: str) ->
     )  # fmt: skip
     axis.set_yticks(range(len(bars)), list(bars), fontsize=11, color=THEMES[theme].ink)
     axis.set_xlim(0, largest / scale * 1.1 or 1)
-    axis.set_xlabel(f"{unit} of memory", color=THEMES[theme].ink, fontsize=11)
-    set_title(axis, title, theme)
+    axis.xaxis.label.set_fontsize(11)
+    synthetic = " (synthetic)" if record.model.is_synthetic else ""
+    context = f", context {record.forecast.n_ctx}" if len(record.forecasts) == 1 else ""
+    title = f"Where the memory goes\n{shorten(record.model.label, 40)}{synthetic}{context}"
+    set_title(axis, title, theme, x=f"{unit} of memory")
     add_legend_below(figure, [axis], theme, 3)
     return figure
-
-
-def _title(record: MemoryRecord) -> str:
-    model = record.model
-    synthetic = " (synthetic)" if model.is_synthetic else ""
-    context = f", context {record.forecast.n_ctx}" if len(record.forecasts) == 1 else ""
-    return f"Where the memory goes\n{shorten(model.label, 40)}{synthetic}{context}"
 
 
 def _make_bars(record: MemoryRecord) -> dict[str, dict[str, int]]:

@@ -37,9 +37,8 @@ def draw_roofline(roof: Roof, under: Sequence[UnderRoof], theme: str = "light") 
             label=label,
         )
     _mark_records(axis, under)
-    axis.set_xlabel("operations for each byte of weights read")
-    axis.set_ylabel("operations a second")
-    set_title(axis, "What was measured, under the machine's roof", theme)
+    x, y = "operations for each byte of weights read", "operations a second"
+    set_title(axis, "What was measured, under the machine's roof", theme, x=x, y=y)
     axis.yaxis.set_major_formatter(lambda value, _: f"{_scale(value)}FLOP/s")
     add_legend(axis, theme=theme, loc="lower right")
     return figure

@@ -58,8 +58,8 @@ def draw_machines(rows: Sequence[MachineRow], test_kind: str, theme: str = "ligh
     axis.set_ylim(-0.7, len(rows) - 0.3)
     what = "generated" if test_kind == "tg" else "prompt"
     is_synthetic = any(cell.is_synthetic for row in rows for cell in row.cells.values())
-    axis.set_xlabel(f"{what} tokens a second" + ("; hollow: a synthetic model" if is_synthetic else ""))
-    set_title(axis, f"{what.capitalize()} tokens a second by machine and model", theme)
+    x = f"{what} tokens a second" + ("; hollow: a synthetic model" if is_synthetic else "")
+    set_title(axis, f"{what.capitalize()} tokens a second by machine and model", theme, x=x)
     add_legend_below(figure, [axis], theme, 3 if len(models) > 2 else len(models))
     return figure
 
@@ -104,9 +104,8 @@ def draw_sizes(rows: Sequence[MachineRow], sizes: Mapping[tuple[str, str | None]
         for at in spilled:  # not in the fit: a part of it ran elsewhere
             axis.plot(*at, mark, color=colour, markersize=7, fillstyle="none", zorder=3)
         shown += not own
-    axis.set_xlabel("size of the weights in GB (10⁹ bytes)")
-    axis.set_ylabel("generated tokens a second")
-    set_title(axis, "Speed against size; hollow: partly on a CPU, not in the fit", theme)
+    x, y = "size of the weights in GB (10⁹ bytes)", "generated tokens a second"
+    set_title(axis, "Speed against size; hollow: partly on a CPU, not in the fit", theme, x=x, y=y)
     add_legend_below(figure, [axis], theme, 4)
     return figure
 
@@ -119,7 +118,6 @@ def draw_bandwidth(theme: str = "light") -> Any:
     prompts, tokens = axes
     for axis in axes:
         set_log(axis, "x", "y")
-        axis.set_xlabel("memory bandwidth in GB/s")
     # The quantizations' prompts are nearly equally quick: large hollow marks behind small full ones.
     for number, (kind, size, fill) in enumerate((("F16", 10, "none"), ("Q8_0", 7, "none"), ("Q4_0", 4, "full"))):
         for axis, name in ((prompts, "pp_tok_per_s"), (tokens, "tg_tok_per_s")):
@@ -140,9 +138,9 @@ def draw_bandwidth(theme: str = "light") -> Any:
             "Xv^P*<>p"[number % 8], color=PALETTE[3], markersize=8, linestyle="none",
             label=f"{card.name}, llama3.1:8b Q4_0",
         )  # fmt: skip
-    prompts.set_ylabel("tokens a second")
-    set_title(prompts, "Prompts of 512 tokens: arithmetic decides", theme)
-    set_title(tokens, "Generation: bandwidth decides", theme)
+    x = "memory bandwidth in GB/s"
+    set_title(prompts, "Prompts of 512 tokens: arithmetic decides", theme, x=x, y="tokens a second")
+    set_title(tokens, "Generation: bandwidth decides", theme, x=x)
     add_legend_below(figure, [tokens], theme, 3)
     return figure
 
@@ -171,8 +169,8 @@ def draw_accuracy(theme: str = "light") -> Any:
     axis.set_yticks(range(len(names)), names)
     axis.set_xlim(0, 100)
     axis.set_ylim(-0.7, len(names) - 0.3)
-    axis.set_xlabel("score in percent, as the models' publishers gave it (Meta's model cards)")
-    set_title(axis, "Published accuracy by benchmark and model", theme)
+    x = "score in percent, as the models' publishers gave it (Meta's model cards)"
+    set_title(axis, "Published accuracy by benchmark and model", theme, x=x)
     add_legend_below(figure, [axis], theme, 3)
     return figure
 
@@ -191,9 +189,8 @@ def draw_depth(measured: Sequence[Measured], theme: str = "light") -> Any:
     figure, axes = new_figure(
         5.0 * len(kinds) if len(kinds) > 1 else 8.0, 4.6, theme=theme, ncols=len(kinds), squeeze=False
     )
-    _draw_series(figure, axes[0], {key: sorted(depths.items()) for key, depths in series.items()}, theme)
-    for axis in axes[0]:
-        axis.set_xlabel("tokens already in the cache")
+    points = {key: sorted(depths.items()) for key, depths in series.items()}
+    _draw_series(figure, axes[0], points, theme, x="tokens already in the cache")
     return figure
 
 
@@ -204,14 +201,16 @@ def _kinds(series: Iterable[tuple[str, str]]) -> list[str]:
     return sorted({kind for kind, _ in series})
 
 
-def _draw_series(figure: Any, axes: Sequence[Any], series: Mapping[tuple[str, str], _Points], theme: str) -> None:
+def _draw_series(
+    figure: Any, axes: Sequence[Any], series: Mapping[tuple[str, str], _Points], theme: str, x: str = ""
+) -> None:
     """A panel for prompts and one for generation, with a line for each series."""
     for axis, kind in zip(axes, _kinds(series), strict=True):
         for number, ((found, name), points) in enumerate(series.items()):
             if found == kind:
                 _plot_intervals(axis, points, name, number)
         axis.set_ylim(0, axis.get_ylim()[1] * 1.04)
-        set_title(axis, "Prompts, tokens a second" if kind == "pp" else "Generation, tokens a second", theme)
+        set_title(axis, f"{'Prompts' if kind == 'pp' else 'Generation'}, tokens a second", theme, x=x)
     add_legend_below(figure, axes, theme)
 
 

@@ -70,9 +70,10 @@ def add_legend(axis: Any, *, theme: str = "light", **options: Any) -> None:
     axis.legend(frameon=False, labelcolor=THEMES[theme].ink, fontsize=10, **options)
 
 
-def set_title(axis: Any, text: str, theme: str) -> None:
-    """Say above a panel what it shows."""
+def set_title(axis: Any, text: str, theme: str, *, x: str = "", y: str = "") -> None:
+    """Say above a panel what it shows, and along its axes what they are."""
     axis.set_title(text, loc="left", fontsize=12, color=THEMES[theme].ink)
+    axis.set(xlabel=x or axis.get_xlabel(), ylabel=y or axis.get_ylabel())
 
 
 def add_legend_below(figure: Figure, axes: Any, theme: str, columns: int = 1) -> None:

@@ -17,7 +17,5 @@ def draw_token_times(run: TextRun, theme: str = "light") -> Figure:
     times = run.token_ns[1:]  # the first one is the prompt's
     axis.plot(range(2, len(times) + 2), [ns / 1e6 for ns in times], ".", color=PALETTE[0], markersize=4)
     axis.set_ylim(bottom=0)
-    axis.set_xlabel("token")
-    axis.set_ylabel("ms")
-    set_title(axis, "Time of each token", theme)
+    set_title(axis, "Time of each token", theme, x="token", y="ms")
     return figure

@@ -44,9 +44,8 @@ def draw_token_time(ledger: TimeLedger, label: str, *, theme: str = "light") -> 
         write_sum=lambda total: f"{total:.3g} ms",
     )  # fmt: skip
     axis.set_xticks(range(len(depths)), [f"{depth.depth:,}" for depth in depths])
-    axis.set_xlabel("tokens in the cache")
-    axis.set_ylabel("ms a generated token")
-    set_title(axis, f"Where a token's time goes: {shorten(label, 40)}, {ledger.cache_type} cache", theme)
+    title = f"Where a token's time goes: {shorten(label, 40)}, {ledger.cache_type} cache"
+    set_title(axis, title, theme, x="tokens in the cache", y="ms a generated token")
     axis.margins(y=0.1)
     handles, names = axis.get_legend_handles_labels()
     add_legend(

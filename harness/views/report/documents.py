@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -25,31 +26,32 @@ from harness.views.roofline import describe_roofline
 from harness.views.text import describe_texts
 from harness.views.token_time import describe_token_time
 
-Content = TypeVar("Content")
+Ledger = TypeVar("Ledger", bound=MemoryRecord | TimeRecord)
+
+#: What a ledger of time says that it asked, beside its cell.
+_TIME_PLAN = operator.attrgetter("depths", "rounds", "n_tokens", "cache_types", "load_rounds", "application_tokens")
 
 
 def show_memory(material: Material) -> Sequence[Document]:
     """Memory ledgers, of the same question the latest."""
-    records, n_older = latest_of(material.contents(MemoryRecord), _memory_question)
     means = "What a model takes, cause by cause: predicted from its header, allocated by llama.cpp, and how much of it was in memory."
-    documents = [in_report(material, one, describe_memory(_named(material, one))) for one in records]
-    return explained([means, *describe_older(n_older)], documents)
 
+    def describe(record: MemoryRecord) -> Document:
+        named = dataclasses.replace(record.model, label=material.model_name(record))  # which is in its picture too
+        return describe_memory(dataclasses.replace(record, model=named))
 
-def _named(material: Material, record: MemoryRecord) -> MemoryRecord:
-    """The record with the page's name for its model, which is in its picture too."""
-    return dataclasses.replace(record, model=dataclasses.replace(record.model, label=material.model_name(record)))
+    return _show_latest(material, means, MemoryRecord, _memory_question, describe)
 
 
 def show_token_time(material: Material) -> Sequence[Document]:
     """Time ledgers, of the same question the latest."""
-    records, n_older = latest_of(material.contents(TimeRecord), _time_question)
     means = (
         "Where the time of a generated token goes: measured part by part, and inside the decode node by node, brought down to the "
         "token that nobody watched. Figures are medians."
     )
-    documents = [in_report(material, one, describe_token_time(one, material.model_name(one))) for one in records]
-    return explained([means, *describe_older(n_older)], documents)
+    return _show_latest(
+        material, means, TimeRecord, _time_question, lambda one: describe_token_time(one, material.model_name(one))
+    )
 
 
 def show_roofline(material: Material) -> Sequence[Document]:
@@ -97,37 +99,25 @@ def show_ollama(material: Material) -> Sequence[Document]:
     return explained([means], [in_report(material, one, describe_comparison(one)) for one in found])
 
 
-def latest_of(found: Sequence[Content], question: Callable[[Content], Any]) -> tuple[list[Content], int]:
-    """Of the same question the latest answer, in the order of the files, and how many older ones there are."""
-    latest = {question(one): one for one in found}
-    kept = {id(one) for one in latest.values()}
-    return [one for one in found if id(one) in kept], len(found) - len(kept)
-
-
-def describe_older(count: int) -> list[str]:
-    """Say how many were left out; nothing where none was."""
-    if not count:
-        return []
-    return [
-        f"The latest of each is shown; {count} older {'one of the same is' if count == 1 else 'ones of the same are'} left out."
-    ]
+def _show_latest(
+    material: Material, means: str, kind: type[Ledger], question: Callable[[Ledger], Any], describe: Callable[[Ledger], Document],
+) -> Sequence[Document]:  # fmt: skip
+    """Of the same question the latest ledger, in the order of the files, and how many older ones there are."""
+    found = material.contents(kind)
+    latest = {id(one) for one in {question(one): one for one in found}.values()}
+    documents = [in_report(material, one, describe(one)) for one in found if id(one) in latest]
+    n_older = len(found) - len(latest)
+    are = "one of the same is" if n_older == 1 else "ones of the same are"
+    older = [f"The latest of each is shown; {n_older} older {are} left out."] if n_older else []
+    return explained([means, *older], documents)
 
 
 def _memory_question(record: MemoryRecord) -> tuple[Any, ...]:
     """What a ledger was about: two of the same are one, made again."""
-    question = (record.model.label, record.forecast.n_ctx, cell_key(record.asked, but=("model",)))
-    return (machine_key(record.machine), *question)
+    cell = cell_key(record.asked, but=("model",))
+    return (machine_key(record.machine), record.model.label, record.forecast.n_ctx, cell)
 
 
 def _time_question(record: TimeRecord) -> tuple[Any, ...]:
-    """As `_memory_question`; a ledger of time says what it asked beside its cell."""
     model, asked = record.model.file_sha256 or record.model.file_name, record.asked
-    beside = (
-        asked.depths,
-        asked.rounds,
-        asked.n_tokens,
-        asked.cache_types,
-        asked.load_rounds,
-        asked.application_tokens,
-    )
-    return (machine_key(record.machine), model, cell_key(asked.spec, but=("model",)), beside)
+    return (machine_key(record.machine), model, cell_key(asked.spec, but=("model",)), _TIME_PLAN(asked))

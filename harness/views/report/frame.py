@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Sequence
 
@@ -174,9 +175,7 @@ def list_warnings(material: Material) -> Sequence[Document]:
     # A ledger, and a roof, count as one figure each.
     cautions += [caution for found in material.contents(TimeRecord) for caution in found.warnings]
     cautions += [caution for roof in material.contents(Roof) for caution in roof.warnings]
-    counts: dict[tuple[str, bool], int] = {}
-    for caution in cautions:
-        counts[caution.text, caution.distrust] = counts.get((caution.text, caution.distrust), 0) + 1
+    counts = collections.Counter((caution.text, caution.distrust) for caution in cautions)
     rows = [
         [text, "not to be trusted" if distrust else "with care", count]
         for (text, distrust), count in sorted(counts.items(), key=lambda item: (not item[0][1], item[0][0]))

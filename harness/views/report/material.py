@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,18 +26,14 @@ Content = TypeVar("Content")
 def condense(line: Line) -> Line:
     """A line without what no page shows: the single samples of a measured cell, the times of a text's tokens."""
     content = line.content
-    if isinstance(content, Record) and is_measured(content):
-        return dataclasses.replace(line, content=digest(content))
     if isinstance(content, Record):
-        return dataclasses.replace(line, content=dataclasses.replace(content, samples=()))
+        is_measured = content.timed and not has_died(content)
+        return dataclasses.replace(
+            line, content=digest(content) if is_measured else dataclasses.replace(content, samples=())
+        )
     if isinstance(content, TextRun):
         return dataclasses.replace(line, content=dataclasses.replace(content, token_ns=()))
     return line
-
-
-def is_measured(record: Record) -> bool:
-    """Whether a cell has a number: at least one timed sample, and no failure but Ctrl-C."""
-    return bool(record.timed) and not has_died(record)
 
 
 @dataclass(frozen=True)
@@ -98,19 +95,15 @@ class Material:
     def _names(self) -> Mapping[tuple[str, int, int], str]:
         """What each machine is called: the CPU; with cores and memory where that alone is not clear."""
         keys = [machine_key(machine) for machine in self.machines]
-        n_same: dict[str, int] = {}
-        for cpu, _, _ in keys:
-            n_same[cpu] = n_same.get(cpu, 0) + 1
+        n_same = collections.Counter(cpu for cpu, _, _ in keys)
         return {key: key[0] if n_same[key[0]] < 2 else f"{key[0]}, {key[1]} cores, {key[2]} GiB" for key in keys}
 
     @functools.cached_property
     def _model_names(self) -> ModelNames:
-        found = [file for cell in self.cells if (file := file_of(cell.record))]
-        found += [file for record in self.failures if (file := file_of(record))]
-        found += [file for text in self.texts if (file := file_of(text))]
-        found += [file_of_line(line) for line in self.contents(MemoryRecord)]
-        found += [file_of_line(line) for line in self.contents(TimeRecord)]
-        return ModelNames(found, self.catalog)
+        runs: list[Record | TextRun] = [*self.records, *self.failures, *self.texts]
+        ledgers: list[MemoryRecord | TimeRecord] = [*self.contents(MemoryRecord), *self.contents(TimeRecord)]
+        found = [file for run in runs if (file := file_of(run))]
+        return ModelNames([*found, *map(file_of_line, ledgers)], self.catalog)
 
     def model_name(self, content: Record | TextRun | MemoryRecord | TimeRecord) -> str:
         """What the model of a line is called on this page."""
