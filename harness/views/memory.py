@@ -106,7 +106,6 @@ def _ledger(record: MemoryRecord) -> Table:
 
 
 def _account(measured: Measurement) -> Iterator[str]:
-    """Say in words how well the ledger adds up and what the lines below the buffers mean."""
     account, last = measured.account, measured.grown[-1]
     if account.explained_share is None:
         yield "This OS does not tell mappings apart: the growth is known, its causes are llama.cpp's word alone."
@@ -198,7 +197,6 @@ def _fits(record: MemoryRecord) -> Iterator[Block]:
 
 
 def _judge(fit: Fit, is_partial: bool) -> str:
-    """Whether it fits, in words."""
     if fit.total_bytes is None:
         return "its memory cannot be read"
     if not fit.fits:

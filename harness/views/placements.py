@@ -87,7 +87,6 @@ def describe_title(sweep: Sweep) -> str:
 
 
 def _find_reason(result: PlacementResult) -> str | None:
-    """Why a placement has no speed."""
     return describe_reason(result.failure) if result.failure else result.skipped
 
 
@@ -152,12 +151,10 @@ def _label(result: PlacementResult) -> str:
 
 def _memory_table(results: Sequence[PlacementResult]) -> Table | None:
     known = [result for result in results if result.memory_bytes]
-    devices = sorted(
-        {name for result in known for name in result.memory_bytes or {}}, key=lambda name: (name == "CPU", name)
-    )
     used = {
         (name, cause) for result in known for name, causes in (result.memory_bytes or {}).items() for cause in causes
     }
+    devices = sorted({name for name, _ in used}, key=lambda name: (name == "CPU", name))
     causes = [*_CAUSES, *sorted({cause for _, cause in used} - {*_CAUSES})]
     places = [(name, cause) for name in devices for cause in causes if (name, cause) in used]
     if not places:
@@ -178,7 +175,6 @@ def _energy_notes(results: Sequence[PlacementResult]) -> list[str]:
 
 
 def _describe_wire(wire: Wire, sweep: Sweep) -> str:
-    """What one token costs on the network, in a sentence."""
     speed = next((result.find("tg") for result in sweep.results if result.n_gpu_layers == wire.n_gpu_layers), None)
     text = (
         f"network to {wire.endpoint} at -ngl {wire.n_gpu_layers}: a token sends {wire.sent_bytes_per_token / 1e3:.1f} kB, "
@@ -194,9 +190,9 @@ def _describe_wire(wire: Wire, sweep: Sweep) -> str:
 def _plain_sweep(sweep: Sweep, reasons: Sequence[str]) -> dict[str, Any]:
     """For programs: the results, and the best one's fields beside them."""
     best = sweep.best
-    found = {item.name: getattr(best, item.name) for item in dataclasses.fields(best)} if best else {}
-    found.pop("results", None)
+    found: dict[str, Any] = {}
     if best:
+        found = {item.name: getattr(best, item.name) for item in dataclasses.fields(best) if item.name != "results"}
         told = " ".join(f"{reason[0].upper()}{reason[1:]}." for reason in reasons)
         found |= {"is_proven": best.is_proven, "cost_share": round(best.cost_share, 4), "reason": told}
     return {
