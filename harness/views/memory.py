@@ -226,17 +226,14 @@ def _describe_card(card: CardFit) -> str:
     return f"{name}: {at_most}{how_many} layers fit (-ngl {card.n_fitting}); all need {at_least}{needed}."
 
 
-def _compute(card: CardFit) -> Cell:
-    return Cell(card.compute_bytes, instead="not known", is_approximate=card.is_estimated)
-
-
 def _cards(cards: Sequence[CardFit]) -> Table:
     """What the layers that fit take, the output layer counted as one."""
     columns = [
         Column("device", "on it", of=lambda card: card.device or "a card"),
         Column("weights", unit=MODULE, of=lambda card: card.price.device_weights_bytes),
         Column("kv_cache", "cache", MODULE, of=lambda card: card.price.device_cache_bytes),
-        Column("compute_at_most", "compute\nat most", MODULE, of=_compute),
+        Column("compute_at_most", "compute\nat most", MODULE,
+               of=lambda card: Cell(card.compute_bytes, instead="not known", is_approximate=card.is_estimated)),
         Column("driver_context", "CUDA's\ncontext", MODULE, of=lambda card: card.context_bytes or None),
         Column("used", "together", MODULE), *for_programs("n_layers"),
         Column("n_layers_fitting", is_shown=False, of=lambda card: card.n_fitting),

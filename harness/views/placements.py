@@ -63,17 +63,14 @@ def describe_placements(
 ) -> Document:
     """The speeds and the memory of placements, without the question that they answer; kept ones with their intervals, and what ran."""
     memory = _memory_table(results)
-    notes = [*notes, *([_MAPPED] if any(map(_is_mapped, results)) else [])]
+    if any((result.memory_bytes or {}).get("CPU", {}).get("model") and result.n_gpu_layers for result in results):
+        notes = [*notes, _MAPPED]
     sections = [Section("", [_speed_table(results, notes, is_kept)])] if results else []
     sections += [Section("memory in MiB, by device and cause", [memory])] if memory else []
     return Document("placements", 1, title, sections)
 
 
 _MAPPED = "CPU model is the mapped span of the file; it may hold what was offloaded too"
-
-
-def _is_mapped(result: PlacementResult) -> bool:
-    return bool((result.memory_bytes or {}).get("CPU", {}).get("model") and result.n_gpu_layers)
 
 
 def describe_title(sweep: Sweep) -> str:

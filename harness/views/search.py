@@ -56,7 +56,8 @@ def flag_lines(n_gpu_layers: int) -> list[str]:
 def _describe_left_out(best: Best) -> Iterator[str]:
     reasons = {**best.skipped, **{count: describe_reason(failure) for count, failure in best.failed.items()}}
     for text, counts in _group_reasons(reasons).items():
-        yield f"{_format_counts(counts)} layers were left out: {text}"
+        which = counts[0] if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+        yield f"{which} layers were left out: {text}"
     if best.out_of_memory_from is not None and best.out_of_memory_from < max(best.counts):
         yield f"more than {best.out_of_memory_from} layers were left out: {best.out_of_memory_from} layers ran out of memory already"
 
@@ -141,7 +142,3 @@ def _group_reasons(reasons: Mapping[int, str]) -> dict[str, list[int]]:
         first, last = min(reasons), max(reasons)
         return {f"{reasons[first]} (the others likewise)": [first, last]}
     return groups
-
-
-def _format_counts(counts: Sequence[int]) -> str:
-    return str(counts[0]) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
