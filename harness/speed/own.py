@@ -10,15 +10,7 @@ from harness.errors import UsageError
 from harness.gguf.cost import Cost, roof_tok_per_s
 from harness.speed.machines import KINDS, Machine, populate
 from harness.speed.models import Estimate, Hardware, Point, estimate, fit, measured_belief
-from harness.speed.prediction import (
-    Answer,
-    Basis,
-    PromptBasis,
-    Question,
-    name_models,
-    place_layers,
-    predict_prompt,
-)
+from harness.speed.prediction import Answer, Basis, PromptBasis, Question, name_models, place_layers, predict_prompt
 from harness.speed.rates import Measured, speaks_for
 
 #: Tokens from which a timed prompt tells of arithmetic: a shorter one takes about as long as reading the weights, however few tokens

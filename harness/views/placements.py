@@ -64,17 +64,14 @@ def describe_placements(
 ) -> Document:
     """The speeds and the memory of placements, without the question that they answer; kept ones with their intervals, and what ran."""
     memory = _memory_table(results)
-    notes = [*notes, *([_MAPPED] if any(map(_is_mapped, results)) else [])]
+    if any((result.memory_bytes or {}).get("CPU", {}).get("model") and result.n_gpu_layers for result in results):
+        notes = [*notes, _MAPPED]
     sections = [Section("", [_speed_table(results, notes, is_kept)])] if results else []
     sections += [Section("memory in MiB, by device and cause", [memory])] if memory else []
     return Document("placements", 1, title, sections)
 
 
 _MAPPED = "CPU model is the mapped span of the file; it may hold what was offloaded too"
-
-
-def _is_mapped(result: PlacementResult) -> bool:
-    return bool((result.memory_bytes or {}).get("CPU", {}).get("model") and result.n_gpu_layers)
 
 
 def describe_title(sweep: Sweep) -> str:
@@ -88,7 +85,6 @@ def describe_title(sweep: Sweep) -> str:
 
 
 def _find_reason(result: PlacementResult) -> str | None:
-    """Why a placement has no speed."""
     return describe_reason(result.failure) if result.failure else result.skipped
 
 
@@ -153,12 +149,10 @@ def _label(result: PlacementResult) -> str:
 
 def _memory_table(results: Sequence[PlacementResult]) -> Table | None:
     known = [result for result in results if result.memory_bytes]
-    devices = sorted(
-        {name for result in known for name in result.memory_bytes or {}}, key=lambda name: (name == "CPU", name)
-    )
     used = {
         (name, cause) for result in known for name, causes in (result.memory_bytes or {}).items() for cause in causes
     }
+    devices = sorted({name for name, _ in used}, key=lambda name: (name == "CPU", name))
     causes = [*_CAUSES, *sorted({cause for _, cause in used} - {*_CAUSES})]
     places = [(name, cause) for name in devices for cause in causes if (name, cause) in used]
     if not places:
@@ -179,7 +173,6 @@ def _energy_notes(results: Sequence[PlacementResult]) -> list[str]:
 
 
 def _describe_wire(wire: Wire, sweep: Sweep) -> str:
-    """What one token costs on the network, in a sentence."""
     speed = next((result.find("tg") for result in sweep.results if result.n_gpu_layers == wire.n_gpu_layers), None)
     text = (
         f"network to {wire.endpoint} at -ngl {wire.n_gpu_layers}: a token sends {wire.sent_bytes_per_token / 1e3:.1f} kB, "
@@ -195,9 +188,9 @@ def _describe_wire(wire: Wire, sweep: Sweep) -> str:
 def _plain_sweep(sweep: Sweep, reasons: Sequence[str]) -> dict[str, Any]:
     """For programs: the results, and the best one's fields beside them."""
     best = sweep.best
-    found = {item.name: getattr(best, item.name) for item in dataclasses.fields(best)} if best else {}
-    found.pop("results", None)
+    found: dict[str, Any] = {}
     if best:
+        found = {item.name: getattr(best, item.name) for item in dataclasses.fields(best) if item.name != "results"}
         told = " ".join(f"{reason[0].upper()}{reason[1:]}." for reason in reasons)
         found |= {"is_proven": best.is_proven, "cost_share": round(best.cost_share, 4), "reason": told}
     return {
