@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -170,12 +170,10 @@ def _group(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Share]:
 
 def _measure_layers(tensors: Iterable[Tensor]) -> tuple[LayerSize, ...]:
     """Add up each layer's bytes by part; a model with encoder and decoder has both under one number."""
-    layers: dict[int, dict[str, int]] = {}
+    layers: defaultdict[int, Counter[str]] = defaultdict(Counter)
     for tensor in tensors:
-        role = find_role(tensor.name)
-        if role.block is not None:
-            by_part = layers.setdefault(role.block, {})
-            by_part[role.part] = by_part.get(role.part, 0) + tensor.size_bytes
+        if (role := find_role(tensor.name)).block is not None:
+            layers[role.block][role.part] += tensor.size_bytes
     return tuple(
         LayerSize(index, sum(by_part.values()), {part: by_part[part] for part in PARTS if part in by_part})
         for index, by_part in sorted(layers.items())

@@ -12,6 +12,7 @@ import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from math import log
 
 from harness.catalog import Shape
 from harness.errors import UsageError
@@ -212,18 +213,14 @@ def cost_of_size(size_bytes: int, like: Iterable[Cost]) -> Cost:
     Layers, widths and cache are interpolated between the two models of `like` whose sizes enclose it, in the logarithm; outside they
     are the nearest one's, with the layers in proportion to the cube root of the size (shapes of a family grow in width and in depth).
     """
-    from math import log
-
     known = sorted(like, key=lambda cost: cost.size_bytes)
     below = [cost for cost in known if cost.size_bytes <= size_bytes]
     above = [cost for cost in known if cost.size_bytes > size_bytes]
     if below and above:
         low, high = below[-1], above[0]
         share = log(size_bytes / low.size_bytes) / log(high.size_bytes / low.size_bytes)
-        layers = low.n_layers * (high.n_layers / low.n_layers) ** share
-        cache = (low.kv_bytes_per_token or 1) * (
-            (high.kv_bytes_per_token or 1) / (low.kv_bytes_per_token or 1)
-        ) ** share
+        layers = low.n_layers ** (1 - share) * high.n_layers**share
+        cache = (low.kv_bytes_per_token or 1) ** (1 - share) * (high.kv_bytes_per_token or 1) ** share
         near = high if share > 0.5 else low
     else:
         near = below[-1] if below else above[0]

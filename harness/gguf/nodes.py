@@ -32,7 +32,6 @@ _PRODUCTS = {
     "ffn_up": "ffn up", "ffn_out": "ffn down", "ffn_down": "ffn down", "result_output": "output head",
     "ffn_moe_gate": "ffn gate", "ffn_moe_up": "ffn up", "ffn_moe_down": "ffn down",
 }  # fmt: skip
-_PRODUCT_OPS = frozenset({"MUL_MAT", "MUL_MAT_ID"})
 _NORM_OPS = frozenset({"RMS_NORM", "NORM", "L2_NORM", "GROUP_NORM"})
 _CACHE = re.compile(r"cache_[kvr](_|\b)")
 
@@ -43,11 +42,11 @@ def classify_node(name: str) -> str:
     base = node.split("-")[0].split(" ")[0]
     if op == "ROPE":
         return "rope"
-    if op in ("FLASH_ATTN_EXT",) or (op == "SOFT_MAX" and node.startswith("kq")) or base in ("kq", "kqv", "kqv_out"):
+    if op == "FLASH_ATTN_EXT" or (op == "SOFT_MAX" and node.startswith("kq")) or base in ("kq", "kqv", "kqv_out"):
         return "attention"
     if op in ("SET_ROWS", "CPY") and _CACHE.search(f"{node} {source} {second}"):
         return "cache write"
-    if op in _PRODUCT_OPS:
+    if op in ("MUL_MAT", "MUL_MAT_ID"):
         return _classify_product(base, source)
     return "norms" if op in _NORM_OPS or _scales_norm(op, base, second) else "rest"
 

@@ -64,13 +64,12 @@ class ForeignType:
         return f"{self.known_name} ({self.type_id})" if self.known_name else f"type {self.type_id}"
 
 
-#: Numbers that llama.cpp itself once gave out and takes no more. Source: ggml/include/ggml.h enum ggml_type.
-_REMOVED = {5: "Q4_3", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8"}
-
-#: Numbers that other programs gave a meaning. Ollama put gpt-oss's MXFP4 where Q4_2 was, which no GGUF file ever had (fs/ggml/type.go
+#: Numbers that llama.cpp itself once gave out and takes no more (ggml/include/ggml.h enum ggml_type), and those that other programs
+#: gave a meaning. Ollama put gpt-oss's MXFP4 where Q4_2 was, which no GGUF file ever had (fs/ggml/type.go
 #: of ollama/ollama); 36 to 38 are BitNet's in files, for llama.cpp's own repacked types of these numbers never were in one
 #: (ggml.h of microsoft/BitNet's llama.cpp); the rest is ggml.h of ikawrakow/ik_llama.cpp.
 _FOREIGN = {
+    Origin.REMOVED: {5: "Q4_3", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8"},
     Origin.OLLAMA: {4: "MXFP4"},
     Origin.BITNET: {36: "I2_S", 37: "I8_S", 38: "TL1"},
     Origin.IK_LLAMA: {
@@ -91,8 +90,6 @@ def foreign_type(type_id: int) -> ForeignType | None:
     """Say whose a type is that this llama.cpp does not read; None for one that it reads, and for numbers that nobody has."""
     if type_id in TENSOR_TYPES or not 0 <= type_id <= MAX_TYPE_ID:
         return None
-    if type_id in _REMOVED:
-        return ForeignType(type_id, Origin.REMOVED, _REMOVED[type_id])
     for origin, names in _FOREIGN.items():
         if type_id in names:
             return ForeignType(type_id, origin, names[type_id])

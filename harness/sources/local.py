@@ -15,13 +15,10 @@ from harness.sources.cache_folder import user_cache
 from harness.sources.choice import choose, find_same_name, is_gguf, list_models, name_quantization
 from harness.sources.hub_cache import HubFile, cache_dir, find_snapshot, list_names, list_odd, walk_cache
 from harness.sources.model_file import model_files
-from harness.sources.ollama_store import find_ollama, list_ollama
-from harness.untrusted.json import read_json
+from harness.sources.ollama_store import find_ollama, list_ollama, read_small
 from harness.untrusted.names import below, is_relative_name, is_repository
 
 _HUGGING_FACE, _LLAMA, _LM_STUDIO, _OLLAMA = "Hugging Face's cache", "llama.cpp's cache", "LM Studio", "Ollama's store"
-
-_MAX_MANIFEST_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +108,7 @@ def _list_llama() -> Iterator[LocalModel]:
         _, *parts, tag = path.stem.split("=")
         owner = "/".join(parts)
         try:
-            with open(path, "rb") as file:
-                name = read_json(file.read(_MAX_MANIFEST_BYTES))["ggufFile"]["rfilename"]
+            name = read_small(path)["ggufFile"]["rfilename"]
         except (OSError, ValueError, KeyError, TypeError):
             continue
         flat = f"{owner}_{name}".replace("/", "_")

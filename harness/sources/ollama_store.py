@@ -128,7 +128,7 @@ def _find_manifest(folder: Path, name: OllamaName) -> Path | None:
     return folder if folder.is_file() else None
 
 
-def _read_small(path: Path) -> Any:
+def read_small(path: Path) -> Any:
     """Read a manifest or a configuration; ValueError where it is none."""
     with open(path, "rb") as file:
         return read_json(file.read(_MAX_MANIFEST_BYTES))
@@ -136,7 +136,7 @@ def _read_small(path: Path) -> Any:
 
 def _find_blob(manifest: Path, folder: Path, name: OllamaName) -> Path:
     try:
-        said = _read_small(manifest)
+        said = read_small(manifest)
         layers = [(layer["mediaType"], layer["digest"]) for layer in said["layers"] or []]
     except (ValueError, KeyError, TypeError):
         raise UsageError(
@@ -170,7 +170,7 @@ def _describe_fileless(manifest: Any, kinds: list[Any], path: Path, folder: Path
     config: Any = {}
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         path_of_config = _blob_path(folder, manifest["config"]["digest"])
-        config = _read_small(path_of_config) if path_of_config else {}
+        config = read_small(path_of_config) if path_of_config else {}
     config = config if isinstance(config, dict) else {}
     if config.get("remote_host") or name.tag.endswith("cloud"):
         host = config.get("remote_host") or "Ollama's cloud"
