@@ -5,6 +5,7 @@ In unsigned integers and with the quirks of ollama v0.3.14 (f2890a449): llm/ggml
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,10 +118,8 @@ def read_figures(header: Header) -> Figures:
 
 def _block_sizes(sizes: dict[str, int], n_layers: int) -> tuple[int, ...]:
     """One size a block; a block without tensors counts as the one before it (memory.go:198: layerSize stays)."""
-    blocks: list[int] = []
-    for index in range(n_layers):
-        blocks.append(sizes.get(str(index), blocks[-1] if blocks else 0))
-    return tuple(blocks)
+    blocks = itertools.accumulate(range(n_layers), lambda last, index: sizes.get(str(index), last), initial=0)
+    return tuple(blocks)[1:]
 
 
 def _is_sized(tensor: Tensor) -> bool:
@@ -182,30 +181,27 @@ def _graph_llama(f: Figures, c: int, b: int) -> tuple[int, int]:
 
 
 def _graph_gemma(f: Figures, c: int, b: int) -> tuple[int, int]:
-    e, h, v, heads = f.n_embd, f.n_heads, f.n_vocab, f.head_k * f.n_heads
-    full = max(4 * b * (e + v), 4 * b * (2 + c + c * h + 2 * e + 2 * heads))
+    e, h, heads = f.n_embd, f.n_heads, f.head_k * f.n_heads
     attention = 4 * b * (2 * e + 1 + 2 * heads + c + c * h) + 4 * f.head_k * c * 8 + e * heads * 9 // 16
-    return max(4 * e * b + e * v * 105 // 128 + 4 * v * b, attention), full
+    return _or_output(f, b, attention, 4 * b * (2 + c + c * h + 2 * e + 2 * heads))
 
 
 def _graph_command_r(f: Figures, c: int, b: int) -> tuple[int, int]:
-    e, h, v = f.n_embd, f.n_heads, f.n_vocab
-    full = max(4 * b * (e + v), 4 * b * (2 + 4 * e + c * (1 + h)))
+    e, h = f.n_embd, f.n_heads
     attention = 4 * b * (1 + 2 * e + c * (1 + h)) + 4 * e * c + e * e * 9 // 16
-    return max(4 * b * (e + v) + e * v * 105 // 128, attention), full
+    return _or_output(f, b, attention, 4 * b * (2 + 4 * e + c * (1 + h)))
 
 
 def _graph_qwen2(f: Figures, c: int, b: int) -> tuple[int, int]:
-    e, h, v = f.n_embd, f.n_heads, f.n_vocab
-    full = max(4 * b * (e + v), 4 * b * (1 + 2 * e + c + c * h))
+    e, h = f.n_embd, f.n_heads
     attention = 4 * (b * (1 + 2 * e + c * (1 + h)) + e * (1 + c))
-    return max(4 * b * (e + v) + e * v * 105 // 128, attention), full
+    return _or_output(f, b, attention, 4 * b * (1 + 2 * e + c + c * h))
 
 
 def _graph_phi2(f: Figures, c: int, b: int) -> tuple[int, int]:
-    e, h, v = f.n_embd, f.n_heads, f.n_vocab
-    full = max(4 * b * (e + v), 4 * b * (1 + 4 * e + c + c * h))
-    return max(4 * b * (2 * e + v) + e * v * 105 // 128, 4 * b * (2 + 3 * e + c + c * h)), full
+    e, scores = f.n_embd, c + c * f.n_heads
+    partial, _ = _or_output(f, b, 4 * b * (2 + 3 * e + scores), 0, rows=2)
+    return partial, _or_output(f, b, 0, 4 * b * (1 + 4 * e + scores))[1]
 
 
 def _graph_stablelm(f: Figures, c: int, b: int) -> tuple[int, int]:
@@ -214,21 +210,24 @@ def _graph_stablelm(f: Figures, c: int, b: int) -> tuple[int, int]:
 
 
 def _graph_deepseek2(f: Figures, c: int, b: int) -> tuple[int, int]:
-    e, v, kv, heads = f.n_embd, f.n_vocab, f.n_heads_kv, f.head_k * f.n_heads_kv
-    full = max(4 * b * (3 * e + v), 4 * b * (3 * e + 2 + c * (1 + kv) + 2 * heads))
+    e, kv, heads = f.n_embd, f.n_heads_kv, f.head_k * f.n_heads_kv
     attention = 4 * b * (2 * e + 1 + 2 * heads + c + c * kv) + 4 * f.head_k * c * kv + e * heads * 9 // 16
-    return max(4 * b * (3 * e + v) + e * v * 105 // 128, attention), full
+    return _or_output(f, b, attention, 4 * b * (3 * e + 2 + c * (1 + kv) + 2 * heads), rows=3)
 
 
 def _graph_chatglm(f: Figures, c: int, b: int) -> tuple[int, int]:
-    e, h, v, heads, bias = f.n_embd, f.n_heads, f.n_vocab, f.head_k * f.n_heads, f.qkv_bias_elements
-    full = 4 * b * (e + v)
-    partial = full + e * v * 105 // 128
-    if bias is not None:
-        full = max(full, 4 * b * (2 + 2 * e + c + c * h + heads + bias))
-        attention = 4 * b * (1 + 2 * e + heads + c + c * h)
-        partial = max(partial, attention + 4 * f.head_k * c + 4 * c * f.head_k + 4 * bias)
-    return partial, full
+    e, h, heads, bias = f.n_embd, f.n_heads, f.head_k * f.n_heads, f.qkv_bias_elements
+    if bias is None:
+        return _or_output(f, b, 0, 0)
+    attention = 4 * b * (1 + 2 * e + heads + c + c * h) + 4 * f.head_k * c + 4 * c * f.head_k + 4 * bias
+    return _or_output(f, b, attention, 4 * b * (2 + 2 * e + c + c * h + heads + bias))
+
+
+def _or_output(f: Figures, b: int, partial: int, full: int, *, rows: int = 1) -> tuple[int, int]:
+    """Both sizes, or what the output takes where that is more: the logits beside so many rows of activations, and the converted matrix
+    where it lies on the CPU."""
+    output = 4 * b * (rows * f.n_embd + f.n_vocab)
+    return max(partial, output + f.n_embd * f.n_vocab * 105 // 128), max(full, output)
 
 
 #: The architectures with a formula. Source: ggml.go GraphSize's cases.

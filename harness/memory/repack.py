@@ -82,7 +82,10 @@ def find_layout(tensor: Tensor, features: CpuFeatures) -> Layout | None:
     if not is_matrix_product(tensor):
         return None
     if features.has_amx and _fits_amx(tensor):
-        return Layout(AMX_BUFFER, f"{tensor.type_name.lower()}_amx", _amx_bytes(tensor))
+        # Source: mmq.cpp ggml_backend_amx_get_alloc_size.
+        n_blocks = tensor.n_elements // TENSOR_TYPES[tensor.type_id].block_elements
+        size = tensor.size_bytes + n_blocks * _AMX_EXTRA_BYTES.get(tensor.type_name, 0)
+        return Layout(AMX_BUFFER, f"{tensor.type_name.lower()}_amx", size)
     if features.has_repack and (name := _choose_interleaving(tensor, features)):
         return Layout(REPACK_BUFFER, name, tensor.size_bytes)
     return None
@@ -104,8 +107,7 @@ def _choose_interleaving(tensor: Tensor, features: CpuFeatures) -> str | None:
 
     Source: ggml/src/ggml-cpu/repack.cpp ggml_repack_get_optimal_repack_type.
     """
-    kind = tensor.type_name
-    rows = tensor.shape[1]
+    kind, rows = tensor.type_name, tensor.shape[1]
     avx2, avx512 = features.has("AVX2"), features.has("AVX512")
     int8 = features.has("NEON", "MATMUL_INT8")
     dot = features.has("NEON", "DOTPROD")
@@ -135,17 +137,8 @@ _AMX_EXTRA_BYTES = {"Q8_0": 4, "Q4_K": 4, "Q5_K": 4, "IQ4_XS": 2}
 
 
 def _fits_amx(tensor: Tensor) -> bool:
-    width = _AMX_WIDTHS.get(tensor.type_name, 0)
-    return (
-        not find_role(tensor.name).is_stack and width > 0 and tensor.shape[0] % width == 0 and tensor.shape[1] % 64 == 0
-    )
-
-
-def _amx_bytes(tensor: Tensor) -> int:
-    """Source: mmq.cpp ggml_backend_amx_get_alloc_size."""
-    kind = TENSOR_TYPES[tensor.type_id]
-    n_blocks = tensor.n_elements // kind.block_elements
-    return tensor.size_bytes + n_blocks * _AMX_EXTRA_BYTES.get(tensor.type_name, 0)
+    width, (n_in, n_out) = _AMX_WIDTHS.get(tensor.type_name), tensor.shape[:2]
+    return width is not None and not find_role(tensor.name).is_stack and n_in % width == 0 and n_out % 64 == 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -301,12 +301,10 @@ class Session:
     # What harness.native.measure asks for.
 
     def prompt_batches(self, n_tokens: int) -> Sequence[Any]:
-        tokens, size = self.random_tokens(n_tokens), self._spec.n_batch
-        return [self._batch(tokens, start, min(size, n_tokens - start)) for start in range(0, n_tokens, size)]
+        return self._cut(self.random_tokens(n_tokens), self._spec.n_batch)
 
     def token_batches(self, n_tokens: int) -> Sequence[Any]:
-        tokens = self.random_tokens(n_tokens)
-        return [self._batch(tokens, index, 1) for index in range(n_tokens)]
+        return self._cut(self.random_tokens(n_tokens), 1)
 
     def decode(self, batch: Any) -> None:
         if self._decode(self.context, batch) != 0:
@@ -333,6 +331,10 @@ class Session:
         if n_tokens and llama_cpp.llama_vocab_get_add_bos(self.vocab):
             tokens[0] = llama_cpp.llama_vocab_bos(self.vocab)
         return tokens
+
+    def _cut(self, tokens: Any, size: int) -> list[Any]:
+        """Batches of so many tokens, the last one of the rest."""
+        return [self._batch(tokens, at, min(size, len(tokens) - at)) for at in range(0, len(tokens), size)]
 
     @staticmethod
     def _batch(tokens: Any, start: int, n_tokens: int) -> Any:

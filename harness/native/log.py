@@ -98,12 +98,8 @@ def read_layers(lines: Iterable[str]) -> dict[str, int]:
 
 def read_flash_attention(lines: Iterable[str]) -> bool | None:
     """Whether flash attention is on: what was asked, overruled by what `auto` was resolved to; None if the log is silent."""
-    answer = None
-    for line in lines:
-        match = _FLASH.search(line)
-        if match:
-            answer = "enabled" in (match[1], match[2])
-    return answer
+    found = [match for match in map(_FLASH.search, lines) if match]
+    return "enabled" in found[-1].groups() if found else None
 
 
 def read_load_mode(lines: Iterable[str]) -> str | None:

@@ -23,7 +23,17 @@ Clock = Callable[[], int]
 Progress = Callable[[str, int, int], None]
 
 
-class Engine(Protocol):
+class Computes(Protocol):
+    """What every loop needs of an engine."""
+
+    def decode(self, batch: Any) -> None:
+        """Start computing a batch; raise NativeError where llama.cpp refuses it."""
+
+    def synchronize(self) -> None:
+        """Wait until everything that was started is done."""
+
+
+class Engine(Computes, Protocol):
     """What a timed run needs of a loaded model with a context. Batches are opaque: made before the clock starts."""
 
     def prompt_batches(self, n_tokens: int) -> Sequence[Any]:
@@ -31,12 +41,6 @@ class Engine(Protocol):
 
     def token_batches(self, n_tokens: int) -> Sequence[Any]:
         """Random tokens, BOS first, one a batch."""
-
-    def decode(self, batch: Any) -> None:
-        """Start computing a batch; raise NativeError where llama.cpp refuses it."""
-
-    def synchronize(self) -> None:
-        """Wait until everything that was started is done."""
 
     def clear(self) -> None:
         """Empty the KV cache."""
@@ -63,7 +67,7 @@ def time_prompt(engine: Engine, batches: Sequence[Any], clock: Clock) -> int:
     return clock() - start
 
 
-def time_generation(engine: Engine, batches: Sequence[Any], clock: Clock, stamps: array[int]) -> None:
+def time_generation(engine: Computes, batches: Sequence[Any], clock: Clock, stamps: array[int]) -> None:
     """Decode one token after the other and write a time stamp after each; stamps has room for one more than batches.
 
     The loop holds the two native calls and one clock read, and allocates nothing that outlives its turn.
@@ -135,27 +139,16 @@ class _Depth:
 
 
 class InstantEngine:
-    """An engine that takes no time: what the loop around it takes is Python's own share."""
+    """Computes in no time: what the loop around it takes is Python's own share."""
 
-    def prompt_batches(self, n_tokens: int) -> Sequence[Any]:
+    def token_batches(self, n_tokens: int) -> Sequence[Any]:
         return (None,) * n_tokens
-
-    token_batches = prompt_batches
 
     def decode(self, batch: Any) -> None:
         pass
 
     def synchronize(self) -> None:
         pass
-
-    def clear(self) -> None:
-        pass
-
-    def save_state(self) -> Any:
-        return ()
-
-    def restore_state(self, state: Any) -> bool:
-        return True
 
 
 def measure_dispatch(clock: Clock, n_tokens: int = 2000) -> int:

@@ -7,25 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-#: Reads a monotonic time in nanoseconds.
-Clock = Callable[[], int]
+from harness.native.measure import Clock, Computes
 
 #: Text leaves at most this often. The reader's wake-up takes a core from the engine's threads for a moment, which would be felt if it
 #: came with each of several hundred tokens a second; to the eye 40 pieces a second flow.
 REPORT_INTERVAL_NS = 25_000_000
 
 
-class TextEngine(Protocol):
+class TextEngine(Computes, Protocol):
     """What writing a text needs of a loaded model with a context. Batches are opaque."""
 
     def batches(self, tokens: Sequence[int]) -> Sequence[Any]:
         """The tokens of a prompt, cut into chunks of n_batch."""
-
-    def decode(self, batch: Any) -> None:
-        """Start computing a batch; raise NativeError where llama.cpp refuses it."""
-
-    def synchronize(self) -> None:
-        """Wait until everything that was started is done."""
 
     def sample(self) -> int:
         """Draw a token from the last result."""

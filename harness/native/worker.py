@@ -8,6 +8,7 @@ Everything else that is printed, llama.cpp's log first of all, goes to stderr, w
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import importlib
@@ -61,21 +62,13 @@ class Bench:
         self._load(spec, emit)
         emit("loaded", {"model": encode(self._model.describe())})
         emit("phase", {"phase": "context", "index": 0, "count": 1})
-        session = self._model.open(spec)
-        try:
+        with contextlib.closing(self._model.open(spec)) as session:
             cautions = self._time(session, spec, emit)
             durations = self._model.load_duration_ns, session.context_duration_ns
             load = Load(*durations, self._rss_before, self._rss_loaded, resident_bytes())
             dispatch_ns = measure_dispatch(time.perf_counter_ns) if spec.n_gen else None
-            done = {
-                "resolved": session.describe(),
-                "load": load,
-                "cautions": cautions,
-                "dispatch_ns_per_token": dispatch_ns,
-            }
-            emit("done", encode(done))
-        finally:
-            session.close()
+            done = {"resolved": session.describe(), "load": load, "cautions": cautions}
+            emit("done", encode({**done, "dispatch_ns_per_token": dispatch_ns}))
 
     def _load(self, spec: RunSpec, emit: Emit) -> None:
         from harness.native.engine import resident_bytes
@@ -113,8 +106,7 @@ class Bench:
         cautions = judge_load(before, after, spec.n_threads or 1)
         if any(is_loopback(split_endpoint(endpoint)[0]) for endpoint in spec.rpc):
             # The server of a loopback run is one of the others, and its work is what is measured.
-            note = "; an RPC server on this machine is among them"
-            cautions = tuple(dataclasses.replace(item, text=item.text + note, distrust=False) for item in cautions)
+            cautions = tuple(dataclasses.replace(item, is_server_here=True, distrust=False) for item in cautions)
         return cautions
 
     def close(self) -> None:

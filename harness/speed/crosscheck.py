@@ -15,14 +15,7 @@ from harness.gguf.layout import tensor_table
 from harness.records.statistics import median
 from harness.speed.machines import ARTICLE_CTX, Machine, article_cost, find_machine, known_machines
 from harness.speed.models import Estimate
-from harness.speed.prediction import (
-    Answer,
-    Question,
-    cost_by_size,
-    cost_of_entry,
-    predict_by_bandwidth,
-    predict_for,
-)
+from harness.speed.prediction import Answer, Question, cost_by_size, cost_of_entry, predict_by_bandwidth, predict_for
 from harness.speed.published import LLAMA_7B
 from harness.units import GIB
 

@@ -62,11 +62,9 @@ class ModelNames:
         self._names = self._name_apart({key: by_key[key] for key in map(self._key, by_key.values())})
 
     def _key(self, file: ModelFile) -> str:
-        names = (
-            ()
-            if file.file_sha256
-            else (file.file_name, *(() if file.file_name.lower().endswith(".gguf") else (self._base(file),)))
-        )
+        if file.file_sha256:
+            return file.key
+        names = [file.file_name] if file.file_name.lower().endswith(".gguf") else [file.file_name, self._base(file)]
         return next((self._called[name] for name in names if name in self._called), file.key)
 
     def _name_apart(self, files: dict[str, ModelFile]) -> dict[str, str]:

@@ -10,15 +10,7 @@ from harness.errors import UsageError
 from harness.gguf.cost import Cost, roof_tok_per_s
 from harness.speed.machines import KINDS, Machine, populate
 from harness.speed.models import Estimate, Hardware, Point, estimate, fit, measured_belief
-from harness.speed.prediction import (
-    Answer,
-    Basis,
-    PromptBasis,
-    Question,
-    name_models,
-    place_layers,
-    predict_prompt,
-)
+from harness.speed.prediction import Answer, Basis, PromptBasis, Question, name_models, place_layers, predict_prompt
 from harness.speed.rates import Measured, speaks_for
 
 #: Tokens from which a timed prompt tells of arithmetic: a shorter one takes about as long as reading the weights, however few tokens
@@ -50,7 +42,7 @@ def predict_own(own: OwnMachine, question: Question, machines: Sequence[Machine]
     UsageError : there is neither a roofline nor a record to be trusted.
     """
     bad = [item for item in own.measured if item.summary.is_distrusted]
-    codes = tuple(dict.fromkeys(c.code for item in bad for c in item.summary.cautions if c.distrust))
+    codes = tuple(dict.fromkeys(c.cause.value for item in bad for c in item.summary.cautions if c.distrust))
     measured = [item for item in own.measured if not item.summary.is_distrusted]
     points = own_points(measured, question)
     bandwidth = own.type_bandwidth_bytes_per_s or own.bandwidth_bytes_per_s

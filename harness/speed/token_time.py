@@ -372,16 +372,10 @@ def _summarize_loads(loads: Sequence[TimedLoad]) -> Iterator[LoadTime]:
         ways[load.state, load.mmap].append(load)
     for (state, mapped), found in ways.items():
         shares = [load.resident_share for load in found if load.resident_share is not None]
-        yield LoadTime(
-            state,
-            mapped,
-            median([load.load_ns for load in found]),
-            median([load.context_ns for load in found]),
-            median([load.first_token_ns for load in found]),
-            median([load.second_token_ns for load in found]),
-            median(shares) if len(shares) == len(found) else None,
-            len(found),
-        )
+        steps = zip(*((i.load_ns, i.context_ns, i.first_token_ns, i.second_token_ns) for i in found), strict=True)
+        load_ns, context_ns, first_ns, second_ns = map(median, steps)
+        share = median(shares) if len(shares) == len(found) else None
+        yield LoadTime(state, mapped, load_ns, context_ns, first_ns, second_ns, share, len(found))
 
 
 def _explain_gap(tokens: Sequence[ApplicationTokens]) -> Gap | None:

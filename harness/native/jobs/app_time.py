@@ -5,10 +5,13 @@ Its methods are wrapped with a stopwatch, so that the parts are those of the app
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import random
 import time
 from array import array
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import llama_cpp
@@ -35,7 +38,7 @@ def time_application(runtime: Any, plan: TimePlan, emit: Emit) -> None:
     except ValueError as error:
         emit("remark", encode(Remark("no application", said=str(error))))
         return
-    try:
+    with contextlib.closing(loop):
         timers = (
             ("bench", lambda: loop.time_bench(pooled=True)),
             ("no pool", lambda: loop.time_bench(pooled=False)),
@@ -48,8 +51,6 @@ def time_application(runtime: Any, plan: TimePlan, emit: Emit) -> None:
             turn = index % len(timers)
             for name, timer in (*timers[turn:], *timers[:turn]):
                 emit("application", {"round": index, "variant": name, **timer()})
-    finally:
-        loop.close()
 
 
 class _Loop:
@@ -84,33 +85,28 @@ class _Loop:
     def _wrap(self) -> None:
         """Put the stopwatch around decoding, sampling and text; the context must be waited for where it is charged."""
         llama = self._llama
-        inner_decode, inner_sample, inner_text = llama._ctx.decode, llama.sample, llama.detokenize
+        inner_decode, time_sample = llama._ctx.decode, functools.partial(self._spend, "sampling", llama.sample)
 
         def decode(batch: Any) -> None:
-            start = self._clock()
             inner_decode(batch)
             llama_cpp.llama_synchronize(llama._ctx.ctx)
-            self._spend("decode", start)
 
         def sample(*args: Any, **options: Any) -> Any:
-            start = self._clock()
-            token = inner_sample(*args, **options)
-            self._spend("sampling", start)
+            token = time_sample(*args, **options)
             self._stamps.append(self._clock())
             self._snapshots.append(self._spent.copy())
             return token
 
-        def detokenize(*args: Any, **options: Any) -> Any:
-            start = self._clock()
-            text = inner_text(*args, **options)
-            self._spend("text", start)
-            return text
+        llama._ctx.decode, llama.sample = functools.partial(self._spend, "decode", decode), sample
+        llama.detokenize = functools.partial(self._spend, "text", llama.detokenize)
 
-        llama._ctx.decode, llama.sample, llama.detokenize = decode, sample, detokenize
-
-    def _spend(self, name: str, start: int) -> None:
+    def _spend(self, name: str, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Call, and charge what it takes to a part of the token."""
+        start = self._clock()
+        result = call(*args, **options)
         self._spent[name] += self._clock() - start
         self._calls[name] += 1
+        return result
 
     def _reset(self) -> None:
         self._llama._ctx.kv_cache_clear()

@@ -22,7 +22,7 @@ import numpy as np
 
 from harness.codec import decode, encode
 from harness.errors import NativeError
-from harness.gguf.types import tensor_type
+from harness.gguf.types import tensor_size_bytes, tensor_type
 from harness.host.machine import judge_load, read_load
 from harness.host.memory import available_memory_bytes
 from harness.native import bindings
@@ -88,7 +88,8 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
 def _plan_work(asked: RoofRequest, name: str, type_name: str) -> Work:
     if name == ARITHMETIC:
         return Work(name, type_name, asked.n_rows, N_COLUMNS, asked.repetitions)
-    n_rows = max(asked.size_bytes // tensor_row_bytes(type_name, N_IN) // N_RANDOM_ROWS, 1) * N_RANDOM_ROWS
+    row_bytes = tensor_size_bytes((N_IN,), tensor_type(type_name).type_id)
+    n_rows = max(asked.size_bytes // row_bytes // N_RANDOM_ROWS, 1) * N_RANDOM_ROWS
     return Work(name, type_name, n_rows, 1, asked.repetitions)
 
 
@@ -101,12 +102,6 @@ class Work:
     n_rows: int
     n_columns: int
     repetitions: int
-
-
-def tensor_row_bytes(type_name: str, n_elements: int) -> int:
-    """Bytes of a row of so many elements."""
-    kind = tensor_type(type_name)
-    return n_elements // kind.block_elements * kind.block_bytes
 
 
 def measure_device(
@@ -127,7 +122,7 @@ def measure_device(
                 if round_:  # the first is a warm-up
                     durations[n_threads].append(duration)
         error = product.check()
-    row_bytes = tensor_row_bytes(work.type_name, N_IN)
+    n_bytes = tensor_size_bytes((N_IN, work.n_rows), tensor_type(work.type_name).type_id)
     for n_threads in threads:
         yield RoofTest(
             work=work.name,
@@ -136,7 +131,7 @@ def measure_device(
             kind=device.kind,
             type_name=work.type_name,
             n_threads=n_threads,
-            n_bytes=work.n_rows * row_bytes,
+            n_bytes=n_bytes,
             n_flops=2 * N_IN * work.n_rows * work.n_columns,
             durations_ns=tuple(durations[n_threads]),
             max_error=error if math.isfinite(error) else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
 import time
@@ -62,27 +63,16 @@ def prepare(files: Sequence[pathlib.Path], state: str) -> float | None:
 
 def _load_once(runtime: Any, spec: RunSpec) -> dict[str, int]:
     """Load, make a context, decode one token; all in ns."""
-    model = runtime.load(spec)
-    try:
-        session = model.open(spec)
-        try:
-            [batch] = session.token_batches(1)
-            start = time.perf_counter_ns()
-            session.decode(batch)
-            session.synchronize()
-            first_ns = time.perf_counter_ns() - start
-            start = time.perf_counter_ns()
-            session.clear()
-            session.decode(batch)
-            session.synchronize()
-            second_ns = time.perf_counter_ns() - start
-        finally:
-            session.close()
-        return {
-            "load_ns": model.load_duration_ns,
-            "context_ns": session.context_duration_ns,
-            "first_token_ns": first_ns,
-            "second_token_ns": second_ns,
-        }
-    finally:
-        model.close()
+    with contextlib.closing(runtime.load(spec)) as model, contextlib.closing(model.open(spec)) as session:
+        [batch] = session.token_batches(1)
+        start = time.perf_counter_ns()
+        session.decode(batch)
+        session.synchronize()
+        first_ns = time.perf_counter_ns() - start
+        start = time.perf_counter_ns()
+        session.clear()
+        session.decode(batch)
+        session.synchronize()
+        second_ns = time.perf_counter_ns() - start
+        taken = {"load_ns": model.load_duration_ns, "context_ns": session.context_duration_ns}
+    return {**taken, "first_token_ns": first_ns, "second_token_ns": second_ns}

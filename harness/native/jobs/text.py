@@ -6,6 +6,7 @@ and how far it is) and ``done``.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import time
@@ -36,21 +37,15 @@ def run(runtime: Any, request: dict[str, Any], emit: Any) -> None:
     asked = decode(TextRequest, request)
     start = time.perf_counter_ns()
     emit("phase", {"phase": "load", "index": 0, "count": 1})
-    model = runtime.load(_spec(asked, asked.n_ctx or DEFAULT_N_CTX))
-    try:
+    with contextlib.closing(runtime.load(_spec(asked, asked.n_ctx or DEFAULT_N_CTX))) as model:
         _refuse_what_writes_nothing(model)
         n_trained = llama_cpp.llama_model_n_ctx_train(model.pointer)
         n_ctx = asked.n_ctx or min(DEFAULT_N_CTX, n_trained or DEFAULT_N_CTX)
-        session = TextSession(model, _spec(asked, n_ctx), asked)
-        try:
+        with contextlib.closing(TextSession(model, _spec(asked, n_ctx), asked)) as session:
             ready = time.perf_counter_ns()
             loaded = {"load_duration_ns": ready - start, "n_ctx": n_ctx, "n_ctx_train": n_trained}
             emit("loaded", {"model": encode(model.describe()), **loaded})
             _write(session, asked, n_ctx, ready, emit)
-        finally:
-            session.close()
-    finally:
-        model.close()
 
 
 def _spec(asked: TextRequest, n_ctx: int) -> RunSpec:
@@ -101,15 +96,8 @@ def _write(session: TextSession, asked: TextRequest, n_ctx: int, ready_ns: int, 
         ready_ns=ready_ns,
     )
     cautions = judge_load(before, read_load(time.monotonic()), asked.n_threads or 1)
-    emit(
-        "done",
-        {
-            **encode(done),
-            "resolved": encode(session.describe()),
-            "rss_bytes": resident_bytes(),
-            "cautions": encode(cautions),
-        },
-    )
+    found = {"resolved": session.describe(), "rss_bytes": resident_bytes(), "cautions": cautions}
+    emit("done", encode(done) | encode(found))
 
 
 class TextSession(Session):
@@ -186,9 +174,7 @@ class TextSession(Session):
     # What harness.native.text_loop asks for.
 
     def batches(self, tokens: Sequence[int]) -> Sequence[Any]:
-        array = (llama_cpp.llama_token * len(tokens))(*tokens)
-        size = self._spec.n_batch
-        return [self._batch(array, at, min(size, len(tokens) - at)) for at in range(0, len(tokens), size)]
+        return self._cut((llama_cpp.llama_token * len(tokens))(*tokens), self._spec.n_batch)
 
     def sample(self) -> int:
         return llama_cpp.llama_sampler_sample(self._sampler, self.context, -1)

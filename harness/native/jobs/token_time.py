@@ -8,6 +8,7 @@ Events: ``block`` (some tokens of one variant), ``load``, ``application``, ``cop
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import gc
@@ -54,12 +55,9 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
     try:
         if plan.load_rounds:
             time_loads(runtime, spec, [pathlib.Path(name) for name in plan.files], plan.load_rounds, emit)
-        model = runtime.load(spec)
-        try:
+        with contextlib.closing(runtime.load(spec)) as model:
             emit("loaded", {"model": encode(model.describe())})
             resolved = _Depths(model, plan, emit).run()
-        finally:
-            model.close()
         if plan.application_tokens:
             time_application(runtime, plan, emit)
     finally:
@@ -95,9 +93,8 @@ class _Cache:
 
     def shorten(self, depth: int) -> None:
         """Go back to a depth that was passed before."""
-        if _truncate(self.context, depth):
-            return
-        self._compute(depth)
+        if not _truncate(self.context, depth):
+            self._compute(depth)
 
     def _compute(self, depth: int) -> None:
         self.context.clear()
