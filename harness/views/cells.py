@@ -168,7 +168,6 @@ def _model_cells(record: Record, name_of: Callable[[Record], str] | None) -> lis
 
 
 def _result_cells(record: Record, summary: Summary | None) -> list[Cell]:
-    """Rate, repetitions, energy."""
     if summary is None:
         failure = record.failure
         remark = f"{failure.phase}: {describe_failure(failure)}" if failure else "nothing was measured"

@@ -162,7 +162,6 @@ def _explain(account: Account, file_bytes: int | None) -> Iterator[str]:
 
 
 def _explain_overhead(account: Account, file_bytes: int) -> str:
-    """Say in one sentence what lies between the file and SIZE, exactly."""
     terms = account.chosen.terms
     parts = [
         ("scratch", terms.graph_bytes),

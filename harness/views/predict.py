@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable, Iterator, Sequence
 
 from harness.gguf.blocks import describe_skipped
@@ -108,9 +109,8 @@ def _describe_limit(room: Room) -> str:
 
 def _memory_columns(is_one_model: bool, is_for_all: bool) -> list[Column]:
     def need(name: str, title: str = "", left_out: int = 0) -> Column:
-        return Column(
-            name, title, FILE, left_out=left_out, of=lambda one: getattr(one[1].need, f"{name}_bytes") or None
-        )
+        needed = operator.attrgetter(f"need.{name}_bytes")
+        return Column(name, title, FILE, left_out=left_out, of=lambda one: needed(one[1]) or None)
 
     def total(one: tuple[Answer, Room]) -> Cell:
         is_known = one[1].need.cache_bytes is not None
@@ -199,7 +199,6 @@ def _warn(prediction: Prediction) -> Iterator[str]:
 
 
 def _list_doubts(answer: Answer) -> Iterator[str]:
-    """What makes an answer doubtful, one sentence each."""
     basis, split = answer.basis, answer.split
     for caution in basis.cautions:
         yield f"while harness roofline ran: {caution}" if basis.is_own else caution

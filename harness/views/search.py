@@ -19,9 +19,8 @@ def describe_goal(goal: Goal) -> str:
     """What is to be fast, ``chat (512 prompt tokens and 256 answer tokens)``."""
     if goal.n_prompt + goal.n_gen == 1:
         return goal.name
-    parts = [f"{goal.n_prompt} prompt tokens"] * (goal.n_prompt > 0) + [f"{goal.n_gen} answer tokens"] * (
-        goal.n_gen > 0
-    )
+    counts = {"prompt": goal.n_prompt, "answer": goal.n_gen}
+    parts = [f"{count} {what} tokens" for what, count in counts.items() if count > 0]
     return f"{goal.name} ({' and '.join(parts)})"
 
 
@@ -57,7 +56,8 @@ def flag_lines(n_gpu_layers: int) -> list[str]:
 def _describe_left_out(best: Best) -> Iterator[str]:
     reasons = {**best.skipped, **{count: describe_reason(failure) for count, failure in best.failed.items()}}
     for text, counts in _group_reasons(reasons).items():
-        yield f"{_format_counts(counts)} layers were left out: {text}"
+        which = counts[0] if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+        yield f"{which} layers were left out: {text}"
     if best.out_of_memory_from is not None and best.out_of_memory_from < max(best.counts):
         yield f"more than {best.out_of_memory_from} layers were left out: {best.out_of_memory_from} layers ran out of memory already"
 
@@ -83,7 +83,6 @@ def _describe_cost(best: Best) -> str:
 
 
 def _describe_looks(best: Best) -> list[str]:
-    """Which counts were measured, and how often."""
     again: dict[int, list[int]] = {}
     for count, n in best.looks.items():
         if n > 1:
@@ -100,11 +99,9 @@ def _compare(best: Best) -> str:
     here = _goal_cost(best.goal, results[best.best_n_gpu_layers])
     ends = [count for count in (min(results), max(results)) if count != best.best_n_gpu_layers]
     parts = [f"{_goal_cost(best.goal, results[count]) / here:.2f} times as fast as {count}" for count in ends]
-    return (
-        f"{best.best_n_gpu_layers} layers are {' and '.join(parts)}"
-        if parts
-        else "it is the only count that was measured"
-    )
+    if not parts:
+        return "it is the only count that was measured"
+    return f"{best.best_n_gpu_layers} layers are {' and '.join(parts)}"
 
 
 def _goal_cost(goal: Goal, result: PlacementResult) -> float:
@@ -145,7 +142,3 @@ def _group_reasons(reasons: Mapping[int, str]) -> dict[str, list[int]]:
         first, last = min(reasons), max(reasons)
         return {f"{reasons[first]} (the others likewise)": [first, last]}
     return groups
-
-
-def _format_counts(counts: Sequence[int]) -> str:
-    return str(counts[0]) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"

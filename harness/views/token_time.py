@@ -99,7 +99,6 @@ def describe_remark(remark: Remark) -> str:
 
 
 def _state_facts(record: TimeRecord, ledger: TimeLedger) -> KeyFigures:
-    """What the numbers hold for."""
     n_threads, resolved = record.asked.spec.n_threads, record.resolved
     layers = resolved.layers_by_device.items() if resolved else ()
     figures = [
