@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.records.cells import Caution
+from harness.codec import encode
+from harness.records.cautions import Caution, CautionCause
 from harness.records.failures import describe_failure, describe_reason
 from harness.records.placements import PlacementResult, Speed
 from harness.units import format_duration
@@ -114,22 +115,22 @@ def _plain_name(test: str) -> str:
     return test.replace(" @ ", "_") or "rate"
 
 
-def _rate_cell(speed: Speed | None, worst: Mapping[str, str], lost: Cell, is_kept: bool) -> Cell:
+def _rate_cell(speed: Speed | None, worst: Mapping[CautionCause, str], lost: Cell, is_kept: bool) -> Cell:
     if speed is None:
         return lost
     return Cell(
         speed.rate_tok_per_s,
         interval=speed.interval if is_kept else None,
-        notes=[worst[caution.code] for caution in speed.cautions],
+        notes=[worst[caution.cause] for caution in speed.cautions],
     )
 
 
-def _find_worst(cautions: Sequence[Caution]) -> dict[str, str]:
-    """Cautions by code: of those that differ only in their figures, the one with the largest stands for all."""
-    texts: dict[str, set[str]] = {}
+def _find_worst(cautions: Sequence[Caution]) -> dict[CautionCause, str]:
+    """Cautions by cause: of those that differ only in their figures, the one with the largest stands for all."""
+    texts: dict[CautionCause, set[str]] = {}
     for caution in cautions:
-        texts.setdefault(caution.code, set()).add(caution.text)
-    return {code: ("at worst: " if len(found) > 1 else "") + max(found) for code, found in texts.items()}
+        texts.setdefault(caution.cause, set()).add(caution.text)
+    return {cause: ("at worst: " if len(found) > 1 else "") + max(found) for cause, found in texts.items()}
 
 
 def _describe_loss(result: PlacementResult, results: Sequence[PlacementResult]) -> list[str]:
@@ -197,8 +198,16 @@ def _plain_sweep(sweep: Sweep, reasons: Sequence[str]) -> dict[str, Any]:
         "model": sweep.file_name,
         "is_synthetic": sweep.is_synthetic,
         "max_n_gpu_layers": sweep.blocks.max_gpu_layers,
-        "rows": sweep.results,
+        "rows": list(map(_plain_row, sweep.results)),
         "network": sweep.wires,
         "network_crossing_s_per_token": sweep.crossing_s if sweep.wires else None,
         "interrupted": sweep.is_interrupted,
     }
+
+
+def _plain_row(result: PlacementResult) -> dict[str, Any]:
+    """Its fields, and beside each caution's its sentence."""
+    plain: dict[str, Any] = encode(result, keep_paths=True)
+    for speed, row in zip(result.speeds, plain["speeds"], strict=True):
+        row["cautions"] = [{**encode(caution), "text": caution.text} for caution in speed.cautions]
+    return plain
