@@ -207,13 +207,8 @@ def _preparation(records: Sequence[Record]) -> KeyFigures:
     if len({load.load_duration_ns for load in loads}) != 1:
         return KeyFigures([])
     context_ns = max(load.context_duration_ns for load in loads)
-    return KeyFigures(
-        [
-            Figure("load_duration", "", loads[0].load_duration_ns, DURATION, "loaded in {}"),
-            Figure("context_duration", "", context_ns, DURATION, "context in {}"),
-        ],
-        in_line=True,
-    )
+    loaded = Figure("load_duration", "", loads[0].load_duration_ns, DURATION, "loaded in {}")
+    return KeyFigures([loaded, Figure("context_duration", "", context_ns, DURATION, "context in {}")], in_line=True)
 
 
 def _builds(records: Sequence[Record]) -> list[str]:
