@@ -10,13 +10,13 @@ from harness.codec import decode
 from harness.errors import NativeError
 from harness.host import cpu
 from harness.native.jobs import bandwidth
-from harness.records.cells import Caution, Failure
+from harness.records.cautions import Caution, CautionCause
+from harness.records.cells import Failure
 from harness.records.kinds import to_json
 from harness.records.roofline import (
     ARITHMETIC,
     READING,
     SECOND_METHOD,
-    SIZE_IN_CACHE,
     Roof,
     RoofRequest,
     RoofTest,
@@ -145,7 +145,7 @@ def test_a_line_comes_back_as_it_was_written(recorded):
     newer = dataclasses.replace(roof, time_utc="2027-01-01T00:00:00Z")
     assert latest([roof, newer]) is newer
     assert latest([]) is None
-    of_cache = dataclasses.replace(newer, warnings=(Caution(SIZE_IN_CACHE, "small", distrust=True),))
+    of_cache = dataclasses.replace(newer, warnings=(Caution(CautionCause.SIZE_IN_CACHE, "small", distrust=True),))
     assert latest([roof, of_cache]) is roof, "what was read from a cache says nothing of memory"
     assert latest([of_cache]) is of_cache
 

@@ -266,6 +266,8 @@ def test_one_screen_has_one_system_of_sizes():
     for title, document in kept_documents():
         text = render(document, "table")
         assert not (DECIMAL.search(text) and BINARY.search(text)), f"{title}: {document.title}"
+        assert not re.search(r"[0-9]%(?! [CG]PU)", text), f"{title}: {document.title}: a percentage is written 9 %"
+        assert "(synthetic) (synthetic)" not in " ".join([text, *(p.alt for p in pictures_of(document))])
 
 
 def test_a_note_of_every_row_is_said_once_without_a_number():

@@ -10,14 +10,14 @@ from click.testing import CliRunner
 from harness.cli import cli
 from harness.codec import encode
 from harness.errors import HarnessError, Outcome
-from harness.records.cells import Caution
+from harness.records.cautions import Caution, CautionCause
 from harness.records.text import Figures, TextRun, TextSettings
 
 from .gguf_bytes import llama_like
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "harness"
 
-BUSY = Caution("cpu-throttled", "a CPU quota held this back 90 times", distrust=True)
+BUSY = Caution(CautionCause.CPU_THROTTLED, "a CPU quota held this back 90 times", distrust=True)
 
 
 def test_no_command_chooses_by_itself():

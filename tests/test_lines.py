@@ -14,7 +14,8 @@ import pytest
 
 from harness.codec import Malformed, decode
 from harness.errors import HarnessError
-from harness.records.cells import Caution, Record
+from harness.records.cautions import Caution, CautionCause
+from harness.records.cells import Record
 from harness.records.failures import describe_failure
 from harness.records.journal import Journal, each_record, journal_order, read_lines, read_records
 from harness.records.kinds import KINDS, Line, read_line, schema_of, to_json
@@ -51,7 +52,7 @@ def made_lines(result: dict) -> dict[str, dict]:
     figures = Figures(2 * 10**9, 10**8, 30, 3 * 10**8, 100, 10**9, 4 * 10**8)
     text = TextRun(
         "run", record.time_utc, record.machine, "0.1", TextSettings(n_ctx=64), "hash", figures, "stop", model=record.model,
-        build=record.build, resolved=record.resolved, token_ns=(5, 6), warnings=(Caution("x", "y"),),
+        build=record.build, resolved=record.resolved, token_ns=(5, 6), warnings=(Caution(CautionCause.SENTENCE, "y"),),
     )  # fmt: skip
     answer = Answer(10**9, 10**8, 30, 10**8, 100, 10**9, wall_ns=2 * 10**9)
     rounds = (Round(DirectText(figures, (5, 6), warnings=text.warnings), answer, 10**8),)
@@ -118,7 +119,7 @@ def test_an_older_line_is_brought_up_before_it_is_read(monkeypatch):
     line = LINES["roofline"]
     older = {**line, "tests": None, "pieces": line["tests"]}
     monkeypatch.setitem(UPGRADES, "roofline", (lambda values: {**values, "tests": values["pieces"]},))
-    assert read_line(older).content == decode(Roof, line)
+    assert read_line(older).content == decode(Roof, {**line, "schema": schema_of("roofline")})
     with pytest.raises(Malformed, match="is not what schema 1 of kind roofline holds"):
         read_line(line)
 

@@ -20,7 +20,7 @@ def after(others_s=0.0, own_s=0.0, stolen_s=0.0, wall_s=10.0, n_cpus=2, **held):
 
 
 def codes(cautions):
-    return [(caution.code, caution.distrust) for caution in cautions]
+    return [(caution.cause, caution.distrust) for caution in cautions]
 
 
 def test_a_quiet_machine_gets_no_caution():
@@ -33,7 +33,7 @@ def test_others_do_no_harm_while_cpus_are_idle():
 
 def test_others_who_compete_are_named_with_how_many_cpus():
     (caution,) = judge_load(IDLE, after(own_s=18, others_s=3), n_threads=2)
-    assert (caution.code, caution.distrust) == ("busy-machine", False)
+    assert (caution.cause, caution.distrust) == ("busy-machine", False)
     assert "used 0.3 of 2 CPUs while 2 threads ran" in caution.text
 
 
@@ -55,7 +55,7 @@ def test_too_short_a_time_cannot_be_judged():
 
 def test_a_quota_that_held_us_back_is_named_as_the_cause():
     (caution,) = judge_load(IDLE, after(own_s=18, n_held=3, held_s=0.5), n_threads=2)
-    assert (caution.code, caution.distrust) == ("cpu-throttled", False)
+    assert (caution.cause, caution.distrust) == ("cpu-throttled", False)
     assert "held this back 3 times, 0.5 s of CPU time in all" in caution.text
     assert codes(judge_load(IDLE, after(own_s=10, n_held=90, held_s=9), n_threads=2)) == [("cpu-throttled", True)]
 
@@ -75,7 +75,7 @@ def test_load_is_judged_on_every_machine(identity):
     ours = sorted(identity.allowed or range(identity.count_cpus(logical=True)))
     assert len(ours) == n_cpus
     (caution,) = work(identity, ours, 5.0)
-    assert (caution.code, caution.distrust) == ("busy-machine", True)
+    assert (caution.cause, caution.distrust) == ("busy-machine", True)
     assert f"{n_cpus / 2:.1f} of {n_cpus} CPUs" in caution.text
     assert work(identity, ours, 5.0, own_s=5.0 * n_cpus) == (), "our own work is no load"
 

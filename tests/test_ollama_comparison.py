@@ -226,7 +226,7 @@ def test_each_prompt_is_another_one_from_the_first_words_on():
 def test_layers_follow_ollamas(asked, loaded, layers, code):
     chosen, cautions = choose_layers(task(n_gpu_layers=asked), loaded, 32)
     assert chosen == layers
-    assert [caution.code for caution in cautions] == ([code] if code else [])
+    assert [caution.cause for caution in cautions] == ([code] if code else [])
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pytest
 from harness.codec import decode
 from harness.errors import UsageError
 from harness.gguf.cost import Cost
-from harness.records.cells import Caution, Failure, Record, is_of
+from harness.records.cautions import Caution, CautionCause
+from harness.records.cells import Failure, Record, is_of
 from harness.records.kinds import read_line, to_json
 from harness.records.memory import MemoryRecord
 from harness.records.text import Figures, TextRun
@@ -29,7 +30,7 @@ from harness.views.report import Material, read_material, render_report
 from .gguf_bytes import llama_like
 
 CATALOG = load_catalog()
-BUSY = Caution("busy-machine", "busy machine: other processes used 1.9 of 2 CPUs", distrust=True)
+BUSY = Caution(CautionCause.BUSY_MACHINE, "busy machine: other processes used 1.9 of 2 CPUs", distrust=True)
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from harness.memory.causes import Note, Remark
 from harness.memory.fit import Need
 from harness.memory.ollama_2024 import Request, give_account
 from harness.memory.ollama_graph import read_figures
-from harness.records.cells import Caution, Device
+from harness.records.cautions import Caution, CautionCause
+from harness.records.cells import Device
 from harness.records.placements import make_result
 from harness.records.roofline import Roof, RoofTest
 from harness.records.text import Skip, Skipped, TextRun, TextSettings
@@ -76,7 +77,7 @@ def long_records(recorded, name):
         )  # fmt: skip
         build = record.build and dataclasses.replace(record.build, backends=("CUDA", "Vulkan", "RPC"))
         machine = dataclasses.replace(record.machine, cpu=CPU)
-        remark = Caution("a", f"while {name} was measured on {CPU}, something else was at work")
+        remark = Caution(CautionCause.SENTENCE, f"while {name} was measured on {CPU}, something else was at work")
         changed.append(
             dataclasses.replace(record, model=model, asked=asked, build=build, machine=machine, warnings=(remark,))
         )
@@ -121,7 +122,12 @@ def roof(recorded, name):
         for device, described, kind, n in (("CPU", CPU, "cpu", 128), ("CUDA0", GPU, "gpu", None))
     ]
     found = Roof(
-        "2026-01-01T00:00:00Z", machine, "0", recorded[0].build, tuple(tests), (Caution("a", f"{CPU} was busy"),)
+        "2026-01-01T00:00:00Z",
+        machine,
+        "0",
+        recorded[0].build,
+        tuple(tests),
+        (Caution(CautionCause.SENTENCE, f"{CPU} was busy"),),
     )
     asked = RunSpec("m", n_prompt=512, n_depth=131072, type_k="q8_0", type_v="q8_0")
     item = UnderRoof(name, "Q4_K_M", True, GPU, asked, ("type_k", "type_v"), 128, 1e5, 1e10, 1e13, 1e4)
@@ -131,7 +137,9 @@ def roof(recorded, name):
 
 def side_by_side(recorded, name, comparison):  # noqa: F811
     task = dataclasses.replace(comparison.task, name=name)
-    changed = dataclasses.replace(comparison, task=task, warnings=(Caution("a", f"{name} and {GPU}"),))
+    changed = dataclasses.replace(
+        comparison, task=task, warnings=(Caution(CautionCause.SENTENCE, f"{name} and {GPU}"),)
+    )
     yield render(describe_comparison(changed), "table")
 
 
@@ -179,7 +187,7 @@ def machines(recorded, name):
 def reference(_recorded, name, comparison):  # noqa: F811
     run = TextRun(
         "run", comparison.time_utc, comparison.machine, "0", TextSettings(), "hash", comparison.rounds[0].direct.figures, "length",
-        model=comparison.model, warnings=(Caution("a", f"{CPU} was busy"),),
+        model=comparison.model, warnings=(Caution(CautionCause.SENTENCE, f"{CPU} was busy"),),
     )  # fmt: skip
     skipped = [Skipped(name, Skip.NO_TEXT, f"it needs more than {CPU} has"), Skipped(name, Skip.NOT_HERE)]
     yield render(describe_reference([(name, run)], skipped), "table")

@@ -8,7 +8,8 @@ import sqlite3
 
 import pytest
 
-from harness.records.cells import Caution, Failure, Power, Sample, Telemetry
+from harness.records.cautions import Caution, CautionCause
+from harness.records.cells import Failure, Power, Sample, Telemetry
 from harness.records.failures import describe_failure
 from harness.views.cells import write_cells
 from harness.views.llama_bench import bench_fields
@@ -78,7 +79,9 @@ def test_hostile_names_stay_text(recorded):
 
 def test_few_samples_and_cautions_become_numbered_footnotes(recorded):
     few = dataclasses.replace(
-        recorded[0], samples=recorded[0].samples[:4], warnings=(Caution("busy-machine", "busy machine: somebody"),)
+        recorded[0],
+        samples=recorded[0].samples[:4],
+        warnings=(Caution(CautionCause.BUSY_MACHINE, "busy machine: somebody"),),
     )
     text = write_cells([few, few], "table")
     assert "[1] busy machine: somebody\n[2] need >= 6 samples for a 95 % interval" in text
@@ -90,7 +93,7 @@ def test_an_interrupted_cell_shows_what_it_has(recorded):
     cut = dataclasses.replace(
         recorded[0],
         failure=Failure("repetition", "interrupted after 6 of 10 repetitions", "interrupted"),
-        warnings=(Caution("interrupted", "interrupted after 6 of 10 repetitions"),),
+        warnings=(Caution(CautionCause.INTERRUPTED, "interrupted after 6 of 10 repetitions"),),
     )
     text = write_cells([cut], "table")
     assert "failed" not in text
@@ -120,7 +123,7 @@ def test_energy_is_a_column_where_something_told_it_and_none_elsewhere(recorded)
     )
     for name in ("table", "md"):
         text = write_cells([watched, recorded[1]], name)
-        assert "J/token by rapl:package-0; watching took 0.40% of one CPU" in text
+        assert "J/token by rapl:package-0; watching took 0.40 % of one CPU" in text
         assert max(map(len, write_cells([watched], "table").splitlines())) <= 80
     first, second = json.loads(write_cells([watched, recorded[1]], "json"))
     assert first["joules_per_token"] > 0

@@ -17,7 +17,8 @@ import pytest
 from harness.codec import encode
 from harness.gguf.header import BytesSource, read_header
 from harness.gguf.reads import count_reads
-from harness.records.cells import Caution, Failure
+from harness.records.cautions import Caution, CautionCause
+from harness.records.cells import Failure
 from harness.records.journal import read_lines
 from harness.records.kinds import read_line, to_json
 from harness.records.roofline import Roof
@@ -119,7 +120,7 @@ def test_the_quickest_is_named_with_its_interval(measured):
 def test_the_quickest_is_told_with_its_devices_and_doubts(measured):
     resolved = dataclasses.replace(measured[0].resolved, layers_by_device={"CPU": 1, "CUDA0": 30})
     busy = dataclasses.replace(
-        measured[0], resolved=resolved, warnings=(Caution("busy-machine", "busy", distrust=True),)
+        measured[0], resolved=resolved, warnings=(Caution(CautionCause.BUSY_MACHINE, "busy", distrust=True),)
     )
     assert "layers: 1 CPU + 30 CUDA0; not to be trusted." in Text(render_report(material([to_json(busy)]))).text
     plain_text = Text(render_report(material([to_json(measured[0])]))).text
@@ -152,7 +153,9 @@ def test_a_section_is_one_function_and_one_line(measured, monkeypatch):
 
 
 def test_cautions_are_footnotes_and_warnings(measured):
-    busy = dataclasses.replace(measured[0], warnings=(Caution("busy-machine", "busy as a bee", distrust=True),))
+    busy = dataclasses.replace(
+        measured[0], warnings=(Caution(CautionCause.BUSY_MACHINE, "busy as a bee", distrust=True),)
+    )
     page = Text(render_report(material([to_json(busy)])))
     assert page.text.count("busy as a bee") == 2
     assert "[1]" in page.text
@@ -196,10 +199,12 @@ def evil_records(measured, text_run):
     record = dataclasses.replace(
         with_rate(measured[0], 1, description=EVIL, file_name=EVIL),
         machine=machine,
-        warnings=(Caution("x", EVIL),),
+        warnings=(Caution(CautionCause.SENTENCE, EVIL),),
     )
     failure = dataclasses.replace(record, samples=(), failure=Failure(EVIL, EVIL, "refused", log=(EVIL,)))
-    run = dataclasses.replace(text_run, machine=machine, model=record.model, warnings=(Caution("x", EVIL),))
+    run = dataclasses.replace(
+        text_run, machine=machine, model=record.model, warnings=(Caution(CautionCause.SENTENCE, EVIL),)
+    )
     return [
         to_json(record),
         to_json(failure),
@@ -277,7 +282,7 @@ def test_records_stand_under_the_latest_roof(measured):
         old,
         time_utc="2026-02-01T00:00:00Z",
         tests=(made(), made(work="multiply")),
-        warnings=(Caution("busy-machine", "busy roof"),),
+        warnings=(Caution(CautionCause.BUSY_MACHINE, "busy roof"),),
     )
     page = Text(render_report(beside(measured, [to_json(old), to_json(new)])))
     best = new.best("read", "CPU")

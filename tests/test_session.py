@@ -10,7 +10,8 @@ import pytest
 
 from harness.errors import NativeError, Outcome
 from harness.events import Remark
-from harness.records.cells import Caution, Failure
+from harness.records.cautions import Caution, CautionCause
+from harness.records.cells import Failure
 from harness.records.journal import read_records
 from harness.runs.session import Session
 
@@ -80,7 +81,11 @@ def test_what_is_kept_says_what_became_of_it(tmp_path, recorded):
     with session(results=tmp_path) as one:
         one.keep(recorded[0])
         assert one.outcome is Outcome.OK
-        one.keep(dataclasses.replace(recorded[0], warnings=(Caution("busy", "a busy machine", distrust=True),)))
+        one.keep(
+            dataclasses.replace(
+                recorded[0], warnings=(Caution(CautionCause.BUSY_MACHINE, "a busy machine", distrust=True),)
+            )
+        )
         assert one.outcome is Outcome.NOT_TRUSTED
         one.keep(dataclasses.replace(recorded[0], failure=Failure("load", "no", "refused")))
         assert one.outcome is Outcome.NATIVE

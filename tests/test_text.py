@@ -9,7 +9,8 @@ import pytest
 
 from harness.codec import decode
 from harness.errors import UsageError
-from harness.records.cells import Caution, Failure
+from harness.records.cautions import Caution, CautionCause
+from harness.records.cells import Failure
 from harness.records.kinds import to_json
 from harness.records.text import Figures, Skip, Skipped, TextRequest, TextRun, hash_prompt
 from harness.views.formats import render
@@ -64,7 +65,7 @@ def run(recorded):
         token_ns=(10, 20),
         sample_ns=5,
         decode_ns=4_100_000_000,
-        warnings=(Caution("busy-machine", "busy", distrust=True),),
+        warnings=(Caution(CautionCause.BUSY_MACHINE, "busy", distrust=True),),
     )
 
 

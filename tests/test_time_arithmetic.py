@@ -412,7 +412,7 @@ def test_what_does_not_add_up_is_no_record():
         ({"cause": "beyond training", "depth": 9, "limit_tokens": 8}, "depth 9 is left out: the model was trained for 8 tokens"),
         ({"cause": "beyond memory", "depth": 9, "needed_bytes": 10**9, "free_bytes": 10**8}, "its caches take 1.0 GB and 100.0 MB"),
         ({"cause": "cache refused", "cache_type": "q8_0", "said": "no."}, "no q8_0 cache: no."),
-        ({"cause": "not cold", "n_left_out": 1, "n_asked": 2, "share": 0.98}, "1 of 2 cold loads are left out: up to 98%"),
+        ({"cause": "not cold", "n_left_out": 1, "n_asked": 2, "share": 0.98}, "1 of 2 cold loads are left out: up to 98 %"),
         ({"cause": "cold unknown"}, "could not be checked here"),
         ({"cause": "no application", "said": "why"}, "no application to compare with: why."),
         ({"cause": "interrupted"}, "what was measured until then is shown"),

@@ -156,7 +156,7 @@ def test_layers_asked_of_a_gpu_that_is_not_there_are_said(model):
     on_gpu = [device for device in record.build.devices if device.kind in ("gpu", "igpu")]
     if on_gpu:
         pytest.skip("needs a machine without a GPU device")
-    assert [caution.code for caution in record.warnings if caution.code == "no-offload"] == ["no-offload"]
+    assert [caution.cause for caution in record.warnings if caution.cause == "no-offload"] == ["no-offload"]
     assert record.resolved.layers_by_device == {"CPU": 31}
 
 

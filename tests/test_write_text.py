@@ -92,7 +92,7 @@ def test_a_prompt_that_fills_the_context_is_one_sentence_with_a_way_out(model):
 def test_a_context_beyond_the_training_is_remarked(model):
     run, _, remarks, _ = write(model, n_ctx=8200, max_tokens=1)
     assert "longer than the 8192" in remarks[0]
-    assert any(caution.code == "context-beyond-training" for caution in run.warnings)
+    assert any(caution.cause == "context-beyond-training" for caution in run.warnings)
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_a_model_without_a_template_gets_the_prompt_raw_and_says_so(rewritten):
     run, _, remarks, _ = write(path)
     assert run.template == "missing"
     assert remarks == ["the model has no chat template; the prompt is used raw"]
-    assert run.warnings[0].code == "no-chat-template"
+    assert run.warnings[0].cause == "no-chat-template"
 
 
 def test_a_template_that_jinja_refuses_is_given_to_llama_cpps_function(rewritten, model):

@@ -112,7 +112,7 @@ def _show(run: TextRun, text: str, output: Output, options: dict[str, Any]) -> N
     from harness.views.text import describe_text, render_answer_json, render_verbose, render_verbose_json
 
     for caution in run.warnings:
-        if caution.distrust or (options["verbose"] and caution.code in LOAD_CAUTIONS):
+        if caution.distrust or (options["verbose"] and caution.cause in LOAD_CAUTIONS):
             echo_error(caution.text)
     if output.form not in _STREAMED:
         show(describe_text(run, text), output, {"json": lambda: render_answer_json(run, text)})

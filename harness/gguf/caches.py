@@ -222,8 +222,7 @@ class Attention:
             cells = _count_cells(context, layer)
             yield Kept(layer.keeping, layer.layer, tuple(row * cells for row in self.row_bytes(layer, context)))
         for state in self.states:
-            sizes = (_STATE_BYTES * state.n_embd_r, _STATE_BYTES * state.n_embd_s)
-            yield Kept(Keeping.STATE, state.layer, sizes)
+            yield Kept(Keeping.STATE, state.layer, (_STATE_BYTES * state.n_embd_r, _STATE_BYTES * state.n_embd_s))
 
     def row_bytes(self, layer: KvLayer, context: CacheSettings) -> tuple[int, int]:
         """The bytes of one token's K and V in one layer.

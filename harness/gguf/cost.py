@@ -178,11 +178,10 @@ def read_weights(header: Header) -> Iterator[WeightRead]:
 
     Source: llama.cpp's graphs: get_rows of token_embd, mul_mat of matrices, mul_mat_id of used experts.
     """
-    tensors = loaded_tensors(header)
     n_experts = read_count(header, "expert_count") or 0
     used = read_per_layer(header, "expert_used_count", read_count(header, "block_count") or MAX_LAYERS) or []
     is_tied = header.find_tensor(OUTPUT) is None
-    for tensor in tensors:
+    for tensor in loaded_tensors(header):
         if tensor.name in TABLES and not (is_tied and tensor.name == TOKEN_EMBEDDING):
             continue
         role = find_role(tensor.name)

@@ -320,17 +320,13 @@ def _attn_v_type(shape: Shape, quantization: str, index: int, n_values: int) -> 
 
 def _ffn_down_type(shape: Shape, quantization: str, block: int) -> str:
     n_blocks = shape.block_count
-    if quantization == "Q2_K":
-        return "Q3_K"
     if quantization == "Q3_K_M":
         return "Q5_K" if block < n_blocks // 16 else "Q4_K"
-    if quantization == "Q3_K_L":
-        return "Q5_K"
     if quantization in ("Q4_K_M", "Q5_K_M") and _use_more_bits(block, n_blocks):
         return "Q6_K"
     if quantization in ("Q4_K_S", "IQ4_NL", "IQ4_XS") and block < n_blocks // 8:
         return "Q5_K"
-    return DEFAULT_TYPES[quantization]
+    return {"Q2_K": "Q3_K", "Q3_K_L": "Q5_K"}.get(quantization, DEFAULT_TYPES[quantization])
 
 
 def _attn_output_type(shape: Shape, quantization: str) -> str:

@@ -11,7 +11,8 @@ from harness.host.cpu import count_physical_cores, find_our_cpus, read_cpu_name
 from harness.host.memory import memory_limit_bytes
 from harness.host.system import the_os
 from harness.memory.repack import CpuFeatures
-from harness.records.cells import Caution, Machine
+from harness.records.cautions import Caution, CautionCause
+from harness.records.cells import Machine
 
 
 def describe_machine() -> Machine:
@@ -116,8 +117,8 @@ def read_load(wall_s: float) -> LoadReading:
 CROWDED_CPUS, HOPELESS_CPUS = 0.10, 0.50
 
 
-#: Codes of what `judge_load` says.
-LOAD_CAUTIONS = ("busy-machine", "cpu-stolen", "cpu-throttled")
+#: Causes of what `judge_load` says.
+LOAD_CAUTIONS = (CautionCause.BUSY_MACHINE, CautionCause.CPU_STOLEN, CautionCause.CPU_THROTTLED)
 
 
 def judge_load(before: LoadReading, after: LoadReading, n_threads: int) -> tuple[Caution, ...]:
@@ -135,12 +136,11 @@ def judge_load(before: LoadReading, after: LoadReading, n_threads: int) -> tuple
     cautions = []
     excess = others - max(n_cpus - n_threads, 0)  # more threads than CPUs are our own doing
     if excess > CROWDED_CPUS:
-        text = f"busy machine: other processes used {others:.1f} of {n_cpus} CPUs while {n_threads} threads ran here"
-        cautions.append(Caution("busy-machine", text, distrust=excess > HOPELESS_CPUS))
+        cause, distrust = CautionCause.BUSY_MACHINE, excess > HOPELESS_CPUS
+        cautions.append(Caution(cause, distrust=distrust, cpus_lost=others, n_cpus=n_cpus, n_threads=n_threads))
     if stolen > CROWDED_CPUS * n_threads / n_cpus:
-        text = f"the hypervisor took {stolen:.1f} CPUs away while this was measured"
-        cautions.append(Caution("cpu-stolen", text, distrust=stolen > HOPELESS_CPUS))
+        cautions.append(Caution(CautionCause.CPU_STOLEN, distrust=stolen > HOPELESS_CPUS, cpus_lost=stolen))
     if (times := after.n_held - before.n_held) > 0:
-        text = f"a CPU quota (control group) held this back {times} times, {held_s:.1f} s of CPU time in all, while it was measured"
-        cautions.append(Caution("cpu-throttled", text, distrust=held_s / wall_s > HOPELESS_CPUS))
+        distrust = held_s / wall_s > HOPELESS_CPUS
+        cautions.append(Caution(CautionCause.CPU_THROTTLED, distrust=distrust, n_held=times, held_s=held_s))
     return tuple(cautions)

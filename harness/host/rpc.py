@@ -119,12 +119,7 @@ def _greet(endpoint: str, timeout_s: float) -> str | None:
 
 
 def _receive(connection: socket.socket, n_bytes: int, deadline: float) -> bytes:
-    """So many bytes, or fewer where the other side hangs up.
-
-    Raises
-    ------
-    TimeoutError : they are not there by the deadline (of the monotonic clock).
-    """
+    """So many bytes, or fewer where the other side hangs up; TimeoutError where the deadline (of the monotonic clock) comes first."""
     answer = b""
     while len(answer) < n_bytes:
         connection.settimeout(max(deadline - time.monotonic(), 0.01))

@@ -254,9 +254,7 @@ class Watch:
         for name, value in readings.items():
             self._of_cards[name] += [] if value is None else [value]
         reasons = card.ask("nvmlDeviceGetCurrentClocksThrottleReasons") or 0
-        for bit, name in _THROTTLE_BITS.items():
-            if reasons & bit:
-                self._throttled[name] = None
+        self._throttled |= {name: None for bit, name in _THROTTLE_BITS.items() if reasons & bit}
 
     def finish(self) -> Telemetry | None:
         """Stop the thread and sum up."""

@@ -28,11 +28,7 @@ class Row:
     @property
     def error(self) -> float | None:
         """The prediction's relative error."""
-        return _relative_error(self.predicted_bytes, self.measured_bytes)
-
-
-def _relative_error(predicted: int | None, measured: int | None) -> float | None:
-    return None if predicted is None or not measured else predicted / measured - 1
+        return Totals(self.predicted_bytes, self.measured_bytes).error
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +76,10 @@ class Totals:
 
     @property
     def error(self) -> float | None:
-        """As `Row.error`."""
-        return _relative_error(self.predicted_bytes, self.measured_bytes)
+        """The prediction's relative error."""
+        if self.predicted_bytes is None or not self.measured_bytes:
+            return None
+        return self.predicted_bytes / self.measured_bytes - 1
 
 
 def add_up(forecast: Forecast, measurement: Measurement | None) -> Totals:

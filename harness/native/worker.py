@@ -106,8 +106,7 @@ class Bench:
         cautions = judge_load(before, after, spec.n_threads or 1)
         if any(is_loopback(split_endpoint(endpoint)[0]) for endpoint in spec.rpc):
             # The server of a loopback run is one of the others, and its work is what is measured.
-            note = "; an RPC server on this machine is among them"
-            cautions = tuple(dataclasses.replace(item, text=item.text + note, distrust=False) for item in cautions)
+            cautions = tuple(dataclasses.replace(item, is_server_here=True, distrust=False) for item in cautions)
         return cautions
 
     def close(self) -> None:

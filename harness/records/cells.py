@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.codec import Positive, PositiveNumber, Shared, UtcTime
+from harness.records.cautions import Caution
 from harness.records.failures import Failure as Failure
 from harness.spec import RunSpec, cell_key
 
 #: History of the line format.
 #: 1 (2026-11): first. 2 (2026-11): what a failure's cause says is not a sentence beside it any more.
-SCHEMA = 2
+#: 3 (2026-11): a caution is a cause and figures; a sentence only in what was said before.
+SCHEMA = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,15 +176,6 @@ class Telemetry:
     cpu_clock_mean_mhz: float | None = None
     n_samples: int = 0  #: how often a card was asked
     sampler_share: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Caution:
-    """A caution that travels with the number it qualifies; code is stable, text is for people."""
-
-    code: str  #: a stable word to decide by
-    text: str  #: a sentence
-    distrust: bool = False  #: whether the number is not to be believed
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from harness.codec import NOT_EMPTY, FilePath, Shared, UtcTime
-from harness.records.cells import Build, Caution, Machine, Model, Resolved
+from harness.records.cautions import Caution
+from harness.records.cells import Build, Machine, Model, Resolved
 from harness.records.failures import Failure
 from harness.records.text import Figures
 
 #: History of the line format of kind "ollama-comparison". 1 (2026-11): first.
-SCHEMA = 1
+#: 2 (2026-11): cautions are causes and figures.
+SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from harness.codec import NOT_EMPTY, Positive, UtcTime
-from harness.records.cells import Build, Caution, Machine
+from harness.records.cautions import Caution, CautionCause
+from harness.records.cells import Build, Machine
 from harness.records.failures import Failure
 from harness.records.statistics import Interval, median, median_interval
 from harness.units import NS_PER_S
 
 #: History of the line format.
-#: 1 (2026-11): first.
-SCHEMA = 1
+#: 1 (2026-11): first. 2 (2026-11): cautions are causes and figures.
+SCHEMA = 2
 
 #: What a test's work is: reading a matrix once (matrix times vector), arithmetic (matrix times matrix), the second method.
 READING, ARITHMETIC, SECOND_METHOD = "read", "multiply", "numpy"
@@ -25,9 +26,6 @@ READING_TYPES, MULTIPLYING_TYPES = ("F32", "F16", "Q8_0", "Q4_0"), ("F16", "Q4_0
 
 #: A matrix below so many times all last-level caches together is partly read from them.
 CACHE_FACTOR = 2
-
-#: Cause of the caution of a run whose matrix was too small.
-SIZE_IN_CACHE = "size-in-cache"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +110,7 @@ class Roof:
     @property
     def is_of_cache(self) -> bool:
         """Whether the matrix was so small that the processor's caches held part of it: nothing about memory follows from such a run."""
-        return any(caution.code == SIZE_IN_CACHE for caution in self.warnings)
+        return any(caution.cause is CautionCause.SIZE_IN_CACHE for caution in self.warnings)
 
     def devices(self) -> list[str]:
         return list(dict.fromkeys(test.device for test in self.tests))

@@ -10,7 +10,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.records.cells import Caution, Power, Record
+from harness.records.cautions import Caution, CautionCause
+from harness.records.cells import Power, Record
 from harness.units import NS_PER_S
 
 CONFIDENCE = 0.95
@@ -146,7 +147,7 @@ def summarize(record: Record) -> Summary:
     rate = record.asked.n_tokens * NS_PER_S
     cautions = record.warnings
     if interval is None:
-        cautions = (*cautions, Caution("few-samples", f"need >= {samples_needed()} samples for a 95 % interval"))
+        cautions = (*cautions, Caution(CautionCause.FEW_SAMPLES, n_wanted=samples_needed()))
     return Summary(
         n_samples=len(durations),
         median_ns=middle,

@@ -11,14 +11,16 @@ from typing import Annotated, Literal
 
 from harness.codec import NOT_EMPTY, FilePath, PositiveNumber, Shared, UtcTime
 from harness.gguf.reads import TokenReads
-from harness.records.cells import Build, Caution, Machine, Resolved
+from harness.records.cautions import Caution
+from harness.records.cells import Build, Machine, Resolved
 from harness.records.failures import Failure
 from harness.spec import RunSpec
 
 #: History of the line format of kind "time-ledger".
 #: 1 (2026-11): first.
 #: 2 (2026-11): remarks have causes and figures, a failure is one; cautions are called warnings, as everywhere.
-SCHEMA = 2
+#: 3 (2026-11): cautions are causes and figures.
+SCHEMA = 3
 
 #: The first tokens of a block find another variant's data in the caches and are left out.
 WARMUP_TOKENS = 1

@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.memory.causes import HOST, Cause, Part
+from harness.records.cautions import CautionCause
 
 Upgrade = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 #: Causes whose sentence follows from them and the worker's end.
 _SAID_BY_CAUSE = ("segmentation fault", "bus error", "illegal instruction", "out of memory", "killed", "exit")
+#: Causes of cautions, which were called codes.
+_CODES = frozenset(cause.value for cause in CautionCause)
 
 
 def _without_sentence(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -20,6 +23,20 @@ def _without_sentence(values: Mapping[str, Any]) -> Mapping[str, Any]:
     if not failure or failure["cause"] not in _SAID_BY_CAUSE:
         return values
     return {**values, "failure": {**failure, "message": None}}
+
+
+def _cautions_of_codes(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Every caution had its sentence, and its cause was called code."""
+    warnings = [
+        {**item, "cause": item["code"] if item["code"] in _CODES else "sentence", "said": item["text"]}
+        for item in values.get("warnings") or ()
+    ]
+    return {**values, "warnings": warnings} if warnings else values
+
+
+def _comparison_1(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    rounds = [{**turn, "direct": _cautions_of_codes(turn["direct"])} for turn in values["rounds"]]
+    return {**_cautions_of_codes(values), "rounds": rounds}
 
 
 def _parity_1(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -108,10 +125,12 @@ def _times_1(values: Mapping[str, Any]) -> Mapping[str, Any]:
 #: line of which nothing is checked yet; what it makes is checked by the fields of the kind's class. A field that was added needs no
 #: step if it has a default, and one that went away none either: what a class does not know is not read.
 UPGRADES: dict[str, tuple[Upgrade, ...]] = {
-    "failure": (_without_sentence,),
+    "failure": (_without_sentence, _cautions_of_codes),
+    "ollama-comparison": (_comparison_1,),
     "overhead": (_memory_of_rows,),
     "parity": (_parity_1,),
-    "result": (_without_sentence,),
-    "run": (_without_sentence,),
-    "time-ledger": (_times_1,),
+    "result": (_without_sentence, _cautions_of_codes),
+    "roofline": (_cautions_of_codes,),
+    "run": (_without_sentence, _cautions_of_codes),
+    "time-ledger": (_times_1, _cautions_of_codes),
 }

@@ -20,9 +20,9 @@ from harness.host.cpu import choose_threads
 from harness.host.memory import available_memory_bytes
 from harness.host.rpc import check_servers, wait_for_servers
 from harness.host.telemetry import POWER_CAP, Station, Watch
+from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import (
     Build,
-    Caution,
     Failure,
     Load,
     Machine,
@@ -281,9 +281,9 @@ class _Cell:
             )  # fmt: skip
 
     def interrupt(self) -> None:
-        done = f"interrupted after {self.timed} of {self.spec.repetitions} repetitions"
-        warnings = (*self._record.warnings, Caution("interrupted", done))
-        self._learn(failure=Failure("repetition", done, Cause.INTERRUPTED), warnings=warnings)
+        done = Caution(CautionCause.INTERRUPTED, n_done=self.timed, n_wanted=self.spec.repetitions)
+        failure = Failure("repetition", done.text, Cause.INTERRUPTED)
+        self._learn(failure=failure, warnings=(*self._record.warnings, done))
 
     def stop_observer(self) -> None:
         """The cell is over, whatever became of it."""
@@ -305,17 +305,16 @@ def _placement_cautions(spec: RunSpec, resolved: Resolved | None) -> Iterator[Ca
     n_layers = sum(resolved.layers_by_device.values())
     offloaded = any(buffer.cause == "model" and not buffer.is_host for buffer in resolved.buffers)
     if spec.n_gpu_layers > 0 and not offloaded:
-        yield Caution("no-offload", "no GPU device: every layer ran on the CPU, whatever -ngl asked for")
+        yield Caution(CautionCause.NO_OFFLOAD)
     elif spec.n_gpu_layers > n_layers > 0:
-        yield Caution("layers-clamped", f"the model has {n_layers} layers with the output layer; all were offloaded")
+        yield Caution(CautionCause.LAYERS_CLAMPED, n_layers=n_layers)
 
 
 def _throttle(telemetry: Telemetry | None) -> Iterator[Caution]:
     """A card at its power limit runs as it always will; heat and brakes make a number that another day will not repeat."""
     if telemetry is not None and telemetry.throttled:
-        reasons = ", ".join(telemetry.throttled)
         distrust = any(reason != POWER_CAP for reason in telemetry.throttled)
-        yield Caution("throttled", f"the card was slowed down while this was measured: {reasons}", distrust)
+        yield Caution(CautionCause.THROTTLED, distrust=distrust, reasons=telemetry.throttled)
 
 
 def _cause_of(error: HarnessError) -> Cause:

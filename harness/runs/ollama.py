@@ -18,7 +18,7 @@ from harness.errors import UsageError
 from harness.events import OnEvent, Remark, ignore
 from harness.gguf.model_kinds import Question, refuse
 from harness.host.cpu import choose_threads
-from harness.records.cells import Caution
+from harness.records.cautions import Caution, CautionCause
 from harness.records.journal import utc_now
 from harness.records.ollama import Answer, Comparison, DirectText, Loaded, Round, Task
 from harness.records.text import TextRequest, TextRun
@@ -136,16 +136,14 @@ def choose_layers(task: Task, loaded: Loaded | None, block_count: int | None) ->
     if task.n_gpu_layers is not None:
         return task.n_gpu_layers, ()
     if loaded is None:
-        text = "Ollama does not say where its layers are (/api/ps); here all went to the GPU if there is one: set -ngl for both"
-        return -1, (Caution("layers-unknown", text),)
+        return -1, (Caution(CautionCause.LAYERS_UNKNOWN),)
     if loaded.size_vram_bytes == 0:
         return 0, ()
     if loaded.size_vram_bytes >= loaded.size_bytes:
         return -1, ()
     share = loaded.size_vram_bytes / loaded.size_bytes
     layers = round(share * (block_count or 0))
-    text = f"Ollama has {share:.0%} of the model on the GPU, which is taken for {layers} layers here: set -ngl for both to be sure"
-    return layers, (Caution("layers-guessed", text),)
+    return layers, (Caution(CautionCause.LAYERS_GUESSED, gpu_share=share, n_layers=layers),)
 
 
 def compare_with_ollama(
@@ -243,15 +241,12 @@ def _judge(rounds: Sequence[Round]) -> tuple[Caution, ...]:
     cautions = [caution for turn in rounds for caution in turn.direct.warnings]
     for turn in rounds:
         here = turn.direct.figures.prompt_eval_count
-        if turn.ollama is not None and turn.ollama.prompt_eval_count != here:
-            text = (
-                f"Ollama counts {turn.ollama.prompt_eval_count} prompt tokens and llama.cpp {here} of the same prompt: a prefix cache, "
-                "or another tokenizer"
-            )
-            cautions.append(Caution("prompt-counts-differ", text, distrust=True))
+        if here is not None and turn.ollama is not None and turn.ollama.prompt_eval_count != here:
+            theirs, cause = turn.ollama.prompt_eval_count, CautionCause.PROMPT_COUNTS_DIFFER
+            cautions.append(Caution(cause, distrust=True, ollama_tokens=theirs, prompt_tokens=here))
             break
-    gravest: dict[str, Caution] = {}
+    gravest: dict[CautionCause, Caution] = {}
     for caution in cautions:
-        if caution.code not in gravest or caution.distrust:
-            gravest[caution.code] = caution
+        if caution.cause not in gravest or caution.distrust:
+            gravest[caution.cause] = caution
     return tuple(gravest.values())

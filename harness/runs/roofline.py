@@ -7,11 +7,11 @@ from harness.codec import decode, encode
 from harness.errors import Outcome
 from harness.host.cpu import choose_threads, read_cache_bytes
 from harness.host.rpc import check_servers
-from harness.records.cells import Caution
+from harness.records.cautions import Caution, CautionCause
 from harness.records.journal import utc_now
-from harness.records.roofline import CACHE_FACTOR, SIZE_IN_CACHE, Roof, RoofRequest, RoofTest
+from harness.records.roofline import CACHE_FACTOR, Roof, RoofRequest, RoofTest
 from harness.runs.session import Session
-from harness.units import MIB, format_mib
+from harness.units import MIB
 
 #: A matrix below this says nothing of a memory.
 MINIMUM_BYTES = 1_000_000
@@ -66,8 +66,6 @@ def check_size(size_bytes: int, cache_bytes: int | None) -> tuple[Caution, ...]:
     """Say where caches hold part of the matrix, so that it is not memory that is read; nothing where their size is not known."""
     if cache_bytes is None or size_bytes >= CACHE_FACTOR * cache_bytes:
         return ()
-    text = (
-        f"a matrix of {format_mib(size_bytes)} is read from this processor's caches ({format_mib(cache_bytes)}) and not from "
-        f"memory; give a --size of {format_mib(2 * CACHE_FACTOR * cache_bytes)} or more"
-    )
-    return (Caution(SIZE_IN_CACHE, text, distrust=True),)
+    wanted_bytes = 2 * CACHE_FACTOR * cache_bytes
+    cause = CautionCause.SIZE_IN_CACHE
+    return (Caution(cause, distrust=True, size_bytes=size_bytes, cache_bytes=cache_bytes, wanted_bytes=wanted_bytes),)

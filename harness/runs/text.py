@@ -14,7 +14,8 @@ from harness.errors import UsageError
 from harness.events import OnEvent
 from harness.gguf.model_kinds import Question, refuse, refuse_context
 from harness.host.cpu import choose_threads
-from harness.records.cells import Caution, Model, Resolved
+from harness.records.cautions import Caution, CautionCause
+from harness.records.cells import Model, Resolved
 from harness.records.failures import Failure
 from harness.records.journal import utc_now
 from harness.records.text import Figures, TextRequest, TextRun, hash_prompt
@@ -124,18 +125,12 @@ class _Account:
         if name == "phase":
             self._session.show(event["phase"], event["index"], event["count"])
         elif name == "loaded" and event["n_ctx_train"] and event["n_ctx"] > event["n_ctx_train"]:
-            trained = event["n_ctx_train"]
-            text = f"the context of {event['n_ctx']} tokens is longer than the {trained} that the model was trained on"
-            self._add(Caution("context-beyond-training", text))
+            cause = CautionCause.CONTEXT_BEYOND_TRAINING
+            self._add(Caution(cause, n_ctx=event["n_ctx"], n_ctx_train=event["n_ctx_train"]))
         elif name == "framed" and event["template"] in ("missing", "failed"):
-            why = (
-                "has no chat template"
-                if event["template"] == "missing"
-                else "has a chat template that cannot be applied"
-            )
-            reason = f" ({event['template_error']})" if event["template_error"] else ""
-            dropped = ", and without the system message" if self._asked.system else ""
-            self._add(Caution("no-chat-template", f"the model {why}{reason}; the prompt is used raw{dropped}"))
+            template, error, dropped = event["template"], event["template_error"], bool(self._asked.system)
+            cause = CautionCause.NO_CHAT_TEMPLATE
+            self._add(Caution(cause, template=template, template_error=error, is_system_dropped=dropped))
         elif name == "done":
             self._cautions += [decode(Caution, caution) for caution in event["cautions"]]
         return True

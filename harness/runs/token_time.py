@@ -19,7 +19,8 @@ from harness.gguf.settings import read_count
 from harness.gguf.split import part_names, split_count
 from harness.host.cpu import choose_threads
 from harness.host.memory import available_memory_bytes
-from harness.records.cells import Caution, Resolved
+from harness.records.cautions import Caution
+from harness.records.cells import Resolved
 from harness.records.journal import utc_now
 from harness.records.roofline import READING, Roof
 from harness.records.token_time import (

@@ -218,13 +218,8 @@ class OllamaServer:
 
 
 def _receive(response: Any, end: float) -> bytes:
-    """Read an answer whole, until a moment of the monotonic clock; a socket's own timeout begins anew with each byte.
-
-    Raises
-    ------
-    TimeoutError : it is not at its end then.
-    ValueError   : it is larger than any answer of Ollama's.
-    """
+    """Read an answer whole; TimeoutError at a moment of the monotonic clock, for a socket's own timeout begins anew with each byte, and
+    ValueError where it is larger than any answer of Ollama's."""
     body = bytearray()
     while piece := response.read1(1 << 16):
         body += piece

@@ -162,9 +162,7 @@ def choose_next(
             open_gaps.append((bound, index, inside))
     if not open_gaps:
         doubt = _find_doubt(line, counts, work, tolerance)
-        if doubt is not None:
-            return Choice(doubt, best * (1 - tolerance))
-        return Choice(None, best)
+        return Choice(doubt, best if doubt is None else best * (1 - tolerance))
     bound, index, inside = min(open_gaps)
     return Choice(_pick(line, index, inside, work), bound)
 
@@ -227,17 +225,12 @@ def _find_doubt(
 def _bound(line: Sequence[Point], index: int, count: int, work: Mapping[int, float]) -> float:
     """The least that a count inside the gap after line[index] can cost."""
     left, right, x = line[index], line[index + 1], work[count]
-    lowest = line[0]
-    rest = max(1 - work[lowest.n_gpu_layers], 1e-9)
-    saved = _SAVING_SLACK * lowest.cost_s * (x - work[left.n_gpu_layers]) / rest
+    rest = max(1 - work[line[0].n_gpu_layers], 1e-9)
+    saved = _SAVING_SLACK * line[0].cost_s * (x - work[left.n_gpu_layers]) / rest
     physical = left.cost_s * (1 - 2 * left.noise) - saved
-    sides = []
-    if index > 0:
-        sides.append(_at(line[index - 1], left, x, work))
-    if index + 2 < len(line):
-        sides.append(_at(right, line[index + 2], x, work))
-    # With one side unknown nothing but physics holds in its part of the gap.
-    drawn = min(sides) if len(sides) == 2 else 0.0
+    drawn = 0.0  # with one side unknown nothing but physics holds in its part of the gap
+    if 0 < index < len(line) - 2:
+        drawn = min(_at(line[index - 1], left, x, work), _at(right, line[index + 2], x, work))
     return max(physical, drawn * (1 - 2 * left.noise), 0.0)
 
 

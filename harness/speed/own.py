@@ -42,7 +42,7 @@ def predict_own(own: OwnMachine, question: Question, machines: Sequence[Machine]
     UsageError : there is neither a roofline nor a record to be trusted.
     """
     bad = [item for item in own.measured if item.summary.is_distrusted]
-    codes = tuple(dict.fromkeys(c.code for item in bad for c in item.summary.cautions if c.distrust))
+    codes = tuple(dict.fromkeys(c.cause.value for item in bad for c in item.summary.cautions if c.distrust))
     measured = [item for item in own.measured if not item.summary.is_distrusted]
     points = own_points(measured, question)
     bandwidth = own.type_bandwidth_bytes_per_s or own.bandwidth_bytes_per_s

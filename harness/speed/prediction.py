@@ -99,7 +99,7 @@ class Basis:
 
     models are those whose figures are known of the machine, which is_own says are records here. n_machines counts the published
     machines of its kind that say the rest; None where they say nothing. roofline_bytes_per_s is what `harness roofline` read.
-    left_out are codes of cautions, by which n_left_out records were not trusted; cautions are sentences of those who wrote the
+    left_out are causes of cautions, by which n_left_out records were not trusted; cautions are sentences of those who wrote the
     figures down.
     """
 

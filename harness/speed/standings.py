@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from harness.catalog import Catalog
 from harness.errors import HarnessError
 from harness.gguf.cost import cost_of_shape
+from harness.records.cautions import CautionCause
 from harness.records.statistics import median
 from harness.speed.published import ARTICLE_MODELS, CAUTIONS, FIGURE_CAUTIONS, load_machines
 from harness.speed.rates import Measured, speaks_for
@@ -84,7 +85,7 @@ def measured_rows(measured: Sequence[Measured], test_kind: str) -> list[MachineR
 
 def _stand(item: Measured) -> Standing:
     summary = item.summary
-    remarks = [caution.text for caution in summary.cautions if caution.code != "few-samples"]
+    remarks = [caution.text for caution in summary.cautions if caution.cause is not CautionCause.FEW_SAMPLES]
     if not item.is_default:
         remarks.append("not with default settings")
     low, high = summary.rate_low, summary.rate_high

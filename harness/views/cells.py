@@ -15,7 +15,18 @@ from harness.views.figures.style import shorten
 from harness.views.formats import render
 from harness.views.llama_bench import name_backends, render_csv, render_json, render_jsonl, render_sql
 from harness.views.settings import format_settings, setting_columns
-from harness.views.values import BYTES, DURATION, ENERGY, INTERVAL, MINUTE, PARAMS, RATE, format_interval
+from harness.views.values import (
+    BYTES,
+    DURATION,
+    ENERGY,
+    FINE_SHARE,
+    INTERVAL,
+    MINUTE,
+    PARAMS,
+    RATE,
+    format_interval,
+    format_value,
+)
 
 #: More bars than this in one picture cannot be read; the table has all of them.
 MAX_BARS = 24
@@ -71,7 +82,7 @@ def describe_cells(
         *_setting_columns(records), Column("test"),
         Column("rate", "t/s", RATE, interval=INTERVAL), Column("repetitions", "reps", align="r"),
         Column("joules_per_token", "J/token", ENERGY),
-        Column("layers", shared="{}"), Column("machine", shared="{}"), Column("time_utc", "measured", MINUTE, shared="{}"),
+        Column("layers", shared="layers {}"), Column("machine", shared="{}"), Column("time_utc", "measured", MINUTE, shared="{}"),
     ]  # fmt: skip
     rows = []
     for record, summary in zip(records, summaries, strict=True):
@@ -168,7 +179,6 @@ def _model_cells(record: Record, name_of: Callable[[Record], str] | None) -> lis
 
 
 def _result_cells(record: Record, summary: Summary | None) -> list[Cell]:
-    """Rate, repetitions, energy."""
     if summary is None:
         failure = record.failure
         remark = f"{failure.phase}: {describe_failure(failure)}" if failure else "nothing was measured"
@@ -187,7 +197,7 @@ def _energy_notes(records: Sequence[Record], summaries: Sequence[Summary | None]
     found = [record.telemetry for record, is_known in zip(records, known, strict=True) if is_known and record.telemetry]
     sources = dict.fromkeys(power.source for telemetry in found for power in telemetry.power)
     shares = [telemetry.sampler_share for telemetry in found if telemetry.sampler_share]
-    cost = f"; watching took {max(shares):.2%} of one CPU" if shares else ""
+    cost = f"; watching took {format_value(max(shares), FINE_SHARE)} of one CPU" if shares else ""
     return [f"J/token by {', '.join(sources)}{cost}"] if sources else []
 
 
@@ -197,13 +207,8 @@ def _preparation(records: Sequence[Record]) -> KeyFigures:
     if len({load.load_duration_ns for load in loads}) != 1:
         return KeyFigures([])
     context_ns = max(load.context_duration_ns for load in loads)
-    return KeyFigures(
-        [
-            Figure("load_duration", "", loads[0].load_duration_ns, DURATION, "loaded in {}"),
-            Figure("context_duration", "", context_ns, DURATION, "context in {}"),
-        ],
-        in_line=True,
-    )
+    loaded = Figure("load_duration", "", loads[0].load_duration_ns, DURATION, "loaded in {}")
+    return KeyFigures([loaded, Figure("context_duration", "", context_ns, DURATION, "context in {}")], in_line=True)
 
 
 def _builds(records: Sequence[Record]) -> list[str]:

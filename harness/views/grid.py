@@ -85,9 +85,6 @@ def _agree(column: Column, cells: Sequence[Cell]) -> bool:
     return len({write_cell(cell, column, "") for cell in cells}) == 1 and not any(cell.notes for cell in cells)
 
 
-_Written = tuple[str, str, list[Written]]
-
-
 def _find_repeated(columns: Sequence[tuple[Column, Sequence[Cell]]], n_rows: int) -> list[bool]:
     """Of each row, whether its merged columns say what those of the row above say."""
     merged = [cells for column, cells in columns if column.is_merged]
@@ -96,7 +93,7 @@ def _find_repeated(columns: Sequence[tuple[Column, Sequence[Cell]]], n_rows: int
 
 def _write_column(
     column: Column, cells: Sequence[Cell], missing: str, notes: Footnotes, repeated: Sequence[bool]
-) -> list[_Written]:
+) -> list[tuple[str, str, list[Written]]]:
     """A column's heading, side and cells, and those of its intervals where they have a column."""
     side = column.align[:1] or ("l" if all(isinstance(c.value, str | None) for c in cells) and not column.unit else "r")
     values = [

@@ -167,14 +167,10 @@ def render_csv(records: Sequence[Record]) -> str:
     """One heading line, every field quoted, booleans as 0 and 1: as llama-bench writes it."""
     text = io.StringIO()
     rows = flat_rows(records)
-    if rows:
-        text.write(",".join(rows[0]) + "\n")
-        csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(
-            [
-                [harmless.csv_cell(value) if isinstance(value, str) else _as_text(value) for value in row.values()]
-                for row in rows
-            ]
-        )
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    text.writelines([",".join(rows[0]) + "\n"] if rows else [])
+    for row in rows:
+        writer.writerow(harmless.csv_cell(v) if isinstance(v, str) else _as_text(v) for v in row.values())
     return text.getvalue()
 
 

@@ -20,13 +20,8 @@ def describe_machines(rows: Sequence[MachineRow], test_kind: str) -> Document:
         for model in models
     ]
     what = f"{'generated' if test_kind == 'tg' else 'prompt'} tokens a second"
-    table = Table(
-        "machines",
-        [Column("machine"), *columns],
-        [_line(row, models) for row in rows],
-        list(_notes(rows, what)),
-        is_for_people=True,
-    )
+    lines = [_line(row, models) for row in rows]
+    table = Table("machines", [Column("machine"), *columns], lines, list(_notes(rows, what)), is_for_people=True)
     draw = functools.partial(draw_machines, rows, test_kind)
     picture = Picture(draw, f"{what.capitalize()} by machine and model; the table has the figures")
     return Document("machines", 1, "", [Section("", [table, _figures(rows, test_kind), picture])], main="figures")

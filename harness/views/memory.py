@@ -106,7 +106,6 @@ def _ledger(record: MemoryRecord) -> Table:
 
 
 def _account(measured: Measurement) -> Iterator[str]:
-    """Say in words how well the ledger adds up and what the lines below the buffers mean."""
     account, last = measured.account, measured.grown[-1]
     if account.explained_share is None:
         yield "This OS does not tell mappings apart: the growth is known, its causes are llama.cpp's word alone."
@@ -198,7 +197,6 @@ def _fits(record: MemoryRecord) -> Iterator[Block]:
 
 
 def _judge(fit: Fit, is_partial: bool) -> str:
-    """Whether it fits, in words."""
     if fit.total_bytes is None:
         return "its memory cannot be read"
     if not fit.fits:
@@ -228,17 +226,14 @@ def _describe_card(card: CardFit) -> str:
     return f"{name}: {at_most}{how_many} layers fit (-ngl {card.n_fitting}); all need {at_least}{needed}."
 
 
-def _compute(card: CardFit) -> Cell:
-    return Cell(card.compute_bytes, instead="not known", is_approximate=card.is_estimated)
-
-
 def _cards(cards: Sequence[CardFit]) -> Table:
     """What the layers that fit take, the output layer counted as one."""
     columns = [
         Column("device", "on it", of=lambda card: card.device or "a card"),
         Column("weights", unit=MODULE, of=lambda card: card.price.device_weights_bytes),
         Column("kv_cache", "cache", MODULE, of=lambda card: card.price.device_cache_bytes),
-        Column("compute_at_most", "compute\nat most", MODULE, of=_compute),
+        Column("compute_at_most", "compute\nat most", MODULE,
+               of=lambda card: Cell(card.compute_bytes, instead="not known", is_approximate=card.is_estimated)),
         Column("driver_context", "CUDA's\ncontext", MODULE, of=lambda card: card.context_bytes or None),
         Column("used", "together", MODULE), *for_programs("n_layers"),
         Column("n_layers_fitting", is_shown=False, of=lambda card: card.n_fitting),

@@ -20,7 +20,8 @@ def describe_models(rows: Sequence[Row]) -> Document:
         Column("quantization", "quant", of=lambda row: Cell(row.quantization, mark=" *" if row.is_usual else "")),
         Column("size", unit=FILE, of=lambda row: Cell(row.size_bytes, is_approximate=row.is_computed, instead="?")),
         Column("place", "on disk", of=lambda row: Cell(row.place or None, instead="" if row.has_file else "no file known")),
-        Column("fits", "fits here", align="l", of=_describe_fit),
+        Column("fits", "fits here", align="l",
+               of=lambda row: Cell(None if row.refused else row.fits, instead="cannot run" if row.refused else "?")),
         *for_programs("refused", "is_computed", "has_file", "is_usual", "verified"),
     ]  # fmt: skip
     notes = [
@@ -31,10 +32,6 @@ def describe_models(rows: Sequence[Row]) -> Document:
         notes.append(f"{unverified} files were never checked against the hub; `harness models --check` asks it")
     notes += sorted({f"{row.refused}." for row in rows if row.refused})
     return Document("models", 1, "", [Section("", [Table.of("models", rows, columns, notes)])])
-
-
-def _describe_fit(row: Row) -> Cell:
-    return Cell(None if row.refused else row.fits, instead="cannot run" if row.refused else "?")
 
 
 def describe_local(models: Sequence[LocalModel]) -> Document:

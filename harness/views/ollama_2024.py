@@ -10,7 +10,7 @@ from harness.memory.causes import Part
 from harness.memory.ollama_2024 import AUTOMATIC, VERSIONS, Account, Estimate, format_ollama
 from harness.memory.ollama_graph import NUM_BATCH
 from harness.views.document import Column, Document, Figure, KeyFigures, Prose, Row, Section, Table
-from harness.views.values import BYTES, Unit, format_value
+from harness.views.values import BYTES, ROUND_SHARE, Unit, format_value
 
 #: Sizes as they were compared: to the byte.
 _EXACT = Unit("bytes", lambda size: f"{size:,}", "bytes")
@@ -162,7 +162,6 @@ def _explain(account: Account, file_bytes: int | None) -> Iterator[str]:
 
 
 def _explain_overhead(account: Account, file_bytes: int) -> str:
-    """Say in one sentence what lies between the file and SIZE, exactly."""
     terms = account.chosen.terms
     parts = [
         ("scratch", terms.graph_bytes),
@@ -186,8 +185,8 @@ def _explain_margins(chosen: Estimate) -> Iterator[str]:
     if terms.buffer_layer_bytes:
         share = terms.buffer_layer_bytes / chosen.size_bytes
         yield (
-            f"The buffer layer ({share:.0%} of SIZE) is one more block with its cache, added for safety. The scratch is charged "
-            "with the whole matrix of attention scores, also where flash attention never builds it."
+            f"The buffer layer ({format_value(share, ROUND_SHARE)} of SIZE) is one more block with its cache, added for safety. "
+            "The scratch is charged with the whole matrix of attention scores, also where flash attention never builds it."
         )
     if 0 < chosen.layers < chosen.n_layers_model:
         yield (

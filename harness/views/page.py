@@ -188,7 +188,6 @@ def _split(table: _Table) -> list[_Table]:
 
 
 def _break_heads(table: _Table) -> _Table:
-    """Headings broken at blanks to what stands below them."""
     bodies = _widths([""] * len(table.heads), table.rows, air=0)
     heads = [
         "\n".join(textwrap.wrap(harmless.line(head), max(bodies[i], 1), break_long_words=False))

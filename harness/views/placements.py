@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.records.cells import Caution
+from harness.codec import encode
+from harness.records.cautions import Caution, CautionCause
 from harness.records.failures import describe_failure, describe_reason
 from harness.records.placements import PlacementResult, Speed
 from harness.units import format_duration
 from harness.views.document import Cell, Code, Column, Document, Picture, Prose, Section, Table
 from harness.views.settings import format_setting, heading, setting_columns
-from harness.views.values import DURATION, ENERGY, INTERVAL, MIB_ALONE, RATE
+from harness.views.values import DURATION, ENERGY, FINE_SHARE, INTERVAL, MIB_ALONE, RATE, ROUND_SHARE, format_value
 
 if TYPE_CHECKING:
     from harness.runs.network import Wire
@@ -63,17 +64,14 @@ def describe_placements(
 ) -> Document:
     """The speeds and the memory of placements, without the question that they answer; kept ones with their intervals, and what ran."""
     memory = _memory_table(results)
-    notes = [*notes, *([_MAPPED] if any(map(_is_mapped, results)) else [])]
+    if any((result.memory_bytes or {}).get("CPU", {}).get("model") and result.n_gpu_layers for result in results):
+        notes = [*notes, _MAPPED]
     sections = [Section("", [_speed_table(results, notes, is_kept)])] if results else []
     sections += [Section("memory in MiB, by device and cause", [memory])] if memory else []
     return Document("placements", 1, title, sections)
 
 
 _MAPPED = "CPU model is the mapped span of the file; it may hold what was offloaded too"
-
-
-def _is_mapped(result: PlacementResult) -> bool:
-    return bool((result.memory_bytes or {}).get("CPU", {}).get("model") and result.n_gpu_layers)
 
 
 def describe_title(sweep: Sweep) -> str:
@@ -87,7 +85,6 @@ def describe_title(sweep: Sweep) -> str:
 
 
 def _find_reason(result: PlacementResult) -> str | None:
-    """Why a placement has no speed."""
     return describe_reason(result.failure) if result.failure else result.skipped
 
 
@@ -118,22 +115,22 @@ def _plain_name(test: str) -> str:
     return test.replace(" @ ", "_") or "rate"
 
 
-def _rate_cell(speed: Speed | None, worst: Mapping[str, str], lost: Cell, is_kept: bool) -> Cell:
+def _rate_cell(speed: Speed | None, worst: Mapping[CautionCause, str], lost: Cell, is_kept: bool) -> Cell:
     if speed is None:
         return lost
     return Cell(
         speed.rate_tok_per_s,
         interval=speed.interval if is_kept else None,
-        notes=[worst[caution.code] for caution in speed.cautions],
+        notes=[worst[caution.cause] for caution in speed.cautions],
     )
 
 
-def _find_worst(cautions: Sequence[Caution]) -> dict[str, str]:
-    """Cautions by code: of those that differ only in their figures, the one with the largest stands for all."""
-    texts: dict[str, set[str]] = {}
+def _find_worst(cautions: Sequence[Caution]) -> dict[CautionCause, str]:
+    """Cautions by cause: of those that differ only in their figures, the one with the largest stands for all."""
+    texts: dict[CautionCause, set[str]] = {}
     for caution in cautions:
-        texts.setdefault(caution.code, set()).add(caution.text)
-    return {code: ("at worst: " if len(found) > 1 else "") + max(found) for code, found in texts.items()}
+        texts.setdefault(caution.cause, set()).add(caution.text)
+    return {cause: ("at worst: " if len(found) > 1 else "") + max(found) for cause, found in texts.items()}
 
 
 def _describe_loss(result: PlacementResult, results: Sequence[PlacementResult]) -> list[str]:
@@ -152,12 +149,10 @@ def _label(result: PlacementResult) -> str:
 
 def _memory_table(results: Sequence[PlacementResult]) -> Table | None:
     known = [result for result in results if result.memory_bytes]
-    devices = sorted(
-        {name for result in known for name in result.memory_bytes or {}}, key=lambda name: (name == "CPU", name)
-    )
     used = {
         (name, cause) for result in known for name, causes in (result.memory_bytes or {}).items() for cause in causes
     }
+    devices = sorted({name for name, _ in used}, key=lambda name: (name == "CPU", name))
     causes = [*_CAUSES, *sorted({cause for _, cause in used} - {*_CAUSES})]
     places = [(name, cause) for name in devices for cause in causes if (name, cause) in used]
     if not places:
@@ -173,12 +168,11 @@ def _memory_table(results: Sequence[PlacementResult]) -> Table | None:
 def _energy_notes(results: Sequence[PlacementResult]) -> list[str]:
     sources = list(dict.fromkeys(source for result in results for source in result.power_sources))
     shares = [result.sampler_share for result in results if result.sampler_share]
-    cost = f"; watching took {max(shares):.2%} of one CPU" if shares else ""
+    cost = f"; watching took {format_value(max(shares), FINE_SHARE)} of one CPU" if shares else ""
     return [f"J per token by {', '.join(sources)}{cost}"] if sources else []
 
 
 def _describe_wire(wire: Wire, sweep: Sweep) -> str:
-    """What one token costs on the network, in a sentence."""
     speed = next((result.find("tg") for result in sweep.results if result.n_gpu_layers == wire.n_gpu_layers), None)
     text = (
         f"network to {wire.endpoint} at -ngl {wire.n_gpu_layers}: a token sends {wire.sent_bytes_per_token / 1e3:.1f} kB, "
@@ -188,15 +182,17 @@ def _describe_wire(wire: Wire, sweep: Sweep) -> str:
     if speed is None or sweep.crossing_s is None:
         return text + "."
     crossing, token = format_duration(sweep.crossing_s * 1e9), format_duration(speed.token_s * 1e9)
-    return f"{text}; crossing takes {crossing} of {token} ({sweep.crossing_s / speed.token_s:.0%})."
+    return (
+        f"{text}; crossing takes {crossing} of {token} ({format_value(sweep.crossing_s / speed.token_s, ROUND_SHARE)})."
+    )
 
 
 def _plain_sweep(sweep: Sweep, reasons: Sequence[str]) -> dict[str, Any]:
     """For programs: the results, and the best one's fields beside them."""
     best = sweep.best
-    found = {item.name: getattr(best, item.name) for item in dataclasses.fields(best)} if best else {}
-    found.pop("results", None)
+    found: dict[str, Any] = {}
     if best:
+        found = {item.name: getattr(best, item.name) for item in dataclasses.fields(best) if item.name != "results"}
         told = " ".join(f"{reason[0].upper()}{reason[1:]}." for reason in reasons)
         found |= {"is_proven": best.is_proven, "cost_share": round(best.cost_share, 4), "reason": told}
     return {
@@ -204,8 +200,16 @@ def _plain_sweep(sweep: Sweep, reasons: Sequence[str]) -> dict[str, Any]:
         "model": sweep.file_name,
         "is_synthetic": sweep.is_synthetic,
         "max_n_gpu_layers": sweep.blocks.max_gpu_layers,
-        "rows": sweep.results,
+        "rows": list(map(_plain_row, sweep.results)),
         "network": sweep.wires,
         "network_crossing_s_per_token": sweep.crossing_s if sweep.wires else None,
         "interrupted": sweep.is_interrupted,
     }
+
+
+def _plain_row(result: PlacementResult) -> dict[str, Any]:
+    """Its fields, and beside each caution's its sentence."""
+    plain: dict[str, Any] = encode(result, keep_paths=True)
+    for speed, row in zip(result.speeds, plain["speeds"], strict=True):
+        row["cautions"] = [{**encode(caution), "text": caution.text} for caution in speed.cautions]
+    return plain

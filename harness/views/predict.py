@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable, Iterator, Sequence
 
 from harness.gguf.blocks import describe_skipped
@@ -15,10 +16,10 @@ from harness.speed.prediction import PROMPT_SHARE, Answer, Place, Prediction, Pr
 from harness.speed.published import CAUTIONS, MISFITS
 from harness.units import GIB, format_count, format_gb
 from harness.views.document import Cell, Column, Document, Figure, KeyFigures, Prose, Section, Table, for_programs
-from harness.views.values import BANDWIDTH, CHANGE, FILE, ROUND_RATE, SHARE, format_list, format_value
+from harness.views.values import BANDWIDTH, CHANGE, FILE, ROUND_RATE, ROUND_SHARE, SHARE, format_list, format_value
 
 #: The heading of a column of intervals of predictions.
-INTERVAL = f"{LEVEL:.0%} interval".replace("%", " %")
+INTERVAL = f"{format_value(LEVEL, ROUND_SHARE)} interval"
 
 
 def describe_prediction(prediction: Prediction) -> Document:
@@ -108,9 +109,8 @@ def _describe_limit(room: Room) -> str:
 
 def _memory_columns(is_one_model: bool, is_for_all: bool) -> list[Column]:
     def need(name: str, title: str = "", left_out: int = 0) -> Column:
-        return Column(
-            name, title, FILE, left_out=left_out, of=lambda one: getattr(one[1].need, f"{name}_bytes") or None
-        )
+        needed = operator.attrgetter(f"need.{name}_bytes")
+        return Column(name, title, FILE, left_out=left_out, of=lambda one: needed(one[1]) or None)
 
     def total(one: tuple[Answer, Room]) -> Cell:
         is_known = one[1].need.cache_bytes is not None
@@ -158,8 +158,8 @@ def _describe_basis(answer: Answer) -> str:
 _PROMPTS = {
     PromptBasis.PUBLISHED: "prompts timed on it",
     PromptBasis.OWN_RECORDS: "its own records of prompts; a larger model's reach more",
-    PromptBasis.STATED_FLOPS: f"{PROMPT_SHARE:.0%} of the stated FLOP/s (assumed)",
-    PromptBasis.ROOFLINE_FLOPS: f"{PROMPT_SHARE:.0%} of the FLOP/s that harness roofline measured (assumed)",
+    PromptBasis.STATED_FLOPS: f"{format_value(PROMPT_SHARE, ROUND_SHARE)} of the stated FLOP/s (assumed)",
+    PromptBasis.ROOFLINE_FLOPS: f"{format_value(PROMPT_SHARE, ROUND_SHARE)} of the FLOP/s that harness roofline measured (assumed)",
     PromptBasis.NOT_TIMED: "no prompt was timed on it and bandwidth does not decide it; give --flops",
     PromptBasis.TWO_DEVICES: "not worked out for a model on two devices",
 }
@@ -199,7 +199,6 @@ def _warn(prediction: Prediction) -> Iterator[str]:
 
 
 def _list_doubts(answer: Answer) -> Iterator[str]:
-    """What makes an answer doubtful, one sentence each."""
     basis, split = answer.basis, answer.split
     for caution in basis.cautions:
         yield f"while harness roofline ran: {caution}" if basis.is_own else caution
@@ -280,7 +279,7 @@ def _find(claim: RateClaim | SizeClaim) -> Cell:
 
 
 def _judge_rate(claim: RateClaim) -> str:
-    change = f"{abs(claim.error):.0%} {'more' if claim.error > 0 else 'less'}".replace("%", " %")
+    change = f"{format_value(abs(claim.error), ROUND_SHARE)} {'more' if claim.error > 0 else 'less'}"
     return {
         Verdict.AGREES: "agrees",
         Verdict.IMPOSSIBLE: f"not possible: reading alone allows {format_value(claim.roof_tok_per_s, ROUND_RATE)}",

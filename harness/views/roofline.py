@@ -31,12 +31,11 @@ _HEADINGS = {READING: "reading (ggml, matrix × vector)", ARITHMETIC: "multiplyi
 def describe_roofline(roof: Roof, under: Sequence[UnderRoof]) -> Document:
     """Both roofs by device, threads and type; the second method beside them; then each cell's share of them."""
     sizes = [test.n_bytes for test in roof.tests if test.work == READING]
+    n_runs = min((len(test.durations_ns) for test in roof.tests), default=0)
     facts = [
         Figure("cpu", "", roof.machine.cpu),
         Figure("size", "", max(sizes, default=None), FILE, "matrices of {} read"),
-        Figure(
-            "n_runs", "", min((len(test.durations_ns) for test in roof.tests), default=0), phrase="medians of {} runs"
-        ),
+        Figure("n_runs", "", n_runs, phrase="medians of {} runs"),
         Figure("time_utc", "", roof.time_utc, is_shown=False),
     ]
     picture = Picture(

@@ -9,7 +9,7 @@ from harness.records.failures import describe_reason
 from harness.records.placements import PlacementResult
 from harness.runs.search import Best, Goal
 from harness.speed.offload import TOLERANCE, Blocks
-from harness.views.values import BYTES, format_value
+from harness.views.values import BYTES, CHANGE, ROUND_SHARE, format_value
 
 #: A bound on what an untried count may win is told up to this: a weaker one says nothing.
 _TOLD_GAIN = 0.5
@@ -19,9 +19,8 @@ def describe_goal(goal: Goal) -> str:
     """What is to be fast, ``chat (512 prompt tokens and 256 answer tokens)``."""
     if goal.n_prompt + goal.n_gen == 1:
         return goal.name
-    parts = [f"{goal.n_prompt} prompt tokens"] * (goal.n_prompt > 0) + [f"{goal.n_gen} answer tokens"] * (
-        goal.n_gen > 0
-    )
+    counts = {"prompt": goal.n_prompt, "answer": goal.n_gen}
+    parts = [f"{count} {what} tokens" for what, count in counts.items() if count > 0]
     return f"{goal.name} ({' and '.join(parts)})"
 
 
@@ -39,9 +38,9 @@ def explain_best(best: Best, blocks: Blocks, devices: Sequence[Device], crossing
 def describe_stop(best: Best) -> str:
     """Why a search ended."""
     if best.is_proven:
-        return f"no untried count can be faster by more than {TOLERANCE:.0%}"
+        return f"no untried count can be faster by more than {format_value(TOLERANCE, ROUND_SHARE)}"
     gain = best.next_gain
-    told = f"might still win by up to {gain:.0%}" if gain <= _TOLD_GAIN else "were not ruled out"
+    told = f"might still win by up to {format_value(gain, ROUND_SHARE)}" if gain <= _TOLD_GAIN else "were not ruled out"
     return f"the time for a search was used up; {best.next_count} layers {told}"
 
 
@@ -57,7 +56,8 @@ def flag_lines(n_gpu_layers: int) -> list[str]:
 def _describe_left_out(best: Best) -> Iterator[str]:
     reasons = {**best.skipped, **{count: describe_reason(failure) for count, failure in best.failed.items()}}
     for text, counts in _group_reasons(reasons).items():
-        yield f"{_format_counts(counts)} layers were left out: {text}"
+        which = counts[0] if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+        yield f"{which} layers were left out: {text}"
     if best.out_of_memory_from is not None and best.out_of_memory_from < max(best.counts):
         yield f"more than {best.out_of_memory_from} layers were left out: {best.out_of_memory_from} layers ran out of memory already"
 
@@ -66,7 +66,7 @@ def _describe_confirmation(best: Best) -> Iterator[str]:
     least = best.confirmed.get(best.best_n_gpu_layers)
     if least and len(best.confirmed) > 1:
         others = {count: cost for count, cost in best.confirmed.items() if count != best.best_n_gpu_layers}
-        more = ", ".join(f"{count} +{cost / least - 1:.1%}" for count, cost in others.items())
+        more = ", ".join(f"{count} {format_value(cost / least - 1, CHANGE)}" for count, cost in others.items())
         yield f"the best counts were loaded and measured again in turn, and there it is the fastest: {more} time"
 
 
@@ -74,8 +74,8 @@ def _describe_cost(best: Best) -> str:
     text = f"measured {len(best.measured)} of {best.n_counts} counts in {best.spent_s:.0f} s"
     if len(best.measured) < best.n_counts:
         text += (
-            f", {best.cost_share:.0%} of the {best.full_sweep_s:.0f} s that all would take (estimated by straight lines between the "
-            "measured counts)"
+            f", {format_value(best.cost_share, ROUND_SHARE)} of the {best.full_sweep_s:.0f} s that all would take "
+            "(estimated by straight lines between the measured counts)"
         )
     if best.reused_s:
         text += f"; {best.reused_s:.0f} s of it were spent in the earlier run, by what its records say, so the share is a lower bound"
@@ -83,7 +83,6 @@ def _describe_cost(best: Best) -> str:
 
 
 def _describe_looks(best: Best) -> list[str]:
-    """Which counts were measured, and how often."""
     again: dict[int, list[int]] = {}
     for count, n in best.looks.items():
         if n > 1:
@@ -100,11 +99,9 @@ def _compare(best: Best) -> str:
     here = _goal_cost(best.goal, results[best.best_n_gpu_layers])
     ends = [count for count in (min(results), max(results)) if count != best.best_n_gpu_layers]
     parts = [f"{_goal_cost(best.goal, results[count]) / here:.2f} times as fast as {count}" for count in ends]
-    return (
-        f"{best.best_n_gpu_layers} layers are {' and '.join(parts)}"
-        if parts
-        else "it is the only count that was measured"
-    )
+    if not parts:
+        return "it is the only count that was measured"
+    return f"{best.best_n_gpu_layers} layers are {' and '.join(parts)}"
 
 
 def _goal_cost(goal: Goal, result: PlacementResult) -> float:
@@ -145,7 +142,3 @@ def _group_reasons(reasons: Mapping[int, str]) -> dict[str, list[int]]:
         first, last = min(reasons), max(reasons)
         return {f"{reasons[first]} (the others likewise)": [first, last]}
     return groups
-
-
-def _format_counts(counts: Sequence[int]) -> str:
-    return str(counts[0]) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"

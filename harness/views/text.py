@@ -70,7 +70,7 @@ def _show_runs(runs: Sequence[tuple[str, TextRun]], *, with_time: bool = False) 
         Column("size", unit=BYTES, left_out=2, of=lambda one: one[1].model.size_bytes if one[1].model else None),
         figure("prompt_eval_rate", "PP t/s", RATE), figure("eval_rate", "TG t/s", RATE), figure("load_duration", "load", DURATION),
         figure("first_token", unit=DURATION, is_shown=with_time), figure("total_duration", "total", DURATION, is_shown=with_time),
-        Column("tokens", align="r", of=lambda one: " + ".join(str(n or 0) for n in _count(one[1].figures))),
+        Column("tokens", align="r", of=lambda one: f"{one[1].figures.prompt_eval_count or 0} + {one[1].figures.eval_count or 0}"),
         *(figure(name, is_shown=False) for name in ("prompt_eval_count", "eval_count")),
         *(figure(name, unit=DURATION, is_shown=False) for name in ("prompt_eval_duration", "eval_duration")),
         Column("sample_duration", unit=DURATION, is_shown=False, of=lambda one: one[1].sample_ns),
@@ -79,10 +79,6 @@ def _show_runs(runs: Sequence[tuple[str, TextRun]], *, with_time: bool = False) 
         Column("time_utc", "when", MINUTE, is_shown=with_time, of=lambda one: one[1].time_utc),
     ]  # fmt: skip
     return Table.of("runs", runs, columns)
-
-
-def _count(figures: Figures) -> tuple[int | None, int | None]:
-    return figures.prompt_eval_count, figures.eval_count
 
 
 def _warn(run: TextRun) -> list[str]:

@@ -8,14 +8,13 @@ from harness.codec import encode
 from harness.records.failures import describe_end
 from harness.records.token_time import Remark, TimeRecord
 from harness.speed.token_time import DISPATCH, DepthFit, DepthLedger, Gap, LoadTime, TimeLedger, make_time_ledger
-from harness.units import format_duration, format_gb
+from harness.units import format_count, format_duration, format_gb
 from harness.views.document import Cell, Column, Document, Figure, KeyFigures, Line, Picture, Prose, Row, Section, Table
 from harness.views.figures.token_time import draw_token_time
 from harness.views.values import (
     BANDWIDTH,
     BYTES_ALONE,
     CHANGE,
-    COUNT,
     DURATION,
     FILE,
     INTERVAL,
@@ -23,9 +22,11 @@ from harness.views.values import (
     NS,
     RATE,
     RATIO,
+    ROUND_SHARE,
     SETTING,
     SHARE,
     Unit,
+    format_value,
 )  # fmt: skip
 
 #: What the parts of a token are called where people read them.
@@ -83,7 +84,7 @@ _REMARKS = {
     "beyond training": "depth {depth} is left out: the model was trained for {limit_tokens} tokens",
     "beyond memory": "depth {depth} is left out: its caches take {needed} and {free} of memory are free",
     "cache refused": "no {cache_type} cache: {said}",
-    "not cold": "{n_left_out} of {n_asked} cold loads are left out: up to {share:.0%} of the file stayed in memory when the system was "
+    "not cold": "{n_left_out} of {n_asked} cold loads are left out: up to {share} of the file stayed in memory when the system was "
     "asked to forget it (another process may use it)",
     "cold unknown": "whether the file left memory before the cold loads could not be checked here",
     "no application": "no application to compare with: {said}",
@@ -95,11 +96,12 @@ _REMARKS = {
 def describe_remark(remark: Remark) -> str:
     """What was left out, as a sentence."""
     sizes = {"needed": format_gb(remark.needed_bytes or 0), "free": format_gb(remark.free_bytes or 0)}
-    return _REMARKS[remark.cause].format_map({**encode(remark), **sizes, "share": remark.share or 0})
+    return _REMARKS[remark.cause].format_map(
+        {**encode(remark), **sizes, "share": format_value(remark.share or 0, ROUND_SHARE)}
+    )
 
 
 def _state_facts(record: TimeRecord, ledger: TimeLedger) -> KeyFigures:
-    """What the numbers hold for."""
     n_threads, resolved = record.asked.spec.n_threads, record.resolved
     layers = resolved.layers_by_device.items() if resolved else ()
     figures = [
@@ -141,8 +143,8 @@ def _show_whole(ledger: TimeLedger) -> Table:
         rows.append(row("95 % interval from", [figure.low_ns for figure in bare], depth=1))
         rows.append(row("to", [figure.high_ns for figure in bare], depth=1))
     notes = [
-        f"Medians of {bare[0].n_blocks} blocks ({bare[0].n_tokens} tokens). Sampling is top-k 40, top-p 0.95, temperature 0.8. The "
-        "bench's token (tg) is decode and waiting alone, timed for itself."
+        f"Medians of {format_count(bare[0].n_blocks, 'block')} ({format_count(bare[0].n_tokens, 'token')}). "
+        "Sampling is top-k 40, top-p 0.95, temperature 0.8. The bench's token (tg) is decode and waiting alone, timed for itself."
     ]
     if ledger.call_ns is not None and ledger.dispatch_ns is not None:
         notes.append(
@@ -183,7 +185,7 @@ def _show_observer(depths: Sequence[DepthLedger]) -> Table:
     if any(observer.cost_ns <= 0 for _, observer in seen):
         notes.append(_RESTLESS)
     columns = [
-        Column("depth", unit=COUNT, of=lambda one: one[0]),
+        Column("depth", of=lambda one: one[0]),
         Column("absent", unit=DURATION, of=lambda one: one[1].absent.median_ns),
         Column("declining", unit=DURATION, of=lambda one: one[1].declining.median_ns),
         Column("watching", unit=DURATION, of=lambda one: one[1].observing.median_ns),

@@ -83,6 +83,8 @@ RATIO = Unit("", _scaled(1, 2))
 #: Where a hundredth matters.
 FINE_RATIO = Unit("", _scaled(1, 4))
 SHARE = Unit("", _percent())
+#: In a sentence.
+ROUND_SHARE = Unit("", _percent(digits=0))
 CHANGE = Unit("", _percent("+"))
 #: Where a hundredth of a percent matters.
 FINE_SHARE = Unit("", _percent(digits=2))

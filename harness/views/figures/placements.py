@@ -54,7 +54,6 @@ def draw_layers(
 
 
 def _name(row: PlacementResult) -> dict[str, str]:
-    """The swept parameters by their headings."""
     return {heading(name): format_setting(value) for name, value in row.varied.items()}
 
 

@@ -186,9 +186,8 @@ def draw_depth(measured: Sequence[Measured], theme: str = "light") -> Any:
     if not series:
         raise UsageError("No model was measured at two depths; run `harness pp-tg -d 0,1024,4096` first.")
     kinds = _kinds(series)
-    figure, axes = new_figure(
-        5.0 * len(kinds) if len(kinds) > 1 else 8.0, 4.6, theme=theme, ncols=len(kinds), squeeze=False
-    )
+    width_in = 5.0 * len(kinds) if len(kinds) > 1 else 8.0
+    figure, axes = new_figure(width_in, 4.6, theme=theme, ncols=len(kinds), squeeze=False)
     points = {key: sorted(depths.items()) for key, depths in series.items()}
     _draw_series(figure, axes[0], points, theme, x="tokens already in the cache")
     return figure

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from harness.speed.token_time import SETUP, DepthLedger, TimeLedger
 from harness.views.figures.stack import draw_stack
 from harness.views.figures.style import add_legend, new_figure, set_title, shorten
+from harness.views.values import ROUND_SHARE, format_value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +41,8 @@ def draw_token_time(ledger: TimeLedger, label: str, *, theme: str = "light") -> 
     figure, axis = new_figure(8.0, 4.8, theme=theme)
     draw_stack(
         axis, [{name: ns / 1e6 for name, ns in stack_token(depth).items()} for depth in depths], [name for name, _ in GROUPS],
-        theme, is_upright=True, write=lambda size, total: f"{size / total:.0%}" if size > _LABELLED_SHARE * total else None,
+        theme, is_upright=True,
+        write=lambda size, total: format_value(size / total, ROUND_SHARE) if size > _LABELLED_SHARE * total else None,
         write_sum=lambda total: f"{total:.3g} ms",
     )  # fmt: skip
     axis.set_xticks(range(len(depths)), [f"{depth.depth:,}" for depth in depths])

@@ -37,7 +37,8 @@ def show_memory(material: Material) -> Sequence[Document]:
     means = "What a model takes, cause by cause: predicted from its header, allocated by llama.cpp, and how much of it was in memory."
 
     def describe(record: MemoryRecord) -> Document:
-        named = dataclasses.replace(record.model, label=material.model_name(record))  # which is in its picture too
+        # The page's name, in the picture too, says itself what is synthetic.
+        named = dataclasses.replace(record.model, label=material.model_name(record), is_synthetic=False)
         return describe_memory(dataclasses.replace(record, model=named))
 
     return _show_latest(material, means, MemoryRecord, _memory_question, describe)

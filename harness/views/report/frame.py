@@ -21,9 +21,9 @@ from harness.views.report.material import Material
 from harness.views.values import FILE, FINE_RATIO, INTERVAL, MINUTE, RATE, format_interval, format_value
 
 
-def page_of(*blocks: Block, title: str = "", warnings: Sequence[str] = ()) -> list[Document]:
+def page_of(*blocks: Block, title: str = "") -> list[Document]:
     """Blocks as the one document of a chapter."""
-    return [Document("report", 1, title, [Section("", blocks)], warnings)]
+    return [Document("report", 1, title, [Section("", blocks)])]
 
 
 def explained(paragraphs: Sequence[str], documents: Sequence[Document]) -> list[Document]:
@@ -100,15 +100,11 @@ def _describe_best(material: Material, kind: str) -> str | None:
 
 def describe_machines(material: Material) -> Sequence[Document]:
     """Hardware, system and engine of each machine."""
-    several = len(material.machines) > 1
-    return [
-        document
-        for machine in material.machines
-        for document in page_of(
-            KeyFigures([Figure("", *pair) for pair in _machine_pairs(material, machine)]),
-            title=material.machine_name(machine) if several else "",
-        )
-    ]
+    documents = []
+    for machine in material.machines:
+        title = material.machine_name(machine) if len(material.machines) > 1 else ""
+        documents += page_of(KeyFigures([Figure("", *pair) for pair in _machine_pairs(material, machine)]), title=title)
+    return documents
 
 
 def _machine_pairs(material: Material, machine: Machine) -> list[tuple[str, str]]:

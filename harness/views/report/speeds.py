@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +11,9 @@ from harness.records.placements import make_result
 from harness.records.statistics import Digest, speaking
 from harness.spec import find_varied
 from harness.views.cells import describe_cells
-from harness.views.document import Document, Picture
+from harness.views.document import Document, Picture, Section
 from harness.views.figures.placements import draw_layers
 from harness.views.placements import describe_placements
-from harness.views.report.frame import page_of
 from harness.views.report.material import Material
 from harness.views.settings import format_settings
 
@@ -58,9 +58,6 @@ def _show_placements(material: Material, cells: Sequence[Digest], settings: Sequ
     machine = material.machine_name(record.machine) if len(material.machines) > 1 else ""
     parts = [material.model_name(record), machine, format_settings(record.asked, settings)]
     title = " · ".join(filter(None, parts))
-    (document,) = page_of(
-        Picture(lambda theme: draw_layers(results, title, theme=theme), "Speeds and memory by layers on the GPU"),
-        title=title,
-    )
+    picture = Picture(lambda theme: draw_layers(results, title, theme=theme), "Speeds and memory by layers on the GPU")
     tables = describe_placements(results, title, is_kept=True)
-    return Document(tables.kind, tables.schema, title, [*document.sections, *tables.sections])
+    return dataclasses.replace(tables, sections=[Section("", [picture]), *tables.sections])

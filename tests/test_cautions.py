@@ -1,0 +1,86 @@
+"""Cautions: every cause has its sentence, made of its figures; older records keep the sentences that they were given."""
+
+import dataclasses
+import json
+
+import pytest
+
+from harness.codec import decode, encode
+from harness.errors import UsageError
+from harness.records.cautions import Caution, CautionCause, describe_caution
+from harness.records.kinds import read_line, to_json
+
+FIGURES = {
+    CautionCause.BUSY_MACHINE: {"cpus_lost": 0.26, "n_cpus": 2, "n_threads": 1},
+    CautionCause.CPU_STOLEN: {"cpus_lost": 1.0},
+    CautionCause.CPU_THROTTLED: {"n_held": 3, "held_s": 0.5},
+    CautionCause.THROTTLED: {"reasons": ("power cap", "heat")},
+    CautionCause.FEW_SAMPLES: {"n_wanted": 6},
+    CautionCause.INTERRUPTED: {"n_done": 6, "n_wanted": 10},
+    CautionCause.LAYERS_CLAMPED: {"n_layers": 33},
+    CautionCause.LAYERS_GUESSED: {"gpu_share": 0.5, "n_layers": 16},
+    CautionCause.CONTEXT_BEYOND_TRAINING: {"n_ctx": 4096, "n_ctx_train": 2048},
+    CautionCause.NO_CHAT_TEMPLATE: {"template": "missing"},
+    CautionCause.PROMPT_COUNTS_DIFFER: {"ollama_tokens": 5, "prompt_tokens": 6},
+    CautionCause.SIZE_IN_CACHE: {"size_bytes": 2**20, "cache_bytes": 2**25, "wanted_bytes": 2**27},
+    CautionCause.SENTENCE: {"said": "as it was"},
+}
+
+
+@pytest.mark.parametrize("cause", CautionCause)
+def test_every_cause_has_its_sentence_and_figures(cause):
+    caution = Caution(cause, **FIGURES.get(cause, {}))
+    assert describe_caution(caution) == caution.text
+    assert "None" not in caution.text
+    assert "{" not in caution.text
+    assert decode(Caution, json.loads(json.dumps(encode(caution)))) == caution
+    if cause in FIGURES and cause is not CautionCause.THROTTLED:
+        with pytest.raises(UsageError, match=f"cause {cause.value} says nothing of"):
+            Caution(cause)
+
+
+@pytest.mark.parametrize(
+    ("caution", "sentence"),
+    [
+        (
+            Caution(CautionCause.BUSY_MACHINE, is_server_here=True, cpus_lost=1.0, n_cpus=2, n_threads=1),
+            "busy machine: other processes used 1.0 of 2 CPUs while 1 threads ran here; an RPC server on this machine is among them",
+        ),
+        (
+            Caution(CautionCause.THROTTLED, reasons=("power cap", "heat")),
+            "the card was slowed down while this was measured: power cap, heat",
+        ),
+        (
+            Caution(CautionCause.SIZE_IN_CACHE, size_bytes=2**20, cache_bytes=2**25, wanted_bytes=2**27),
+            "a matrix of 1.00 MiB is read from this processor's caches (32.00 MiB) and not from memory; give a --size of 128.00 MiB or "
+            "more",
+        ),
+        (
+            Caution(CautionCause.NO_CHAT_TEMPLATE, template="failed", template_error="line 1", is_system_dropped=True),
+            "the model has a chat template that cannot be applied (line 1); the prompt is used raw, and without the system message",
+        ),
+        (
+            Caution(CautionCause.LAYERS_GUESSED, gpu_share=0.5, n_layers=16),
+            "Ollama has 50% of the model on the GPU, which is taken for 16 layers here: set -ngl for both to be sure",
+        ),
+    ],
+)
+def test_the_words_of_a_sentence(caution, sentence):
+    assert caution.text == sentence
+
+
+@pytest.mark.parametrize(("code", "cause"), [("busy-machine", "busy-machine"), ("of another day", "sentence")])
+def test_an_older_sentence_is_kept_and_shown_as_it_was(recorded, code, cause):
+    warning = {"code": code, "text": "busy as a bee", "distrust": True}
+    older = {**to_json(recorded[0]), "schema": 2, "warnings": [warning]}
+    (caution,) = read_line(older).content.warnings
+    assert (caution.cause.value, caution.text, caution.distrust) == (cause, "busy as a bee", True)
+    again = to_json(dataclasses.replace(recorded[0], warnings=(caution,)))
+    assert read_line(again).content.warnings == (caution,)
+
+
+def test_no_new_sentence_is_stored(recorded):
+    caution = Caution(CautionCause.INTERRUPTED, n_done=6, n_wanted=10)
+    (stored,) = to_json(dataclasses.replace(recorded[0], warnings=(caution,)))["warnings"]
+    assert stored["said"] is None
+    assert "text" not in stored
