@@ -13,8 +13,11 @@ from harness.errors import HarnessError, StoreError, UsageError
 from harness.host.machine import machine_slug
 from harness.records import journal as journals
 from harness.records.journal import Journal, edit_lines, read_lines, set_label
-from harness.records.kept import summarize_line
+from harness.records.kept import Kept, summarize_line
 from harness.records.kinds import Line
+from harness.views import page
+from harness.views.formats import render
+from harness.views.kept import describe_kept
 
 
 @pytest.fixture
@@ -51,6 +54,22 @@ def test_every_run_is_listed_the_latest_below(kept):
         ("last", "pp-tg", 2, "new fan"),
     ]
     assert [os.path.exists(row["file"]) for row in rows] == [True, True]
+
+
+def test_a_narrow_list_stays_one_table(recorded):
+    one = Kept(
+        1,
+        "token-time",
+        "2026-11-24T12:00:00Z",
+        recorded[0].machine,
+        "SmolLM2-135M-Instruct",
+        failed=True,
+        label="new fan",
+    )
+    with page.of_width(60):
+        lines = render(describe_kept([("last~30", "x.jsonl", [one])]), "table").split("\n")
+    assert [line.split()[0] for line in lines if line].count("name") == 1
+    assert "new fan" in "\n".join(lines)
 
 
 def test_a_run_is_listed_by_its_records(kept):

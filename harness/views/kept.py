@@ -21,7 +21,7 @@ def describe_kept(groups: Sequence[tuple[str, str, Sequence[Kept]]]) -> Document
         Column("model", of=lambda group: _join([one.model.removesuffix(".gguf") for one in group[2]])),
         Column("test", "tests", left_out=2, of=lambda group: _join([one.test for one in group[2]])),
         Column("n_records", "records", COUNT, left_out=3, of=lambda group: len(group[2])),
-        Column("n_failed", "failed", COUNT, of=lambda group: sum(one.failed for one in group[2]) or None),
+        Column("n_failed", "failed", COUNT, left_out=1, of=lambda group: sum(one.failed for one in group[2]) or None),
         Column("label", wraps=True, of=lambda group: _join([one.label for one in group[2]])),
         Column("machine", shared="{}", left_out=1, of=lambda group: group[2][0].machine.cpu),
         Column("file", is_shown=False, of=lambda group: group[1]),
