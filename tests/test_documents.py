@@ -146,6 +146,16 @@ def test_columns_are_left_out_where_the_page_is_too_narrow_and_that_is_said():
         assert "left out" not in render(document, "table")
 
 
+def test_only_a_column_that_takes_room_is_left_out_for_width():
+    shared, empty = Column("cpu", shared="{}", left_out=2), Column("none", left_out=3)
+    wide = [Column("name"), *(Column(f"m{n}", f"alongname{n}", RATE, left_out=1) for n in range(8))]
+    rows = [[name, "an EPYC", None, *range(100, 108)] for name in ("here", "there")]
+    table = Table("rows", [wide[0], shared, empty, *wide[1:]], rows)
+    text = render(Document("machines", 1, "", [Section("", [table])]), "table")
+    assert text.split("\n")[0] == "an EPYC"
+    assert "left out for width: alongname0" in text
+
+
 def test_a_row_that_does_not_fit_its_table_is_refused():
     with pytest.raises(ValueError, match="tests"):
         Table("tests", [Column("a"), Column("b")], [[1]]).lines()

@@ -13,6 +13,8 @@ from harness.errors import HarnessError, StoreError, UsageError
 from harness.host.machine import machine_slug
 from harness.records import journal as journals
 from harness.records.journal import Journal, edit_lines, read_lines, set_label
+from harness.records.kept import summarize_line
+from harness.records.kinds import Line
 
 
 @pytest.fixture
@@ -67,6 +69,13 @@ def test_a_run_is_listed_by_its_records(kept):
 )
 def test_records_are_found_by_label_and_by_what_they_are_about(kept, words, names):
     assert [row["name"] for row in listed(kept, *words)] == names
+
+
+@pytest.mark.parametrize(("kind", "command"), [("time-ledger", "token-time"), ("overhead", "overhead")])
+def test_a_record_is_found_by_the_command_that_made_it(kind, command, recorded):
+    one = summarize_line(Line(kind, 1, recorded[0].machine))
+    assert one.kind == command
+    assert one.is_about(command)
 
 
 def test_a_label_is_given_changed_and_taken_away(kept):

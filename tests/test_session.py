@@ -105,7 +105,7 @@ def test_a_full_disk_costs_the_records_and_is_told_once(tmp_path, recorded, monk
         one.keep(recorded[0])
     assert one.outcome is Outcome.STORE
     assert [type(event) for event in told] == [Remark]
-    assert "No space left" in told[0].text
+    assert "No space left on device); from here on results are shown, but not kept" in told[0].text
 
 
 def test_without_a_folder_nothing_is_kept(recorded):

@@ -120,8 +120,8 @@ class Journal:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise StoreError(
-                f"Cannot write to {self.path} ({error.strerror}); results are still shown, but not kept: free some space "
-                "or use --results with another folder."
+                f"Cannot write to {self.path} ({error.strerror}); from here on results are shown, but not kept: "
+                "free some space or use --results with another folder."
             ) from None
 
     def __enter__(self) -> Journal:

@@ -12,10 +12,13 @@ from harness.records.parity import Parity
 from harness.records.text import TextRun
 from harness.records.token_time import TimeRecord
 
+#: Kinds of lines whose command has another name.
+_COMMANDS = {"time-ledger": "token-time", "ollama-comparison": "ollama"}
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One record: its line's number and kind, what it is about, and what its user calls it. test is empty where there is none."""
+    """One record: its line's number, the command it is of, what it is about, and what its user calls it; empty: there is none."""
 
     number: int
     kind: str
@@ -36,7 +39,7 @@ def summarize_line(line: Line) -> Kept:
     content = line.content
     return Kept(
         number=line.number,
-        kind=content.command if isinstance(content, Record | TextRun) else line.kind,
+        kind=content.command if isinstance(content, Record | TextRun) else _COMMANDS.get(line.kind, line.kind),
         time_utc=getattr(content, "time_utc", None) or "",
         machine=line.machine,
         model=_name_model(content),

@@ -76,11 +76,11 @@ def _footnotes(texts: Sequence[str]) -> list[str]:
 def _fit(table: Table) -> tuple[Grid, list[str]]:
     """The table with as many of its columns as fit the page, and what is said of those that do not."""
     without: list[Column] = []
-    droppable = sorted((c for c in table.columns if c.left_out), key=lambda column: -column.left_out)
     while True:
         grid = write_table(table, share=True, without=without)
+        droppable = [column for column in grid.columns if column.left_out]
         if page.least_width(grid.heads, grid.texts(), grid.sides) <= page.width() or not droppable:
             break
-        without.append(droppable.pop(0))
+        without.append(max(droppable, key=lambda column: column.left_out))
     names = [" ".join((column.title or column.name).split("\n")) for column in table.columns if column in without]
     return grid, [f"left out for width: {', '.join(names)} (-o csv and -o json have them)"] if names else []
