@@ -61,7 +61,7 @@ def test_every_cause_has_its_sentence_and_figures(cause):
         ),
         (
             Caution(CautionCause.LAYERS_GUESSED, gpu_share=0.5, n_layers=16),
-            "Ollama has 50% of the model on the GPU, which is taken for 16 layers here: set -ngl for both to be sure",
+            "Ollama has 50 % of the model on the GPU, which is taken for 16 layers here: set -ngl for both to be sure",
         ),
     ],
 )

@@ -51,7 +51,7 @@ _SENTENCES = {
         "both"
     ),
     CautionCause.LAYERS_GUESSED: (
-        "Ollama has {gpu_share:.0%} of the model on the GPU, which is taken for {n_layers} layers here: set -ngl for "
+        "Ollama has {gpu_share} of the model on the GPU, which is taken for {n_layers} layers here: set -ngl for "
         "both to be sure"
     ),
     CautionCause.CONTEXT_BEYOND_TRAINING: (
@@ -121,7 +121,11 @@ def describe_caution(caution: Caution) -> str:
         name: format_mib(value) for name, value in values.items() if name.endswith("_bytes") and value is not None
     }
     why = f" ({caution.template_error})" if caution.template_error else ""
-    values |= {"reasons": ", ".join(caution.reasons), "template": _TEMPLATES.get(caution.template or "", "") + why}
+    values |= {
+        "gpu_share": f"{100 * (caution.gpu_share or 0):.0f} %",
+        "reasons": ", ".join(caution.reasons),
+        "template": _TEMPLATES.get(caution.template or "", "") + why,
+    }
     among = "; an RPC server on this machine is among them" if caution.is_server_here else ""
     dropped = ", and without the system message" if caution.is_system_dropped else ""
     return _SENTENCES[caution.cause].format_map(values) + among + dropped
