@@ -15,7 +15,7 @@ BEYOND = "2000000000"
 
 
 def commands():
-    with click.Context(cli) as context:
+    with click.Context(cli, **cli.context_settings) as context:
         for name in cli.list_commands(context):
             yield name, cli.get_command(context, name)
 

@@ -291,7 +291,7 @@ def test_help_groups_every_command_and_says_what_to_type_first(words):
     typed = re.findall(r"^ *harness (.+?)(?:  |$)", first, re.MULTILINE)
     assert len(typed) == 3
     for words in map(shlex.split, typed):
-        assert cli.get_command(click.Context(cli), words[0]).make_context(words[0], words[1:])
+        assert cli.get_command(click.Context(cli, **cli.context_settings), words[0]).make_context(words[0], words[1:])
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_a_text_on_a_busy_machine_is_not_to_be_trusted(results, monkeypatch, mod
 
 def test_a_reference_on_a_busy_machine(results, monkeypatch, text_run):
     run = dataclasses.replace(text_run, warnings=(BUSY,))
-    monkeypatch.setattr("harness.runs.text.write_text", lambda *_, **__: run)
+    monkeypatch.setattr("harness.runs.reference.write_text", lambda *_, **__: run)
     assert end("reference", "-m", "smollm2:135m").exit_code == 5
 
 

@@ -15,7 +15,7 @@ from harness.errors import UsageError
 
 def options():
     """Every option of every command."""
-    context = click.Context(cli)
+    context = click.Context(cli, **cli.context_settings)
     for name in COMMANDS:
         command = cli.get_command(context, name)
         for parameter in command.params:
@@ -128,8 +128,8 @@ def cases(text):
 
 @pytest.mark.parametrize("words", cases(LLAMA_BENCH), ids=" ".join)
 def test_what_llama_bench_takes_is_taken(words):
-    command = cli.get_command(click.Context(cli), "pp-tg")
-    with click.Context(cli):
+    command = cli.get_command(click.Context(cli, **cli.context_settings), "pp-tg")
+    with click.Context(cli, **cli.context_settings):
         refuse_unknown(command, words)
     assert command.make_context("pp-tg", list(words)).args == []
 
@@ -158,13 +158,13 @@ def test_a_single_dash_before_many_letters_is_no_other_option(words, meant):
 
 @pytest.mark.parametrize("words", [["run", "--system", "-ab"], ["run", "--", "-ab"], ["pp-tg", "-p512", "-ngl", "-1"]])
 def test_a_value_may_begin_with_a_dash(words):
-    command = cli.get_command(click.Context(cli), words[0])
-    with click.Context(cli):
+    command = cli.get_command(click.Context(cli, **cli.context_settings), words[0])
+    with click.Context(cli, **cli.context_settings):
         refuse_unknown(command, words[1:])
 
 
 def test_a_seed_below_zero_is_drawn_and_known():
-    command = cli.get_command(click.Context(cli), "pp-tg")
+    command = cli.get_command(click.Context(cli, **cli.context_settings), "pp-tg")
     seeds = {command.make_context("pp-tg", ["--seed", "-1"]).params["seed"] for _ in range(8)}
     assert len(seeds) > 1
     assert min(seeds) >= 0

@@ -45,7 +45,7 @@ found = {
 for name in ("table", "md", "csv", "json", "jsonl", "sql", "html"):
     text = write_cells(records, name)
     found[f"-o {name}"] = "made_up" in text and "41" in text and "42" in text
-context = click.Context(cli)
+context = click.Context(cli, **cli.context_settings)
 for name in cli.list_commands(context):
     options = {option.name for option in cli.get_command(context, name).params}
     if "n_ubatch" in options:

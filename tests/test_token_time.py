@@ -103,7 +103,7 @@ def test_observing_costs_something(measured):
 @pytest.mark.engine
 def test_the_record_holds_raw_integers(measured):
     _, record = measured
-    assert (record["kind"], record["schema"]) == ("time-ledger", 2)
+    assert (record["kind"], record["schema"]) == ("time-ledger", 3)
     assert record["model"]["description"] == "llama 256M Q4_1"
     assert record["asked"]["spec"]["model"] == "copy.gguf", "no path of this machine"
     assert len(record["blocks"]) == 3 * 2 * 6
