@@ -22,6 +22,7 @@ def test_the_page_has_every_command_with_its_options_and_examples():
         assert ".TP" in part or ".nf" in part
         assert "Examples:" in part
     assert r"\-ngl" in page
+    assert r".B \-h, \-\-help" in page, "help's own names are the group's"
     assert sum(line.startswith(".SH ") for line in LINES) == 6
 
 

@@ -92,6 +92,19 @@ def test_what_is_kept_says_what_became_of_it(tmp_path, recorded):
     assert len(read_records([one.kept_in], pytest.fail)) == 3
 
 
+def test_ctrl_c_while_the_disk_is_waited_for_leaves_the_record_and_its_place(tmp_path, recorded, monkeypatch):
+    def interrupt(_descriptor):
+        raise KeyboardInterrupt
+
+    with session(results=tmp_path) as one:
+        with one.until_interrupted():
+            monkeypatch.setattr("os.fsync", interrupt)
+            one.keep(recorded[0])
+        assert one.is_interrupted
+        assert one.kept_in is not None
+    assert len(read_records([one.kept_in], pytest.fail)) == 1
+
+
 def test_a_full_disk_costs_the_records_and_is_told_once(tmp_path, recorded, monkeypatch):
     told = []
     with session(results=tmp_path, on_event=told.append) as one:

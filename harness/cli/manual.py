@@ -49,7 +49,7 @@ def write_manual() -> Iterator[str]:
     yield from (".SH SYNOPSIS", ".B harness", _escape("COMMAND [ARGS]..."), ".SH DESCRIPTION")
     yield from _paragraphs(cli.help or "")
     yield ".SH COMMANDS"
-    root = click.Context(cli, info_name="harness")
+    root = click.Context(cli, info_name="harness", **cli.context_settings)  # with -h, as the commands have it
     for name in COMMANDS:
         found = cli.get_command(root, name)
         assert found is not None

@@ -98,6 +98,9 @@ class Session:
         try:
             self._journal.append(record)
             self.kept_in = self._journal.path
+        except KeyboardInterrupt:  # while it waited for the disk: the line is written
+            self.kept_in = self._journal.path
+            raise
         except StoreError as error:
             self._journal.__exit__(None, None, None)
             self._journal = None
