@@ -86,6 +86,12 @@ def test_what_generates_nothing_is_not_asked_to(ask, name, command):
     assert "`harness pp-tg` measures" in str(result.exception)
 
 
+@pytest.mark.parametrize("command", ["pp-tg --no-save", "sweep --no-save"])
+def test_what_is_left_out_is_told_once(ask, command):
+    result = ask(FILES["t5"][0](), command)
+    assert result.stderr.count("tg128 is left out") == 1, "and then a worker is about to be started"
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_inspect_shows_every_file_and_says_what_it_is(ask, name):
     result = ask(FILES[name][0](), "inspect")

@@ -111,7 +111,7 @@ def measure_cells(request: CellsRequest, session: Session) -> list[Record]:
 
 def plan_in(session: Session, station: Station, cell_timeout_s: float | None, isolate: bool = True) -> Plan:
     """What a run of cells needs, in a session and watched by a station."""
-    facts = functools.partial(describe_file, on_event=session.on_event)
+    facts = functools.cache(functools.partial(describe_file, on_event=session.on_event))  # a sweep asks for each cell
     return Plan(session.command, session.machine, cell_timeout_s, facts, session.worker_command, isolate, station.watch)
 
 

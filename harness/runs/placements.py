@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import pathlib
 import time
@@ -15,7 +16,7 @@ import psutil
 
 from harness.errors import HarnessError, Outcome, UsageError
 from harness.events import Measured, Progress, ignore
-from harness.gguf.model_kinds import Kind, Question, find_kind, refuse
+from harness.gguf.model_kinds import Kind, Question, find_kind
 from harness.host.cpu import choose_threads
 from harness.host.memory import available_memory_bytes
 from harness.host.telemetry import Station
@@ -33,15 +34,14 @@ from harness.records.placements import (
     placement_key,
     skipped_result,
 )
-from harness.runs.asking import suit
+from harness.runs.asking import read_for, suit
 from harness.runs.cells import Bench, Course, Plan, Step, plan_in, run_cells
 from harness.runs.devices import Survey, explain_absence, survey_devices
 from harness.runs.memory import find_model, plan_compute
 from harness.runs.network import Wire, estimate_crossing, measure_wire
 from harness.runs.search import Best, Goal, Search
 from harness.runs.session import Session
-from harness.sources.gguf_file import read_file_header
-from harness.sources.model_file import describe_file, is_synthetic
+from harness.sources.model_file import hash_file, model_size_bytes
 from harness.spec import Grid, RunSpec
 from harness.speed.offload import Blocks, clamp_counts, describe_blocks
 
@@ -66,10 +66,10 @@ class SweepRequest:
     counts_traffic: bool = True
     cell_timeout_s: float | None = None
 
-    def cells(self, counts: Sequence[int] | None = None) -> tuple[RunSpec, ...]:
-        """The cells of some counts of layers; of those that were asked for where none are named."""
+    def grid(self, counts: Sequence[int] | None = None) -> Grid:
+        """What is asked of some counts of layers; of those that were asked for where none are named."""
         n_prompt, n_gen = self.n_prompt or (512,), self.n_gen or (128,)
-        grid = Grid(
+        return Grid(
             models=[self.model],
             axes=self.axes if counts is None else {**self.axes, "n_gpu_layers": counts},
             n_prompt=n_prompt if self.goal is None or self.goal.n_prompt else (),
@@ -77,7 +77,10 @@ class SweepRequest:
             repetitions=self.repetitions,
             seed=self.seed,
         )
-        return suit(grid.cells(), self.asked, ignore)
+
+    def cells(self, counts: Sequence[int] | None = None) -> tuple[RunSpec, ...]:
+        """The cells of these counts, as the file suits."""
+        return suit(self.grid(counts).cells(), self.asked, ignore)
 
     @property
     def asked(self) -> set[str]:
@@ -113,11 +116,10 @@ def sweep_placements(request: SweepRequest, session: Session) -> Sweep:
     ------
     UsageError, HarnessError : the file cannot be read or asked this, or the request contradicts what there is.
     """
-    header, path = read_file_header(request.model), pathlib.Path(request.model)
-    refuse(header, Question.MEASURE, path.name)
+    header, path = read_for(request.model, Question.MEASURE), pathlib.Path(request.model)
     kind = find_kind(header)
     if request.goal is None:
-        suit(request.cells(), request.asked, session.on_event)
+        suit(request.grid().cells(), request.asked, session.on_event)  # for what it tells
     elif kind.kind is not Kind.TEXT and request.goal.n_gen:
         raise UsageError(f"{kind.describe(path.name)}; look for the best count with --goal pp.")
     blocks = describe_blocks(header)
@@ -133,7 +135,7 @@ def sweep_placements(request: SweepRequest, session: Session) -> Sweep:
     _judge(results, session)
     work = blocks.work_by_count()
     return Sweep(
-        path.name, is_synthetic(path), blocks, survey.build.devices, tuple(results), best, tuple(wires), failure,
+        path.name, header.is_synthetic, blocks, survey.build.devices, tuple(results), best, tuple(wires), failure,
         estimate_crossing(results, work), session.is_interrupted,
     )  # fmt: skip
 
@@ -187,9 +189,9 @@ def _read_known(path: pathlib.Path, session: Session) -> Known:
     """The cells of the journal that goes on which need not be repeated: those of this file on this machine."""
     if session.resumed is None:
         return {}
-    facts = describe_file(path, session.on_event)
+    sha256, size_bytes = hash_file(path, session.on_event), model_size_bytes(path)
     records = read_records([session.resumed], session.remark)
-    own = [r for r in records if is_of(r, session.machine, facts.file_sha256, facts.file_size_bytes)]
+    own = [r for r in records if is_of(r, session.machine, sha256, size_bytes)]
     if others := len(records) - len(own):
         session.remark(f"{others} cells in {session.resumed} are of another file or another machine and do not count.")
     return index_records(own, choose_threads().count)
@@ -275,8 +277,9 @@ class _Run:
         best = None
         with self._sweeper(plan, self.request.cells(self.counts), known) as sweeper:
             search = Search(
-                sweeper, self.request.goal, self.counts, lambda count: self.request.cells((count,)), self.blocks.work_by_count(),
-                before_s=_age_s(), on_result=lambda result: self.session.on_event(Measured(result)),
+                sweeper, self.request.goal, self.counts, functools.cache(lambda count: self.request.cells((count,))),
+                self.blocks.work_by_count(), before_s=_age_s(),
+                on_result=lambda result: self.session.on_event(Measured(result)),
             )  # fmt: skip
             best = search.run()
         return search.results, best
