@@ -32,7 +32,7 @@ def list_modules() -> str:
             "|---|---|",
         ]
         own = [path for path in modules if path.parent == room and path.name != "__init__.py"]
-        lines += [f"| `{path.stem}` | {say_first_line(path)} |".replace(" | |", " |") for path in own]
+        lines += [f"| `{path.stem}` | {say_first_line(path)} |" for path in own]
     return "\n".join(lines) + "\n"
 
 

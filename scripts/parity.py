@@ -43,6 +43,13 @@ def compare(test: str, pairs: list[tuple[dict[str, Any], dict[str, Any]]], model
     )  # fmt: skip
 
 
+def make_row(one: Parity, digits: int = 4) -> list[str]:
+    """A test, both medians, the median ratio and its interval, written out."""
+    figures = (one.harness_tok_per_s, one.llama_bench_tok_per_s)
+    interval = f"{found.low:.{digits}f} – {found.high:.{digits}f}" if (found := one.interval) else ""
+    return [one.test, *(f"{figure:.2f}" for figure in figures), f"{median(one.ratios):.{digits}f}", interval]
+
+
 @click.command()
 @click.option("--llama-bench", hidden=True)
 @click.option("--only-check", is_flag=True, hidden=True, help="End once the options are read.")
@@ -92,15 +99,10 @@ def report(path: str, runs: dict[str, list[dict[str, dict[str, Any]]]], results:
         pairs = [(ours[test], theirs[test]) for ours, theirs in zip(runs["harness"], runs["llama-bench"], strict=True)]
         records.append(compare(test, pairs, path, machine))
         click.echo(f"{test}: ratios " + " ".join(f"{ratio:.3f}" for ratio in records[-1].ratios))
-    rows = []
-    for one in records:
-        figures = (one.harness_tok_per_s, one.llama_bench_tok_per_s)
-        interval = f"{found.low:.4f} – {found.high:.4f}" if (found := one.interval) else ""
-        cells = (one.test, *(f"{figure:.2f}" for figure in figures), f"{median(one.ratios):.4f}", interval)
-        rows.append(dict(zip(("test", "harness t/s", "llama-bench t/s", "ratio", "95 % interval"), cells, strict=True)))
     first = records[0]
     click.echo(f"\n{first.model_type}, {first.n_threads} threads, {machine.cpu}, {len(first.ratios)} pairs\n")
-    click.echo(page.table(rows, "l", style="github") + "\n")
+    heads = ("test", "harness t/s", "llama-bench t/s", "ratio", "95 % interval")
+    click.echo(page.markdown(heads, [make_row(one) for one in records], "l" * len(heads)) + "\n")
     with Journal(results / machine_slug(machine), "parity") as journal:
         for record in records:
             journal.append(record)

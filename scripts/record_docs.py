@@ -104,14 +104,14 @@ def describe_type(hint: Any) -> str:
         return ", ".join(f"`{item}`" for item in inside)
     if inspect.isclass(hint) and issubclass(hint, enum.Enum):
         return ", ".join(f"`{item.value}`" for item in hint)
-    if dataclasses.is_dataclass(hint):
+    if inspect.isclass(hint) and dataclasses.is_dataclass(hint):
         return f"[{hint.__name__}](#{hint.__name__.lower()})"
     return _SIMPLE[hint]
 
 
 def parts_of(hint: Any) -> Iterator[type]:
     """The dataclasses in a type."""
-    if dataclasses.is_dataclass(hint):
+    if inspect.isclass(hint) and dataclasses.is_dataclass(hint):
         yield typing.cast("type", hint)
     for inner in typing.get_args(hint):
         yield from parts_of(inner)

@@ -17,6 +17,7 @@ import time
 
 from harness.host.machine import describe_machine, machine_slug
 from harness.records.statistics import median, median_interval
+from harness.sources.model_file import default_model
 
 CLICK = "import click"
 HARNESS = [sys.executable, "-m", "harness"]
@@ -45,13 +46,6 @@ def run_once(command: list[str], results: pathlib.Path) -> int:
     return time.perf_counter_ns() - start
 
 
-def find_model() -> str:
-    """The embedded model's file."""
-    from harness.sources.references import parse_reference
-
-    return str(parse_reference("smollm2:135m:q4_1").open())
-
-
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +54,7 @@ def main() -> None:
         commands = {
             CLICK: [sys.executable, "-c", CLICK],
             "harness --help": [*HARNESS, "--help"],
-            "harness inspect FILE": [*HARNESS, "inspect", find_model()],
+            "harness inspect FILE": [*HARNESS, "inspect", str(default_model())],
             "harness predict": [*HARNESS, "predict", "--bandwidth", "40GB/s", "--memory", "24GiB"],
             "harness predict -m llama3.1:8b -ctk q8_0": [
                 *HARNESS, "predict", "-m", "llama3.1:8b", "--bandwidth", "40GB/s", "--memory", "24GiB", "-ctk", "q8_0",

@@ -6,15 +6,17 @@ Measures the embedded model and its synthetic twin alternately, and prints the r
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-from parity import compare, run
+from parity import compare, make_row, run
 
+from harness.host.machine import describe_machine
 from harness.views import page
 
 REAL, SYNTHETIC = "smollm2:135m:q4_1", "synth:smollm2:135m:q4_1"
 
 
-def measure(reference: str) -> dict[str, dict[str, object]]:
+def measure(reference: str) -> dict[str, dict[str, Any]]:
     options = ["-p", "128", "-n", "32", "-r", "6", "-o", "json", "--no-save"]
     return run([sys.executable, "-m", "harness", "pp-tg", "-m", reference, *options])
 
@@ -27,14 +29,11 @@ def main() -> None:
         order = (REAL, SYNTHETIC) if pair % 2 else (SYNTHETIC, REAL)
         found = {reference: measure(reference) for reference in order}
         runs.append((found[SYNTHETIC], found[REAL]))
-    rows = []
-    for test in runs[0][0]:
-        result = compare([(synthetic[test], real[test]) for synthetic, real in runs])
-        bounds = f"{result['ratio_low']:.3f} – {result['ratio_high']:.3f}"
-        rates = [f"{result[f'{name}_tok_per_s']:.2f}" for name in ("harness", "llama_bench")]
-        rows.append([test, *rates, f"{result['ratio_median']:.3f}", bounds])
+    machine = describe_machine()
+    pairs_of = {test: [(synthetic[test], real[test]) for synthetic, real in runs] for test in runs[0][0]}
+    rows = [make_row(compare(test, found, SYNTHETIC, machine), digits=3) for test, found in pairs_of.items()]
     heads = ["test", "synthetic t/s", "real t/s", "ratio", "95 % interval"]
-    print(page.table([dict(zip(heads, row, strict=True)) for row in rows], "l"))
+    print(page.table(heads, rows, "l" * len(heads)))
 
 
 if __name__ == "__main__":
