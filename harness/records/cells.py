@@ -54,6 +54,11 @@ class Device:
     memory_free_bytes: int | None
     memory_total_bytes: int | None
 
+    @property
+    def is_gpu(self) -> bool:
+        """Whether it is a graphics card, or shares the host's memory as one."""
+        return self.kind in ("gpu", "igpu")
+
 
 def group_servers(devices: Sequence[Device]) -> dict[str, list[str]]:
     """Names of the devices of each RPC server by its ``host:port``, which is what ggml describes them by."""
@@ -74,6 +79,11 @@ class Build:
     system_info: str  #: CPU features, as llama.cpp's log has them
     backends: tuple[str, ...]  #: ggml's backends that were loaded
     devices: tuple[Device, ...]  #: every device that ggml sees
+
+    @property
+    def commit(self) -> str:
+        """llama.cpp's commit, without what was changed on top."""
+        return self.ggml_commit.split("-")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +219,11 @@ class Record:
     def timed(self) -> tuple[Sample, ...]:
         """The samples that count: all but warm-ups."""
         return tuple(sample for sample in self.samples if not sample.is_warmup)
+
+
+def is_measured(record: Record) -> bool:
+    """Whether it has a number to show."""
+    return bool(record.timed) and not has_died(record)
 
 
 def has_died(record: Record) -> bool:

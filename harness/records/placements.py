@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.memory.causes import HOST
 from harness.memory.resident import device_of_buffer
 from harness.records.cells import Buffer, Device, Failure, Record, group_servers
 from harness.records.native_errors import MEMORY
@@ -108,10 +109,10 @@ def group_memory(buffers: Sequence[Buffer], devices: Sequence[Device] = ()) -> d
     found: dict[str, dict[str, int]] = {}
     servers = group_servers(devices)
     for buffer in buffers:
-        device = "CPU" if buffer.is_host else device_of_buffer(buffer.buffer, servers)
+        device = device_of_buffer(buffer.buffer, servers)
         causes = found.setdefault(device, {})
         causes[buffer.cause] = causes.get(buffer.cause, 0) + buffer.size_bytes
-    return dict(sorted(found.items(), key=lambda item: item[0] == "CPU"))
+    return dict(sorted(found.items(), key=lambda item: item[0] == HOST))
 
 
 def placement_key(cell: RunSpec) -> CellKey:

@@ -25,6 +25,11 @@ class Interval:
     high: float
     level: float
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Both ends."""
+        return self.low, self.high
+
 
 def median(values: Sequence[float]) -> float:
     """The middle value, or the mean of the two middle ones.

@@ -18,8 +18,6 @@ from harness.records.cautions import Caution
 from harness.records.cells import SCHEMA, Build, Failure, Machine, Model, Resolved
 from harness.units import NS_PER_S
 
-#: Context in tokens where nobody asks for another: Ollama's own since v0.6.7 (2048 before), if the model was trained on as many.
-
 #: The article's reference task.
 REFERENCE_PROMPT = "explain quantum entanglement"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from harness.records.cells import Record, has_died, record_key
+from harness.records.cells import Record, is_measured, record_key
 from harness.records.failures import describe_failure
 from harness.records.statistics import Digest, Summary, speaking, summarize
 from harness.spec import defaults, find_varied, parameters
@@ -19,13 +19,13 @@ from harness.views.values import (
     BYTES,
     DURATION,
     ENERGY,
-    FINE_SHARE,
     INTERVAL,
     MINUTE,
     PARAMS,
     RATE,
     format_interval,
-    format_value,
+    format_layers,
+    note_energy,
 )
 
 #: More bars than this in one picture cannot be read; the table has all of them.
@@ -135,13 +135,13 @@ def _label(records: Sequence[Record], name_of: Callable[[Record], str] | None) -
 def describe_layers(record: Record) -> str:
     """Layers by device where that is known, else what was asked."""
     if record.resolved and record.resolved.layers_by_device:
-        return " + ".join(f"{count} {device}" for device, count in record.resolved.layers_by_device.items())
+        return format_layers(record.resolved.layers_by_device)
     return "all" if record.asked.n_gpu_layers < 0 else str(record.asked.n_gpu_layers)
 
 
 def _summary(record: Record) -> Summary | None:
     """What a cell came to; None where it failed."""
-    return summarize(record) if record.timed and not has_died(record) else None
+    return summarize(record) if is_measured(record) else None
 
 
 def _setting_columns(records: Sequence[Record]) -> list[Column]:
@@ -195,10 +195,8 @@ def _energy_notes(records: Sequence[Record], summaries: Sequence[Summary | None]
     """Whose energy is in J/token: a processor's counter knows nothing of a card, and neither knows the rest of the machine."""
     known = [summary is not None and summary.joules_per_token is not None for summary in summaries]
     found = [record.telemetry for record, is_known in zip(records, known, strict=True) if is_known and record.telemetry]
-    sources = dict.fromkeys(power.source for telemetry in found for power in telemetry.power)
-    shares = [telemetry.sampler_share for telemetry in found if telemetry.sampler_share]
-    cost = f"; watching took {format_value(max(shares), FINE_SHARE)} of one CPU" if shares else ""
-    return [f"J/token by {', '.join(sources)}{cost}"] if sources else []
+    sources = (power.source for telemetry in found for power in telemetry.power)
+    return note_energy("J/token", sources, (telemetry.sampler_share for telemetry in found))
 
 
 def _preparation(records: Sequence[Record]) -> KeyFigures:
@@ -213,7 +211,7 @@ def _preparation(records: Sequence[Record]) -> KeyFigures:
 
 def _builds(records: Sequence[Record]) -> list[str]:
     lines = [
-        f"build: {record.build.ggml_commit.split('-')[0]} (llama-cpp-python {record.build.llama_cpp_python}, "
+        f"build: {record.build.commit} (llama-cpp-python {record.build.llama_cpp_python}, "
         f"harness {record.harness_version}), {record.machine.cpu}, {record.machine.os.split()[0]}"
         for record in records
         if record.build

@@ -27,7 +27,7 @@ def describe_devices(survey: Survey, absence: Absence | None) -> Document:
     flags = f" ({survey.build_flags})" if survey.build_flags else ""
     facts = KeyFigures(
         [
-            Figure("ggml_commit", "llama.cpp", build.ggml_commit.split("-")[0]),
+            Figure("ggml_commit", "llama.cpp", build.commit),
             Figure("ggml_version", "ggml", build.ggml_version),
             Figure("llama_cpp_python", "llama-cpp-python", build.llama_cpp_python),
             Figure("built_for", "built for", ", ".join(survey.compiled) + flags),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import UsageError
-from harness.speed.standings import MachineRow, measured_rows, published_rows, size_models, sort_rows
+from harness.speed.standings import size_models
 from harness.views.document import Document, Picture
 from harness.views.figures import speed
 from harness.views.report.documents import show_memory
@@ -24,13 +24,8 @@ class Kind:
     needs_records: bool = True
 
 
-def _rows(material: Material) -> list[MachineRow]:
-    published = published_rows(material.catalog) if material.catalog and material.with_published else []
-    return sort_rows([*published, *measured_rows(material.measured, "tg")])
-
-
 def _draw_sizes(material: Material, theme: str) -> Any:
-    rows = _rows(material)
+    rows = material.standings
     return speed.draw_sizes(rows, size_models(rows, material.measured, material.catalog), theme)
 
 
@@ -48,7 +43,7 @@ def _last_of(make: Callable[[Material], Sequence[Document]], missing: str) -> Ca
 
 #: Every picture. A new kind is one line here.
 KINDS: dict[str, Kind] = {
-    "machines": Kind("speed by machine", lambda material, theme: speed.draw_machines(_rows(material), "tg", theme)),
+    "machines": Kind("speed by machine", lambda material, theme: speed.draw_machines(material.standings, "tg", theme)),
     "size": Kind("speed against size", _draw_sizes),
     "bandwidth": Kind(
         "prompts and generation against it, Apple's line", lambda _, theme: speed.draw_bandwidth(theme), False

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.codec import encode
-from harness.records.cells import Record, has_died
+from harness.records.cells import Record, is_measured
 from harness.records.statistics import joules_per_token, mean, standard_deviation, summarize, token_times
 from harness.spec import RunSpec, parameters
 from harness.units import NS_PER_S
@@ -43,7 +43,7 @@ def bench_fields(record: Record) -> dict[str, Any]:
         for kinds in (("cpu", "accel"), ("gpu", "igpu"))
     }
     return {
-        "build_commit": build.ggml_commit.split("-")[0],
+        "build_commit": build.commit,
         "build_number": 0,  # llama.cpp's count of commits is not in the library
         "cpu_info": of_kind["cpu", "accel"],
         "gpu_info": of_kind["gpu", "igpu"],
@@ -221,4 +221,4 @@ def _as_text(value: Any) -> str:
 
 def _measured(records: Sequence[Record]) -> list[Record]:
     """The records that have a number; a failed cell has none to compare and is told on stderr and in the journal."""
-    return [record for record in records if record.timed and record.model and record.build and not has_died(record)]
+    return [record for record in records if is_measured(record) and record.model and record.build]

@@ -29,7 +29,7 @@ from harness.views.document import (
     Table,
     for_programs,
 )  # fmt: skip
-from harness.views.values import BYTES, FINE_SHARE, MIB_ALONE, MIB_CHANGE, MODULE, SETTING, format_value
+from harness.views.values import BYTES, FINE_SHARE, MIB_ALONE, MIB_CHANGE, MODULE, SETTING, format_layers, format_value
 
 #: Of what was asked: these are shown whatever they are, or by other figures; the rest only where it is not the usual.
 _SHOWN_ALWAYS = {"type_k", "type_v", "n_ubatch", "flash_attn", "n_depth", "n_threads"}
@@ -65,7 +65,7 @@ def _facts(record: MemoryRecord) -> KeyFigures:
     flash = asked.flash_attn if record.flash_attn is None else record.flash_attn
     trained = f" of {model.n_ctx_train}" if model.n_ctx_train else ""
     found = (record.measurement and record.measurement.layers_by_device) or {}
-    places = None if set(found) <= {HOST} else " + ".join(f"{count} on {device}" for device, count in found.items())
+    places = None if set(found) <= {HOST} else format_layers(found, " on ")
     figures = [
         Figure("architecture", "", model.architecture),
         Figure("n_layers", "layers", model.n_layers, phrase="{} layers"),
@@ -88,7 +88,7 @@ def _facts(record: MemoryRecord) -> KeyFigures:
 
 
 def _ledger(record: MemoryRecord) -> Table:
-    notes, totals, sums = [], [], record.totals
+    notes, totals, sums, rows = [], [], record.totals, record.ledger
     if measured := record.measurement:
         growth = measured.account.growth_bytes
         totals.append(Row(["growth", HOST, None, growth, None, growth], is_total=True))
@@ -98,11 +98,11 @@ def _ledger(record: MemoryRecord) -> Table:
     whole = [sums.predicted_bytes, sums.measured_bytes, sums.error, sums.resident_bytes]
     totals.append(Row(["process, all touched", HOST, *whole], is_total=True))
     columns = [
-        Column("cause", "MiB"), Column("device", is_shown=len({row.device for row in record.ledger}) > 1),
+        Column("cause", "MiB"), Column("device", is_shown=len({row.device for row in rows}) > 1),
         Column("predicted", unit=MIB_ALONE), Column("measured", unit=MIB_ALONE), Column("error", unit=FINE_SHARE),
         Column("resident", "in memory", MIB_ALONE),
     ]  # fmt: skip
-    return Table.of("ledger", record.ledger, columns, notes, "", totals)
+    return Table.of("ledger", rows, columns, notes, "", totals)
 
 
 def _account(measured: Measurement) -> Iterator[str]:

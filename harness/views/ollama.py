@@ -9,7 +9,7 @@ from harness.records.statistics import median, median_interval, samples_needed
 from harness.sources.ollama_server import default_slots, parse_version
 from harness.units import format_duration, format_rate
 from harness.views.document import Cell, Column, Document, Figure, KeyFigures, Prose, Section, Table, Value
-from harness.views.values import DURATION, FILE, RATE, RATIO, Unit
+from harness.views.values import DURATION, FILE, RATE, RATIO, Unit, format_layers
 
 #: A figure of one round; None where that side has none.
 _Pick = Callable[[Round], "float | None"]
@@ -29,8 +29,7 @@ _COMPARED: tuple[tuple[str, str, Unit, _Pick, _Pick], ...] = (
 def describe_comparison(comparison: Comparison, account: Document | None = None) -> Document:
     """Both sides' medians and their ratio, and what the gap is made of; then an account of what Ollama would say of the memory."""
     version, task, first = comparison.ollama_version, comparison.task, comparison.rounds[0].direct.figures
-    ran = comparison.resolved.layers_by_device if comparison.resolved else {}
-    layers = " + ".join(f"{count} layers on {device}" for device, count in ran.items())
+    layers = format_layers(comparison.resolved.layers_by_device, " layers on ") if comparison.resolved else ""
     facts = [
         Figure("name", "", task.name),
         Figure("file", "", comparison.model.file_size_bytes if comparison.model else None, FILE),
@@ -68,7 +67,7 @@ def _show_figures(comparison: Comparison) -> Table:
         ratios = [b / a for a, b in pairs if a and b]
         interval = median_interval(ratios) if ratios else None
         middle = [Cell(median(side) if side else None, unit) for side in sides]
-        ratio = Cell(median(ratios) if ratios else None, interval=(interval.low, interval.high) if interval else None)
+        ratio = Cell(median(ratios) if ratios else None, interval=interval.ends if interval else None)
         rows.append([name, title, *middle, ratio])
     memory = comparison.memory_bytes, comparison.ollama_loaded.size_bytes if comparison.ollama_loaded else None
     ratio = Cell(memory[0] / memory[1] if memory[0] and memory[1] else None)
@@ -112,7 +111,7 @@ def _explain_gap(comparison: Comparison) -> Iterator[str]:
     said = f"/api/ps says {told}" if told else "/api/ps does not say what it made of that (since v0.10 it does)"
     yield f"context: {n_ctx} was asked of both; {said}"
     build = comparison.build
-    ours = f" {build.ggml_commit.split('-')[0]} (llama-cpp-python {build.llama_cpp_python})" if build else ""
+    ours = f" {build.commit} (llama-cpp-python {build.llama_cpp_python})" if build else ""
     yield f"engine: Ollama {version} brings its own build of llama.cpp or its own engine, harness runs llama.cpp{ours}"
     if parse_version(version) < (0, 12, 11):
         how = "Ollama's is a prediction made before loading (this version), with slots, a safety margin and the CUDA context"

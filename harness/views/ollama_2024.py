@@ -10,10 +10,9 @@ from harness.memory.causes import Part
 from harness.memory.ollama_2024 import AUTOMATIC, VERSIONS, Account, Estimate, format_ollama
 from harness.memory.ollama_graph import NUM_BATCH
 from harness.views.document import Column, Document, Figure, KeyFigures, Prose, Row, Section, Table
-from harness.views.values import BYTES, ROUND_SHARE, Unit, format_value
+from harness.views.values import BYTES, BYTES_ALONE, ROUND_SHARE, format_value
 
 #: Sizes as they were compared: to the byte.
-_EXACT = Unit("bytes", lambda size: f"{size:,}", "bytes")
 
 #: What stands behind each term's bytes: the model's weights, what llama.cpp allocates, a flat figure that stands in for what the
 #: driver allocates, a margin that nobody allocates, a rounding.
@@ -92,13 +91,13 @@ def _show_answer(account: Account) -> KeyFigures:
     free = "enough for everything" if request.free_vram_bytes is None else request.free_vram_bytes
     is_split = 0 < chosen.size_vram_bytes < chosen.size_bytes
     figures = [
-        Figure("size", "SIZE", f"{chosen.size}  ({format_value(chosen.size_bytes, _EXACT)})"),
+        Figure("size", "SIZE", f"{chosen.size}  ({format_value(chosen.size_bytes, BYTES_ALONE)})"),
         Figure("processor", "PROCESSOR", chosen.processor),
         Figure("layers", "layers", f"{chosen.layers} of {chosen.n_layers_model} on the GPU, the output counted as one"),
         Figure("context", "context", f"{chosen.n_cells} cells = num_ctx {chosen.n_cells // chosen.parallel} x {slots}"),
-        Figure("free_vram", "free VRAM", None if chosen.library == "cpu" else free, _EXACT),
+        Figure("free_vram", "free VRAM", None if chosen.library == "cpu" else free, BYTES_ALONE),
         Figure("num_gpu", "num_gpu", None if request.num_gpu == AUTOMATIC else request.num_gpu),
-        Figure("size_vram", "of it, GPU", chosen.size_vram_bytes if is_split else None, _EXACT),
+        Figure("size_vram", "of it, GPU", chosen.size_vram_bytes if is_split else None, BYTES_ALONE),
     ]
     return KeyFigures(figures, name="ollama_2024")
 
@@ -107,7 +106,7 @@ def _show_terms(account: Account) -> Table:
     """One line a term with its bytes and what it is; terms that were left out are not shown."""
     rows: list[Any] = [list(row) for row in _describe_terms(account) if row[1]]
     rows.append(Row(["SIZE", account.chosen.size_bytes, account.chosen.size], is_total=True))
-    columns = [Column("term"), Column("size", "bytes", _EXACT), Column("meaning", "what it is", wraps=True)]
+    columns = [Column("term"), Column("size", "bytes", BYTES_ALONE), Column("meaning", "what it is", wraps=True)]
     return Table("ollama_2024_terms", columns, rows)
 
 

@@ -13,7 +13,17 @@ from harness.records.placements import PlacementResult, Speed
 from harness.units import format_duration
 from harness.views.document import Cell, Code, Column, Document, Picture, Prose, Section, Table
 from harness.views.settings import format_setting, heading, setting_columns
-from harness.views.values import DURATION, ENERGY, FINE_SHARE, INTERVAL, MIB_ALONE, RATE, ROUND_SHARE, format_value
+from harness.views.values import (
+    DURATION,
+    ENERGY,
+    INTERVAL,
+    MIB_ALONE,
+    RATE,
+    ROUND_SHARE,
+    format_layers,
+    format_value,
+    note_energy,
+)
 
 if TYPE_CHECKING:
     from harness.runs.network import Wire
@@ -38,7 +48,8 @@ def describe_sweep(sweep: Sweep) -> Document:
     from harness.views.figures.placements import draw_layers
     from harness.views.search import describe_goal, explain_best, flag_lines
 
-    title, best = describe_title(sweep), sweep.best
+    parts, best = list_title(sweep), sweep.best
+    title = " · ".join(parts)
     notes = [*_energy_notes(sweep.results), *(_describe_wire(wire, sweep) for wire in sweep.wires)]
     if sweep.wire_failure:
         notes.append(f"what goes over the network could not be counted: {describe_failure(sweep.wire_failure)}")
@@ -51,7 +62,7 @@ def describe_sweep(sweep: Sweep) -> Document:
         sections.append(Section(text, [Code(flag_lines(best.best_n_gpu_layers)), Prose(reasons, is_list=True)]))
     if any(result.speeds for result in sweep.results):
         count = best.best_n_gpu_layers if best else None
-        drawn = " · ".join(title.split(" · ")[:2])
+        drawn = " · ".join(parts[:2])
         picture = Picture(
             lambda theme: draw_layers(sweep.results, drawn, best=count, theme=theme), "Speeds and memory by placement"
         )
@@ -74,14 +85,14 @@ def describe_placements(
 _MAPPED = "CPU model is the mapped span of the file; it may hold what was offloaded too"
 
 
-def describe_title(sweep: Sweep) -> str:
-    """What all rows share."""
-    devices = [device.name for device in sweep.devices if device.kind in ("gpu", "igpu")]
+def list_title(sweep: Sweep) -> list[str]:
+    """What all rows share: file, devices, repetitions."""
+    devices = [device.name for device in sweep.devices if device.is_gpu]
     parts = [sweep.file_name + (" (synthetic)" if sweep.is_synthetic else ""), ", ".join(devices) or "CPU only"]
     reps = {speed.n_samples for result in sweep.results for speed in result.speeds}
     if reps:
         parts.append(f"{'–'.join(map(str, sorted({min(reps), max(reps)})))} repetition{'s' if max(reps) > 1 else ''}")
-    return " · ".join(parts)
+    return parts
 
 
 def _find_reason(result: PlacementResult) -> str | None:
@@ -106,7 +117,7 @@ def _speed_table(results: Sequence[PlacementResult], notes: Sequence[str], is_ke
         word = "skipped" if result.skipped else "failed" if result.failure else "—"
         rates = [_rate_cell(own.get(test), worst, Cell(instead=word, notes=lost), is_kept) for test in tests or [""]]
         energy = [speed.joules_per_token if (speed := own.get(test)) else None for test in tests]
-        ran = " + ".join(f"{count} {device}" for device, count in (result.layers_by_device or {}).items())
+        ran = format_layers(result.layers_by_device or {})
         rows.append([*result.varied.values(), *rates, result.load_duration_ns, *energy, ran or None])
     return Table("rows", columns, rows, notes, missing="")
 
@@ -166,10 +177,8 @@ def _memory_table(results: Sequence[PlacementResult]) -> Table | None:
 
 
 def _energy_notes(results: Sequence[PlacementResult]) -> list[str]:
-    sources = list(dict.fromkeys(source for result in results for source in result.power_sources))
-    shares = [result.sampler_share for result in results if result.sampler_share]
-    cost = f"; watching took {format_value(max(shares), FINE_SHARE)} of one CPU" if shares else ""
-    return [f"J per token by {', '.join(sources)}{cost}"] if sources else []
+    sources = (source for result in results for source in result.power_sources)
+    return note_energy("J per token", sources, (result.sampler_share for result in results))
 
 
 def _describe_wire(wire: Wire, sweep: Sweep) -> str:

@@ -70,7 +70,7 @@ def _show_tests(tests: Sequence[RoofTest], *, is_shown: bool = True) -> Table:
     unit = FLOPS if tests[0].work == ARITHMETIC else BANDWIDTH
 
     def rate(test: RoofTest) -> Cell:
-        return Cell(test.rate_per_s, interval=(test.interval.low, test.interval.high) if test.interval else None)
+        return Cell(test.rate_per_s, interval=found.ends if (found := test.interval) else None)
 
     columns = [
         *for_programs("work"),

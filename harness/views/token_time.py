@@ -26,6 +26,7 @@ from harness.views.values import (
     SETTING,
     SHARE,
     Unit,
+    format_layers,
     format_value,
 )  # fmt: skip
 
@@ -103,12 +104,12 @@ def describe_remark(remark: Remark) -> str:
 
 def _state_facts(record: TimeRecord, ledger: TimeLedger) -> KeyFigures:
     n_threads, resolved = record.asked.spec.n_threads, record.resolved
-    layers = resolved.layers_by_device.items() if resolved else ()
+    layers = resolved.layers_by_device if resolved else {}
     figures = [
         Figure("n_threads", "", n_threads, phrase="{} thread" if n_threads == 1 else "{} threads"),
         Figure("cache_type", "", ledger.cache_type, phrase="{} cache"),
         Figure("flash_attn", "flash attention", resolved.flash_attn if resolved else None, SETTING),
-        Figure("layers", "", " + ".join(f"{n} layers on {device}" for device, n in layers) or None),
+        Figure("layers", "", format_layers(layers, " layers on ") or None),
         Figure("repacked", "", (resolved and resolved.repacked_bytes) or None, FILE, "{} of weights repacked"),
         Figure("roof", "roof", ledger.roof_bytes_per_s, BANDWIDTH),
         Figure("weights", "", "random weights" if record.model.is_synthetic else None, phrase="synthetic: {}"),

@@ -5,7 +5,7 @@ A value is held in its base unit; its `Unit` says what it is called in the names
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,6 +131,18 @@ def format_interval(low: float, high: float, unit: Unit | None = None, *, with_s
     first, last = (format_value(end, unit, with_sign=with_sign) for end in (low, high))
     number, blank, sign = first.rpartition(" ")
     return f"{number if blank and last.endswith(f' {sign}') else first}{DASH}{last}"
+
+
+def note_energy(what: str, sources: Iterable[str], sampler_shares: Iterable[float | None]) -> list[str]:
+    """Whose energy is shown, and what watching took; nothing without a source."""
+    named, shares = list(dict.fromkeys(sources)), [share for share in sampler_shares if share]
+    cost = f"; watching took {format_value(max(shares), FINE_SHARE)} of one CPU" if shares else ""
+    return [f"{what} by {', '.join(named)}{cost}"] if named else []
+
+
+def format_layers(by_device: Mapping[str, int], between: str = " ") -> str:
+    """Layers on each device, ``16 CPU + 17 CUDA0``; empty where they are not known."""
+    return " + ".join(f"{count}{between}{device}" for device, count in by_device.items())
 
 
 def format_list(names: list[str] | tuple[str, ...], last: str = "and") -> str:

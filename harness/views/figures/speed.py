@@ -22,6 +22,7 @@ from harness.speed.rates import Measured
 from harness.speed.standings import MachineRow, list_models
 from harness.views.figures.style import PALETTE, THEMES, add_legend_below, new_figure, set_log, set_title, shorten
 from harness.views.settings import format_settings
+from harness.views.values import format_layers
 
 #: Marks that tell series apart where colours run out or are not seen.
 MARKS = "osD^vPX*"
@@ -188,7 +189,7 @@ def draw_depth(measured: Sequence[Measured], theme: str = "light") -> Any:
     kinds = _kinds(series)
     width_in = 5.0 * len(kinds) if len(kinds) > 1 else 8.0
     figure, axes = new_figure(width_in, 4.6, theme=theme, ncols=len(kinds), squeeze=False)
-    points = {key: sorted(depths.items()) for key, depths in series.items()}
+    points = {key: list(depths.items()) for key, depths in series.items()}
     _draw_series(figure, axes[0], points, theme, x="tokens already in the cache")
     return figure
 
@@ -245,8 +246,7 @@ def _place(item: Measured) -> str:
     """The machine, with the layers on each device where several share them."""
     resolved = item.record.resolved
     layers = resolved.layers_by_device if resolved else {}
-    shared = ", " + " + ".join(f"{count} {device}" for device, count in layers.items()) if len(layers) > 1 else ""
-    return f"{item.machine_label}{shared}"
+    return f"{item.machine_label}, {format_layers(layers)}" if len(layers) > 1 else item.machine_label
 
 
 def _plot_intervals(axis: Any, points: _Points, name: str, number: int) -> None:

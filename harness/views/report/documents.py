@@ -14,7 +14,6 @@ from harness.records.roofline import Roof
 from harness.records.token_time import TimeRecord
 from harness.spec import cell_key
 from harness.speed.roofline import hold_against
-from harness.speed.standings import measured_rows, published_rows, sort_rows
 from harness.views.document import Document
 from harness.views.machines import describe_machines
 from harness.views.memory import describe_memory
@@ -79,12 +78,10 @@ def show_texts(material: Material) -> Sequence[Document]:
 
 def show_published(material: Material) -> Sequence[Document]:
     """Measured generation among the published machines, fastest first."""
-    own = measured_rows(material.measured, "tg")
-    if not own or material.catalog is None or not material.with_published:
+    if not (material.catalog and material.with_published) or all(row.is_published for row in material.standings):
         return []
     means = "» marks what was measured by harness; the other rows are an article's, with nothing said of their spread."
-    rows = sort_rows([*published_rows(material.catalog), *own])
-    return explained([means], [describe_machines(rows, "tg")])
+    return explained([means], [describe_machines(material.standings, "tg")])
 
 
 def show_predictions(material: Material) -> Sequence[Document]:

@@ -113,7 +113,7 @@ def _machine_pairs(material: Material, machine: Machine) -> list[tuple[str, str]
     builds = [record.build for record in material.records if record.build and machine_key(record.machine) == key]
     builds += [run.build for run in material.texts if run.build and machine_key(run.machine) == key]
     engines = (
-        f"{build.ggml_commit.split('-')[0]} (ggml {build.ggml_version}, llama-cpp-python {build.llama_cpp_python}), "
+        f"{build.commit} (ggml {build.ggml_version}, llama-cpp-python {build.llama_cpp_python}), "
         # Servers have addresses of their own, which are among the devices.
         f"{', '.join(dict.fromkeys(name.partition('[')[0] for name in build.backends))}"
         for build in builds
@@ -141,7 +141,7 @@ def show_parity(material: Material) -> Sequence[Document]:
     """Comparisons with llama-bench, by scripts/parity."""
 
     def ratio(line: Parity) -> Cell:
-        return Cell(median(line.ratios), interval=(line.interval.low, line.interval.high) if line.interval else None)
+        return Cell(median(line.ratios), interval=found.ends if (found := line.interval) else None)
 
     columns = [
         Column("model", of=lambda line: material.file_label(line.model)), Column("test"), Column("harness", "harness t/s", RATE),

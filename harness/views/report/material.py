@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from harness.catalog import Catalog
-from harness.records.cells import Machine, Record, has_died, machine_key
+from harness.records.cells import Machine, Record, has_died, is_measured, machine_key
 from harness.records.kinds import Line
 from harness.records.memory import MemoryRecord
 from harness.records.statistics import Digest, digest
@@ -19,6 +19,7 @@ from harness.records.token_time import TimeRecord
 from harness.speed.model_names import ModelFile, ModelNames, file_of
 from harness.speed.prediction import Answer
 from harness.speed.rates import Measured, collect_cells
+from harness.speed.standings import MachineRow, measured_rows, published_rows, sort_rows
 
 Content = TypeVar("Content")
 
@@ -27,10 +28,8 @@ def condense(line: Line) -> Line:
     """A line without what no page shows: the single samples of a measured cell, the times of a text's tokens."""
     content = line.content
     if isinstance(content, Record):
-        is_measured = content.timed and not has_died(content)
-        return dataclasses.replace(
-            line, content=digest(content) if is_measured else dataclasses.replace(content, samples=())
-        )
+        shown = digest(content) if is_measured(content) else dataclasses.replace(content, samples=())
+        return dataclasses.replace(line, content=shown)
     if isinstance(content, TextRun):
         return dataclasses.replace(line, content=dataclasses.replace(content, token_ns=()))
     return line
@@ -85,6 +84,12 @@ class Material:
     def of(self, *kinds: str) -> list[Line]:
         """The lines of some kinds."""
         return [line for line in self.lines if line.kind in kinds]
+
+    @functools.cached_property
+    def standings(self) -> list[MachineRow]:
+        """Measured generation, among the published machines where they are wanted; fastest first."""
+        published = published_rows(self.catalog) if self.catalog and self.with_published else []
+        return sort_rows([*published, *measured_rows(self.measured, "tg")])
 
     @functools.cached_property
     def machines(self) -> list[Machine]:
