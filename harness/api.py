@@ -175,7 +175,7 @@ def account_memory(
     """
     contexts = _read_values("n_ctx", whole_numbers(8, MAX_TOKENS), n_ctx)
     reference = _refer(model) or DEFAULT_MODEL
-    measured = not predict_only and len(set(contexts)) < 2
+    measured = memory.wants_measuring(predict_only, contexts)
     found = memory.find_model(reference, weights=measured, on_event=on_event)
     request = memory.make_request(
         found, contexts, _read_single(settings), predict_only=predict_only, vram_bytes=vram_bytes, force=force

@@ -11,9 +11,6 @@ from click.shell_completion import BashComplete, CompletionItem, add_completion_
 
 from harness.errors import HarnessError
 
-#: The variable by which a shell asks.
-VARIABLE = "_HARNESS_COMPLETE"
-
 #: Journals that say which models were used last.
 _LATEST = 5
 

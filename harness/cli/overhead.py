@@ -23,7 +23,7 @@ from harness.cli.output import Output, output_options, show
 from harness.cli.progress import displayed, end, open_session
 from harness.memory.ollama_2024 import Account
 from harness.records.memory import MemoryRecord
-from harness.runs.memory import account_memory, find_model, make_request
+from harness.runs.memory import account_memory, find_model, make_request, wants_measuring
 from harness.sources.model_file import DEFAULT_MODEL
 from harness.views.document import Document
 from harness.views.memory import describe_memory
@@ -84,7 +84,7 @@ def command(reference: str | None, output: Output, **options: Any) -> None:
     """
     reference, contexts = reference or DEFAULT_MODEL, flatten(options["contexts"])
     with displayed() as on_event:
-        weights = not options["predict_only"] and len(set(contexts)) < 2
+        weights = wants_measuring(options["predict_only"], contexts)
         model = find_model(reference, weights=weights, on_event=on_event)
     account = find_account(model.header, options)
     wanted = {name: options[name] for name in ("predict_only", "vram_bytes", "force")}

@@ -29,14 +29,18 @@ def count_layers(header: Header) -> int:
     Source: src/models/nanbeige.cpp, granite-switch.cpp load_arch_hparams; llama-model.cpp load_tensors (n_layer_all).
     """
     n_blocks = n_layers = count_blocks(header)
-    if header.architecture == "nanbeige":
-        n_layers *= max(read_count(header, "num_loops") or 1, 1)
+    n_layers *= count_loops(header)
     n_layers += header.architecture == "graniteswitch"
     if n_layers > MAX_LAYERS:
         raise HarnessError(
             f"the {n_blocks} blocks make {n_layers} layers, and llama.cpp takes {MAX_LAYERS} at the most"
         )
     return n_layers
+
+
+def count_loops(header: Header) -> int:
+    """How often a token goes through all blocks. Source: src/models/nanbeige.cpp."""
+    return (read_count(header, "num_loops") or 1) if header.architecture == "nanbeige" else 1
 
 
 def loaded_tensors(header: Header) -> tuple[Tensor, ...]:

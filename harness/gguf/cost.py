@@ -17,7 +17,7 @@ from math import log
 from harness.catalog import Shape
 from harness.errors import UsageError
 from harness.gguf.attention import describe_attention
-from harness.gguf.blocks import count_layers, loaded_tensors
+from harness.gguf.blocks import count_layers, count_loops, loaded_tensors
 from harness.gguf.caches import CacheCost, CacheRows, Context
 from harness.gguf.header import Header, Tensor
 from harness.gguf.roles import OUTPUT, TABLES, TOKEN_EMBEDDING, find_role
@@ -196,14 +196,12 @@ def read_weights(header: Header) -> Iterator[WeightRead]:
 
 
 def _count_rounds(header: Header, block: int) -> int:
-    """How often a token passes a block. Source: src/models/nanbeige.cpp, hrm-text.cpp."""
-    if header.architecture == "nanbeige":
-        return max(read_count(header, "num_loops") or 1, 1)
+    """How often a token passes a block. Source: src/models/hrm-text.cpp."""
     if header.architecture == "hrm_text":
         high, low = read_count(header, "hrm.h_cycles") or 1, read_count(header, "hrm.l_cycles") or 1
         is_low = block < (read_count(header, "hrm.layers_per_stack") or 0)
         return high * low if is_low else high
-    return 1
+    return count_loops(header)
 
 
 def cost_of_size(size_bytes: int, like: Iterable[Cost]) -> Cost:

@@ -299,8 +299,9 @@ def refuse(header: Header, question: Question, label: str) -> None:
     ------
     UsageError : it may not; what the file is and what to do is said.
     """
-    if not may_be_asked(header, question):
-        raise UsageError(find_kind(header).describe(label) + ".")
+    found = find_kind(header)
+    if question not in found.answers:
+        raise UsageError(found.describe(label) + ".")
     if question is Question.TEXT and header.metadata.get("tokenizer.ggml.model") in _NO_TOKENIZER:
         raise UsageError(
             f"{label} has no tokenizer and cannot read a prompt; `harness pp-tg` measures how fast it computes."

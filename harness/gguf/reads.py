@@ -63,7 +63,7 @@ def count_reads(header: Header, cache_types: Iterable[str]) -> TokenReads:
     costs = {kind: attention.cost(kind) for kind in cache_types}
     return TokenReads(
         weights_by_role(header),
-        {kind: attention.bytes_per_token(kind) for kind in costs},
+        {kind: None if cost is None else cost.bytes_per_token for kind, cost in costs.items()},
         attention.window_tokens,
         {kind: None if cost is None else cost.windowed_bytes_per_token for kind, cost in costs.items()},
     )

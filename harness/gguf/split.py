@@ -33,6 +33,17 @@ def split_count(header: Header, name: str = "the file") -> int:
     return max(count, 1)
 
 
+def name_files(header: Header, name: str) -> tuple[str, ...]:
+    """Every file of a model by its (first) file's header and name.
+
+    Raises
+    ------
+    HarnessError : as `split_count` and `part_names`.
+    """
+    count = split_count(header, name)
+    return tuple(part_names(name, count)) if count > 1 else (name,)
+
+
 def part_names(first_name: str, count: int) -> tuple[str, ...]:
     """Name all files of a split model from the name (or path, or URL) of its first one.
 

@@ -85,8 +85,7 @@ def count_physical_cores() -> int:
     ours, system = find_our_cpus(), the_os()
     physical = system.count_cpus(logical=False) or system.count_cpus(logical=True) or 1
     if ours.numbers is not None and ours.set_by is not None:
-        sets = _read_siblings(system)
-        physical = min(physical, len({sets.get(number, str(number)) for number in ours.numbers}))
+        physical = min(physical, _count_sets(system, ours.numbers))
     if ours.quota is not None:
         physical = min(physical, max(int(ours.quota), 1))
     return physical
@@ -126,8 +125,13 @@ def _count_every_other(n_online: int, efficient: frozenset[int]) -> int:
 def _count_cores(system: OperatingSystem, numbers: frozenset[int]) -> int:
     """Physical cores among some CPUs; of a hybrid processor the performance cores, unless none of them is there."""
     efficient = _find_efficiency_cpus(system) if system.arch == "x86_64" else frozenset()
+    return _count_sets(system, numbers - efficient or numbers)
+
+
+def _count_sets(system: OperatingSystem, numbers: frozenset[int]) -> int:
+    """Physical cores among some CPUs; one that no system knows of is a core of its own."""
     sets = _read_siblings(system)
-    return len({sets.get(number, str(number)) for number in numbers - efficient or numbers})
+    return len({sets.get(number, str(number)) for number in numbers})
 
 
 def _find_efficiency_cpus(system: OperatingSystem) -> frozenset[int]:

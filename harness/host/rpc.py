@@ -11,7 +11,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 
 from harness.errors import NativeError
@@ -50,6 +50,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def has_loopback(endpoints: Iterable[str]) -> bool:
+    """Whether one of the servers is this machine itself."""
+    return any(is_loopback(split_endpoint(endpoint)[0]) for endpoint in endpoints)
 
 
 def find_trouble(endpoint: str, timeout_s: float = GREETING_TIMEOUT_S) -> str | None:

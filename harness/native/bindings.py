@@ -28,11 +28,6 @@ _CONTEXT_FIELDS = (
     "ctx_other"
 )
 
-#: enum ggml_type of ggml.h, for the cache types of `harness.spec`.
-GGML_TYPES = {
-    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30,
-}  # fmt: skip
-
 #: enum ggml_backend_dev_type of ggml-backend.h.
 DEVICE_KINDS = {0: "cpu", 1: "gpu", 2: "igpu", 3: "accel"}
 

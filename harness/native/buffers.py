@@ -56,8 +56,8 @@ class WatchedSession(Session):
 
         Buffers are told apart by cause, device and the 0.01 MiB of their logged size.
         """
-        ranges = [*self._seen_ranges(), *self._output_range()]
-        servers = group_servers(self._runtime.describe().devices)
+        ranges = [*self._seen_ranges(), *self._output_range(logged)]
+        servers = group_servers([device for _, device in self._runtime.list_devices()])
         found = []
         for buffer in logged:
             cause, device = cause_of_log(buffer.cause, buffer.buffer), device_of_buffer(buffer.buffer, servers)
@@ -95,9 +95,9 @@ class WatchedSession(Session):
             return Cause.RECURRENT
         return Cause.KV if tensor_name.startswith("cache_") else None
 
-    def _output_range(self) -> list[tuple[Cause | None, int, int]]:
+    def _output_range(self, buffers: tuple[Buffer, ...]) -> list[tuple[Cause | None, int, int]]:
         """The buffer of the logits, which begins with them. Source: llama-context.cpp output_reserve."""
-        logged = [item for item in self.describe().buffers if item.cause == "output"]
+        logged = [item for item in buffers if item.cause == "output"]
         logits = llama_cpp.llama_get_logits(self.context)
         if not logged or not logits:
             return []

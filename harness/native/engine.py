@@ -20,6 +20,7 @@ import psutil
 from harness.errors import NativeError, UsageError
 from harness.gguf.roles import EXPERT_STACK
 from harness.gguf.split import list_parts
+from harness.gguf.types import tensor_type
 from harness.host.rpc import check_servers
 from harness.native import bindings
 from harness.native.log import Tape, read_buffers, read_flash_attention, read_layers, read_load_mode
@@ -108,7 +109,7 @@ class Runtime:
                     raise NativeError(f"The RPC server at {endpoint} has no devices; start it with --device.")
                 self.lib.ggml_backend_register(registry)
             self.rpc = tuple(endpoints)
-            self.describe()  # asks each of them for its memory
+            self.list_devices()  # asks each of them for its memory
 
     @contextlib.contextmanager
     def _limit_wait(self, endpoints: Sequence[str]) -> Iterator[None]:
@@ -282,8 +283,8 @@ class Session:
         parameters.n_ctx = spec.n_ctx
         parameters.n_batch, parameters.n_ubatch = spec.n_batch, spec.n_ubatch
         parameters.n_threads = parameters.n_threads_batch = spec.n_threads
-        parameters.type_k = bindings.GGML_TYPES[spec.type_k]
-        parameters.type_v = bindings.GGML_TYPES[spec.type_v]
+        parameters.type_k = tensor_type(spec.type_k).type_id
+        parameters.type_v = tensor_type(spec.type_v).type_id
         parameters.offload_kqv = not spec.no_kv_offload
         parameters.flash_attn_type = _FLASH_MODES[spec.flash_attn]
         parameters.swa_full = spec.swa_full

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from harness.records.cells import Sample
@@ -123,6 +123,13 @@ def _run_once(engine: Engine, clock: Clock, n_prompt: int, n_gen: int, *, warmup
     )
 
 
+def compute(engine: Computes, batches: Iterable[Any]) -> None:
+    """Decode batches and wait for the last one, untimed."""
+    for batch in batches:
+        engine.decode(batch)
+    engine.synchronize()
+
+
 class _Depth:
     """Fills the cache to a depth: computed once, then restored, as llama-bench does."""
 
@@ -132,9 +139,7 @@ class _Depth:
     def fill(self) -> None:
         if self._state is not None and self._engine.restore_state(self._state):
             return
-        for batch in self._engine.prompt_batches(self._n_depth):
-            self._engine.decode(batch)
-        self._engine.synchronize()
+        compute(self._engine, self._engine.prompt_batches(self._n_depth))
         self._state = self._engine.save_state()
 
 

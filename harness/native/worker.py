@@ -24,7 +24,7 @@ from typing import Any, TextIO
 from harness.codec import encode
 from harness.errors import HarnessError, Outcome
 from harness.host.machine import judge_load, read_load
-from harness.host.rpc import is_loopback, split_endpoint
+from harness.host.rpc import has_loopback
 from harness.native.jobs import Emit
 from harness.native.measure import measure, measure_dispatch
 from harness.records.cells import Load, Sample
@@ -104,7 +104,7 @@ class Bench:
         finally:
             gc.enable()
         cautions = judge_load(before, after, spec.n_threads or 1)
-        if any(is_loopback(split_endpoint(endpoint)[0]) for endpoint in spec.rpc):
+        if has_loopback(spec.rpc):
             # The server of a loopback run is one of the others, and its work is what is measured.
             cautions = tuple(dataclasses.replace(item, is_server_here=True, distrust=False) for item in cautions)
         return cautions

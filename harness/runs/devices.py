@@ -68,7 +68,7 @@ class Survey:
     @property
     def gpus(self) -> tuple[str, ...]:
         """Names of devices that layers can go to, RPC's among them."""
-        return tuple(device.name for device in self.build.devices if device.kind in ("gpu", "igpu"))
+        return tuple(device.name for device in self.build.devices if device.is_gpu)
 
 
 def survey_devices(rpc: Sequence[str] = (), command: Sequence[str] | None = None) -> Survey:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,8 +148,13 @@ class MemoryRequest:
     @property
     def is_measured(self) -> bool:
         """Whether it is to be measured, and can be."""
-        wanted = not self.predict_only and len(self.specs) == 1
+        wanted = wants_measuring(self.predict_only, [spec.n_ctx for spec in self.specs])
         return wanted and self.model.path is not None and may_be_asked(self.model.header, Question.MEASURE)
+
+
+def wants_measuring(predict_only: bool, contexts: Iterable[int]) -> bool:
+    """Whether a model is to be loaded: not where only a prediction is asked for, or where several contexts are compared."""
+    return not predict_only and len(set(contexts)) < 2
 
 
 def make_request(model: Model, contexts: Sequence[int], options: Settings, **more: Any) -> MemoryRequest:

@@ -16,15 +16,15 @@ from typing import Any, Protocol
 import harness
 from harness.errors import UsageError
 from harness.events import OnEvent, Remark, ignore
-from harness.gguf.model_kinds import Question, refuse
+from harness.gguf.model_kinds import Question
 from harness.host.cpu import choose_threads
 from harness.records.cautions import Caution, CautionCause
 from harness.records.journal import utc_now
 from harness.records.ollama import Answer, Comparison, DirectText, Loaded, Round, Task
 from harness.records.text import TextRequest, TextRun
+from harness.runs.asking import read_for
 from harness.runs.session import Session
 from harness.runs.text import write_text
-from harness.sources.gguf_file import read_file_header
 from harness.sources.model_file import open_model
 from harness.sources.ollama_server import NoServerError, OllamaServer
 from harness.sources.ollama_store import find_ollama
@@ -90,7 +90,7 @@ def plan_comparison(name: str | None, settings: Mapping[str, int], on_event: OnE
             raise
         on_event(Remark(f"{error} Measuring the file alone"))
         path = open_model(find_ollama(name))
-    refuse(read_file_header(path), Question.TEXT, name)
+    read_for(path, Question.TEXT, name)
     n_threads = task.n_threads or choose_threads().count
     return ComparisonRequest(dataclasses.replace(task, name=name, blob=str(path), n_threads=n_threads), server, blocks)
 

@@ -25,7 +25,7 @@ from harness.records.journal import find_journals, read_lines
 from harness.records.roofline import ARITHMETIC, READING, Roof, RoofTest, latest, reading_for
 from harness.sources.catalog_reference import CatalogReference, compute_catalog_header
 from harness.sources.headers import Found
-from harness.sources.model_file import hash_file
+from harness.sources.model_file import DEFAULT_MODEL, hash_file
 from harness.sources.reference import Reference
 from harness.sources.references import parse_reference
 from harness.sources.user_catalog import load_catalog
@@ -45,8 +45,6 @@ from harness.speed.prediction import (
 from harness.speed.published import ARTICLE_MODELS
 from harness.speed.rates import Measured, collect, is_shared, name_host
 from harness.units import format_mib
-
-DEFAULT_MODEL = "smollm2:135m"
 
 #: What a `Question` has from the request as it is.
 _AS_ASKED = ("n_depth", "vram_bytes", "memory_bytes", "host", "type_k", "type_v")

@@ -12,16 +12,15 @@ import harness
 from harness.codec import decode, encode
 from harness.errors import UsageError
 from harness.events import OnEvent
-from harness.gguf.model_kinds import Question, refuse, refuse_context
+from harness.gguf.model_kinds import Question, refuse_context
 from harness.host.cpu import choose_threads
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Model, Resolved
 from harness.records.failures import Failure
 from harness.records.journal import utc_now
 from harness.records.text import Figures, TextRequest, TextRun, hash_prompt
-from harness.runs.asking import find_file
+from harness.runs.asking import find_file, read_for
 from harness.runs.session import Session
-from harness.sources.gguf_file import read_file_header
 from harness.sources.model_file import hash_file, is_synthetic
 from harness.sources.references import parse_reference
 from harness.spec import Settings
@@ -53,8 +52,7 @@ def plan_text(reference: str | None, prompt: str, settings: Settings, on_event: 
     HarnessError : as `find_writer`, or the model does not write, or not in such a context.
     """
     path = find_writer(reference, on_event)
-    header = read_file_header(path)
-    refuse(header, Question.TEXT, path.name)
+    header = read_for(path, Question.TEXT)
     if settings.get("n_ctx"):
         refuse_context(header, settings["n_ctx"], path.name, "--ctx")
     return TextRequest(str(path), prompt, **settings)
@@ -70,7 +68,6 @@ def write_text(
     on_text: OnText = lambda _: None,
     *,
     keep_text: bool = False,
-    timeout_s: float | None = None,
 ) -> TextRun:
     """Write one text in a worker of its own. Ctrl-C ends it: the run then says ``interrupted`` and has the figures up to there.
 
@@ -91,7 +88,7 @@ def write_text(
     with session.worker() as worker:
         start = time.perf_counter_ns()
         with session.until_interrupted():
-            for event in worker.ask("text", encode(asked, keep_paths=True), timeout_s):
+            for event in worker.ask("text", encode(asked, keep_paths=True)):
                 if not account.take(event):
                     break
         total_ns = time.perf_counter_ns() - start

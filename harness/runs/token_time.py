@@ -13,10 +13,10 @@ from harness.errors import UsageError
 from harness.gguf.attention import describe_attention
 from harness.gguf.caches import Context
 from harness.gguf.header import Header
-from harness.gguf.model_kinds import Question, refuse
+from harness.gguf.model_kinds import Question
 from harness.gguf.reads import TokenReads, count_reads
 from harness.gguf.settings import read_count
-from harness.gguf.split import part_names, split_count
+from harness.gguf.split import name_files
 from harness.host.cpu import choose_threads
 from harness.host.memory import available_memory_bytes
 from harness.records.cautions import Caution
@@ -34,8 +34,8 @@ from harness.records.token_time import (
     TimePlan,
     TimeRecord,
 )
+from harness.runs.asking import read_for
 from harness.runs.session import Session
-from harness.sources.gguf_file import read_file_header
 from harness.sources.model_file import hash_file
 from harness.spec import RunSpec, Settings, defaults
 
@@ -80,8 +80,7 @@ def plan_token_time(
     ------
     UsageError : no depth is left, K and V have different types, or the file is no model that writes.
     """
-    header, values = read_file_header(path), dict(values or {})
-    refuse(header, Question.TIME, label or path.name)
+    header, values = read_for(path, Question.TIME, label), dict(values or {})
     if cache_types and ("type_k" in values or "type_v" in values):
         raise UsageError("--caches says it all; leave out -ctk and -ctv.")
     own = values.get("type_k", defaults()["type_k"])
@@ -98,11 +97,10 @@ def plan_token_time(
             "give a smaller --depth."
         )
     values |= {"type_k": cache_types[0], "type_v": cache_types[0]}
-    count = split_count(header, str(path))
     plan = TimePlan(
         RunSpec(str(path), n_gen=1, **values).with_threads(choose_threads().count),
         chosen,
-        tuple(part_names(str(path), count)) if count > 1 else (str(path),),
+        name_files(header, str(path)),
         rounds,
         n_tokens,
         tuple(cache_types),

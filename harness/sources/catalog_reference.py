@@ -56,13 +56,13 @@ class CatalogReference(Reference):
         ------
         UsageError : the model cannot be run, or has no such quantization.
         """
-        from harness.sources.local import find_copies
+        from harness.sources.local import find_copies, list_copies
 
         self.entry.refuse()
         if self.is_embedded:
             return [default_model()]
         files = list_catalog_files(self.entry.find_files(self.quantization))
-        return find_cached(files) or find_copies(files)
+        return find_cached(files) or find_copies(files, list_copies(files[0].repository))
 
     def header(self) -> Found:
         """As of any reference; computed where the hub cannot be reached or has no such file, and of a model that cannot be run."""

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from harness.errors import HarnessError, UsageError
 from harness.gguf.header import Header, check_complete, read_header
-from harness.gguf.split import join_parts, part_names, split_count
+from harness.gguf.split import join_parts, name_files
 
 _REASONS = {
     errno.EACCES: "may not be read by you; change its permissions",
@@ -87,10 +87,9 @@ def read_file_header(path: str | os.PathLike[str], *, check_size: bool = True) -
     """
     first = Path(path)
     header = _read_one(first, check_size)
-    count = split_count(header, str(first))
-    if count == 1:
+    names = name_files(header, str(first))
+    if len(names) == 1:
         return header
-    names = part_names(str(first), count)
     headers = [header, *(_read_one(Path(name), check_size) for name in names[1:])]
     return join_parts(headers, [Path(name).name for name in names])
 

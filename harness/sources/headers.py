@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.gguf.header import Fetched, Header, check_complete, read_header
-from harness.gguf.split import join_parts, part_names, split_count
+from harness.gguf.split import join_parts, name_files
 from harness.sources.gguf_file import read_file_header
 from harness.sources.sparse import HeaderFile, KeepingSource, read_header_files
 from harness.units import KIB, MIB
@@ -66,8 +66,8 @@ def read_remote(names: Sequence[str], sources: Sequence[RemoteSource]) -> Found:
             check_complete(header, source.size_bytes, name)
         headers.append(header)
         if index == 0:
-            part_names_of = part_names(name, count) if (count := split_count(header, name)) > 1 else (name,)
-            if len(part_names_of) != len(names):
+            count = len(name_files(header, name))
+            if count != len(names):
                 raise RemoteError(
                     f"{name} says that it is one of {count} files and is named as one of {len(names)}; ask who made it."
                 )

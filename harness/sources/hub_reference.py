@@ -66,9 +66,10 @@ class HubReference(Reference):
         file = self._choose_here(list_cached(self.repository, self.revision), on_event)
         found = find_cached(list_parts(file)) if file else None
         if found is None and self.revision == "main":  # of what another program downloaded only names can be compared
-            copies = [HubFile(self.repository, name) for name in list_copies(self.repository)]
-            file = self._choose_here(copies, on_event) if copies else None
-            found = find_copies(list_parts(file)) if file else None
+            copies = list_copies(self.repository)
+            files = [HubFile(self.repository, name) for name in copies]
+            file = self._choose_here(files, on_event) if files else None
+            found = find_copies(list_parts(file), copies) if file else None
         return open_model(found[0]) if found else None
 
     def pull(self, on_event: OnEvent = ignore) -> list[Path]:

@@ -6,7 +6,7 @@ Only names of files and folders are read, and two kinds of small JSON. Nothing h
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,9 +56,11 @@ def list_copies(repository: str) -> dict[str, Path]:
     return found
 
 
-def find_copies(files: Sequence[HubFile]) -> list[Path] | None:
-    """Find a model's files among those; None unless all are there. llama.cpp's older cache writes folders into the name."""
-    copies = list_copies(files[0].repository)
+def find_copies(files: Sequence[HubFile], copies: Mapping[str, Path]) -> list[Path] | None:
+    """Find a model's files among those of `list_copies`; None unless all are there.
+
+    llama.cpp's older cache writes folders into the name.
+    """
     paths = []
     for file in files:
         spellings = (file.name, file.name.replace("/", "_"))

@@ -11,7 +11,6 @@ from typing import Any
 
 from harness.catalog import Catalog
 from harness.gguf.cost import Cost, cost_of_shape
-from harness.gguf.layout import tensor_table
 from harness.records.statistics import median
 from harness.speed.machines import ARTICLE_CTX, Machine, article_cost, find_machine, known_machines
 from harness.speed.models import Estimate
@@ -194,7 +193,7 @@ def _check_claims(catalog: Catalog, machines: Sequence[Machine]) -> tuple[RateCl
 
     question = Question(seventy, n_ctx=ARTICLE_CTX, memory_bytes=48 * GIB)
     mac = predict_by_bandwidth("apple", _M4_PRO, question, others).rooms[-1]
-    huge = sum(tensor.size_bytes for tensor in tensor_table(catalog.find("llama3.1:405b").shape, "Q4_0"))
+    huge = cost_of_shape(catalog.find("llama3.1:405b").shape, "Q4_0", "llama3.1:405b").size_bytes
     vision, split = on_card(cost_of_entry(catalog.find("llama3.2-vision:11b"), "Q4_K_M")[0]).rooms[0], on_card(seventy)
     rates = [
         1 / point.token_s

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.gguf.cost import Cost
+from harness.records.statistics import quantile
 
 #: The intervals are meant to hold 9 of 10 figures; 1.645 standard deviations of a normal distribution.
 LEVEL, _Z = 0.90, 1.645
@@ -154,7 +155,7 @@ def _learn_widths(machines: Sequence[Hardware], population: Population) -> tuple
 
 def _quantile(values: list[float]) -> float:
     """The least of the values that `LEVEL` of them do not exceed, and no less than a normal distribution's."""
-    return max(sorted(values)[math.ceil(LEVEL * len(values)) - 1], _Z) if values else _Z
+    return max(quantile(values, LEVEL), _Z) if values else _Z
 
 
 def _standardize(machine: Hardware, point: Point, belief: Belief, noise: float) -> float:

@@ -61,7 +61,8 @@ def predict_own(own: OwnMachine, question: Question, machines: Sequence[Machine]
     device = (bandwidth, belief, prior.width(len(points)))
     rooms, shares, split = place_layers(own.kind, device, question, question.vram_bytes, machines)
     roofline = own.bandwidth_bytes_per_s
-    prompts = [item for item in measured if item.test_kind == "pp" and item.is_default and item.cost() is not None]
+    defaults = [item for item in measured if item.test_kind == "pp" and item.is_default]
+    prompts = [(item, cost) for item in defaults if (cost := item.cost()) is not None]
     pp, pp_basis = _predict_own_prompt(prompts, own.flops_per_s, question)
     return Answer(
         machine=own.name, kind=own.kind, bandwidth_bytes_per_s=roofline, cost=question.cost, n_ctx=question.n_ctx,
@@ -83,10 +84,12 @@ def own_points(measured: Sequence[Measured], question: Question | None = None) -
     groups: dict[tuple[str, str | None, int], list[Measured]] = {}
     costs: dict[int, Cost] = {}
     for item in measured:
+        if item.test_kind != "tg":
+            continue
         cost, model = item.cost(), item.record.model
         if cost is None and question and question.file_sha256 and model and question.file_sha256 == model.file_sha256:
             cost = question.cost
-        if item.test_kind == "tg" and cost is not None:
+        if cost is not None:
             costs[id(item)] = cost
             groups.setdefault((item.model, item.quantization, item.record.asked.n_depth), []).append(item)
     speaking = [best for found in groups.values() if (best := speaks_for(found))]
@@ -94,13 +97,11 @@ def own_points(measured: Sequence[Measured], question: Question | None = None) -
 
 
 def _predict_own_prompt(
-    prompts: Sequence[Measured], roofline_flops_per_s: float | None, question: Question
+    prompts: Sequence[tuple[Measured, Cost]], roofline_flops_per_s: float | None, question: Question
 ) -> tuple[Estimate | None, PromptBasis]:
     """Prompt processing by the machine's own prompts; short ones are weights being read, and say nothing of its arithmetic."""
-    long = [item for item in prompts if item.record.asked.n_prompt >= SHORTEST_PROMPT][-5:]
-    rates = sorted(
-        item.summary.rate_tok_per_s * cost.flops_per_token(item.mean_depth) for item in long if (cost := item.cost())
-    )
+    long = [(item, cost) for item, cost in prompts if item.record.asked.n_prompt >= SHORTEST_PROMPT][-5:]
+    rates = sorted(item.summary.rate_tok_per_s * cost.flops_per_token(item.mean_depth) for item, cost in long)
     if rates:
         return predict_prompt(question, rates[len(rates) // 2], PromptBasis.OWN_RECORDS)
     return predict_prompt(question, roofline_flops_per_s, PromptBasis.ROOFLINE_FLOPS)

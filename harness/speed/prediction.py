@@ -28,7 +28,7 @@ from harness.memory.fit import (
 )
 from harness.memory.forecast import device_rules
 from harness.memory.repack import CpuFeatures, find_repacked_types
-from harness.spec import RunSpec
+from harness.spec import DEFAULT_N_CTX, RunSpec
 from harness.speed import published
 from harness.speed.machines import Machine, find_machine, populate
 from harness.speed.models import Device, Estimate, Hardware, Point, Share, average_machine, estimate, fit, split_shares
@@ -146,7 +146,7 @@ class Question:
     """
 
     cost: Cost
-    n_ctx: int = 4096
+    n_ctx: int = DEFAULT_N_CTX
     n_depth: int = 0
     vram_bytes: int | None = None
     memory_bytes: int | None = None

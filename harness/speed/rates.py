@@ -13,7 +13,7 @@ from harness.catalog import Catalog, Entry
 from harness.codec import decode
 from harness.errors import HarnessError
 from harness.gguf.cost import Cost, cost_of_shape
-from harness.host.rpc import is_loopback, split_endpoint
+from harness.host.rpc import has_loopback
 from harness.records.cells import Machine, Model, Record, has_died
 from harness.records.statistics import Digest, Summary, digest
 from harness.spec import defaults
@@ -89,8 +89,7 @@ def collect_cells(cells: Iterable[Digest], catalog: Catalog) -> list[Measured]:
     entries: dict[tuple[str, int, str | None], Entry | None] = {}
     for cell in cells:
         record = cell.record
-        stand_in = any(is_loopback(split_endpoint(endpoint)[0]) for endpoint in record.asked.rpc)
-        if record.model is None or has_died(record) or stand_in:
+        if record.model is None or has_died(record) or has_loopback(record.asked.rpc):
             continue
         model = (record.model.file_name, record.model.n_params, record.model.file_sha256)
         if model not in entries:

@@ -59,9 +59,9 @@ def hold_against(measured: Sequence[Measured], roof: Roof) -> list[UnderRoof]:
     found: dict[tuple[Any, ...], UnderRoof] = {}
     varied = tuple(name for name in find_varied(item.record.asked for item in measured) if name not in _SHOWN)
     for item in measured:
-        is_tg, cost, device = item.test_kind == "tg", item.cost(), _find_device(item, roof)
+        is_tg, device = item.test_kind == "tg", _find_device(item, roof)
         best = roof.best(READING if is_tg else ARITHMETIC, device) if device else None
-        if best is None or cost is None or item.test_kind == "pp+tg":
+        if best is None or item.test_kind == "pp+tg" or (cost := item.cost()) is None:
             continue
         depth, resolved = item.mean_depth, item.record.resolved
         found[item.machine_label, record_key(item.record)] = UnderRoof(

@@ -88,10 +88,10 @@ def _stand(item: Measured) -> Standing:
     remarks = [caution.text for caution in summary.cautions if caution.cause is not CautionCause.FEW_SAMPLES]
     if not item.is_default:
         remarks.append("not with default settings")
-    low, high = summary.rate_low, summary.rate_high
-    interval = None if low is None or high is None else (low, high)
     asked, when = item.record.asked.test, item.record.time_utc
-    return Standing(summary.rate_tok_per_s, item.quantization, item.is_synthetic, interval, asked, when, tuple(remarks))
+    return Standing(
+        summary.rate_tok_per_s, item.quantization, item.is_synthetic, summary.interval, asked, when, tuple(remarks)
+    )
 
 
 def sort_rows(rows: Sequence[MachineRow], by: str = "speed") -> list[MachineRow]:

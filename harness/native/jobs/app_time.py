@@ -17,7 +17,7 @@ from typing import Any
 import llama_cpp
 
 from harness.codec import encode
-from harness.native.bindings import GGML_TYPES
+from harness.gguf.types import tensor_type
 from harness.native.engine import make_pool
 from harness.native.jobs import Emit
 from harness.native.measure import list_gaps
@@ -70,8 +70,8 @@ class _Loop:
             n_threads_batch=spec.n_threads,
             offload_kqv=not spec.no_kv_offload,
             flash_attn=spec.flash_attn != "off",
-            type_k=GGML_TYPES[spec.type_k],
-            type_v=GGML_TYPES[spec.type_v],
+            type_k=tensor_type(spec.type_k).type_id,
+            type_v=tensor_type(spec.type_v).type_id,
             verbose=False,
         )
         self._prompt = self._llama.tokenize(PROMPT.encode(), add_bos=True)[:n_prompt_most]

@@ -1,7 +1,7 @@
 """What llama.cpp would allocate, found by letting it plan and allocate nothing: no weights are needed, only a header.
 
 The file is a sparse one (`harness.sources.sparse`). Compute and output buffers come out exactly as in a real run; so do the
-sizes of the cache and of a recurrent state, which architectures that `harness.theory` cannot price then have too.
+sizes of the cache and of a recurrent state, which architectures that `harness.gguf` cannot price then have too.
 """
 
 from __future__ import annotations

@@ -91,8 +91,8 @@ def early_readings(runtime: Any) -> tuple[MemoryReading, ...]:
 def read_devices(runtime: Any) -> tuple[DeviceReading, ...]:
     """Read the memory of every device that is not the CPU."""
     found = []
-    for device in runtime.describe().devices:
-        if device.kind in ("gpu", "igpu"):
+    for _, device in runtime.list_devices():
+        if device.is_gpu:
             used = _nvml_process_bytes(device.name)
             found.append(DeviceReading(device.name, device.memory_free_bytes, device.memory_total_bytes, used))
     return tuple(found)

@@ -23,9 +23,9 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
     Source: ggml_backend_rpc_start_server in ggml-rpc.cpp; get_devices in tools/rpc/rpc-server.cpp.
     """
     _, start_server = bindings.rpc_functions(runtime.lib)
-    devices = runtime.describe().devices
+    devices = [device for _, device in runtime.list_devices()]
     local = [device for device in devices if not device.name.startswith("RPC")]
-    gpus = [device.name for device in local if device.kind in ("gpu", "igpu")]
+    gpus = [device.name for device in local if device.is_gpu]
     names = request["devices"] or gpus or [device.name for device in local if device.kind == "cpu"]
     pointers = runtime.find_devices(names, with_cpu=True)
     emit("serving", {"devices": [encode(device) for name in names for device in devices if device.name == name]})

@@ -28,7 +28,7 @@ from harness.native.jobs import Emit
 from harness.native.jobs.app_time import time_application
 from harness.native.jobs.load_time import time_loads
 from harness.native.jobs.text import make_sampler
-from harness.native.measure import list_gaps, measure_dispatch, time_generation
+from harness.native.measure import compute, list_gaps, measure_dispatch, time_generation
 from harness.native.observer import Observer
 from harness.records.cells import Resolved
 from harness.records.token_time import PARTS, WARMUP_TOKENS, Remark, TimePlan
@@ -98,9 +98,7 @@ class _Cache:
 
     def _compute(self, depth: int) -> None:
         self.context.clear()
-        for batch in self.context.prompt_batches(depth):
-            self.context.decode(batch)
-        self.context.synchronize()
+        compute(self.context, self.context.prompt_batches(depth))
 
 
 class _Depths:
