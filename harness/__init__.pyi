@@ -19,6 +19,7 @@ from harness.events import Event as Event
 from harness.events import Measured as Measured
 from harness.events import Progress as Progress
 from harness.events import Remark as Remark
+from harness.evidence.medians import Interval as Interval
 from harness.records.cells import Failure as Failure
 from harness.records.cells import Machine as Machine
 from harness.records.cells import Record as Record
@@ -29,7 +30,6 @@ from harness.records.ollama import Comparison as Comparison
 from harness.records.parity import Parity as Parity
 from harness.records.placements import PlacementResult as PlacementResult
 from harness.records.roofline import Roof as Roof
-from harness.records.statistics import Interval as Interval
 from harness.records.statistics import Summary as Summary
 from harness.records.statistics import summarize as summarize
 from harness.records.statistics import token_times as token_times

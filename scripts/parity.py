@@ -12,12 +12,12 @@ from typing import Any
 import click
 from tqdm import tqdm
 
+from harness.evidence.medians import median
 from harness.host.cpu import choose_threads
 from harness.host.machine import describe_machine, machine_slug
 from harness.records.cells import Machine
 from harness.records.journal import Journal, utc_now
 from harness.records.parity import Parity
-from harness.records.statistics import median
 from harness.sources.model_file import default_model
 from harness.views import page
 

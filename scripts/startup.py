@@ -15,8 +15,8 @@ import sys
 import tempfile
 import time
 
+from harness.evidence.medians import median, median_interval
 from harness.host.machine import describe_machine, machine_slug
-from harness.records.statistics import median, median_interval
 from harness.sources.model_file import default_model
 
 CLICK = "import click"

@@ -23,6 +23,7 @@ FLOORS = {
     "harness.units": 0,
     "harness.codec": 0,
     "harness.untrusted": 1,
+    "harness.evidence": 1,
     "harness.spec": 1,
     "harness.catalog": 1,
     "harness.gguf": 2,

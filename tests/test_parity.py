@@ -8,9 +8,9 @@ import json
 import pytest
 
 from harness.codec import Malformed
+from harness.evidence.medians import median
 from harness.records.kinds import read_line, to_json
 from harness.records.parity import Parity
-from harness.records.statistics import median
 
 from .conftest import HERE
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from harness.codec import NOT_EMPTY, Positive, Shared, UtcTime
+from harness.evidence.medians import Interval, median, median_interval
 from harness.records.cells import Machine
-from harness.records.statistics import Interval, median, median_interval
 from harness.units import NS_PER_S
 
 #: History of the line format.

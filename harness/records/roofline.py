@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from harness.codec import NOT_EMPTY, Positive, UtcTime
+from harness.evidence.medians import Interval, median, median_interval
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Build, Machine
 from harness.records.failures import Failure
-from harness.records.statistics import Interval, median, median_interval
 from harness.units import NS_PER_S
 
 #: History of the line format.

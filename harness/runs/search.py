@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from harness.evidence.medians import mean, median, standard_deviation
 from harness.memory.fit import Placement
 from harness.records.cells import Failure, Record
 from harness.records.native_errors import MEMORY
 from harness.records.placements import PlacementResult, join_records, make_result
-from harness.records.statistics import mean, median, standard_deviation, summarize
+from harness.records.statistics import summarize
 from harness.spec import RunSpec
 from harness.speed.offload import NOISE, TOLERANCE, Choice, Point, choose_next, estimate_total
 from harness.units import NS_PER_S

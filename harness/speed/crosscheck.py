@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.catalog import Catalog
+from harness.evidence.medians import median
 from harness.gguf.cost import Cost, cost_of_shape
-from harness.records.statistics import median
 from harness.speed.machines import ARTICLE_CTX, Machine, article_cost, find_machine, known_machines
 from harness.speed.models import Estimate
 from harness.speed.prediction import Answer, Question, cost_by_size, cost_of_entry, predict_by_bandwidth, predict_for

@@ -19,8 +19,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.evidence.medians import quantile
 from harness.gguf.cost import Cost
-from harness.records.statistics import quantile
 
 #: The intervals are meant to hold 9 of 10 figures; 1.645 standard deviations of a normal distribution.
 LEVEL, _Z = 0.90, 1.645

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from harness.catalog import Catalog
 from harness.errors import HarnessError
+from harness.evidence.medians import median
 from harness.gguf.cost import cost_of_shape
 from harness.records.cautions import CautionCause
-from harness.records.statistics import median
 from harness.speed.published import ARTICLE_MODELS, CAUTIONS, FIGURE_CAUTIONS, load_machines
 from harness.speed.rates import Measured, speaks_for
 

@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.evidence.medians import CONFIDENCE, median, samples_needed
 from harness.gguf.nodes import ROLES, classify_node
 from harness.gguf.reads import TokenReads
-from harness.records.statistics import CONFIDENCE, median, samples_needed
 from harness.records.token_time import (
     APPLICATION_PARTS,
     APPLICATION_STEPS,

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.codec import encode
+from harness.evidence.medians import mean, standard_deviation
 from harness.records.cells import Record, is_measured
-from harness.records.statistics import joules_per_token, mean, standard_deviation, summarize, token_times
+from harness.records.statistics import joules_per_token, summarize, token_times
 from harness.spec import RunSpec, parameters
 from harness.units import NS_PER_S
 from harness.untrusted import harmless

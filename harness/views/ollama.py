@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from harness.evidence.medians import median, median_interval, samples_needed
 from harness.records.ollama import Answer, Comparison, Round
-from harness.records.statistics import median, median_interval, samples_needed
 from harness.sources.ollama_server import default_slots, parse_version
 from harness.units import format_duration, format_rate
 from harness.views.document import Cell, Column, Document, Figure, KeyFigures, Prose, Section, Table, Value

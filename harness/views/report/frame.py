@@ -6,13 +6,13 @@ import collections
 import dataclasses
 from collections.abc import Sequence
 
+from harness.evidence.medians import median
 from harness.records.cells import Machine, machine_key
 from harness.records.failures import describe_failure
 from harness.records.memory import MemoryRecord
 from harness.records.ollama import Comparison
 from harness.records.parity import Parity
 from harness.records.roofline import Roof
-from harness.records.statistics import median
 from harness.records.token_time import TimeRecord
 from harness.units import format_count
 from harness.views.cells import describe_layers

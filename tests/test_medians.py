@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.records.statistics import mean, median, median_interval, quantile, samples_needed, standard_deviation
+from harness.evidence.medians import mean, median, median_interval, quantile, samples_needed, standard_deviation
 
 
 def test_median_of_odd_and_even():

@@ -1,0 +1,1 @@
+"""What samples prove: numbers in, estimates, intervals and decisions out."""
