@@ -35,9 +35,7 @@ def tg16(recorded):
 def remember(record, duration_ns, place, *, commit=OLD, is_busy=False, seed=1, time=None):
     """The record as it would be of another day: ten repetitions that scatter by 1 % around a duration."""
     draw = random.Random(1000 * seed + place)
-    samples = tuple(
-        Sample(round(duration_ns * draw.gauss(1, 0.01)), None, (), is_warmup=False) for _ in range(10)
-    )
+    samples = tuple(Sample(round(duration_ns * draw.gauss(1, 0.01)), None, (), is_warmup=False) for _ in range(10))
     return dataclasses.replace(
         record, samples=samples, time_utc=time or f"2026-{1 + place // 28:02}-{1 + place % 28:02}T12:00:00Z",
         build=dataclasses.replace(record.build, ggml_commit=commit), warnings=(BUSY,) if is_busy else (),
@@ -133,7 +131,9 @@ def test_records_are_taken_together(tg16, per, n_rows):
 def test_output_is_the_golden_one(tg16, name):
     records = stepped(tg16, n=12, step_at=6)
     records[3] = remember(tg16, 2e8, 3, is_busy=True)
-    document = describe_history([Named("smollm2:135m Q4_1", series_of(records))], "build" if "build" in name else "record")
+    document = describe_history(
+        [Named("smollm2:135m Q4_1", series_of(records))], "build" if "build" in name else "record"
+    )
     shown = render(document, name.partition(".")[2])
     golden = HERE / "golden" / name
     assert shown == golden.read_text(encoding="utf-8")
@@ -144,7 +144,9 @@ def test_many_series_are_a_row_each(tg16):
     found = []
     for number in range(6):
         one = dataclasses.replace(tg16, asked=dataclasses.replace(tg16.asked, n_depth=64 * number))
-        found.append(Named("smollm2:135m Q4_1", series_of([remember(one, 1e8, place, seed=number) for place in range(3)])))
+        found.append(
+            Named("smollm2:135m Q4_1", series_of([remember(one, 1e8, place, seed=number) for place in range(3)]))
+        )
     shown = render(describe_history(found), "table")
     assert "tg16 @ d320" in shown
     assert "-m and --test" in shown

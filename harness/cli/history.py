@@ -46,9 +46,7 @@ def _read_date(text: str) -> str:
 @click.option("--per", type=click.Choice(PER), default=PER[0], help="What a row stands for. [record]")
 @output_options()
 @results_option
-def command(
-    files: tuple[pathlib.Path, ...], per: Per, output: Output, results: pathlib.Path, **wanted: Any
-) -> None:
+def command(files: tuple[pathlib.Path, ...], per: Per, output: Output, results: pathlib.Path, **wanted: Any) -> None:
     """Show how a cell's speed went over time and over builds of llama.cpp, and when it changed.
 
     A cell is one test of one model with the same settings on one machine. Its records are cut where their medians change by more

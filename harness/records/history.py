@@ -201,4 +201,3 @@ def is_about(point: Point, *, test: str = "", since_utc: str = "") -> bool:
     asked = point.record.asked
     meant = test.lower() in ("", asked.test.lower(), asked.test_without_depth.lower(), asked.kind)
     return meant and point.record.time_utc >= since_utc
-

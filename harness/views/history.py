@@ -121,7 +121,9 @@ def _row(series: Series, span: Span, per: Per, *, with_version: bool) -> Line:
     n_left_out = len(span.points) - len(span.trusted)
     rate = Cell(instead="—")
     if span.median_ns is not None:
-        rate = Cell(series.rate(span.median_ns), None, _rates(series, span.interval_ns), mark="" if span.trusted else _MARK)
+        rate = Cell(
+            series.rate(span.median_ns), None, _rates(series, span.interval_ns), mark="" if span.trusted else _MARK
+        )
     return [
         time[:10] if per == "day" else Cell(time),
         _builds(span),
@@ -150,14 +152,23 @@ def _show_stretches(series: Series) -> Iterator[Block]:
         yield Prose(["No record of it is to be trusted."])
     elif len(stretches) == 1:
         (only,) = stretches
-        yield Prose([f"No change found over {format_count(only.n_trusted, 'trusted record')}: {_describe_stretch(series, only)}."])
+        yield Prose(
+            [
+                f"No change found over {format_count(only.n_trusted, 'trusted record')}: {_describe_stretch(series, only)}."
+            ]
+        )
     else:
         columns = [
             Column("since_utc", "stretch since", MINUTE, align="l"), Column("n_trusted", "trusted", COUNT),
             Column("rate", "t/s", RATE, interval=INTERVAL), Column("ratio", "to the one before", FINE_RATIO),
         ]  # fmt: skip
-        rows = [
-            [Cell(series.points[one.first].record.time_utc), one.n_trusted, _stretch_rate(series, one), _ratio(one.ratio)]
+        rows: list[Line] = [
+            [
+                Cell(series.points[one.first].record.time_utc),
+                one.n_trusted,
+                _stretch_rate(series, one),
+                _ratio(one.ratio),
+            ]
             for one in stretches
         ]
         yield Table("stretches", columns, rows, missing="", is_for_people=True)
@@ -207,15 +218,16 @@ def _show_summaries(rows: Sequence[tuple[Named, str]]) -> Table:
 def _list_for_programs(one: Named, title: str, per: Per) -> tuple[Table, Table]:
     """What programs get of a series: every row, and every stretch."""
     series, record = one.series, one.series.latest
-    about: Line = [title, one.name, record.asked.file_name, record.asked.test, record.machine.cpu]
-    rows: list[Line] = [
-        [
-            *about, span.points[0].record.time_utc, _builds(span), span.points[-1].record.harness_version, len(span.points),
-            len(span.trusted), Cell(None if span.median_ns is None else series.rate(span.median_ns), RATE, _rates(series, span.interval_ns)),
-            _ratio(span.change),
-        ]
-        for span in fold(series, per)
-    ]  # fmt: skip
+    about = (title, one.name, record.asked.file_name, record.asked.test, record.machine.cpu)
+
+    def row(span: Span) -> Line:
+        rate = None if span.median_ns is None else series.rate(span.median_ns)
+        first, last = span.points[0].record, span.points[-1].record
+        counts = (len(span.points), len(span.trusted))
+        told = Cell(rate, RATE, _rates(series, span.interval_ns))
+        return [*about, first.time_utc, _builds(span), last.harness_version, *counts, told, _ratio(span.change)]
+
+    rows = [row(span) for span in fold(series, per)]
     names = ("cell", "model", "file", "test", "machine")
     records = Table(
         "records",

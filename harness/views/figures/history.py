@@ -35,7 +35,9 @@ def draw_history(series: Series, title: str, theme: str = "light") -> Figure:
     axis.margins(y=0.08)
     low, high = axis.get_ylim()
     axis.set_ylim(low, high + 0.2 * (high - low))  # for the builds' names
-    set_title(axis, shorten(title, 90), theme, x="measured (UTC), in the order in which it was kept", y="tokens a second")
+    set_title(
+        axis, shorten(title, 90), theme, x="measured (UTC), in the order in which it was kept", y="tokens a second"
+    )
     add_legend_below(figure, [axis], theme, 3)
     return figure
 
