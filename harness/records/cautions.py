@@ -40,6 +40,7 @@ class CautionCause(str, enum.Enum):
     WIDE_INTERVAL = "wide-interval"
     TWO_SPEEDS = "two-speeds"
     OWN_CROWD = "own-crowd"
+    SLOWED_DOWN = "slowed-down"
     SENTENCE = "sentence"
 
 
@@ -95,15 +96,14 @@ _SENTENCES = {
     CautionCause.PAGES_READ: (
         "{n_pages} pages a repetition were read from disk in {n_disturbed} of {n_timed} repetitions"
     ),
-    CautionCause.PAGES_SWAPPED: (
-        "{n_pages} pages a repetition were swapped in {n_disturbed} of {n_timed} repetitions"
-    ),
+    CautionCause.PAGES_SWAPPED: ("{n_pages} pages a repetition were swapped in {n_disturbed} of {n_timed} repetitions"),
     CautionCause.SWITCHED_AWAY: (
         "threads had to leave their CPU to others {n_switched} times a repetition in {n_disturbed} of {n_timed}"
     ),
     CautionCause.WIDE_INTERVAL: "interval ± {lost_share}",
     CautionCause.TWO_SPEEDS: "repetitions have two speeds, {lost_share} apart",
     CautionCause.OWN_CROWD: "{n_threads} threads on {n_cpus} CPUs wait for each other",
+    CautionCause.SLOWED_DOWN: "a test made every decode {slowdown} longer on purpose (HARNESS_TEST_SLOWDOWN)",
     CautionCause.SENTENCE: "{said}",
 }
 _NEEDED = {cause: [part[1] for part in string.Formatter().parse(text) if part[1]] for cause, text in _SENTENCES.items()}
@@ -144,6 +144,7 @@ class Caution:
     size_bytes: int | None = None  #: the matrix
     cache_bytes: int | None = None  #: last-level caches
     wanted_bytes: int | None = None  #: a matrix that is large enough
+    slowdown: float | None = None  #: share by which a test made decoding longer
 
     def __post_init__(self) -> None:
         if self.said is None and (lost := [name for name in _NEEDED[self.cause] if getattr(self, name) is None]):
@@ -167,6 +168,7 @@ def describe_caution(caution: Caution) -> str:
     values |= {
         "gpu_share": f"{100 * (caution.gpu_share or 0):.0f} %",
         "lost_share": f"{100 * (caution.lost_share or 0):.{1 if (caution.lost_share or 0) < 0.1 else 0}f} %",
+        "slowdown": f"{100 * (caution.slowdown or 0):g} %",
         "reasons": ", ".join(caution.reasons),
         "template": _TEMPLATES.get(caution.template or "", "") + why,
     }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from harness.evidence.medians import median, median_interval
+from harness.evidence.medians import median
+from harness.evidence.stopping import relative_half_width
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Conditions, Record, Sample
 from harness.records.disturbances import (
@@ -30,7 +32,7 @@ HOPELESS_CPUS, HOPELESS_SHARE = 0.50, 0.25
 
 #: Relative half width of the median's interval: beyond the first a number says less than its digits, beyond the second too little to
 #: decide anything by.
-WIDE, HOPELESSLY_WIDE = 0.05, 0.10
+WIDE, HOPELESSLY_WIDE = 0.05, 0.20
 
 #: Cautions of a record that speak of noise; the others qualify what was asked for.
 _NOISE = {
@@ -51,12 +53,14 @@ class Marked:
 
 def mark(record: Record) -> tuple[Marked, ...]:
     """Every timed repetition of a cell with what disturbed it, in the order in which they were run."""
-    clocks = [s.conditions.clock_mhz for s in record.timed if s.conditions and s.conditions.clock_mhz]
-    usual_mhz = median(clocks) if clocks else None
     n_threads, n_cores = record.asked.n_threads or 1, record.machine.n_cores_physical
-    return tuple(
-        Marked(sample, find_disturbances(sample, n_threads, n_cores, usual_mhz)) for sample in record.timed
-    )
+    usual_mhz = _usual_clock(record)
+    return tuple(Marked(sample, find_disturbances(sample, n_threads, n_cores, usual_mhz)) for sample in record.timed)
+
+
+def _usual_clock(record: Record) -> float | None:
+    clocks = [one.conditions.clock_mhz for one in record.timed if one.conditions and one.conditions.clock_mhz]
+    return median(clocks) if clocks else None
 
 
 def undisturbed(record: Record) -> tuple[Sample, ...]:
@@ -74,15 +78,13 @@ def judge_cell(record: Record) -> Verdict | None:
 
 def _judge_conditions(record: Record) -> Iterator[Caution]:
     marked = mark(record)
-    known = [one.sample.conditions for one in marked if one.sample.conditions is not None]
-    if not known:
+    if all(one.sample.conditions is None for one in marked):
         return
-    n_threads = record.asked.n_threads or 1
     yield from _judge_others(record, marked)
     for disturbance in Disturbance:
         hit = [one.sample for one in marked if disturbance in one.disturbances]
         if disturbance is not Disturbance.OTHERS and len(hit) > RARE_SHARE * len(marked):
-            yield _explain(disturbance, hit, len(marked), n_threads)
+            yield _explain(disturbance, hit, len(marked), _usual_clock(record))
 
 
 def _judge_others(record: Record, marked: Sequence[Marked]) -> Iterator[Caution]:
@@ -104,7 +106,7 @@ def _judge_others(record: Record, marked: Sequence[Marked]) -> Iterator[Caution]
     waited = sum(lost_wait_s(s.conditions, n_threads) for s in record.timed if s.conditions)
     waited_share = waited * NS_PER_S / sum(sample.duration_ns for sample in record.timed)
     cpus = sum((one.busy_s or 0) - (one.own_s or 0) for one in seen) / wall_s
-    figures = {"n_disturbed": len(hit), "n_timed": len(marked), "n_cpus": seen[0].n_cpus}
+    figures: dict[str, Any] = {"n_disturbed": len(hit), "n_timed": len(marked), "n_cpus": seen[0].n_cpus}
     is_grave = excess > HOPELESS_CPUS * wall_s + 2 * TICK_S or waited_share > HOPELESS_SHARE
     if cpus >= CROWDED_CPUS:
         yield Caution(CautionCause.OTHER_PROGRAMS, distrust=is_most and is_grave, cpus_lost=cpus, **figures)
@@ -112,20 +114,22 @@ def _judge_others(record: Record, marked: Sequence[Marked]) -> Iterator[Caution]
         yield Caution(CautionCause.THREADS_WAITED, distrust=is_most and is_grave, lost_share=waited_share, **figures)
 
 
-def _explain(disturbance: Disturbance, hit: Sequence[Sample], n_timed: int, n_threads: int) -> Caution:
+def _explain(disturbance: Disturbance, hit: Sequence[Sample], n_timed: int, usual_mhz: float | None) -> Caution:
     """The caution of a disturbance that is not rare; grave where most repetitions had it and it took much of their time."""
     seen = [sample.conditions for sample in hit if sample.conditions is not None]
     wall_s = sum(one.wall_ns for one in seen) / NS_PER_S
     took_s = sum(sample.duration_ns for sample in hit) / NS_PER_S
     is_most = 2 * len(hit) > n_timed
-    figures = {"n_disturbed": len(hit), "n_timed": n_timed}
+    figures: dict[str, Any] = {"n_disturbed": len(hit), "n_timed": n_timed}
     if disturbance is Disturbance.STEAL:
         cpus = sum(one.stolen_s or 0 for one in seen) / wall_s
         grave = is_most and cpus > HOPELESS_CPUS
         return Caution(CautionCause.TIME_STOLEN, distrust=grave, cpus_lost=cpus, n_cpus=seen[0].n_cpus, **figures)
     if disturbance is Disturbance.QUOTA:
         held_s, n_held = sum(one.held_s or 0 for one in seen), sum(one.n_held or 0 for one in seen)
-        return Caution(CautionCause.QUOTA_HELD, distrust=is_most and held_s > HOPELESS_CPUS * wall_s, n_held=n_held, **figures)
+        return Caution(
+            CautionCause.QUOTA_HELD, distrust=is_most and held_s > HOPELESS_CPUS * wall_s, n_held=n_held, **figures
+        )
     if disturbance in (Disturbance.PAGE_INS, Disturbance.SWAP):
         is_swap = disturbance is Disturbance.SWAP
         pages = sum((one.n_swapped_pages if is_swap else one.n_major_faults) or 0 for one in seen)
@@ -136,27 +140,20 @@ def _explain(disturbance: Disturbance, hit: Sequence[Sample], n_timed: int, n_th
         n_switched = sum(one.n_switched or 0 for one in seen) // len(seen)
         return Caution(CautionCause.SWITCHED_AWAY, n_switched=n_switched, **figures)
     if disturbance is Disturbance.CLOCK:
-        return Caution(CautionCause.CLOCK_FELL, lost_share=0.0, **figures)
+        lowest = min(one.clock_mhz or 0 for one in seen)
+        return Caution(CautionCause.CLOCK_FELL, lost_share=1 - lowest / (usual_mhz or lowest), **figures)
     return Caution(CautionCause.HEAT, **figures)
 
 
 def _judge_spread(record: Record) -> Iterator[Caution]:
     """The interval of the median over undisturbed repetitions where they suffice for one, else over all."""
-    quiet = [sample.duration_ns for sample in undisturbed(record)]
-    every = [sample.duration_ns for sample in record.timed]
-    width = _half_width(quiet)
-    width = _half_width(every) if width is None else width
+    # Of rates, as they are shown: a duration that is 42 % longer is a rate that is 30 % lower.
+    quiet = [1 / sample.duration_ns for sample in undisturbed(record)]
+    every = [1 / sample.duration_ns for sample in record.timed]
+    width = relative_half_width(quiet)
+    width = relative_half_width(every) if width is None else width
     if width is not None and width > WIDE:
         yield Caution(CautionCause.WIDE_INTERVAL, distrust=width > HOPELESSLY_WIDE, lost_share=width)
-
-
-def _half_width(durations: Sequence[int]) -> float | None:
-    """How far the interval's further end lies from the median, as a share of it; None without an interval."""
-    interval = median_interval(durations) if durations else None
-    if interval is None:
-        return None
-    middle = median(durations)
-    return max(interval.high - middle, middle - interval.low) / middle
 
 
 def crowd_of(record: Record) -> Conditions | None:

@@ -29,5 +29,9 @@ class Verdict:
         """The verdict that reasons come to: none is quiet, one that is grave is not to be trusted. The gravest come first."""
         found = tuple(sorted(dict.fromkeys(reasons), key=lambda reason: not reason.distrust))
         if not found:
-            return cls(Trust.QUIET)
+            return QUIET
         return cls(Trust.NOT_TRUSTED if found[0].distrust else Trust.NOISY, found)
+
+
+#: Nothing disturbed it.
+QUIET = Verdict(Trust.QUIET)

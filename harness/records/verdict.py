@@ -19,5 +19,10 @@ JUDGES: dict[type, Callable[[Any], Verdict | None]] = {
 
 def judge(entry: Entry) -> Verdict | None:
     """How far a record may be believed; None where it says nothing: an older one, or one without a number."""
-    judge_one = JUDGES.get(type(entry))
-    return judge_one(entry) if judge_one else None
+    return JUDGES.get(type(entry), _judge_cautions)(entry)
+
+
+def _judge_cautions(entry: Entry) -> Verdict | None:
+    """Of a record that nobody judges more closely: what its own cautions forbid."""
+    reasons = [caution for caution in getattr(entry, "warnings", ()) if caution.distrust]
+    return Verdict.of(reasons) if reasons else None
