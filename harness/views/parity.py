@@ -27,7 +27,7 @@ def name_test(parity: Parity) -> str:
     return parity.test + (f" @ d{parity.n_depth}" if parity.n_depth else "")
 
 
-def say_verdict(parity: Parity) -> str:
+def describe_verdict(parity: Parity) -> str:
     """What the pairs show and how sure that is, ``equal within ± 1 %: ratio 1.0020 [0.9960 – 1.0080], 24 pairs, at 95 %``; empty for
     a fixed number of pairs."""
     test = parity.weighed
@@ -51,7 +51,9 @@ def describe_parity(lines: Sequence[Parity], name_model: Callable[[str], str] = 
         Column("ratio", unit=FINE_RATIO, interval=INTERVAL, of=_ratio), Column("n_pairs", "pairs", of=lambda line: len(line.ratios)),
         Column("time_utc", "when", MINUTE, left_out=1),
     ]  # fmt: skip
-    verdicts = [f"{name_model(line.model)} {name_test(line)}: {said}" for line in lines if (said := say_verdict(line))]
+    verdicts = [
+        f"{name_model(line.model)} {name_test(line)}: {said}" for line in lines if (said := describe_verdict(line))
+    ]
     blocks: list[Block] = [Prose([_MEANS]), Table.of("parity", lines, columns), Prose(verdicts, is_list=True)]
     return Document("parity", 1, "", [Section("", blocks)])
 
