@@ -28,6 +28,7 @@ class Sample:
     prompt_ns: int | None  #: until the last token of the prompt
     token_ns: tuple[int, ...]  #: each generated token
     is_warmup: bool  #: before the clock that counts
+    turn: int | None = None  #: place of its block in the order of the whole run, from 0; None in older records
 
 
 @dataclass(frozen=True, slots=True)
