@@ -29,6 +29,8 @@ from harness.host.rpc import has_loopback
 from harness.native.jobs import Emit
 from harness.native.measure import Block, measure, measure_dispatch
 from harness.native.shelf import Loaded, Needs, Open, Shelf
+from harness.native.slowdown import read_share, slow_down
+from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Load, Sample
 from harness.spec import RunSpec
 
@@ -42,7 +44,8 @@ class BlockRequest:
 
     Its context is opened for the block and closed after it; keep leaves it open, with its filled depth, for the cell's next block.
     repetitions is the spec's number unless said; is_first says that no block of the cell came before, so that it may need warming up.
-    needs is what the cell takes, where the parent knows.
+    needs is what the cell takes, where the parent knows. slowdown is a share by which each decode is made longer, for tests
+    (`harness.native.slowdown`); None: the environment's.
     """
 
     measure: RunSpec
@@ -50,6 +53,7 @@ class BlockRequest:
     keep: bool = False
     is_first: bool = True
     needs: Needs | None = None
+    slowdown: float | None = None
 
 
 class Bench:
@@ -120,6 +124,8 @@ class Bench:
 
     def _time(self, opened: Open, request: BlockRequest, emit: Emit) -> Any:
         spec, block = request.measure, self._plan(request)
+        share = read_share() if request.slowdown is None else request.slowdown
+        engine = slow_down(opened.session, share)
 
         def report(sample: Sample) -> None:
             emit("sample", encode(sample))
@@ -135,7 +141,7 @@ class Bench:
         gc.disable()
         try:
             before = read_load(time.monotonic())
-            measure(opened.session, time.perf_counter_ns, spec, block, report, progress, opened.depth)
+            measure(engine, time.perf_counter_ns, spec, block, report, progress, opened.depth)
             after = read_load(time.monotonic())
         finally:
             gc.enable()
@@ -143,7 +149,8 @@ class Bench:
         if has_loopback(spec.rpc):
             # The server of a loopback run is one of the others, and its work is what is measured.
             cautions = tuple(dataclasses.replace(item, is_server_here=True, distrust=False) for item in cautions)
-        return cautions
+        slowed = (Caution(CautionCause.SLOWED_DOWN, distrust=True, slowdown=share),) if share else ()
+        return (*cautions, *slowed)
 
     def close(self) -> None:
         self._shelf.close()
