@@ -3,7 +3,7 @@ import time
 import tracemalloc
 from array import array
 
-from harness.native.measure import Block, InstantEngine, measure, measure_dispatch, time_generation
+from harness.native.measure import InstantEngine, measure, measure_dispatch, time_generation
 from harness.spec import RunSpec
 
 from .fakes import PROMPT_NS_PER_TOKEN, TOKEN_NS, FakeClock, FakeEngine
@@ -14,8 +14,7 @@ def run(spec, engine=None):
     engine = engine or FakeEngine(clock)
     engine.clock = clock
     reported, phases = [], []
-    block = Block(spec.repetitions, spec.warmup is not False)
-    samples = measure(engine, clock, spec, block, reported.append, lambda *step: phases.append(step))
+    samples = measure(engine, clock, spec, reported.append, lambda *step: phases.append(step))
     assert samples == reported
     return engine, samples, phases
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from harness.evidence.medians import samples_needed
 from harness.records.cells import Sample
 from harness.spec import RunSpec
 
@@ -99,12 +100,12 @@ def measure(
     engine: Engine,
     clock: Clock,
     spec: RunSpec,
-    block: Block,
     report: Callable[[Sample], None],
     progress: Progress,
+    block: Block | None = None,
     depth: Depth | None = None,
 ) -> list[Sample]:
-    """Run a block of a spec's repetitions; each sample is handed to `report` as soon as it is complete.
+    """Run a block of a spec's repetitions, all of them unless told; each sample is handed to `report` as soon as it is complete.
 
     depth is that of the engine's context, where it was filled by a block before this one.
 
@@ -112,6 +113,7 @@ def measure(
     ------
     NativeError : llama.cpp refused a batch.
     """
+    block = block or Block(spec.repetitions or samples_needed(), spec.warmup is not False)
     samples = []
     progress("warm-up", 0, block.repetitions)
     engine.clear()

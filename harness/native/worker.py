@@ -141,7 +141,7 @@ class Bench:
         gc.disable()
         try:
             before = read_load(time.monotonic())
-            measure(engine, time.perf_counter_ns, spec, block, report, progress, opened.depth)
+            measure(engine, time.perf_counter_ns, spec, report, progress, block, opened.depth)
             after = read_load(time.monotonic())
         finally:
             gc.enable()
