@@ -40,7 +40,7 @@ from harness.runs.placements import Sweep as Sweep
 from harness.runs.predict import PredictRequest as PredictRequest
 from harness.spec import RunSpec as RunSpec
 from harness.speed.prediction import Prediction as Prediction
-from harness.speed.token_time import TimeLedger as TimeLedger
-from harness.speed.token_time import make_time_ledger as make_time_ledger
+from harness.records.time_ledger import TimeLedger as TimeLedger
+from harness.records.time_ledger import make_time_ledger as make_time_ledger
 
 __version__: str
