@@ -66,7 +66,7 @@ def doubt_same(one: float, other: float, limits: Limits = SAME_WORK, **figures: 
 
 
 def gravest(cautions: Iterable[Caution]) -> tuple[Caution, ...]:
-    """Of each cause the gravest: one that is not to be trusted, then the largest by how much it is off; in the order of their causes."""
+    """Of each cause the gravest: one that is not to be trusted, then the one that is furthest off; in the order of their causes."""
     found: dict[CautionCause, Caution] = {}
     for caution in cautions:
         before = found.get(caution.cause)

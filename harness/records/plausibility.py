@@ -56,9 +56,7 @@ def doubt_roof(roof: Roof) -> Iterator[Caution]:
         yield from doubt_rounds(test.durations_ns, limits, part=_name(test))
         low, high = SENSIBLE.get(test.work, (0.0, float("inf")))
         if not low < test.rate_per_s < high:
-            yield Caution(
-                CautionCause.RATE_SENSELESS, distrust=True, part=_name(test), rate_per_s=test.rate_per_s
-            )
+            yield Caution(CautionCause.RATE_SENSELESS, distrust=True, part=_name(test), rate_per_s=test.rate_per_s)
         if not test.is_right:
             yield Caution(CautionCause.WRONG_RESULT, distrust=True, part=_name(test))
     for device in roof.devices():

@@ -22,8 +22,8 @@ BELOW_ZERO = Limits(0.05, 0.15)
 #: A watched token that is cheaper than one that nobody watched.
 WATCHED_CHEAPER = Limits(0.0, 0.05)
 
-#: What watching may add to a token: 7 to 30 % on two cores. Where it is most of what was seen, the shares are the watching's. On a graphics
-#: card each node is waited for, which is dear on the quietest machine.
+#: What watching may add to a token: 7 to 30 % on two cores. Where it is most of what was seen, the shares are the watching's. On a
+#: graphics card each node is waited for, which is dear on the quietest machine.
 WATCHING_ON_CPU, WATCHING_ELSEWHERE = Limits(0.5, 1.0), Limits(1.0)
 
 #: What the operations' times are multiplied with to fit the token that nobody watched: 0.87 to 0.97 on a quiet machine.

@@ -37,7 +37,8 @@ def _judge_roof(roof: Roof) -> Verdict | None:
 
 
 def _judge_text(run: TextRun) -> Verdict | None:
-    return _weigh(run, doubt_text(run)) if run.figures.eval_duration_ns else None
+    verdict = _weigh(run, doubt_text(run))
+    return verdict if run.figures.eval_duration_ns or verdict.reasons else None
 
 
 def _judge_comparison(comparison: Comparison) -> Verdict | None:
