@@ -24,7 +24,8 @@ from harness.errors import Outcome
 from harness.host.machine import describe_machine
 from harness.records.cautions import describe_caution
 from harness.records.journal import find_journals, read_lines
-from harness.records.verdict import Trust, judge
+from harness.records.statistics import Digest
+from harness.records.verdict import Trust, judge_all
 
 #: Each command as it is asked here: small, for what is tried is whether it notices.
 COMMANDS = {
@@ -79,10 +80,9 @@ def look(name: str, *, is_disturbed: bool) -> Seen:
             sys.exit(f"disturbed: {' '.join(command)} ended with {done.returncode}:\n{done.stderr.decode()[-1000:]}")
         journals = find_journals((), pathlib.Path(folder))
         entries = [line.content for line in read_lines(journals, sys.exit)]
-    verdicts = [verdict for entry in entries if entry is not None and (verdict := judge(entry)) is not None]  # type: ignore[arg-type]
-    worst = max(verdicts, key=lambda verdict: list(Trust).index(verdict.trust), default=None)
-    reasons = tuple(dict.fromkeys(describe_caution(reason) for verdict in verdicts for reason in verdict.reasons))
-    return Seen(name, is_disturbed, done.returncode, worst.trust if worst else None, reasons, took_s)
+    verdict = judge_all(entry for entry in entries if entry is not None and not isinstance(entry, Digest))
+    reasons = tuple(map(describe_caution, verdict.reasons)) if verdict else ()
+    return Seen(name, is_disturbed, done.returncode, verdict.trust if verdict else None, reasons, took_s)
 
 
 def write_line(seen: Seen) -> str:
