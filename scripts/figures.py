@@ -60,7 +60,7 @@ GOALS = {
     "disturbed.trusted_alone": Goal("the same by themselves, that are trusted", "share"),
     # scripts/time_to_precision.py
     "precision.auto_s": Goal("time of `harness pp-tg` (`-r auto`), from start to end, the median", "s"),
-    "precision.fixed_s": Goal("time of `harness pp-tg -r 10 --no-interleave`, as before", "s"),
+    "precision.fixed_s": Goal("time of `harness pp-tg -r 10 --no-interleave --warmup`, as before", "s"),
     "precision.llama_bench_s": Goal("time of `llama-bench`, five repetitions", "s"),
     "precision.auto_to_fixed": Goal("time of `-r auto` over that of `-r 10`", "ratio", at_most=1),
     "precision.auto_to_llama_bench": Goal("time of `-r auto` over that of `llama-bench`", "ratio", at_most=1),
