@@ -24,6 +24,18 @@ FIGURES = {
     CautionCause.PROMPT_COUNTS_DIFFER: {"ollama_tokens": 5, "prompt_tokens": 6},
     CautionCause.SIZE_IN_CACHE: {"size_bytes": 2**20, "cache_bytes": 2**25, "wanted_bytes": 2**27},
     CautionCause.SLOWED_DOWN: {"slowdown": 0.03},
+    CautionCause.OTHER_PROGRAMS: {"cpus_lost": 0.6, "n_cpus": 2, "n_disturbed": 9, "n_timed": 10},
+    CautionCause.THREADS_WAITED: {"lost_share": 0.3, "n_disturbed": 9, "n_timed": 10},
+    CautionCause.TIME_STOLEN: {"cpus_lost": 0.6, "n_cpus": 2, "n_disturbed": 9, "n_timed": 10},
+    CautionCause.QUOTA_HELD: {"n_held": 12, "n_disturbed": 9, "n_timed": 10},
+    CautionCause.CLOCK_FELL: {"lost_share": 0.2, "n_disturbed": 9, "n_timed": 10},
+    CautionCause.HEAT: {"n_disturbed": 9, "n_timed": 10},
+    CautionCause.PAGES_READ: {"n_pages": 300, "n_disturbed": 9, "n_timed": 10},
+    CautionCause.PAGES_SWAPPED: {"n_pages": 300, "n_disturbed": 9, "n_timed": 10},
+    CautionCause.SWITCHED_AWAY: {"n_switched": 300, "n_disturbed": 9, "n_timed": 10},
+    CautionCause.WIDE_INTERVAL: {"lost_share": 0.14},
+    CautionCause.TWO_SPEEDS: {"lost_share": 0.08},
+    CautionCause.OWN_CROWD: {"n_threads": 8, "n_cpus": 2},
     CautionCause.SENTENCE: {"said": "as it was"},
 }
 

@@ -28,6 +28,18 @@ class CautionCause(str, enum.Enum):
     NO_CHAT_TEMPLATE = "no-chat-template"
     PROMPT_COUNTS_DIFFER = "prompt-counts-differ"
     SIZE_IN_CACHE = "size-in-cache"
+    OTHER_PROGRAMS = "other-programs"
+    THREADS_WAITED = "threads-waited"
+    TIME_STOLEN = "time-stolen"
+    QUOTA_HELD = "quota-held"
+    CLOCK_FELL = "clock-fell"
+    HEAT = "heat"
+    PAGES_READ = "pages-read"
+    PAGES_SWAPPED = "pages-swapped"
+    SWITCHED_AWAY = "switched-away"
+    WIDE_INTERVAL = "wide-interval"
+    TWO_SPEEDS = "two-speeds"
+    OWN_CROWD = "own-crowd"
     SLOWED_DOWN = "slowed-down"
     SENTENCE = "sentence"
 
@@ -67,6 +79,30 @@ _SENTENCES = {
         "a matrix of {size_bytes} is read from this processor's caches ({cache_bytes}) and not from memory; give a "
         "--size of {wanted_bytes} or more"
     ),
+    CautionCause.OTHER_PROGRAMS: "other programs took {cpus_lost:.1f} of {n_cpus} CPUs in {n_disturbed} of {n_timed} repetitions",
+    CautionCause.THREADS_WAITED: (
+        "threads waited for a CPU for {lost_share} of the time in {n_disturbed} of {n_timed} repetitions"
+    ),
+    CautionCause.TIME_STOLEN: (
+        "the hypervisor took {cpus_lost:.1f} of {n_cpus} CPUs in {n_disturbed} of {n_timed} repetitions"
+    ),
+    CautionCause.QUOTA_HELD: (
+        "a CPU quota (control group) held {n_disturbed} of {n_timed} repetitions back, {n_held} times in all"
+    ),
+    CautionCause.CLOCK_FELL: (
+        "the processor's clock was {lost_share} below its usual one after {n_disturbed} of {n_timed} repetitions"
+    ),
+    CautionCause.HEAT: "the processor was slowed for its heat in {n_disturbed} of {n_timed} repetitions",
+    CautionCause.PAGES_READ: (
+        "{n_pages} pages a repetition were read from disk in {n_disturbed} of {n_timed} repetitions"
+    ),
+    CautionCause.PAGES_SWAPPED: ("{n_pages} pages a repetition were swapped in {n_disturbed} of {n_timed} repetitions"),
+    CautionCause.SWITCHED_AWAY: (
+        "threads had to leave their CPU to others {n_switched} times a repetition in {n_disturbed} of {n_timed}"
+    ),
+    CautionCause.WIDE_INTERVAL: "interval ± {lost_share}",
+    CautionCause.TWO_SPEEDS: "repetitions have two speeds, {lost_share} apart",
+    CautionCause.OWN_CROWD: "{n_threads} threads on {n_cpus} CPUs wait for each other",
     CautionCause.SLOWED_DOWN: "a test made every decode {slowdown} longer on purpose (HARNESS_TEST_SLOWDOWN)",
     CautionCause.SENTENCE: "{said}",
 }
@@ -85,6 +121,11 @@ class Caution:
     cpus_lost: float | None = None  #: CPUs' worth of time that others, or the hypervisor, had
     n_cpus: int | None = None  #: CPUs that were ours
     n_threads: int | None = None  #: threads that computed
+    n_disturbed: int | None = None  #: repetitions that it disturbed
+    n_timed: int | None = None  #: repetitions that count
+    lost_share: float | None = None  #: of the time, of the clock or of the median
+    n_pages: int | None = None  #: pages of memory, a repetition
+    n_switched: int | None = None  #: switches between threads, a repetition
     is_server_here: bool = False  #: an RPC server on this machine is one of the others
     n_held: int | None = None  #: how often a control group's quota held it back
     held_s: float | None = None  #: CPU time of that
@@ -126,6 +167,7 @@ def describe_caution(caution: Caution) -> str:
     why = f" ({caution.template_error})" if caution.template_error else ""
     values |= {
         "gpu_share": f"{100 * (caution.gpu_share or 0):.0f} %",
+        "lost_share": f"{100 * (caution.lost_share or 0):.{1 if (caution.lost_share or 0) < 0.1 else 0}f} %",
         "slowdown": f"{100 * (caution.slowdown or 0):g} %",
         "reasons": ", ".join(caution.reasons),
         "template": _TEMPLATES.get(caution.template or "", "") + why,

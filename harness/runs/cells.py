@@ -34,7 +34,6 @@ from harness.records.cells import (
 )
 from harness.records.failures import Cause
 from harness.records.journal import utc_now
-from harness.records.statistics import summarize
 from harness.runs.asking import blame_file
 from harness.runs.session import Session
 from harness.runs.worker import Worker
@@ -118,8 +117,6 @@ def plan_in(session: Session, station: Station, cell_timeout_s: float | None, is
 def keep_cell(record: Record, session: Session) -> None:
     """File a measured cell, note what became of it, and tell it."""
     session.keep(record)
-    if record.failure is None and summarize(record).is_distrusted:
-        session.add(Outcome.NOT_TRUSTED)
     session.on_event(Measured(record))
 
 
