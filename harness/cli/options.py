@@ -152,7 +152,8 @@ def measured_options(*scopes: Scope) -> Callable[[Any], Any]:
 def single_options(*scopes: Scope) -> Callable[[Any], Any]:
     """The same options taking one value each; None where one is not given."""
     return stack(*(
-        _measured(name, One(item.parse), defaults()[name], **({"is_flag": False, "flag_value": item.bare} if item.bare else {}))
+        _measured(name, One(item.parse), defaults()[name], default=None,
+                  **({"is_flag": False, "flag_value": item.bare} if item.bare else {}))
         for name, item in parameters(*scopes).items()
     ))  # fmt: skip
 

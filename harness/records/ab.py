@@ -50,9 +50,9 @@ class Stop(str, enum.Enum):
 class Block:
     """Some repetitions of one arm in a context of their own. A trial block came before the pairs, to see how long blocks are."""
 
-    arm: Arm
+    arm: Arm  #: whose
     samples: Annotated[tuple[Sample, ...], NOT_EMPTY]  #: in their order, warm-up first
-    is_trial: bool = False
+    is_trial: bool = False  #: before the pairs
 
     @property
     def timed(self) -> tuple[Sample, ...]:
@@ -89,7 +89,7 @@ class Ab:
     a: Side
     b: Side
     stop: Stop  #: why it ended
-    blocks: tuple[Block, ...] = ()
+    blocks: tuple[Block, ...] = ()  #: in the order in which they were measured
     margin: PositiveNumber = 0.01  #: a difference within it does not count, as a share
     alpha: PositiveNumber = 0.05  #: how often at most a decision of the command is false
     n_tests: int = 1  #: tests among which alpha was shared out evenly
@@ -97,9 +97,9 @@ class Ab:
     elapsed_ns: int = 0  #: that the pairs took
     seed: int = 0  #: of the order within pairs
     failure: Failure | None = None
-    failed_arm: Arm | None = None
+    failed_arm: Arm | None = None  #: whose block failed
     warnings: tuple[Caution, ...] = ()
-    threads_source: str = "asked"
+    threads_source: str = "asked"  #: what decided the number of threads, as of a cell
     schema: int = SCHEMA
 
     def side(self, arm: Arm) -> Side:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from harness.records.ab import Ab
+from harness.records.ab_verdict import judge_ab
 from harness.records.cell_verdict import judge_cell
 from harness.records.cells import Record
 from harness.records.kinds import Entry
@@ -14,6 +16,7 @@ from harness.records.trust import Verdict as Verdict
 #: The judge of each class of record: a verdict, or None where the record says nothing of what disturbed it.
 JUDGES: dict[type, Callable[[Any], Verdict | None]] = {
     Record: judge_cell,
+    Ab: judge_ab,
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from harness.errors import UsageError
 from harness.evidence.sequential import Decision, SequentialTest
 from harness.records.ab import Ab, Arm, Side, Stop, replay
+from harness.records.ab_verdict import judge_ab
 from harness.records.failures import describe_failure
 from harness.spec import find_varied
 from harness.views.document import Bar, Bars, Cell, Column, Document, Figure, KeyFigures, Prose, Section, Table, Value
@@ -64,7 +65,7 @@ def _columns() -> list[Column]:
 
 def _row(record: Ab, test: SequentialTest) -> list[Cell | Value]:
     change, ends = change_of(test)
-    rates = [Cell(record.rate(arm), interval=found.ends if (found := record.interval(arm)) else None) for arm in Arm]
+    rates = [record.rate(arm) for arm in Arm]
     counted = [len(block.timed) for block in record.blocks if not block.is_trial]
     return [
         record.a.asked.test, *rates, Cell(change, interval=ends), len(record.pairs), record.elapsed_ns,
@@ -168,4 +169,5 @@ def _bars(tests: Sequence[tuple[Ab, SequentialTest]]) -> list[Bars]:
 
 
 def _list_warnings(records: Sequence[Ab]) -> list[str]:
-    return list(dict.fromkeys(caution.text for record in records for caution in record.warnings))
+    verdicts = [verdict for record in records if (verdict := judge_ab(record))]
+    return list(dict.fromkeys(reason.text for verdict in verdicts for reason in verdict.reasons))
