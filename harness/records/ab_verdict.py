@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from harness.records.ab import Ab, Arm
-from harness.records.cautions import Caution, CautionCause
+from harness.records.cautions import CautionCause
 from harness.records.cell_verdict import judge_cell
 from harness.records.cells import Record
+from harness.records.doubts import gravest
 from harness.records.trust import Verdict
 
 
@@ -18,14 +19,8 @@ def judge_ab(ab: Ab) -> Verdict | None:
     verdicts = [verdict for arm in Arm if (verdict := judge_cell(as_cell(ab, arm)))]
     if not verdicts:
         return None
-    gravest: dict[CautionCause, Caution] = {}
-    for reason in (*(reason for verdict in verdicts for reason in verdict.reasons), *ab.warnings):
-        known = gravest.get(reason.cause)
-        if reason.cause is not CautionCause.WIDE_INTERVAL and (
-            known is None or (reason.distrust and not known.distrust)
-        ):
-            gravest[reason.cause] = reason
-    return Verdict.of(gravest.values())
+    reasons = [*(reason for verdict in verdicts for reason in verdict.reasons), *ab.warnings]
+    return Verdict.of(gravest(reason for reason in reasons if reason.cause is not CautionCause.WIDE_INTERVAL))
 
 
 def as_cell(ab: Ab, arm: Arm) -> Record:

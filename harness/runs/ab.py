@@ -24,6 +24,7 @@ from harness.host.rpc import check_servers
 from harness.native.slowdown import VARIABLE, read_share
 from harness.records.ab import Ab, Arm, Block, Side, Stop, find_pairs, log_ratio
 from harness.records.cautions import Caution, CautionCause
+from harness.records.cell_verdict import RARE_SHARE
 from harness.records.cells import Build, Load, Model, Resolved, Sample
 from harness.records.failures import Cause, Failure
 from harness.records.journal import utc_now
@@ -246,7 +247,7 @@ class _Duel:
         self._time_utc = utc_now()
         self._begun_s: float | None = None
         self._ended_s = 0.0
-        self._cautions: dict[CautionCause, Caution] = {}
+        self._cautions: list[Caution] = []
         self._failure: Failure | None = None
         self._failed_arm: Arm | None = None
         self.blocks: list[Block] = []
@@ -300,9 +301,9 @@ class _Duel:
     def _measure(self, arm: Arm, repetitions: int, *, is_trial: bool = False) -> tuple[float, float]:
         """Measure a block; returns what it took beside its repetitions and what one repetition took, in s."""
         side = self._sides[arm]
-        spec = dataclasses.replace(side.asked, repetitions=repetitions)
+        spec = dataclasses.replace(side.asked, repetitions=repetitions, warmup=True)
         worker, begun_s = self._workers.of(arm, spec), self._clock()
-        worker.send({"measure": spec.to_dict(), "slowdown": side.slowdown})
+        worker.send({"measure": spec.to_dict(), "slowdown": side.slowdown or None})
         timeout_s = self._request.cell_timeout_s
         silence_s = RPC_SILENCE_S if spec.rpc and timeout_s is None else None
         samples: list[Sample] = []
@@ -334,13 +335,22 @@ class _Duel:
             if side.resolved is None:
                 resolved, load = decode(Resolved, event["resolved"]), decode(Load, event["load"])
                 self._sides[arm] = dataclasses.replace(side, resolved=resolved, load=load)
-            self._note([decode(Caution, caution) for caution in event.get("cautions", ())])
+            self._cautions += [decode(Caution, caution) for caution in event.get("cautions", ())]
 
-    def _note(self, cautions: Sequence[Caution]) -> None:
-        """Of the same cause the gravest."""
-        for caution in cautions:
-            if caution.cause not in self._cautions or caution.distrust:
-                self._cautions[caution.cause] = caution
+    def _list_cautions(self) -> tuple[Caution, ...]:
+        """What was said of the blocks: once a cause, of few blocks not at all, and forbidding only where it does of most."""
+        found: dict[CautionCause, list[Caution]] = {}
+        for caution in self._cautions:
+            found.setdefault(caution.cause, []).append(caution)
+        found.pop(CautionCause.SLOWED_DOWN, None)  # an arm's own setting here
+        n_blocks = len(self.blocks)
+        return tuple(
+            dataclasses.replace(
+                max(same, key=lambda one: one.distrust), distrust=2 * sum(one.distrust for one in same) > n_blocks
+            )
+            for same in found.values()
+            if len(same) > RARE_SHARE * n_blocks
+        )
 
     def record(self) -> Ab:
         """What was measured so far."""
@@ -352,7 +362,7 @@ class _Duel:
             self._session.command, self._time_utc, self._session.machine, harness.__version__,
             self._sides[Arm.A], self._sides[Arm.B], self.stop, tuple(self.blocks), request.margin, request.alpha, self._n_tests,
             request.max_time_s, round(elapsed_s * NS_PER_S), request.seed, failure, self._failed_arm,
-            tuple(self._cautions.values()),
+            self._list_cautions(),
             threads_source="asked" if request.a.specs[0].n_threads is not None else self._threads.source,
         )  # fmt: skip
 
