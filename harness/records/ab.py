@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from harness.codec import NOT_EMPTY, PositiveNumber, Shared, UtcTime
+from harness.codec import NOT_EMPTY, Positive, PositiveNumber, Shared, UtcTime
 from harness.evidence.medians import Interval, median, median_interval
 from harness.evidence.sequential import SequentialTest
 from harness.records.cautions import Caution
@@ -54,6 +54,10 @@ class Block:
     samples: Annotated[tuple[Sample, ...], NOT_EMPTY]  #: in their order, warm-up first
     is_trial: bool = False  #: before the pairs
 
+    def __post_init__(self) -> None:
+        if not self.timed:
+            raise ValueError("a block of warm-ups alone")
+
     @property
     def timed(self) -> tuple[Sample, ...]:
         """The samples that count: all but warm-ups."""
@@ -92,7 +96,7 @@ class Ab:
     blocks: tuple[Block, ...] = ()  #: in the order in which they were measured
     margin: PositiveNumber = 0.01  #: a difference within it does not count, as a share
     alpha: PositiveNumber = 0.05  #: how often at most a decision of the command is false
-    n_tests: int = 1  #: tests among which alpha was shared out evenly
+    n_tests: Positive = 1  #: tests among which alpha was shared out evenly
     max_time_s: float = 60.0  #: that was given to the pairs
     elapsed_ns: int = 0  #: that the pairs took
     seed: int = 0  #: of the order within pairs
@@ -101,6 +105,12 @@ class Ab:
     warnings: tuple[Caution, ...] = ()
     threads_source: str = "asked"  #: what decided the number of threads, as of a cell
     schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        if not (self.margin < 1 and self.alpha < 1):
+            raise ValueError("margin and alpha are shares below 1")
+        if self.a.asked.test_without_depth != self.b.asked.test_without_depth:
+            raise ValueError("the arms are of different tests")
 
     def side(self, arm: Arm) -> Side:
         """What an arm asked for and what ran."""
