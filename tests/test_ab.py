@@ -207,7 +207,7 @@ def test_a_block_has_more_repetitions_the_shorter_they_are(overhead_s, repetitio
 
 
 def with_conditions(record, **seen):
-    conditions = Conditions(wall_ns=100_000_000, n_cpus=2, **seen)
+    conditions = Conditions(wall_ns=100_000_000, n_cpus=2, n_cores=2, **seen)
     blocks = [
         dataclasses.replace(
             block,

@@ -254,7 +254,8 @@ class _Duel:
         self.stop = Stop.INTERRUPTED
 
     def _make_side(self, arm: ArmRequest, index: int) -> Side:
-        spec = arm.specs[index].with_threads(self._threads.count)
+        # A context of its own for every block is cold: each is warmed up by a whole repetition.
+        spec = dataclasses.replace(arm.specs[index].with_threads(self._threads.count), warmup=True)
         return Side(spec, has_python=arm.python is not None, slowdown=arm.slowdown)
 
     def learn_files(self, describe: Callable[[pathlib.Path], FileFacts]) -> None:
@@ -301,7 +302,7 @@ class _Duel:
     def _measure(self, arm: Arm, repetitions: int, *, is_trial: bool = False) -> tuple[float, float]:
         """Measure a block; returns what it took beside its repetitions and what one repetition took, in s."""
         side = self._sides[arm]
-        spec = dataclasses.replace(side.asked, repetitions=repetitions, warmup=True)
+        spec = dataclasses.replace(side.asked, repetitions=repetitions)
         worker, begun_s = self._workers.of(arm, spec), self._clock()
         worker.send({"measure": spec.to_dict(), "slowdown": side.slowdown or None})
         timeout_s = self._request.cell_timeout_s
