@@ -9,7 +9,6 @@ Everything else that is printed, llama.cpp's log first of all, goes to stderr, w
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import gc
 import importlib
 import json
@@ -23,7 +22,7 @@ from typing import Any, TextIO
 
 from harness.codec import encode
 from harness.errors import HarnessError, Outcome
-from harness.host.machine import judge_load, read_load
+from harness.host.noise import Watcher
 from harness.host.rpc import has_loopback
 from harness.native.jobs import Emit
 from harness.native.measure import measure, measure_dispatch
@@ -68,9 +67,8 @@ class Bench:
         emit("loaded", {"model": encode(self._model.describe())})
         emit("phase", {"phase": "context", "index": 0, "count": 1})
         with contextlib.closing(self._model.open(spec)) as session:
-            cautions = self._time(slow_down(session, share), spec, emit)
-            if share:
-                cautions = (*cautions, Caution(CautionCause.SLOWED_DOWN, distrust=True, slowdown=share))
+            self._time(slow_down(session, share), spec, emit)
+            cautions = [Caution(CautionCause.SLOWED_DOWN, distrust=True, slowdown=share)] if share else []
             durations = self._model.load_duration_ns, session.context_duration_ns
             load = Load(*durations, self._rss_before, self._rss_loaded, resident_bytes())
             dispatch_ns = measure_dispatch(time.perf_counter_ns) if spec.n_gen else None
@@ -92,7 +90,7 @@ class Bench:
         self._rss_loaded = resident_bytes()
 
     @staticmethod
-    def _time(session: Any, spec: RunSpec, emit: Emit) -> Any:
+    def _time(session: Any, spec: RunSpec, emit: Emit) -> None:
         def report(sample: Sample) -> None:
             emit("sample", encode(sample))
 
@@ -105,16 +103,11 @@ class Bench:
         gc.collect()
         gc.disable()
         try:
-            before = read_load(time.monotonic())
-            measure(session, time.perf_counter_ns, spec, report, progress)
-            after = read_load(time.monotonic())
+            # The server of a loopback run is one of the others, and its work is what is measured.
+            watch = Watcher(spec.n_threads or 1, is_server_here=has_loopback(spec.rpc))
+            measure(session, time.perf_counter_ns, spec, report, progress, watch)
         finally:
             gc.enable()
-        cautions = judge_load(before, after, spec.n_threads or 1)
-        if has_loopback(spec.rpc):
-            # The server of a loopback run is one of the others, and its work is what is measured.
-            cautions = tuple(dataclasses.replace(item, is_server_here=True, distrust=False) for item in cautions)
-        return cautions
 
     def close(self) -> None:
         if self._model is not None:
