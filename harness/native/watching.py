@@ -15,7 +15,7 @@ Found = TypeVar("Found")
 def watched(
     work: Callable[[], Found], watcher: Watcher | None, settle_s: float = 0.0
 ) -> tuple[Found, tuple[Conditions, ...]]:
-    """Rest for settle_s, do the work and return (what it found, its conditions); none without a watcher. Both readings lie outside of it."""
+    """Rest for settle_s and do the work: (what it found, its conditions), which are none without a watcher."""
     if watcher is not None:
         watcher.begin()
     time.sleep(settle_s)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import functools
 import itertools
 import math
 import time
@@ -279,7 +280,7 @@ def measure_numpy(
             for round_ in range(repetitions + 1):
                 place = (round_ * 7919 + 13) % len(data)
                 data[place] = 2.0
-                (found, duration), seen = watched(lambda: _time_numpy(pool, parts), watcher)
+                (found, duration), seen = watched(functools.partial(_time_numpy, pool, parts), watcher)
                 right, data[place] = right and bool(found == 2.0), 1.0
                 if round_:
                     durations.append(duration)

@@ -39,7 +39,9 @@ def time_loads(
                 kept.append(share)
                 if share is not None:
                     continue
-            taken, seen = watched(functools.partial(_load_once, runtime, dataclasses.replace(spec, mmap=mapped)), watcher)
+            taken, seen = watched(
+                functools.partial(_load_once, runtime, dataclasses.replace(spec, mmap=mapped)), watcher
+            )
             about = {"round": index, "state": state, "mmap": mapped, "resident_share": share}
             emit("load", {**about, **taken, "conditions": encode(next(iter(seen), None))})
     if kept:
