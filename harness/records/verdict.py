@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any
 
+from harness.records.ab import Ab
+from harness.records.ab_verdict import judge_ab
 from harness.records.cautions import Caution
 from harness.records.cell_verdict import NOISE, judge_cell
 from harness.records.cells import Record
@@ -76,6 +78,7 @@ JUDGES: dict[type, Callable[[Any], Verdict | None]] = {
     TextRun: _judge_text,
     Comparison: _judge_comparison,
     Parity: _judge_parity,
+    Ab: judge_ab,
 }
 
 

@@ -6,6 +6,7 @@ import collections
 import dataclasses
 from collections.abc import Sequence
 
+from harness.records.ab import Ab
 from harness.records.cells import Machine, machine_key
 from harness.records.failures import describe_failure
 from harness.records.memory import MemoryRecord
@@ -31,10 +32,10 @@ def explained(paragraphs: Sequence[str], documents: Sequence[Document]) -> list[
     return [*page_of(Prose(paragraphs)), *documents] if documents else []
 
 
-def in_report(material: Material, record: MemoryRecord | TimeRecord | Comparison, document: Document) -> Document:
+def in_report(material: Material, record: MemoryRecord | TimeRecord | Comparison | Ab, document: Document) -> Document:
     """The document under the name that the model has on this page, with the machine, where there are several, and the time."""
     machine = material.machine_name(record.machine) if len(material.machines) > 1 else ""
-    name = document.title if isinstance(record, Comparison) else material.model_name(record)
+    name = document.title if isinstance(record, Comparison | Ab) else material.model_name(record)
     parts = [name, machine, format_value(record.time_utc, MINUTE)]
     return dataclasses.replace(document, title=" · ".join(filter(None, parts)))
 
@@ -177,12 +178,14 @@ def describe_method(material: Material, shown: Sequence[str]) -> Sequence[Docume
     """How the figures came about; shown are the kinds of lines that have a chapter."""
     texts = []
     if material.records:
-        repetitions = sorted({record.asked.repetitions for record in material.records})
+        numbers = {record.asked.repetitions for record in material.records}
+        counts = [str(number) for number in sorted(number for number in numbers if number is not None)]
+        counts += ["as many as the median's interval needs"] * (None in numbers)
         warm = all(record.asked.warmup for record in material.records)
         texts.append(
             "Speeds were measured as llama-bench measures them: random tokens, the cache cleared before each repetition, prompts in "
             "chunks of n_batch, one token a decode without sampling. ppN is a prompt of N tokens, tgN the generation of N, @ dN with N "
-            f"tokens in the cache before. Repetitions: {', '.join(map(str, repetitions))}{', after a warm-up' if warm else ''}."
+            f"tokens in the cache before. Repetitions: {', '.join(counts)}{', after a warm-up' if warm else ''}."
         )
         texts.append(
             "t/s is tokens divided by the median duration. The interval holds the true median with 95 % confidence and assumes nothing "
