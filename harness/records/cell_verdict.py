@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.evidence.medians import median
-from harness.evidence.stopping import relative_half_width
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Conditions, Record, Sample
 from harness.records.disturbances import (
@@ -20,6 +19,7 @@ from harness.records.disturbances import (
     is_own_crowd,
     lost_wait_s,
 )
+from harness.records.spread import half_width
 from harness.records.trust import Verdict
 from harness.units import NS_PER_S
 
@@ -145,14 +145,24 @@ def _explain(disturbance: Disturbance, hit: Sequence[Sample], n_timed: int, usua
 
 
 def _judge_spread(record: Record) -> Iterator[Caution]:
-    """The interval of the median over undisturbed repetitions where they suffice for one, else over all."""
-    # Of rates, as they are shown: a duration that is 42 % longer is a rate that is 30 % lower.
+    """The interval of the median over undisturbed repetitions where they suffice for one, else over all.
+
+    Of rates, as they are shown: a duration that is 42 % longer is a rate that is 30 % lower.
+    """
     quiet = [1 / sample.duration_ns for sample in undisturbed(record)]
     every = [1 / sample.duration_ns for sample in record.timed]
-    width = relative_half_width(quiet)
-    width = relative_half_width(every) if width is None else width
+    rates = quiet if half_width(record, quiet) is not None else every
+    width = half_width(record, rates)
     if width is not None and width > WIDE:
-        yield Caution(CautionCause.WIDE_INTERVAL, distrust=width > HOPELESSLY_WIDE, lost_share=width)
+        distrust = width > HOPELESSLY_WIDE and not _is_one_alone(rates)
+        yield Caution(CautionCause.WIDE_INTERVAL, distrust=distrust, lost_share=width)
+
+
+def _is_one_alone(values: Sequence[float]) -> bool:
+    """Whether all but one value lie together: the interval of few repetitions is their range, and the median does not feel one."""
+    middle = median(values)
+    distances = sorted(abs(value / middle - 1) for value in values)
+    return distances[-2] <= WIDE
 
 
 def crowd_of(record: Record) -> Conditions | None:
