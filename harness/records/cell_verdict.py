@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from harness.evidence.medians import median
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Conditions, Record, Sample
 from harness.records.disturbances import is_own_crowd
