@@ -47,6 +47,7 @@ class Identity(OperatingSystem):
         self.allowed = frozenset(read_cpu_list(numbers)) if numbers else frozenset(self.siblings) or None
         self.times = [CpuTime(100.0, 0.0)] * (self.count_cpus(logical=True) or 1)
         self.own_s = 50.0
+        self.programs: dict[tuple[int, str], float] = {}
 
     def _build_cpus(self, groups: Any) -> None:
         """Write /proc/cpuinfo, the list of CPUs that are online and each one's topology, as Linux has them."""
@@ -107,6 +108,12 @@ class Identity(OperatingSystem):
 
     def own_cpu_s(self) -> float:
         return self.own_s
+
+    def is_plugged_in(self) -> bool | None:
+        return self.told.get("is_plugged_in")
+
+    def program_times(self) -> dict[tuple[int, str], float]:
+        return dict(self.programs)
 
     def read_clock_mhz(self) -> float | None:
         told = self.told["cpu_mhz"]
