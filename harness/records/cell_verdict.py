@@ -35,7 +35,7 @@ HOPELESS_CPUS, HOPELESS_SHARE = 0.50, 0.25
 WIDE, HOPELESSLY_WIDE = 0.05, 0.20
 
 #: Cautions of a record that speak of noise; the others qualify what was asked for.
-_NOISE = {
+NOISE = {
     CautionCause.BUSY_MACHINE,
     CautionCause.CPU_STOLEN,
     CautionCause.CPU_THROTTLED,
@@ -72,7 +72,7 @@ def judge_cell(record: Record) -> Verdict | None:
     """Judge a cell; None where nothing was measured."""
     if not record.timed or (record.failure is not None and record.failure.is_fatal):
         return None
-    reasons = [caution for caution in record.warnings if caution.distrust or caution.cause in _NOISE]
+    reasons = [caution for caution in record.warnings if caution.distrust or caution.cause in NOISE]
     return Verdict.of([*reasons, *_judge_conditions(record), *_judge_spread(record)])
 
 
