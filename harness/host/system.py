@@ -114,7 +114,6 @@ class OperatingSystem:
         frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
         return frequency.current if frequency is not None and frequency.current else None
 
-
     def is_plugged_in(self) -> bool | None:
         """Whether the mains feed the machine; None where it has no battery, or does not say."""
         try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from harness.records.cells import Machine, Record
 from harness.records.kinds import Content, Line
 from harness.records.memory import MemoryRecord
+from harness.records.noise import NoiseRecord
 from harness.records.ollama import Comparison
 from harness.records.parity import Parity
 from harness.records.text import TextRun
@@ -57,6 +58,8 @@ def _name_model(content: Content | None) -> str:
             return content.model.file_name if content.model else ""
         case MemoryRecord():
             return content.model.file_name or content.model.label
+        case NoiseRecord():
+            return content.model.file_name if content.model else ""
         case TimeRecord():
             return content.model.file_name
         case Comparison():

@@ -1,6 +1,7 @@
-"""How noisy a machine was for half a minute, as it was timed: blocks of repetitions of small tests, by turns, and how the system is set.
+"""How noisy a machine was for half a minute, as it was timed: blocks of repetitions of small tests, and how the system is set.
 
-Nothing is derived here: `harness.evidence.detectable` says which difference such durations show, `harness.records.advice` what would help.
+Nothing is derived here: `harness.evidence.detectable` says which difference such durations show, `harness.records.advice` what
+would help.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ SCHEMA = 1
 class Tuning:
     """How the operating system sets what makes a machine steady; None (or empty) is what it does not say.
 
-    governors and preferences are those of the CPUs that are ours, each once; core_cpus is one CPU of each core that llama.cpp would use,
-    of those that are ours, and n_siblings how many of ours share a core with another one of ours.
+    governors and preferences are those of the CPUs that are ours, each once; core_cpus is one CPU of each core of ours that llama.cpp
+    would use, and n_siblings how many of ours share a core with another one of ours.
     """
 
     governors: tuple[str, ...] = ()  #: of the clock: performance, powersave, schedutil, …

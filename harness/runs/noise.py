@@ -146,5 +146,6 @@ def _suit(probe: RunSpec, record: Record) -> RunSpec:
     while tokens < MOST_TOKENS and tokens * token_s * 1.5 < REPETITION_S:
         tokens *= 2
     repetitions = min(max(round(BLOCK_S / (tokens * token_s)), LEAST), MOST)
-    lengths = {"n_gen": tokens} if probe.n_gen else {"n_prompt": tokens}
-    return dataclasses.replace(probe, **lengths, repetitions=repetitions)
+    if probe.n_gen:
+        return dataclasses.replace(probe, n_gen=tokens, repetitions=repetitions)
+    return dataclasses.replace(probe, n_prompt=tokens, repetitions=repetitions)
