@@ -57,6 +57,7 @@ GOALS = {
     "ab.median_s_of_1_percent": Goal("time until 1 % is found, the median", "s"),
     # scripts/disturbed.py
     "disturbed.not_trusted": Goal("commands that are not to be trusted (exit 5) beside a busy loop on every core", "share", at_least=1),
+    "disturbed.trusted_alone": Goal("the same commands by themselves that are not refused trust", "share"),
     # scripts/time_to_precision.py
     "precision.auto_s": Goal("time of `harness pp-tg` (`-r auto`), from start to end, the median", "s"),
     "precision.fixed_s": Goal("time of `harness pp-tg -r 10`, as before", "s"),

@@ -55,6 +55,7 @@ class Sample:
     token_ns: tuple[int, ...]  #: each generated token
     is_warmup: bool  #: before the clock that counts
     conditions: Conditions | None = None  #: what the operating system says of it
+    turn: int | None = None  #: place of its block in the order of the whole run, from 0; None in older records
 
 
 @dataclass(frozen=True, slots=True)

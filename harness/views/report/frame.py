@@ -177,12 +177,14 @@ def describe_method(material: Material, shown: Sequence[str]) -> Sequence[Docume
     """How the figures came about; shown are the kinds of lines that have a chapter."""
     texts = []
     if material.records:
-        repetitions = sorted({record.asked.repetitions for record in material.records})
+        numbers = {record.asked.repetitions for record in material.records}
+        counts = [str(number) for number in sorted(number for number in numbers if number is not None)]
+        counts += ["as many as the median's interval needs"] * (None in numbers)
         warm = all(record.asked.warmup for record in material.records)
         texts.append(
             "Speeds were measured as llama-bench measures them: random tokens, the cache cleared before each repetition, prompts in "
             "chunks of n_batch, one token a decode without sampling. ppN is a prompt of N tokens, tgN the generation of N, @ dN with N "
-            f"tokens in the cache before. Repetitions: {', '.join(map(str, repetitions))}{', after a warm-up' if warm else ''}."
+            f"tokens in the cache before. Repetitions: {', '.join(counts)}{', after a warm-up' if warm else ''}."
         )
         texts.append(
             "t/s is tokens divided by the median duration. The interval holds the true median with 95 % confidence and assumes nothing "
