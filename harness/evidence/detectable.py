@@ -12,15 +12,16 @@ to the Bootstrap, chapter 25. Two states: Ashman, Bird and Zepf 1994.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.evidence.medians import median
-from harness.evidence.sequential import SequentialTest
+from harness.evidence.medians import CONFIDENCE, median
+from harness.evidence.sequential import signed_rank_p, walsh_averages
 from harness.evidence.stopping import relative_half_width
-from harness.evidence.two_samples import compare_samples
+from harness.evidence.two_samples import bound_ratio
 
 #: Repetitions of which is told what they show.
 COUNTS = (6, 10, 30)
@@ -29,7 +30,7 @@ COUNTS = (6, 10, 30)
 POWER = 0.80
 
 #: Comparisons that are drawn for each count; the seed is fixed, so that the same durations always say the same.
-DRAWS = 200
+DRAWS = 500
 
 #: Where a series is too short for two neighbouring runs, runs are put together from so many neighbours at a time.
 BLOCK = 5
@@ -53,7 +54,8 @@ class Detectable:
 
     half_width  : how far the ends of the median's 95 % interval lie from it, typically
     apart       : the smallest difference that `compare` would see between two runs, one after the other
-    paired      : the smallest that pairs of neighbours show, as `ab` measures them
+    paired      : the smallest that n pairs of neighbours show (Wilcoxon's signed ranks), as `ab` measures them; looking on the way, as
+                  it does, takes a few pairs more
     equal_apart : how often two equal runs, one after the other, are told to differ, where 0.05 is the claim
     """
 
@@ -160,9 +162,9 @@ def _detect(values: Any, n: int, chance: Any) -> Detectable:
         first, second = _draw_runs(values, n, chance)
         if (width := relative_half_width(first.tolist())) is not None:
             widths.append(width)
-        if (found := compare_samples(first.tolist(), second.tolist()).ratio) is not None and found.low and found.high:
+        if (found := bound_ratio(first.tolist(), second.tolist())).low and found.high:
             apart.append((found.low, found.value, found.high))
-        if (pair := _decide_pairs(_draw_pairs(values, n, chance))) is not None:
+        if (pair := _bound_pairs(_draw_pairs(values, n, chance))) is not None:
             paired.append(pair)
     return Detectable(n, median(widths) if widths else None, _smallest(apart), _smallest(paired), _false_alarms(apart))
 
@@ -190,16 +192,22 @@ def _draw_pairs(values: Any, n: int, chance: Any) -> list[float]:
     return [float(one) for one in logs]
 
 
-def _decide_pairs(log_ratios: Sequence[float]) -> tuple[float, float, float] | None:
-    """The interval of the ratio after pairs that were looked at as `ab` looks; None where they are too few for one."""
-    test = SequentialTest(margin=1e-9)
-    for one in log_ratios:
-        if test.is_over:
-            break
-        test.add(one)
-    test.finish()
-    ratio = test.ratio
-    return (ratio.low, ratio.value, ratio.high) if ratio is not None and ratio.low and ratio.high else None
+def _bound_pairs(log_ratios: Sequence[float]) -> tuple[float, float, float] | None:
+    """The ratio of pairs with its interval, by their signed ranks; None where they are too few for one."""
+    rank = _rank_of_pairs(len(log_ratios))
+    averages = walsh_averages(list(log_ratios))
+    if not rank:
+        return None
+    return math.exp(averages[rank - 1]), math.exp(median(averages)), math.exp(averages[-rank])
+
+
+@functools.cache
+def _rank_of_pairs(n: int) -> int:
+    """Which Walsh average of n pairs, from 1, is the low end of their interval; 0: they are too few."""
+    rank = 0
+    while signed_rank_p(n, rank) <= 1 - CONFIDENCE:
+        rank += 1
+    return rank
 
 
 def _smallest(found: Sequence[tuple[float, float, float]]) -> float | None:

@@ -58,11 +58,12 @@ class Advised:
 
 @dataclass(frozen=True, slots=True)
 class Test:
-    """What was found of one test; its pattern is None where it has too few repetitions."""
+    """What was found of one test: by all repetitions, and by those that nothing disturbed; None where they are too few."""
 
     cell: Record
     marked: Sequence[Marked]
     pattern: Pattern | None
+    quiet_pattern: Pattern | None
     detectable: Sequence[Detectable]
 
     @property
@@ -85,7 +86,9 @@ def find_tests(record: NoiseRecord) -> list[Test]:
     for cell in each_test(record):
         durations = [sample.duration_ns for sample in cell.timed]
         if durations:
-            found.append(Test(cell, mark(cell), find_pattern(durations), find_detectable(durations)))
+            marked = mark(cell)
+            quiet = [one.sample.duration_ns for one in marked if not one.disturbances]
+            found.append(Test(cell, marked, find_pattern(durations), find_pattern(quiet), find_detectable(durations)))
     return found
 
 
@@ -130,10 +133,10 @@ def _by_tuning(tests: Sequence[Test], tuning: Tuning) -> Iterator[Advised]:
 
 
 def share_of_clock(tests: Sequence[Test]) -> float:
-    """The share of repetitions in which the clock was seen to be low, or which were in the slower of two states."""
+    """The share of repetitions in which the clock was low, or which were in the slower of two states though nothing else was seen."""
     marked = [one for test in tests for one in test.marked]
     low = sum(Disturbance.CLOCK in one.disturbances for one in marked) / max(len(marked), 1)
-    return max([low, *(test.pattern.states[2] for test in tests if test.pattern and test.pattern.states)])
+    return max([low, *(found.states[2] for test in tests if (found := test.quiet_pattern) and found.states)])
 
 
 def _by_pattern(tests: Sequence[Test]) -> Iterator[Advised]:

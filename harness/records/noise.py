@@ -45,7 +45,7 @@ class NoiseBlock:
 
     asked: Shared[RunSpec]
     begun_ns: int
-    samples: tuple[Sample, ...]
+    samples: tuple[Sample, ...]  #: in the order of time, the warm-up first
 
     @property
     def timed(self) -> tuple[Sample, ...]:
@@ -62,7 +62,7 @@ class NoiseRecord:
     harness_version: str
     wanted_s: PositiveNumber  #: how long it was to take
     blocks: tuple[NoiseBlock, ...] = ()  #: in the order of time
-    tuning: Tuning | None = None
+    tuning: Tuning | None = None  #: how the system was set when it ended
     build: Shared[Build] | None = None
     model: Shared[Model] | None = None
     resolved: Shared[Resolved] | None = None

@@ -24,7 +24,14 @@ from harness.views.values import (
     format_list,
 )
 
-_PLUS_MINUS = Unit("", lambda share: f"± {SHARE.form(share)}")
+_PLUS_MINUS = Unit("", lambda share: f"± {_bounded(share)}")
+_SEEN_SHARE = Unit("", lambda share: _bounded(share))
+
+
+def _bounded(share: float) -> str:
+    """A share of which nobody wants to know how much more than all it is."""
+    return SHARE.form(share) if share <= 1 else "> 100 %"
+
 
 _VERDICTS = {
     Trust.QUIET: "quiet: nothing disturbed it",
@@ -132,7 +139,7 @@ def _test_line(test: Test) -> Line:
 def _show_detectable(tests: Sequence[Test]) -> Table:
     columns = [
         Column("test", is_merged=True), Column("n", "reps", COUNT), Column("half_width", "interval", _PLUS_MINUS),
-        Column("apart", "two runs compared", SHARE), Column("paired", "by turns (ab)", SHARE),
+        Column("apart", "two runs compared", _SEEN_SHARE), Column("paired", "by turns (ab)", _SEEN_SHARE),
         Column("equal_apart", "equal runs differ", ROUND_SHARE),
     ]  # fmt: skip
     rows: list[Line] = [
@@ -151,7 +158,7 @@ def _show_detectable(tests: Sequence[Test]) -> Table:
 def _show_seen(tests: Sequence[Test]) -> Table | None:
     shares = count_disturbances(tests)
     columns = [
-        Column("disturbance", "", of=lambda one: _SEEN[one]), Column("name", of=lambda one: one.value, is_shown=False),
+        Column("disturbance", "what", of=lambda one: _SEEN[one]), Column("name", of=lambda one: one.value, is_shown=False),
         Column("share", "of repetitions", ROUND_SHARE, of=lambda one: shares[one]),
     ]  # fmt: skip
     ordered = sorted(shares, key=lambda one: -shares[one])
@@ -162,10 +169,10 @@ def _show_advice(advised: Sequence[Advised], tuning: Tuning | None) -> Table | P
     if not advised:
         return Prose(["Nothing that was seen could be helped."])
     columns = [
-        Column("place", "", COUNT, of=lambda one: advised.index(one) + 1),
-        Column("text", "", wraps=True, of=lambda one: describe_advice(one.advice, tuning or Tuning())),
+        Column("place", "#", COUNT, of=lambda one: advised.index(one) + 1),
+        Column("text", "what to do", wraps=True, of=lambda one: describe_advice(one.advice, tuning or Tuning())),
         Column("advice", of=lambda one: one.advice.value, is_shown=False),
-        Column("share", "speaks for it", ROUND_SHARE, of=lambda one: Cell(one.share) if one.share else None),
+        Column("share", "seen in", ROUND_SHARE, of=lambda one: Cell(one.share) if one.share else None),
     ]
     return Table.of("advice", advised, columns, missing="")
 

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+#: Beyond so many percent of the median the rest would be a line: the scale is logarithmic there.
+_WIDE = 50.0
+
+
 def draw_noise(record: NoiseRecord, tests: Sequence[Test], theme: str = "light") -> Figure:
     """A panel for each test; what was disturbed is crossed out, the quartiles lie in a band."""
     import numpy
@@ -37,6 +41,8 @@ def draw_noise(record: NoiseRecord, tests: Sequence[Test], theme: str = "light")
             ]
             if points:
                 axis.plot(*zip(*points, strict=True), look, color=colour, markersize=5, label=name)
+        if max(shares) > _WIDE:
+            axis.set_yscale("symlog", linthresh=_WIDE / 5)
         is_last = number == len(tests) - 1
         title = f"{test.cell.asked.test}: {middle / 1e6:.0f} ms a repetition"
         set_title(axis, title, theme, x="s" if is_last else "", y="% longer")
