@@ -49,7 +49,12 @@ def main(kind: str) -> None:
             longer, is_stolen = scale(kind, at_ns, chance)
             duration_ns = round(longer * sum(spec[name] * ns for name, ns in TOKEN_NS.items()))
             at_ns += duration_ns
-            seen = {"wall_ns": duration_ns, "n_cpus": 2, "n_cores": 2, "stolen_s": 0.3 * duration_ns / 1e9 if is_stolen else 0.0}
+            seen = {
+                "wall_ns": duration_ns,
+                "n_cpus": 2,
+                "n_cores": 2,
+                "stolen_s": 0.3 * duration_ns / 1e9 if is_stolen else 0.0,
+            }
             emit(
                 "sample",
                 duration_ns=duration_ns,
