@@ -25,6 +25,15 @@ class CpuTime:
     stolen_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class OwnCounts:
+    """Of this process so far, with threads that have ended; None is what the OS does not tell."""
+
+    cpu_s: float
+    n_major_faults: int | None = None  #: pages that had to be read from disk
+    n_switched: int | None = None  #: switches to another thread that ours did not ask for
+
+
 class OperatingSystem:
     """The questions; None or an empty text is "it does not say", and no question raises."""
 
@@ -97,6 +106,34 @@ class OperatingSystem:
             found.append(CpuTime(total - idle - stolen, stolen))
         return tuple(found)
 
+    def names(self, path: str) -> list[str]:
+        """What is in a folder of the kernel's; empty where it is not there or may not be read."""
+        try:
+            return os.listdir(path)
+        except OSError:
+            return []
+
+    def own_counts(self) -> OwnCounts:
+        """By getrusage(2), to the microsecond; Windows tells CPU time alone, in ticks."""
+        if sys.platform == "win32":
+            return OwnCounts(self.own_cpu_s())
+        import resource
+
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return OwnCounts(used.ru_utime + used.ru_stime, used.ru_majflt, used.ru_nivcsw)
+
+    def parent_id(self) -> int:
+        """The process that started this one."""
+        return os.getppid()
+
+    def parent_cpu_s(self) -> float | None:
+        """CPU seconds of the process that started this one; None where it is gone or may not be asked."""
+        try:
+            times = psutil.Process(os.getppid()).cpu_times()
+        except (psutil.Error, OSError):
+            return None
+        return times.user + times.system
+
     def own_cpu_s(self) -> float:
         """CPU seconds of this process."""
         times = psutil.Process().cpu_times()
@@ -113,6 +150,27 @@ class OperatingSystem:
         """As `cpu_mhz`, but raises whatever psutil raises on a machine whose files it does not know."""
         frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
         return frequency.current if frequency is not None and frequency.current else None
+
+    def is_plugged_in(self) -> bool | None:
+        """Whether the mains feed the machine; None where it has no battery, or does not say."""
+        try:
+            battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+        except Exception:  # as `cpu_mhz`
+            return None
+        return None if battery is None else battery.power_plugged
+
+    def program_times(self) -> dict[tuple[int, str], float]:
+        """CPU seconds so far by (number, name) of each process that may be seen, but this one and those that it started."""
+        found = {}
+        try:
+            own = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+            for process in psutil.process_iter(["name", "cpu_times"]):
+                times, name = process.info["cpu_times"], process.info["name"]
+                if times and name and process.pid not in own:
+                    found[process.pid, name] = times.user + times.system
+        except (psutil.Error, OSError):
+            return {}
+        return found
 
 
 _system = OperatingSystem()

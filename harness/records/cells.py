@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.codec import Positive, PositiveNumber, Shared, UtcTime
+from harness.evidence.drift import count_warmups
 from harness.records.cautions import Caution
 from harness.records.failures import Failure as Failure
 from harness.spec import RunSpec, cell_key
@@ -31,6 +32,7 @@ class Conditions:
 
     wall_ns: Positive  #: between the two readings
     n_cpus: Positive  #: CPUs that are ours
+    n_cores: Positive  #: physical cores that those are of
     busy_s: float | None = None  #: CPU time of everybody on them
     own_s: float | None = None  #: CPU time of ours
     waited_ns: int | None = None  #: time in which our threads could have run and had no CPU, all threads together
@@ -40,9 +42,9 @@ class Conditions:
     n_major_faults: int | None = None  #: pages that had to be read from disk, ours
     n_swapped_pages: int | None = None  #: pages swapped in and out, everybody's
     n_switched: int | None = None  #: how often one of our threads had to leave a CPU to another
-    n_thermal: int | None = None  #: how often a core, or the whole processor, was slowed for its heat
-    clock_mhz: float | None = None  #: of the quickest cores, as many as threads compute, when the repetition ended
-    clock_limit_mhz: float | None = None  #: what such a core is allowed at most
+    n_thermal: int | None = None  #: how often a core or its processor was slowed for its heat
+    clock_mhz: float | None = None  #: of the cores that computed, on average, when the repetition ended
+    clock_limit_mhz: float | None = None  #: the highest that such a core can have
     is_server_here: bool = False  #: an RPC server on this machine computed too, and counts as others do
 
 
@@ -245,7 +247,18 @@ class Record:
 
     @property
     def timed(self) -> tuple[Sample, ...]:
-        """The samples that count: all but warm-ups."""
+        """The samples that count: all but warm-ups, those that are seen to be among them where nobody asked for one."""
+        return self._after_warmup[self.n_seen_warmups :]
+
+    @property
+    def n_seen_warmups(self) -> int:
+        """How many of the first repetitions belong to a warm-up, by their durations; 0 where one was asked for, or none."""
+        if self.asked.warmup is not None:
+            return 0
+        return count_warmups([sample.duration_ns for sample in self._after_warmup])
+
+    @property
+    def _after_warmup(self) -> tuple[Sample, ...]:
         return tuple(sample for sample in self.samples if not sample.is_warmup)
 
 
