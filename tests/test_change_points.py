@@ -25,7 +25,7 @@ def test_the_last_three_of_twenty():
 
 
 def test_two_values_are_no_level():
-    assert find_change_points(noise(18, 11) + [150.0, 151.0]) == []
+    assert find_change_points([*noise(18, 11), 150.0, 151.0]) == []
 
 
 def test_false_alarms_and_finds_are_counted():
