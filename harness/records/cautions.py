@@ -28,6 +28,7 @@ class CautionCause(str, enum.Enum):
     NO_CHAT_TEMPLATE = "no-chat-template"
     PROMPT_COUNTS_DIFFER = "prompt-counts-differ"
     SIZE_IN_CACHE = "size-in-cache"
+    SLOWED_DOWN = "slowed-down"
     SENTENCE = "sentence"
 
 
@@ -66,6 +67,7 @@ _SENTENCES = {
         "a matrix of {size_bytes} is read from this processor's caches ({cache_bytes}) and not from memory; give a "
         "--size of {wanted_bytes} or more"
     ),
+    CautionCause.SLOWED_DOWN: "a test made every decode {slowdown} longer on purpose (HARNESS_TEST_SLOWDOWN)",
     CautionCause.SENTENCE: "{said}",
 }
 _NEEDED = {cause: [part[1] for part in string.Formatter().parse(text) if part[1]] for cause, text in _SENTENCES.items()}
@@ -101,6 +103,7 @@ class Caution:
     size_bytes: int | None = None  #: the matrix
     cache_bytes: int | None = None  #: last-level caches
     wanted_bytes: int | None = None  #: a matrix that is large enough
+    slowdown: float | None = None  #: share by which a test made decoding longer
 
     def __post_init__(self) -> None:
         if self.said is None and (lost := [name for name in _NEEDED[self.cause] if getattr(self, name) is None]):
@@ -123,6 +126,7 @@ def describe_caution(caution: Caution) -> str:
     why = f" ({caution.template_error})" if caution.template_error else ""
     values |= {
         "gpu_share": f"{100 * (caution.gpu_share or 0):.0f} %",
+        "slowdown": f"{100 * (caution.slowdown or 0):g} %",
         "reasons": ", ".join(caution.reasons),
         "template": _TEMPLATES.get(caution.template or "", "") + why,
     }

@@ -1,0 +1,67 @@
+import math
+
+import pytest
+from scipy.stats import wilcoxon
+
+from harness.evidence.sequential import LOOKS, Decision, SequentialTest, signed_rank_p, walsh_averages
+
+
+def run(log_ratios, margin=0.01):
+    test = SequentialTest(margin)
+    for value in log_ratios:
+        if test.add(value) is not Decision.UNDECIDED:
+            break
+    return test
+
+
+def test_signed_rank_by_hand():
+    assert signed_rank_p(8, 0) == 2 / 2**8
+    assert signed_rank_p(8, 3) == 2 * 5 / 2**8  # 0, 1, 2, 3 and 1 + 2
+    values = [0.3, -0.1, 0.5, 0.7, -0.2, 1.1, 0.9, 1.3]
+    assert signed_rank_p(8, 3) == pytest.approx(wilcoxon(values).pvalue)
+
+
+def test_walsh_averages():
+    assert walsh_averages([1.0, 3.0, 8.0]) == [1, 2, 3, 4.5, 5.5, 8]
+
+
+def test_a_clear_difference_ends_at_the_first_looks():
+    slower = run(0.03 + 0.001 * (n % 3) for n in range(LOOKS[-1]))
+    assert slower.decision is Decision.SLOWER
+    assert len(slower.log_ratios) <= 12
+    assert slower.ratio.low <= math.exp(0.031) <= slower.ratio.high
+    assert run(-0.03 - 0.001 * (n % 3) for n in range(LOOKS[-1])).decision is Decision.FASTER
+
+
+def test_no_difference_is_an_answer():
+    test = run(0.001 * (-1) ** n for n in range(LOOKS[-1]))
+    assert test.decision is Decision.NO_DIFFERENCE
+    assert len(test.log_ratios) <= 12
+
+
+def test_never_decided_ends_at_the_last_look():
+    test = run(0.2 * (-1) ** n * (1 + n * 7 % 13) for n in range(LOOKS[-1]))
+    assert test.decision is Decision.UNDECIDED
+    assert test.is_over
+    assert test.next_look is None
+    with pytest.raises(RuntimeError):
+        test.add(0.0)
+
+
+def test_time_is_up():
+    test = run([0.03] * 7)
+    assert (test.decision, test.ratio, test.next_look) == (Decision.UNDECIDED, None, LOOKS[0])
+    assert test.finish() is Decision.SLOWER
+    assert run([0.03]).finish() is Decision.UNDECIDED
+    assert SequentialTest(0.01).finish() is Decision.UNDECIDED
+
+
+@pytest.mark.parametrize(("margin", "alpha"), [(0, 0.05), (-1, 0.05), (math.inf, 0.05), (0.01, 0), (0.01, 1)])
+def test_bad_bounds(margin, alpha):
+    with pytest.raises(ValueError):
+        SequentialTest(margin, alpha)
+
+
+def test_bad_values():
+    with pytest.raises(ValueError):
+        SequentialTest(0.01).add(math.nan)
