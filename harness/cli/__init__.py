@@ -49,6 +49,7 @@ GROUPS = {
         "rpc-server": "Lend this machine's devices to another one.",
     },
     "Records": {
+        "compare": "Hold runs against each other: faster, slower, or noise.",
         "list": "List what was kept, and find it by label, model or machine.",
         "label": "Label what was kept.",
         "delete": "Delete what was kept, after asking.",

@@ -4,8 +4,8 @@ Fields and their values are those of test::get_fields and get_values in llama.cp
 exports them too, with fields of its own behind. JSON holds every repetition; CSV and SQL only mean and deviation, and not of how many:
 llama-bench repeats five times unless told otherwise (cmd_params_defaults.reps).
 
-Of the deviations stddev_ts is read and stddev_ns is not: that one is computed in integers, whose sum of squares overflows as soon as the
-repetitions together take some 2 s (stdev in llama-bench.cpp).
+Of the deviations stddev_ts is read and stddev_ns is not: that one is computed in integers, whose sum of squares overflows as soon as
+repetitions take some seconds (stdev in llama-bench.cpp).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.codec import Malformed, Positive, decode
-from harness.errors import UsageError
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Machine
 from harness.records.measurements import Measurement, Subject, name_hardware
@@ -106,7 +105,8 @@ def _read_spec(plain: Mapping[str, Any], read: _Row) -> RunSpec:
         elif isinstance(usual[name], tuple):
             values[name] = _read_list(name, value)
     return decode(
-        RunSpec, {**values, "model": read.model_filename, "n_prompt": read.n_prompt, "n_gen": read.n_gen, "repetitions": 1}
+        RunSpec,
+        {**values, "model": read.model_filename, "n_prompt": read.n_prompt, "n_gen": read.n_gen, "repetitions": 1},
     )
 
 

@@ -3,25 +3,26 @@
 Like is what has equal facets (`Subject.facets`): every setting, machine, model and build of llama.cpp, but those that the comparison is
 by. What has no like on the other side is not compared, and it is said in what the two differ.
 
-Of a cell that one side measured several times all repetitions count together. They show less than they seem to: repetitions of one run
-are more alike than runs are. So where both sides have at least `MIN_REPETITIONS` runs of a cell, the medians of the runs are the samples.
+Of a cell that one side measured several times all repetitions count together. They show less than they seem to, for repetitions of one
+run are more alike than runs are. So where both sides have at least `MIN_REPETITIONS` runs, the medians of the runs are the samples.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import enum
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.evidence.medians import CONFIDENCE, mean, median, standard_deviation
+from harness.errors import UsageError
+from harness.evidence.medians import CONFIDENCE, mean, median
 from harness.evidence.stopping import MIN_REPETITIONS
 from harness.evidence.two_samples import Contrast, Ratio, Summary, compare_samples, compare_summaries, correct_holm
 from harness.records.bench_rows import USUAL_REPETITIONS
-from harness.records.measurements import Evidence, Measurement, Subject
-from harness.spec import RunSpec
+from harness.records.measurements import BUILD, MACHINE, MODEL, Evidence, Measurement, Subject
+from harness.spec import RunSpec, defaults
 from harness.units import NS_PER_S
 
 #: Pairs of cells without a like that are looked through for what they differ in.
@@ -49,10 +50,11 @@ class Standing(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One side: its name, and all that was measured."""
+    """One side and all that was measured there: an input by its name, or the values of the facets that the comparison is by."""
 
     name: str
-    measurements: Sequence[Measurement]
+    measurements: list[Measurement]
+    values: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +80,25 @@ class Gathered:
         return None if None in counts else sum(filter(None, counts))
 
     def samples_ns(self, basis: Basis) -> list[float]:
-        """The durations that are compared."""
+        """What is compared, in ns a token: tests of different lengths are compared by their rates."""
+        n_tokens = self.spec.n_tokens
         if basis is Basis.RUNS:
-            return [one.centre_ns for one in self.measurements]
-        return [float(duration) for one in self.measurements for duration in one.durations_ns]
+            return [one.centre_ns / n_tokens for one in self.measurements]
+        return [duration / n_tokens for one in self.measurements for duration in one.durations_ns]
 
     def summarize(self, assumed_n: int) -> Summary:
-        """Mean, deviation and number of all repetitions, of which some are known by their means alone."""
+        """Mean and deviation of all repetitions, in ns a token, and how many they are; of some the mean alone may be known."""
+        n_tokens = self.spec.n_tokens
         parts = [one.summarize(assumed_n) for one in self.measurements]
         n = sum(part.n for part in parts)
         middle = sum(part.mean * part.n for part in parts) / n
         squares = sum((part.n - 1) * part.deviation**2 + part.n * (part.mean - middle) ** 2 for part in parts)
-        return Summary(middle, math.sqrt(squares / (n - 1)) if n > 1 else 0.0, n)
+        return Summary(middle / n_tokens, math.sqrt(squares / (n - 1)) / n_tokens if n > 1 else 0.0, n)
 
     def rate_tok_per_s(self, basis: Basis, assumed_n: int) -> float:
         """Tokens by the median duration, or by the mean one where that is what is compared."""
         centre = self.summarize(assumed_n).mean if basis is Basis.SUMMARIES else median(self.samples_ns(basis))
-        return self.spec.n_tokens * NS_PER_S / centre
+        return NS_PER_S / centre
 
     @property
     def is_distrusted(self) -> bool:
@@ -103,12 +107,15 @@ class Gathered:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A cell of two sides. ratio is of the rates, above 1 where the other side is faster; p is corrected for all pairs (Holm)."""
+    """A cell of two sides, the first and `side`.
+
+    contrast is of the rates: a ratio above 1 where `side` is faster. p is corrected for all pairs of the comparison (Holm).
+    """
 
     key: Key
     base: Gathered
     other: Gathered
-    side: str
+    side: int
     basis: Basis
     base_tok_per_s: float
     other_tok_per_s: float
@@ -154,12 +161,16 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Unlike:
-    """Cells of a side without a like in the first one: n of them, and what the nearest differs in; nothing: nothing is there."""
+    """n cells of a side without a like in the first one, by their tests, and what the nearest there differs in.
 
-    side: str
+    is_missing: it is the first one that has them, and `side` has nothing that these do not have.
+    """
+
+    side: int
     n: int
-    differences: tuple[Difference, ...]
     tests: tuple[str, ...]
+    differences: tuple[Difference, ...] = ()
+    is_missing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,20 +182,14 @@ class Comparison:
     pairs: Sequence[Pair]
     unlike: Sequence[Unlike]
     assumed_n: int
-    is_coarse: bool
 
     @property
-    def means(self) -> Mapping[str, float]:
+    def means(self) -> Mapping[int, float]:
         """The geometric mean of each other side's ratios."""
-        found: dict[str, list[float]] = {}
+        found: dict[int, list[float]] = {}
         for pair in self.pairs:
             found.setdefault(pair.side, []).append(math.log(pair.ratio.value))
         return {side: math.exp(mean(logs)) for side, logs in found.items()}
-
-
-def is_coarse(measurements: Iterable[Measurement]) -> bool:
-    """Whether machines are known as llama-bench's files tell them, because some of these come from there."""
-    return any(one.subject.machine is None for one in measurements)
 
 
 class _Facets:
@@ -208,13 +213,163 @@ def compare(sides: Sequence[Side], by: Sequence[str] = (), assumed_n: int = USUA
     by        : facets in which a pair may differ, because the sides are told apart by them
     assumed_n : repetitions behind a mean and deviation of which the file does not say how many there were
     """
-    coarse = is_coarse(one for side in sides for one in side.measurements)
-    facets = _Facets(is_coarse=coarse)
-    groups = [_gather(side, facets, by) for side in sides]
-    pairs, unlike = [], []
-    for side, cells in zip(sides[1:], groups[1:], strict=True):
-        pairs += [_contrast(key, groups[0][key], other, side.name, assumed_n) for key, other in cells.items() if key in groups[0]]
-        unlike += _find_unlike(groups[0], cells, side.name)
+    # Where some come from llama-bench's files, all machines are told as those do.
+    facets = _Facets(is_coarse=any(one.subject.machine is None for side in sides for one in side.measurements))
+    base, *others = [_gather(side, facets, by) for side in sides]
+    pairs: list[Pair] = []
+    unlike: list[Unlike] = []
+    for side, cells in enumerate(others, start=1):
+        common = [key for key in base if key in cells]
+        pairs += [_contrast(key, base[key], cells[key], side, assumed_n) for key in _in_order(common)]
+        unlike += _find_unlike(base, cells, side)
     corrected = correct_holm([pair.contrast.p for pair in pairs])
-    decided = [_with_p(pair, p) for pair, p in zip(pairs, corrected, strict=True)]
-    return Comparison(sides, by, decided, unlike, assumed_n, coarse)
+    decided = [dataclasses.replace(pair, p=p) for pair, p in zip(pairs, corrected, strict=True)]
+    return Comparison(sides, by, decided, unlike, assumed_n)
+
+
+def _gather(side: Side, facets: _Facets, by: Sequence[str]) -> dict[Key, Gathered]:
+    """A side's cells by what they must have in common with another side's."""
+    keys: dict[int, Key] = {}
+    cells: dict[Key, list[Measurement]] = {}
+    for one in side.measurements:
+        place = id(one.subject)
+        if place not in keys:
+            keys[place] = tuple((name, value) for name, value in facets.of(one.subject).items() if name not in by)
+        cells.setdefault(keys[place], []).append(one)
+    return {key: Gathered(found) for key, found in cells.items()}
+
+
+#: Facets that say what is timed and not with which settings.
+_TESTS = ("n_prompt", "n_gen", "n_depth")
+
+
+def _in_order(keys: Iterable[Key]) -> list[Key]:
+    """Cells of the same settings together, prompts before generation, the short ones first: rounds measure them in any order."""
+    places: dict[Key, int] = {}
+    order = {}
+    for key in keys:
+        settings = tuple(item for item in key if item[0] not in _TESTS)
+        values = dict(key)
+        tests = [values.get(name, 0) for name in _TESTS]
+        order[key] = (places.setdefault(settings, len(places)), tests[1] > 0, tests)
+    return sorted(order, key=lambda key: order[key])
+
+
+def _contrast(key: Key, base: Gathered, other: Gathered, side: int, assumed_n: int) -> Pair:
+    both = (base, other)
+    if min(len(one.measurements) for one in both) >= MIN_REPETITIONS:
+        basis = Basis.RUNS
+    elif all(one.evidence is Evidence.SAMPLES for one in both):
+        basis = Basis.REPETITIONS
+    else:
+        basis = Basis.SUMMARIES
+    # The ratio of durations of base to other is the ratio of rates of other to base.
+    if basis is Basis.SUMMARIES:
+        found = compare_summaries(other.summarize(assumed_n), base.summarize(assumed_n))
+    else:
+        found = compare_samples(other.samples_ns(basis), base.samples_ns(basis))
+    rate, other_rate = (one.rate_tok_per_s(basis, assumed_n) for one in both)
+    return Pair(key, base, other, side, basis, rate, other_rate, found, found.p)
+
+
+def _find_unlike(base: Mapping[Key, Gathered], cells: Mapping[Key, Gathered], side: int) -> list[Unlike]:
+    """The cells of a side that the base has none like, by what the nearest one of the base without a like differs in.
+
+    Of a test that the base was not asked nothing is said but that.
+    """
+    lonely = {key: found for key, found in cells.items() if key not in base}
+    left = {key: found for key, found in base.items() if key not in cells}
+    if not lonely:
+        return [Unlike(side, len(left), _tests(left.values()), is_missing=True)] if left else []
+    candidates = [*(left or base)][:MOST_LOOKED_AT]
+    alike: dict[tuple[str, ...], tuple[tuple[Difference, ...], list[Gathered]]] = {}
+    for number, (key, gathered) in enumerate(lonely.items()):
+        names: tuple[str, ...] = ()
+        if number < MOST_LOOKED_AT:
+            nearest = min(candidates, key=lambda other: _distance(key, other))
+            names = () if _distance(key, nearest)[0] else _differing(nearest, key)
+        if names not in alike:
+            alike[names] = (tuple(_difference(name, base[nearest], gathered) for name in names), [])
+        alike[names][1].append(gathered)
+    return [Unlike(side, len(found), _tests(found), differences) for differences, found in alike.values()]
+
+
+def _tests(cells: Iterable[Gathered]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(one.spec.test for one in cells))
+
+
+def _differing(base: Key, other: Key) -> tuple[str, ...]:
+    """The facets in which two cells differ."""
+    first, second = dict(base), dict(other)
+    return tuple(name for name in dict.fromkeys((*first, *second)) if first.get(name) != second.get(name))
+
+
+def _difference(name: str, base: Gathered, other: Gathered) -> Difference:
+    return Difference(name, *(show_facet(one.measurements[0].subject, name) for one in (base, other)))
+
+
+def _distance(base: Key, other: Key) -> tuple[bool, int]:
+    """Another test is further away than any other setting."""
+    names = _differing(base, other)
+    return any(name in _TESTS for name in names), len(names)
+
+
+def show_facet(subject: Subject, name: str) -> Any:
+    """A facet as people know it: a machine by its processor, a model by its file, a setting by its value."""
+    if name == MACHINE:
+        return subject.machine.cpu if subject.machine else subject.hardware
+    shown = {MODEL: subject.spec.file_name, BUILD: subject.commit, **dict(subject.others)}
+    return shown[name] if name in shown else getattr(subject.spec, name, None)
+
+
+def split(inputs: Sequence[Side], by: Sequence[str], base: str | None = None) -> list[Side]:
+    """Sides by the values of some facets, whichever inputs they came from.
+
+    Parameters
+    ----------
+    base : text that the first side's values have in them; unless told it is the one of the first input, of several of these the one
+           with the usual settings, then the smallest
+
+    Raises
+    ------
+    UsageError : no side is called so.
+    """
+    facets = _Facets(is_coarse=any(one.subject.machine is None for side in inputs for one in side.measurements))
+    found: dict[tuple[Any, ...], tuple[int, Side]] = {}
+    for number, side in enumerate(inputs):
+        for one in side.measurements:
+            told = facets.of(one.subject)
+            values = tuple(told.get(name) for name in by)
+            if values not in found:
+                shown = tuple((name, show_facet(one.subject, name)) for name in by)
+                found[values] = (number, Side("", [], shown))
+            found[values][1].measurements.append(one)
+    usual = defaults()
+    cells = {values: {*_gather(side, facets, by)} for values, (_, side) in found.items()}
+
+    def order(values: tuple[Any, ...]) -> tuple[Any, ...]:
+        is_alone = all(cells[values].isdisjoint(others) for other, others in cells.items() if other != values)
+        unusual = [value != usual.get(name, value) for name, value in zip(by, values, strict=True)]
+        return (found[values][0], is_alone, unusual, [_sortable(value) for value in values])
+
+    sides = [found[values][1] for values in sorted(found, key=order)]
+    if base is not None:
+        sides.sort(key=lambda side: not _is_called(side, base))
+        if sides and not _is_called(sides[0], base):
+            raise UsageError(f"Nothing was measured with {', '.join(by)} {base}.")
+    return sides
+
+
+def _is_called(side: Side, text: str) -> bool:
+    exact = [str(value).lower() for _, value in side.values]
+    switches = {"on": "true", "off": "false", "all": "-1"}
+    return (
+        text.lower() in exact
+        or switches.get(text.lower()) in exact
+        or (any(name in (MACHINE, BUILD, MODEL) and text.lower() in str(value).lower() for name, value in side.values))
+    )
+
+
+def _sortable(value: Any) -> tuple[bool, float, str]:
+    is_number = isinstance(value, int | float)
+    return (not is_number, float(value) if is_number else 0.0, str(value))
