@@ -13,6 +13,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "harness.api": (
         "account_memory",
         "account_time",
+        "history",
         "inspect",
         "measure",
         "measure_roofline",
@@ -41,7 +42,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "harness.runs.predict": ("PredictRequest",),
     "harness.spec": ("RunSpec",),
     "harness.speed.prediction": ("Prediction",),
-    "harness.speed.token_time": ("TimeLedger", "make_time_ledger"),
+    "harness.records.time_ledger": ("TimeLedger", "make_time_ledger"),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = ["__version__", *_HOME]

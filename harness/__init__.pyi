@@ -2,6 +2,7 @@
 
 from harness.api import account_memory as account_memory
 from harness.api import account_time as account_time
+from harness.api import history as history
 from harness.api import inspect as inspect
 from harness.api import measure as measure
 from harness.api import measure_roofline as measure_roofline
@@ -34,13 +35,13 @@ from harness.records.statistics import Summary as Summary
 from harness.records.statistics import summarize as summarize
 from harness.records.statistics import token_times as token_times
 from harness.records.text import TextRun as TextRun
+from harness.records.time_ledger import TimeLedger as TimeLedger
+from harness.records.time_ledger import make_time_ledger as make_time_ledger
 from harness.records.token_time import TimeRecord as TimeRecord
 from harness.runs.inspection import Inspection as Inspection
 from harness.runs.placements import Sweep as Sweep
 from harness.runs.predict import PredictRequest as PredictRequest
 from harness.spec import RunSpec as RunSpec
 from harness.speed.prediction import Prediction as Prediction
-from harness.speed.token_time import TimeLedger as TimeLedger
-from harness.speed.token_time import make_time_ledger as make_time_ledger
 
 __version__: str

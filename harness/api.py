@@ -27,6 +27,7 @@ from harness.records.roofline import Roof
 from harness.records.text import TextRun
 from harness.records.token_time import TimeRecord
 from harness.runs import asking, cells, inspection, memory, placements, roofline, search, text, token_time
+from harness.runs import history as histories
 from harness.runs import predict as prediction
 from harness.runs.session import Session
 from harness.runs.text import OnText
@@ -257,6 +258,28 @@ def read_records(*paths: Model, on_event: OnEvent = ignore) -> list[Entry]:
     journals = find_journals([pathlib.Path(path) for path in paths], pathlib.Path("bench_results"))
     found = [line.content for line in read_lines(journals, pass_remarks(on_event)) if line.content is not None]
     return cast("list[Entry]", found)
+
+
+def history(
+    *paths: Model,
+    model: str = "",
+    test: str = "",
+    since_utc: str = "",
+    results: Model = "bench_results",
+    on_event: OnEvent = ignore,
+) -> list[histories.Named]:
+    """Each cell over time, as ``harness history`` shows it: its records in order, and the stretches between which it changed.
+
+    Parameters
+    ----------
+    paths     : journals or folders; without any, all in `results`
+    model     : part of a model's name, or of its file's
+    test      : ``tg128``, or ``tg`` for all of a kind
+    since_utc : only records that are no older, ``2026-11-24``
+    """
+    wanted = histories.Wanted(model=model, test=test, since_utc=since_utc)
+    files = [pathlib.Path(path) for path in paths]
+    return histories.read_history(files, pathlib.Path(results), wanted, pass_remarks(on_event))
 
 
 def to_dicts(records: Iterable[Entry]) -> list[dict[str, Any]]:

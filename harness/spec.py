@@ -295,10 +295,13 @@ class RunSpec:
     )  # fmt: skip
     n_prompt: int = 0  #: tokens of the prompt that is timed
     n_gen: int = 0  #: tokens that are generated one by one
-    repetitions: int = 10  #: timed ones
-    warmup: bool = True  #: whether it ran once before the clock started
+    repetitions: int | None = None  #: timed ones; until `precision` is reached if None
+    warmup: bool | None = None  #: whether it ran once before the clock started; where that was needed if None
     delay_s: float = 0.0  #: rest before the test
-    seed: int = 0  #: of the random tokens
+    seed: int = 0  #: of the random tokens, and of the order of cells
+    #: How far the median's interval may reach from it, as a share, where repetitions are not numbered.
+    precision: float = 0.02
+    max_time_s: float = 60.0  #: after which they are not repeated further
 
     def __post_init__(self) -> None:
         if self.n_prompt + self.n_gen < 1:
@@ -310,8 +313,10 @@ class RunSpec:
         for endpoint in self.rpc:
             if not is_endpoint(endpoint):
                 raise UsageError(f"{endpoint!r} is not a server; write host:port, such as 192.168.1.7:50052.")
-        if self.repetitions < 1:
+        if self.repetitions is not None and self.repetitions < 1:
             raise UsageError(f"-r {self.repetitions} measures nothing; give at least 1 (6 for a 95 % interval).")
+        if not self.precision > 0 or not self.max_time_s > 0:
+            raise UsageError("--precision and --max-time must be above 0; leave them out for 2 % within 60 s.")
         if self.flash_attn == "off" and self.type_v not in ("f32", "f16", "bf16"):
             raise UsageError(f"A {self.type_v} V cache needs flash attention; leave out -fa off or use -ctv f16.")
 
@@ -385,7 +390,7 @@ def parameters(*scopes: Scope) -> dict[str, Parameter]:
 
 
 #: Fields that say how often and in what manner a cell is repeated. All others decide what is timed.
-MANNER = frozenset({"repetitions", "warmup", "delay_s", "seed"})
+MANNER = frozenset({"repetitions", "warmup", "delay_s", "seed", "precision", "max_time_s"})
 
 #: Values of fields of `RunSpec` by their names; what is not there is as usual.
 Settings = Mapping[str, Any]
@@ -433,10 +438,12 @@ class Grid:
     n_prompt: Sequence[int] = (512,)
     n_gen: Sequence[int] = (128,)
     n_pg: Sequence[tuple[int, int]] = ()
-    repetitions: int = 10
-    warmup: bool = True
+    repetitions: int | None = None
+    warmup: bool | None = None
     delay_s: float = 0.0
     seed: int = 0
+    precision: float = 0.02
+    max_time_s: float = 60.0
 
     def tests(self) -> list[tuple[int, int]]:
         """(n_prompt, n_gen) of each test, without the empty ones. Source: get_cmd_params_instances in llama-bench.cpp."""
@@ -461,5 +468,6 @@ class Grid:
             for n_prompt, n_gen in self.tests():
                 yield RunSpec(
                     model=model, n_prompt=n_prompt, n_gen=n_gen, repetitions=self.repetitions, warmup=self.warmup,
-                    delay_s=self.delay_s, seed=self.seed, **dict(zip(names, combination, strict=True)),
+                    delay_s=self.delay_s, seed=self.seed, precision=self.precision, max_time_s=self.max_time_s,
+                    **dict(zip(names, combination, strict=True)),
                 )  # fmt: skip

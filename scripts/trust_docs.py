@@ -5,12 +5,18 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Sequence
 
-from figures import FOLDER, GOALS, ROOT, Figure, Goal, Results, read
+from figures import GOALS, ROOT, Figure, Goal, Results, read
 
+from harness.evidence.medians import median
+from harness.records.journal import find_journals, read_lines
+from harness.records.parity import Parity
+from harness.views.parity import describe_verdict, name_test
+
+RESULTS = ROOT / "bench_results"
 PAGE = ROOT / "docs" / "trust.md"
 
-#: What stands between these is written here.
-BEGIN, END = "<!-- figures by scripts/trust_docs.py -->", "<!-- end of the figures -->"
+#: What stands between these is written here; name is that of a table.
+BEGIN, END = "<!-- {name} by scripts/trust_docs.py -->", "<!-- end of {name} -->"
 
 NOT_MEASURED = "not measured yet"
 
@@ -60,11 +66,45 @@ def list_figures(kept: dict[str, Results]) -> str:
     return write_table(("figure", "goal", "found", "met", "by"), rows)
 
 
-def render(text: str, folder: pathlib.Path = FOLDER) -> str:
-    """The page with its figures."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{list_figures(read(folder))}\n\n{END}{after}"
+def list_parity(results: pathlib.Path) -> str:
+    """The table of every run of scripts/parity that decided by its pairs, in their order."""
+    lines = read_lines(find_journals((), results), _complain, ("parity",))
+    found = [line.content for line in lines if isinstance(line.content, Parity) and line.content.margin is not None]
+    rows = [
+        (
+            one.model,
+            name_test(one),
+            f"{one.n_threads}",
+            describe_verdict(one),
+            "yes" if is_goal_met(one) else "no",
+            one.time_utc[:10],
+        )
+        for one in found
+    ]
+    if not rows:
+        return NOT_MEASURED.capitalize() + "."
+    return write_table(("model", "test", "threads", "verdict", "goal met", "day"), rows)
+
+
+def is_goal_met(parity: Parity) -> bool:
+    """The median ratio is at least 0.99, and its interval inside ± 2 %."""
+    ratio = test.ratio if (test := parity.weighed) else None
+    if ratio is None or ratio.low is None or ratio.high is None:
+        return False
+    return median(parity.ratios) >= 0.99 and ratio.low >= 1 / 1.02 and ratio.high <= 1.02
+
+
+def _complain(sentence: str) -> None:
+    raise ValueError(sentence)
+
+
+def render(text: str, results: pathlib.Path = RESULTS) -> str:
+    """The page with its tables."""
+    for name, table in (("figures", list_figures(read(results / "trust"))), ("parity", list_parity(results))):
+        begin, end = BEGIN.format(name=name), END.format(name=name)
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}\n\n{table}\n\n{end}{rest.partition(end)[2]}"
+    return text
 
 
 if __name__ == "__main__":

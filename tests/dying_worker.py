@@ -48,8 +48,8 @@ DEATHS = {
 
 
 class DyingSession(Session):
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self._prompts = 0
 
     def prompt_batches(self, n_tokens: int) -> Any:
@@ -63,8 +63,8 @@ class DyingSession(Session):
 
 
 class DyingModel(LoadedModel):
-    def open(self, spec: Any) -> Session:
-        return DyingSession(self, spec)
+    def open(self, spec: Any, pool: Any = None) -> Session:
+        return DyingSession(self, spec, pool=pool)
 
 
 class DyingRuntime(Runtime):

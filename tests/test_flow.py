@@ -30,6 +30,7 @@ FLOW = (
 READERS = (
     ("table",),
     ("table", "--test", "pp", "-o", "json"),
+    ("history",),
     ("predict",),
     ("roofline", "--saved"),
     ("report", "-o", "report.html"),

@@ -59,6 +59,8 @@ OTHERS = {
     "-o run": "a text is written, and no table",
     "-m reference": "names of the catalog, all of them unless told otherwise",
     "-m pull": "there is nothing to pull unless told what",
+    "-m history": "what is looked for among what was kept",
+    "--test history": "a test by its name, too",
     "-p ollama": "Ollama's server is asked in words, and once more for each pair",
     "-n ollama": "as many as an answer of a chat has, twice for each pair",
     "-ngl ollama": "as the server has it unless told otherwise",

@@ -301,7 +301,7 @@ class ScriptedSweeper:
         for cell in made:
             token_ns = round(self.milliseconds(cell.n_gpu_layers) * 1e6)
             n = cell.n_tokens
-            self.now_s += 0.2 + token_ns * (n * cell.repetitions + cell.warmup) / 1e9
+            self.now_s += 0.2 + token_ns * (n * cell.repetitions + (cell.warmup is not False)) / 1e9
             failed = cell.n_gpu_layers >= self.limit
             sample = Sample(token_ns * n, None, (token_ns,) * n, False)
             yield dataclasses.replace(
@@ -339,8 +339,8 @@ class DriftingSweeper(ScriptedSweeper):
                 self._loaded, self._factor = cell.n_gpu_layers, self._chance.gauss(1, self._scatter)
                 self.now_s += self._load_s
             samples = []
-            for repetition in range(cell.repetitions + cell.warmup):
-                n = 1 if cell.warmup and not repetition else cell.n_tokens
+            for repetition in range(cell.repetitions + (cell.warmup is not False)):
+                n = 1 if cell.warmup is not False and not repetition else cell.n_tokens
                 late = self._slowdown[1] if self.now_s > self._slowdown[0] else 1.0
                 ns = [
                     round(

@@ -79,7 +79,7 @@ def test_manner_and_folders_are_not():
 
 def test_every_measured_parameter_is_in_it():
     assert {*parameters(), "model", "n_prompt", "n_gen"} <= set(FIELDS)
-    assert {"repetitions", "warmup", "delay_s", "seed"} == MANNER
+    assert {"repetitions", "warmup", "delay_s", "seed", "precision", "max_time_s"} == MANNER
 
 
 @pytest.mark.parametrize("name", FIELDS)

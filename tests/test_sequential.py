@@ -33,6 +33,17 @@ def test_a_clear_difference_ends_at_the_first_looks():
     assert run(-0.03 - 0.001 * (n % 3) for n in range(LOOKS[-1])).decision is Decision.FASTER
 
 
+def test_equal_within_the_margin_or_not():
+    small = [0.004 + 0.0001 * (n % 3) for n in range(LOOKS[-1])]
+    assert run(small).decision is Decision.SLOWER
+    tests = SequentialTest(0.01, beyond_margin=True), SequentialTest(0.002, beyond_margin=True)
+    for value in small[: LOOKS[1]]:
+        for test in tests:
+            if not test.is_over:
+                test.add(value)
+    assert [test.decision for test in tests] == [Decision.NO_DIFFERENCE, Decision.SLOWER]
+
+
 def test_no_difference_is_an_answer():
     test = run(0.001 * (-1) ** n for n in range(LOOKS[-1]))
     assert test.decision is Decision.NO_DIFFERENCE

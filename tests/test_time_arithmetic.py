@@ -15,9 +15,9 @@ from harness.gguf.nodes import ROLES, anonymize, classify_node
 from harness.gguf.reads import count_reads, weights_by_role
 from harness.records.failures import describe_end
 from harness.records.kinds import read_line
+from harness.records.time_ledger import SETUP, divide_token, fit_depth, make_time_ledger, summarize_blocks
 from harness.records.token_time import PARTS, TimePlan
 from harness.spec import RunSpec
-from harness.speed.token_time import SETUP, divide_token, fit_depth, make_time_ledger, summarize_blocks
 from harness.views.figures.style import to_bytes
 from harness.views.figures.token_time import GROUPS, draw_token_time, stack_token
 from harness.views.formats import render

@@ -21,7 +21,7 @@ def test_a_figure_is_stated_with_its_interval_its_goal_and_its_command(tmp_path)
     keep(
         "trials",
         {"ab.false_alarms": Figure(0.035, 0.014, 0.0708, 200)},
-        folder=tmp_path,
+        folder=tmp_path / "trust",
         command=["scripts/ab_trials.py", "--runs", "200"],
     )
     (row,) = [
@@ -32,6 +32,7 @@ def test_a_figure_is_stated_with_its_interval_its_goal_and_its_command(tmp_path)
 
 
 def test_what_nobody_measured_has_no_figure(tmp_path):
+    assert "\n\nNot measured yet.\n\n" in render(PAGE.read_text(encoding="utf-8"), tmp_path)
     rows = [
         line
         for line in render(PAGE.read_text(encoding="utf-8"), tmp_path).splitlines()

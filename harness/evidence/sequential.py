@@ -36,8 +36,10 @@ class Decision(enum.Enum):
 class SequentialTest:
     """Pairs in, a decision out.
 
-    margin : a share > 0, as 0.01: with the whole interval inside 1 / (1 + margin) … 1 + margin there is no difference that counts
-    alpha  : in (0, 1): how often at most a decision is false, looks and all
+    margin        : a share > 0, as 0.01: with the whole interval inside 1 / (1 + margin) … 1 + margin no difference counts
+    alpha         : in (0, 1): how often at most a decision is false, looks and all
+    beyond_margin : FASTER and SLOWER only with the whole interval beyond the margin, for who asks whether the two are equal within
+                    it; otherwise a proven difference of any size is one
 
     Raises
     ------
@@ -46,6 +48,7 @@ class SequentialTest:
 
     margin: float
     alpha: float = 0.05
+    beyond_margin: bool = False
     log_ratios: list[float] = field(default_factory=list)
     decision: Decision = Decision.UNDECIDED
     ratio: Ratio | None = None
@@ -103,9 +106,10 @@ class SequentialTest:
         self._spent += spent
         low, high, reach = averages[rank - 1], averages[-rank], math.log1p(self.margin)
         self.ratio = Ratio(math.exp(middle), math.exp(low), math.exp(high), 1 - self.alpha)
-        if high < 0:
+        least = reach if self.beyond_margin else 0.0
+        if high < -least:
             self.decision = Decision.FASTER
-        elif low > 0:
+        elif low > least:
             self.decision = Decision.SLOWER
         elif -reach <= low and high <= reach:
             self.decision = Decision.NO_DIFFERENCE

@@ -1,5 +1,10 @@
 """How many repetitions are enough: looked at seldom, with an interval that stays true when one stops as soon as it is narrow.
 
+Who stops at the first narrow interval chooses, among several looks, the one at which luck made it narrow: the plain 95 % interval then
+holds the median less often (93 % of normal samples, 84 % where a processor has two clock states). So one looks seldom, at twice as many
+repetitions each time, and by order statistics that lie further out than 95 % would ask for; scripts/trust_simulation.py shows that the
+whole then keeps its 95 %. This is sequential estimation with an interval of fixed width (Chow and Robbins 1965), here for a median.
+
 Pure Python and cheap: it is called between the blocks of a measurement.
 """
 
@@ -7,27 +12,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.evidence.medians import median, median_interval
+from harness.evidence.medians import CONFIDENCE, Interval, median, median_interval, samples_needed
 
-#: Below six samples no pair of order statistics bounds a median with 95 %.
-MIN_REPETITIONS = 6
+#: Below six samples no pair of order statistics bounds a median with 95 %. The first look: smallest to largest, 96.9 %.
+MIN_REPETITIONS = samples_needed()
 
-#: Repetitions at which one looks; further ones grow by half each time.
-LOOKS = (6, 9, 15, 23, 35)
+#: What each further look's interval holds by itself, so that all looks together hold 95 %: found by simulation.
+LOOK_CONFIDENCE = 0.993
+
+
+def bound_median(durations: Sequence[float]) -> Interval | None:
+    """The median's 95 % interval where it was the samples that said when to stop; for a number fixed beforehand: `median_interval`.
+
+    Parameters
+    ----------
+    durations : shape (n,), any order, any unit
+
+    Returns
+    -------
+    An interval in that unit, whose level is what is left of its confidence after all looks; None below six samples.
+    """
+    if len(durations) < MIN_REPETITIONS:
+        return None
+    # Between six and eight samples even the extremes hold less than LOOK_CONFIDENCE: no more can be had.
+    found = median_interval(durations, LOOK_CONFIDENCE) or Interval(min(durations), max(durations), CONFIDENCE)
+    return Interval(found.low, found.high, CONFIDENCE)
 
 
 def relative_half_width(durations: Sequence[float]) -> float | None:
-    """How far the ends of the median's 95 % interval lie from the median at most, as a share of it.
+    """How far the ends of `bound_median` lie from the median at most, as a share of it, >= 0; None below six samples.
 
     Parameters
     ----------
     durations : shape (n,), positive, any unit
-
-    Returns
-    -------
-    A share, >= 0; None below six samples.
     """
-    interval = median_interval(durations) if durations else None
+    interval = bound_median(durations)
     if interval is None:
         return None
     middle = median(durations)
@@ -41,11 +60,8 @@ def is_precise(durations: Sequence[float], precision: float) -> bool:
 
 
 def next_look(n: int) -> int:
-    """How many repetitions there should be before one looks again, after n of them: more than n.
-
-    Every look is a chance to stop on a sample that is narrow by luck, so that looks are few and lie further and further apart.
-    """
-    looks = list(LOOKS)
-    while looks[-1] <= n:
-        looks.append(looks[-1] * 3 // 2)
-    return next(look for look in looks if look > n)
+    """How many repetitions there should be before one looks again, after n of them: 6, 12, 24, 48 … and always more than n."""
+    look = MIN_REPETITIONS
+    while look <= n:
+        look *= 2
+    return look

@@ -144,7 +144,11 @@ _FUNCTIONS: tuple[tuple[Any, tuple[Any, ...], str], ...] = (
     (_POINTER, (InitParams,), "ggml_init"),
     (_POINTER, (ctypes.POINTER(ThreadpoolParams),), "ggml_threadpool_new"),
     (ThreadpoolParams, (ctypes.c_int,), "ggml_threadpool_params_default"),
-    (None, _P, "ggml_threadpool_free llama_detach_threadpool ggml_free ggml_backend_free ggml_backend_buffer_free"),
+    (
+        None,
+        _P,
+        "ggml_threadpool_free ggml_threadpool_pause llama_detach_threadpool ggml_free ggml_backend_free ggml_backend_buffer_free",
+    ),
     (None, _P, "ggml_backend_register ggml_backend_synchronize"),
     (None, _P * 2, "ggml_build_forward_expand"),
     (None, _P * 3, "llama_attach_threadpool"),

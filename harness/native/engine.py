@@ -140,6 +140,23 @@ class Runtime:
                 raise UsageError(f"There is no device {name} to use; {there}.")
         return [known[name] for name in names]
 
+    def free_on_cards(self) -> int | None:
+        """Free memory of all devices that layers can go to, in bytes; None where there are none or none of them says."""
+        free = [device.memory_free_bytes for _, device in self.list_devices() if device.kind != "cpu"]
+        known = [size for size in free if size is not None]
+        return sum(known) if known else None
+
+    def make_pool(self, n_threads: int) -> Any:
+        """Threads that several contexts can share; None where they cannot be had."""
+        return make_pool(self.lib, n_threads)
+
+    def pause_pool(self, pool: Any) -> None:
+        """Have its threads sleep until the next graph; without it they spin on for a while."""
+        self.lib.ggml_threadpool_pause(pool)
+
+    def free_pool(self, pool: Any) -> None:
+        self.lib.ggml_threadpool_free(pool)
+
     def load(self, spec: RunSpec) -> LoadedModel:
         self.attach_rpc(spec.rpc)
         return LoadedModel(self, spec)
@@ -218,8 +235,8 @@ class LoadedModel:
         pointers = [] if tuple(names) == ("none",) else self.runtime.find_devices(names)
         return (ctypes.c_void_p * (len(pointers) + 1))(*pointers, None)
 
-    def open(self, spec: RunSpec) -> Session:
-        return Session(self, spec)
+    def open(self, spec: RunSpec, pool: Any = None) -> Session:
+        return Session(self, spec, pool=pool)
 
     def describe(self) -> Model:
         text = ctypes.create_string_buffer(256)

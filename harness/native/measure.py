@@ -1,4 +1,4 @@
-"""Warm-up and timed repetitions of one spec, on any engine and any clock.
+"""Warm-up and timed repetitions of one spec, in blocks, on any engine and any clock.
 
 The semantics are llama-bench's (test_prompt, test_gen and main in llama.cpp's tools/llama-bench/llama-bench.cpp): random tokens with
 BOS first, prompts in chunks of n_batch and one synchronize at the end, generation one token a decode with a synchronize each and no
@@ -11,8 +11,10 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from harness.evidence.medians import samples_needed
 from harness.records.cells import Sample
 from harness.spec import RunSpec
 
@@ -82,28 +84,51 @@ def time_generation(engine: Computes, batches: Sequence[Any], clock: Clock, stam
         stamps[index] = clock()
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """So many repetitions of a cell, with no other cell in between.
+
+    warms_up runs a whole untimed repetition first, as llama-bench does. Without it one token is computed untimed: the first decode of
+    a context, or after another cell's, finds its memory cold.
+    """
+
+    repetitions: int
+    warms_up: bool = True
+
+
 def measure(
-    engine: Engine, clock: Clock, spec: RunSpec, report: Callable[[Sample], None], progress: Progress
+    engine: Engine,
+    clock: Clock,
+    spec: RunSpec,
+    report: Callable[[Sample], None],
+    progress: Progress,
+    block: Block | None = None,
+    depth: Depth | None = None,
 ) -> list[Sample]:
-    """Run warm-up and all repetitions of a spec; each sample is handed to `report` as soon as it is complete.
+    """Run a block of a spec's repetitions, all of them unless told; each sample is handed to `report` as soon as it is complete.
+
+    depth is that of the engine's context, where it was filled by a block before this one.
 
     Raises
     ------
     NativeError : llama.cpp refused a batch.
     """
+    block = block or Block(spec.repetitions or samples_needed(), spec.warmup is not False)
     samples = []
-    if spec.warmup:
-        progress("warm-up", 0, spec.repetitions)
-        engine.clear()
+    progress("warm-up", 0, block.repetitions)
+    engine.clear()
+    if block.warms_up:
         samples.append(_run_once(engine, clock, spec.n_prompt, min(spec.n_gen, 1), warmup=True))
         report(samples[-1])
-    depth = _Depth(engine, spec.n_depth)
-    for repetition in range(spec.repetitions):
+    else:
+        compute(engine, engine.token_batches(1))
+    depth = depth or Depth(engine, spec.n_depth)
+    for repetition in range(block.repetitions):
         engine.clear()
         if spec.n_depth:
-            progress("depth", repetition, spec.repetitions)
+            progress("depth", repetition, block.repetitions)
             depth.fill()
-        progress("repetition", repetition, spec.repetitions)
+        progress("repetition", repetition, block.repetitions)
         samples.append(_run_once(engine, clock, spec.n_prompt, spec.n_gen, warmup=False))
         report(samples[-1])
     return samples
@@ -130,13 +155,14 @@ def compute(engine: Computes, batches: Iterable[Any]) -> None:
     engine.synchronize()
 
 
-class _Depth:
-    """Fills the cache to a depth: computed once, then restored, as llama-bench does."""
+class Depth:
+    """Fills a context's cache to a depth: computed once, then restored, as llama-bench does."""
 
     def __init__(self, engine: Engine, n_depth: int) -> None:
         self._engine, self._n_depth, self._state = engine, n_depth, None
 
     def fill(self) -> None:
+        """Fill an empty cache."""
         if self._state is not None and self._engine.restore_state(self._state):
             return
         compute(self._engine, self._engine.prompt_batches(self._n_depth))

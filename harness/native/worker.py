@@ -1,14 +1,13 @@
 """The child that measures: runs llama.cpp in-process, holds the hot loop, and may die without taking anybody along.
 
-It reads one command a line from stdin, ``{"measure": <RunSpec>}`` or ``{"<module of jobs>": <its request>}``, and writes events as JSON
-lines to the pipe that was its stdout: ``hello``, ``phase``, ``loaded``, ``sample``, … and ``done`` or ``refused`` last. Nothing is
-written inside a timed region. A job is a function ``run(runtime, request, emit)`` of its module.
+It reads one command a line from stdin, ``{"measure": <RunSpec>, …}`` (`BlockRequest`) or ``{"<module of jobs>": <its request>}``, and
+writes events as JSON lines to the pipe that was its stdout: ``hello``, ``phase``, ``loaded``, ``sample``, … and ``done`` or ``refused``
+last. Nothing is written inside a timed region. A job is a function ``run(runtime, request, emit)`` of its module.
 Everything else that is printed, llama.cpp's log first of all, goes to stderr, where the parent looks for last words.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gc
 import importlib
@@ -19,14 +18,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TextIO
 
-from harness.codec import encode
+from harness.codec import decode, encode
 from harness.errors import HarnessError, Outcome
+from harness.evidence.medians import samples_needed
 from harness.host.machine import judge_load, read_load
 from harness.host.rpc import has_loopback
 from harness.native.jobs import Emit
-from harness.native.measure import measure, measure_dispatch
+from harness.native.measure import Block, measure, measure_dispatch
+from harness.native.shelf import Loaded, Needs, Open, Shelf
 from harness.native.slowdown import read_share, slow_down
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Load, Sample
@@ -36,63 +38,95 @@ from harness.spec import RunSpec
 SETTLE_S = 0.01
 
 
+@dataclass(frozen=True, slots=True)
+class BlockRequest:
+    """One command: a block of repetitions of a cell.
+
+    Its context is opened for the block and closed after it; keep leaves it open, with its filled depth, for the cell's next block.
+    repetitions is the spec's number unless said; is_first says that no block of the cell came before, so that it may need warming up.
+    needs is what the cell takes, where the parent knows. slowdown is a share by which each decode is made longer, for tests
+    (`harness.native.slowdown`); None: the environment's.
+    """
+
+    measure: RunSpec
+    repetitions: int | None = None
+    keep: bool = False
+    is_first: bool = True
+    needs: Needs | None = None
+    slowdown: float | None = None
+
+
 class Bench:
-    """Measures one cell after the other and keeps the model between cells that can share it.
+    """Measures blocks of cells and keeps models, and contexts where it is asked to, as long as there is memory for them.
 
     runtime is a `harness.native.engine.Runtime` or anything with its methods.
     """
 
     def __init__(self, runtime: Any) -> None:
+        from harness.native.engine import resident_bytes
+
         self.runtime = runtime
-        self._model: Any = None
-        self._key: tuple[Any, ...] = ()
-        self._rss_before = self._rss_loaded = 0
+        self._resident_bytes = resident_bytes
+        self._shelf = Shelf(runtime, resident_bytes)
 
     def describe(self) -> dict[str, Any]:
         found: dict[str, Any] = encode(self.runtime.describe())
         return found
 
-    def run(self, spec: RunSpec, emit: Emit, slowdown: float | None = None) -> None:
-        """Measure a spec; every finding leaves through `emit` as soon as it is whole.
-
-        slowdown is a share by which each decode is made longer, for tests (`harness.native.slowdown`); None: the environment's.
+    def run(self, request: BlockRequest, emit: Emit) -> None:
+        """Measure a block; every finding leaves through `emit` as soon as it is whole.
 
         Raises
         ------
         NativeError : llama.cpp refused the file, the context or a batch.
         """
-        from harness.native.engine import resident_bytes
-
-        share = read_share() if slowdown is None else slowdown
-        self._load(spec, emit)
-        emit("loaded", {"model": encode(self._model.describe())})
-        emit("phase", {"phase": "context", "index": 0, "count": 1})
-        with contextlib.closing(self._model.open(spec)) as session:
-            cautions = self._time(slow_down(session, share), spec, emit)
-            if share:
-                cautions = (*cautions, Caution(CautionCause.SLOWED_DOWN, distrust=True, slowdown=share))
-            durations = self._model.load_duration_ns, session.context_duration_ns
-            load = Load(*durations, self._rss_before, self._rss_loaded, resident_bytes())
+        spec = request.measure
+        loaded = self._load(request, emit)
+        emit("loaded", {"model": encode(loaded.model.describe())})
+        if self._shelf.find(spec) is None:
+            emit("phase", {"phase": "context", "index": 0, "count": 1})
+        opened = self._shelf.open(spec, request.needs, keep=request.keep)
+        is_kept = False
+        try:
+            cautions = self._time(opened, request, emit)
+            session = opened.session
+            durations = loaded.model.load_duration_ns, session.context_duration_ns
+            after = self._resident_bytes() if opened.is_alone else None  # of this cell alone, or of nobody
             dispatch_ns = measure_dispatch(time.perf_counter_ns) if spec.n_gen else None
-            done = {"resolved": session.describe(), "load": load, "cautions": cautions}
-            emit("done", encode({**done, "dispatch_ns_per_token": dispatch_ns}))
+            done = {"resolved": session.describe(), "load": Load(*durations, *loaded.rss_bytes, after)}
+            is_kept = request.keep
+        finally:
+            self._shelf.rest()
+            if request.keep and not is_kept:
+                self._shelf.forget(spec)
+            elif not request.keep:
+                opened.session.close()
+        emit("done", encode({**done, "cautions": cautions, "dispatch_ns_per_token": dispatch_ns}))
 
-    def _load(self, spec: RunSpec, emit: Emit) -> None:
-        from harness.native.engine import resident_bytes
+    def _load(self, request: BlockRequest, emit: Emit) -> Loaded:
+        spec = request.measure
+        if not self._shelf.is_loaded(spec):
+            emit("phase", {"phase": "load", "index": 0, "count": 1})
+            if spec.rpc and not self.runtime.rpc:
+                self.runtime.attach_rpc(spec.rpc)
+                emit("build", {"build": self.describe()})  # the devices are others now than when we said hello
+        return self._shelf.load(spec, request.needs)
 
-        if self._model is not None and spec.load_key() == self._key:
-            return
-        self.close()
-        emit("phase", {"phase": "load", "index": 0, "count": 1})
-        if spec.rpc and not self.runtime.rpc:
-            self.runtime.attach_rpc(spec.rpc)
-            emit("build", {"build": self.describe()})  # the devices are others now than when we said hello
-        self._rss_before = resident_bytes()
-        self._model, self._key = self.runtime.load(spec), spec.load_key()
-        self._rss_loaded = resident_bytes()
+    def _plan(self, request: BlockRequest) -> Block:
+        """A whole warm-up where it was asked for; else where nobody could see that one was missing, or a card has to get ready."""
+        spec = request.measure
+        n = request.repetitions or spec.repetitions or samples_needed()
+        is_wanted = spec.warmup
+        if is_wanted is None:
+            has_few = spec.repetitions is not None and spec.repetitions < samples_needed()
+            is_wanted = has_few or (spec.n_gpu_layers != 0 and self.runtime.free_on_cards() is not None)
+        return Block(n, request.is_first and is_wanted)
 
-    @staticmethod
-    def _time(session: Any, spec: RunSpec, emit: Emit) -> Any:
+    def _time(self, opened: Open, request: BlockRequest, emit: Emit) -> Any:
+        spec, block = request.measure, self._plan(request)
+        share = read_share() if request.slowdown is None else request.slowdown
+        engine = slow_down(opened.session, share)
+
         def report(sample: Sample) -> None:
             emit("sample", encode(sample))
 
@@ -100,13 +134,14 @@ class Bench:
             emit("phase", {"phase": phase, "index": index, "count": count})
             time.sleep(SETTLE_S)
 
-        time.sleep(spec.delay_s)
+        if request.is_first:
+            time.sleep(spec.delay_s)
         # A collection in the timed loop would be a spike that is nobody's but Python's.
         gc.collect()
         gc.disable()
         try:
             before = read_load(time.monotonic())
-            measure(session, time.perf_counter_ns, spec, report, progress)
+            measure(engine, time.perf_counter_ns, spec, report, progress, block, opened.depth)
             after = read_load(time.monotonic())
         finally:
             gc.enable()
@@ -114,12 +149,11 @@ class Bench:
         if has_loopback(spec.rpc):
             # The server of a loopback run is one of the others, and its work is what is measured.
             cautions = tuple(dataclasses.replace(item, is_server_here=True, distrust=False) for item in cautions)
-        return cautions
+        slowed = (Caution(CautionCause.SLOWED_DOWN, distrust=True, slowdown=share),) if share else ()
+        return (*cautions, *slowed)
 
     def close(self) -> None:
-        if self._model is not None:
-            self._model.close()
-            self._model = None
+        self._shelf.close()
 
 
 def serve(bench: Bench, commands: queue.SimpleQueue[dict[str, Any] | None], emit: Emit) -> None:
@@ -137,7 +171,7 @@ def serve(bench: Bench, commands: queue.SimpleQueue[dict[str, Any] | None], emit
 
 def _answer(bench: Bench, command: dict[str, Any], emit: Emit) -> None:
     if "measure" in command:
-        bench.run(RunSpec.from_dict(command["measure"]), emit, command.get("slowdown"))
+        bench.run(decode(BlockRequest, command), emit)
         return
     [(job, request)] = command.items()
     bench.close()  # a job starts from a process that holds no model

@@ -28,7 +28,37 @@ class CautionCause(str, enum.Enum):
     NO_CHAT_TEMPLATE = "no-chat-template"
     PROMPT_COUNTS_DIFFER = "prompt-counts-differ"
     SIZE_IN_CACHE = "size-in-cache"
+    OTHER_PROGRAMS = "other-programs"
+    THREADS_WAITED = "threads-waited"
+    TIME_STOLEN = "time-stolen"
+    QUOTA_HELD = "quota-held"
+    CLOCK_FELL = "clock-fell"
+    HEAT = "heat"
+    PAGES_READ = "pages-read"
+    PAGES_SWAPPED = "pages-swapped"
+    SWITCHED_AWAY = "switched-away"
+    WIDE_INTERVAL = "wide-interval"
+    TWO_SPEEDS = "two-speeds"
+    OWN_CROWD = "own-crowd"
     SLOWED_DOWN = "slowed-down"
+    # What is implausible by itself (`records.doubts`): derived on reading, never stored.
+    ROUNDS_DISAGREE = "rounds-disagree"
+    SAME_WORK_DIFFERS = "same-work-differs"
+    BELOW_ZERO = "below-zero"
+    WATCHING_DEAR = "watching-dear"
+    WATCHING_CHEAP = "watching-cheap"
+    PARTS_MISS_WHOLE = "parts-miss-whole"
+    PARTS_EXCEED_WHOLE = "parts-exceed-whole"
+    ABOVE_ROOF = "above-roof"
+    DEEPER_IS_CHEAPER = "deeper-is-cheaper"
+    WARM_SLOWER = "warm-slower"
+    STALLED = "stalled"
+    THREADS_HINDER = "threads-hinder"
+    RATE_SENSELESS = "rate-senseless"
+    WRONG_RESULT = "wrong-result"
+    SWAPPED_OUT = "swapped-out"
+    UNEXPLAINED = "unexplained"
+    LEFT_MEMORY = "left-memory"
     SENTENCE = "sentence"
 
 
@@ -67,10 +97,77 @@ _SENTENCES = {
         "a matrix of {size_bytes} is read from this processor's caches ({cache_bytes}) and not from memory; give a "
         "--size of {wanted_bytes} or more"
     ),
+    CautionCause.OTHER_PROGRAMS: "other programs took {cpus_lost:.1f} of {n_cpus} CPUs in {n_disturbed} of {n_timed} repetitions",
+    CautionCause.THREADS_WAITED: (
+        "threads waited for a CPU for {lost_share} of the time in {n_disturbed} of {n_timed} repetitions"
+    ),
+    CautionCause.TIME_STOLEN: (
+        "the hypervisor took {cpus_lost:.1f} of {n_cpus} CPUs in {n_disturbed} of {n_timed} repetitions"
+    ),
+    CautionCause.QUOTA_HELD: (
+        "a CPU quota (control group) held {n_disturbed} of {n_timed} repetitions back, {n_held} times in all"
+    ),
+    CautionCause.CLOCK_FELL: (
+        "the processor's clock was {lost_share} below its usual one after {n_disturbed} of {n_timed} repetitions"
+    ),
+    CautionCause.HEAT: "the processor was slowed for its heat in {n_disturbed} of {n_timed} repetitions",
+    CautionCause.PAGES_READ: (
+        "{n_pages} pages a repetition were read from disk in {n_disturbed} of {n_timed} repetitions"
+    ),
+    CautionCause.PAGES_SWAPPED: ("{n_pages} pages a repetition were swapped in {n_disturbed} of {n_timed} repetitions"),
+    CautionCause.SWITCHED_AWAY: (
+        "threads had to leave their CPU to others {n_switched} times a repetition in {n_disturbed} of {n_timed}"
+    ),
+    CautionCause.WIDE_INTERVAL: "interval ± {lost_share}",
+    CautionCause.TWO_SPEEDS: "repetitions have two speeds, {lost_share} apart",
+    CautionCause.OWN_CROWD: "{n_threads} threads on {n_cpus} CPUs wait for each other",
     CautionCause.SLOWED_DOWN: "a test made every decode {slowdown} longer on purpose (HARNESS_TEST_SLOWDOWN)",
+    CautionCause.ROUNDS_DISAGREE: "rounds disagree on {part}{at_depth}: ± {share}",
+    CautionCause.SAME_WORK_DIFFERS: "{part} took {times:.1f} times as long as {other_part}{at_depth}, which is the same work",
+    CautionCause.BELOW_ZERO: "{part} came out below zero, by {share} of the bench's token",
+    CautionCause.WATCHING_DEAR: "watching made a token {share} dearer{at_depth}: the shares are as much the watching's",
+    CautionCause.WATCHING_CHEAP: "a token with the observer came out {share} cheaper than without{at_depth}",
+    CautionCause.PARTS_MISS_WHOLE: (
+        "the operations had to be multiplied by {times:.2f} to fit the token that nobody watched{at_depth}"
+    ),
+    CautionCause.PARTS_EXCEED_WHOLE: "{part} takes {share} more than {other_part}, of which it is a part: a clock jumped",
+    CautionCause.ABOVE_ROOF: (
+        "{part} reads at {times:.1f} times the memory's bandwidth{at_depth}: caches hold it, or one of the two is wrong"
+    ),
+    CautionCause.DEEPER_IS_CHEAPER: "a token{at_depth} came out {share} cheaper than one with less in the cache",
+    CautionCause.WARM_SLOWER: "loading from memory took {times:.1f} times as long as from the disk",
+    CautionCause.STALLED: "{n_stalled} of {n_timed} tokens were held up, for {share} of the time in all",
+    CautionCause.THREADS_HINDER: "{part} by {n_threads} threads came out at {share} of one thread's rate",
+    CautionCause.RATE_SENSELESS: "{part} came out at {rate_per_s:.3g} a second, which no such machine does",
+    CautionCause.WRONG_RESULT: "{part} came to a wrong result",
+    CautionCause.SWAPPED_OUT: "{size_bytes} were swapped out: what is in memory is less than what the process took",
+    CautionCause.UNEXPLAINED: "{share} of the growth of resident memory is not explained",
+    CautionCause.LEFT_MEMORY: "{size_bytes} left memory while the model was loaded and used: something else needed it",
     CautionCause.SENTENCE: "{said}",
 }
-_NEEDED = {cause: [part[1] for part in string.Formatter().parse(text) if part[1]] for cause, text in _SENTENCES.items()}
+_NEEDED = {
+    cause: [part[1] for part in string.Formatter().parse(text) if part[1] and part[1] != "at_depth"]
+    for cause, text in _SENTENCES.items()
+}
+
+#: What the parts of a record are called in a sentence, where their own names do not say it.
+_PARTS = {
+    "bare": "the bench's token",
+    "greedy": "a whole token, greedy",
+    "chain": "a whole token",
+    "declining": "a token whose observer looks away",
+    "observing": "a watched token",
+    "second": "the second token after loading",
+    "application bench": "the bench's token beside the application",
+    "step threads": "starting threads anew",
+    "step decode": "the engine called from the application's loop",
+    "step sampling": "the application's sampling",
+    "step text": "the application's text",
+    "step python": "the application's loop",
+    "read": "reading",
+    "multiply": "multiplying",
+    "numpy": "numpy's reading",
+}
 
 _TEMPLATES = {"missing": "has no chat template", "failed": "has a chat template that cannot be applied"}
 
@@ -85,6 +182,11 @@ class Caution:
     cpus_lost: float | None = None  #: CPUs' worth of time that others, or the hypervisor, had
     n_cpus: int | None = None  #: CPUs that were ours
     n_threads: int | None = None  #: threads that computed
+    n_disturbed: int | None = None  #: repetitions that it disturbed
+    n_timed: int | None = None  #: repetitions that count
+    lost_share: float | None = None  #: of the time, of the clock or of the median
+    n_pages: int | None = None  #: pages of memory, a repetition
+    n_switched: int | None = None  #: switches between threads, a repetition
     is_server_here: bool = False  #: an RPC server on this machine is one of the others
     n_held: int | None = None  #: how often a control group's quota held it back
     held_s: float | None = None  #: CPU time of that
@@ -104,6 +206,13 @@ class Caution:
     cache_bytes: int | None = None  #: last-level caches
     wanted_bytes: int | None = None  #: a matrix that is large enough
     slowdown: float | None = None  #: share by which a test made decoding longer
+    part: str | None = None  #: what it is about: a variant, an operation, a step, a test
+    other_part: str | None = None  #: what that was held against
+    depth: int | None = None  #: tokens in the cache
+    share: float | None = None  #: by how much it is off
+    times: float | None = None  #: the same as a ratio
+    rate_per_s: float | None = None  #: bytes or operations
+    n_stalled: int | None = None  #: tokens that were held up
 
     def __post_init__(self) -> None:
         if self.said is None and (lost := [name for name in _NEEDED[self.cause] if getattr(self, name) is None]):
@@ -126,8 +235,13 @@ def describe_caution(caution: Caution) -> str:
     why = f" ({caution.template_error})" if caution.template_error else ""
     values |= {
         "gpu_share": f"{100 * (caution.gpu_share or 0):.0f} %",
+        "lost_share": f"{100 * (caution.lost_share or 0):.{1 if (caution.lost_share or 0) < 0.1 else 0}f} %",
         "slowdown": f"{100 * (caution.slowdown or 0):g} %",
         "reasons": ", ".join(caution.reasons),
+        "share": f"{100 * (caution.share or 0):.{1 if abs(caution.share or 0) < 0.1 else 0}f} %",
+        "part": _PARTS.get(caution.part or "", caution.part),
+        "other_part": _PARTS.get(caution.other_part or "", caution.other_part),
+        "at_depth": "" if caution.depth is None else f" at depth {caution.depth}",
         "template": _TEMPLATES.get(caution.template or "", "") + why,
     }
     among = "; an RPC server on this machine is among them" if caution.is_server_here else ""

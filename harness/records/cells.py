@@ -21,6 +21,32 @@ SCHEMA = 3
 
 
 @dataclass(frozen=True, slots=True)
+class Conditions:
+    """What the operating system counted around one repetition; None is what it does not say.
+
+    The two readings lie outside the timed region, the first before the rest that goes before it: wall_ns is from one to the other.
+    busy_s and stolen_s are of all CPUs that are ours, own_s of the process that measures and of the one that started it; swapped pages
+    and what a quota held back are of the whole system and the whole control group. `harness.records.disturbances` says what follows.
+    """
+
+    wall_ns: Positive  #: between the two readings
+    n_cpus: Positive  #: CPUs that are ours
+    busy_s: float | None = None  #: CPU time of everybody on them
+    own_s: float | None = None  #: CPU time of ours
+    waited_ns: int | None = None  #: time in which our threads could have run and had no CPU, all threads together
+    stolen_s: float | None = None  #: CPU time that the hypervisor took
+    n_held: int | None = None  #: how often a control group's quota held it back
+    held_s: float | None = None  #: CPU time of that
+    n_major_faults: int | None = None  #: pages that had to be read from disk, ours
+    n_swapped_pages: int | None = None  #: pages swapped in and out, everybody's
+    n_switched: int | None = None  #: how often one of our threads had to leave a CPU to another
+    n_thermal: int | None = None  #: how often a core, or the whole processor, was slowed for its heat
+    clock_mhz: float | None = None  #: of the quickest cores, as many as threads compute, when the repetition ended
+    clock_limit_mhz: float | None = None  #: what such a core is allowed at most
+    is_server_here: bool = False  #: an RPC server on this machine computed too, and counts as others do
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One run of a test. Durations in ns; token_ns holds one duration a generated token, prompt_ns is None where there is no prompt."""
 
@@ -28,6 +54,8 @@ class Sample:
     prompt_ns: int | None  #: until the last token of the prompt
     token_ns: tuple[int, ...]  #: each generated token
     is_warmup: bool  #: before the clock that counts
+    conditions: Conditions | None = None  #: what the operating system says of it
+    turn: int | None = None  #: place of its block in the order of the whole run, from 0; None in older records
 
 
 @dataclass(frozen=True, slots=True)

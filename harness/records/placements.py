@@ -152,6 +152,10 @@ def measured_s(record: Record) -> float:
     return (load_ns + sum(sample.duration_ns for sample in record.samples)) / NS_PER_S
 
 
+def _add(first: int | None, second: int | None) -> int | None:
+    return None if first is None or second is None else first + second
+
+
 def join_records(first: Record, second: Record) -> Record:
     """One record of two runs of the same cell."""
     return dataclasses.replace(
@@ -159,5 +163,5 @@ def join_records(first: Record, second: Record) -> Record:
         samples=(*first.samples, *second.samples),
         load=first.load,
         telemetry=second.telemetry or first.telemetry,
-        asked=dataclasses.replace(first.asked, repetitions=first.asked.repetitions + second.asked.repetitions),
+        asked=dataclasses.replace(first.asked, repetitions=_add(first.asked.repetitions, second.asked.repetitions)),
     )

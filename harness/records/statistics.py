@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.evidence.medians import median, median_interval, quantile, samples_needed
 from harness.records.cautions import Caution, CautionCause
+from harness.records.cell_verdict import judge_cell, undisturbed
 from harness.records.cells import Power, Record
+from harness.records.trust import QUIET, Trust, Verdict
 from harness.units import NS_PER_S
 
 
@@ -31,8 +33,11 @@ class Summary:
     rate_tok_per_s: float
     rate_low: float | None
     rate_high: float | None
-    cautions: tuple[Caution, ...]
+    cautions: tuple[Caution, ...]  #: what qualifies it, the verdict's reasons among them
     joules_per_token: float | None = None
+    verdict: Verdict = QUIET
+    n_undisturbed: int | None = None  #: None where nothing is known of what disturbed
+    undisturbed_rate_tok_per_s: float | None = None  #: over those alone, where it differs noticeably
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -41,8 +46,8 @@ class Summary:
 
     @property
     def is_distrusted(self) -> bool:
-        """Whether a caution says that the number is not to be trusted."""
-        return any(caution.distrust for caution in self.cautions)
+        """Whether the number is not to be trusted."""
+        return self.verdict.trust is Trust.NOT_TRUSTED
 
 
 def summarize(record: Record) -> Summary:
@@ -57,9 +62,12 @@ def summarize(record: Record) -> Summary:
     durations = [sample.duration_ns for sample in record.timed]
     middle, interval = median(durations), median_interval(durations)
     rate = record.asked.n_tokens * NS_PER_S
-    cautions = record.warnings
+    verdict = judge_cell(record) or QUIET
+    cautions = (*record.warnings, *(reason for reason in verdict.reasons if reason not in record.warnings))
     if interval is None:
         cautions = (*cautions, Caution(CautionCause.FEW_SAMPLES, n_wanted=samples_needed()))
+    quiet = undisturbed(record)
+    is_known = any(sample.conditions for sample in record.timed)
     return Summary(
         n_samples=len(durations),
         median_ns=middle,
@@ -68,7 +76,26 @@ def summarize(record: Record) -> Summary:
         rate_high=rate / interval.low if interval else None,
         cautions=cautions,
         joules_per_token=joules_per_token(record),
+        verdict=verdict,
+        n_undisturbed=len(quiet) if is_known else None,
+        undisturbed_rate_tok_per_s=_other_rate(rate, middle, [sample.duration_ns for sample in quiet]),
     )
+
+
+#: The median over undisturbed repetitions is told where it differs by more than half of the ± 2 % within which medians are wanted. The
+#: interval of all would hide it: disturbance is what makes it wide.
+TOLD_SHARE = 0.01
+
+#: A median of fewer says less than the one over all.
+MIN_UNDISTURBED = 3
+
+
+def _other_rate(rate: float, middle: float, quiet: Sequence[int]) -> float | None:
+    """The rate by the undisturbed repetitions' median, where there are enough of them and it differs."""
+    if len(quiet) < MIN_UNDISTURBED:
+        return None
+    other = median(quiet)
+    return rate / other if abs(other / middle - 1) > TOLD_SHARE else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Where a generated token's time goes, as it was timed: blocks of tokens, loads, an application's tokens. Nothing is derived here.
 
-The unit of evidence is a block: some tokens of one variant, timed without a break. `harness.speed.token_time` says what follows.
+The unit of evidence is a block: some tokens of one variant, timed without a break. `harness.records.time_ledger` says what follows.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import harness
 from harness.codec import decode
 from harness.errors import HarnessError, Outcome
 from harness.events import Measured, Progress
+from harness.evidence.medians import samples_needed
 from harness.host.cpu import choose_threads
 from harness.host.memory import available_memory_bytes
 from harness.host.rpc import check_servers, wait_for_servers
@@ -34,7 +35,6 @@ from harness.records.cells import (
 )
 from harness.records.failures import Cause
 from harness.records.journal import utc_now
-from harness.records.statistics import summarize
 from harness.runs.asking import blame_file
 from harness.runs.session import Session
 from harness.runs.worker import Worker
@@ -118,8 +118,6 @@ def plan_in(session: Session, station: Station, cell_timeout_s: float | None, is
 def keep_cell(record: Record, session: Session) -> None:
     """File a measured cell, note what became of it, and tell it."""
     session.keep(record)
-    if record.failure is None and summarize(record).is_distrusted:
-        session.add(Outcome.NOT_TRUSTED)
     session.on_event(Measured(record))
 
 
@@ -138,7 +136,9 @@ class Course:
     """Where a run of cells stands in all, counted in repetitions."""
 
     def __init__(self, cells: Sequence[RunSpec]) -> None:
-        self._ends = list(itertools.accumulate((cell.repetitions + 1 for cell in cells), initial=0))
+        self._ends = list(
+            itertools.accumulate(((cell.repetitions or samples_needed()) + 1 for cell in cells), initial=0)
+        )
 
     def at(self, step: Step, name: str = "") -> Progress:
         """The progress of a step; `name` says which of several placements it is of."""
@@ -281,7 +281,7 @@ class _Cell:
             )  # fmt: skip
 
     def interrupt(self) -> None:
-        done = Caution(CautionCause.INTERRUPTED, n_done=self.timed, n_wanted=self.spec.repetitions)
+        done = Caution(CautionCause.INTERRUPTED, n_done=self.timed, n_wanted=self.spec.repetitions or samples_needed())
         failure = Failure("repetition", done.text, Cause.INTERRUPTED)
         self._learn(failure=failure, warnings=(*self._record.warnings, done))
 
@@ -327,7 +327,7 @@ class _InProcess:
 
     is_alive: bool = True
     _bench: Any = None
-    _spec: RunSpec | None = None
+    _command: dict[str, Any] | None = None
 
     def hello(self) -> dict[str, Any] | Failure:
         from harness.native.engine import Runtime
@@ -337,12 +337,16 @@ class _InProcess:
         return {"build": self._bench.describe()}
 
     def send(self, command: dict[str, Any]) -> None:
-        self._spec = RunSpec.from_dict(command["measure"]) if command else None
+        self._command = command
 
     def events(self, _timeout_s: float | None, **_limits: Any) -> Iterator[dict[str, Any] | Failure]:
         heard: list[dict[str, Any] | Failure] = []
+        from harness.native.worker import BlockRequest
+
         try:
-            self._bench.run(self._spec, lambda event, body: heard.append({"event": event, **body}))
+            self._bench.run(
+                decode(BlockRequest, self._command), lambda event, body: heard.append({"event": event, **body})
+            )
         except HarnessError as error:
             reason, trouble = getattr(error, "reason", None), getattr(error, "trouble", None)
             heard.append(Failure("measure", str(error), _cause_of(error), reason=reason, trouble=trouble))

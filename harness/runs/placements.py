@@ -59,12 +59,14 @@ class SweepRequest:
     axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     n_prompt: tuple[int, ...] | None = None
     n_gen: tuple[int, ...] | None = None
-    repetitions: int = 6
+    repetitions: int | None = None
     seed: int = 0
     goal: Goal | None = None
     try_anyway: bool = False
     counts_traffic: bool = True
     cell_timeout_s: float | None = None
+    precision: float = 0.02
+    max_time_s: float = 60.0
 
     def grid(self, counts: Sequence[int] | None = None) -> Grid:
         """What is asked of some counts of layers; of those that were asked for where none are named."""
@@ -75,6 +77,8 @@ class SweepRequest:
             n_prompt=n_prompt if self.goal is None or self.goal.n_prompt else (),
             n_gen=n_gen if self.goal is None or self.goal.n_gen else (),
             repetitions=self.repetitions,
+            precision=self.precision,
+            max_time_s=self.max_time_s,
             seed=self.seed,
         )
 

@@ -26,6 +26,9 @@ COST_LIMIT = 0.23
 #: What of it may go into finding candidates; the rest confirms them.
 EXPLORE_LIMIT = 0.16
 
+#: What a full sweep would repeat each count, where nobody says.
+FULL_REPETITIONS = 10
+
 #: A search in which so many counts failed before one was measured is given up.
 HOPELESS = 3
 
@@ -234,7 +237,7 @@ class Search:
 
     def _full_s(self) -> float:
         """What measuring every count would take, with the starts that a search pays too."""
-        repetitions = self._cells_of(self._all[0])[0].repetitions
+        repetitions = self._cells_of(self._all[0])[0].repetitions or FULL_REPETITIONS
         wall_s = {count: found.full_s(repetitions) for count, found in self._found.items()}
         return self._shared_s + estimate_total(wall_s, self._left(), self._work)
 
@@ -316,7 +319,7 @@ class Search:
     def _measure(self, count: int) -> tuple[list[Record], float]:
         """The records of one look, joined by test, or the failed ones if any failed; and the seconds that it took."""
         cells = self._cells_of(count)
-        most, known = cells[0].repetitions, self._found.get(count)
+        most, known = cells[0].repetitions or FULL_REPETITIONS, self._found.get(count)
         first, took_s = self._take(cells, repetitions=min(max(known.n_per_look, 2), most) if known else 1)
         if known or any(record.failure for record in first):
             return first, took_s

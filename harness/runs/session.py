@@ -25,6 +25,7 @@ from harness.records.cells import Build
 from harness.records.failures import Cause, Failure, describe_end
 from harness.records.journal import Journal
 from harness.records.kinds import Entry
+from harness.records.verdict import Trust, judge
 from harness.runs.worker import Worker
 
 #: What becomes of a command by the cause of a failure, where it is not llama.cpp's.
@@ -88,10 +89,10 @@ class Session:
         return self.outcome is Outcome.INTERRUPTED
 
     def keep(self, record: Entry) -> None:
-        """File a record and have it on the disk. What makes it a failure or doubtful is noted: its ``failure``, its cautions."""
+        """File a record and have it on the disk. What makes it a failure or doubtful is noted: its ``failure``, the verdict on it."""
         if failure := getattr(record, "failure", None):
             self.fail(failure)
-        if any(caution.distrust for caution in getattr(record, "warnings", ())):
+        if (verdict := judge(record)) and verdict.trust is Trust.NOT_TRUSTED:
             self.add(Outcome.NOT_TRUSTED)
         if self._journal is None:
             return

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from harness.codec import encode
 from harness.records.failures import describe_end
+from harness.records.time_ledger import DISPATCH, DepthFit, DepthLedger, Gap, LoadTime, TimeLedger, make_time_ledger
 from harness.records.token_time import Remark, TimeRecord
-from harness.speed.token_time import DISPATCH, DepthFit, DepthLedger, Gap, LoadTime, TimeLedger, make_time_ledger
 from harness.units import format_count, format_duration, format_gb
 from harness.views.document import Cell, Column, Document, Figure, KeyFigures, Line, Picture, Prose, Row, Section, Table
 from harness.views.figures.token_time import draw_token_time

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.speed.token_time import SETUP, DepthLedger, TimeLedger
+from harness.records.time_ledger import SETUP, DepthLedger, TimeLedger
 from harness.views.figures.stack import draw_stack
 from harness.views.figures.style import add_legend, new_figure, set_title, shorten
 from harness.views.values import ROUND_SHARE, format_value

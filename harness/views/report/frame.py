@@ -6,7 +6,6 @@ import collections
 import dataclasses
 from collections.abc import Sequence
 
-from harness.evidence.medians import median
 from harness.records.cells import Machine, machine_key
 from harness.records.failures import describe_failure
 from harness.records.memory import MemoryRecord
@@ -16,9 +15,10 @@ from harness.records.roofline import Roof
 from harness.records.token_time import TimeRecord
 from harness.units import format_count
 from harness.views.cells import describe_layers
-from harness.views.document import Block, Cell, Column, Document, Figure, KeyFigures, Prose, Section, Table
+from harness.views.document import Block, Column, Document, Figure, KeyFigures, Prose, Section, Table
+from harness.views.parity import describe_parity
 from harness.views.report.material import Material
-from harness.views.values import FILE, FINE_RATIO, INTERVAL, MINUTE, RATE, format_interval, format_value
+from harness.views.values import FILE, INTERVAL, MINUTE, RATE, format_interval, format_value
 
 
 def page_of(*blocks: Block, title: str = "") -> list[Document]:
@@ -139,18 +139,8 @@ def _machine_pairs(material: Material, machine: Machine) -> list[tuple[str, str]
 
 def show_parity(material: Material) -> Sequence[Document]:
     """Comparisons with llama-bench, by scripts/parity."""
-
-    def ratio(line: Parity) -> Cell:
-        return Cell(median(line.ratios), interval=found.ends if (found := line.interval) else None)
-
-    columns = [
-        Column("model", of=lambda line: material.file_label(line.model)), Column("test"), Column("harness", "harness t/s", RATE),
-        Column("llama_bench", "llama-bench t/s", RATE), Column("ratio", unit=FINE_RATIO, interval=INTERVAL, of=ratio),
-        Column("time_utc", "when", MINUTE),
-    ]  # fmt: skip
-    means = "harness and llama-bench, from the same source, run alternately, compared pair by pair. Above 1, harness was faster."
     lines = material.contents(Parity)
-    return page_of(Prose([means]), Table.of("parity", lines, columns)) if lines else []
+    return [describe_parity(lines, material.file_label)] if lines else []
 
 
 def list_failures(material: Material) -> Sequence[Document]:
@@ -187,12 +177,14 @@ def describe_method(material: Material, shown: Sequence[str]) -> Sequence[Docume
     """How the figures came about; shown are the kinds of lines that have a chapter."""
     texts = []
     if material.records:
-        repetitions = sorted({record.asked.repetitions for record in material.records})
+        numbers = {record.asked.repetitions for record in material.records}
+        counts = [str(number) for number in sorted(number for number in numbers if number is not None)]
+        counts += ["as many as the median's interval needs"] * (None in numbers)
         warm = all(record.asked.warmup for record in material.records)
         texts.append(
             "Speeds were measured as llama-bench measures them: random tokens, the cache cleared before each repetition, prompts in "
             "chunks of n_batch, one token a decode without sampling. ppN is a prompt of N tokens, tgN the generation of N, @ dN with N "
-            f"tokens in the cache before. Repetitions: {', '.join(map(str, repetitions))}{', after a warm-up' if warm else ''}."
+            f"tokens in the cache before. Repetitions: {', '.join(counts)}{', after a warm-up' if warm else ''}."
         )
         texts.append(
             "t/s is tokens divided by the median duration. The interval holds the true median with 95 % confidence and assumes nothing "

@@ -1,0 +1,78 @@
+"""How far any record may be believed: one judge a class of record, and one place that asks them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from harness.records.cautions import Caution
+from harness.records.cell_verdict import NOISE, judge_cell
+from harness.records.cells import Record
+from harness.records.doubts import gravest
+from harness.records.kinds import Entry
+from harness.records.memory import MemoryRecord
+from harness.records.ollama import Comparison
+from harness.records.parity import Parity
+from harness.records.plausibility import doubt_comparison, doubt_memory, doubt_parity, doubt_roof, doubt_text
+from harness.records.roofline import Roof
+from harness.records.text import TextRun
+from harness.records.time_doubts import find_time_doubts
+from harness.records.token_time import TimeRecord
+from harness.records.trust import Trust as Trust
+from harness.records.trust import Verdict as Verdict
+
+
+def _judge_time(record: TimeRecord) -> Verdict | None:
+    is_timed = record.blocks or record.loads or record.applications
+    return _weigh(record, find_time_doubts(record)) if is_timed else None
+
+
+def _judge_memory(record: MemoryRecord) -> Verdict | None:
+    """Of a forecast alone there is nothing to say: nothing was measured."""
+    return _weigh(record, doubt_memory(record)) if record.measurement is not None else None
+
+
+def _judge_roof(roof: Roof) -> Verdict | None:
+    return _weigh(roof, doubt_roof(roof)) if roof.tests else None
+
+
+def _judge_text(run: TextRun) -> Verdict | None:
+    verdict = _weigh(run, doubt_text(run))
+    return verdict if run.figures.eval_duration_ns or verdict.reasons else None
+
+
+def _judge_comparison(comparison: Comparison) -> Verdict | None:
+    return _weigh(comparison, doubt_comparison(comparison))
+
+
+def _judge_parity(parity: Parity) -> Verdict | None:
+    return _weigh(parity, doubt_parity(parity))
+
+
+def _weigh(record: Any, doubts: Iterable[Caution]) -> Verdict:
+    """The verdict by a record's own cautions, as far as they speak of noise, and by doubts: of each cause the gravest."""
+    said = [caution for caution in getattr(record, "warnings", ()) if caution.distrust or caution.cause in NOISE]
+    return Verdict.of([*said, *gravest(doubts)])
+
+
+#: The judge of each class of record: a verdict, or None where nothing was measured.
+JUDGES: dict[type, Callable[[Any], Verdict | None]] = {
+    Record: judge_cell,
+    TimeRecord: _judge_time,
+    MemoryRecord: _judge_memory,
+    Roof: _judge_roof,
+    TextRun: _judge_text,
+    Comparison: _judge_comparison,
+    Parity: _judge_parity,
+}
+
+
+def judge(entry: Entry) -> Verdict | None:
+    """How far a record may be believed; None where nothing was measured."""
+    return JUDGES[type(entry)](entry)
+
+
+def judge_all(entries: Iterable[Entry]) -> Verdict | None:
+    """The verdict on what several records say together, which is no better than the worst of them; None where nothing was measured."""
+    found = [verdict for entry in entries if (verdict := judge(entry)) is not None]
+    return Verdict.of(gravest(reason for verdict in found for reason in verdict.reasons)) if found else None

@@ -1,0 +1,69 @@
+"""harness beside llama-bench, as `scripts/parity` compares them: the table of tests, and each one's verdict in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from harness.evidence.medians import median
+from harness.records.parity import ALPHA, Equality, Parity
+from harness.units import format_count
+from harness.views.document import Block, Cell, Column, Document, Prose, Section, Table
+from harness.views.values import FINE_RATIO, INTERVAL, MINUTE, RATE, format_interval, format_value
+
+_MEANS = (
+    "harness and llama-bench, from the same source, run by run, compared pair by pair. Above 1, harness was faster."
+)
+
+_VERDICTS = {
+    Equality.EQUAL: "equal within ± {margin}",
+    Equality.FASTER: "harness is faster",
+    Equality.SLOWER: "harness is slower",
+    Equality.UNDECIDED: "not known whether they are equal within ± {margin}",
+}
+
+
+def name_test(parity: Parity) -> str:
+    """The test as llama-bench names it."""
+    return parity.test + (f" @ d{parity.n_depth}" if parity.n_depth else "")
+
+
+def describe_verdict(parity: Parity) -> str:
+    """What the pairs show and how sure that is, ``equal within ± 1 %: ratio 1.0020 [0.9960 – 1.0080], 24 pairs, at 95 %``; empty for
+    a fixed number of pairs."""
+    test = parity.weighed
+    if test is None or parity.margin is None or parity.equality is None:
+        return ""
+    verdict = _VERDICTS[parity.equality].format(margin=f"{parity.margin * 100:g} %")
+    n_pairs, ratio = format_count(len(test.log_ratios), "pair"), test.ratio
+    if ratio is None or ratio.low is None or ratio.high is None:
+        return f"{verdict}: ratio {format_value(median(parity.ratios), FINE_RATIO)}, too few pairs for an interval ({n_pairs})"
+    interval = format_interval(ratio.low, ratio.high, FINE_RATIO)
+    return (
+        f"{verdict}: ratio {format_value(ratio.value, FINE_RATIO)} [{interval}], {n_pairs}, at {(1 - ALPHA) * 100:g} %"
+    )
+
+
+def describe_parity(lines: Sequence[Parity], name_model: Callable[[str], str] = str) -> Document:
+    """Comparisons, a row each; name_model says how a file's name is shown."""
+    columns = [
+        Column("model", of=lambda line: name_model(line.model)), Column("test", of=name_test),
+        Column("harness", "harness t/s", RATE), Column("llama_bench", "llama-bench t/s", RATE),
+        Column("ratio", unit=FINE_RATIO, interval=INTERVAL, of=_ratio), Column("n_pairs", "pairs", of=lambda line: len(line.ratios)),
+        Column("time_utc", "when", MINUTE, left_out=1),
+    ]  # fmt: skip
+    verdicts = [
+        f"{name_model(line.model)} {name_test(line)}: {said}" for line in lines if (said := describe_verdict(line))
+    ]
+    blocks: list[Block] = [Prose([_MEANS]), Table.of("parity", lines, columns), Prose(verdicts, is_list=True)]
+    return Document("parity", 1, "", [Section("", blocks)])
+
+
+def _ratio(line: Parity) -> Cell:
+    """The ratio with its interval: the sequential test's where one decided, else the median's."""
+    if (test := line.weighed) is None:
+        return Cell(median(line.ratios), interval=found.ends if (found := line.interval) else None)
+    ratio = test.ratio
+    if ratio is None:
+        return Cell(median(line.ratios))
+    ends = (ratio.low, ratio.high) if ratio.low is not None and ratio.high is not None else None
+    return Cell(ratio.value, interval=ends)
