@@ -10,7 +10,7 @@ import click
 from harness.cli import terminal
 from harness.cli.options import Read, WholeNumber, results_option
 from harness.cli.output import Output, output_options, show
-from harness.errors import Outcome, UsageError
+from harness.errors import UsageError
 from harness.spec import MAX_REPEATS
 from harness.speed.limits import Limit, parse_limit
 
@@ -59,7 +59,7 @@ def command(
     divides all that was measured by the values of a setting instead of by file.
     """
     from harness.cli.progress import end_with
-    from harness.runs.compare import USUAL_INPUTS, CompareRequest, compare_files, read_inputs
+    from harness.runs.compare import USUAL_INPUTS, CompareRequest, compare_files, outcome_of, read_inputs
     from harness.speed.limits import judge_pairs
     from harness.views.benchstat import render_benchstat
     from harness.views.compare import describe_comparison, describe_judgement, describe_unlike
@@ -80,7 +80,4 @@ def command(
     judgement = judge_pairs(limits, comparison.pairs)
     for sentence in describe_judgement(judgement, comparison):
         terminal.echo_error(sentence)
-    if judgement.broken:
-        end_with(Outcome.LIMIT)
-    if judgement.undecided or any(pair.is_distrusted for pair in comparison.pairs):
-        end_with(Outcome.NOT_TRUSTED)
+    end_with(outcome_of(comparison, judgement))

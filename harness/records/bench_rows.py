@@ -18,6 +18,7 @@ from harness.codec import Malformed, Positive, decode
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Machine
 from harness.records.measurements import Measurement, Subject, name_hardware
+from harness.records.trust import Verdict
 from harness.spec import RunSpec, defaults, parameters
 
 #: Repetitions of llama-bench where nobody asks for another number. Source: cmd_params_defaults in llama-bench.cpp.
@@ -68,7 +69,9 @@ def read_row(row: Mapping[str, Any]) -> Measurement:
     Malformed : a field is missing or of another type, or the figures cannot be a measurement's.
     UsageError : what it says was measured contradicts itself.
     """
-    plain = {name: _plain(name, value) for name, value in row.items()}
+    asked = row.get("asked")  # harness's JSON has all settings there
+    merged = {**asked, **row} if isinstance(asked, Mapping) else row
+    plain = {name: _plain(name, value) for name, value in merged.items()}
     read = decode(_Row, plain)
     if not read.avg_ts > 0 or read.stddev_ts < 0:
         raise Malformed(f"holds a speed of {read.avg_ts} ± {read.stddev_ts} t/s, which was not measured")
@@ -86,10 +89,11 @@ def read_row(row: Mapping[str, Any]) -> Measurement:
         tuple((name, plain[name]) for name, usual in _USUAL.items() if name in plain and plain[name] != usual),
     )
     samples = read.samples_ns
-    cautions = (Caution(CautionCause.SENTENCE, said=read.warnings),) if read.warnings else ()
+    # What harness exported says what qualified it, but not how much.
+    verdict = Verdict.of([Caution(CautionCause.SENTENCE, said=read.warnings)] if read.warnings else [])
     # A deviation of exactly 0 is what a single repetition has.
     known = len(samples) or read.repetitions or (None if read.stddev_ts else 1)
-    return Measurement(subject, read.test_time, samples, read.avg_ts, read.stddev_ts, known, cautions)
+    return Measurement(subject, read.test_time, samples, read.avg_ts, read.stddev_ts, known, verdict)
 
 
 def _read_spec(plain: Mapping[str, Any], read: _Row) -> RunSpec:

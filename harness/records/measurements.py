@@ -13,8 +13,9 @@ from typing import Any
 
 from harness.evidence.medians import mean, median, standard_deviation
 from harness.evidence.two_samples import Summary
-from harness.records.cautions import Caution
+from harness.records.cell_verdict import judge_cell
 from harness.records.cells import Machine, Record, machine_key, model_key, name_devices
+from harness.records.trust import QUIET, Trust, Verdict
 from harness.spec import RunSpec, cell_key
 from harness.units import NS_PER_S
 
@@ -64,8 +65,8 @@ class Subject:
 class Measurement:
     """What it came to: durations of the repetitions that count, in ns, or the mean and deviation of the rates where these are all.
 
-    n is how many repetitions there were; None: the file does not say. cautions qualify it, is_distrusted says that it is not to be
-    believed. label is what its user calls it.
+    n is how many repetitions there were; None: the file does not say. verdict says how far it may be believed, label is what its user
+    calls it.
     """
 
     subject: Subject
@@ -74,14 +75,18 @@ class Measurement:
     mean_tok_per_s: float | None = None
     deviation_tok_per_s: float | None = None
     n: int | None = None
-    cautions: tuple[Caution, ...] = ()
-    is_distrusted: bool = False
+    verdict: Verdict = QUIET
     label: str = ""
 
     @property
     def evidence(self) -> Evidence:
         """What is known of its repetitions."""
         return Evidence.SAMPLES if self.durations_ns else Evidence.SUMMARY
+
+    @property
+    def is_distrusted(self) -> bool:
+        """Whether it is not to be believed."""
+        return self.verdict.trust is Trust.NOT_TRUSTED
 
     @property
     def centre_ns(self) -> float:
@@ -138,8 +143,7 @@ def name_hardware(cpu: str, gpu: str) -> str:
 def measurement_of(record: Record, subjects: Subjects, label: str | None = None) -> Measurement:
     """A measured record, as far as comparing needs it."""
     durations = tuple([sample.duration_ns for sample in record.timed])
-    distrusted = any(caution.distrust for caution in record.warnings)
+    verdict = judge_cell(record) or QUIET
     return Measurement(
-        subjects.of(record), record.time_utc, durations, n=len(durations), cautions=record.warnings,
-        is_distrusted=distrusted, label=label or "",
-    )  # fmt: skip
+        subjects.of(record), record.time_utc, durations, n=len(durations), verdict=verdict, label=label or ""
+    )

@@ -8,13 +8,14 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.errors import UsageError
+from harness.errors import Outcome, UsageError
 from harness.records.bench_rows import USUAL_REPETITIONS
 from harness.records.journal import find_journals
 from harness.records.measurements import BUILD, MACHINE, MODEL, Measurement
 from harness.runs.bench_files import read_measurements
 from harness.spec import MANNER, RunSpec, parameters
 from harness.speed.comparison import Comparison, Side, compare, split
+from harness.speed.limits import Judgement
 
 #: What is compared where nothing is named.
 USUAL_INPUTS = ("last~1", "last")
@@ -51,6 +52,14 @@ def compare_files(request: CompareRequest, warn: Callable[[str], None]) -> Compa
     if len(sides) < 2:
         raise UsageError(_say_alone(sides[0], by))
     return compare(sides, by, request.assumed_n)
+
+
+def outcome_of(comparison: Comparison, judgement: Judgement) -> Outcome:
+    """What became of a comparison: a limit that was proved to be broken, else whether anything rests on what is not to be trusted."""
+    if judgement.broken:
+        return Outcome.LIMIT
+    is_weak = judgement.undecided or any(pair.is_distrusted for pair in comparison.pairs)
+    return Outcome.NOT_TRUSTED if is_weak else Outcome.OK
 
 
 def _say_alone(side: Side, by: Sequence[str]) -> str:

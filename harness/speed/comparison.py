@@ -59,9 +59,10 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """What one side has of one cell."""
+    """What one side has of one cell. Where any of it is to be trusted, what is not is left out: n_left_out measurements."""
 
     measurements: Sequence[Measurement]
+    n_left_out: int = 0
 
     @property
     def spec(self) -> RunSpec:
@@ -236,7 +237,13 @@ def _gather(side: Side, facets: _Facets, by: Sequence[str]) -> dict[Key, Gathere
         if place not in keys:
             keys[place] = tuple((name, value) for name, value in facets.of(one.subject).items() if name not in by)
         cells.setdefault(keys[place], []).append(one)
-    return {key: Gathered(found) for key, found in cells.items()}
+    return {key: _believe(found) for key, found in cells.items()}
+
+
+def _believe(measurements: Sequence[Measurement]) -> Gathered:
+    """The measurements that speak."""
+    trusted = [one for one in measurements if not one.is_distrusted]
+    return Gathered(trusted or measurements, len(measurements) - len(trusted) if trusted else 0)
 
 
 #: Facets that say what is timed and not with which settings.

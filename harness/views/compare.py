@@ -3,24 +3,54 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 from harness.evidence.two_samples import Method
-from harness.records.measurements import MACHINE, MODEL
+from harness.records.measurements import BUILD, MACHINE, MODEL
 from harness.spec import parameters
 from harness.speed.comparison import Basis, Comparison, Gathered, Pair, Side, Standing, Unlike, show_facet
 from harness.speed.limits import Judgement
 from harness.speed.model_names import name_stem
 from harness.units import format_count
-from harness.views.document import Block, Cell, Column, Document, Picture, Prose, Row, Section, Table, for_programs
+from harness.views.document import (
+    Block,
+    Cell,
+    Column,
+    Document,
+    Figure,
+    KeyFigures,
+    Picture,
+    Prose,
+    Row,
+    Section,
+    Table,
+    for_programs,
+)
 from harness.views.settings import format_setting, heading, setting_columns
-from harness.views.values import INTERVAL, PROBABILITY, RATE, SPEED_RATIO, format_interval, format_list, format_value
+from harness.views.values import (
+    INTERVAL,
+    MINUTE,
+    PROBABILITY,
+    RATE,
+    SPEED_RATIO,
+    format_interval,
+    format_list,
+    format_value,
+)
 
 #: What is proved of a pair, in a table; noise is ``~`` as in Go's benchstat.
 VERDICTS = {Standing.FASTER: "faster", Standing.SLOWER: "slower", Standing.NOISE: "~", Standing.UNDECIDED: "?"}
 
 #: A sentence names as many tests and differences, and says how many there are.
 _MOST_NAMED = 4
+
+
+#: A list of more sides says nothing, and a longer name leaves a table no room.
+_MOST_SIDES, _LONGEST_CALL = 8, 14
+
+#: How what all sides share reads above the table.
+_PHRASES = {MACHINE: "{}", BUILD: "llama.cpp {}"}
 
 
 def name_side(side: Side) -> str:
@@ -33,87 +63,114 @@ def letter(place: int) -> str:
     return chr(ord("A") + place) if place < 26 else f"S{place + 1}"
 
 
+def call_side(comparison: Comparison, place: int) -> str:
+    """What tables and pictures of several sides call one: its values where these are short, else its letter."""
+    names = [name_side(side) for side in comparison.sides]
+    return names[place] if comparison.by and max(map(len, names)) <= _LONGEST_CALL else letter(place)
+
+
 def describe_comparison(comparison: Comparison) -> Document:
     """All pairs with what is proved of each, and what has no like."""
     from harness.views.figures.contrasts import draw_contrasts
 
-    blocks: list[Block] = [
-        Prose([f"{letter(at)}  {_describe_side(side)}" for at, side in enumerate(comparison.sides)]),
-        _table(comparison),
-    ]
+    sides = comparison.sides[:1] if len(comparison.sides) > _MOST_SIDES else comparison.sides
+    facts = [_facts_of(side) for side in comparison.sides]
+    shared = {name: value for name, value in facts[0].items() if all(fact.get(name) == value for fact in facts)}
+    told = [Figure(name, "", value, phrase=_PHRASES[name]) for name, value in shared.items()]
+    listed = [f"{letter(at)}  {_describe_side(side, shared)}" for at, side in enumerate(sides)]
+    blocks: list[Block] = [KeyFigures(told, in_line=True), Prose(listed), _table(comparison)]
     if comparison.pairs:
         labels = [label_pair(comparison, pair) for pair in comparison.pairs]
-        names = [name_side(side) for side in comparison.sides]
-        draw = functools.partial(draw_contrasts, comparison.pairs, labels, names)
-        blocks.append(
-            Picture(draw, "Each pair's ratio of speeds with its interval; the table has the figures", name="ratios")
+        draw = functools.partial(
+            draw_contrasts, comparison.pairs, labels, [name_side(side) for side in comparison.sides]
         )
-    sides = [
-        {"letter": letter(at), "name": name_side(side), "n_measurements": len(side.measurements), **dict(side.values)}
-        for at, side in enumerate(comparison.sides)
-    ]
-    means = {letter(side): mean for side, mean in comparison.means.items()}
-    data = {"sides": sides, "by": list(comparison.by), "geometric_mean_ratio": means}
+        said = "Each pair's ratio of speeds with its interval; the table has the figures"
+        blocks.append(Picture(draw, said, name="ratios"))
+    data = {
+        "sides": [
+            {
+                "letter": letter(at),
+                "name": name_side(side),
+                "n_measurements": len(side.measurements),
+                **dict(side.values),
+            }
+            for at, side in enumerate(comparison.sides)
+        ],
+        "by": list(comparison.by),
+        "geometric_mean_ratio": {letter(side): mean for side, mean in comparison.means.items()},
+    }
     return Document("comparison", 1, "", [Section("", blocks)], describe_unlike(comparison), data, main="pairs")
 
 
-def _describe_side(side: Side) -> str:
-    times = sorted(one.time_utc for one in side.measurements if one.time_utc)
+def _facts_of(side: Side) -> Mapping[str, str]:
+    """What all measurements of a side have in common of machine and build."""
     subjects = {id(one.subject): one.subject for one in side.measurements}.values()
-    commits = list(dict.fromkeys(subject.commit for subject in subjects if subject.commit))
-    cpus = list(dict.fromkeys(str(show_facet(subject, MACHINE)) for subject in subjects))
-    parts = [name_side(side), times[0][:16].replace("T", " ") if times else ""]
-    parts += [f"llama.cpp {commits[0]}"] if len(commits) == 1 else []
-    return " · ".join(filter(None, [*parts, cpus[0] if len(cpus) == 1 else ""]))
+    found = {}
+    for name in _PHRASES:
+        values = {str(show_facet(subject, name)) for subject in subjects}
+        if len(values) == 1 and (value := values.pop()):
+            found[name] = value
+    return found
+
+
+def _describe_side(side: Side, shared: Mapping[str, str]) -> str:
+    facts = {
+        name: value for name, value in _facts_of(side).items() if name not in shared and name not in dict(side.values)
+    }
+    first = min((one.time_utc for one in side.measurements if one.time_utc), default="")
+    phrases = [_PHRASES[name].format(value) for name, value in facts.items()]
+    return " · ".join(filter(None, [name_side(side), format_value(first, MINUTE), *phrases]))
+
+
+def _varied(comparison: Comparison) -> list[str]:
+    """Settings that tell pairs apart."""
+    specs = [pair.other.spec for pair in comparison.pairs]
+    return [
+        name
+        for name, parameter in parameters().items()
+        if parameter.scope != "test" and name not in comparison.by and len({getattr(spec, name) for spec in specs}) > 1
+    ]
 
 
 def _table(comparison: Comparison) -> Table:
     several = len(comparison.sides) > 2
     head = "" if several else "B"
-    specs = [pair.other.spec for pair in comparison.pairs]
-    varied = [
-        name
-        for name, parameter in parameters().items()
-        if parameter.scope != "test" and name not in comparison.by and len({getattr(spec, name) for spec in specs}) > 1
-    ]
     columns = [
         Column("model", shared="{}"),
-        *setting_columns(parameters(), varied),
+        *setting_columns(parameters(), _varied(comparison)),
         Column("test"),
         Column("side", is_shown=several),
-        Column("base_rate", "A t/s", RATE),
+        Column("base_rate", "A t/s", RATE, left_out=2 if several else 0),
         Column("rate", f"{head} t/s".strip(), RATE),
         Column("ratio", f"{head} ÷ A".strip(), SPEED_RATIO, interval=INTERVAL),
-        Column("p", "p", PROBABILITY),
+        Column("p", "p", PROBABILITY, left_out=1),
         Column("verdict"),
-        Column("repetitions", "n", align="r", left_out=1),
+        Column("repetitions", "n", align="r", left_out=3),
         *for_programs("standing", "basis", "method", "p_uncorrected", "base_n", "n", "is_distrusted"),
     ]
-    rows: list[Row] = [Row(_row(comparison, pair)) for pair in comparison.pairs]
-    n_blank = len(parameters())
+    rows = [Row(_row(comparison, pair)) for pair in comparison.pairs]
+    models = {_name_model(pair) for pair in comparison.pairs}
     for side, mean in comparison.means.items() if len(comparison.pairs) > 1 else ():
-        cells: list[Any] = [None] * len(columns)
-        cells[1 + n_blank : 3 + n_blank] = ["geomean", letter(side)]
-        cells[5 + n_blank] = mean
-        rows.append(Row([*_shared_model(comparison), *cells[1:]], is_total=True))
+        values: dict[str, Any] = {
+            "side": call_side(comparison, side),
+            "ratio": mean,
+            "test" if len(models) == 1 else "model": "geomean",
+        }
+        if len(models) == 1:  # so that it goes into the line above
+            values["model"] = min(models)
+        rows.append(Row([values.get(column.name) for column in columns], is_total=True))
     return Table("pairs", columns, rows, _notes(comparison), missing="")
 
 
-def _shared_model(comparison: Comparison) -> list[Any]:
-    """The model in a total's row where all rows have one, so that it goes into the line above."""
-    names = {_name_model(pair) for pair in comparison.pairs}
-    return [names.pop() if len(names) == 1 else None]
-
-
-def _row(comparison: Comparison, pair: Pair) -> list[Cell | Any]:
+def _row(comparison: Comparison, pair: Pair) -> list[Any]:
     spec = pair.other.spec
     settings = [getattr(spec, name) for name in parameters()]
     counts = pair.base.n, pair.other.n
     n = " / ".join("?" if count is None else str(count) for count in counts)
     return [
-        _name_model(pair), *settings, spec.test, letter(pair.side),
-        Cell(pair.base_tok_per_s, notes=_distrust("A", pair.base)),
-        Cell(pair.other_tok_per_s, notes=_distrust(letter(pair.side), pair.other)),
+        _name_model(pair), *settings, spec.test, call_side(comparison, pair.side),
+        Cell(pair.base_tok_per_s, notes=_doubts("A", pair.base)),
+        Cell(pair.other_tok_per_s, notes=_doubts(letter(pair.side), pair.other)),
         Cell(pair.ratio.value, interval=pair.interval, notes=_weaknesses(comparison, pair)),
         pair.p, VERDICTS[pair.standing], n,
         pair.standing.value, pair.basis.value, pair.contrast.method.value, pair.contrast.p, *counts, pair.is_distrusted,
@@ -125,11 +182,19 @@ def _name_model(pair: Pair) -> str:
     return subject.model_description or name_stem(subject.spec.file_name)
 
 
-def _distrust(name: str, gathered: Gathered) -> list[str]:
+def _doubts(name: str, gathered: Gathered) -> list[str]:
     """What is doubtful of one side of a pair, and that it is not to be trusted where that is so."""
-    cautions = [caution for one in gathered.measurements for caution in one.cautions]
-    said = [f"{name}: {'not to be trusted: ' if caution.distrust else ''}{caution.text}" for caution in cautions]
-    return list(dict.fromkeys(said))
+    if len(gathered.measurements) == 1:
+        reasons = gathered.measurements[0].verdict.reasons
+        found = [f"{name}: {'not to be trusted: ' if one.distrust else ''}{one.text}" for one in reasons]
+    else:
+        n_runs = len(gathered.measurements)
+        n_noisy = sum(bool(one.verdict.reasons) for one in gathered.measurements)
+        what = "not to be trusted" if gathered.is_distrusted else "noisy"
+        found = [f"{name}: {n_noisy} of {n_runs} runs are {what}"] if n_noisy else []
+    if gathered.n_left_out:
+        found.append(f"{name}: {format_count(gathered.n_left_out, 'run')} not to be trusted left out")
+    return found
 
 
 def _weaknesses(comparison: Comparison, pair: Pair) -> list[str]:
@@ -169,16 +234,10 @@ def _notes(comparison: Comparison) -> list[str]:
 
 def label_pair(comparison: Comparison, pair: Pair) -> str:
     """What tells a pair from the others: test, settings that differ, the side where there are several."""
-    specs = [one.other.spec for one in comparison.pairs]
-    varied = [
-        name
-        for name, parameter in parameters().items()
-        if parameter.scope != "test" and name not in comparison.by and len({getattr(spec, name) for spec in specs}) > 1
-    ]
     models = {_name_model(one) for one in comparison.pairs}
-    settings = [f"{heading(name)} {format_setting(getattr(pair.other.spec, name))}" for name in varied]
+    settings = [f"{heading(name)} {format_setting(getattr(pair.other.spec, name))}" for name in _varied(comparison)]
     model = [_name_model(pair)] if len(models) > 1 else []
-    side = [letter(pair.side)] if len(comparison.sides) > 2 else []
+    side = [call_side(comparison, pair.side)] if len(comparison.sides) > 2 else []
     return " · ".join([*side, *model, pair.other.spec.test, *settings])
 
 
