@@ -13,6 +13,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "harness.api": (
         "account_memory",
         "account_time",
+        "compare",
         "history",
         "inspect",
         "measure",

@@ -66,12 +66,18 @@ def test_sides_stand_in_one_file(cell):
 
 
 def test_what_differs_is_in_the_name_and_what_the_sides_are_by_is_not(cell):
-    cells = [with_durations(cell, [10**8], type_k=kind, n_depth=9, n_threads=1, tensor_split=(3.0, 1.0)) for kind in ("f16", "q8_0")]
+    cells = [
+        with_durations(cell, [10**8], type_k=kind, n_depth=9, n_threads=1, tensor_split=(3.0, 1.0))
+        for kind in ("f16", "q8_0")
+    ]
     (one,) = sides(("one", cells))
     names = [name for _, name, *_ in parse(render_benchstat([one]))[0]]
     assert names[1] == "Pp64/model=SmolLM2_135M_Instruct.Q4_1/depth=9/tensor_split=3_1/type_k=q8_0"
     by = parse(render_benchstat(split([one], ["type_k"])))[0]
-    assert [(config["side"], "type_k" in name) for config, name, *_ in by] == [("type_k f16", False), ("type_k q8_0", False)]
+    assert [(config["side"], "type_k" in name) for config, name, *_ in by] == [
+        ("type_k f16", False),
+        ("type_k q8_0", False),
+    ]
 
 
 def test_a_mean_is_one_line_of_as_many_iterations(cell):
@@ -88,7 +94,9 @@ def test_names_of_strangers_break_no_line(cell):
     assert "\x1b" not in result[1]
 
 
-@pytest.mark.skipif(shutil.which("benchstat") is None, reason="needs Go's benchstat (golang.org/x/perf/cmd/benchstat) on the path")
+@pytest.mark.skipif(
+    shutil.which("benchstat") is None, reason="needs Go's benchstat (golang.org/x/perf/cmd/benchstat) on the path"
+)
 def test_benchstat_reads_it(cell, tmp_path):
     named = sides(
         ("old", [with_durations(cell, draw(1e8, 10))]), ("new", [with_durations(cell, draw(1.1e8, 10, seed=1))])

@@ -24,6 +24,9 @@ from harness.spec import RunSpec, defaults, parameters
 #: Repetitions of llama-bench where nobody asks for another number. Source: cmd_params_defaults in llama-bench.cpp.
 USUAL_REPETITIONS = 5
 
+#: A row by the names of its fields; from CSV and SQL every value is text.
+Row = Mapping[str, Any]
+
 #: What a row must have to be one of llama-bench's.
 MARKS = frozenset({"n_prompt", "n_gen", "avg_ts", "build_commit"})
 
@@ -61,7 +64,7 @@ class _Row:
     warnings: str = ""  # harness's own
 
 
-def read_row(row: Mapping[str, Any]) -> Measurement:
+def read_row(row: Row) -> Measurement:
     """Read one row; values may be text, as CSV and SQL have them.
 
     Raises

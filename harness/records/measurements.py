@@ -22,6 +22,9 @@ from harness.units import NS_PER_S
 #: What a comparison may be by besides the parameters of `RunSpec`.
 MACHINE, BUILD, MODEL = "machine", "build", "model"
 
+#: What tells measurements apart, by name.
+Facets = Mapping[str, Any]
+
 
 class Evidence(enum.Enum):
     """What is known of the repetitions."""
@@ -47,7 +50,7 @@ class Subject:
     machine: Machine | None = None
     others: tuple[tuple[str, Any], ...] = ()
 
-    def facets(self, *, is_coarse: bool) -> Mapping[str, Any]:
+    def facets(self, *, is_coarse: bool) -> Facets:
         """Everything by which two measurements may be unlike, by name: those with equal facets repeat each other.
 
         Parameters

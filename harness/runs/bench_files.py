@@ -10,13 +10,14 @@ import csv
 import dataclasses
 import io
 import pathlib
+import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from harness.codec import Malformed
 from harness.errors import HarnessError, StoreError
-from harness.records.bench_rows import MARKS, is_row, read_row
+from harness.records.bench_rows import MARKS, Row, is_row, read_row
 from harness.records.cells import Record, is_measured
 from harness.records.journal import read_lines
 from harness.records.measurements import Measurement, Subject, Subjects, measurement_of
@@ -25,7 +26,6 @@ from harness.units import format_count
 from harness.untrusted.json import read_json
 
 Warn = Callable[[str], None]
-Row = Mapping[str, Any]
 
 _SQLITE = b"SQLite format 3\0"
 #: What a file begins with that says how its text is written; PowerShell redirects into the second.
@@ -33,6 +33,7 @@ _MARKS_OF_CODECS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-1
 #: What stands in each of llama-bench's lines of JSON, as bytes to look for.
 _ROW_MARK = b'"avg_ts"'
 
+_SQL = re.compile(r"create\s+table|insert\s+into", re.IGNORECASE)
 _TABLE, _OWN_TABLE = "llama_bench", "harness_bench"
 #: What SQL of strangers may do to a database of its own in memory, and what is asked of theirs.
 _MAY_WRITE = {
@@ -96,7 +97,7 @@ def _rows_of_text(text: str, path: pathlib.Path, warn: Warn) -> Iterable[Row]:
         return _read_array(text, path, warn)
     if text.startswith("{"):
         return [row for line in text.splitlines() if (row := _try_json(line)) is not None]
-    if text.upper().startswith(("CREATE TABLE", "INSERT INTO")):
+    if _SQL.match(text):
         return _read_sql(text, path, warn)
     heading = text.partition("\n")[0].replace('"', "").strip().split(",")
     if {*heading} >= MARKS:

@@ -50,7 +50,7 @@ def compare_files(request: CompareRequest, warn: Callable[[str], None]) -> Compa
     inputs = read_inputs(request.inputs, request.results, warn)
     sides = split(inputs, by, request.base) if by else inputs
     if len(sides) < 2:
-        raise UsageError(_say_alone(sides[0], by))
+        raise UsageError(_describe_alone(sides[0], by))
     return compare(sides, by, request.assumed_n)
 
 
@@ -62,7 +62,7 @@ def outcome_of(comparison: Comparison, judgement: Judgement) -> Outcome:
     return Outcome.NOT_TRUSTED if is_weak else Outcome.OK
 
 
-def _say_alone(side: Side, by: Sequence[str]) -> str:
+def _describe_alone(side: Side, by: Sequence[str]) -> str:
     if not by:
         return f"There is nothing to hold {side.name} against; name a second file, or compare within it with --by type_k or the like."
     values = ", ".join(f"{name} {value}" for name, value in side.values)

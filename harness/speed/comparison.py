@@ -21,7 +21,7 @@ from harness.evidence.medians import CONFIDENCE, mean, median
 from harness.evidence.stopping import MIN_REPETITIONS
 from harness.evidence.two_samples import Contrast, Ratio, Summary, compare_samples, compare_summaries, correct_holm
 from harness.records.bench_rows import USUAL_REPETITIONS
-from harness.records.measurements import BUILD, MACHINE, MODEL, Evidence, Measurement, Subject
+from harness.records.measurements import BUILD, MACHINE, MODEL, Evidence, Facets, Measurement, Subject
 from harness.spec import RunSpec, defaults
 from harness.units import NS_PER_S
 
@@ -198,9 +198,9 @@ class _Facets:
 
     def __init__(self, *, is_coarse: bool) -> None:
         self._is_coarse = is_coarse
-        self._known: dict[int, tuple[Subject, Mapping[str, Any]]] = {}
+        self._known: dict[int, tuple[Subject, Facets]] = {}
 
-    def of(self, subject: Subject) -> Mapping[str, Any]:
+    def of(self, subject: Subject) -> Facets:
         if id(subject) not in self._known:
             self._known[id(subject)] = (subject, subject.facets(is_coarse=self._is_coarse))
         return self._known[id(subject)][1]

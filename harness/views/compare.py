@@ -244,13 +244,13 @@ def label_pair(comparison: Comparison, pair: Pair) -> str:
 def describe_unlike(comparison: Comparison) -> list[str]:
     """What has no like, and what the nearest differs in: a few sentences, the ones about most cells first."""
     found = sorted(comparison.unlike, key=lambda one: -one.n)
-    said = [_say_unlike(one) for one in found[:_MOST_NAMED]]
+    said = [_describe_cells(one) for one in found[:_MOST_NAMED]]
     if (n_more := sum(one.n for one in found[_MOST_NAMED:])) > 0:
         said.append(f"{format_count(n_more, 'other cell')} have none like either")
     return said
 
 
-def _say_unlike(unlike: Unlike) -> str:
+def _describe_cells(unlike: Unlike) -> str:
     has, lacks = ("A", letter(unlike.side)) if unlike.is_missing else (letter(unlike.side), "A")
     named = format_list(unlike.tests) if len(unlike.tests) <= _MOST_NAMED else f"{unlike.tests[0]} and others"
     said = f"{has} has {format_count(unlike.n, 'cell')} ({named}) that {lacks} has none like"
