@@ -11,12 +11,14 @@ __version__ = "0.1.0"
 #: What a script may use, by the module that has it; `__init__.pyi` says the same to type checkers.
 _PUBLIC: dict[str, tuple[str, ...]] = {
     "harness.api": (
+        "ab",
         "account_memory",
         "account_time",
         "compare",
         "history",
         "inspect",
         "measure",
+        "measure_noise",
         "measure_roofline",
         "predict",
         "read_records",
@@ -27,9 +29,12 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     ),
     "harness.errors": ("HarnessError", "NativeError", "StoreError", "UsageError"),
     "harness.events": ("Event", "Measured", "Progress", "Remark"),
+    "harness.records.advice": ("advise", "find_tests"),
+    "harness.records.ab": ("Ab", "replay"),
     "harness.records.cells": ("Failure", "Machine", "Record", "Sample"),
     "harness.records.kinds": ("Entry",),
     "harness.records.memory": ("MemoryRecord",),
+    "harness.records.noise": ("NoiseRecord",),
     "harness.records.parity": ("Parity",),
     "harness.records.roofline": ("Roof",),
     "harness.evidence.medians": ("Interval",),

@@ -36,7 +36,11 @@ from harness.views import page
 #: What is called precise.
 PRECISION = 0.02
 
-PROGRAMS = {"auto": "harness pp-tg", "fixed": "harness pp-tg -r 10 --no-interleave", "llama_bench": "llama-bench"}
+PROGRAMS = {
+    "auto": "harness pp-tg",
+    "fixed": "harness pp-tg -r 10 --no-interleave --warmup",
+    "llama_bench": "llama-bench",
+}
 
 
 @dataclass(frozen=True, slots=True)

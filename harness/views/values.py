@@ -89,6 +89,8 @@ PROBABILITY = Unit("", lambda p: "<0.001" if p < 0.001 else f"{p:.3f}")
 SHARE = Unit("", _percent())
 #: In a sentence.
 ROUND_SHARE = Unit("", _percent(digits=0))
+#: For shares that somebody gave: with the digits that they have.
+GIVEN_SHARE = Unit("", lambda share: f"{100 * share:g} %")
 CHANGE = Unit("", _percent("+"))
 #: Where a hundredth of a percent matters.
 FINE_SHARE = Unit("", _percent(digits=2))
