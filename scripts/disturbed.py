@@ -24,7 +24,8 @@ from harness.errors import Outcome
 from harness.host.machine import describe_machine
 from harness.records.cautions import describe_caution
 from harness.records.journal import find_journals, read_lines
-from harness.records.verdict import Trust, judge
+from harness.records.statistics import Digest
+from harness.records.verdict import Trust, judge_all
 
 #: Each command as it is asked here: small, for what is tried is whether it notices.
 COMMANDS = {
@@ -34,6 +35,9 @@ COMMANDS = {
     "run": ("run", "smollm2:135m", "Why is the sky blue?", "--max-tokens", "64"),
     "overhead": ("overhead", "-c", "1024"),
 }
+
+#: What these measure is no time: bytes are the same however busy the processors are, so that nothing has to be noticed.
+NO_TIME = {"overhead"}
 
 LOOP = "while True: pass"
 
@@ -79,10 +83,9 @@ def look(name: str, *, is_disturbed: bool) -> Seen:
             sys.exit(f"disturbed: {' '.join(command)} ended with {done.returncode}:\n{done.stderr.decode()[-1000:]}")
         journals = find_journals((), pathlib.Path(folder))
         entries = [line.content for line in read_lines(journals, sys.exit)]
-    verdicts = [verdict for entry in entries if entry is not None and (verdict := judge(entry)) is not None]  # type: ignore[arg-type]
-    worst = max(verdicts, key=lambda verdict: list(Trust).index(verdict.trust), default=None)
-    reasons = tuple(dict.fromkeys(describe_caution(reason) for verdict in verdicts for reason in verdict.reasons))
-    return Seen(name, is_disturbed, done.returncode, worst.trust if worst else None, reasons, took_s)
+    verdict = judge_all(entry for entry in entries if entry is not None and not isinstance(entry, Digest))
+    reasons = tuple(map(describe_caution, verdict.reasons)) if verdict else ()
+    return Seen(name, is_disturbed, done.returncode, verdict.trust if verdict else None, reasons, took_s)
 
 
 def write_line(seen: Seen) -> str:
@@ -108,7 +111,8 @@ def main() -> None:
             with busy_loops(os.cpu_count() or 1):
                 seen.append(look(name, is_disturbed=True))
             print(write_line(seen[-1]), flush=True)
-    alone, disturbed = ([one for one in seen if one.is_disturbed is beside] for beside in (False, True))
+    timed = [one for one in seen if one.command not in NO_TIME]
+    alone, disturbed = ([one for one in timed if one.is_disturbed is beside] for beside in (False, True))
     n_caught, n_trusted = sum(one.is_caught for one in disturbed), sum(not one.is_caught for one in alone)
     print(
         f"\nbeside the loops {n_caught} of {len(disturbed)} are not to be trusted; by themselves {n_trusted} of {len(alone)} are"

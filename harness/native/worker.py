@@ -200,7 +200,7 @@ def main(make_runtime: Callable[[], Any] | None = None) -> None:
 
     try:
         bench = Bench((make_runtime or _load_llama)())
-    except (HarnessError, ImportError, OSError) as error:
+    except (HarnessError, ImportError, OSError, RuntimeError) as error:  # llama_cpp's own loader raises the last three
         emit("refused", {"message": str(error)})
         sys.exit(3)
 
