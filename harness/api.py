@@ -24,12 +24,14 @@ from harness.records.cells import Record
 from harness.records.journal import find_journals, read_lines
 from harness.records.kinds import Entry, to_json
 from harness.records.memory import MemoryRecord
+from harness.records.noise import NoiseRecord
 from harness.records.roofline import Roof
 from harness.records.text import TextRun
 from harness.records.token_time import TimeRecord
 from harness.runs import ab as duels
 from harness.runs import asking, cells, inspection, memory, placements, roofline, search, text, token_time
 from harness.runs import history as histories
+from harness.runs import noise as noises
 from harness.runs import predict as prediction
 from harness.runs.session import Session
 from harness.runs.text import OnText
@@ -294,6 +296,31 @@ def measure_roofline(
     """
     with _open("roofline", results, on_event) as session:
         return roofline.measure_roofline(roofline.plan_roofline(size_bytes, tuple(threads), repetitions), session)
+
+
+def measure_noise(
+    model: Model | None = None,
+    *,
+    duration_s: float = 30.0,
+    seed: int = 0,
+    results: Model | None = None,
+    on_event: OnEvent = ignore,
+    **settings: Any,
+) -> NoiseRecord | None:
+    """Measure how noisy this machine is, as ``harness noise`` does; None where nothing was finished.
+
+    `harness.find_tests` says what its repetitions show, `harness.advise` what would help.
+
+    Parameters
+    ----------
+    duration_s : how long to look
+    settings   : fields of `harness.RunSpec`, one value each
+    """
+    path = asking.find_file(_refer(model), on_event)
+    request = noises.NoiseRequest(str(path), _read_single(settings), duration_s, seed)
+    with _open("noise", results, on_event) as session:
+        noise = noises.measure_noise(request, session)
+    return None if noise is None else noise.record
 
 
 def inspect(model: Model) -> inspection.Inspection:

@@ -15,6 +15,7 @@ from harness.records.disturbed import judge_conditions
 from harness.records.doubts import gravest
 from harness.records.kinds import Entry
 from harness.records.memory import MemoryRecord
+from harness.records.noise import NoiseRecord, each_test
 from harness.records.ollama import Comparison
 from harness.records.parity import Parity
 from harness.records.pieces import list_pieces
@@ -62,6 +63,12 @@ def _judge_parity(parity: Parity) -> Verdict | None:
     return _weigh(parity, doubt_parity(parity))
 
 
+def _judge_noise(record: NoiseRecord) -> Verdict | None:
+    """By each of its tests, as a cell is judged."""
+    found = [verdict for cell in each_test(record) if (verdict := judge_cell(cell)) is not None]
+    return _weigh(record, [reason for verdict in found for reason in verdict.reasons]) if found else None
+
+
 def _weigh(record: Any, doubts: Iterable[Caution], disturbances: Iterable[Caution] = ()) -> Verdict:
     """The verdict by a record's own cautions, as far as they speak of noise, by what disturbed it, and by doubts: of each cause the
     gravest."""
@@ -78,6 +85,7 @@ JUDGES: dict[type, Callable[[Any], Verdict | None]] = {
     TextRun: _judge_text,
     Comparison: _judge_comparison,
     Parity: _judge_parity,
+    NoiseRecord: _judge_noise,
     Ab: judge_ab,
 }
 
