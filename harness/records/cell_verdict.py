@@ -39,9 +39,9 @@ def judge_cell(record: Record) -> Verdict | None:
     if not record.timed or (record.failure is not None and record.failure.is_fatal):
         return None
     reasons = [caution for caution in record.warnings if caution.distrust or caution.cause in NOISE]
-    samples = [*(sample for sample in record.samples if sample.is_warmup), *record.timed]
-    disturbed = judge_conditions(samples, record.asked.n_threads or 1)
-    return Verdict.of([*reasons, *disturbed, *_judge_spread(record)])
+    return Verdict.of(
+        [*reasons, *judge_conditions(record.timed, record.asked.n_threads or 1, record.samples), *_judge_spread(record)]
+    )
 
 
 def _judge_spread(record: Record) -> Iterator[Caution]:
