@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.codec import Positive, PositiveNumber, Shared, UtcTime
+from harness.evidence.drift import count_warmups
 from harness.records.cautions import Caution
 from harness.records.failures import Failure as Failure
 from harness.spec import RunSpec, cell_key
@@ -254,7 +255,18 @@ class Record:
 
     @property
     def timed(self) -> tuple[Sample, ...]:
-        """The samples that count: all but warm-ups."""
+        """The samples that count: all but warm-ups, those that are seen to be among them where nobody asked for one."""
+        return self._after_warmup[self.n_seen_warmups :]
+
+    @property
+    def n_seen_warmups(self) -> int:
+        """How many of the first repetitions belong to a warm-up, by their durations; 0 where one was asked for, or none."""
+        if self.asked.warmup is not None:
+            return 0
+        return count_warmups([sample.duration_ns for sample in self._after_warmup])
+
+    @property
+    def _after_warmup(self) -> tuple[Sample, ...]:
         return tuple(sample for sample in self.samples if not sample.is_warmup)
 
 
