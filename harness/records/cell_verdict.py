@@ -16,12 +16,11 @@ from harness.records.trust import Verdict
 #: decide anything by.
 WIDE, HOPELESSLY_WIDE = 0.05, 0.20
 
-#: Cautions of a record that speak of noise; the others qualify what was asked for.
+#: Cautions of a record that speak of noise. Others qualify what was asked for; a card at its power limit runs as it always will.
 NOISE = {
     CautionCause.BUSY_MACHINE,
     CautionCause.CPU_STOLEN,
     CautionCause.CPU_THROTTLED,
-    CautionCause.THROTTLED,
 }
 
 
