@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from harness.evidence.stopping import relative_half_width
+from harness.evidence.medians import median
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Conditions, Record, Sample
 from harness.records.disturbances import is_own_crowd
 from harness.records.disturbed import Marked, judge_conditions, mark_samples
+from harness.records.spread import half_width
 from harness.records.trust import Verdict
 
 #: Relative half width of the median's interval: beyond the first a number says less than its digits, beyond the second too little to
 #: decide anything by.
 WIDE, HOPELESSLY_WIDE = 0.05, 0.20
 
-#: Cautions of a record that speak of noise; the others qualify what was asked for.
+#: Cautions of a record that speak of noise. Others qualify what was asked for; a card at its power limit runs as it always will.
 NOISE = {
     CautionCause.BUSY_MACHINE,
     CautionCause.CPU_STOLEN,
     CautionCause.CPU_THROTTLED,
-    CautionCause.THROTTLED,
 }
 
 
@@ -40,19 +40,29 @@ def judge_cell(record: Record) -> Verdict | None:
         return None
     reasons = [caution for caution in record.warnings if caution.distrust or caution.cause in NOISE]
     return Verdict.of(
-        [*reasons, *judge_conditions(record.samples, record.asked.n_threads or 1), *_judge_spread(record)]
+        [*reasons, *judge_conditions(record.timed, record.asked.n_threads or 1, record.samples), *_judge_spread(record)]
     )
 
 
 def _judge_spread(record: Record) -> Iterator[Caution]:
-    """The interval of the median over undisturbed repetitions where they suffice for one, else over all."""
-    # Of rates, as they are shown: a duration that is 42 % longer is a rate that is 30 % lower.
+    """The interval of the median over undisturbed repetitions where they suffice for one, else over all.
+
+    Of rates, as they are shown: a duration that is 42 % longer is a rate that is 30 % lower.
+    """
     quiet = [1 / sample.duration_ns for sample in undisturbed(record)]
     every = [1 / sample.duration_ns for sample in record.timed]
-    width = relative_half_width(quiet)
-    width = relative_half_width(every) if width is None else width
+    rates = quiet if half_width(record, quiet) is not None else every
+    width = half_width(record, rates)
     if width is not None and width > WIDE:
-        yield Caution(CautionCause.WIDE_INTERVAL, distrust=width > HOPELESSLY_WIDE, lost_share=width)
+        distrust = width > HOPELESSLY_WIDE and not _is_one_alone(rates)
+        yield Caution(CautionCause.WIDE_INTERVAL, distrust=distrust, lost_share=width)
+
+
+def _is_one_alone(values: Sequence[float]) -> bool:
+    """Whether all but one value lie together: the interval of few repetitions is their range, and the median does not feel one."""
+    middle = median(values)
+    distances = sorted(abs(value / middle - 1) for value in values)
+    return distances[-2] <= WIDE
 
 
 def crowd_of(record: Record) -> Conditions | None:

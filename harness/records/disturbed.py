@@ -47,15 +47,17 @@ def _usual_clock(samples: Sequence[Sample]) -> float | None:
     return median(clocks) if clocks else None
 
 
-def judge_conditions(samples: Sequence[Sample], n_threads: int) -> Iterator[Caution]:
+def judge_conditions(
+    samples: Sequence[Sample], n_threads: int, every: Sequence[Sample] | None = None
+) -> Iterator[Caution]:
     """What disturbed timed pieces of work together, where it was not rare: repetitions of a cell, blocks of tokens, runs, texts.
 
-    n_threads are those that computed; warm-ups among the samples count where it is about the sum of all.
+    n_threads are those that computed; every has those that do not count too, warm-ups, where it is about the sum of all.
     """
-    marked = mark_samples([sample for sample in samples if not sample.is_warmup], n_threads)
+    marked = mark_samples(samples, n_threads)
     if all(one.sample.conditions is None for one in marked):
         return
-    yield from _judge_others(samples, marked, n_threads)
+    yield from _judge_others(samples if every is None else every, marked, n_threads)
     for disturbance in Disturbance:
         hit = [one.sample for one in marked if disturbance in one.disturbances]
         if disturbance is not Disturbance.OTHERS and len(hit) > RARE_SHARE * len(marked):

@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.evidence.medians import median, median_interval, quantile, samples_needed
+from harness.evidence.medians import median, quantile, samples_needed
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cell_verdict import judge_cell, undisturbed
 from harness.records.cells import Power, Record
+from harness.records.spread import bound, half_width
 from harness.records.trust import QUIET, Trust, Verdict
 from harness.units import NS_PER_S
 
@@ -39,6 +40,9 @@ class Summary:
     n_undisturbed: int | None = None  #: None where nothing is known of what disturbed
     undisturbed_rate_tok_per_s: float | None = None  #: over those alone, where it differs noticeably
 
+    half_width: float | None = None  #: of the rate's interval, as a share of the rate
+    n_seen_warmups: int = 0  #: first repetitions that were left out
+
     @property
     def interval(self) -> tuple[float, float] | None:
         """Both ends of the rate's interval."""
@@ -60,7 +64,7 @@ def summarize(record: Record) -> Summary:
     ValueError : the record has no timed sample.
     """
     durations = [sample.duration_ns for sample in record.timed]
-    middle, interval = median(durations), median_interval(durations)
+    middle, interval = median(durations), bound(record, durations)
     rate = record.asked.n_tokens * NS_PER_S
     verdict = judge_cell(record) or QUIET
     cautions = (*record.warnings, *(reason for reason in verdict.reasons if reason not in record.warnings))
@@ -77,6 +81,8 @@ def summarize(record: Record) -> Summary:
         cautions=cautions,
         joules_per_token=joules_per_token(record),
         verdict=verdict,
+        half_width=half_width(record, [1 / duration for duration in durations]),
+        n_seen_warmups=record.n_seen_warmups,
         n_undisturbed=len(quiet) if is_known else None,
         undisturbed_rate_tok_per_s=_other_rate(rate, middle, [sample.duration_ns for sample in quiet]),
     )
