@@ -36,23 +36,27 @@ def undisturbed(record: Record) -> tuple[Sample, ...]:
 
 def judge_cell(record: Record) -> Verdict | None:
     """Judge a cell; None where nothing was measured."""
-    if not record.timed or (record.failure is not None and record.failure.is_fatal):
+    timed = record.timed  # found anew each time
+    if not timed or (record.failure is not None and record.failure.is_fatal):
         return None
     reasons = [caution for caution in record.warnings if caution.distrust or caution.cause in NOISE]
-    return Verdict.of(
-        [*reasons, *judge_conditions(record.timed, record.asked.n_threads or 1, record.samples), *_judge_spread(record)]
-    )
+    disturbed = judge_conditions(timed, record.asked.n_threads or 1, record.samples)
+    return Verdict.of([*reasons, *disturbed, *_judge_spread(record, timed)])
 
 
-def _judge_spread(record: Record) -> Iterator[Caution]:
+def _judge_spread(record: Record, timed: Sequence[Sample]) -> Iterator[Caution]:
     """The interval of the median over undisturbed repetitions where they suffice for one, else over all.
 
     Of rates, as they are shown: a duration that is 42 % longer is a rate that is 30 % lower.
     """
-    quiet = [1 / sample.duration_ns for sample in undisturbed(record)]
-    every = [1 / sample.duration_ns for sample in record.timed]
-    rates = quiet if half_width(record, quiet) is not None else every
+    rates = [1 / sample.duration_ns for sample in timed]
     width = half_width(record, rates)
+    quiet = undisturbed(record) if any(sample.conditions for sample in timed) else timed
+    if (
+        len(quiet) < len(timed)
+        and (quiet_width := half_width(record, [1 / sample.duration_ns for sample in quiet])) is not None
+    ):
+        rates, width = [1 / sample.duration_ns for sample in quiet], quiet_width
     if width is not None and width > WIDE:
         distrust = width > HOPELESSLY_WIDE and not _is_one_alone(rates)
         yield Caution(CautionCause.WIDE_INTERVAL, distrust=distrust, lost_share=width)
