@@ -16,8 +16,10 @@ from typing import Any, Literal
 from harness.evidence.change_points import find_change_points
 from harness.evidence.medians import Interval, median, median_interval
 from harness.evidence.two_samples import Ratio, compare_samples
+from harness.records.cell_verdict import judge_cell
 from harness.records.cells import Record, is_measured, record_key
-from harness.records.statistics import summarize
+from harness.records.spread import bound
+from harness.records.trust import Trust
 from harness.units import NS_PER_S
 
 #: What a row of a history may stand for.
@@ -50,11 +52,11 @@ def condense(record: Record) -> Point | None:
     """What a history keeps of a record; None where it has no number."""
     if not is_measured(record):
         return None
-    summary, ns = summarize(record), record.asked.n_tokens * NS_PER_S
-    interval_ns = (ns / summary.rate_high, ns / summary.rate_low) if summary.rate_low and summary.rate_high else None
+    durations = [sample.duration_ns for sample in record.timed]
+    interval, verdict = bound(record, durations), judge_cell(record)
     return Point(
         record.time_utc, record.build.commit if record.build else "", record.harness_version, record.command,
-        summary.median_ns, interval_ns, not summary.is_distrusted,
+        median(durations), interval.ends if interval else None, verdict is None or verdict.trust is not Trust.NOT_TRUSTED,
     )  # fmt: skip
 
 
