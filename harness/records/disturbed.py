@@ -54,7 +54,7 @@ def judge_conditions(
 
     n_threads are those that computed; every has those that do not count too, warm-ups, where it is about the sum of all.
     """
-    if all(one.conditions is None for one in samples):
+    if all(sample.conditions is None for sample in samples):
         return
     marked = mark_samples(samples, n_threads)
     yield from _judge_others(samples if every is None else every, marked, n_threads)
