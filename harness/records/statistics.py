@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from harness.evidence.medians import median, quantile, samples_needed
 from harness.records.cautions import Caution, CautionCause
-from harness.records.cell_verdict import judge_cell, undisturbed
+from harness.records.cell_verdict import find_own_crowd, judge_cell, undisturbed
 from harness.records.cells import Power, Record
 from harness.records.spread import bound, half_width
 from harness.records.trust import QUIET, Trust, Verdict
@@ -70,6 +70,8 @@ def summarize(record: Record) -> Summary:
     cautions = (*record.warnings, *(reason for reason in verdict.reasons if reason not in record.warnings))
     if interval is None:
         cautions = (*cautions, Caution(CautionCause.FEW_SAMPLES, n_wanted=samples_needed()))
+    if (crowd := find_own_crowd(record)) is not None:
+        cautions = (*cautions, crowd)
     quiet = undisturbed(record)
     is_known = any(sample.conditions for sample in record.timed)
     return Summary(
