@@ -10,7 +10,7 @@ from figures import GOALS, ROOT, Figure, Goal, Results, read
 from harness.evidence.medians import median
 from harness.records.journal import find_journals, read_lines
 from harness.records.parity import Parity
-from harness.views.parity import describe_verdict, name_test
+from harness.views.parity import describe_equality, name_test
 
 RESULTS = ROOT / "bench_results"
 PAGE = ROOT / "docs" / "trust.md"
@@ -75,7 +75,7 @@ def list_parity(results: pathlib.Path) -> str:
             one.model,
             name_test(one),
             f"{one.n_threads}",
-            describe_verdict(one),
+            describe_equality(one),
             "yes" if is_goal_met(one) else "no",
             one.time_utc[:10],
         )
