@@ -171,7 +171,7 @@ def test_a_warm_up_that_is_seen_is_left_out(cell):
 def test_two_speeds_and_a_low_clock_are_reasons(cell):
     record = cell([sample(1000 + number) for number in range(8)] + [sample(1100 + number) for number in range(8)])
     assert causes(judge(record))[-1] == ("two-speeds", False)
-    assert judge(record).reasons[-1].text == "repetitions have two speeds, 9.9 % apart"
+    assert judge(record).reasons[-1].text == "repetitions have two speeds, 10.0 % apart"
     slow = judge(cell([sample(clock_mhz=1400.0, clock_limit_mhz=4700.0)] * 6))
     assert describe_verdict(slow) == "noisy: the processor ran at 1400 of 4700 MHz"
     assert judge(cell([sample(clock_mhz=2400.0, clock_limit_mhz=4700.0)] * 6)).trust is Trust.QUIET
