@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 #: What a script may use, by the module that has it; `__init__.pyi` says the same to type checkers.
 _PUBLIC: dict[str, tuple[str, ...]] = {
     "harness.api": (
+        "ab",
         "account_memory",
         "account_time",
         "history",
@@ -26,6 +27,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     ),
     "harness.errors": ("HarnessError", "NativeError", "StoreError", "UsageError"),
     "harness.events": ("Event", "Measured", "Progress", "Remark"),
+    "harness.records.ab": ("Ab", "replay"),
     "harness.records.cells": ("Failure", "Machine", "Record", "Sample"),
     "harness.records.kinds": ("Entry",),
     "harness.records.memory": ("MemoryRecord",),

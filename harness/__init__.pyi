@@ -1,5 +1,6 @@
 """The types of what `harness/__init__.py` loads when it is first used."""
 
+from harness.api import ab as ab
 from harness.api import account_memory as account_memory
 from harness.api import account_time as account_time
 from harness.api import history as history
@@ -21,6 +22,8 @@ from harness.events import Measured as Measured
 from harness.events import Progress as Progress
 from harness.events import Remark as Remark
 from harness.evidence.medians import Interval as Interval
+from harness.records.ab import Ab as Ab
+from harness.records.ab import replay as replay
 from harness.records.cells import Failure as Failure
 from harness.records.cells import Machine as Machine
 from harness.records.cells import Record as Record

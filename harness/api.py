@@ -19,6 +19,7 @@ from typing import Any, cast
 
 from harness.errors import HarnessError, UsageError
 from harness.events import OnEvent, ignore, pass_remarks
+from harness.records.ab import Ab
 from harness.records.cells import Record
 from harness.records.journal import find_journals, read_lines
 from harness.records.kinds import Entry, to_json
@@ -26,6 +27,7 @@ from harness.records.memory import MemoryRecord
 from harness.records.roofline import Roof
 from harness.records.text import TextRun
 from harness.records.token_time import TimeRecord
+from harness.runs import ab as duels
 from harness.runs import asking, cells, inspection, memory, placements, roofline, search, text, token_time
 from harness.runs import history as histories
 from harness.runs import predict as prediction
@@ -117,6 +119,55 @@ def sweep(
     )  # fmt: skip
     with _open("sweep", results, on_event) as session:
         return placements.sweep_placements(request, session)
+
+
+def ab(
+    a: Mapping[str, Any] | None = None,
+    b: Mapping[str, Any] | None = None,
+    *,
+    n_prompt: Values = None,
+    n_gen: Values = None,
+    margin: float = 0.01,
+    alpha: float = 0.05,
+    max_time_s: float = 60.0,
+    repetitions: int | None = None,
+    seed: int = 0,
+    cell_timeout_s: float | None = None,
+    results: Model | None = None,
+    on_event: OnEvent = ignore,
+    **shared: Any,
+) -> list[Ab]:
+    """Decide which of two settings, models or builds is faster, as ``harness ab`` does; `harness.replay` says what was decided.
+
+    Parameters
+    ----------
+    a, b            : what is an arm's alone: ``model``, ``python`` (another environment's), and fields of `harness.RunSpec`
+    shared          : the same for both
+    n_prompt, n_gen : as in `measure`; 512 and 128 unless told
+    margin          : a difference within it does not count, as a share
+    alpha           : how often at most a decision of the call is false; several tests share it
+    max_time_s      : for the pairs of each test
+    repetitions     : of a block; None: by what a block costs beside them
+
+    Returns
+    -------
+    One record a test. Where llama.cpp refused or died it has a ``failure``.
+    """
+    arms = _ask_arm({**shared, **(a or {})}), _ask_arm({**shared, **(b or {})})
+    request = duels.plan_ab(
+        arms, on_event, n_prompt=_read_counts("n_prompt", n_prompt), n_gen=_read_counts("n_gen", n_gen), margin=margin, alpha=alpha,
+        max_time_s=max_time_s, repetitions=repetitions, seed=seed, cell_timeout_s=cell_timeout_s,
+    )  # fmt: skip
+    with _open("ab", results, on_event) as session:
+        return duels.measure_ab(request, session)
+
+
+def _ask_arm(given: Mapping[str, Any]) -> duels.ArmQuestion:
+    settings = {name: value for name, value in given.items() if name not in ("model", "python")}
+    python = given.get("python")
+    return duels.ArmQuestion(
+        _refer(given.get("model")), _read_single(settings), None if python is None else os.fspath(python)
+    )
 
 
 def account_time(

@@ -56,11 +56,14 @@ GOALS = {
     "ab.median_s_of_3_percent": Goal("time until 3 % is found, the median", "s"),
     "ab.median_s_of_1_percent": Goal("time until 1 % is found, the median", "s"),
     # scripts/disturbed.py
-    "disturbed.not_trusted": Goal("commands that are not to be trusted (exit 5) beside a busy loop on every core", "share", at_least=1),
+    "disturbed.not_trusted": Goal("runs beside busy loops that are not to be trusted (exit 5)", "share", at_least=1),
+    "disturbed.trusted_alone": Goal("the same by themselves, that are trusted", "share"),
     # scripts/time_to_precision.py
     "precision.auto_s": Goal("time of `harness pp-tg` (`-r auto`), from start to end, the median", "s"),
-    "precision.fixed_s": Goal("time of `harness pp-tg -r 10`, as before", "s"),
+    "precision.fixed_s": Goal("time of `harness pp-tg -r 10 --no-interleave --warmup`, as before", "s"),
     "precision.llama_bench_s": Goal("time of `llama-bench`, five repetitions", "s"),
+    "precision.auto_to_fixed": Goal("time of `-r auto` over that of `-r 10`", "ratio", at_most=1),
+    "precision.auto_to_llama_bench": Goal("time of `-r auto` over that of `llama-bench`", "ratio", at_most=1),
     "precision.auto_reached": Goal("tests within ± 2 % after `-r auto`", "share"),
     "precision.fixed_reached": Goal("tests within ± 2 % after `-r 10`", "share"),
     "precision.llama_bench_reached": Goal("tests within ± 2 % after llama-bench's five (mean, Student's t)", "share"),

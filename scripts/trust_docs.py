@@ -29,7 +29,7 @@ def write_number(value: float, unit: str) -> str:
         case "s":
             return f"{value:.3g} s"
         case _:
-            return f"{value:g}"
+            return f"{value:.3g}"
 
 
 def write_figure(figure: Figure, unit: str) -> str:

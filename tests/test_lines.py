@@ -14,6 +14,7 @@ import pytest
 
 from harness.codec import Malformed, decode
 from harness.errors import HarnessError
+from harness.records.ab import Ab, Arm, Block, Side, Stop
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Record
 from harness.records.failures import describe_failure
@@ -60,7 +61,10 @@ def made_lines(result: dict) -> dict[str, dict]:
         Task("llama3.2:1b", "sha256-0", 64, 1, None, 30, 100, 1), rounds, record.machine, record.time_utc, ollama_version="0.5.1",
         ollama_loaded=Loaded(5, 0, None), model=record.model, build=record.build, resolved=record.resolved,
     )  # fmt: skip
-    return {"run": to_json(text), "ollama-comparison": to_json(comparison)}
+    side = Side(record.asked, record.model, record.build, record.resolved, record.load)
+    blocks = (Block(Arm.B, record.samples), Block(Arm.A, record.samples))
+    ab = Ab("ab", record.time_utc, record.machine, "0.1", side, side, Stop.TIME, blocks, elapsed_ns=5)
+    return {"run": to_json(text), "ollama-comparison": to_json(comparison), "ab": to_json(ab)}
 
 
 LINES = first_lines()
@@ -76,7 +80,7 @@ def write(path: pathlib.Path, *lines: dict | str) -> pathlib.Path:
 def test_every_line_of_the_first_edition_is_readable():
     lines = list(read_lines(KEPT, pytest.fail))
     assert len(lines) == sum(path.read_bytes().count(b"\n") for path in KEPT)
-    assert {line.kind for line in lines} == set(KINDS) - {"run", "ollama-comparison"}
+    assert {line.kind for line in lines} == set(KINDS) - {"run", "ollama-comparison", "ab"}
     assert set(LINES) == set(KINDS)
     assert all(line.content is not None for line in lines)
 

@@ -82,3 +82,30 @@ def test_the_hot_loop_keeps_nothing():
 def test_dispatch_is_the_time_of_the_loop_alone():
     ticks = iter(range(0, 10**9, 700))
     assert measure_dispatch(lambda: next(ticks), n_tokens=50) == 700
+
+
+def test_what_is_counted_is_read_before_the_rest_and_right_after_each_run():
+    from harness.native.measure import measure
+    from harness.records.cells import Conditions
+
+    clock, heard = FakeClock(), []
+    engine = FakeEngine(clock)
+
+    class Watch:
+        def begin(self):
+            heard.append(("begin", clock()))
+
+        def end(self):
+            heard.append(("end", clock()))
+            return Conditions(wall_ns=5, n_cpus=2, n_cores=2)
+
+    spec = RunSpec("m", n_prompt=0, n_gen=2, repetitions=2)
+    samples = measure(
+        engine, clock, spec, lambda _: None, lambda phase, *_: heard.append((phase, clock())), watch=Watch()
+    )
+    took = [sample.duration_ns for sample in samples]
+    ends = [sum(took[:count]) for count in range(1, 4)]
+    names = [name for name, _ in heard]
+    assert names == ["begin", "warm-up", "end", "begin", "repetition", "end", "begin", "repetition", "end"]
+    assert [now for name, now in heard if name == "end"] == ends
+    assert all(sample.conditions == Conditions(5, 2, 2) for sample in samples)

@@ -61,6 +61,7 @@ OTHERS = {
     "-m pull": "there is nothing to pull unless told what",
     "-m history": "what is looked for among what was kept",
     "--test history": "a test by its name, too",
+    "-r ab": "repetitions of a block, of which there are as many as it takes",
     "-p ollama": "Ollama's server is asked in words, and once more for each pair",
     "-n ollama": "as many as an answer of a chat has, twice for each pair",
     "-ngl ollama": "as the server has it unless told otherwise",

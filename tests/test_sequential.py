@@ -1,8 +1,10 @@
 import math
+import random
 
 import pytest
 from scipy.stats import wilcoxon
 
+from harness.evidence.medians import median
 from harness.evidence.sequential import LOOKS, Decision, SequentialTest, signed_rank_p, walsh_averages
 
 
@@ -76,3 +78,43 @@ def test_bad_bounds(margin, alpha):
 def test_bad_values():
     with pytest.raises(ValueError):
         SequentialTest(0.01).add(math.nan)
+
+
+def simulate(true_ratio, deviation, trials, seed):
+    """Decisions of many tests, the pairs that each took, and how often an interval of any look missed the true ratio."""
+    chance, decisions, pairs, missed = random.Random(seed), [], [], 0
+    for _ in range(trials):
+        test, misses = SequentialTest(0.01), False
+        while not test.is_over:
+            test.add(math.log(true_ratio) + chance.gauss(0, deviation))
+            if test.ratio and test.ratio.low is not None:
+                misses = misses or not test.ratio.low <= true_ratio <= test.ratio.high
+        decisions.append(test.decision)
+        pairs.append(len(test.log_ratios))
+        missed += misses
+    return decisions, pairs, missed / trials
+
+
+def test_looking_does_not_raise_false_alarms():
+    decisions, _, missed = simulate(1.0, 0.01, 200, 1)
+    assert sum(decision in (Decision.FASTER, Decision.SLOWER) for decision in decisions) / 200 <= 0.05
+    assert missed <= 0.07
+
+
+def test_a_difference_at_the_margin_is_not_called_none():
+    decisions, _, _ = simulate(1.01, 0.01, 100, 2)
+    assert decisions.count(Decision.NO_DIFFERENCE) <= 5
+    assert decisions.count(Decision.SLOWER) >= 90
+
+
+def test_three_percent_are_found_in_few_pairs():
+    decisions, pairs, _ = simulate(0.97, 0.02, 100, 3)
+    assert decisions.count(Decision.FASTER) >= 90
+    assert median(pairs) <= 12
+
+
+def test_signed_ranks_of_many_pairs():
+    # The mean of 1 … n over two, and the deviation sqrt(n (n + 1) (2 n + 1) / 24): far out the normal distribution is near.
+    n = LOOKS[-1]
+    two_deviations = round(n * (n + 1) / 4 - 1.96 * math.sqrt(n * (n + 1) * (2 * n + 1) / 24))
+    assert signed_rank_p(n, two_deviations) == pytest.approx(0.05, abs=0.001)

@@ -93,7 +93,14 @@ def test_parity_refuses_before_it_builds(tmp_path):
     assert done.returncode == 2
     assert "0 is not in the range" in done.stderr
     script = (ROOT / "scripts" / "parity").read_text(encoding="utf-8")
-    assert script.index("--only-check") < script.index("building llama-bench")
+    assert script.index("--only-check") < script.index("ensure_llama_bench")
+
+
+def test_a_proof_that_there_is_not_is_refused_before_anything_is_built():
+    done = subprocess.run([ROOT / "scripts" / "trust", "parity", "magic"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "there is no part magic" in done.stderr
+    assert done.stdout == ""
 
 
 def test_no_python_says_how_to_name_one(tmp_path):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 
+import click
 import pytest
 from figures import GOALS, Figure, Goal, keep, read, share_of
 
+from harness.cli import cli
 from harness.codec import Malformed
 from scripts import trust_docs
 from scripts.trust_docs import PAGE, render
@@ -15,6 +19,22 @@ from scripts.trust_docs import PAGE, render
 def test_the_page_is_that_of_the_results():
     text = PAGE.read_text(encoding="utf-8")
     assert text == render(text), "run scripts/trust_docs.py"
+
+
+COMMANDS = re.findall(r"^\$ harness (.+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_the_page_shows_commands():
+    assert len(COMMANDS) >= 3
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_of_the_page_is_one_and_has_these_options(line):
+    name, *words = shlex.split(line, comments=True)
+    context = click.Context(cli, **cli.context_settings)
+    command = cli.get_command(context, name)
+    assert command is not None, name
+    command.make_parser(click.Context(command, parent=context, **cli.context_settings)).parse_args(words)
 
 
 def test_a_figure_is_stated_with_its_interval_its_goal_and_its_command(tmp_path):

@@ -24,6 +24,7 @@ from harness.views import page
 GROUPS = {
     "Measure": {
         "pp-tg": "Measure prompt processing and text generation.",
+        "ab": "Decide which of two settings, models or builds is faster.",
         "sweep": "Measure over layers on the GPU, or find the best number.",
         "run": "Have a model write a text, with Ollama's figures of it.",
         "ollama": "Measure a model of Ollama's through its server and directly.",

@@ -95,6 +95,23 @@ class Pair(Read):
         return n_prompt, n_gen
 
 
+class Percent(Read):
+    """A share between 0 and 100 %, written with its sign or without: ``1%`` is ``0.01``."""
+
+    def __init__(self) -> None:
+        super().__init__(self._read, "SHARE")
+
+    def _read(self, text: str) -> float:
+        number, sign = text.strip().removesuffix("%"), text.strip().endswith("%")
+        try:
+            share = float(number) / 100 if sign else float(number)
+        except ValueError:
+            share = 0.0
+        if not 0 < share < 1:
+            raise ValueError(f"{text!r} is not a share between 0 and 100 %, such as 1% or 0.01")
+        return share
+
+
 class Number(click.types.FloatParamType):
     """A finite number from min to max, or above min; click's own range takes not-a-number, and shows its bounds in every help."""
 
@@ -127,6 +144,15 @@ def measured_options(*scopes: Scope) -> Callable[[Any], Any]:
     """One option for each measured parameter of the given scopes, taking lists."""
     return stack(*(
         _measured(name, Values(item.parse, item.metavar), defaults()[name], multiple=True,
+                  **({"is_flag": False, "flag_value": item.bare} if item.bare else {}))
+        for name, item in parameters(*scopes).items()
+    ))  # fmt: skip
+
+
+def single_options(*scopes: Scope) -> Callable[[Any], Any]:
+    """The same options taking one value each; None where one is not given."""
+    return stack(*(
+        _measured(name, One(item.parse), defaults()[name], default=None,
                   **({"is_flag": False, "flag_value": item.bare} if item.bare else {}))
         for name, item in parameters(*scopes).items()
     ))  # fmt: skip
@@ -225,17 +251,21 @@ MODEL_HELP = (
 )
 
 
-def reference_options(help_text: str = MODEL_HELP, *, argument: str | None = None) -> Callable[[Any], Any]:
-    """Add what names models: -m, llama.cpp's -hf and --quant. The command gets ``models``, references for `harness.sources.references`.
-
-    argument names a click argument that is a reference too, or several; it goes into ``models`` first.
-    """
-    add = stack(
+def reference_flags(help_text: str = MODEL_HELP) -> Callable[[Any], Any]:
+    """The options that name models, each by itself: ``models``, ``hub`` and ``quantization``, for `join_references`."""
+    return stack(
         click.option("-m", "--model", "--gguf", "models", multiple=True, metavar="REF", help=help_text, shell_complete=complete_models),
         click.option("-hf", "-hfr", "--hf-repo", "hub", multiple=True, metavar="OWNER/REPO[:QUANT]",
                      help="The same as -m hf:OWNER/REPO[:QUANT]."),
         click.option("--quant", "quantization", metavar="QUANT", help="Quantization of names that state none."),
     )  # fmt: skip
+
+
+def reference_options(help_text: str = MODEL_HELP, *, argument: str | None = None) -> Callable[[Any], Any]:
+    """Add what names models: -m, llama.cpp's -hf and --quant. The command gets ``models``, references for `harness.sources.references`.
+
+    argument names a click argument that is a reference too, or several; it goes into ``models`` first.
+    """
 
     def decorate(function: Any) -> Any:
         @functools.wraps(function)
@@ -244,7 +274,7 @@ def reference_options(help_text: str = MODEL_HELP, *, argument: str | None = Non
             first = (named,) if isinstance(named, str) else named
             return function(*args, models=join_references((*first, *models), hub, quantization), **rest)
 
-        return add(merged)
+        return reference_flags(help_text)(merged)
 
     return decorate
 

@@ -4,10 +4,11 @@ Pairs are measured one after the other, in random order within each pair, so tha
 symmetric about the true one. At planned looks the ratio gets an interval without assuming more than that symmetry: the order statistics
 of the Walsh averages that Wilcoxon's signed-rank distribution names, counted exactly. Each look spends a part of alpha, what its
 discrete distribution leaves over goes to later looks, and all parts together come to no more than alpha: so the intervals of all looks
-hold the true ratio together with 1 - alpha, whenever one stops and for whatever reason.
+hold the true ratio together with 1 - alpha (Bonferroni), at whichever look one stops and for whatever reason.
 
 Sources: Wilcoxon's intervals: Hollander, Wolfe and Chicken, Nonparametric Statistical Methods, section 3.3. Spending: Lan and DeMets
-1983. Repeated confidence intervals: Jennison and Turnbull 1989. Inside a margin: two one-sided tests, Schuirmann 1987.
+1983, here as alpha * sqrt(share of pairs), of the family of Kim and DeMets 1987. Repeated confidence intervals: Jennison and Turnbull
+1989. Inside a margin: two one-sided tests, Schuirmann 1987. Error rates and power: scripts/trust_simulation.py.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from dataclasses import dataclass, field
 
 from harness.evidence.two_samples import Ratio
 
-#: Pairs at which the test looks. The last one ends it.
-LOOKS = (8, 10, 12, 16, 20, 28, 40, 60, 90)
+#: Pairs at which the test looks. Eight are the fewest whose signed ranks are rare enough for a first look; the last one ends it.
+LOOKS = (8, 10, 12, 16, 20, 28, 40, 56, 80, 112, 160, 224, 320)
 
 
 class Decision(enum.Enum):
@@ -122,7 +123,7 @@ def walsh_averages(values: list[float]) -> list[float]:
 
 def signed_rank_p(n: int, rank_sum: int) -> float:
     """The two-sided p of Wilcoxon's signed-rank test: n values without ties or zeros, the smaller of the two rank sums."""
-    return min(1.0, 2 * sum(_count_signed_ranks(n)[: rank_sum + 1]) / 2**n)
+    return min(1.0, 2 * sum(_chances_of_rank_sums(n)[: rank_sum + 1]))
 
 
 def _middle(ordered: list[float]) -> float:
@@ -131,27 +132,28 @@ def _middle(ordered: list[float]) -> float:
 
 
 def _share_spent(n: int) -> float:
-    """Which share of alpha may be spent by the look at n pairs: it grows evenly with the looks."""
-    return (LOOKS.index(n) + 1) / len(LOOKS)
+    """Which share of alpha may be spent by the look at n pairs: early looks, by which large differences end soon, get much of it."""
+    return math.sqrt(n / LOOKS[-1])
 
 
 @functools.cache
-def _count_signed_ranks(n: int) -> tuple[int, ...]:
-    """How many of the 2^n signs of the ranks 1 … n give each sum of the positive ones, from 0 to n (n + 1) / 2."""
-    counts = [1]
-    for rank in range(1, n + 1):
-        wide = counts + [0] * rank
-        for place, count in enumerate(counts):
-            wide[place + rank] += count
-        counts = wide
-    return tuple(counts)
+def _chances_of_rank_sums(n: int) -> tuple[float, ...]:
+    """How often each sum of the positive ranks of 1 … n occurs, from 0 to n (n + 1) / 2, where all 2^n signs are equally likely."""
+    import numpy
+
+    chances = numpy.zeros(n * (n + 1) // 2 + 1)
+    chances[0] = 1
+    for rank in range(1, n + 1):  # halved at each step: exact for n <= 53, and no overflow beyond
+        chances[rank:] += chances[:-rank].copy()
+        chances /= 2
+    return tuple(chances.tolist())
 
 
 def _rank_of_interval(n: int, spendable: float) -> tuple[int, float]:
     """(which Walsh average, from 1, is the interval's low end, how often that interval misses); rank 0: none is wide enough."""
-    every, below, rank = 2**n, 0, 0
-    for count in _count_signed_ranks(n):
-        if 2 * (below + count) / every > spendable:
+    below, rank = 0.0, 0
+    for chance in _chances_of_rank_sums(n):
+        if 2 * (below + chance) > spendable:
             break
-        below, rank = below + count, rank + 1
-    return rank, 2 * below / every
+        below, rank = below + chance, rank + 1
+    return rank, 2 * below

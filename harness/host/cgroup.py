@@ -9,7 +9,7 @@ Sources: cgroups(7); Linux Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/{m
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.host.system import the_os
@@ -54,11 +54,16 @@ def read_cpuset() -> frozenset[int] | None:
     return None
 
 
-def read_throttling() -> Throttling:
-    """What the groups on the way up have been held back so far; zeros where nothing is counted."""
+def find_throttling_files() -> tuple[str, ...]:
+    """Where the groups on the way up count how they are held back."""
+    return tuple(path for folder, _ in _folders("cpu") if the_os().read(path := f"{folder}/cpu.stat") is not None)
+
+
+def read_throttling(files: Sequence[str] | None = None) -> Throttling:
+    """What the groups on the way up have been held back so far; zeros where nothing is counted. Finding their files takes longest."""
     count, held_s = 0, 0.0
-    for folder, _generation in _folders("cpu"):
-        counted = _table(f"{folder}/cpu.stat")
+    for path in find_throttling_files() if files is None else files:
+        counted = _table(path)
         count += counted.get("nr_throttled", 0)
         held_s += counted.get("throttled_usec", 0) / 1e6 + counted.get("throttled_time", 0) / 1e9
     return Throttling(count, held_s)

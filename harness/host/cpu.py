@@ -82,12 +82,19 @@ def choose_threads() -> Threads:
 
 def count_physical_cores() -> int:
     """Physical cores, of whatever kind, whose time is ours: what a machine is filed under."""
-    ours, system = find_our_cpus(), the_os()
+    ours = find_our_cpus()
+    physical = count_cores_of(ours)
+    if ours.quota is not None:
+        physical = min(physical, max(int(ours.quota), 1))
+    return physical
+
+
+def count_cores_of(ours: Ours) -> int:
+    """Physical cores of CPUs that are ours, however little time a quota leaves us on them."""
+    system = the_os()
     physical = system.count_cpus(logical=False) or system.count_cpus(logical=True) or 1
     if ours.numbers is not None and ours.set_by is not None:
         physical = min(physical, _count_sets(system, ours.numbers))
-    if ours.quota is not None:
-        physical = min(physical, max(int(ours.quota), 1))
     return physical
 
 

@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass
 
 from harness.host.cgroup import read_throttling
-from harness.host.cpu import count_physical_cores, find_our_cpus, read_cpu_name
+from harness.host.cpu import Ours, count_physical_cores, find_our_cpus, read_cpu_name
 from harness.host.memory import memory_limit_bytes
-from harness.host.system import the_os
+from harness.host.system import CpuTime, the_os
 from harness.memory.repack import CpuFeatures
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Machine
@@ -94,14 +94,19 @@ class LoadReading:
     held_s: float = 0.0
 
 
+def cpu_times_of(ours: Ours) -> tuple[CpuTime, ...]:
+    """What the CPUs that are ours have worked so far."""
+    times = the_os().cpu_times()
+    # One entry a CPU that is online; where they are fewer (a container that shows itself less), all of them are ours.
+    if ours.numbers is None or len(times) != len(ours.online):
+        return times
+    return tuple(one for one, number in zip(times, sorted(ours.online), strict=True) if number in ours.numbers)
+
+
 def read_load(wall_s: float) -> LoadReading:
     """Read the counters that `judge_load` compares; costs a millisecond or two and belongs outside every timed region."""
-    times, ours, held = the_os().cpu_times(), find_our_cpus(), read_throttling()
-    if ours.numbers is not None and ours.online:
-        # One entry a CPU that is online; where they are fewer (a container that shows itself less), all of them are ours.
-        places = [place for place, number in enumerate(sorted(ours.online)) if number in ours.numbers]
-        if len(times) == len(ours.online):
-            times = tuple(times[place] for place in places)
+    ours, held = find_our_cpus(), read_throttling()
+    times = cpu_times_of(ours)
     return LoadReading(
         wall_s,
         busy_s=sum(one.busy_s for one in times),

@@ -25,6 +25,15 @@ class CpuTime:
     stolen_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class OwnCounts:
+    """Of this process so far, with threads that have ended; None is what the OS does not tell."""
+
+    cpu_s: float
+    n_major_faults: int | None = None  #: pages that had to be read from disk
+    n_switched: int | None = None  #: switches to another thread that ours did not ask for
+
+
 class OperatingSystem:
     """The questions; None or an empty text is "it does not say", and no question raises."""
 
@@ -96,6 +105,34 @@ class OperatingSystem:
             total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
             found.append(CpuTime(total - idle - stolen, stolen))
         return tuple(found)
+
+    def names(self, path: str) -> list[str]:
+        """What is in a folder of the kernel's; empty where it is not there or may not be read."""
+        try:
+            return os.listdir(path)
+        except OSError:
+            return []
+
+    def own_counts(self) -> OwnCounts:
+        """By getrusage(2), to the microsecond; Windows tells CPU time alone, in ticks."""
+        if sys.platform == "win32":
+            return OwnCounts(self.own_cpu_s())
+        import resource
+
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return OwnCounts(used.ru_utime + used.ru_stime, used.ru_majflt, used.ru_nivcsw)
+
+    def parent_id(self) -> int:
+        """The process that started this one."""
+        return os.getppid()
+
+    def parent_cpu_s(self) -> float | None:
+        """CPU seconds of the process that started this one; None where it is gone or may not be asked."""
+        try:
+            times = psutil.Process(os.getppid()).cpu_times()
+        except (psutil.Error, OSError):
+            return None
+        return times.user + times.system
 
     def own_cpu_s(self) -> float:
         """CPU seconds of this process."""

@@ -162,10 +162,21 @@ def library() -> Any:
 
     A lookup through that handle also searches the libraries that libllama depends on, so it finds the very registry that libllama
     uses. Opening ``libggml.so`` by name would load a second copy (the wheel ships copies, not links) with a second, empty registry.
+
+    Raises
+    ------
+    NativeError : this build has no such function.
     """
     lib = llama_cpp.llama_cpp._lib
     for result, arguments, names in _FUNCTIONS:
-        for function in (getattr(lib, name) for name in names.split()):
+        for name in names.split():
+            try:
+                function = getattr(lib, name)
+            except AttributeError:
+                raise NativeError(
+                    f"llama-cpp-python {llama_cpp.__version__} has no {name}, which harness calls; install llama-cpp-python "
+                    f"{KNOWN_VERSIONS[-1]}."
+                ) from None
             function.restype, function.argtypes = result, arguments
     return lib
 

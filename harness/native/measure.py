@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from harness.evidence.medians import samples_needed
-from harness.records.cells import Sample
+from harness.records.cells import Conditions, Sample
 from harness.spec import RunSpec
 
 #: Reads a monotonic time in nanoseconds.
@@ -52,6 +52,29 @@ class Engine(Computes, Protocol):
 
     def restore_state(self, state: Any) -> bool:
         """Put a copy back; False where the context cannot take it."""
+
+
+class Watches(Protocol):
+    """Reads what the operating system counts around a repetition, outside its timed region (`harness.host.noise.Watcher`)."""
+
+    def begin(self) -> None:
+        """Read before the rest that precedes it."""
+
+    def end(self) -> Conditions | None:
+        """Read right after it, and say what was counted meanwhile."""
+
+
+class Unwatched:
+    """Nobody asks."""
+
+    def begin(self) -> None:
+        pass
+
+    def end(self) -> None:
+        return None
+
+
+UNWATCHED: Watches = Unwatched()
 
 
 def list_gaps(stamps: Sequence[int]) -> list[int]:
@@ -104,10 +127,11 @@ def measure(
     progress: Progress,
     block: Block | None = None,
     depth: Depth | None = None,
+    watch: Watches = UNWATCHED,
 ) -> list[Sample]:
     """Run a block of a spec's repetitions, all of them unless told; each sample is handed to `report` as soon as it is complete.
 
-    depth is that of the engine's context, where it was filled by a block before this one.
+    depth is that of the engine's context, where it was filled by a block before this one; watch reads around each repetition.
 
     Raises
     ------
@@ -115,10 +139,11 @@ def measure(
     """
     block = block or Block(spec.repetitions or samples_needed(), spec.warmup is not False)
     samples = []
+    watch.begin()
     progress("warm-up", 0, block.repetitions)
     engine.clear()
     if block.warms_up:
-        samples.append(_run_once(engine, clock, spec.n_prompt, min(spec.n_gen, 1), warmup=True))
+        samples.append(_run_once(engine, clock, spec.n_prompt, min(spec.n_gen, 1), watch, warmup=True))
         report(samples[-1])
     else:
         compute(engine, engine.token_batches(1))
@@ -128,24 +153,25 @@ def measure(
         if spec.n_depth:
             progress("depth", repetition, block.repetitions)
             depth.fill()
+        watch.begin()
         progress("repetition", repetition, block.repetitions)
-        samples.append(_run_once(engine, clock, spec.n_prompt, spec.n_gen, warmup=False))
+        samples.append(_run_once(engine, clock, spec.n_prompt, spec.n_gen, watch, warmup=False))
         report(samples[-1])
     return samples
 
 
-def _run_once(engine: Engine, clock: Clock, n_prompt: int, n_gen: int, *, warmup: bool) -> Sample:
-    """Prepare everything that needs memory, then time it."""
+def _run_once(engine: Engine, clock: Clock, n_prompt: int, n_gen: int, watch: Watches, *, warmup: bool) -> Sample:
+    """Prepare everything that needs memory, then time it, and have read what was counted around it."""
     prompt = engine.prompt_batches(n_prompt) if n_prompt else ()
     tokens = engine.token_batches(n_gen) if n_gen else ()
     stamps = array("q", bytes(8 * (len(tokens) + 1)))
     prompt_ns = time_prompt(engine, prompt, clock) if prompt else None
     if tokens:
         time_generation(engine, tokens, clock, stamps)
+    conditions = watch.end()
     token_ns = tuple(list_gaps(stamps)) if tokens else ()
-    return Sample(
-        duration_ns=(prompt_ns or 0) + sum(token_ns), prompt_ns=prompt_ns, token_ns=token_ns, is_warmup=warmup
-    )
+    duration_ns = (prompt_ns or 0) + sum(token_ns)
+    return Sample(duration_ns, prompt_ns, token_ns, is_warmup=warmup, conditions=conditions)
 
 
 def compute(engine: Computes, batches: Iterable[Any]) -> None:

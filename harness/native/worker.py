@@ -8,7 +8,6 @@ Everything else that is printed, llama.cpp's log first of all, goes to stderr, w
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import importlib
 import json
@@ -24,7 +23,7 @@ from typing import Any, TextIO
 from harness.codec import decode, encode
 from harness.errors import HarnessError, Outcome
 from harness.evidence.medians import samples_needed
-from harness.host.machine import judge_load, read_load
+from harness.host.noise import Watcher
 from harness.host.rpc import has_loopback
 from harness.native.jobs import Emit
 from harness.native.measure import Block, measure, measure_dispatch
@@ -120,7 +119,7 @@ class Bench:
             is_wanted = has_few or (spec.n_gpu_layers != 0 and self.runtime.free_on_cards() is not None)
         return Block(n, request.is_first and is_wanted)
 
-    def _time(self, opened: Open, request: BlockRequest, emit: Emit) -> Any:
+    def _time(self, opened: Open, request: BlockRequest, emit: Emit) -> tuple[Caution, ...]:
         spec, block = request.measure, self._plan(request)
         share = read_share() if request.slowdown is None else request.slowdown
         engine = slow_down(opened.session, share)
@@ -138,17 +137,12 @@ class Bench:
         gc.collect()
         gc.disable()
         try:
-            before = read_load(time.monotonic())
-            measure(engine, time.perf_counter_ns, spec, report, progress, block, opened.depth)
-            after = read_load(time.monotonic())
+            # The server of a loopback run is one of the others, and its work is what is measured.
+            watch = Watcher(spec.n_threads or 1, is_server_here=has_loopback(spec.rpc))
+            measure(engine, time.perf_counter_ns, spec, report, progress, block, opened.depth, watch)
         finally:
             gc.enable()
-        cautions = judge_load(before, after, spec.n_threads or 1)
-        if has_loopback(spec.rpc):
-            # The server of a loopback run is one of the others, and its work is what is measured.
-            cautions = tuple(dataclasses.replace(item, is_server_here=True, distrust=False) for item in cautions)
-        slowed = (Caution(CautionCause.SLOWED_DOWN, distrust=True, slowdown=share),) if share else ()
-        return (*cautions, *slowed)
+        return (Caution(CautionCause.SLOWED_DOWN, distrust=True, slowdown=share),) if share else ()
 
     def close(self) -> None:
         self._shelf.close()
@@ -204,7 +198,7 @@ def main(make_runtime: Callable[[], Any] | None = None) -> None:
 
     try:
         bench = Bench((make_runtime or _load_llama)())
-    except (HarnessError, ImportError, OSError) as error:
+    except (HarnessError, ImportError, OSError, RuntimeError) as error:  # llama_cpp's own loader raises the last three
         emit("refused", {"message": str(error)})
         sys.exit(3)
 

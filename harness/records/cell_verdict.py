@@ -53,9 +53,8 @@ class Marked:
 
 def mark(record: Record) -> tuple[Marked, ...]:
     """Every timed repetition of a cell with what disturbed it, in the order in which they were run."""
-    n_threads, n_cores = record.asked.n_threads or 1, record.machine.n_cores_physical
-    usual_mhz = _usual_clock(record)
-    return tuple(Marked(sample, find_disturbances(sample, n_threads, n_cores, usual_mhz)) for sample in record.timed)
+    n_threads, usual_mhz = record.asked.n_threads or 1, _usual_clock(record)
+    return tuple(Marked(sample, find_disturbances(sample, n_threads, usual_mhz)) for sample in record.timed)
 
 
 def _usual_clock(record: Record) -> float | None:
@@ -93,12 +92,12 @@ def _judge_others(record: Record, marked: Sequence[Marked]) -> Iterator[Caution]
     The warm-up counts into the sum: others seldom come and go with it.
     """
     seen = [sample.conditions for sample in record.samples if sample.conditions is not None]
-    n_threads, n_cores = record.asked.n_threads or 1, record.machine.n_cores_physical
+    n_threads = record.asked.n_threads or 1
     if any(one.is_server_here for one in seen):
         return
     hit = [one.sample for one in marked if Disturbance.OTHERS in one.disturbances]
     wall_s = sum(one.wall_ns for one in seen) / NS_PER_S
-    excess = sum(excess_s(one, n_threads, n_cores) for one in seen)
+    excess = sum(excess_s(one, n_threads) for one in seen)
     is_crowded = excess > CROWDED_CPUS * wall_s + 2 * TICK_S
     if not is_crowded and len(hit) <= RARE_SHARE * len(marked):
         return

@@ -31,6 +31,7 @@ class Conditions:
 
     wall_ns: Positive  #: between the two readings
     n_cpus: Positive  #: CPUs that are ours
+    n_cores: Positive  #: physical cores that those are of
     busy_s: float | None = None  #: CPU time of everybody on them
     own_s: float | None = None  #: CPU time of ours
     waited_ns: int | None = None  #: time in which our threads could have run and had no CPU, all threads together
@@ -40,9 +41,9 @@ class Conditions:
     n_major_faults: int | None = None  #: pages that had to be read from disk, ours
     n_swapped_pages: int | None = None  #: pages swapped in and out, everybody's
     n_switched: int | None = None  #: how often one of our threads had to leave a CPU to another
-    n_thermal: int | None = None  #: how often a core, or the whole processor, was slowed for its heat
-    clock_mhz: float | None = None  #: of the quickest cores, as many as threads compute, when the repetition ended
-    clock_limit_mhz: float | None = None  #: what such a core is allowed at most
+    n_thermal: int | None = None  #: how often a core or its processor was slowed for its heat
+    clock_mhz: float | None = None  #: of the cores that computed, on average, when the repetition ended
+    clock_limit_mhz: float | None = None  #: the highest that such a core can have
     is_server_here: bool = False  #: an RPC server on this machine computed too, and counts as others do
 
 

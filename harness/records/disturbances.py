@@ -46,16 +46,12 @@ CLOCK_SHARE = 0.05
 SWITCHES_PER_S = 200.0
 
 
-def find_disturbances(
-    sample: Sample, n_threads: int, n_cores: int | None = None, usual_mhz: float | None = None
-) -> tuple[Disturbance, ...]:
+def find_disturbances(sample: Sample, n_threads: int, usual_mhz: float | None = None) -> tuple[Disturbance, ...]:
     """What disturbed a repetition; empty where nothing did, or where nothing is known.
 
     Parameters
     ----------
     n_threads : threads that computed
-    n_cores   : physical cores that were ours; unless told as many as CPUs. A second thread on a core that computes slows it down, so
-                that only cores without a thread of ours are room for others
     usual_mhz : the clock that the cell's repetitions usually had
     """
     seen = sample.conditions
@@ -63,7 +59,7 @@ def find_disturbances(
         return ()
     wall_s, took_s = seen.wall_ns / NS_PER_S, sample.duration_ns / NS_PER_S
     found = {
-        Disturbance.OTHERS: _did_others(seen, wall_s, took_s, n_threads, n_cores),
+        Disturbance.OTHERS: _did_others(seen, wall_s, took_s, n_threads),
         Disturbance.STEAL: (seen.stolen_s or 0) >= max(TICK_S, NOTICED_SHARE * wall_s),
         Disturbance.QUOTA: (seen.n_held or 0) > 0,
         Disturbance.PAGE_INS: (seen.n_major_faults or 0) * PAGE_READ_S > NOTICED_SHARE * took_s,
@@ -80,12 +76,12 @@ def find_disturbances(
     return tuple(one for one, is_so in found.items() if is_so)
 
 
-def _did_others(seen: Conditions, wall_s: float, took_s: float, n_threads: int, n_cores: int | None) -> bool:
+def _did_others(seen: Conditions, wall_s: float, took_s: float, n_threads: int) -> bool:
     """Whether threads waited, which is known to the nanosecond, or others were busy, which is known in ticks."""
     if seen.is_server_here:
         return False
     waited_s = lost_wait_s(seen, n_threads)
-    others_s = excess_s(seen, n_threads, n_cores)
+    others_s = excess_s(seen, n_threads)
     return waited_s > NOTICED_SHARE * took_s or others_s > CROWDED_CPUS * wall_s + 2 * TICK_S
 
 
@@ -99,9 +95,11 @@ def lost_wait_s(seen: Conditions, n_threads: int) -> float:
     return 0.0 if seen.waited_ns is None or is_own_crowd(seen, n_threads) else seen.waited_ns / NS_PER_S
 
 
-def excess_s(seen: Conditions, n_threads: int, n_cores: int | None = None) -> float:
-    """CPU seconds of other programs beyond what cores without a thread of ours could give them; below 0 where there was room left."""
+def excess_s(seen: Conditions, n_threads: int) -> float:
+    """CPU seconds of other programs beyond what cores without a thread of ours could give them; below 0 where there was room left.
+
+    A second hardware thread on a core that computes slows it down, so that only cores without a thread of ours are room.
+    """
     if seen.busy_s is None or seen.own_s is None:
         return 0.0
-    n_idle = max(min(n_cores or seen.n_cpus, seen.n_cpus) - n_threads, 0)
-    return seen.busy_s - seen.own_s - n_idle * seen.wall_ns / NS_PER_S
+    return seen.busy_s - seen.own_s - max(seen.n_cores - n_threads, 0) * seen.wall_ns / NS_PER_S

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.records.ab import Ab
 from harness.records.cells import Machine, Record
 from harness.records.kinds import Content, Line
 from harness.records.memory import MemoryRecord
@@ -43,10 +44,19 @@ def summarize_line(line: Line) -> Kept:
         time_utc=getattr(content, "time_utc", None) or "",
         machine=line.machine,
         model=_name_model(content),
-        test=content.asked.test if isinstance(content, Record) else "",
+        test=_name_test(content),
         failed=bool(getattr(content, "failure", None)),
         label=line.label or "",
     )
+
+
+def _name_test(content: Content | None) -> str:
+    match content:
+        case Record():
+            return content.asked.test
+        case Ab():
+            return content.a.asked.test
+    return ""
 
 
 def _name_model(content: Content | None) -> str:
@@ -63,4 +73,7 @@ def _name_model(content: Content | None) -> str:
             return content.task.name
         case Parity():
             return content.model
+        case Ab():
+            names = dict.fromkeys((content.a.asked.file_name, content.b.asked.file_name))
+            return " and ".join(names)
     return ""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.codec import Malformed, Positive, Shared, decode, encode
+from harness.records.ab import Ab
 from harness.records.cells import Machine, Record
 from harness.records.memory import MemoryRecord
 from harness.records.ollama import Comparison
@@ -22,7 +23,7 @@ from harness.records.token_time import TimeRecord
 from harness.records.upgrades import UPGRADES
 
 #: What is written as a line.
-Entry = Record | TextRun | Roof | MemoryRecord | TimeRecord | Comparison | Parity
+Entry = Record | TextRun | Roof | MemoryRecord | TimeRecord | Comparison | Parity | Ab
 
 #: What a line holds once it is read; a measured cell may be condensed to its `Digest`.
 Content = Entry | Digest
@@ -57,6 +58,7 @@ KINDS: dict[str, type[Entry]] = {
     "roofline": Roof,
     "ollama-comparison": Comparison,
     "parity": Parity,
+    "ab": Ab,
 }
 _NAMES = {entry: name for name, entry in KINDS.items()}
 

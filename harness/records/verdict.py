@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from harness.records.ab import Ab
+from harness.records.ab_verdict import judge_ab
 from harness.records.cautions import Caution
 from harness.records.cell_verdict import NOISE, judge_cell
 from harness.records.cells import Record
@@ -64,6 +66,7 @@ JUDGES: dict[type, Callable[[Any], Verdict | None]] = {
     TextRun: _judge_text,
     Comparison: _judge_comparison,
     Parity: _judge_parity,
+    Ab: judge_ab,
 }
 
 

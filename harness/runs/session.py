@@ -126,14 +126,16 @@ class Session:
             self.add(Outcome.INTERRUPTED)
 
     @contextlib.contextmanager
-    def worker(self, command: Sequence[str] | None = None) -> Iterator[Worker]:
+    def worker(self, command: Sequence[str] | None = None, *, guest: str | None = None) -> Iterator[Worker]:
         """A worker that has greeted; it ends in order with the block, and at once where an exception leaves it.
+
+        guest is another environment's Python, whose llama_cpp is to run.
 
         Raises
         ------
         NativeError : it cannot be started, or died before it greeted.
         """
-        worker = Worker(command or self.worker_command)
+        worker = Worker(command or self.worker_command, guest=guest)
         self._workers.append(worker)
         try:
             greeting = worker.hello()

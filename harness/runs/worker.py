@@ -39,19 +39,20 @@ _WINDOWS_CAUSES = {
 class Worker:
     """One worker process. `events` yields what it says until a cell is over; a death becomes a `Failure`.
 
-    command is the program to run, for tests that need one which dies in a particular way.
+    command is the program to run, for tests that need one which dies in a particular way; guest is another environment's Python, which
+    runs this package with the llama_cpp that it has.
     """
 
-    def __init__(self, command: Sequence[str] | None = None) -> None:
+    def __init__(self, command: Sequence[str] | None = None, *, guest: str | None = None) -> None:
         self._words = tempfile.TemporaryFile()
         self._oom_kills = count_oom_kills()
         try:
             self._process = subprocess.Popen(
-                list(command or (sys.executable, "-m", "harness.native.worker")),
+                list(_guest_command(guest) if guest else command or (sys.executable, "-m", "harness.native.worker")),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._words,
-                env=_environment(),
+                env=_guest_environment() if guest else _environment(),
                 # Ctrl-C is for the parent, who ends the child itself after keeping what was measured.
                 start_new_session=os.name == "posix",
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
@@ -199,6 +200,41 @@ def _environment() -> dict[str, str]:
         "PYTHONSAFEPATH": "1",  # -m would put the current folder first
         "GGML_NO_BACKTRACE": "1",
     }
+
+
+#: Runs the worker in another environment: this very package is loaded from where it lies, and nothing that lies beside it (in a folder
+#: of installed packages that would be our llama_cpp). Written for any Python 3, so that one which is too old can say so.
+_GUEST = """
+import importlib.util, json, sys
+
+def refuse(why):
+    print(json.dumps({"event": "refused", "message": why}), flush=True)
+    raise SystemExit(3)
+
+if sys.version_info < (3, 10):
+    refuse("it is Python %d.%d, and harness needs 3.10 or later" % sys.version_info[:2])
+place = sys.argv[1]
+found = importlib.util.spec_from_file_location("harness", place + "/__init__.py", submodule_search_locations=[place])
+sys.modules["harness"] = importlib.util.module_from_spec(found)
+found.loader.exec_module(sys.modules["harness"])
+if importlib.util.find_spec("llama_cpp") is None:
+    refuse("llama-cpp-python is not installed there; install it with that Python's pip")
+try:
+    from harness.native.worker import main
+except ImportError as error:
+    refuse("%s is not installed there; install it with that Python's pip" % (error.name or error))
+main()
+"""
+
+
+def _guest_command(python: str) -> list[str]:
+    return [python, "-c", _GUEST, str(pathlib.Path(harness.__file__).resolve().parent)]
+
+
+def _guest_environment() -> dict[str, str]:
+    """As `_environment`, without what belongs to our own Python."""
+    ours = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"}
+    return {name: value for name, value in _environment().items() if name not in ours}
 
 
 def _oom_kills_since(before: int | None) -> bool:

@@ -85,6 +85,8 @@ FINE_RATIO = Unit("", _scaled(1, 4))
 SHARE = Unit("", _percent())
 #: In a sentence.
 ROUND_SHARE = Unit("", _percent(digits=0))
+#: For shares that somebody gave: with the digits that they have.
+GIVEN_SHARE = Unit("", lambda share: f"{100 * share:g} %")
 CHANGE = Unit("", _percent("+"))
 #: Where a hundredth of a percent matters.
 FINE_SHARE = Unit("", _percent(digits=2))

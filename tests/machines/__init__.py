@@ -10,7 +10,7 @@ import pathlib
 import sys
 from typing import Any
 
-from harness.host.system import CpuTime, OperatingSystem
+from harness.host.system import CpuTime, OperatingSystem, OwnCounts
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -47,6 +47,8 @@ class Identity(OperatingSystem):
         self.allowed = frozenset(read_cpu_list(numbers)) if numbers else frozenset(self.siblings) or None
         self.times = [CpuTime(100.0, 0.0)] * (self.count_cpus(logical=True) or 1)
         self.own_s = 50.0
+        self.parent_s: float | None = 1.0
+        self.counts: dict[str, int | None] = {"n_major_faults": 7, "n_switched": 30}
 
     def _build_cpus(self, groups: Any) -> None:
         """Write /proc/cpuinfo, the list of CPUs that are online and each one's topology, as Linux has them."""
@@ -107,6 +109,19 @@ class Identity(OperatingSystem):
 
     def own_cpu_s(self) -> float:
         return self.own_s
+
+    def names(self, path: str) -> list[str]:
+        inside = f"{path.rstrip('/')}/"
+        return sorted({name[len(inside) :].split("/")[0] for name in self.files if name.startswith(inside)})
+
+    def own_counts(self) -> OwnCounts:
+        return OwnCounts(self.own_s, **self.counts)
+
+    def parent_id(self) -> int:
+        return 1
+
+    def parent_cpu_s(self) -> float | None:
+        return self.parent_s
 
     def read_clock_mhz(self) -> float | None:
         told = self.told["cpu_mhz"]

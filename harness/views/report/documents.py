@@ -7,6 +7,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from harness.records.ab import Ab
 from harness.records.cells import machine_key
 from harness.records.memory import MemoryRecord
 from harness.records.ollama import Comparison
@@ -14,6 +15,7 @@ from harness.records.roofline import Roof
 from harness.records.token_time import TimeRecord
 from harness.spec import cell_key
 from harness.speed.roofline import hold_against
+from harness.views.ab import describe_ab
 from harness.views.document import Document
 from harness.views.machines import describe_machines
 from harness.views.memory import describe_memory
@@ -97,6 +99,16 @@ def show_ollama(material: Material) -> Sequence[Document]:
     return explained([means], [in_report(material, one, describe_comparison(one)) for one in found])
 
 
+def show_ab(material: Material) -> Sequence[Document]:
+    """Decisions between two settings, the tests of one run below each other."""
+    means = "Two settings measured by turns, in random order, until a test that may be looked at knew the answer."
+    latest = {_ab_question(one): one for one in material.contents(Ab)}
+    runs: dict[Any, list[Ab]] = {}
+    for one in latest.values():
+        runs.setdefault(_ab_question(one, but=("n_prompt", "n_gen")), []).append(one)
+    return explained([means], [in_report(material, found[0], describe_ab(found)) for found in runs.values()])
+
+
 def _show_latest(
     material: Material, means: str, kind: type[Ledger], question: Callable[[Ledger], Any], describe: Callable[[Ledger], Document],
 ) -> Sequence[Document]:  # fmt: skip
@@ -119,3 +131,8 @@ def _memory_question(record: MemoryRecord) -> tuple[Any, ...]:
 def _time_question(record: TimeRecord) -> tuple[Any, ...]:
     model, asked = record.model.file_sha256 or record.model.file_name, record.asked
     return (machine_key(record.machine), model, cell_key(asked.spec, but=("model",)), _TIME_PLAN(asked))
+
+
+def _ab_question(record: Ab, but: tuple[str, ...] = ()) -> tuple[Any, ...]:
+    arms = [(cell_key(side.asked, but=but), side.has_python, side.slowdown) for side in (record.a, record.b)]
+    return (machine_key(record.machine), *arms)

@@ -6,6 +6,7 @@ import collections
 import dataclasses
 from collections.abc import Sequence
 
+from harness.records.ab import Ab
 from harness.records.cells import Machine, machine_key
 from harness.records.failures import describe_failure
 from harness.records.memory import MemoryRecord
@@ -31,10 +32,10 @@ def explained(paragraphs: Sequence[str], documents: Sequence[Document]) -> list[
     return [*page_of(Prose(paragraphs)), *documents] if documents else []
 
 
-def in_report(material: Material, record: MemoryRecord | TimeRecord | Comparison, document: Document) -> Document:
+def in_report(material: Material, record: MemoryRecord | TimeRecord | Comparison | Ab, document: Document) -> Document:
     """The document under the name that the model has on this page, with the machine, where there are several, and the time."""
     machine = material.machine_name(record.machine) if len(material.machines) > 1 else ""
-    name = document.title if isinstance(record, Comparison) else material.model_name(record)
+    name = document.title if isinstance(record, Comparison | Ab) else material.model_name(record)
     parts = [name, machine, format_value(record.time_utc, MINUTE)]
     return dataclasses.replace(document, title=" · ".join(filter(None, parts)))
 
