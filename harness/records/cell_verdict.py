@@ -63,8 +63,9 @@ def _usual_clock(record: Record) -> float | None:
 
 
 def undisturbed(record: Record) -> tuple[Sample, ...]:
-    """The repetitions that nothing disturbed."""
-    return tuple(one.sample for one in mark(record) if not one.disturbances)
+    """The settled repetitions that nothing disturbed."""
+    n_warmups = len(record.timed) - len(record.settled)
+    return tuple(one.sample for one in mark(record)[n_warmups:] if not one.disturbances)
 
 
 def judge_cell(record: Record) -> Verdict | None:
@@ -148,7 +149,7 @@ def _judge_spread(record: Record) -> Iterator[Caution]:
     """The interval of the median over undisturbed repetitions where they suffice for one, else over all."""
     # Of rates, as they are shown: a duration that is 42 % longer is a rate that is 30 % lower.
     quiet = [1 / sample.duration_ns for sample in undisturbed(record)]
-    every = [1 / sample.duration_ns for sample in record.timed]
+    every = [1 / sample.duration_ns for sample in record.settled]
     width = relative_half_width(quiet)
     width = relative_half_width(every) if width is None else width
     if width is not None and width > WIDE:

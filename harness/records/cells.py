@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.codec import Positive, PositiveNumber, Shared, UtcTime
+from harness.evidence.drift import count_warmups
 from harness.records.cautions import Caution
 from harness.records.failures import Failure as Failure
 from harness.spec import RunSpec, cell_key
@@ -248,6 +249,12 @@ class Record:
     def timed(self) -> tuple[Sample, ...]:
         """The samples that count: all but warm-ups."""
         return tuple(sample for sample in self.samples if not sample.is_warmup)
+
+    @property
+    def settled(self) -> tuple[Sample, ...]:
+        """Those of them that figures are made of: without the first ones, where these were still warming up."""
+        timed = self.timed
+        return timed[count_warmups([sample.duration_ns for sample in timed]) :]
 
 
 def is_measured(record: Record) -> bool:

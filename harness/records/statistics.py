@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.evidence.medians import median, median_interval, quantile, samples_needed
+from harness.evidence.stopping import bound_median, relative_half_width
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cell_verdict import judge_cell, undisturbed
 from harness.records.cells import Power, Record
 from harness.records.trust import QUIET, Trust, Verdict
+from harness.spec import RunSpec
 from harness.units import NS_PER_S
 
 
@@ -36,6 +38,7 @@ class Summary:
     cautions: tuple[Caution, ...]  #: what qualifies it, the verdict's reasons among them
     joules_per_token: float | None = None
     verdict: Verdict = QUIET
+    n_warmups: int = 0  #: repetitions at the beginning that were still warming up: left out of everything but energy
     n_undisturbed: int | None = None  #: None where nothing is known of what disturbed
     undisturbed_rate_tok_per_s: float | None = None  #: over those alone, where it differs noticeably
 
@@ -59,13 +62,17 @@ def summarize(record: Record) -> Summary:
     ------
     ValueError : the record has no timed sample.
     """
-    durations = [sample.duration_ns for sample in record.timed]
-    middle, interval = median(durations), median_interval(durations)
+    durations = [sample.duration_ns for sample in record.settled]
+    # Where the repetitions themselves said when there were enough, a plain interval would promise too much.
+    is_auto = record.asked.repetitions is None
+    middle, interval = median(durations), (bound_median if is_auto else median_interval)(durations)
     rate = record.asked.n_tokens * NS_PER_S
     verdict = judge_cell(record) or QUIET
     cautions = (*record.warnings, *(reason for reason in verdict.reasons if reason not in record.warnings))
     if interval is None:
         cautions = (*cautions, Caution(CautionCause.FEW_SAMPLES, n_wanted=samples_needed()))
+    elif is_auto and record.failure is None:
+        cautions = (*cautions, *_miss_precision(record.asked, durations))
     quiet = undisturbed(record)
     is_known = any(sample.conditions for sample in record.timed)
     return Summary(
@@ -77,9 +84,20 @@ def summarize(record: Record) -> Summary:
         cautions=cautions,
         joules_per_token=joules_per_token(record),
         verdict=verdict,
+        n_warmups=len(record.timed) - len(durations),
         n_undisturbed=len(quiet) if is_known else None,
         undisturbed_rate_tok_per_s=_other_rate(rate, middle, [sample.duration_ns for sample in quiet]),
     )
+
+
+def _miss_precision(asked: RunSpec, durations: Sequence[int]) -> Iterator[Caution]:
+    """Say where repeating ended before the median was known as precisely as was wanted."""
+    width = relative_half_width(durations)
+    if width is not None and width > asked.precision:
+        yield Caution(
+            CautionCause.PRECISION_MISSED, lost_share=width, wanted_share=asked.precision, n_done=len(durations),
+            limit_s=asked.max_time_s,
+        )  # fmt: skip
 
 
 #: The median over undisturbed repetitions is told where it differs by more than half of the ± 2 % within which medians are wanted. The
@@ -137,7 +155,7 @@ def joules_per_token(record: Record) -> float | None:
 
 def token_times(record: Record) -> TokenTimes | None:
     """The latency of single tokens; None where none was timed by itself."""
-    timed = [sample for sample in record.timed if sample.token_ns]
+    timed = [sample for sample in record.settled if sample.token_ns]
     if not timed:
         return None
     every = sorted(duration for sample in timed for duration in sample.token_ns)

@@ -183,12 +183,24 @@ def _result_cells(record: Record, summary: Summary | None) -> list[Cell]:
         failure = record.failure
         remark = f"{failure.phase}: {describe_failure(failure)}" if failure else "nothing was measured"
         return [Cell(instead="failed", notes=[remark]), Cell(), Cell()]
-    notes = [caution.text for caution in summary.cautions]
+    notes = [*note_warmups(summary.n_warmups), *(caution.text for caution in summary.cautions)]
     return [
         Cell(summary.rate_tok_per_s, None, summary.interval, notes),
         Cell(summary.n_samples),
         Cell(summary.joules_per_token),
     ]
+
+
+def note_warmups(n_warmups: int) -> list[str]:
+    """What is left out of a figure, as a remark."""
+    if not n_warmups:
+        return []
+    what = (
+        "the first repetition was still warming up and is"
+        if n_warmups == 1
+        else f"the first {n_warmups} repetitions were still warming up and are"
+    )
+    return [f"{what} left out"]
 
 
 def _energy_notes(records: Sequence[Record], summaries: Sequence[Summary | None]) -> list[str]:
