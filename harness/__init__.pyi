@@ -3,9 +3,11 @@
 from harness.api import ab as ab
 from harness.api import account_memory as account_memory
 from harness.api import account_time as account_time
+from harness.api import compare as compare
 from harness.api import history as history
 from harness.api import inspect as inspect
 from harness.api import measure as measure
+from harness.api import measure_noise as measure_noise
 from harness.api import measure_roofline as measure_roofline
 from harness.api import predict as predict
 from harness.api import read_records as read_records
@@ -24,12 +26,15 @@ from harness.events import Remark as Remark
 from harness.evidence.medians import Interval as Interval
 from harness.records.ab import Ab as Ab
 from harness.records.ab import replay as replay
+from harness.records.advice import advise as advise
+from harness.records.advice import find_tests as find_tests
 from harness.records.cells import Failure as Failure
 from harness.records.cells import Machine as Machine
 from harness.records.cells import Record as Record
 from harness.records.cells import Sample as Sample
 from harness.records.kinds import Entry as Entry
 from harness.records.memory import MemoryRecord as MemoryRecord
+from harness.records.noise import NoiseRecord as NoiseRecord
 from harness.records.ollama import Comparison as Comparison
 from harness.records.parity import Parity as Parity
 from harness.records.placements import PlacementResult as PlacementResult

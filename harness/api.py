@@ -20,21 +20,26 @@ from typing import Any, cast
 from harness.errors import HarnessError, UsageError
 from harness.events import OnEvent, ignore, pass_remarks
 from harness.records.ab import Ab
+from harness.records.bench_rows import USUAL_REPETITIONS
 from harness.records.cells import Record
 from harness.records.journal import find_journals, read_lines
 from harness.records.kinds import Entry, to_json
 from harness.records.memory import MemoryRecord
+from harness.records.noise import NoiseRecord
 from harness.records.roofline import Roof
 from harness.records.text import TextRun
 from harness.records.token_time import TimeRecord
 from harness.runs import ab as duels
 from harness.runs import asking, cells, inspection, memory, placements, roofline, search, text, token_time
+from harness.runs import compare as comparing
 from harness.runs import history as histories
+from harness.runs import noise as noises
 from harness.runs import predict as prediction
 from harness.runs.session import Session
 from harness.runs.text import OnText
 from harness.sources.model_file import DEFAULT_MODEL
 from harness.spec import MAX_TOKENS, Grid, Parser, defaults, parameters, whole_numbers
+from harness.speed import comparison
 from harness.speed.prediction import Prediction
 from harness.views.llama_bench import flat_rows
 
@@ -317,6 +322,31 @@ def measure_roofline(
         return roofline.measure_roofline(roofline.plan_roofline(size_bytes, tuple(threads), repetitions), session)
 
 
+def measure_noise(
+    model: Model | None = None,
+    *,
+    duration_s: float = 30.0,
+    seed: int = 0,
+    results: Model | None = None,
+    on_event: OnEvent = ignore,
+    **settings: Any,
+) -> NoiseRecord | None:
+    """Measure how noisy this machine is, as ``harness noise`` does; None where nothing was finished.
+
+    `harness.find_tests` says what its repetitions show, `harness.advise` what would help.
+
+    Parameters
+    ----------
+    duration_s : how long to look
+    settings   : fields of `harness.RunSpec`, one value each
+    """
+    path = asking.find_file(_refer(model), on_event)
+    request = noises.NoiseRequest(str(path), _read_single(settings), duration_s, seed)
+    with _open("noise", results, on_event) as session:
+        noise = noises.measure_noise(request, session)
+    return None if noise is None else noise.record
+
+
 def inspect(model: Model) -> inspection.Inspection:
     """What a model is made of by its header alone, as ``harness inspect`` shows it; of a model elsewhere only the header is fetched."""
     return inspection.inspect_model(os.fspath(model))
@@ -352,6 +382,28 @@ def history(
     wanted = histories.Wanted(model=model, test=test, since_utc=since_utc)
     files = [pathlib.Path(path) for path in paths]
     return histories.read_history(files, pathlib.Path(results), wanted, pass_remarks(on_event))
+
+
+def compare(
+    *inputs: Model,
+    by: Sequence[str] = (),
+    base: str | None = None,
+    assumed_n: int = USUAL_REPETITIONS,
+    results: Model = "bench_results",
+    on_event: OnEvent = ignore,
+) -> comparison.Comparison:
+    """Hold runs against the first one, cell by cell, as ``harness compare`` does; without pairs where they have nothing in common.
+
+    Parameters
+    ----------
+    inputs    : journals, folders, ``last``, ``last~1``, llama-bench's files, ``name=path``; without any, the last two runs of `results`
+    by        : settings, machine, build or model by which all that was measured is divided, instead of by input
+    base      : with by, the value that the others are held against
+    assumed_n : repetitions behind a mean and deviation of which the file does not say how many there were
+    """
+    named = [os.fspath(item) for item in inputs] or comparing.USUAL_INPUTS
+    request = comparing.CompareRequest(named, pathlib.Path(results), by, base, assumed_n)
+    return comparing.compare_files(request, pass_remarks(on_event))
 
 
 def to_dicts(records: Iterable[Entry]) -> list[dict[str, Any]]:

@@ -173,7 +173,7 @@ class _Lab:
             n_prompt = min(spec.n_ubatch // 2 * 3, 200)
             spec = dataclasses.replace(spec, n_prompt=n_prompt, n_depth=spec.n_ctx - n_prompt - spec.n_gen)
         session = Session("overhead")
-        measured = measure(model, spec, session)
+        measured, _ = measure(model, spec, session) or (None, None)
         if measured is None:
             assert session.failure is not None
             return session.failure

@@ -78,14 +78,15 @@ def test_a_cell_that_failed_without_a_sample_is_worse_than_a_busy_machine(result
 
 def test_a_roofline_on_a_busy_machine(results, monkeypatch, recorded):
     from .test_bandwidth import made
+    from .test_disturbed import OTHERS, S, seen
 
     def ask(session, *_):
         session.build = recorded[0].build
-        yield {"event": "test", "test": encode(wrong or made())}
-        yield {"event": "done", "cautions": encode([BUSY])}
+        yield {"event": "test", "test": encode(wrong or busy)}
+        yield {"event": "done"}
 
     monkeypatch.setattr("harness.runs.session.Session.ask", ask)
-    wrong = None
+    wrong, busy = None, made(durations_ns=(S,) * 10, n_bytes=10**10, n_threads=2, conditions=(seen(**OTHERS),) * 10)
     assert end("roofline").exit_code == 5
     wrong = made(max_error=1.0)
     assert end("roofline").exit_code == 3, "a wrong result is graver"

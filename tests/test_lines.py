@@ -20,6 +20,7 @@ from harness.records.cells import Record
 from harness.records.failures import describe_failure
 from harness.records.journal import Journal, each_record, journal_order, read_lines, read_records
 from harness.records.kinds import KINDS, Line, read_line, schema_of, to_json
+from harness.records.noise import NoiseBlock, NoiseRecord, Tuning
 from harness.records.ollama import Answer, Comparison, DirectText, Loaded, Round, Task
 from harness.records.roofline import Roof
 from harness.records.text import Figures, TextRun, TextSettings
@@ -61,10 +62,15 @@ def made_lines(result: dict) -> dict[str, dict]:
         Task("llama3.2:1b", "sha256-0", 64, 1, None, 30, 100, 1), rounds, record.machine, record.time_utc, ollama_version="0.5.1",
         ollama_loaded=Loaded(5, 0, None), model=record.model, build=record.build, resolved=record.resolved,
     )  # fmt: skip
+    block = NoiseBlock(record.asked, 0, record.samples)
+    noise = NoiseRecord(
+        record.time_utc, record.machine, "0.1", 30.0, (block,), Tuning(governors=("powersave",), core_cpus=(0, 1)), record.build,
+        record.model, record.resolved, warnings=text.warnings,
+    )  # fmt: skip
     side = Side(record.asked, record.model, record.build, record.resolved, record.load)
     blocks = (Block(Arm.B, record.samples), Block(Arm.A, record.samples))
     ab = Ab("ab", record.time_utc, record.machine, "0.1", side, side, Stop.TIME, blocks, elapsed_ns=5)
-    return {"run": to_json(text), "ollama-comparison": to_json(comparison), "ab": to_json(ab)}
+    return {"run": to_json(text), "ollama-comparison": to_json(comparison), "noise": to_json(noise), "ab": to_json(ab)}
 
 
 LINES = first_lines()
@@ -80,7 +86,7 @@ def write(path: pathlib.Path, *lines: dict | str) -> pathlib.Path:
 def test_every_line_of_the_first_edition_is_readable():
     lines = list(read_lines(KEPT, pytest.fail))
     assert len(lines) == sum(path.read_bytes().count(b"\n") for path in KEPT)
-    assert {line.kind for line in lines} == set(KINDS) - {"run", "ollama-comparison", "ab"}
+    assert {line.kind for line in lines} == set(KINDS) - {"run", "ollama-comparison", "noise", "ab"}
     assert set(LINES) == set(KINDS)
     assert all(line.content is not None for line in lines)
 

@@ -10,6 +10,7 @@ import pytest
 
 from harness.codec import Malformed
 from harness.evidence.medians import median
+from harness.evidence.sequential import LOOKS
 from harness.records.kinds import read_line, to_json
 from harness.records.parity import Equality, Parity
 from harness.views.formats import render
@@ -78,7 +79,7 @@ def test_a_verdict_says_how_sure_it_is(factor, equality, words):
     record = sequential([factor * ratio for ratio in STEADY])
     assert record.equality is equality
     assert describe_verdict(record).startswith(words)
-    assert describe_verdict(record).endswith("], 10 pairs, at 95 %")
+    assert describe_verdict(record).endswith("], 8 pairs, at 95 %")
     again = read_line(json.loads(json.dumps(to_json(record)))).content
     assert again == record
     assert again.weighed == record.weighed
@@ -125,7 +126,7 @@ class Both(script.Tools):
 def test_pairs_are_measured_until_the_answer_of_each_test_is_known(monkeypatch):
     tools = Both(monkeypatch, {"pp512": 1.0, "tg128": 1.0095})
     found = script.decide(tools, margin=0.01, max_time_s=1e6, seed=1)
-    assert 8 <= len(found["pp512"].pairs) < len(found["tg128"].pairs) <= 90
+    assert 8 <= len(found["pp512"].pairs) < len(found["tg128"].pairs) <= LOOKS[-1]
     assert tools.asked[0][0] == ("pp512", "tg128")
     assert tools.asked[-1][0] == ("tg128",), "a test whose answer is known is not measured any more"
     assert {first for _, first in tools.asked} == {True, False}
@@ -158,5 +159,5 @@ def test_below_the_floor_it_ends_with_1(factor, code, tmp_path, capsys):
     assert script.report([sequential([factor * ratio for ratio in STEADY])], tmp_path) == code
     out, err = capsys.readouterr()
     assert ("pp512 is below llama-bench: ratio 0.9800" in err) == bool(code)
-    assert "10 pairs, at 95 %" in " ".join(out.split())
+    assert "8 pairs, at 95 %" in " ".join(out.split())
     assert len(list(tmp_path.rglob("*-parity.jsonl"))) == 1

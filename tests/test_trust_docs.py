@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import re
 import shlex
 
 import click
 import pytest
-from figures import GOALS, Figure, Goal, keep, read, share_of
+from figures import GOALS, ROOT, Figure, Goal, keep, read, share_of
 
 from harness.cli import cli
 from harness.codec import Malformed
@@ -19,6 +20,19 @@ from scripts.trust_docs import PAGE, render
 def test_the_page_is_that_of_the_results():
     text = PAGE.read_text(encoding="utf-8")
     assert text == render(text), "run scripts/trust_docs.py"
+
+
+def test_the_list_of_results_names_each_file():
+    listed = re.findall(r"`(trust/[^`]+)`", (ROOT / "bench_results" / "README.md").read_text(encoding="utf-8"))
+    kept = [f"trust/{path.name}" for path in (ROOT / "bench_results" / "trust").glob("*")]
+    assert [name for name in kept if not any(fnmatch.fnmatch(name, one) for one in listed)] == []
+
+
+def test_every_script_that_the_page_names_is_there():
+    named = set(re.findall(r"`(scripts/[a-z_]+(?:\.py)?)", PAGE.read_text(encoding="utf-8")))
+    assert {
+        name for name in named - {"scripts/ab_trials.py", "scripts/trust_simulation.py"} if not (ROOT / name).exists()
+    } == set()
 
 
 COMMANDS = re.findall(r"^\$ harness (.+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)

@@ -28,6 +28,7 @@ GROUPS = {
         "sweep": "Measure over layers on the GPU, or find the best number.",
         "run": "Have a model write a text, with Ollama's figures of it.",
         "ollama": "Measure a model of Ollama's through its server and directly.",
+        "noise": "Say which difference this machine can show, and what would help.",
         "reference": "Run the article's task over the catalog models that are here.",
     },
     "Explain": {
@@ -50,6 +51,7 @@ GROUPS = {
         "rpc-server": "Lend this machine's devices to another one.",
     },
     "Records": {
+        "compare": "Hold runs against each other: faster, slower, or noise.",
         "list": "List what was kept, and find it by label, model or machine.",
         "history": "Show how a cell's speed went over time and builds.",
         "label": "Label what was kept.",

@@ -14,8 +14,8 @@ from harness.cli.progress import displayed, end, open_session
 from harness.cli.terminal import echo_error
 from harness.cli.text_options import text_options
 from harness.errors import UsageError
-from harness.host.machine import LOAD_CAUTIONS
 from harness.records.text import REFERENCE_PROMPT, TextRequest, TextRun
+from harness.records.verdict import judge
 
 #: Formats in which the text streams.
 _STREAMED = ("table", "text")
@@ -111,9 +111,10 @@ def _show(run: TextRun, text: str, output: Output, options: dict[str, Any]) -> N
     """Everything beside the streamed text."""
     from harness.views.text import describe_text, render_answer_json, render_verbose, render_verbose_json
 
-    for caution in run.warnings:
-        if caution.distrust or (options["verbose"] and caution.cause in LOAD_CAUTIONS):
-            echo_error(caution.text)
+    verdict = judge(run)
+    for reason in verdict.reasons if verdict else ():
+        if reason.distrust or options["verbose"]:
+            echo_error(reason.text)
     if output.form not in _STREAMED:
         show(describe_text(run, text), output, {"json": lambda: render_answer_json(run, text)})
     elif output.plot:

@@ -106,7 +106,7 @@ def _apply_llama_rule(system: OperatingSystem) -> Threads:
             if (told := system.sysctl(f"hw.{name}")).isdecimal() and int(told) > 0:
                 return Threads(int(told), source)
     elif system.platform == "linux":
-        efficient = _find_efficiency_cpus(system)
+        efficient = find_efficiency_cpus(system)
         if efficient and system.arch == "x86_64" and (count := _count_every_other(n_online, efficient)):
             return Threads(count, "performance cores")
         if cores := len(set(_read_siblings(system).values())):
@@ -131,7 +131,7 @@ def _count_every_other(n_online: int, efficient: frozenset[int]) -> int:
 
 def _count_cores(system: OperatingSystem, numbers: frozenset[int]) -> int:
     """Physical cores among some CPUs; of a hybrid processor the performance cores, unless none of them is there."""
-    efficient = _find_efficiency_cpus(system) if system.arch == "x86_64" else frozenset()
+    efficient = find_efficiency_cpus(system) if system.arch == "x86_64" else frozenset()
     return _count_sets(system, numbers - efficient or numbers)
 
 
@@ -141,7 +141,7 @@ def _count_sets(system: OperatingSystem, numbers: frozenset[int]) -> int:
     return len({sets.get(number, str(number)) for number in numbers})
 
 
-def _find_efficiency_cpus(system: OperatingSystem) -> frozenset[int]:
+def find_efficiency_cpus(system: OperatingSystem) -> frozenset[int]:
     """CPUs of the efficient kind of a hybrid processor of Intel's, which Linux lists as an event source of their own.
 
     llama.cpp asks the processor itself (CPUID leaf 1AH, core type 20H "Atom"), from each CPU in turn. Source: Linux

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import platform
 import re
-from dataclasses import dataclass
 
-from harness.host.cgroup import read_throttling
 from harness.host.cpu import Ours, count_physical_cores, find_our_cpus, read_cpu_name
 from harness.host.memory import memory_limit_bytes
 from harness.host.system import CpuTime, the_os
 from harness.memory.repack import CpuFeatures
-from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Machine
 
 
@@ -77,23 +74,6 @@ def count_oom_kills() -> int | None:
     return int(match[1]) if match else None
 
 
-@dataclass(frozen=True, slots=True)
-class LoadReading:
-    """CPU seconds used so far on the CPUs that are ours, and the wall clock they belong to.
-
-    busy_s is everybody's, own_s this process's, stolen_s what the hypervisor took; held_s is what a control group's quota kept from its
-    processes, in n_held times. n_cpus is how many CPUs are ours.
-    """
-
-    wall_s: float
-    busy_s: float
-    own_s: float
-    stolen_s: float
-    n_cpus: int
-    n_held: int = 0
-    held_s: float = 0.0
-
-
 def cpu_times_of(ours: Ours) -> tuple[CpuTime, ...]:
     """What the CPUs that are ours have worked so far."""
     times = the_os().cpu_times()
@@ -101,51 +81,3 @@ def cpu_times_of(ours: Ours) -> tuple[CpuTime, ...]:
     if ours.numbers is None or len(times) != len(ours.online):
         return times
     return tuple(one for one, number in zip(times, sorted(ours.online), strict=True) if number in ours.numbers)
-
-
-def read_load(wall_s: float) -> LoadReading:
-    """Read the counters that `judge_load` compares; costs a millisecond or two and belongs outside every timed region."""
-    ours, held = find_our_cpus(), read_throttling()
-    times = cpu_times_of(ours)
-    return LoadReading(
-        wall_s,
-        busy_s=sum(one.busy_s for one in times),
-        own_s=the_os().own_cpu_s(),
-        stolen_s=sum(one.stolen_s for one in times),
-        n_cpus=ours.count,
-        n_held=held.count,
-        held_s=held.held_s,
-    )
-
-
-#: Busy CPUs beyond our own that make a number suspect, and those that make it worthless.
-CROWDED_CPUS, HOPELESS_CPUS = 0.10, 0.50
-
-
-#: Causes of what `judge_load` says.
-LOAD_CAUTIONS = (CautionCause.BUSY_MACHINE, CautionCause.CPU_STOLEN, CautionCause.CPU_THROTTLED)
-
-
-def judge_load(before: LoadReading, after: LoadReading, n_threads: int) -> tuple[Caution, ...]:
-    """Say what kept CPU time from us between two readings: other work, the hypervisor, or a control group's quota.
-
-    Others do no harm while idle CPUs remain for them; what counts is by how many CPUs the demand exceeded those that are ours.
-    """
-    wall_s = after.wall_s - before.wall_s
-    if wall_s < 0.05:  # the counters tick in hundredths of a second
-        return ()
-    n_cpus = after.n_cpus
-    others = (after.busy_s - before.busy_s - (after.own_s - before.own_s)) / wall_s
-    stolen = (after.stolen_s - before.stolen_s) / wall_s
-    held_s = after.held_s - before.held_s
-    cautions = []
-    excess = others - max(n_cpus - n_threads, 0)  # more threads than CPUs are our own doing
-    if excess > CROWDED_CPUS:
-        cause, distrust = CautionCause.BUSY_MACHINE, excess > HOPELESS_CPUS
-        cautions.append(Caution(cause, distrust=distrust, cpus_lost=others, n_cpus=n_cpus, n_threads=n_threads))
-    if stolen > CROWDED_CPUS * n_threads / n_cpus:
-        cautions.append(Caution(CautionCause.CPU_STOLEN, distrust=stolen > HOPELESS_CPUS, cpus_lost=stolen))
-    if (times := after.n_held - before.n_held) > 0:
-        distrust = held_s / wall_s > HOPELESS_CPUS
-        cautions.append(Caution(CautionCause.CPU_THROTTLED, distrust=distrust, n_held=times, held_s=held_s))
-    return tuple(cautions)

@@ -151,6 +151,27 @@ class OperatingSystem:
         frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
         return frequency.current if frequency is not None and frequency.current else None
 
+    def is_plugged_in(self) -> bool | None:
+        """Whether the mains feed the machine; None where it has no battery, or does not say."""
+        try:
+            battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+        except Exception:  # as `cpu_mhz`
+            return None
+        return None if battery is None else battery.power_plugged
+
+    def program_times(self) -> dict[tuple[int, str], float]:
+        """CPU seconds so far by (number, name) of each process that may be seen, but this one and those that it started."""
+        found = {}
+        try:
+            own = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+            for process in psutil.process_iter(["name", "cpu_times"]):
+                times, name = process.info["cpu_times"], process.info["name"]
+                if times and name and process.pid not in own:
+                    found[process.pid, name] = times.user + times.system
+        except (psutil.Error, OSError):
+            return {}
+        return found
+
 
 _system = OperatingSystem()
 

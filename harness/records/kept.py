@@ -8,6 +8,7 @@ from harness.records.ab import Ab
 from harness.records.cells import Machine, Record
 from harness.records.kinds import Content, Line
 from harness.records.memory import MemoryRecord
+from harness.records.noise import NoiseRecord
 from harness.records.ollama import Comparison
 from harness.records.parity import Parity
 from harness.records.text import TextRun
@@ -67,6 +68,8 @@ def _name_model(content: Content | None) -> str:
             return content.model.file_name if content.model else ""
         case MemoryRecord():
             return content.model.file_name or content.model.label
+        case NoiseRecord():
+            return content.model.file_name if content.model else ""
         case TimeRecord():
             return content.model.file_name
         case Comparison():

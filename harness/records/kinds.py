@@ -14,6 +14,7 @@ from harness.codec import Malformed, Positive, Shared, decode, encode
 from harness.records.ab import Ab
 from harness.records.cells import Machine, Record
 from harness.records.memory import MemoryRecord
+from harness.records.noise import NoiseRecord
 from harness.records.ollama import Comparison
 from harness.records.parity import Parity
 from harness.records.roofline import Roof
@@ -23,7 +24,7 @@ from harness.records.token_time import TimeRecord
 from harness.records.upgrades import UPGRADES
 
 #: What is written as a line.
-Entry = Record | TextRun | Roof | MemoryRecord | TimeRecord | Comparison | Parity | Ab
+Entry = Record | TextRun | Roof | MemoryRecord | TimeRecord | Comparison | Parity | NoiseRecord | Ab
 
 #: What a line holds once it is read; a measured cell may be condensed to its `Digest`.
 Content = Entry | Digest
@@ -58,6 +59,7 @@ KINDS: dict[str, type[Entry]] = {
     "roofline": Roof,
     "ollama-comparison": Comparison,
     "parity": Parity,
+    "noise": NoiseRecord,
     "ab": Ab,
 }
 _NAMES = {entry: name for name, entry in KINDS.items()}

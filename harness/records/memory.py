@@ -9,7 +9,7 @@ from harness.codec import NOT_EMPTY, Shared, UtcTime
 from harness.memory.causes import Note
 from harness.memory.fit import CardFit, Fit
 from harness.memory.ledger import Forecast, Measurement, Row, Totals, add_up, make_ledger
-from harness.records.cells import Failure, Machine
+from harness.records.cells import Conditions, Failure, Machine
 from harness.spec import RunSpec
 
 #: History of the line format.
@@ -57,6 +57,7 @@ class MemoryRecord:
     failure: Failure | None = None
     time_utc: UtcTime | None = None
     harness_version: str | None = None
+    conditions: Conditions | None = None  #: what the operating system says of all steps
     schema: int = SCHEMA
 
     @property

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from harness.codec import NOT_EMPTY, FilePath, Shared, UtcTime
 from harness.records.cautions import Caution
-from harness.records.cells import Build, Machine, Model, Resolved
+from harness.records.cells import Build, Conditions, Machine, Model, Resolved
 from harness.records.failures import Failure
 from harness.records.text import Figures
 
@@ -66,6 +66,7 @@ class DirectText:
     decode_ns: int | None = None
     rss_bytes: int | None = None
     warnings: tuple[Caution, ...] = ()
+    conditions: Conditions | None = None  #: what the operating system says of it
 
 
 @dataclass(frozen=True, slots=True)

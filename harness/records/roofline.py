@@ -9,7 +9,7 @@ from typing import Annotated
 from harness.codec import NOT_EMPTY, Positive, UtcTime
 from harness.evidence.medians import Interval, median, median_interval
 from harness.records.cautions import Caution, CautionCause
-from harness.records.cells import Build, Machine
+from harness.records.cells import Build, Conditions, Machine
 from harness.records.failures import Failure
 from harness.units import NS_PER_S
 
@@ -66,6 +66,7 @@ class RoofTest:
     max_error: float | None
     tolerance: float
     is_repacked: bool = False  #: whether in the CPU's own layout
+    conditions: tuple[Conditions, ...] = ()  #: of each timed run, what the operating system says
 
     def __post_init__(self) -> None:
         if self._amount <= 0:

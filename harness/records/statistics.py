@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.evidence.medians import median, median_interval, quantile, samples_needed
-from harness.evidence.stopping import bound_median, relative_half_width
+from harness.evidence.medians import median, quantile, samples_needed
+from harness.evidence.stopping import relative_half_width
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cell_verdict import judge_cell, undisturbed
 from harness.records.cells import Power, Record
+from harness.records.spread import bound, half_width
 from harness.records.trust import QUIET, Trust, Verdict
 from harness.spec import RunSpec
 from harness.units import NS_PER_S
@@ -38,9 +39,11 @@ class Summary:
     cautions: tuple[Caution, ...]  #: what qualifies it, the verdict's reasons among them
     joules_per_token: float | None = None
     verdict: Verdict = QUIET
-    n_warmups: int = 0  #: repetitions at the beginning that were still warming up: left out of everything but energy
     n_undisturbed: int | None = None  #: None where nothing is known of what disturbed
     undisturbed_rate_tok_per_s: float | None = None  #: over those alone, where it differs noticeably
+
+    half_width: float | None = None  #: of the rate's interval, as a share of the rate
+    n_seen_warmups: int = 0  #: first repetitions that were left out
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -62,16 +65,14 @@ def summarize(record: Record) -> Summary:
     ------
     ValueError : the record has no timed sample.
     """
-    durations = [sample.duration_ns for sample in record.settled]
-    # Where the repetitions themselves said when there were enough, a plain interval would promise too much.
-    is_auto = record.asked.repetitions is None
-    middle, interval = median(durations), (bound_median if is_auto else median_interval)(durations)
+    durations = [sample.duration_ns for sample in record.timed]
+    middle, interval = median(durations), bound(record, durations)
     rate = record.asked.n_tokens * NS_PER_S
     verdict = judge_cell(record) or QUIET
     cautions = (*record.warnings, *(reason for reason in verdict.reasons if reason not in record.warnings))
     if interval is None:
         cautions = (*cautions, Caution(CautionCause.FEW_SAMPLES, n_wanted=samples_needed()))
-    elif is_auto and record.failure is None:
+    elif record.asked.repetitions is None and record.failure is None:
         cautions = (*cautions, *_miss_precision(record.asked, durations))
     quiet = undisturbed(record)
     is_known = any(sample.conditions for sample in record.timed)
@@ -84,7 +85,8 @@ def summarize(record: Record) -> Summary:
         cautions=cautions,
         joules_per_token=joules_per_token(record),
         verdict=verdict,
-        n_warmups=len(record.timed) - len(durations),
+        half_width=half_width(record, [1 / duration for duration in durations]),
+        n_seen_warmups=record.n_seen_warmups,
         n_undisturbed=len(quiet) if is_known else None,
         undisturbed_rate_tok_per_s=_other_rate(rate, middle, [sample.duration_ns for sample in quiet]),
     )
@@ -155,7 +157,7 @@ def joules_per_token(record: Record) -> float | None:
 
 def token_times(record: Record) -> TokenTimes | None:
     """The latency of single tokens; None where none was timed by itself."""
-    timed = [sample for sample in record.settled if sample.token_ns]
+    timed = [sample for sample in record.timed if sample.token_ns]
     if not timed:
         return None
     every = sorted(duration for sample in timed for duration in sample.token_ns)

@@ -15,7 +15,7 @@ from typing import Literal
 from harness.codec import FilePath, UtcTime
 from harness.errors import UsageError
 from harness.records.cautions import Caution
-from harness.records.cells import SCHEMA, Build, Failure, Machine, Model, Resolved
+from harness.records.cells import SCHEMA, Build, Conditions, Failure, Machine, Model, Resolved
 from harness.units import NS_PER_S
 
 #: The article's reference task.
@@ -152,6 +152,7 @@ class TextRun:
     warnings: tuple[Caution, ...] = ()
     prompt: str | None = None
     text: str | None = None
+    conditions: Conditions | None = None  #: what the operating system says of prompt and writing
     schema: int = SCHEMA
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from harness.codec import NOT_EMPTY, FilePath, PositiveNumber, Shared, UtcTime
 from harness.gguf.reads import TokenReads
 from harness.records.cautions import Caution
-from harness.records.cells import Build, Machine, Resolved
+from harness.records.cells import Build, Conditions, Machine, Resolved
 from harness.records.failures import Failure
 from harness.spec import RunSpec
 
@@ -69,6 +69,7 @@ class Block:
     node_ns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     node_count: Mapping[str, int] = field(default_factory=dict)
     outside_ns: tuple[int, ...] = ()
+    conditions: Conditions | None = None  #: what the operating system says of it
 
     def __post_init__(self) -> None:
         _check_tokens(self.token_ns, self.parts_ns, PARTS if self.variant in ("greedy", "chain") else ())
@@ -96,6 +97,7 @@ class TimedLoad:
     second_token_ns: int
     resident_share: float | None = None
     round: int = 0  #: counted from 0
+    conditions: Conditions | None = None  #: what the operating system says of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class ApplicationTokens:
     parts_ns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     calls: Mapping[str, int] = field(default_factory=dict)
     round: int = 0  #: counted from 0
+    conditions: Conditions | None = None  #: what the operating system says of it
 
     def __post_init__(self) -> None:
         _check_tokens(self.token_ns, self.parts_ns, APPLICATION_PARTS if self.variant == "completion" else ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 from harness.records.ab import Ab
@@ -10,11 +11,14 @@ from harness.records.ab_verdict import judge_ab
 from harness.records.cautions import Caution
 from harness.records.cell_verdict import NOISE, judge_cell
 from harness.records.cells import Record
+from harness.records.disturbed import judge_conditions
 from harness.records.doubts import gravest
 from harness.records.kinds import Entry
 from harness.records.memory import MemoryRecord
+from harness.records.noise import NoiseRecord, each_test
 from harness.records.ollama import Comparison
 from harness.records.parity import Parity
+from harness.records.pieces import list_pieces
 from harness.records.plausibility import doubt_comparison, doubt_memory, doubt_parity, doubt_roof, doubt_text
 from harness.records.roofline import Roof
 from harness.records.text import TextRun
@@ -26,7 +30,11 @@ from harness.records.trust import Verdict as Verdict
 
 def _judge_time(record: TimeRecord) -> Verdict | None:
     is_timed = record.blocks or record.loads or record.applications
-    return _weigh(record, find_time_doubts(record)) if is_timed else None
+    if not is_timed:
+        return None
+    return _weigh(
+        record, find_time_doubts(record), judge_conditions(list_pieces(record), record.asked.spec.n_threads or 1)
+    )
 
 
 def _judge_memory(record: MemoryRecord) -> Verdict | None:
@@ -35,26 +43,37 @@ def _judge_memory(record: MemoryRecord) -> Verdict | None:
 
 
 def _judge_roof(roof: Roof) -> Verdict | None:
-    return _weigh(roof, doubt_roof(roof)) if roof.tests else None
+    if not roof.tests:
+        return None
+    seen = (judge_conditions(list_pieces(test), test.n_threads or 1) for test in roof.tests)
+    return _weigh(roof, doubt_roof(roof), chain.from_iterable(seen))
 
 
 def _judge_text(run: TextRun) -> Verdict | None:
-    verdict = _weigh(run, doubt_text(run))
+    verdict = _weigh(run, doubt_text(run), judge_conditions(list_pieces(run), run.asked.n_threads or 1))
     return verdict if run.figures.eval_duration_ns or verdict.reasons else None
 
 
 def _judge_comparison(comparison: Comparison) -> Verdict | None:
-    return _weigh(comparison, doubt_comparison(comparison))
+    pieces = [piece for turn in comparison.rounds for piece in list_pieces(turn.direct)]
+    return _weigh(comparison, doubt_comparison(comparison), judge_conditions(pieces, comparison.task.n_threads or 1))
 
 
 def _judge_parity(parity: Parity) -> Verdict | None:
     return _weigh(parity, doubt_parity(parity))
 
 
-def _weigh(record: Any, doubts: Iterable[Caution]) -> Verdict:
-    """The verdict by a record's own cautions, as far as they speak of noise, and by doubts: of each cause the gravest."""
+def _judge_noise(record: NoiseRecord) -> Verdict | None:
+    """By each of its tests, as a cell is judged."""
+    found = [verdict for cell in each_test(record) if (verdict := judge_cell(cell)) is not None]
+    return _weigh(record, [reason for verdict in found for reason in verdict.reasons]) if found else None
+
+
+def _weigh(record: Any, doubts: Iterable[Caution], disturbances: Iterable[Caution] = ()) -> Verdict:
+    """The verdict by a record's own cautions, as far as they speak of noise, by what disturbed it, and by doubts: of each cause the
+    gravest."""
     said = [caution for caution in getattr(record, "warnings", ()) if caution.distrust or caution.cause in NOISE]
-    return Verdict.of([*said, *gravest(doubts)])
+    return Verdict.of([*said, *gravest(disturbances), *gravest(doubts)])
 
 
 #: The judge of each class of record: a verdict, or None where nothing was measured.
@@ -66,6 +85,7 @@ JUDGES: dict[type, Callable[[Any], Verdict | None]] = {
     TextRun: _judge_text,
     Comparison: _judge_comparison,
     Parity: _judge_parity,
+    NoiseRecord: _judge_noise,
     Ab: judge_ab,
 }
 

@@ -24,8 +24,8 @@ from harness.host.rpc import check_servers
 from harness.native.slowdown import VARIABLE, read_share
 from harness.records.ab import Ab, Arm, Block, Side, Stop, find_pairs, log_ratio
 from harness.records.cautions import Caution, CautionCause
-from harness.records.cell_verdict import RARE_SHARE
 from harness.records.cells import Build, Load, Model, Resolved, Sample
+from harness.records.disturbed import RARE_SHARE
 from harness.records.failures import Cause, Failure
 from harness.records.journal import utc_now
 from harness.runs.asking import blame_file, plan_cells

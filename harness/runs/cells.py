@@ -251,14 +251,14 @@ class _Cell:
 
     @property
     def timed(self) -> int:
-        return len(self._record.timed)
+        return len(self.durations_ns)
 
     def _learn(self, **facts: Any) -> None:
         self._record = dataclasses.replace(self._record, **facts)
 
     @property
     def durations_ns(self) -> list[int]:
-        return [sample.duration_ns for sample in self._record.timed]
+        return [sample.duration_ns for sample in self._record.samples if not sample.is_warmup]
 
     @property
     def has_failed(self) -> bool:

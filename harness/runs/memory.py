@@ -49,7 +49,7 @@ from harness.memory.forecast import (
 from harness.memory.ledger import Measurement
 from harness.memory.repack import read_features
 from harness.memory.resident import MemoryReading, NativeBuffer, cause_of_log, explain_growth
-from harness.records.cells import Failure, Resolved
+from harness.records.cells import Conditions, Failure, Resolved
 from harness.records.journal import utc_now
 from harness.records.memory import MemoryRecord, Subject
 from harness.runs.dry_run import WORKER, DryRun, run_dry
@@ -338,8 +338,11 @@ def check_room(fit: Fit) -> str | None:
 # --- measured ---------------------------------------------------------------------------------------------------------
 
 
-def measure(model: Model, spec: RunSpec, session: Session) -> Measurement | None:
-    """Load, prompt and generate in a fresh process, and read its memory after each step; None after a failure or Ctrl-C."""
+def measure(model: Model, spec: RunSpec, session: Session) -> tuple[Measurement, Conditions | None] | None:
+    """Load, prompt and generate in a fresh process, and read its memory after each step, and what the system counted meanwhile.
+
+    None after a failure or Ctrl-C.
+    """
     assert model.path is not None, "there are weights where something is measured"
     readings: list[MemoryReading] = []
     done: dict[str, Any] | None = None
@@ -363,7 +366,7 @@ def measure(model: Model, spec: RunSpec, session: Session) -> Measurement | None
     buffers = tuple(decode(NativeBuffer, item) for item in done["buffers"])
     resolved = decode(Resolved, done["resolved"])
     runtime, weights_resident = explain_growth([item for item in readings if item.step != "after"], buffers, files)
-    return Measurement(
+    measurement = Measurement(
         tuple(dataclasses.replace(item, maps=()) for item in readings),
         buffers,
         runtime,
@@ -372,6 +375,8 @@ def measure(model: Model, spec: RunSpec, session: Session) -> Measurement | None
         resolved.load_mode,
         resolved.layers_by_device,
     )
+    seen = done.get("conditions")
+    return measurement, decode(Conditions, seen) if seen else None
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------
@@ -404,13 +409,14 @@ def account_memory(request: MemoryRequest, session: Session) -> MemoryRecord:
     if (excess := check_room(fits[0])) and not request.force:
         raise UsageError(f"{excess}; take a smaller --ctx, or --force it (--predict-only shows the ledger).")
     assert model.path is not None
-    measurement = measure(model, spec, session)
+    measurement, conditions = measure(model, spec, session) or (None, None)
     if session.is_interrupted:
         return record
     file = dataclasses.replace(
         model.subject, file_name=model.path.name, file_sha256=hash_file(model.path, session.on_event)
     )
-    record = dataclasses.replace(record, model=file, measurement=measurement, failure=session.failure)
+    found = {"measurement": measurement, "conditions": conditions, "failure": session.failure}
+    record = dataclasses.replace(record, model=file, **found)  # type: ignore[arg-type]
     session.keep(record)
     return record
 

@@ -233,7 +233,9 @@ def _ask_here(task: Task, number: int, layers: int, n_gen: int) -> TextRequest:
 
 
 def _keep_direct(run: TextRun) -> DirectText:
-    return DirectText(run.figures, run.token_ns, run.sample_ns, run.decode_ns, run.rss_bytes, run.warnings)
+    return DirectText(
+        run.figures, run.token_ns, run.sample_ns, run.decode_ns, run.rss_bytes, run.warnings, run.conditions
+    )
 
 
 def _judge(rounds: Sequence[Round]) -> tuple[Caution, ...]:

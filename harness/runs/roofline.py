@@ -51,8 +51,6 @@ def measure_roofline(request: RoofRequest, session: Session) -> Roof | None:
                 session.show(event["phase"], event["index"], event["count"])
             elif event["event"] == "test":
                 tests.append(decode(RoofTest, event["test"]))
-            elif event["event"] == "done":
-                cautions += tuple(decode(Caution, item) for item in event["cautions"])
     if session.build is None or not tests:
         return None
     roof = Roof(utc_now(), session.machine, harness.__version__, session.build, tuple(tests), cautions, session.failure)

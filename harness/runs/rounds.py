@@ -61,7 +61,13 @@ class CellState:
     @property
     def n_kept(self) -> int:
         """Repetitions without those that belong to a warm-up."""
-        return len(self.durations_ns) - count_warmups(self.durations_ns)
+        return len(self.kept_ns)
+
+    @property
+    def kept_ns(self) -> list[int]:
+        """The durations without those; who asked for a warm-up, or for none, is believed."""
+        durations = self.durations_ns
+        return durations if self.spec.warmup is not None else durations[count_warmups(durations) :]
 
     @property
     def n_wanted(self) -> int:
@@ -86,7 +92,7 @@ class CellState:
         if self.spec.repetitions is not None:
             self.is_over = len(self.durations_ns) >= self.spec.repetitions
             return
-        kept = self.durations_ns[count_warmups(self.durations_ns) :]
+        kept = self.kept_ns
         if len(kept) >= self.look_at:
             self.is_over = is_precise(kept, self.spec.precision)
             self.look_at = next_look(len(kept))
@@ -108,7 +114,7 @@ class CellState:
             return 1.0
         if self.spec.repetitions is not None:
             return n_done / self.spec.repetitions
-        kept = self.durations_ns[n_done - self.n_kept :]
+        kept = self.kept_ns
         # An interval narrows with the root of the number.
         width = relative_half_width(kept) or 0.0
         needed = max(MIN_REPETITIONS, len(kept) * (width / self.spec.precision) ** 2)

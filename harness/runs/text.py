@@ -15,7 +15,7 @@ from harness.events import OnEvent
 from harness.gguf.model_kinds import Question, refuse_context
 from harness.host.cpu import choose_threads
 from harness.records.cautions import Caution, CautionCause
-from harness.records.cells import Model, Resolved
+from harness.records.cells import Conditions, Model, Resolved
 from harness.records.failures import Failure
 from harness.records.journal import utc_now
 from harness.records.text import Figures, TextRequest, TextRun, hash_prompt
@@ -128,8 +128,6 @@ class _Account:
             template, error, dropped = event["template"], event["template_error"], bool(self._asked.system)
             cause = CautionCause.NO_CHAT_TEMPLATE
             self._add(Caution(cause, template=template, template_error=error, is_system_dropped=dropped))
-        elif name == "done":
-            self._cautions += [decode(Caution, caution) for caution in event["cautions"]]
         return True
 
     def _add(self, caution: Caution) -> None:
@@ -183,4 +181,5 @@ class _Account:
             warnings=tuple(self._cautions),
             prompt=self._asked.prompt if keep_text else None,
             text="".join(self._pieces) if keep_text else None,
+            conditions=decode(Conditions, seen) if (seen := self._get("done", "conditions")) else None,
         )

@@ -19,7 +19,6 @@ from harness.gguf.settings import read_count
 from harness.gguf.split import name_files
 from harness.host.cpu import choose_threads
 from harness.host.memory import available_memory_bytes
-from harness.records.cautions import Caution
 from harness.records.cells import Resolved
 from harness.records.journal import utc_now
 from harness.records.roofline import READING, Roof
@@ -190,7 +189,6 @@ def measure_token_time(
         reads=request.reads,
         roof_bytes_per_s=roof_bytes_per_s or _find_roof(roof, resolved),
         failure=session.failure,
-        warnings=tuple(decode(Caution, caution) for caution in done.get("cautions", ())),
         blocks=tuple(lists["blocks"]),
         loads=tuple(lists["loads"]),
         applications=tuple(lists["applications"]),

@@ -10,6 +10,7 @@ from harness.records.failures import describe_failure
 from harness.records.statistics import Digest, Summary, speaking, summarize
 from harness.spec import defaults, find_varied, parameters
 from harness.speed.model_names import ModelNames, file_of
+from harness.units import format_count
 from harness.views.document import Bar, Bars, Block, Cell, Column, Document, Figure, KeyFigures, Prose, Section, Table
 from harness.views.figures.style import shorten
 from harness.views.formats import render
@@ -25,8 +26,10 @@ from harness.views.values import (
     RATE,
     format_interval,
     format_layers,
+    format_value,
     note_energy,
 )
+from harness.views.verdict import describe_verdicts
 
 #: More bars than this in one picture cannot be read; the table has all of them.
 MAX_BARS = 24
@@ -93,7 +96,13 @@ def describe_cells(
             [*_model_cells(record, name_of), file, *settings, record.asked.test, *_result_cells(record, summary), *when]
         )
     table = Table("cells", columns, rows, _energy_notes(records, summaries))
-    blocks: list[Block] = [table, Prose(_builds(records))] if with_builds else [_preparation(records), table]
+    judged = (
+        [] if is_kept else [(r.asked.test, summary) for r, summary in zip(records, summaries, strict=True) if summary]
+    )
+    verdicts = [Prose([describe_verdicts(judged)])] if judged else []
+    blocks: list[Block] = (
+        [table, *verdicts, Prose(_builds(records))] if with_builds else [_preparation(records), table, *verdicts]
+    )
     measured = [Digest(*one) for one in zip(records, summaries, strict=True) if one[1]]  # type: ignore[arg-type]
     return Document("cells", 1, "", [Section("", _bars(measured, name_of)), Section("", blocks)])
 
@@ -183,24 +192,17 @@ def _result_cells(record: Record, summary: Summary | None) -> list[Cell]:
         failure = record.failure
         remark = f"{failure.phase}: {describe_failure(failure)}" if failure else "nothing was measured"
         return [Cell(instead="failed", notes=[remark]), Cell(), Cell()]
-    notes = [*note_warmups(summary.n_warmups), *(caution.text for caution in summary.cautions)]
+    notes = [caution.text for caution in summary.cautions]
+    if summary.undisturbed_rate_tok_per_s is not None:
+        rate = format_value(summary.undisturbed_rate_tok_per_s, RATE)
+        notes.insert(0, f"{rate} over {summary.n_undisturbed} undisturbed of {summary.n_samples}")
+    if summary.n_seen_warmups:
+        notes.append(f"without {format_count(summary.n_seen_warmups, 'first repetition')}, which belonged to a warm-up")
     return [
         Cell(summary.rate_tok_per_s, None, summary.interval, notes),
         Cell(summary.n_samples),
         Cell(summary.joules_per_token),
     ]
-
-
-def note_warmups(n_warmups: int) -> list[str]:
-    """What is left out of a figure, as a remark."""
-    if not n_warmups:
-        return []
-    what = (
-        "the first repetition was still warming up and is"
-        if n_warmups == 1
-        else f"the first {n_warmups} repetitions were still warming up and are"
-    )
-    return [f"{what} left out"]
 
 
 def _energy_notes(records: Sequence[Record], summaries: Sequence[Summary | None]) -> list[str]:

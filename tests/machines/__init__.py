@@ -47,6 +47,7 @@ class Identity(OperatingSystem):
         self.allowed = frozenset(read_cpu_list(numbers)) if numbers else frozenset(self.siblings) or None
         self.times = [CpuTime(100.0, 0.0)] * (self.count_cpus(logical=True) or 1)
         self.own_s = 50.0
+        self.programs: dict[tuple[int, str], float] = {}
         self.parent_s: float | None = 1.0
         self.counts: dict[str, int | None] = {"n_major_faults": 7, "n_switched": 30}
 
@@ -109,6 +110,12 @@ class Identity(OperatingSystem):
 
     def own_cpu_s(self) -> float:
         return self.own_s
+
+    def is_plugged_in(self) -> bool | None:
+        return self.told.get("is_plugged_in")
+
+    def program_times(self) -> dict[tuple[int, str], float]:
+        return dict(self.programs)
 
     def names(self, path: str) -> list[str]:
         inside = f"{path.rstrip('/')}/"

@@ -18,16 +18,18 @@ import llama_cpp
 
 from harness.codec import encode
 from harness.gguf.types import tensor_type
+from harness.host.noise import Watcher
 from harness.native.engine import make_pool
 from harness.native.jobs import Emit
 from harness.native.measure import list_gaps
+from harness.native.watching import watched
 from harness.records.token_time import APPLICATION_PARTS, Remark, TimePlan
 from harness.spec import RunSpec
 
 PROMPT = "explain quantum entanglement"
 
 
-def time_application(runtime: Any, plan: TimePlan, emit: Emit) -> None:
+def time_application(runtime: Any, plan: TimePlan, emit: Emit, watcher: Watcher | None = None) -> None:
     """Time the four loops in turn, `rounds` times, and emit an ``application`` event for each.
 
     ``bench`` decodes and waits, with the bench's thread pool; ``no pool`` is the same without it; ``generate`` is the binding's token
@@ -50,7 +52,9 @@ def time_application(runtime: Any, plan: TimePlan, emit: Emit) -> None:
             emit("phase", {"phase": "application", "index": index, "count": plan.rounds})
             turn = index % len(timers)
             for name, timer in (*timers[turn:], *timers[:turn]):
-                emit("application", {"round": index, "variant": name, **timer()})
+                taken, seen = watched(timer, watcher)
+                conditions = encode(next(iter(seen), None))
+                emit("application", {"round": index, "variant": name, **taken, "conditions": conditions})
 
 
 class _Loop:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import functools
 import itertools
 import math
 import time
@@ -23,11 +24,13 @@ import numpy as np
 from harness.codec import decode, encode
 from harness.errors import NativeError
 from harness.gguf.types import tensor_size_bytes, tensor_type
-from harness.host.machine import judge_load, read_load
 from harness.host.memory import available_memory_bytes
+from harness.host.noise import Watcher
+from harness.host.rpc import has_loopback
 from harness.native import bindings
 from harness.native.jobs import Emit
-from harness.records.cells import Device
+from harness.native.watching import watched
+from harness.records.cells import Conditions, Device
 from harness.records.roofline import ARITHMETIC, READING, SECOND_METHOD, RoofRequest, RoofTest
 
 #: Elements of a row: that of llama3.1:8b.
@@ -63,7 +66,7 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
     if asked.rpc:
         runtime.attach_rpc(asked.rpc)
         emit("build", {"build": encode(runtime.describe())})  # the devices are others now than at the greeting
-    before = read_load(time.monotonic())
+    watcher = Watcher(max(asked.threads), is_server_here=has_loopback(asked.rpc))
     devices = [found for found in runtime.list_devices() if found[1].kind != "accel"]  # BLAS and AMX work for the CPU
     kinds = len(asked.reading) + len(asked.multiplying)
     steps = itertools.count()
@@ -76,13 +79,13 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
         for name, types in ((READING, asked.reading), (ARITHMETIC, asked.multiplying)):
             for type_name in types:
                 report(f"{device.name}: {_VERBS[name]} {type_name}")
-                for test in measure_device(runtime.lib, pointer, device, _plan_work(asked, name, type_name), threads):
+                work = _plan_work(asked, name, type_name)
+                for test in measure_device(runtime.lib, pointer, device, work, threads, watcher):
                     emit("test", {"test": encode(test)})
     report("CPU: the same by numpy")
-    for test in measure_numpy(asked.size_bytes, asked.threads, asked.repetitions):
+    for test in measure_numpy(asked.size_bytes, asked.threads, asked.repetitions, watcher):
         emit("test", {"test": encode(test)})
-    cautions = judge_load(before, read_load(time.monotonic()), max(asked.threads))
-    emit("done", {"cautions": encode(cautions)})
+    emit("done", {})
 
 
 def _plan_work(asked: RoofRequest, name: str, type_name: str) -> Work:
@@ -105,9 +108,11 @@ class Work:
 
 
 def measure_device(
-    lib: Any, pointer: int, device: Device, work: Work, threads: Sequence[int | None]
+    lib: Any, pointer: int, device: Device, work: Work, threads: Sequence[int | None], watcher: Watcher | None = None
 ) -> Iterator[RoofTest]:
     """Time one work on one device (pointer is its handle) with each number of threads, in turn, so that a disturbance hits all of them.
+
+    watcher reads the conditions of each timed run.
 
     Raises
     ------
@@ -115,12 +120,14 @@ def measure_device(
     """
     with _Product(lib, pointer, device.name, work) as product:
         durations: dict[int | None, list[int]] = {n_threads: [] for n_threads in threads}
+        conditions: dict[int | None, list[Conditions]] = {n_threads: [] for n_threads in threads}
         for round_ in range(work.repetitions + 1):
             for n_threads in threads:
                 product.set_threads(n_threads)
-                duration = product.time()
+                duration, seen = watched(product.time, watcher)
                 if round_:  # the first is a warm-up
                     durations[n_threads].append(duration)
+                    conditions[n_threads] += seen
         error = product.check()
     n_bytes = tensor_size_bytes((N_IN, work.n_rows), tensor_type(work.type_name).type_id)
     for n_threads in threads:
@@ -137,6 +144,7 @@ def measure_device(
             max_error=error if math.isfinite(error) else None,
             tolerance=TOLERANCES[work.type_name],
             is_repacked=product.is_repacked,
+            conditions=tuple(conditions[n_threads]),
         )
 
 
@@ -256,7 +264,9 @@ class _Product(contextlib.ExitStack):
         return float(np.max(np.abs(parts - expected[:, None, :]) / lengths[:, None, :]))
 
 
-def measure_numpy(size_bytes: int, threads: Sequence[int], repetitions: int) -> Iterator[RoofTest]:
+def measure_numpy(
+    size_bytes: int, threads: Sequence[int], repetitions: int, watcher: Watcher | None = None
+) -> Iterator[RoofTest]:
     """The second method: numpy finds the largest of many floats, each thread in its own part (numpy lets go of the interpreter's lock).
 
     One element is larger than all others, at another place each time: the result proves that everything was looked at.
@@ -265,16 +275,16 @@ def measure_numpy(size_bytes: int, threads: Sequence[int], repetitions: int) -> 
     data[:] = 1.0  # touched, so that it is memory and not a promise
     for n_threads in threads:
         parts, durations, right = np.array_split(data, n_threads), [], True
+        conditions: list[Conditions] = []
         with ThreadPoolExecutor(n_threads) as pool:
             for round_ in range(repetitions + 1):
                 place = (round_ * 7919 + 13) % len(data)
                 data[place] = 2.0
-                start = time.perf_counter_ns()
-                found = max(pool.map(np.max, parts))
-                duration = time.perf_counter_ns() - start
+                (found, duration), seen = watched(functools.partial(_time_numpy, pool, parts), watcher)
                 right, data[place] = right and bool(found == 2.0), 1.0
                 if round_:
                     durations.append(duration)
+                    conditions += seen
         yield RoofTest(
             work=SECOND_METHOD,
             device="CPU",
@@ -287,4 +297,12 @@ def measure_numpy(size_bytes: int, threads: Sequence[int], repetitions: int) -> 
             durations_ns=tuple(durations),
             max_error=0.0 if right else 1.0,
             tolerance=0.0,
+            conditions=tuple(conditions),
         )
+
+
+def _time_numpy(pool: ThreadPoolExecutor, parts: Sequence[Any]) -> tuple[Any, int]:
+    """(the largest number, nanoseconds)."""
+    start = time.perf_counter_ns()
+    found = max(pool.map(np.max, parts))
+    return found, time.perf_counter_ns() - start

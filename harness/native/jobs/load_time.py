@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from harness.codec import encode
+from harness.host.noise import Watcher
 from harness.native.jobs import Emit
 from harness.native.page_cache import drop_from_memory, read_into_memory, resident_share
+from harness.native.watching import watched
 from harness.records.token_time import Remark
 from harness.spec import RunSpec
 
@@ -19,7 +22,9 @@ from harness.spec import RunSpec
 COLD_SHARE = 0.02
 
 
-def time_loads(runtime: Any, spec: RunSpec, files: Sequence[pathlib.Path], rounds: int, emit: Emit) -> None:
+def time_loads(
+    runtime: Any, spec: RunSpec, files: Sequence[pathlib.Path], rounds: int, emit: Emit, watcher: Watcher | None = None
+) -> None:
     """Load the model `rounds` times in each of four ways, in turn, and emit a ``load`` event for each.
 
     A cold load is left out, with a ``remark``, where the system keeps the file in memory all the same: another process may map it.
@@ -34,8 +39,11 @@ def time_loads(runtime: Any, spec: RunSpec, files: Sequence[pathlib.Path], round
                 kept.append(share)
                 if share is not None:
                     continue
-            taken = _load_once(runtime, dataclasses.replace(spec, mmap=mapped))
-            emit("load", {"round": index, "state": state, "mmap": mapped, "resident_share": share, **taken})
+            taken, seen = watched(
+                functools.partial(_load_once, runtime, dataclasses.replace(spec, mmap=mapped)), watcher
+            )
+            about = {"round": index, "state": state, "mmap": mapped, "resident_share": share}
+            emit("load", {**about, **taken, "conditions": encode(next(iter(seen), None))})
     if kept:
         emit("remark", encode(_explain_kept(kept, 2 * rounds)))
 

@@ -13,7 +13,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from harness.codec import encode
+from harness.host.noise import Watcher
 from harness.host.process_memory import read_maps, read_memory
+from harness.host.rpc import has_loopback
 from harness.memory.resident import DeviceReading, MemoryReading
 from harness.native import allocators
 from harness.native.jobs import Emit
@@ -34,6 +36,8 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
     from harness.spec import RunSpec
 
     spec = RunSpec.from_dict(request["spec"])
+    watcher = Watcher(spec.n_threads or 1, is_server_here=has_loopback(spec.rpc))
+    watcher.begin()
     for reading in early_readings(runtime):
         emit("reading", encode(reading))
     emit("phase", {"phase": "model", "index": 0, "count": 1})
@@ -53,8 +57,9 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
             session.decode(batch)
         session.synchronize()
         _report(step, runtime, held, emit)
-    resolved = session.describe()
-    done = encode({"model": model.describe(), "resolved": resolved, "buffers": session.locate(resolved.buffers)})
+    conditions, resolved = watcher.end(), session.describe()
+    found = {"model": model.describe(), "resolved": resolved, "buffers": session.locate(resolved.buffers)}
+    done = encode({**found, "conditions": conditions})
     session.close()
     model.close()
     _report("after", runtime, [], emit)

@@ -17,7 +17,8 @@ import llama_cpp
 
 from harness.codec import decode, encode
 from harness.errors import NativeError
-from harness.host.machine import judge_load, read_load
+from harness.host.noise import Watcher
+from harness.host.rpc import has_loopback
 from harness.native.engine import LoadedModel, Session, resident_bytes
 from harness.native.text_loop import Progress, generate
 from harness.records.text import TextRequest
@@ -84,7 +85,8 @@ def _write(session: TextSession, asked: TextRequest, n_ctx: int, ready_ns: int, 
     if asked.warmup:
         session.warm_up(tokens)
         ready_ns = time.perf_counter_ns()
-    before = read_load(time.monotonic())
+    watcher = Watcher(asked.n_threads or 1, is_server_here=has_loopback(asked.rpc))
+    watcher.begin()
     done = generate(
         session,
         time.perf_counter_ns,
@@ -95,8 +97,8 @@ def _write(session: TextSession, asked: TextRequest, n_ctx: int, ready_ns: int, 
         ignore_eog=asked.ignore_eog,
         ready_ns=ready_ns,
     )
-    cautions = judge_load(before, read_load(time.monotonic()), asked.n_threads or 1)
-    found = {"resolved": session.describe(), "rss_bytes": resident_bytes(), "cautions": cautions}
+    conditions = watcher.end()
+    found = {"resolved": session.describe(), "rss_bytes": resident_bytes(), "conditions": conditions}
     emit("done", encode(done) | encode(found))
 
 

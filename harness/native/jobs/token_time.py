@@ -22,7 +22,8 @@ import llama_cpp
 
 from harness.codec import decode, encode
 from harness.errors import NativeError
-from harness.host.machine import judge_load, read_load
+from harness.host.noise import Watcher
+from harness.host.rpc import has_loopback
 from harness.native.engine import LoadedModel, Session
 from harness.native.jobs import Emit
 from harness.native.jobs.app_time import time_application
@@ -30,6 +31,7 @@ from harness.native.jobs.load_time import time_loads
 from harness.native.jobs.text import make_sampler
 from harness.native.measure import compute, list_gaps, measure_dispatch, time_generation
 from harness.native.observer import Observer
+from harness.native.watching import watched
 from harness.records.cells import Resolved
 from harness.records.token_time import PARTS, WARMUP_TOKENS, Remark, TimePlan
 
@@ -51,19 +53,18 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
     spec = plan.spec
     gc.collect()
     gc.disable()
-    before = read_load(time.monotonic())
+    watcher = Watcher(spec.n_threads or 1, is_server_here=has_loopback(spec.rpc))
     try:
         if plan.load_rounds:
-            time_loads(runtime, spec, [pathlib.Path(name) for name in plan.files], plan.load_rounds, emit)
+            time_loads(runtime, spec, [pathlib.Path(name) for name in plan.files], plan.load_rounds, emit, watcher)
         with contextlib.closing(runtime.load(spec)) as model:
             emit("loaded", {"model": encode(model.describe())})
-            resolved = _Depths(model, plan, emit).run()
+            resolved = _Depths(model, plan, emit, watcher).run()
         if plan.application_tokens:
-            time_application(runtime, plan, emit)
+            time_application(runtime, plan, emit, watcher)
     finally:
         gc.enable()
-    cautions = judge_load(before, read_load(time.monotonic()), spec.n_threads or 1)
-    emit("done", encode({"resolved": resolved, "cautions": cautions}))
+    emit("done", encode({"resolved": resolved}))
 
 
 def _truncate(context: Session, n_tokens: int) -> bool:
@@ -104,8 +105,8 @@ class _Cache:
 class _Depths:
     """Times every variant at every depth, round by round, from the greatest depth down."""
 
-    def __init__(self, model: LoadedModel, plan: TimePlan, emit: Emit) -> None:
-        self._model, self._emit = model, emit
+    def __init__(self, model: LoadedModel, plan: TimePlan, emit: Emit, watcher: Watcher) -> None:
+        self._model, self._emit, self._watcher = model, emit, watcher
         self._depths = sorted(plan.depths, reverse=True)
         self._rounds, self._n_tokens = plan.rounds, plan.n_tokens + WARMUP_TOKENS
         self._cache_types = plan.cache_types
@@ -169,9 +170,9 @@ class _Depths:
         turn = index % len(variants)
         for variant, cache_type, cache, timer in (*variants[turn:], *variants[:turn]):
             cache.shorten(depth)
-            time.sleep(SETTLE_S)
-            block = timer()
-            self._emit("block", {"round": index, "depth": depth, "cache": cache_type, "variant": variant, **block})
+            block, seen = watched(timer, self._watcher, SETTLE_S)
+            about = {"round": index, "depth": depth, "cache": cache_type, "variant": variant}
+            self._emit("block", {**about, **block, "conditions": encode(next(iter(seen), None))})
 
     def _time_bare(self, context: Session) -> dict[str, Any]:
         """What llama-bench times: decode and wait."""

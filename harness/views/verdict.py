@@ -1,0 +1,50 @@
+"""How far a number may be believed, in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.records.statistics import Summary
+from harness.records.trust import Trust, Verdict
+from harness.units import format_count
+
+#: How each verdict begins.
+WORDS = {Trust.QUIET: "quiet machine", Trust.NOISY: "noisy", Trust.NOT_TRUSTED: "not to be trusted"}
+
+#: So many cells are told one by one; of more only how many there are, for each has its footnote.
+MAX_TOLD = 3
+
+
+def describe_verdict(verdict: Verdict) -> str:
+    """The verdict on one record with its reasons, without a full stop."""
+    return ": ".join(filter(None, (WORDS[verdict.trust], "; ".join(reason.text for reason in verdict.reasons))))
+
+
+def describe_verdicts(judged: Sequence[tuple[str, Summary]]) -> str:
+    """The verdict on cells that were measured together, each with what it is called: the gravest and where it holds.
+
+    Raises
+    ------
+    ValueError : there is none.
+    """
+    gravest = max((summary.verdict.trust for _, summary in judged), key=list(Trust).index)
+    found = [(name, summary) for name, summary in judged if summary.verdict.trust is gravest]
+    if gravest is Trust.QUIET:
+        return f"{WORDS[gravest]}: {_count_repetitions(judged)}"
+    if len(judged) == 1:
+        return describe_verdict(found[0][1].verdict)
+    if len(found) > MAX_TOLD:
+        return f"{WORDS[gravest]}: {len(found)} of {format_count(len(judged), 'cell')}, for the reasons above"
+    told = [f"{name} ({'; '.join(reason.text for reason in one.verdict.reasons)})" for name, one in found]
+    return f"{WORDS[gravest]}: {', '.join(told)}"
+
+
+def _count_repetitions(judged: Sequence[tuple[str, Summary]]) -> str:
+    """How many repetitions there were, and how wide the widest interval is."""
+    counts = sorted({summary.n_samples for _, summary in judged})
+    many = format_count(counts[-1], "repetition")
+    repetitions = many if len(counts) == 1 else f"{counts[0]}–{many}"
+    widths = [summary.half_width for _, summary in judged]
+    if any(width is None for width in widths):
+        return f"{repetitions}, too few for an interval"
+    return f"{repetitions}, ± {100 * max(width or 0 for width in widths):.1f} %"
