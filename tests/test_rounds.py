@@ -118,7 +118,7 @@ def test_auto_stops_when_its_time_is_used():
     chance = random.Random(5)
     _, done = simulate(cells_of(2, max_time_s=10.0), lambda _cell, _n: chance.uniform(0.5, 1.5))
     for durations in done:
-        assert sum(durations) / 1e9 == pytest.approx(10, abs=1.6)
+        assert sum(durations) / 1e9 == pytest.approx(10, abs=3), "a repetition more, or two for those that warmed up"
 
 
 def test_there_are_six_however_long_they_take():

@@ -102,9 +102,10 @@ class CellState:
     @property
     def n_affordable(self) -> int:
         """How many repetitions the time still allows; there are always enough for an interval."""
-        if self.spec.repetitions is not None or not self.repetition_s or self.n_kept < MIN_REPETITIONS:
+        if self.spec.repetitions is not None or not self.repetition_s:
             return self.n_wanted
-        return math.floor((self.spec.max_time_s - self.spent_s) / self.repetition_s + 0.5)
+        in_time = math.floor((self.spec.max_time_s - self.spent_s) / self.repetition_s + 0.5)
+        return max(in_time, MIN_REPETITIONS - self.n_kept)
 
     @property
     def share(self) -> float:
