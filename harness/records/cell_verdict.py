@@ -31,16 +31,21 @@ def mark(record: Record) -> tuple[Marked, ...]:
 
 def undisturbed(record: Record) -> tuple[Sample, ...]:
     """The repetitions that nothing disturbed."""
-    return tuple(one.sample for one in mark(record) if not one.disturbances)
+    timed = record.timed
+    if all(sample.conditions is None for sample in timed):  # thousands of older records are read at once
+        return timed
+    marked = mark_samples(timed, record.asked.n_threads or 1)
+    return tuple(one.sample for one in marked if not one.disturbances)
 
 
 def judge_cell(record: Record) -> Verdict | None:
     """Judge a cell; None where nothing was measured."""
-    if not record.timed or (record.failure is not None and record.failure.is_fatal):
+    timed = record.timed
+    if not timed or (record.failure is not None and record.failure.is_fatal):
         return None
     reasons = [caution for caution in record.warnings if caution.distrust or caution.cause in NOISE]
     return Verdict.of(
-        [*reasons, *judge_conditions(record.timed, record.asked.n_threads or 1, record.samples), *_judge_spread(record)]
+        [*reasons, *judge_conditions(timed, record.asked.n_threads or 1, record.samples), *_judge_spread(record)]
     )
 
 
@@ -50,9 +55,10 @@ def _judge_spread(record: Record) -> Iterator[Caution]:
     Of rates, as they are shown: a duration that is 42 % longer is a rate that is 30 % lower.
     """
     quiet = [1 / sample.duration_ns for sample in undisturbed(record)]
-    every = [1 / sample.duration_ns for sample in record.timed]
-    rates = quiet if half_width(record, quiet) is not None else every
-    width = half_width(record, rates)
+    rates, width = quiet, half_width(record, quiet)
+    if width is None:
+        rates = [1 / sample.duration_ns for sample in record.timed]
+        width = half_width(record, rates)
     if width is not None and width > WIDE:
         distrust = width > HOPELESSLY_WIDE and not _is_one_alone(rates)
         yield Caution(CautionCause.WIDE_INTERVAL, distrust=distrust, lost_share=width)

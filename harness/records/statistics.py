@@ -65,7 +65,8 @@ def summarize(record: Record) -> Summary:
     ------
     ValueError : the record has no timed sample.
     """
-    durations = [sample.duration_ns for sample in record.timed]
+    timed = record.timed
+    durations = [sample.duration_ns for sample in timed]
     middle, interval = median(durations), bound(record, durations)
     rate = record.asked.n_tokens * NS_PER_S
     verdict = judge_cell(record) or QUIET
@@ -75,7 +76,7 @@ def summarize(record: Record) -> Summary:
     elif record.asked.repetitions is None and record.failure is None:
         cautions = (*cautions, *_miss_precision(record.asked, durations))
     quiet = undisturbed(record)
-    is_known = any(sample.conditions for sample in record.timed)
+    is_known = any(sample.conditions for sample in timed)
     return Summary(
         n_samples=len(durations),
         median_ns=middle,
