@@ -127,9 +127,9 @@ def test_there_are_six_however_long_they_take():
 
 
 def test_a_warm_up_that_is_seen_is_repeated_and_not_paid_for_by_all():
-    """The two first are slow: six are left after them, and these are precise."""
+    """The two first are slow: so many are left after them that these are precise."""
     _, (durations,) = simulate(cells_of(1), lambda _cell, n: 0.1 + 0.05 * (2 - n) * (n < 2))
-    assert len(durations) == 8
+    assert 8 <= len(durations) < 12, "counted in, they would make the interval wide at the second look, too"
 
 
 def test_models_that_do_not_fit_together_take_turns_by_model_in_larger_blocks():
