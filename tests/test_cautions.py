@@ -29,6 +29,7 @@ FIGURES = {
     CautionCause.TIME_STOLEN: {"cpus_lost": 0.6, "n_cpus": 2, "n_disturbed": 9, "n_timed": 10},
     CautionCause.QUOTA_HELD: {"n_held": 12, "n_disturbed": 9, "n_timed": 10},
     CautionCause.CLOCK_FELL: {"lost_share": 0.2, "n_disturbed": 9, "n_timed": 10},
+    CautionCause.CLOCK_LOW: {"clock_mhz": 1400.0, "clock_limit_mhz": 4700.0},
     CautionCause.HEAT: {"n_disturbed": 9, "n_timed": 10},
     CautionCause.PAGES_READ: {"n_pages": 300, "n_disturbed": 9, "n_timed": 10},
     CautionCause.PAGES_SWAPPED: {"n_pages": 300, "n_disturbed": 9, "n_timed": 10},

@@ -33,6 +33,7 @@ class CautionCause(str, enum.Enum):
     TIME_STOLEN = "time-stolen"
     QUOTA_HELD = "quota-held"
     CLOCK_FELL = "clock-fell"
+    CLOCK_LOW = "clock-low"
     HEAT = "heat"
     PAGES_READ = "pages-read"
     PAGES_SWAPPED = "pages-swapped"
@@ -111,6 +112,7 @@ _SENTENCES = {
     CautionCause.CLOCK_FELL: (
         "the processor's clock was {lost_share} below its usual one after {n_disturbed} of {n_timed} repetitions"
     ),
+    CautionCause.CLOCK_LOW: "the processor ran at {clock_mhz:.0f} of {clock_limit_mhz:.0f} MHz",
     CautionCause.HEAT: "the processor was slowed for its heat in {n_disturbed} of {n_timed} repetitions",
     CautionCause.PAGES_READ: (
         "{n_pages} pages a repetition were read from disk in {n_disturbed} of {n_timed} repetitions"
@@ -191,6 +193,8 @@ class Caution:
     lost_share: float | None = None  #: of the time, of the clock or of the median
     wanted_share: float | None = None  #: of the median, within which its interval was to be
     limit_s: float | None = None  #: time that a cell was given
+    clock_mhz: float | None = None  #: at which the processor ran
+    clock_limit_mhz: float | None = None  #: the highest that it can have
     n_pages: int | None = None  #: pages of memory, a repetition
     n_switched: int | None = None  #: switches between threads, a repetition
     is_server_here: bool = False  #: an RPC server on this machine is one of the others

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from harness.evidence.medians import median, quantile, samples_needed
 from harness.evidence.stopping import relative_half_width
 from harness.records.cautions import Caution, CautionCause
-from harness.records.cell_verdict import judge_cell, undisturbed
+from harness.records.cell_verdict import find_own_crowd, judge_cell, undisturbed
 from harness.records.cells import Power, Record
 from harness.records.spread import bound, half_width
 from harness.records.trust import QUIET, Trust, Verdict
@@ -75,6 +75,8 @@ def summarize(record: Record) -> Summary:
         cautions = (*cautions, Caution(CautionCause.FEW_SAMPLES, n_wanted=samples_needed()))
     elif record.asked.repetitions is None and record.failure is None:
         cautions = (*cautions, *_miss_precision(record.asked, durations))
+    if (crowd := find_own_crowd(record)) is not None:
+        cautions = (*cautions, crowd)
     quiet = undisturbed(record)
     is_known = any(sample.conditions for sample in timed)
     return Summary(
