@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from harness.evidence.drift import count_warmups
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cell_verdict import mark, undisturbed
 from harness.records.cells import Conditions, Sample
@@ -95,8 +96,9 @@ def test_a_server_of_ours_is_no_other_program(cell):
 def test_threads_beyond_the_cpus_are_nobody_elses_doing(cell):
     record = cell([sample(waited_ns=5000 * MS)] * 6)
     record = dataclasses.replace(record, asked=dataclasses.replace(record.asked, n_threads=8))
-    assert "other-programs" not in dict(causes(judge(record)))
-    assert judge(record).trust is not Trust.NOT_TRUSTED
+    assert judge(record).trust is Trust.QUIET
+    (crowd,) = summarize(record).cautions
+    assert crowd.text == "8 threads on 2 CPUs wait for each other"
 
 
 @pytest.mark.parametrize(
@@ -157,7 +159,19 @@ def test_several_cells_are_told_by_the_gravest(cell):
 
 
 def test_a_warm_up_that_is_seen_is_left_out(cell):
-    record = cell([sample(2000), sample(1500), *[sample(1000 + number) for number in range(8)]])
+    record = cell([sample(2000), sample(1500), *[sample(1000 + number) for number in (3, 0, 6, 2, 7, 1, 5, 4)]])
     seen = dataclasses.replace(record, asked=dataclasses.replace(record.asked, warmup=None, repetitions=None))
-    assert (len(record.timed), len(seen.timed), seen.n_seen_warmups) == (10, 8, 2)
+    n_seen = count_warmups([one.duration_ns for one in record.samples])
+    assert n_seen >= 2
+    assert (len(record.timed), len(seen.timed), seen.n_seen_warmups) == (10, 10 - n_seen, n_seen)
+    assert summarize(seen).n_seen_warmups == n_seen
     assert len(dataclasses.replace(seen, asked=dataclasses.replace(seen.asked, warmup=False)).timed) == 10
+
+
+def test_two_speeds_and_a_low_clock_are_reasons(cell):
+    record = cell([sample(1000 + number) for number in range(8)] + [sample(1100 + number) for number in range(8)])
+    assert causes(judge(record))[-1] == ("two-speeds", False)
+    assert judge(record).reasons[-1].text == "repetitions have two speeds, 10.0 % apart"
+    slow = judge(cell([sample(clock_mhz=1400.0, clock_limit_mhz=4700.0)] * 6))
+    assert describe_verdict(slow) == "noisy: the processor ran at 1400 of 4700 MHz"
+    assert judge(cell([sample(clock_mhz=2400.0, clock_limit_mhz=4700.0)] * 6)).trust is Trust.QUIET
