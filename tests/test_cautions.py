@@ -35,6 +35,7 @@ FIGURES = {
     CautionCause.PAGES_SWAPPED: {"n_pages": 300, "n_disturbed": 9, "n_timed": 10},
     CautionCause.SWITCHED_AWAY: {"n_switched": 300, "n_disturbed": 9, "n_timed": 10},
     CautionCause.WIDE_INTERVAL: {"lost_share": 0.14},
+    CautionCause.PRECISION_MISSED: {"lost_share": 0.041, "wanted_share": 0.02, "n_done": 48, "limit_s": 60.0},
     CautionCause.TWO_SPEEDS: {"lost_share": 0.08},
     CautionCause.OWN_CROWD: {"n_threads": 8, "n_cpus": 2},
     CautionCause.ROUNDS_DISAGREE: {"part": "bare", "share": 0.4},
