@@ -27,6 +27,7 @@ FLOW = (
     ("overhead", "--ctx", 256),
     ("overhead", "--time", "-d", "0,32", "--rounds", 1, "--tokens", 2, "--no-load", "--no-app"),
     ("roofline", "--size", "2MiB", "-r", 1, "-t", 1),
+    ("noise", "--time", 1),
 )
 READERS = (
     ("table",),
