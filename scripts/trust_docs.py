@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Sequence
 
 from figures import GOALS, ROOT, Figure, Goal, Results, read
+from parity import FLOOR
 
 from harness.evidence.medians import median
 from harness.records.journal import find_journals, read_lines
@@ -91,7 +92,7 @@ def is_goal_met(parity: Parity) -> bool:
     ratio = test.ratio if (test := parity.weighed) else None
     if ratio is None or ratio.low is None or ratio.high is None:
         return False
-    return median(parity.ratios) >= 0.99 and ratio.low >= 1 / 1.02 and ratio.high <= 1.02
+    return median(parity.ratios) >= FLOOR and ratio.low >= 1 / 1.02 and ratio.high <= 1.02
 
 
 def _complain(sentence: str) -> None:

@@ -50,7 +50,7 @@ def summarize_page(material: Material) -> Sequence[Document]:
     distrusted = sum(cell.summary.is_distrusted for cell in material.cells)
     if distrusted:
         are = "figure is" if distrusted == 1 else "figures are"
-        sentences.append(f"{distrusted} {are} not to be trusted: the machine was busy, as the footnotes say.")
+        sentences.append(f"{distrusted} {are} not to be trusted, for what the footnotes say.")
     if any(record.model and record.model.is_synthetic for record in material.records):
         sentences.append(
             "Figures of synthetic models, which have the shape of a real one and random weights, are marked: they tell speed, "
