@@ -14,6 +14,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "ab",
         "account_memory",
         "account_time",
+        "compare",
         "history",
         "inspect",
         "measure",

@@ -3,6 +3,7 @@
 from harness.api import ab as ab
 from harness.api import account_memory as account_memory
 from harness.api import account_time as account_time
+from harness.api import compare as compare
 from harness.api import history as history
 from harness.api import inspect as inspect
 from harness.api import measure as measure

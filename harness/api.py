@@ -20,6 +20,7 @@ from typing import Any, cast
 from harness.errors import HarnessError, UsageError
 from harness.events import OnEvent, ignore, pass_remarks
 from harness.records.ab import Ab
+from harness.records.bench_rows import USUAL_REPETITIONS
 from harness.records.cells import Record
 from harness.records.journal import find_journals, read_lines
 from harness.records.kinds import Entry, to_json
@@ -30,6 +31,7 @@ from harness.records.text import TextRun
 from harness.records.token_time import TimeRecord
 from harness.runs import ab as duels
 from harness.runs import asking, cells, inspection, memory, placements, roofline, search, text, token_time
+from harness.runs import compare as comparing
 from harness.runs import history as histories
 from harness.runs import noise as noises
 from harness.runs import predict as prediction
@@ -37,6 +39,7 @@ from harness.runs.session import Session
 from harness.runs.text import OnText
 from harness.sources.model_file import DEFAULT_MODEL
 from harness.spec import MAX_TOKENS, Grid, Parser, defaults, parameters, whole_numbers
+from harness.speed import comparison
 from harness.speed.prediction import Prediction
 from harness.views.llama_bench import flat_rows
 
@@ -358,6 +361,28 @@ def history(
     wanted = histories.Wanted(model=model, test=test, since_utc=since_utc)
     files = [pathlib.Path(path) for path in paths]
     return histories.read_history(files, pathlib.Path(results), wanted, pass_remarks(on_event))
+
+
+def compare(
+    *inputs: Model,
+    by: Sequence[str] = (),
+    base: str | None = None,
+    assumed_n: int = USUAL_REPETITIONS,
+    results: Model = "bench_results",
+    on_event: OnEvent = ignore,
+) -> comparison.Comparison:
+    """Hold runs against the first one, cell by cell, as ``harness compare`` does; without pairs where they have nothing in common.
+
+    Parameters
+    ----------
+    inputs    : journals, folders, ``last``, ``last~1``, llama-bench's files, ``name=path``; without any, the last two runs of `results`
+    by        : settings, machine, build or model by which all that was measured is divided, instead of by input
+    base      : with by, the value that the others are held against
+    assumed_n : repetitions behind a mean and deviation of which the file does not say how many there were
+    """
+    named = [os.fspath(item) for item in inputs] or comparing.USUAL_INPUTS
+    request = comparing.CompareRequest(named, pathlib.Path(results), by, base, assumed_n)
+    return comparing.compare_files(request, pass_remarks(on_event))
 
 
 def to_dicts(records: Iterable[Entry]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ class Outcome(enum.IntEnum):
 
     OK = 0
     NOT_TRUSTED = 5  # numbers exist but should not be believed: a busy machine, a throttled card
+    LIMIT = 6  # a comparison proved what it was told to fail for
     OTHER = 1
     QUESTION = 2  # put wrongly: an option, a range, a file
     NATIVE = 3  # llama.cpp refused, failed or died

@@ -338,13 +338,12 @@ class RunSpec:
     @property
     def test(self) -> str:
         """llama-bench's name of the test: ``pp512``, ``tg128``, ``pp512+tg128``, ``tg128 @ d4096``."""
-        return self.test_without_depth + (f" @ d{self.n_depth}" if self.n_depth else "")
+        return name_test(self.n_prompt, self.n_gen, self.n_depth)
 
     @property
     def test_without_depth(self) -> str:
         """The same for a table that has the depth in a column."""
-        parts = [f"pp{self.n_prompt}"] * (self.n_prompt > 0) + [f"tg{self.n_gen}"] * (self.n_gen > 0)
-        return "+".join(parts)
+        return name_test(self.n_prompt, self.n_gen)
 
     @property
     def file_name(self) -> str:
@@ -374,6 +373,12 @@ class RunSpec:
         UsageError : the fields contradict each other.
         """
         return decode(cls, values)
+
+
+def name_test(n_prompt: int, n_gen: int, n_depth: int = 0) -> str:
+    """llama-bench's name of a test: ``pp512``, ``tg128``, ``pp512+tg128``, ``tg128 @ d4096``."""
+    parts = [f"pp{n_prompt}"] * (n_prompt > 0) + [f"tg{n_gen}"] * (n_gen > 0)
+    return "+".join(parts) + (f" @ d{n_depth}" if n_depth else "")
 
 
 def parameters(*scopes: Scope) -> dict[str, Parameter]:

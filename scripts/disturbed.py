@@ -1,4 +1,4 @@
-"""Does every command notice that it is disturbed? .venv/bin/python scripts/disturbed.py [--times 3]
+"""Does every command notice that it is disturbed? .venv/bin/python scripts/disturbed.py [--times 2]
 
 Runs each measuring command by itself and beside a busy loop on every core, by turns, and tells the verdict on what it kept and the code
 that it ended with: beside the loops it should be "not to be trusted" and 5. Results go to bench_results/trust/disturbed.json.
@@ -33,6 +33,8 @@ COMMANDS = {
     "token-time": ("token-time", "-r", "6", "--tokens", "4"),
     "roofline": ("roofline",),
     "run": ("run", "smollm2:135m", "Why is the sky blue?", "--max-tokens", "64"),
+    "ab": ("ab", "-p", "0", "-n", "16", "--max-time", "10", "--", "--", "-ctk", "q8_0"),
+    "noise": ("noise", "--time", "20"),
     "overhead": ("overhead", "-c", "1024"),
 }
 
@@ -75,8 +77,8 @@ def busy_loops(n_loops: int) -> Iterator[None]:
 def look(name: str, *, is_disturbed: bool) -> Seen:
     """Run a command, and judge what it kept."""
     with tempfile.TemporaryDirectory() as folder:
-        start = time.monotonic()
-        command = [sys.executable, "-m", "harness", *COMMANDS[name], "--results", folder]
+        asked, start = COMMANDS[name], time.monotonic()
+        command = [sys.executable, "-m", "harness", asked[0], "--results", folder, *asked[1:]]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
         took_s = time.monotonic() - start
         if done.returncode not in (Outcome.OK.value, Outcome.NOT_TRUSTED.value):
@@ -99,7 +101,7 @@ def write_line(seen: Seen) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--times", type=int, default=3, help="Runs of each command beside the loops, and by itself. [3]"
+        "--times", type=int, default=2, help="Runs of each command beside the loops, and by itself. [2]"
     )
     parser.add_argument("--only", choices=COMMANDS, action="append", help="These commands alone; nothing is kept then.")
     options = parser.parse_args()

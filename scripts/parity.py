@@ -144,7 +144,7 @@ def _as_one_sentence() -> Iterator[None]:
 @click.option("--results", default="bench_results", help="Folder for the result. [bench_results]")
 def main(model: str | None, llama_bench: str | None, only_check: bool, **options: Any) -> None:
     """Run both tools in pairs, in random order within each, with the same threads, batches, tests and repetitions, until it is known
-    whether they are equal within the margin: at 8 to 90 pairs, or when the time is up. A ratio below 0.99 ends with 1."""
+    whether they are equal within the margin: at 8 to 320 pairs, or when the time is up. A ratio below 0.99 ends with 1."""
     lengths = {f"pp{options['n_prompt']}": (options["n_prompt"], 0), f"tg{options['n_gen']}": (0, options["n_gen"])}
     lengths = {name: length for name, length in lengths.items() if any(length)}
     if not lengths:

@@ -6,11 +6,12 @@ import pathlib
 from collections.abc import Sequence
 
 from figures import GOALS, ROOT, Figure, Goal, Results, read
+from parity import FLOOR
 
 from harness.evidence.medians import median
 from harness.records.journal import find_journals, read_lines
 from harness.records.parity import Parity
-from harness.views.parity import describe_verdict, name_test
+from harness.views.parity import describe_equality, name_test
 
 RESULTS = ROOT / "bench_results"
 PAGE = ROOT / "docs" / "trust.md"
@@ -75,7 +76,7 @@ def list_parity(results: pathlib.Path) -> str:
             one.model,
             name_test(one),
             f"{one.n_threads}",
-            describe_verdict(one),
+            describe_equality(one),
             "yes" if is_goal_met(one) else "no",
             one.time_utc[:10],
         )
@@ -91,7 +92,7 @@ def is_goal_met(parity: Parity) -> bool:
     ratio = test.ratio if (test := parity.weighed) else None
     if ratio is None or ratio.low is None or ratio.high is None:
         return False
-    return median(parity.ratios) >= 0.99 and ratio.low >= 1 / 1.02 and ratio.high <= 1.02
+    return median(parity.ratios) >= FLOOR and ratio.low >= 1 / 1.02 and ratio.high <= 1.02
 
 
 def _complain(sentence: str) -> None:

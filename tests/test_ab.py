@@ -10,8 +10,9 @@ import sys
 import pytest
 from click.testing import CliRunner
 
+import harness
 from harness.cli import cli
-from harness.errors import Outcome, UsageError
+from harness.errors import NativeError, Outcome, UsageError
 from harness.events import Measured, Progress, Remark
 from harness.evidence.sequential import Decision
 from harness.records.ab import Ab, Arm, Stop, replay
@@ -306,6 +307,22 @@ def test_an_arm_may_be_empty_and_options_may_stand_without_a_value(monkeypatch):
     assert dict(b.settings) == {"flash_attn": "on"}
 
 
+# --- the real engine --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.engine
+def test_a_known_slow_down_is_found_on_the_real_engine_in_another_python(tmp_path, monkeypatch):
+    """A link to this environment's Python is another one, as far as the command knows."""
+    monkeypatch.setenv("HARNESS_TEST_SLOWDOWN_B", "2")
+    [record] = harness.ab(b={"python": sys.executable}, n_prompt=0, n_gen=2, n_threads=1, max_time_s=30)
+    test = harness.replay(record)
+    assert (record.stop, test.decision) == (Stop.DECIDED, Decision.SLOWER)
+    assert test.ratio.value == pytest.approx(3, rel=0.5)
+    assert record.b.has_python
+    assert record.a.build == record.b.build
+    assert record.a.model.file_sha256 == record.b.model.file_sha256
+
+
 # --- another environment ----------------------------------------------------------------------------------------------
 
 
@@ -320,7 +337,20 @@ def test_another_environment_without_llama_cpp_is_one_sentence(file, tmp_path):
     python = guest(tmp_path, f'exec "{sys.executable}" -I -S "$@"')
     request = request_of(file)
     request = dataclasses.replace(request, b=dataclasses.replace(request.b, python=python))
-    with pytest.raises(Exception, match=r"--python .* cannot measure arm B: llama-cpp-python is not installed there"):
+    with pytest.raises(NativeError, match=r"--python .* cannot measure arm B: llama-cpp-python is not installed there"):
+        decide("equal", request)
+
+
+@pytest.mark.parametrize("version", ["(2, 7)", "(3, 9)"])
+def test_a_python_that_is_too_old_says_so(file, tmp_path, version):
+    pretend = f"import sys; sys.version_info = {version}; exec(sys.argv.pop(1))"
+    (tmp_path / "pretend.py").write_text(pretend, encoding="utf-8")
+    python = guest(tmp_path, f'shift; exec "{sys.executable}" "{tmp_path}/pretend.py" "$@"')
+    request = request_of(file)
+    request = dataclasses.replace(request, a=dataclasses.replace(request.a, python=python))
+    with pytest.raises(
+        NativeError, match=r"cannot measure arm A: it is Python \d\.\d, and harness needs 3\.10 or later\."
+    ):
         decide("equal", request)
 
 
@@ -334,5 +364,7 @@ def test_another_environments_worker_runs_this_package_and_nothing_beside_it(fil
     python = guest(tmp_path, f'PYTHONPATH="{tmp_path}" exec "{sys.executable}" "$@"')
     request = request_of(file)
     request = dataclasses.replace(request, b=dataclasses.replace(request.b, python=python))
-    with pytest.raises(Exception, match=r"cannot measure arm B: llama-cpp-python 9\.9 has another llama_model_params"):
+    with pytest.raises(
+        NativeError, match=r"cannot measure arm B: llama-cpp-python 9\.9 has another llama_model_params"
+    ):
         decide("equal", request)

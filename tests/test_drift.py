@@ -3,23 +3,23 @@ import random
 
 import pytest
 
-from harness.evidence.drift import MIN_FOR_ONE, count_warmups
+from harness.evidence.drift import MIN_FOR_ONE, count_warmups, is_falling
 
 
 def test_a_decay_is_left_out():
-    assert count_warmups([130, 115, 101, 100, 102, 99, 101, 100]) == 2
-    assert count_warmups([130, 115, 100, 101, 102, 99]) == 2
+    assert count_warmups([130, 115, 101, 100, 102, 99, 101, 100]) == 2 * 2  # and as many again
+    assert count_warmups([130, 115, 100, 101, 102, 99]) == 3  # but no more than half
 
 
 def test_a_slower_level_is_left_out():
     noise = [0, 3, 1, 4, 2, 3, 1, 0, 2, 4, 3, 1]
-    assert count_warmups([110 + noise[n] if n < 4 else 100 + noise[n] for n in range(12)]) == 4
+    assert count_warmups([110 + noise[n] if n < 4 else 100 + noise[n] for n in range(12)]) == 6
 
 
 def test_one_slow_start_needs_many_to_be_told_from_a_spike():
     rest = [100, 102, 101, 103, 99] * 4
     assert count_warmups([130, *rest[: MIN_FOR_ONE - 2]]) == 0
-    assert count_warmups([130, *rest[: MIN_FOR_ONE - 1]]) == 1
+    assert count_warmups([130, *rest[: MIN_FOR_ONE - 1]]) == 2
     assert count_warmups([104, *rest[: MIN_FOR_ONE - 1]]) == 0
 
 
@@ -52,3 +52,12 @@ def test_a_real_warm_up_is_found(n):
     for _ in range(200):
         found += count_warmups([100 + 20 * math.exp(-k / 2) + chance.gauss(0, 1) for k in range(n)]) > 0
     assert found / 200 > 0.95
+
+
+def test_what_still_falls():
+    assert is_falling([106, 105, 104, 103, 102, 101])
+    assert is_falling([104, 103, 105, 102, 100, 101])
+    assert not is_falling([101, 102, 103, 104, 105, 106])
+    assert not is_falling([100.0] * 6)
+    chance = random.Random(7)
+    assert sum(is_falling([chance.gauss(100, 1) for _ in range(6)]) for _ in range(1000)) / 1000 < 0.08

@@ -19,6 +19,7 @@ FLOW = (
     ("pp-tg", "-p", 8, "-n", 2, "-r", 2),
     ("pp-tg", "-p", 8, "-n", 2, "-r", 2, "-ngl", "0,20"),
     ("pp-tg", "-p", 8, "-n", 0, "-r", 1, "-d", "0,16", "-o", "json"),
+    ("ab", "-p", 0, "-n", 2, "--max-time", 1, "--", "-t", 1, "--", "-t", 2),
     ("sweep", "-p", 8, "-n", 2, "-r", 1),
     ("sweep", "-p", 8, "-n", 2, "-r", 1, "-ngl", "0,5"),
     ("sweep", "-p", 8, "-n", 2, "-r", 1, "-ngl", "0,5", "--resume"),
@@ -26,6 +27,7 @@ FLOW = (
     ("overhead", "--ctx", 256),
     ("overhead", "--time", "-d", "0,32", "--rounds", 1, "--tokens", 2, "--no-load", "--no-app"),
     ("roofline", "--size", "2MiB", "-r", 1, "-t", 1),
+    ("noise", "--time", 1),
 )
 READERS = (
     ("table",),

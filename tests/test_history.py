@@ -14,7 +14,7 @@ from harness.errors import HarnessError
 from harness.host.machine import machine_slug
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Sample
-from harness.records.history import condense, fold, group_series
+from harness.records.history import fold, group_series
 from harness.records.journal import Journal
 from harness.runs.history import Named
 from harness.views.figures.style import to_bytes
@@ -44,7 +44,7 @@ def remember(record, duration_ns, place, *, commit=OLD, is_busy=False, seed=1, t
 
 
 def series_of(records):
-    (series,) = group_series(filter(None, map(condense, records)))
+    (series,) = group_series(records)
     return series
 
 
@@ -102,7 +102,7 @@ def test_another_setting_or_test_is_another_series_and_the_latest_is_last(tg16):
     other = dataclasses.replace(tg16, asked=dataclasses.replace(tg16.asked, type_k="q8_0"))
     more = dataclasses.replace(tg16, asked=dataclasses.replace(tg16.asked, repetitions=3))
     records = [remember(one, 1e8, place) for place, one in enumerate((tg16, other, more))]
-    found = group_series(filter(None, map(condense, records)))
+    found = group_series(records)
     assert [len(series.points) for series in found] == [1, 2]
 
 

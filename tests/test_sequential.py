@@ -5,7 +5,14 @@ import pytest
 from scipy.stats import wilcoxon
 
 from harness.evidence.medians import median
-from harness.evidence.sequential import LOOKS, Decision, SequentialTest, signed_rank_p, walsh_averages
+from harness.evidence.sequential import (
+    LOOKS,
+    Decision,
+    SequentialTest,
+    _rank_of_interval,
+    signed_rank_p,
+    walsh_averages,
+)
 
 
 def run(log_ratios, margin=0.01):
@@ -67,6 +74,20 @@ def test_time_is_up():
     assert test.finish() is Decision.SLOWER
     assert run([0.03]).finish() is Decision.UNDECIDED
     assert SequentialTest(0.01).finish() is Decision.UNDECIDED
+
+
+def test_time_is_up_at_a_planned_look():
+    chance = random.Random(0)
+    test = run([chance.gauss(0, 0.02) for _ in range(LOOKS[1])])
+    before = test.ratio
+    test.finish()
+    assert test.ratio.high / test.ratio.low < before.high / before.low
+    again = test.ratio
+    test.finish()
+    assert test.ratio == again
+    # Of ten pairs, after one extreme order of eight (2 in 256): all that is left of 5 %.
+    averages = walsh_averages(test.log_ratios)
+    assert again.low == math.exp(averages[_rank_of_interval(10, 0.05 - 2 / 2**8)[0] - 1])
 
 
 @pytest.mark.parametrize(("margin", "alpha"), [(0, 0.05), (-1, 0.05), (math.inf, 0.05), (0.01, 0), (0.01, 1)])

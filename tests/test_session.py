@@ -125,3 +125,25 @@ def test_without_a_folder_nothing_is_kept(recorded):
     with session() as one:
         one.keep(recorded[0])
         assert (one.kept_in, one.outcome) == (None, Outcome.OK)
+
+
+def test_whoever_took_the_processors_is_named_on_the_terminal_and_nowhere_else(tmp_path, recorded, machine_it_runs_on):
+    told = []
+    crowded = Caution(CautionCause.OTHER_PROGRAMS, cpus_lost=0.6, n_cpus=2, n_disturbed=9, n_timed=10)
+    machine_it_runs_on.programs = {(7, "fire\u202efox"): 5.0, (8, "cron"): 9.0}
+    with Session("test", tmp_path, on_event=told.append) as one:
+        one.keep(dataclasses.replace(recorded[0], warnings=(dataclasses.replace(crowded, distrust=True),)))
+        one._begun_s -= 10
+        machine_it_runs_on.programs = {(7, "fire\u202efox"): 12.0, (8, "cron"): 9.1}
+    (remark,) = told
+    assert isinstance(remark, Remark)
+    assert remark.text.startswith("fire\ufffdfox used 0.7 CPUs meanwhile"), "harmless, and the one that took most"
+    assert "fox" not in one.kept_in.read_text(encoding="utf-8")
+
+
+def test_nobody_is_named_on_a_quiet_machine(tmp_path, recorded, machine_it_runs_on):
+    told = []
+    with Session("test", tmp_path, on_event=told.append) as one:
+        one.keep(recorded[0])
+        machine_it_runs_on.programs = {(7, "firefox"): 900.0}
+    assert told == []

@@ -51,6 +51,7 @@ GROUPS = {
         "rpc-server": "Lend this machine's devices to another one.",
     },
     "Records": {
+        "compare": "Hold runs against each other: faster, slower, or noise.",
         "list": "List what was kept, and find it by label, model or machine.",
         "history": "Show how a cell's speed went over time and builds.",
         "label": "Label what was kept.",

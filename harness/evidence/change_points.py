@@ -1,22 +1,30 @@
 """Where a series of medians over time changes its level: without assuming a distribution, and with false alarms that are counted.
 
-A split is as good as the ranks before it differ from those behind it (the standardised rank sum, Pettitt 1979 after Mann and Whitney);
-the best one counts where few random orders of the same values have one as good (a permutation test, as in E-divisive, Matteson and
-James 2014, by which MongoDB finds regressions, Daly et al. 2020, and Hunter, Fleming et al. 2023). Both sides are then searched in turn
-(binary segmentation, Scott and Knott 1974; Vostrikova 1981).
+A stretch of a series stands out by how far its ranks lie from those of the rest: the standardised rank sum of Mann and Whitney. The one
+that stands out most, among all beginnings and all stretches within (circular binary segmentation, Olshen et al. 2004, for a level that
+comes and goes; Pettitt 1979 for ranks), counts where few random orders of the same values have one as good: a permutation test, as in
+E-divisive (Matteson and James 2014), by which MongoDB finds regressions (Daly et al. 2020) and after which Hunter is made (Fleming et
+al. 2023). The parts are then searched in turn (binary segmentation, Scott and Knott 1974; Vostrikova 1981).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 #: A level is made of at least so many values.
 MIN_SEGMENT = 3
 
-#: Random orders of a segment; its seed is fixed, so that the same series always has the same answer.
-PERMUTATIONS = 1999
+#: Random orders of a segment; their seed is fixed, so that the same series always has the same answer.
+PERMUTATIONS = 999
+
+#: Lengths of stretches within grow by this factor: all of them would take as many steps as there are pairs of values.
+GROWTH = 1.25
+
+
+#: Of the false alarms that are allowed, how many may be beginnings, that is single changes; the rest may be stretches within.
+SHARE_OF_BEGINNINGS = 0.8
 
 
 def find_change_points(values: Sequence[float], alpha: float = 0.05) -> list[int]:
@@ -41,39 +49,124 @@ def find_change_points(values: Sequence[float], alpha: float = 0.05) -> list[int
 
     series = numpy.asarray(values, dtype=float)
     chance = numpy.random.default_rng(0)
-    found, waiting = [], [(0, len(series))]
+    found: set[int] = set()
+    waiting = [(0, len(series))]
     while waiting:
         start, end = waiting.pop()
-        # A part of the series may use a part of alpha: all segments of one depth together use what the whole would.
-        split = _find_split(series[start:end], alpha * (end - start) / len(series), chance)
-        if split is not None:
-            found.append(start + split)
-            waiting += [(start, start + split), (start + split, end)]
-    return sorted(found)
+        # A part of the series may use that part of alpha: so the parts together use what the whole did.
+        ends = _find_stretch(series[start:end], alpha * (end - start) / len(series), chance)
+        found |= {start + place for place in ends}
+        places = [start, *(start + place for place in ends), end]
+        waiting += list(zip(places, places[1:], strict=False)) if ends else []
+    return _without_weak(series, sorted(found), alpha)
 
 
-def _find_split(values: Any, alpha: float, chance: Any) -> int | None:
-    """The best split of a segment (length of its first part); None: chance makes one as good too often."""
-    if len(values) < 2 * MIN_SEGMENT:
-        return None
+def _find_stretch(values: Any, alpha: float, chance: Any) -> tuple[int, ...]:
+    """Where the stretch that stands out most begins and ends, its ends at those of the segment left out; none: chance does as much."""
     import numpy
+
+    n = len(values)
+    ranks = _centred_ranks(values)
+    if n < 2 * MIN_SEGMENT or not ranks.any():
+        return ()
+    sums = _sum_up(ranks[None, :])
+    orders = _sum_up(chance.permuted(numpy.tile(ranks, (PERMUTATIONS, 1)), axis=1))
+    beginning, within = (
+        _score_beginnings(sums)[0].max(),
+        [(scores[0].max(), length) for length, scores in _score_within(sums)],
+    )
+    by_chance = _score_beginnings(orders).max(axis=1)
+    # There are far more stretches within than beginnings: tested as one they would hide a change of the last few values.
+    found = [(beginning, 0)] if _is_rare(beginning, by_chance, alpha * SHARE_OF_BEGINNINGS) else []
+    if within:
+        by_chance = numpy.max([scores.max(axis=1) for _, scores in _score_within(orders)], axis=0)
+        found += [max(within)] if _is_rare(max(within)[0], by_chance, alpha * (1 - SHARE_OF_BEGINNINGS)) else []
+    return _place_ends(values, sums[0], max(found)[1]) if found else ()
+
+
+def _is_rare(score: float, by_chance: Any, alpha: float) -> bool:
+    """Whether at most a share alpha of orders, this one among them, score as high."""
+    return (int((by_chance >= score * (1 - 1e-12)).sum()) + 1) / (len(by_chance) + 1) <= alpha
+
+
+def _centred_ranks(values: Any) -> Any:
+    """Ranks around 0, ties share theirs."""
     from scipy.stats import rankdata
 
-    ranks = rankdata(values) - (len(values) + 1) / 2
-    if not ranks.any():
-        return None
-    scores = _score_splits(ranks[None, :])[0]
-    best = float(scores.max())
-    orders = chance.permuted(numpy.tile(ranks, (PERMUTATIONS, 1)), axis=1)
-    as_good = int((_score_splits(orders).max(axis=1) >= best * (1 - 1e-12)).sum())
-    return int(scores.argmax()) + MIN_SEGMENT if (as_good + 1) / (PERMUTATIONS + 1) <= alpha else None
+    return rankdata(values) - (len(values) + 1) / 2
 
 
-def _score_splits(ranks: Any) -> Any:
-    """Standardised distance of the rank sum before each split from what chance expects: shape (orders, splits)."""
+def _sum_up(ranks: Any) -> Any:
+    """Sums of the first 0 … n ranks of each order: shape (orders, n + 1)."""
     import numpy
 
-    n = ranks.shape[1]
+    return numpy.concatenate((numpy.zeros((len(ranks), 1)), numpy.cumsum(ranks, axis=1)), axis=1)
+
+
+def _score_beginnings(sums: Any) -> Any:
+    """Scores of the first values, of every length: shape (orders, lengths)."""
+    import numpy
+
+    n = sums.shape[1] - 1
     lengths = numpy.arange(MIN_SEGMENT, n - MIN_SEGMENT + 1)
-    sums = numpy.cumsum(ranks, axis=1)[:, lengths - 1]
-    return numpy.abs(sums) / numpy.sqrt(lengths * (n - lengths))
+    return numpy.abs(sums[:, lengths]) / numpy.sqrt(lengths * (n - lengths))
+
+
+def _score_within(sums: Any) -> Iterator[tuple[int, Any]]:
+    """(length, scores of all stretches of that length which leave a level before and behind them: shape (orders, places))."""
+    import numpy
+
+    n, length = sums.shape[1] - 1, MIN_SEGMENT
+    while length <= n - 2 * MIN_SEGMENT:
+        differences = (
+            sums[:, MIN_SEGMENT + length : n - MIN_SEGMENT + 1] - sums[:, MIN_SEGMENT : n - MIN_SEGMENT - length + 1]
+        )
+        yield length, numpy.abs(differences) / math.sqrt(length * (n - length))
+        length = max(length + 1, int(length * GROWTH))
+
+
+def _place_ends(values: Any, sums: Any, length: int) -> tuple[int, ...]:
+    """The ends of the best stretch of a length (0: the best beginning), each moved to where it divides its two sides best."""
+    import numpy
+
+    n = len(values)
+    if not length:
+        return (_split(values),)
+    starts = numpy.arange(MIN_SEGMENT, n - MIN_SEGMENT - length + 1)
+    start = int(starts[numpy.argmax(numpy.abs(sums[starts + length] - sums[starts]))])
+    start = _split(values[: start + length])
+    end = start + _split(values[start:])
+    return _split(values[:end]), end
+
+
+def _split(values: Any) -> int:
+    """Where a segment of at least 2 * MIN_SEGMENT values divides best into two levels: by least absolute deviations (Bai 1995).
+
+    Ranks say surely whether there is a change, but are a little off in saying where: they favour halves.
+    """
+    import numpy
+
+    def deviate(part: Any) -> float:
+        return float(numpy.abs(part - numpy.median(part)).sum())
+
+    return min(
+        range(MIN_SEGMENT, len(values) - MIN_SEGMENT + 1),
+        key=lambda place: deviate(values[:place]) + deviate(values[place:]),
+    )
+
+
+def _without_weak(series: Any, places: list[int], alpha: float) -> list[int]:
+    """Drop, weakest first, the places between whose two sides no difference is left: one end of a stretch may be there for nothing."""
+    from scipy.stats import mannwhitneyu
+
+    while places:
+        bounds = [0, *places, len(series)]
+        ps = [
+            float(mannwhitneyu(series[before:place], series[place:after]).pvalue)
+            for before, place, after in zip(bounds, bounds[1:], bounds[2:], strict=False)
+        ]
+        weakest = max(range(len(ps)), key=lambda one: ps[one])
+        if ps[weakest] <= alpha:
+            break
+        places = places[:weakest] + places[weakest + 1 :]
+    return places

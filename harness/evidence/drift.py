@@ -7,7 +7,8 @@ Three signs, each rare by chance whatever the distribution, as long as repetitio
 - a slow start: the first stands further above the second slowest than that stands above the fastest. One spike looks the same, so that
   this one waits until a spike would hardly fall on the first of all: at worst on 2 % of 20.
 
-What was found is left out, and the rest is looked at again: a slow decay has more than one step.
+What was found is left out, and the rest is looked at again: a slow decay has more than one step. Then as many again are left out: a
+decay falls below the noise, where it is found no more, before it has ended.
 
 Pure Python and cheap: it is called between the blocks of a measurement, and whenever a record is read.
 """
@@ -17,13 +18,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from harness.evidence.stopping import MIN_REPETITIONS
+from harness.evidence.medians import samples_needed
 
 #: From here on one slow start is a sign by itself.
 MIN_FOR_ONE = 20
 
 #: The largest standardised rank sum of n repetitions stays below BASE + PER_LOG * ln(n) in 98 % of all orders (n = 9 … 400).
 BASE, PER_LOG = 1.9, 0.2
+
+#: Spearman's correlation with the order, times sqrt(n - 1), that one in twenty steady samples exceeds.
+FALLING = 1.6
 
 
 def count_warmups(durations: Sequence[float]) -> int:
@@ -35,18 +39,30 @@ def count_warmups(durations: Sequence[float]) -> int:
     ----------
     durations : shape (n,), in the order of time, any unit
     """
-    left_out, most = 0, len(durations) // 2
-    while found := _count_once(durations[left_out:]):
-        if left_out + found > most:
-            break
-        left_out += found
-    return left_out
+    found, most = 0, len(durations) // 2
+    while step := _count_once(durations[found:]):
+        found += step
+    return min(2 * found, most)
+
+
+def is_falling(durations: Sequence[float]) -> bool:
+    """Whether repetitions still become faster: too weak a sign to leave any out, strong enough to wait for more of them.
+
+    One in twenty steady samples looks so. Source: Spearman's rank correlation as a test of trend, Daniels 1950.
+    """
+    n, ranks = len(durations), _centred_ranks(durations)
+    squares = sum(rank * rank for rank in ranks)
+    if not squares:
+        return False
+    places = [place - (n - 1) / 2 for place in range(n)]
+    shared = sum(place * rank for place, rank in zip(places, ranks, strict=True))
+    return -shared / math.sqrt(squares * sum(place * place for place in places)) * math.sqrt(n - 1) > FALLING
 
 
 def _count_once(durations: Sequence[float]) -> int:
     """The length of the first step of a warm-up; 0: there is none."""
     n = len(durations)
-    if n < MIN_REPETITIONS:
+    if n < samples_needed():  # no median is bounded, and a decay of two is one order in twenty
         return 0
     slowest = sorted(durations, reverse=True)
     k = 0

@@ -5,6 +5,7 @@ Pure Python on purpose: a median's interval is a sum of binomial coefficients, e
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,14 +72,24 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
     """
     if not values or not 0 < confidence < 1:
         raise ValueError("an interval needs values and a confidence between 0 and 1")
-    ordered, n = sorted(values), len(values)
+    found = _find_ranks(len(values), confidence)
+    if found is None:
+        return None
+    rank, level = found
+    ordered = sorted(values)
+    return Interval(low=ordered[rank], high=ordered[len(values) - 1 - rank], level=level)
+
+
+@functools.lru_cache(maxsize=1024)
+def _find_ranks(n: int, confidence: float) -> tuple[int, float] | None:
+    """(how many of n ordered values lie below the interval's low end, the level that this gives); None: no pair reaches it."""
     best, outside = None, 0
     for rank in range(n // 2):
         outside += math.comb(n, rank)
         level = 1 - 2 * outside / 2**n
         if level < confidence:
             break
-        best = Interval(low=ordered[rank], high=ordered[n - 1 - rank], level=level)
+        best = rank, level
     return best
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.evidence.drift import is_falling
 from harness.evidence.medians import CONFIDENCE, Interval, median, median_interval, samples_needed
 
 #: Below six samples no pair of order statistics bounds a median with 95 %. The first look: smallest to largest, 96.9 %.
@@ -54,9 +55,14 @@ def relative_half_width(durations: Sequence[float]) -> float | None:
 
 
 def is_precise(durations: Sequence[float], precision: float) -> bool:
-    """Whether one may stop: the 95 % interval of the median lies within ± precision (a share, as 0.02) of it."""
+    """Whether one may stop: the median's 95 % interval lies within ± precision (a share, as 0.02) of it, and nothing falls any more.
+
+    Parameters
+    ----------
+    durations : shape (n,), in the order of time, without those that `drift.count_warmups` leaves out
+    """
     width = relative_half_width(durations)
-    return width is not None and width <= precision
+    return width is not None and width <= precision and not is_falling(durations)
 
 
 def next_look(n: int) -> int:

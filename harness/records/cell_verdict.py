@@ -16,12 +16,11 @@ from harness.records.trust import Verdict
 #: decide anything by.
 WIDE, HOPELESSLY_WIDE = 0.05, 0.20
 
-#: Cautions of a record that speak of noise; the others qualify what was asked for.
+#: Cautions of a record that speak of noise. Others qualify what was asked for; a card at its power limit runs as it always will.
 NOISE = {
     CautionCause.BUSY_MACHINE,
     CautionCause.CPU_STOLEN,
     CautionCause.CPU_THROTTLED,
-    CautionCause.THROTTLED,
 }
 
 
@@ -32,16 +31,21 @@ def mark(record: Record) -> tuple[Marked, ...]:
 
 def undisturbed(record: Record) -> tuple[Sample, ...]:
     """The repetitions that nothing disturbed."""
-    return tuple(one.sample for one in mark(record) if not one.disturbances)
+    timed = record.timed
+    if all(sample.conditions is None for sample in timed):  # thousands of older records are read at once
+        return timed
+    marked = mark_samples(timed, record.asked.n_threads or 1)
+    return tuple(one.sample for one in marked if not one.disturbances)
 
 
 def judge_cell(record: Record) -> Verdict | None:
     """Judge a cell; None where nothing was measured."""
-    if not record.timed or (record.failure is not None and record.failure.is_fatal):
+    timed = record.timed
+    if not timed or (record.failure is not None and record.failure.is_fatal):
         return None
     reasons = [caution for caution in record.warnings if caution.distrust or caution.cause in NOISE]
     return Verdict.of(
-        [*reasons, *judge_conditions(record.timed, record.asked.n_threads or 1, record.samples), *_judge_spread(record)]
+        [*reasons, *judge_conditions(timed, record.asked.n_threads or 1, record.samples), *_judge_spread(record)]
     )
 
 
@@ -51,9 +55,10 @@ def _judge_spread(record: Record) -> Iterator[Caution]:
     Of rates, as they are shown: a duration that is 42 % longer is a rate that is 30 % lower.
     """
     quiet = [1 / sample.duration_ns for sample in undisturbed(record)]
-    every = [1 / sample.duration_ns for sample in record.timed]
-    rates = quiet if half_width(record, quiet) is not None else every
-    width = half_width(record, rates)
+    rates, width = quiet, half_width(record, quiet)
+    if width is None:
+        rates = [1 / sample.duration_ns for sample in record.timed]
+        width = half_width(record, rates)
     if width is not None and width > WIDE:
         distrust = width > HOPELESSLY_WIDE and not _is_one_alone(rates)
         yield Caution(CautionCause.WIDE_INTERVAL, distrust=distrust, lost_share=width)

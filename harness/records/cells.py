@@ -90,6 +90,14 @@ class Device:
         return self.kind in ("gpu", "igpu")
 
 
+def name_devices(devices: Sequence[Device]) -> tuple[str, str]:
+    """What a machine computes on, as llama-bench's files have it: processors with their accelerators, and cards."""
+    return tuple(  # type: ignore[return-value]
+        ", ".join(device.description for device in devices if device.kind in kinds)
+        for kinds in (("cpu", "accel"), ("gpu", "igpu"))
+    )
+
+
 def group_servers(devices: Sequence[Device]) -> dict[str, list[str]]:
     """Names of the devices of each RPC server by its ``host:port``, which is what ggml describes them by."""
     servers: dict[str, list[str]] = {}
@@ -286,7 +294,11 @@ def is_of(record: Record, machine: Machine, sha256: str | None, size_bytes: int 
     return same_file and machine_key(record.machine) == machine_key(machine)
 
 
+def model_key(record: Record) -> str:
+    """What makes a model the same one: its file's hash, or the file's name where that is not known."""
+    return (record.model.file_sha256 if record.model else None) or record.asked.file_name
+
+
 def record_key(record: Record, *, but: Collection[str] = ()) -> tuple[Any, ...]:
     """The key by which records of several machines and models are the same: machine, model, and `cell_key` without `but`."""
-    sha256 = record.model.file_sha256 if record.model else None
-    return (machine_key(record.machine), sha256 or record.asked.file_name, cell_key(record.asked, but={"model", *but}))
+    return (machine_key(record.machine), model_key(record), cell_key(record.asked, but={"model", *but}))

@@ -54,9 +54,9 @@ def judge_conditions(
 
     n_threads are those that computed; every has those that do not count too, warm-ups, where it is about the sum of all.
     """
-    marked = mark_samples(samples, n_threads)
-    if all(one.sample.conditions is None for one in marked):
+    if all(sample.conditions is None for sample in samples):
         return
+    marked = mark_samples(samples, n_threads)
     yield from _judge_others(samples if every is None else every, marked, n_threads)
     for disturbance in Disturbance:
         hit = [one.sample for one in marked if disturbance in one.disturbances]

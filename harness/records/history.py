@@ -7,6 +7,7 @@ its place and decides nothing. A change point is where the medians of the truste
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from typing import Any, Literal
 from harness.evidence.change_points import find_change_points
 from harness.evidence.medians import Interval, median, median_interval
 from harness.evidence.two_samples import Ratio, compare_samples
+from harness.records.cell_verdict import judge_cell
 from harness.records.cells import Record, is_measured, record_key
-from harness.records.statistics import Digest, digest
+from harness.records.spread import bound
+from harness.records.trust import Trust
 from harness.units import NS_PER_S
 
 #: What a row of a history may stand for.
@@ -30,34 +33,31 @@ MOST_VALUES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One record of a series without its samples; is_trusted: its verdict lets it decide."""
+    """What a history keeps of one record: a hundred thousand of these are held at once.
 
-    cell: Digest
+    commit is llama.cpp's, empty where it is not known; median_ns the median duration of the test, with its interval where there is one;
+    is_trusted: its verdict lets it decide.
+    """
+
+    time_utc: str
+    commit: str
+    harness_version: str
+    command: str
+    median_ns: float
+    interval_ns: tuple[float, float] | None
     is_trusted: bool
-
-    @property
-    def record(self) -> Record:
-        """What was measured, without samples."""
-        return self.cell.record
-
-    @property
-    def commit(self) -> str:
-        """llama.cpp's commit; empty where it is not known."""
-        build = self.cell.record.build
-        return build.commit if build else ""
-
-    @property
-    def median_ns(self) -> float:
-        """The median duration of the test."""
-        return self.cell.summary.median_ns
 
 
 def condense(record: Record) -> Point | None:
     """What a history keeps of a record; None where it has no number."""
     if not is_measured(record):
         return None
-    found = digest(record)
-    return Point(found, not found.summary.is_distrusted)
+    durations = [sample.duration_ns for sample in record.timed]
+    interval, verdict = bound(record, durations), judge_cell(record)
+    return Point(
+        record.time_utc, record.build.commit if record.build else "", record.harness_version, record.command,
+        median(durations), interval.ends if interval else None, verdict is None or verdict.trust is not Trust.NOT_TRUSTED,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +80,13 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Series:
-    """All records of one cell on one machine, in the order of their journals; never empty."""
+    """All records of one cell on one machine, in the order of their journals; never empty.
+
+    latest is the last of them without its samples: its settings are everybody's.
+    """
 
     points: tuple[Point, ...]
-
-    @property
-    def latest(self) -> Record:
-        """The last of them, whose settings are everybody's."""
-        return self.points[-1].record
+    latest: Record
 
     @functools.cached_property
     def stretches(self) -> tuple[Stretch, ...]:
@@ -102,7 +101,7 @@ class Series:
     @property
     def n_backwards(self) -> int:
         """How often a record has an earlier time than the one before it: the clock was set back."""
-        times = [point.record.time_utc for point in self.points]
+        times = [point.time_utc for point in self.points]
         return sum(after < before for before, after in zip(times, times[1:], strict=False))
 
     def rate(self, median_ns: float) -> float:
@@ -136,15 +135,17 @@ def _find_cuts(values: Sequence[float]) -> list[int]:
     return [cut * size for cut in find_change_points(groups)]
 
 
-def group_series(points: Iterable[Point]) -> list[Series]:
-    """The series of points that are in the order of their journals; the one that was measured last comes last."""
+def group_series(records: Iterable[Record]) -> list[Series]:
+    """The series of records that come in the order of their journals, let go one by one; what was measured last comes last."""
     groups: dict[tuple[Any, ...], list[Point]] = {}
-    latest: dict[tuple[Any, ...], int] = {}
-    for place, point in enumerate(points):
-        key = record_key(point.record)
-        groups.setdefault(key, []).append(point)
-        latest[key] = place
-    return [Series(tuple(groups[key])) for key in sorted(groups, key=latest.__getitem__)]
+    latest: dict[tuple[Any, ...], tuple[int, Record]] = {}
+    for place, record in enumerate(records):
+        if (point := condense(record)) is not None:
+            key = record_key(record)
+            groups.setdefault(key, []).append(point)
+            latest[key] = (place, record)
+    ordered = sorted(groups, key=lambda key: latest[key][0])
+    return [Series(tuple(groups[key]), dataclasses.replace(latest[key][1], samples=())) for key in ordered]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +171,7 @@ def fold(series: Series, per: Per) -> list[Span]:
 
     def key(place: int) -> Any:
         point = series.points[place]
-        return place if per == "record" else point.record.time_utc[:10] if per == "day" else point.commit
+        return place if per == "record" else point.time_utc[:10] if per == "day" else point.commit
 
     spans: list[list[int]] = []
     for place in range(len(series.points)):
@@ -185,19 +186,13 @@ def _sum_up(series: Series, places: Sequence[int]) -> Span:
     points = tuple(series.points[place] for place in places)
     change = next((series.changes[place] for place in places if place in series.changes), None)
     if len(points) == 1:
-        (point,), summary = points, points[0].cell.summary
-        n_tokens = point.record.asked.n_tokens
-        ends = None
-        if summary.rate_low and summary.rate_high:
-            ends = (n_tokens * NS_PER_S / summary.rate_high, n_tokens * NS_PER_S / summary.rate_low)
-        return Span(points, point.median_ns, ends, change)
+        return Span(points, points[0].median_ns, points[0].interval_ns, change)
     medians = [point.median_ns for point in points if point.is_trusted]
     found = median_interval(medians) if medians else None
     return Span(points, median(medians) if medians else None, found.ends if found else None, change)
 
 
-def is_about(point: Point, *, test: str = "", since_utc: str = "") -> bool:
-    """Whether a record is of a test, by its name (``tg128``) or its kind (``tg``), and no older than a time."""
-    asked = point.record.asked
-    meant = test.lower() in ("", asked.test.lower(), asked.test_without_depth.lower(), asked.kind)
-    return meant and point.record.time_utc >= since_utc
+def is_of_test(record: Record, test: str) -> bool:
+    """Whether it is of a test, by its name (``tg128``, at any depth, or ``tg128 @ d512``) or its kind (``tg``); empty: of any."""
+    asked = record.asked
+    return test.lower() in ("", asked.test.lower(), asked.test_without_depth.lower(), asked.kind)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import json
 import math
@@ -287,17 +286,24 @@ def read_records(paths: Iterable[pathlib.Path], warn: Callable[[str], None]) -> 
     return list(each_record(paths, warn))
 
 
-def each_record(paths: Iterable[pathlib.Path], warn: Callable[[str], None]) -> Iterator[Record]:
-    """The same one by one, for whoever need not hold them all."""
-    for line in read_lines(paths, warn, ("result", "failure")):
+def each_record(
+    paths: Iterable[pathlib.Path], warn: Callable[[str], None], without: Collection[str] = ()
+) -> Iterator[Record]:
+    """The same one by one, for whoever need not hold them all, or not all of them: fields `without` which they are read."""
+    for line in read_lines(paths, warn, ("result", "failure"), without):
         if isinstance(line.content, Record):
             yield line.content
 
 
 def read_lines(
-    paths: Iterable[pathlib.Path], warn: Callable[[str], None], kinds: Sequence[str] | None = None
+    paths: Iterable[pathlib.Path],
+    warn: Callable[[str], None],
+    kinds: Sequence[str] | None = None,
+    without: Collection[str] = (),
 ) -> Iterator[Line]:
     """Read the lines of some kinds (None: of all) one by one; what is damaged or of a later schema is skipped with a warning.
+
+    Fields `without` which they are read have their defaults, as in an older line.
 
     A line ends at a line feed and nowhere else: JSON lets other separators of Unicode stand in a name. One line is held at a time.
 
@@ -310,24 +316,26 @@ def read_lines(
             with open(path, "rb") as file:
                 for number, raw in enumerate(file, start=1):
                     try:
-                        line = _read_line(raw, kinds)
+                        line = _read_line(raw, kinds, without, number)
                     except (ValueError, HarnessError) as error:
                         warn(f"{path}:{number}: not a record ({_name_trouble(error)}); the line is skipped.")
                         continue
                     if line is not None:
-                        yield dataclasses.replace(line, number=number)
+                        yield line
         except OSError as error:
             raise StoreError(f"Cannot read {path} ({error.strerror}).") from None
 
 
-def _read_line(raw: bytes, kinds: Sequence[str] | None) -> Line | None:
+def _read_line(raw: bytes, kinds: Sequence[str] | None, without: Collection[str] = (), number: int = 0) -> Line | None:
     """One line; None where it is empty or of none of the kinds."""
     if not raw.strip():
         return None
     values = read_json(raw.decode("utf-8", "replace"), _DECODER)
     if kinds is not None and isinstance(values, dict) and values.get("kind") not in kinds:
         return None
-    return read_line(values)
+    for name in without if isinstance(values, dict) else ():
+        values.pop(name, None)
+    return read_line(values, number)
 
 
 def _name_trouble(error: Exception) -> str:

@@ -77,8 +77,8 @@ def to_json(content: Entry) -> dict[str, Any]:
     return {"schema": values.pop("schema"), "kind": name, **values}
 
 
-def read_line(values: Any) -> Line:
-    """Read one line.
+def read_line(values: Any, number: int = 0) -> Line:
+    """Read one line, the so manieth of its file.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def read_line(values: Any) -> Line:
     origin = decode(_Origin, values)
     about = (origin.kind, origin.schema, origin.machine, origin.harness_version, origin.label)
     if origin.kind not in KINDS:
-        return Line(*about)
+        return Line(*about, number=number)
     latest = schema_of(origin.kind)
     if origin.schema > latest:
         raise Malformed(
@@ -99,4 +99,4 @@ def read_line(values: Any) -> Line:
             values = upgrade(values)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise Malformed(f"is not what schema {origin.schema} of kind {origin.kind} holds ({error!r})") from None
-    return Line(*about, decode(KINDS[origin.kind], {**values, "schema": latest}))
+    return Line(*about, decode(KINDS[origin.kind], {**values, "schema": latest}), number)

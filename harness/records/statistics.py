@@ -63,7 +63,8 @@ def summarize(record: Record) -> Summary:
     ------
     ValueError : the record has no timed sample.
     """
-    durations = [sample.duration_ns for sample in record.timed]
+    timed = record.timed
+    durations = [sample.duration_ns for sample in timed]
     middle, interval = median(durations), bound(record, durations)
     rate = record.asked.n_tokens * NS_PER_S
     verdict = judge_cell(record) or QUIET
@@ -71,7 +72,7 @@ def summarize(record: Record) -> Summary:
     if interval is None:
         cautions = (*cautions, Caution(CautionCause.FEW_SAMPLES, n_wanted=samples_needed()))
     quiet = undisturbed(record)
-    is_known = any(sample.conditions for sample in record.timed)
+    is_known = any(sample.conditions for sample in timed)
     return Summary(
         n_samples=len(durations),
         median_ns=middle,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.errors import UsageError
-from harness.records.history import Point, Series, condense, group_series, is_about
+from harness.records.history import Series, group_series, is_of_test
 from harness.records.journal import each_record, find_journals
 from harness.sources.user_catalog import load_catalog
 from harness.speed.model_names import ModelNames, file_of, name_stem, squeeze
@@ -44,29 +45,35 @@ def read_history(
     ------
     UsageError : there is no such file, or no such record.
     """
-    journals = find_journals(files, results)
-    points = [point for record in each_record(journals, warn) if (point := condense(record))]
-    names = ModelNames([file for point in points if (file := file_of(point.record))], load_catalog())
-    found = [Named(names.of(file_of(series.latest)), series) for series in group_series(_choose(points, names, wanted))]
+    everything = group_series(each_record(find_journals(files, results), warn, without=_LEFT_OUT))
+    names = ModelNames([file for series in everything if (file := file_of(series.latest))], load_catalog())
+    named = [Named(names.of(file_of(series.latest)), series) for series in everything]
+    found = [chosen for one in named if (chosen := _choose(one, wanted)) is not None]
     if not found:
         where = ", ".join(map(str, files)) or results
         raise UsageError(
             f"There is no such measured cell in {where}; `harness list` shows what is kept."
-            if points
+            if everything
             else f"There are no measured cells in {where}; run `harness pp-tg` first."
         )
     return found
 
 
-def _choose(points: Sequence[Point], names: ModelNames, wanted: Wanted) -> list[Point]:
+#: Fields of a record that no history shows: it is read by the hundred thousand.
+_LEFT_OUT = frozenset({"resolved", "load", "telemetry", "dispatch_ns_per_token"})
+
+
+def _choose(one: Named, wanted: Wanted) -> Named | None:
+    """What of a series is wanted; None where nothing is."""
+    record = one.series.latest
+    called = (one.name, record.asked.file_name)
     meant = squeeze(name_stem(wanted.model.replace("\\", "/").rpartition("/")[2]))
-
-    def is_wanted(point: Point) -> bool:
-        if not is_about(point, test=wanted.test, since_utc=wanted.since_utc):
-            return False
-        record = point.record
-        called = (names.of(file_of(record)), record.asked.file_name)
-        told = "\n".join((record.command, record.asked.test, record.machine.cpu, *called)).lower()
-        return wanted.about.lower() in told and any(meant in squeeze(name) for name in called)
-
-    return list(filter(is_wanted, points))
+    if not is_of_test(record, wanted.test) or not any(meant in squeeze(name) for name in called):
+        return None
+    told, about = "\n".join((record.asked.test, record.machine.cpu, *called)).lower(), wanted.about.lower()
+    points = [
+        point
+        for point in one.series.points
+        if point.time_utc >= wanted.since_utc and (about in told or about in point.command.lower())
+    ]
+    return Named(one.name, dataclasses.replace(one.series, points=tuple(points))) if points else None

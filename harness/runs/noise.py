@@ -26,7 +26,7 @@ from harness.units import NS_PER_S
 REPETITION_S, BLOCK_S = 0.2, 1.2
 
 #: Tokens of the first block, which finds out how long a token takes; and at the least and at the most of the others.
-PROBE_PROMPT, PROBE_GEN, LEAST_TOKENS, MOST_TOKENS = 32, 8, 2, 512
+PROBE_PROMPT, PROBE_GEN, LEAST_TOKENS, MOST_TOKENS = 32, 8, 4, 512
 
 #: Repetitions of a block: at least and at most.
 LEAST, MOST = 2, 12
@@ -141,7 +141,11 @@ def _repeat(request: NoiseRequest, measuring: _Measuring, run: Callable[[RunSpec
 
 def _suit(probe: RunSpec, record: Record) -> RunSpec:
     """The test with as many tokens as take `REPETITION_S`, a power of two, and as many repetitions as take `BLOCK_S`."""
-    token_s = min(sample.duration_ns for sample in record.timed) / probe.n_tokens / NS_PER_S
+    shortest_ns = min(sample.duration_ns for sample in record.timed) / probe.n_tokens
+    shortest_ns = min(
+        [shortest_ns, *(ns for sample in record.timed for ns in sample.token_ns)]
+    )  # of a busy machine the quiet moment
+    token_s = shortest_ns / NS_PER_S
     tokens = LEAST_TOKENS
     while tokens < MOST_TOKENS and tokens * token_s * 1.5 < REPETITION_S:
         tokens *= 2

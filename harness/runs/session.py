@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,12 +22,18 @@ from harness.codec import decode
 from harness.errors import NativeError, Outcome, StoreError
 from harness.events import OnEvent, Progress, Remark, ignore
 from harness.host.machine import describe_machine, machine_slug
+from harness.host.programs import ProgramWatch
+from harness.records.cautions import CautionCause
 from harness.records.cells import Build
 from harness.records.failures import Cause, Failure, describe_end
 from harness.records.journal import Journal
 from harness.records.kinds import Entry
 from harness.records.verdict import Trust, judge
 from harness.runs.worker import Worker
+from harness.untrusted import harmless
+
+#: Reasons of a verdict that other programs are to blame for, and the CPUs' worth of time from which on one of them is named.
+COMPANY, NAMED_CPUS = {CautionCause.OTHER_PROGRAMS, CautionCause.THREADS_WAITED}, 0.05
 
 #: What becomes of a command by the cause of a failure, where it is not llama.cpp's.
 _OUTCOMES = {Cause.INTERRUPTED: Outcome.INTERRUPTED, Cause.QUESTION: Outcome.QUESTION}
@@ -63,6 +70,7 @@ class Session:
         #: Where records are kept, as soon as one is.
         self.kept_in: pathlib.Path | None = None
         self._workers: list[Worker] = []
+        self._programs, self._begun_s, self._had_company = ProgramWatch(), time.monotonic(), False
         folder = results and results / machine_slug(self.machine)
         self._journal = None if folder is None else Journal(folder, command, resume, label)
 
@@ -71,6 +79,8 @@ class Session:
 
     def __exit__(self, *error: object) -> None:
         self._kill()
+        if self._had_company:
+            self._name_company()
         if self._journal is not None:
             self._journal.__exit__(None, None, None)
 
@@ -92,8 +102,10 @@ class Session:
         """File a record and have it on the disk. What makes it a failure or doubtful is noted: its ``failure``, the verdict on it."""
         if failure := getattr(record, "failure", None):
             self.fail(failure)
-        if (verdict := judge(record)) and verdict.trust is Trust.NOT_TRUSTED:
-            self.add(Outcome.NOT_TRUSTED)
+        if verdict := judge(record):
+            self._had_company |= any(reason.cause in COMPANY for reason in verdict.reasons)
+            if verdict.trust is Trust.NOT_TRUSTED:
+                self.add(Outcome.NOT_TRUSTED)
         if self._journal is None:
             return
         try:
@@ -107,6 +119,13 @@ class Session:
             self._journal = None
             self.add(Outcome.STORE)
             self.on_event(Remark(str(error)))
+
+    def _name_company(self) -> None:
+        """Tell which program took most of the processors meanwhile: to whoever waits, and in no record."""
+        self._had_company = False
+        wall_s = time.monotonic() - self._begun_s
+        for program in self._programs.busiest(NAMED_CPUS * wall_s, most=1):
+            self.remark(f"{harmless.line(program.name)} used {program.cpu_s / wall_s:.1f} CPUs meanwhile.")
 
     def show(self, task: str, done: int = 0, total: int | None = None, unit: str = "") -> None:
         """Tell where a task stands; see `harness.events.Progress`."""

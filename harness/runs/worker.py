@@ -59,9 +59,8 @@ class Worker:
             )
         except OSError as error:
             self._words.close()
-            raise NativeError(
-                f"The measuring process cannot be started ({error.strerror}); close some programs and try again."
-            ) from None
+            todo = "name an environment's python" if guest else "close some programs and try again"
+            raise NativeError(f"The measuring process cannot be started ({error.strerror}); {todo}.") from None
         self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -203,16 +202,18 @@ def _environment() -> dict[str, str]:
 
 
 #: Runs the worker in another environment: this very package is loaded from where it lies, and nothing that lies beside it (in a folder
-#: of installed packages that would be our llama_cpp). Written for any Python 3, so that one which is too old can say so.
+#: of installed packages that would be our llama_cpp). Written for any Python, so that one which is too old can say so.
 _GUEST = """
-import importlib.util, json, sys
+import json, sys
 
 def refuse(why):
-    print(json.dumps({"event": "refused", "message": why}), flush=True)
+    sys.stdout.write(json.dumps({"event": "refused", "message": why}) + "\\n")
+    sys.stdout.flush()
     raise SystemExit(3)
 
 if sys.version_info < (3, 10):
     refuse("it is Python %d.%d, and harness needs 3.10 or later" % sys.version_info[:2])
+import importlib.util
 place = sys.argv[1]
 found = importlib.util.spec_from_file_location("harness", place + "/__init__.py", submodule_search_locations=[place])
 sys.modules["harness"] = importlib.util.module_from_spec(found)

@@ -96,7 +96,7 @@ def _show_series(series: Series, per: Per) -> Iterator[Block]:
     spans = fold(series, per)
     is_cut = len(spans) > MOST_ROWS
     shown = spans[-MOST_ROWS:]
-    versions = {point.record.harness_version for point in series.points}
+    versions = {point.harness_version for point in series.points}
     notes = [_MARK_NOTE] if any(not span.trusted for span in shown) else []
     if is_cut:
         notes.append(f"The latest {MOST_ROWS} of {len(spans)}; -o csv has all.")
@@ -117,7 +117,7 @@ def _show_series(series: Series, per: Per) -> Iterator[Block]:
 
 def _row(series: Series, span: Span, per: Per, *, with_version: bool) -> Line:
     first = span.points[0]
-    time = first.record.time_utc
+    time = first.time_utc
     n_left_out = len(span.points) - len(span.trusted)
     rate = Cell(instead="—")
     if span.median_ns is not None:
@@ -127,7 +127,7 @@ def _row(series: Series, span: Span, per: Per, *, with_version: bool) -> Line:
     return [
         time[:10] if per == "day" else Cell(time),
         _builds(span),
-        *([first.record.harness_version] if with_version else []),
+        *([first.harness_version] if with_version else []),
         *([] if per == "record" else [len(span.trusted), n_left_out or None]),
         rate,
         None if span.change is None else span.change.value - 1,
@@ -164,7 +164,7 @@ def _show_stretches(series: Series) -> Iterator[Block]:
         ]  # fmt: skip
         rows: list[Line] = [
             [
-                Cell(series.points[one.first].record.time_utc),
+                Cell(series.points[one.first].time_utc),
                 one.n_trusted,
                 _stretch_rate(series, one),
                 _ratio(one.ratio),
@@ -206,7 +206,7 @@ def _show_summaries(rows: Sequence[tuple[Named, str]]) -> Table:
         mark = "" if stretches else _MARK
         change = next(reversed(series.changes.values()), None)
         lines.append([
-            Cell(title, mark=mark), len(series.points), series.points[0].record.time_utc[:10], series.latest.time_utc[:10],
+            Cell(title, mark=mark), len(series.points), series.points[0].time_utc[:10], series.latest.time_utc[:10],
             *ends, len(series.changes), None if change is None else change.value - 1,
         ])  # fmt: skip
     notes = ["t/s: the medians of the first and the last stretch between changes; the last change by its ratio."]
@@ -222,7 +222,7 @@ def _list_for_programs(one: Named, title: str, per: Per) -> tuple[Table, Table]:
 
     def row(span: Span) -> Line:
         rate = None if span.median_ns is None else series.rate(span.median_ns)
-        first, last = span.points[0].record, span.points[-1].record
+        first, last = span.points[0], span.points[-1]
         counts = (len(span.points), len(span.trusted))
         told = Cell(rate, RATE, _rates(series, span.interval_ns))
         return [*about, first.time_utc, _builds(span), last.harness_version, *counts, told, _ratio(span.change)]
@@ -255,4 +255,4 @@ def _list_for_programs(one: Named, title: str, per: Per) -> tuple[Table, Table]:
 
 
 def _time(point: Point) -> str:
-    return point.record.time_utc
+    return point.time_utc

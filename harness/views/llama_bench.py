@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.codec import encode
 from harness.evidence.medians import mean, standard_deviation
-from harness.records.cells import Record, is_measured
+from harness.records.cells import Record, is_measured, name_devices
 from harness.records.statistics import joules_per_token, summarize, token_times
 from harness.spec import RunSpec, parameters
 from harness.units import NS_PER_S
@@ -39,15 +39,12 @@ def bench_fields(record: Record) -> dict[str, Any]:
     assert model is not None, "a measured record knows its model"
     durations = [sample.duration_ns for sample in record.timed]
     rates = [spec.n_tokens * NS_PER_S / duration for duration in durations]
-    of_kind = {
-        kinds: ", ".join(device.description for device in build.devices if device.kind in kinds)
-        for kinds in (("cpu", "accel"), ("gpu", "igpu"))
-    }
+    cpu_info, gpu_info = name_devices(build.devices)
     return {
         "build_commit": build.commit,
         "build_number": 0,  # llama.cpp's count of commits is not in the library
-        "cpu_info": of_kind["cpu", "accel"],
-        "gpu_info": of_kind["gpu", "igpu"],
+        "cpu_info": cpu_info,
+        "gpu_info": gpu_info,
         "backends": name_backends(build.backends),
         "model_filename": spec.model,
         "model_type": model.description,

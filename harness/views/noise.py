@@ -107,7 +107,9 @@ def _show_tests(tests: Sequence[Test]) -> Table:
         *(Column(name, unit=DURATION, is_shown=False) for name in ("quick_state", "slow_state")),
         Column("slow_share", is_shown=False),
     ]  # fmt: skip
-    notes = ["spread: half the distance of the quartiles, of the median."]
+    notes = (
+        ["spread: half the distance of the quartiles, of the median."] if any(test.pattern for test in tests) else []
+    )
     if any(test.pattern and test.pattern.drift is not None for test in tests):
         notes.append("drift: the last third against the first.")
     return Table.of("tests", [_test_line(test) for test in tests], _by_place(columns), notes, missing="")

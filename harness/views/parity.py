@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 
 from harness.evidence.medians import median
 from harness.records.parity import ALPHA, Equality, Parity
+from harness.records.verdict import judge
 from harness.units import format_count
 from harness.views.document import Block, Cell, Column, Document, Prose, Section, Table
 from harness.views.values import FINE_RATIO, INTERVAL, MINUTE, RATE, format_interval, format_value
+from harness.views.verdict import describe_verdict
 
 _MEANS = (
     "harness and llama-bench, from the same source, run by run, compared pair by pair. Above 1, harness was faster."
@@ -27,7 +29,7 @@ def name_test(parity: Parity) -> str:
     return parity.test + (f" @ d{parity.n_depth}" if parity.n_depth else "")
 
 
-def describe_verdict(parity: Parity) -> str:
+def describe_equality(parity: Parity) -> str:
     """What the pairs show and how sure that is, ``equal within ± 1 %: ratio 1.0020 [0.9960 – 1.0080], 24 pairs, at 95 %``; empty for
     a fixed number of pairs."""
     test = parity.weighed
@@ -51,11 +53,16 @@ def describe_parity(lines: Sequence[Parity], name_model: Callable[[str], str] = 
         Column("ratio", unit=FINE_RATIO, interval=INTERVAL, of=_ratio), Column("n_pairs", "pairs", of=lambda line: len(line.ratios)),
         Column("time_utc", "when", MINUTE, left_out=1),
     ]  # fmt: skip
-    verdicts = [
-        f"{name_model(line.model)} {name_test(line)}: {said}" for line in lines if (said := describe_verdict(line))
-    ]
+    verdicts = [f"{name_model(line.model)} {name_test(line)}: {_describe_both(line)}" for line in lines if line.weighed]
     blocks: list[Block] = [Prose([_MEANS]), Table.of("parity", lines, columns), Prose(verdicts, is_list=True)]
     return Document("parity", 1, "", [Section("", blocks)])
+
+
+def _describe_both(line: Parity) -> str:
+    """The verdict on both programs, and that on the pairs where they were disturbed."""
+    trust = judge(line)
+    disturbed = f"; {describe_verdict(trust)}" if trust and trust.reasons else ""
+    return describe_equality(line) + disturbed
 
 
 def _ratio(line: Parity) -> Cell:

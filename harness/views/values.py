@@ -82,6 +82,10 @@ PARAMS = Unit("", format_params)
 RATIO = Unit("", _scaled(1, 2))
 #: Where a hundredth matters.
 FINE_RATIO = Unit("", _scaled(1, 4))
+#: Of two measured speeds, which intervals of a percent tell apart.
+SPEED_RATIO = Unit("", _scaled(1, 3))
+#: A p; smaller ones are as good as that.
+PROBABILITY = Unit("", lambda p: "<0.001" if p < 0.001 else f"{p:.3f}")
 SHARE = Unit("", _percent())
 #: In a sentence.
 ROUND_SHARE = Unit("", _percent(digits=0))

@@ -43,10 +43,11 @@ def draw_history(series: Series, title: str, theme: str = "light") -> Figure:
 
 
 def _plot_points(axis: Any, series: Series, places: list[int], look: str, colour: str, name: str) -> None:
-    summaries = [series.points[place].cell.summary for place in places]
-    rates = [summary.rate_tok_per_s for summary in summaries]
-    below = [max(rate - (one.rate_low or rate), 0) for rate, one in zip(rates, summaries, strict=True)]
-    above = [max((one.rate_high or rate) - rate, 0) for rate, one in zip(rates, summaries, strict=True)]
+    points = [series.points[place] for place in places]
+    rates = [series.rate(point.median_ns) for point in points]
+    intervals_ns = [point.interval_ns or (point.median_ns, point.median_ns) for point in points]
+    below = [max(rate - series.rate(high), 0) for rate, (_, high) in zip(rates, intervals_ns, strict=True)]
+    above = [max(series.rate(low) - rate, 0) for rate, (low, _) in zip(rates, intervals_ns, strict=True)]
     size = 6 if len(series.points) <= 100 else 3
     axis.errorbar(
         places, rates, yerr=[below, above], fmt=look, color=colour, markersize=size, linewidth=1, capsize=2, zorder=3,
@@ -72,7 +73,7 @@ def _write_times(axis: Any, series: Series) -> None:
     """Some of the times, with the hour where all are of one day."""
     last = len(series.points) - 1
     places = sorted({round(last * step / (_MOST_TIMES - 1)) for step in range(_MOST_TIMES)})
-    times = [series.points[place].record.time_utc for place in places]
+    times = [series.points[place].time_utc for place in places]
     is_one_day = len({time[:10] for time in times}) == 1
     axis.set_xticks(places, [time[11:16] if is_one_day else time[:16].replace("T", "\n") for time in times])
     axis.set_xlim(-0.7, last + 0.7)
