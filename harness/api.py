@@ -54,10 +54,13 @@ def measure(
     n_prompt: Values = 512,
     n_gen: Values = 128,
     n_pg: Sequence[tuple[int, int]] = (),
-    repetitions: int = 10,
-    warmup: bool = True,
+    repetitions: int | None = None,
+    warmup: bool | None = None,
     delay_s: float = 0.0,
     seed: int = 0,
+    precision: float = 0.02,
+    max_time_s: float = 60.0,
+    interleave: bool = True,
     cell_timeout_s: float | None = None,
     results: Model | None = None,
     on_event: OnEvent = ignore,
@@ -69,23 +72,35 @@ def measure(
     ----------
     n_prompt, n_gen : tokens of a prompt and of a generation, tests of their own; 0 or () leaves one out
     n_pg            : (prompt, generation) timed together
-    repetitions     : timed repetitions; 6 or more give a 95 % interval
+    repetitions     : timed repetitions, 6 or more for a 95 % interval; None: until that is within ± precision, a share of the median
+    warmup          : run each test once untimed before; None: where a drift could not be seen, or a GPU gets ready
     delay_s         : rest before each test
-    cell_timeout_s  : bounds one cell with its load
+    max_time_s      : after which a cell is not repeated further, where repetitions is None
+    interleave      : have cells take turns, in an order drawn by seed
+    cell_timeout_s  : bounds one cell with its loads
     settings        : any other field of `harness.RunSpec`: n_gpu_layers, n_threads, n_depth, type_k, flash_attn, …
 
     Returns
     -------
-    One record a cell, in the order in which they were measured. A cell that llama.cpp refused or died of has a ``failure``.
+    One record a cell, in the order of the combinations. A cell that llama.cpp refused or died of has a ``failure``.
     """
     models = [model] if isinstance(model, str | os.PathLike) else model or []
     tests = _read_counts("n_prompt", n_prompt) or (), _read_counts("n_gen", n_gen) or ()
     grid = Grid(
-        [os.fspath(item) for item in models], read_axes(settings), *tests, n_pg, repetitions, warmup, delay_s, seed
+        [os.fspath(item) for item in models],
+        read_axes(settings),
+        *tests,
+        n_pg,
+        repetitions,
+        warmup,
+        delay_s,
+        seed,
+        precision,
+        max_time_s,
     )
     specs = asking.plan_cells(grid, settings, on_event)
     with _open("pp-tg", results, on_event) as session:
-        return cells.measure_cells(cells.CellsRequest(specs, cell_timeout_s), session)
+        return cells.measure_cells(cells.CellsRequest(specs, cell_timeout_s, interleave=interleave), session)
 
 
 def sweep(
@@ -94,8 +109,11 @@ def sweep(
     n_prompt: Values = None,
     n_gen: Values = None,
     goal: str | None = None,
-    repetitions: int = 10,
+    repetitions: int | None = None,
     seed: int = 0,
+    precision: float = 0.02,
+    max_time_s: float = 60.0,
+    interleave: bool = True,
     try_anyway: bool = False,
     cell_timeout_s: float | None = None,
     results: Model | None = None,
@@ -108,6 +126,8 @@ def sweep(
     ----------
     n_prompt, n_gen : as in `measure`; 512 and 128 unless told
     goal            : look for the best count for ``tg``, ``pp``, ``chat``, ``rag`` or ``batch`` instead of measuring all
+    repetitions, precision, max_time_s : as in `measure`
+    interleave      : have the tests of a placement take turns
     try_anyway      : measure what is predicted not to fit
     settings        : as in `measure`; without n_gpu_layers every count is measured
 
@@ -121,6 +141,7 @@ def sweep(
         str(asking.find_file(_refer(model), on_event)), read_axes(settings),
         _read_counts("n_prompt", n_prompt), _read_counts("n_gen", n_gen), repetitions, seed,
         None if goal is None else search.GOALS[goal], try_anyway, cell_timeout_s=cell_timeout_s,
+        precision=precision, max_time_s=max_time_s, interleave=interleave,
     )  # fmt: skip
     with _open("sweep", results, on_event) as session:
         return placements.sweep_placements(request, session)

@@ -1,9 +1,11 @@
 """How far a cell may be believed, on records that are made up: what disturbed its repetitions, and how much they differ."""
 
 import dataclasses
+import json
 
 import pytest
 
+from harness.evidence.drift import count_warmups
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cell_verdict import mark, undisturbed
 from harness.records.cells import Conditions, Sample
@@ -95,8 +97,9 @@ def test_a_server_of_ours_is_no_other_program(cell):
 def test_threads_beyond_the_cpus_are_nobody_elses_doing(cell):
     record = cell([sample(waited_ns=5000 * MS)] * 6)
     record = dataclasses.replace(record, asked=dataclasses.replace(record.asked, n_threads=8))
-    assert "other-programs" not in dict(causes(judge(record)))
-    assert judge(record).trust is not Trust.NOT_TRUSTED
+    assert judge(record).trust is Trust.QUIET
+    (crowd,) = summarize(record).cautions
+    assert crowd.text == "8 threads on 2 CPUs wait for each other"
 
 
 @pytest.mark.parametrize(
@@ -157,7 +160,36 @@ def test_several_cells_are_told_by_the_gravest(cell):
 
 
 def test_a_warm_up_that_is_seen_is_left_out(cell):
-    record = cell([sample(2000), sample(1500), *[sample(1000 + number) for number in range(8)]])
+    record = cell([sample(2000), sample(1500), *[sample(1000 + number) for number in (3, 0, 6, 2, 7, 1, 5, 4)]])
     seen = dataclasses.replace(record, asked=dataclasses.replace(record.asked, warmup=None, repetitions=None))
-    assert (len(record.timed), len(seen.timed), seen.n_seen_warmups) == (10, 8, 2)
+    n_seen = count_warmups([one.duration_ns for one in record.samples])
+    assert n_seen >= 2
+    assert (len(record.timed), len(seen.timed), seen.n_seen_warmups) == (10, 10 - n_seen, n_seen)
+    assert summarize(seen).n_seen_warmups == n_seen
     assert len(dataclasses.replace(seen, asked=dataclasses.replace(seen.asked, warmup=False)).timed) == 10
+
+
+def test_two_speeds_and_a_low_clock_are_reasons(cell):
+    record = cell([sample(1000 + number) for number in range(8)] + [sample(1100 + number) for number in range(8)])
+    assert causes(judge(record))[-1] == ("two-speeds", False)
+    assert judge(record).reasons[-1].text == "repetitions have two speeds, 10.0 % apart"
+    slow = judge(cell([sample(clock_mhz=1400.0, clock_limit_mhz=4700.0)] * 6))
+    assert describe_verdict(slow) == "noisy: the processor ran at 1400 of 4700 MHz"
+    assert judge(cell([sample(clock_mhz=2400.0, clock_limit_mhz=4700.0)] * 6)).trust is Trust.QUIET
+
+
+def test_a_disturbed_cell_is_shown_with_both_medians(cell):
+    from harness.views.cells import write_cells
+
+    hit = sample(1500, busy_s=3.0, own_s=2.2, waited_ns=300 * MS)
+    record = cell([sample(1000 + number) for number in range(6)] + [hit] * 7)
+    text = " ".join(write_cells([record], "table").split())
+    assert "[1] 63.84 t/s over 6 undisturbed of 13" in text
+    assert text.endswith("noisy: other programs took 0.5 of 2 CPUs in 7 of 13 repetitions")
+    (values,) = json.loads(write_cells([record], "json"))
+    found = [values[name] for name in ("repetitions", "undisturbed", "verdict", "seen_warmups")]
+    assert found == [13, 6, "noisy", 0]
+    assert values["undisturbed_ts"] == pytest.approx(63.84, abs=0.01)
+    assert values["median_ts"] == pytest.approx(42.67, abs=0.01), "of all, as before"
+    for form in ("md", "html"):
+        assert "noisy: other programs" in write_cells([record], form), form

@@ -62,7 +62,7 @@ def test_a_reference_on_a_busy_machine(results, monkeypatch, text_run):
 
 def test_cells_on_a_busy_machine(results, monkeypatch, model, recorded):
     busy = dataclasses.replace(recorded[0], warnings=(BUSY,))
-    monkeypatch.setattr("harness.runs.cells.run_cells", lambda *_, **__: iter([busy]))
+    monkeypatch.setattr("harness.runs.cells.run_in_turns", lambda *_, **__: iter([(0, busy)]))
     result = end("pp-tg", "-m", model, "-p", "64", "-n", "0")
     assert result.exit_code == 5
     assert BUSY.text in " ".join(result.output.split())
@@ -72,7 +72,7 @@ def test_a_cell_that_failed_without_a_sample_is_worse_than_a_busy_machine(result
     failed = next(record for record in recorded if record.failure is not None)
     assert not failed.timed
     busy = dataclasses.replace(recorded[0], warnings=(BUSY,))
-    monkeypatch.setattr("harness.runs.cells.run_cells", lambda *_, **__: iter([busy, failed]))
+    monkeypatch.setattr("harness.runs.cells.run_in_turns", lambda *_, **__: iter([(0, busy), (1, failed)]))
     assert end("pp-tg", "-m", model, "-p", "64", "-n", "0").exit_code == 3
 
 

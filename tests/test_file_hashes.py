@@ -7,7 +7,7 @@ import time
 import pytest
 
 from harness.host.machine import describe_machine
-from harness.runs.cells import Plan, run_cells
+from harness.runs.cells import Plan, run_in_turns
 from harness.sources import file_hashes
 from harness.sources.file_hashes import sha256_of
 from harness.sources.model_file import describe_file
@@ -117,7 +117,10 @@ class Bench:
     def __init__(self, reads):
         self.reads, self.had_read = reads, []
 
-    def run(self, spec):
+    def start(self, spec):
+        pass
+
+    def run(self, spec, *_block):
         yield {"event": "phase", "phase": "load", "index": 0, "count": 1}
         self.had_read.append(len(self.reads))
         facts = {"file_name": "x", "description": "", "size_bytes": 1, "n_params": 1, "file_size_bytes": 1}
@@ -130,7 +133,10 @@ def test_files_are_hashed_before_the_first_cell_and_once(tmp_path, reads):
     one, other = write(tmp_path / "a.gguf", b"one"), write(tmp_path / "b.gguf", b"other")
     cells = [RunSpec(str(path), n_prompt=1, repetitions=1) for path in (one, one, other, one)]
     plan, bench = Plan("test", describe_machine(), model_facts=describe_file), Bench(reads)
-    records = list(run_cells(cells, plan, on_step=lambda _: None, bench=bench))
+    records = [
+        record
+        for _, record in sorted(run_in_turns(cells, plan, on_step=lambda _: None, bench=bench), key=lambda x: x[0])
+    ]
     assert bench.had_read == [2] * 8
     digests = [hashlib.sha256(content).hexdigest() for content in (b"one", b"one", b"other", b"one")]
     assert [record.model.file_sha256 for record in records] == digests

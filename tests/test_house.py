@@ -65,7 +65,8 @@ EDGES = (
     "harness.api", "harness.cli", "harness.codec", "harness.untrusted", "harness.records.kinds", "harness.records.upgrades",
     "harness.records.journal", "harness.spec", "harness.native.worker", "harness.native.jobs", "harness.runs.worker",
     "harness.views.render_json", "harness.views.llama_bench", "harness.sources.ollama_server", "harness.sources.hub", "harness.runs.session",
-    "harness.runs.cells", "harness.runs.text", "harness.runs.rpc_server", "harness.runs.ollama", "harness.host.telemetry", "harness.views.ollama_2024",
+    "harness.runs.bench", "harness.runs.cells", "harness.runs.text", "harness.runs.rpc_server", "harness.runs.ollama", "harness.host.telemetry",
+    "harness.views.ollama_2024",
 )  # fmt: skip
 
 

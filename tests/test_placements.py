@@ -73,7 +73,7 @@ def cells(model, counts, endpoints, n_prompt=(), n_gen=(2,), **axes):
 def sweep(made, **options):
     """(rows, records that were kept) of a sweep."""
     kept = []
-    watch = options.pop("watch", lambda step: None)
+    watch = options.pop("watch", lambda _step, _n_before: None)
     sweeper = Sweeper(Plan("sweep", describe_machine()), kept.append, watch, **options)
     try:
         return list(sweeper.sweep(made)), kept
@@ -151,7 +151,7 @@ def test_a_server_that_dies_in_mid_sweep_is_one_failed_row(model):
     with rpc_server() as served:
         killed = []
 
-        def kill(step):
+        def kill(step, _n_before):
             if step.spec.n_gpu_layers == 8 and step.phase == "repetition" and not killed:
                 killed.append(served.pids[-1])
                 # Its supervisor takes two seconds to notice, longer than a new worker takes to ask for the server.
@@ -245,7 +245,7 @@ def test_the_best_count_is_found_and_explained(server, model):
     blocks = describe_blocks(read_file_header(model))
     kept = []
     devices = survey_devices([server.endpoint]).build.devices
-    sweeper = Sweeper(Plan("sweep", describe_machine()), kept.append, lambda step: None, blocks, devices)
+    sweeper = Sweeper(Plan("sweep", describe_machine()), kept.append, lambda *_: None, blocks, devices)
     work = {count: blocks.work(count) for count in range(32)}
     try:
         search = Search(
@@ -481,7 +481,7 @@ def test_what_an_earlier_run_spent_counts_as_far_as_its_records_say(recorded):
     work = {n: n / 31 for n in range(32)}
     whole = Search(first, GOALS["tg"], range(32), lambda n: [cell_of(n)], work, clock=lambda: first.now_s).run()
     known = index_records([dataclasses.replace(record, threads_source="asked") for record in kept], 1)
-    sweeper = Sweeper(Plan("sweep", describe_machine()), lambda record: None, lambda step: None, known=known)
+    sweeper = Sweeper(Plan("sweep", describe_machine()), lambda record: None, lambda *_: None, known=known)
     again = Search(sweeper, GOALS["tg"], range(32), lambda n: [cell_of(n)], work).run()
     assert (again.best_n_gpu_layers, again.measured, again.looks) == (
         whole.best_n_gpu_layers,
@@ -551,7 +551,7 @@ def test_the_limit_of_a_cell_holds_for_a_server_that_falls_silent(command, resul
 
 
 def test_without_a_limit_a_server_that_falls_silent_is_given_up_in_the_end(model, monkeypatch):
-    monkeypatch.setattr("harness.runs.cells.RPC_SILENCE_S", 5.0)
+    monkeypatch.setattr("harness.runs.bench.RPC_SILENCE_S", 5.0)
     with rpc_server() as served, muted(served.endpoint, GRAPH_COMPUTE) as endpoint:
         spec = RunSpec(model, n_prompt=8, repetitions=1, n_gpu_layers=1, rpc=(endpoint,))
         (record,) = run_cells([spec], Plan("sweep", describe_machine()), on_step=lambda _: None)

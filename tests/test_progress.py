@@ -57,9 +57,12 @@ def test_names_that_do_harm_are_shown_and_do_none(watched, capsys):
     assert "\x1b]" not in capsys.readouterr().err
 
 
-def test_a_run_of_cells_is_counted_in_repetitions_and_a_sweep_names_the_layers():
-    cells = [RunSpec("m", n_gen=1, n_gpu_layers=layers, repetitions=3) for layers in (4, 8)]
-    course = Course(cells)
-    progress = course.at(Step(1, 2, cells[1], "repetition", 1, 3), "-ngl 8, ")
-    assert progress == Progress("-ngl 8, tg1: repetition 2/3", 6, 8)
-    assert course.at(Step(5, 2, cells[1], "load", 0, 1)).total == 8, "a search may measure more often"
+def test_a_run_of_cells_goes_on_by_hundredths_never_back_and_never_too_far():
+    spec = RunSpec("m", n_gen=1, n_gpu_layers=8)
+    course = Course(2)
+    progress = course.at(Step(0, 1, spec, "repetition", 1, 6, 0.33), "-ngl 8, ", 1)
+    assert progress == Progress("-ngl 8, tg1: repetition 2/6", 133, 200)
+    assert course.at(Step(0, 1, spec, "repetition", 6, 12, 0.25), "", 1).done == 133, (
+        "noise asks for more than was expected"
+    )
+    assert course.at(Step(0, 1, spec, "load", 0, 1, 0.9), "", 5).done == 200, "a search may measure more often"

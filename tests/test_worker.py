@@ -14,7 +14,7 @@ import pytest
 from harness.host.cpu import choose_threads
 from harness.host.machine import describe_machine
 from harness.records.failures import describe_failure
-from harness.runs.cells import Plan, run_cells
+from harness.runs.cells import Plan, run_cells, run_in_turns
 from harness.spec import Grid, RunSpec
 
 from .dying_worker import DEADLY_PROMPT
@@ -23,7 +23,8 @@ pytestmark = [pytest.mark.engine, pytest.mark.skipif(os.name == "nt", reason="th
 
 
 def run(cells, **plan):
-    return list(run_cells(cells, Plan("test", describe_machine(), **plan), on_step=lambda step: None))
+    found = dict(run_in_turns(cells, Plan("test", describe_machine(), **plan), on_step=lambda step: None))
+    return [found[place] for place in sorted(found)]
 
 
 def deadly_cells(model):
@@ -137,7 +138,7 @@ def test_ctrl_c_keeps_the_samples_of_the_unfinished_cell(model):
             raise KeyboardInterrupt
 
     records = []
-    run_ = run_cells(cells, Plan("test", describe_machine()), on_step=press_ctrl_c)
+    run_ = run_cells(cells, Plan("test", describe_machine(), interleave=False), on_step=press_ctrl_c)
     with pytest.raises(KeyboardInterrupt):
         for record in run_:
             records.append(record)

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.options import (
-    MAX_S,
-    Number,
     Percent,
     WholeNumber,
     cell_timeout_option,
     flatten,
     join_references,
     length_options,
+    max_time_option,
     reference_flags,
     refuse_unknown,
     results_option,
@@ -69,8 +68,7 @@ def _arm() -> None:
 @click.option(
     "--alpha", type=Percent(), default="5%", metavar="SHARE", help="How often at most a decision may be false. [5%]"
 )
-@click.option("--max-time", "max_time_s", type=Number(0, MAX_S, min_open=True), default=60.0, metavar="S",
-              help="Stop each test undecided after so long. [60]")  # fmt: skip
+@max_time_option
 @seed_option
 @output_options()
 @save_option

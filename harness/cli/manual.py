@@ -24,7 +24,7 @@ _ENDS = {
     Outcome.QUESTION: "The question was put wrongly: an option, a file.",
     Outcome.NATIVE: "llama.cpp refused, failed or died; what else was asked for was measured.",
     Outcome.STORE: "Records could not be written.",
-    Outcome.NOT_TRUSTED: "Measured, but not to be trusted: the machine was busy.",
+    Outcome.NOT_TRUSTED: "Measured, but not to be trusted; the verdict says why.",
     Outcome.LIMIT: "What was compared is proved to lie beyond the limit of --fail-if.",
     Outcome.INTERRUPTED: "Ended by Ctrl-C or a signal; what was measured is shown and kept.",
 }

@@ -190,6 +190,40 @@ def repetitions_option(name: str = "repetitions") -> Any:
     )  # fmt: skip
 
 
+class Repetitions(WholeNumber):
+    """How often a cell is timed; None for ``auto``."""
+
+    def __init__(self) -> None:
+        super().__init__(1, MAX_REPEATS)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return None if value == "auto" else super().convert(value, param, ctx)
+
+
+max_time_option = click.option(
+    "--max-time", "max_time_s", type=Number(0, MAX_S, min_open=True), default=60.0, metavar="S",
+    help="Give a test no more time than this, decided or not. [60]",
+)  # fmt: skip
+
+#: Add how often cells are timed and in which order: -r auto or a number, how precisely, how long, and by turns or not.
+manner_options = stack(
+    click.option(
+        "-r", "--repetitions", type=Repetitions(), metavar="N|auto",
+        help="Timed repetitions of each; auto: until the median's interval is as narrow as --precision. [auto]",
+    ),
+    click.option(
+        "--precision", type=Percent(), default="2%", metavar="SHARE",
+        help="How far the 95 % interval may reach from the median, for -r auto. [2%]",
+    ),
+    max_time_option,
+    click.option(
+        "--interleave/--no-interleave", default=True, help="Have cells take turns, in an order drawn by --seed. [on]"
+    ),
+)  # fmt: skip
+
+#: The fields of `RunSpec` that `manner_options` and `seed_option` set.
+MANNER_NAMES = ("repetitions", "precision", "max_time_s", "seed")
+
 seed_option = click.option(
     "--seed", type=WholeNumber(-1, MAX_SEED), default=0, metavar="N",
     callback=lambda _ctx, _param, seed: random.randrange(MAX_SEED) if seed < 0 else seed,

@@ -10,6 +10,7 @@ import click
 
 from harness.cli import terminal
 from harness.cli.options import (
+    MANNER_NAMES,
     MAX_S,
     Number,
     Pair,
@@ -17,9 +18,9 @@ from harness.cli.options import (
     cell_timeout_option,
     flatten,
     length_options,
+    manner_options,
     measured_options,
     reference_options,
-    repetitions_option,
     results_option,
     save_option,
     seed_option,
@@ -43,6 +44,7 @@ Examples:
   harness pp-tg -t 1-8*2 -n 0                   on 1, 2, 4 and 8 threads
   harness pp-tg -d 0,4096 -ctk q8_0 -ctv q8_0   a quantized KV cache
   harness pp-tg -pg 512,128 -r 20 -o md         one test, as Markdown
+  harness pp-tg --precision 1% --max-time 300   until each median is known
 """
 
 
@@ -53,9 +55,12 @@ Examples:
     "-pg", "n_pg", multiple=True, type=Pair(), metavar="P,N", help="A prompt and a generation timed as one test."
 )
 @measured_options("test", "load", "context")
-@repetitions_option()
+@manner_options
 @click.option("--delay", "delay_s", type=Number(0, MAX_S), default=0.0, metavar="S", help="Rest before each test. [0]")
-@click.option("--warmup/--no-warmup", default=True, help="Run each test once before the clock starts. [on]")
+@click.option(
+    "--warmup/--no-warmup", default=None,
+    help="Run each test once untimed before. [where a drift could not be seen, or a GPU gets ready]",
+)  # fmt: skip
 @seed_option
 @output_options("sql")
 @click.option("-oe", "--output-err", type=click.Choice([*format_names(), "sql"]), help="Another format, to stderr.")
@@ -67,7 +72,8 @@ def command(models: Sequence[str], output: Output, **options: Any) -> None:
     """Measure prompt processing (pp) and text generation (tg), as llama-bench does.
 
     Values may be lists and ranges (0,8,16 · 0-32+8 · 1-64*2); every combination is measured, of
-    several -m too. The result is the median of the repetitions with its 95 % interval.
+    several -m too. The result is the median of the repetitions with its 95 % interval; a test is
+    repeated, by turns with the others, until that is narrow.
     """
     grid = Grid(
         models=models,
@@ -75,11 +81,11 @@ def command(models: Sequence[str], output: Output, **options: Any) -> None:
         n_prompt=flatten(options["n_prompt"]) if options["n_prompt"] else (512,),
         n_gen=flatten(options["n_gen"]) if options["n_gen"] else (128,),
         n_pg=options["n_pg"],
-        **{name: options[name] for name in ("repetitions", "warmup", "delay_s", "seed")},
+        **{name: options[name] for name in (*MANNER_NAMES, "warmup", "delay_s")},
     )
     with displayed() as on_event:
         cells = plan_cells(grid, {name for name, value in options.items() if value}, on_event)
-    request = CellsRequest(cells, options["cell_timeout_s"], options["isolate"])
+    request = CellsRequest(cells, options["cell_timeout_s"], options["isolate"], options["interleave"])
     with open_session("pp-tg", options, describe_cell) as session:
         records = measure_cells(request, session)
     for record in records:

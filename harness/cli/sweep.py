@@ -10,14 +10,15 @@ import click
 
 from harness.cli.journals import own_journals
 from harness.cli.options import (
+    MANNER_NAMES,
     axes,
     cell_timeout_option,
     flatten,
     length_options,
+    manner_options,
     measured_options,
     reference_options,
     refuse_contradictions,
-    repetitions_option,
     results_option,
     save_option,
     seed_option,
@@ -60,7 +61,7 @@ Examples:
     help="Go on with a sweep that was cut off; default: the last one.",
 )  # fmt: skip
 @click.option("--traffic/--no-traffic", default=True, help="Count what a token sends over --rpc. [on]")
-@repetitions_option()
+@manner_options
 @seed_option
 @output_options()
 @save_option
@@ -83,7 +84,7 @@ def command(models: Sequence[str], output: Output, **options: Any) -> None:
         n_gen=flatten(options["n_gen"]) or None,
         goal=GOALS[options["mix"] or options["goal"] or "tg"] if options["best"] else None,
         counts_traffic=options["traffic"],
-        **{name: options[name] for name in ("repetitions", "seed", "try_anyway", "cell_timeout_s")},
+        **{name: options[name] for name in (*MANNER_NAMES, "interleave", "try_anyway", "cell_timeout_s")},
     )
     with open_session("sweep", options, describe_result, resume=resumed) as session:
         sweep = sweep_placements(request, session)

@@ -138,11 +138,10 @@ class Shelf:
             self._contexts[spec] = opened
         return opened
 
-    def forget(self, spec: RunSpec) -> None:
-        """Close a cell's context, if it was kept."""
-        opened = self._contexts.pop(spec, None)
-        if opened is not None:
-            opened.session.close()
+    def drop(self, spec: RunSpec, opened: Open) -> None:
+        """Close a cell's context, whether it was kept or not."""
+        self._contexts.pop(spec, None)
+        opened.session.close()
 
     def rest(self) -> None:
         """Have the threads of kept contexts sleep at once: they would spin for a while, at the cost of whoever computes next."""
@@ -182,8 +181,8 @@ class Shelf:
 
     def _close_model(self, key: tuple[Any, ...]) -> None:
         loaded = self._models.pop(key)
-        for spec in [spec for spec, opened in self._contexts.items() if opened.loaded is loaded]:
-            self.forget(spec)
+        for spec, opened in [(spec, opened) for spec, opened in self._contexts.items() if opened.loaded is loaded]:
+            self.drop(spec, opened)
         loaded.model.close()
 
     def _give_up_all(self, but: tuple[Any, ...] | None = None) -> None:

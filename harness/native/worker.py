@@ -96,10 +96,8 @@ class Bench:
             is_kept = request.keep
         finally:
             self._shelf.rest()
-            if request.keep and not is_kept:
-                self._shelf.forget(spec)
-            elif not request.keep:
-                opened.session.close()
+            if not is_kept:
+                self._shelf.drop(spec, opened)
         emit("done", encode({**done, "cautions": cautions, "dispatch_ns_per_token": dispatch_ns}))
 
     def _load(self, request: BlockRequest, emit: Emit) -> Loaded:

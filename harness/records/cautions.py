@@ -33,11 +33,13 @@ class CautionCause(str, enum.Enum):
     TIME_STOLEN = "time-stolen"
     QUOTA_HELD = "quota-held"
     CLOCK_FELL = "clock-fell"
+    CLOCK_LOW = "clock-low"
     HEAT = "heat"
     PAGES_READ = "pages-read"
     PAGES_SWAPPED = "pages-swapped"
     SWITCHED_AWAY = "switched-away"
     WIDE_INTERVAL = "wide-interval"
+    PRECISION_MISSED = "precision-missed"
     TWO_SPEEDS = "two-speeds"
     OWN_CROWD = "own-crowd"
     SLOWED_DOWN = "slowed-down"
@@ -110,6 +112,7 @@ _SENTENCES = {
     CautionCause.CLOCK_FELL: (
         "the processor's clock was {lost_share} below its usual one after {n_disturbed} of {n_timed} repetitions"
     ),
+    CautionCause.CLOCK_LOW: "the processor ran at {clock_mhz:.0f} of {clock_limit_mhz:.0f} MHz",
     CautionCause.HEAT: "the processor was slowed for its heat in {n_disturbed} of {n_timed} repetitions",
     CautionCause.PAGES_READ: (
         "{n_pages} pages a repetition were read from disk in {n_disturbed} of {n_timed} repetitions"
@@ -119,6 +122,9 @@ _SENTENCES = {
         "threads had to leave their CPU to others {n_switched} times a repetition in {n_disturbed} of {n_timed}"
     ),
     CautionCause.WIDE_INTERVAL: "interval ± {lost_share}",
+    CautionCause.PRECISION_MISSED: (
+        "± {lost_share} after {n_done} repetitions and {limit_s:g} s, ± {wanted_share} was wanted"
+    ),
     CautionCause.TWO_SPEEDS: "repetitions have two speeds, {lost_share} apart",
     CautionCause.OWN_CROWD: "{n_threads} threads on {n_cpus} CPUs wait for each other",
     CautionCause.SLOWED_DOWN: "a test made every decode {slowdown} longer on purpose (HARNESS_TEST_SLOWDOWN)",
@@ -188,6 +194,10 @@ class Caution:
     n_disturbed: int | None = None  #: repetitions that it disturbed
     n_timed: int | None = None  #: repetitions that count
     lost_share: float | None = None  #: of the time, of the clock or of the median
+    wanted_share: float | None = None  #: of the median, within which its interval was to be
+    limit_s: float | None = None  #: time that a cell was given
+    clock_mhz: float | None = None  #: at which the processor ran
+    clock_limit_mhz: float | None = None  #: the highest that it can have
     n_pages: int | None = None  #: pages of memory, a repetition
     n_switched: int | None = None  #: switches between threads, a repetition
     is_server_here: bool = False  #: an RPC server on this machine is one of the others
@@ -239,6 +249,7 @@ def describe_caution(caution: Caution) -> str:
     values |= {
         "gpu_share": f"{100 * (caution.gpu_share or 0):.0f} %",
         "lost_share": f"{100 * (caution.lost_share or 0):.{1 if (caution.lost_share or 0) < 0.1 else 0}f} %",
+        "wanted_share": f"{100 * (caution.wanted_share or 0):g} %",
         "slowdown": f"{100 * (caution.slowdown or 0):g} %",
         "reasons": ", ".join(caution.reasons),
         "share": f"{100 * (caution.share or 0):.{1 if abs(caution.share or 0) < 0.1 else 0}f} %",

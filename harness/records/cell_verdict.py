@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness.evidence.medians import median
+from harness.evidence.modes import find_two_levels
 from harness.records.cautions import Caution, CautionCause
-from harness.records.cells import Conditions, Record, Sample
+from harness.records.cells import Record, Sample
 from harness.records.disturbances import is_own_crowd
 from harness.records.disturbed import Marked, judge_conditions, mark_samples
 from harness.records.spread import half_width
@@ -15,6 +16,13 @@ from harness.records.trust import Verdict
 #: Relative half width of the median's interval: beyond the first a number says less than its digits, beyond the second too little to
 #: decide anything by.
 WIDE, HOPELESSLY_WIDE = 0.05, 0.20
+
+#: Two speeds that lie so far apart, as a share of the lower, are told.
+APART = 0.04
+
+#: A clock below this share of the highest tells of a battery, a governor or a limit. With every core at work a processor has half of
+#: its highest clock and more; only thin laptops come near this for their power.
+LOW_CLOCK = 1 / 3
 
 #: Cautions of a record that speak of noise. Others qualify what was asked for; a card at its power limit runs as it always will.
 NOISE = {
@@ -44,9 +52,8 @@ def judge_cell(record: Record) -> Verdict | None:
     if not timed or (record.failure is not None and record.failure.is_fatal):
         return None
     reasons = [caution for caution in record.warnings if caution.distrust or caution.cause in NOISE]
-    return Verdict.of(
-        [*reasons, *judge_conditions(timed, record.asked.n_threads or 1, record.samples), *_judge_spread(record)]
-    )
+    disturbed = judge_conditions(timed, record.asked.n_threads or 1, record.samples)
+    return Verdict.of([*reasons, *disturbed, *_judge_spread(record), *_judge_levels(record)])
 
 
 def _judge_spread(record: Record) -> Iterator[Caution]:
@@ -71,7 +78,23 @@ def _is_one_alone(values: Sequence[float]) -> bool:
     return distances[-2] <= WIDE
 
 
-def crowd_of(record: Record) -> Conditions | None:
-    """The conditions of a cell that ran more threads than it had CPUs; None where it did not."""
+def _judge_levels(record: Record) -> Iterator[Caution]:
+    """Undisturbed repetitions of two speeds, for which nothing is to blame, and a clock far below what the processor can have."""
+    levels = find_two_levels([1 / sample.duration_ns for sample in undisturbed(record)])
+    if levels is not None and levels[1] / levels[0] - 1 > APART:
+        yield Caution(CautionCause.TWO_SPEEDS, lost_share=levels[1] / levels[0] - 1)
+    seen = [sample.conditions for sample in record.timed if sample.conditions is not None]
+    clocks = [(one.clock_mhz, one.clock_limit_mhz) for one in seen if one.clock_mhz and one.clock_limit_mhz]
+    if clocks:
+        clock, limit = median([clock for clock, _ in clocks]), max(limit for _, limit in clocks)
+        if clock < LOW_CLOCK * limit:
+            yield Caution(CautionCause.CLOCK_LOW, clock_mhz=clock, clock_limit_mhz=limit)
+
+
+def find_own_crowd(record: Record) -> Caution | None:
+    """What is to be said of a cell that ran more threads than it had CPUs: our own doing, and no noise. None where it did not."""
     seen = next((sample.conditions for sample in record.timed if sample.conditions), None)
-    return seen if seen is not None and is_own_crowd(seen, record.asked.n_threads or 1) else None
+    n_threads = record.asked.n_threads or 1
+    if seen is None or not is_own_crowd(seen, n_threads):
+        return None
+    return Caution(CautionCause.OWN_CROWD, n_threads=n_threads, n_cpus=seen.n_cpus)

@@ -84,8 +84,10 @@ def _judge_others(samples: Sequence[Sample], marked: Sequence[Marked], n_threads
     # Of a piece as short as the readings, what its threads waited lies between those.
     spent = sum(max(one.duration_ns, one.conditions.wall_ns if one.conditions else 0) for one in timed)
     waited_share = waited * NS_PER_S / spent
-    cpus = sum((one.busy_s or 0) - (one.own_s or 0) for one in seen) / wall_s
-    figures: dict[str, Any] = {"n_disturbed": len(hit), "n_timed": len(marked), "n_cpus": seen[0].n_cpus}
+    # What is told is of those that were disturbed; where only the sum shows it, of all.
+    told = [sample.conditions for sample in hit if sample.conditions is not None] or seen
+    cpus = sum((one.busy_s or 0) - (one.own_s or 0) for one in told) * NS_PER_S / sum(one.wall_ns for one in told)
+    figures: dict[str, Any] = {"n_disturbed": len(hit) or len(marked), "n_timed": len(marked), "n_cpus": seen[0].n_cpus}
     is_grave = excess > HOPELESS_CPUS * wall_s + 2 * TICK_S or waited_share > HOPELESS_SHARE
     if cpus >= CROWDED_CPUS:
         yield Caution(CautionCause.OTHER_PROGRAMS, distrust=is_most and is_grave, cpus_lost=cpus, **figures)

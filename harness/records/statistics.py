@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.evidence.medians import median, quantile, samples_needed
+from harness.evidence.stopping import relative_half_width
 from harness.records.cautions import Caution, CautionCause
-from harness.records.cell_verdict import judge_cell, undisturbed
+from harness.records.cell_verdict import find_own_crowd, judge_cell, undisturbed
 from harness.records.cells import Power, Record
 from harness.records.spread import bound, half_width
 from harness.records.trust import QUIET, Trust, Verdict
+from harness.spec import RunSpec
 from harness.units import NS_PER_S
 
 
@@ -71,6 +73,10 @@ def summarize(record: Record) -> Summary:
     cautions = (*record.warnings, *(reason for reason in verdict.reasons if reason not in record.warnings))
     if interval is None:
         cautions = (*cautions, Caution(CautionCause.FEW_SAMPLES, n_wanted=samples_needed()))
+    elif record.asked.repetitions is None and record.failure is None:
+        cautions = (*cautions, *_miss_precision(record.asked, durations))
+    if (crowd := find_own_crowd(record)) is not None:
+        cautions = (*cautions, crowd)
     quiet = undisturbed(record)
     is_known = any(sample.conditions for sample in timed)
     return Summary(
@@ -87,6 +93,16 @@ def summarize(record: Record) -> Summary:
         n_undisturbed=len(quiet) if is_known else None,
         undisturbed_rate_tok_per_s=_other_rate(rate, middle, [sample.duration_ns for sample in quiet]),
     )
+
+
+def _miss_precision(asked: RunSpec, durations: Sequence[int]) -> Iterator[Caution]:
+    """Say where repeating ended before the median was known as precisely as was wanted."""
+    width = relative_half_width(durations)
+    if width is not None and width > asked.precision:
+        yield Caution(
+            CautionCause.PRECISION_MISSED, lost_share=width, wanted_share=asked.precision, n_done=len(durations),
+            limit_s=asked.max_time_s,
+        )  # fmt: skip
 
 
 #: The median over undisturbed repetitions is told where it differs by more than half of the ± 2 % within which medians are wanted. The

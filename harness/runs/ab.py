@@ -29,7 +29,8 @@ from harness.records.disturbed import RARE_SHARE
 from harness.records.failures import Cause, Failure
 from harness.records.journal import utc_now
 from harness.runs.asking import blame_file, plan_cells
-from harness.runs.cells import RPC_SILENCE_S, remark_on_size
+from harness.runs.bench import RPC_SILENCE_S
+from harness.runs.cells import remark_on_size
 from harness.runs.session import Session
 from harness.runs.worker import Worker
 from harness.sources.model_file import FileFacts, describe_file

@@ -1,32 +1,28 @@
-"""Run cells one after the other: one worker as long as it lives, each record stored at once, a failed cell is a record too."""
+"""Run cells by turns: one worker as long as it lives, each record there as soon as its cell is over, a failed cell is a record too."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import functools
-import itertools
 import pathlib
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import harness
 from harness.codec import decode
-from harness.errors import HarnessError, Outcome
 from harness.events import Measured, Progress
-from harness.evidence.medians import samples_needed
 from harness.host.cpu import choose_threads
 from harness.host.memory import available_memory_bytes
-from harness.host.rpc import check_servers, wait_for_servers
-from harness.host.telemetry import POWER_CAP, Station, Watch
+from harness.host.rpc import check_servers
+from harness.host.telemetry import POWER_CAP, Station
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import (
     Build,
     Failure,
     Load,
-    Machine,
     Model,
     Record,
     Resolved,
@@ -36,23 +32,21 @@ from harness.records.cells import (
 from harness.records.failures import Cause
 from harness.records.journal import utc_now
 from harness.runs.asking import blame_file
+from harness.runs.bench import Bench, Plan
+from harness.runs.needs import estimate_needs, fit_together
+from harness.runs.rounds import Rounds, Visit
 from harness.runs.session import Session
-from harness.runs.worker import Worker
 from harness.sources.model_file import FileFacts, describe_file, model_size_bytes
 from harness.spec import RunSpec
 from harness.units import format_gb
 
-#: How long a cell waits for an RPC server that the cell before it lost.
-RPC_RETURN_S = 10.0
-
-#: How long a cell with RPC servers may be without any event where no --cell-timeout says otherwise: a machine that lost its power
-#: never answers, and ggml waits for ever. Long enough for 70 GB of weights over 100 Mbit/s.
-RPC_SILENCE_S = 7200.0
-
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Where a run stands: cell `cell` of `n_cells` (from 0) is in `phase`, repetition `index` of `count`."""
+    """Where a run stands: cell `cell` of `n_cells` (from 0) is in `phase`, repetition `index` (from 0) of `count` until the next look.
+
+    n_done is how many cells' worth is done in all, by estimate.
+    """
 
     cell: int
     n_cells: int
@@ -60,38 +54,24 @@ class Step:
     phase: str
     index: int
     count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Everything that a run needs beside its cells.
-
-    cell_timeout_s bounds one cell with its load; model_facts adds what the parent knows of a file (hash, synthetic or not), asked
-    for each file before the first cell: while a worker measures, the parent does nothing;
-    worker_command replaces the worker in tests; isolate=False measures in this process, for debuggers and profilers; observe makes
-    what watches the hardware while a cell runs.
-    """
-
-    command: str
-    machine: Machine
-    cell_timeout_s: float | None = None
-    model_facts: Callable[[pathlib.Path], FileFacts] = lambda _path: FileFacts()
-    worker_command: Sequence[str] | None = None
-    isolate: bool = True
-    observe: Callable[[], Watch] | None = None
+    n_done: float
 
 
 @dataclass(frozen=True, slots=True)
 class CellsRequest:
-    """Cells to measure one after the other; cell_timeout_s bounds each with its load, isolate=False measures in this process."""
+    """Cells to measure: by turns, or one after the other. cell_timeout_s bounds each with its loads, isolate=False measures in this
+    process."""
 
     cells: tuple[RunSpec, ...]
     cell_timeout_s: float | None = None
     isolate: bool = True
+    interleave: bool = True
 
 
 def measure_cells(request: CellsRequest, session: Session) -> list[Record]:
     """Measure every cell and keep its record; after Ctrl-C the records until then. A cell that failed is a record too.
+
+    Records are kept as their cells end, and come in the order in which the cells were asked for.
 
     Raises
     ------
@@ -100,19 +80,28 @@ def measure_cells(request: CellsRequest, session: Session) -> list[Record]:
     cells = request.cells
     check_servers(list(dict.fromkeys(endpoint for cell in cells for endpoint in cell.rpc)))
     remark_on_size({cell.model for cell in cells}, session)
-    course, records = Course(cells), []
+    course, records = Course(len(cells)), {}
     with session.until_interrupted(), contextlib.closing(Station()) as station:
-        plan = plan_in(session, station, request.cell_timeout_s, request.isolate)
-        for record in run_cells(cells, plan, on_step=lambda step: session.on_event(course.at(step))):
-            records.append(record)
+        plan = plan_in(session, station, request.cell_timeout_s, request.isolate, request.interleave)
+        for place, record in run_in_turns(cells, plan, on_step=lambda step: session.on_event(course.at(step))):
+            records[place] = record
             keep_cell(record, session)
-    return records
+    return [records[place] for place in sorted(records)]
 
 
-def plan_in(session: Session, station: Station, cell_timeout_s: float | None, isolate: bool = True) -> Plan:
+def plan_in(
+    session: Session,
+    station: Station,
+    cell_timeout_s: float | None,
+    isolate: bool = True,
+    interleave: bool = True,
+) -> Plan:
     """What a run of cells needs, in a session and watched by a station."""
     facts = functools.cache(functools.partial(describe_file, on_event=session.on_event))  # a sweep asks for each cell
-    return Plan(session.command, session.machine, cell_timeout_s, facts, session.worker_command, isolate, station.watch)
+    watch = station.watch
+    return Plan(
+        session.command, session.machine, cell_timeout_s, facts, session.worker_command, isolate, watch, interleave
+    )
 
 
 def keep_cell(record: Record, session: Session) -> None:
@@ -133,107 +122,109 @@ def remark_on_size(models: Collection[str], session: Session) -> None:
 
 
 class Course:
-    """Where a run of cells stands in all, counted in repetitions."""
+    """Where a run of so many cells stands in all, in hundredths of a cell."""
 
-    def __init__(self, cells: Sequence[RunSpec]) -> None:
-        self._ends = list(
-            itertools.accumulate(((cell.repetitions or samples_needed()) + 1 for cell in cells), initial=0)
-        )
+    def __init__(self, n_cells: int) -> None:
+        self._total, self._most = 100 * n_cells, 0
 
-    def at(self, step: Step, name: str = "") -> Progress:
-        """The progress of a step; `name` says which of several placements it is of."""
+    def at(self, step: Step, name: str = "", n_before: int = 0) -> Progress:
+        """The progress of a step after n_before cells of other runs; `name` says which of several placements it is of."""
         task = f"{name}{step.spec.test}: {step.phase}"
         if step.phase == "repetition":
             task += f" {step.index + 1}/{step.count}"
-        cell = min(step.cell, len(self._ends) - 2)  # a search may measure a cell more than once
-        done = self._ends[cell] + (1 + step.index if step.phase in ("repetition", "depth") else 0)
-        return Progress(task, min(done, self._ends[-1]), self._ends[-1])
+        # Noise may ask for more repetitions than were expected: what is done stays done. A search may measure a cell more than once.
+        self._most = min(max(self._most, round(100 * (n_before + step.n_done))), self._total)
+        return Progress(task, self._most, self._total)
 
 
 def run_cells(
-    cells: Sequence[RunSpec],
-    plan: Plan,
-    *,
-    on_step: Callable[[Step], None],
-    bench: Bench | None = None,
+    cells: Sequence[RunSpec], plan: Plan, *, on_step: Callable[[Step], None], bench: Bench | None = None
 ) -> Iterator[Record]:
-    """Measure every cell and yield its record.
+    """As `run_in_turns`, the records alone, in the order in which cells end."""
+    return (record for _, record in run_in_turns(cells, plan, on_step=on_step, bench=bench))
 
-    A `bench` that is handed in keeps its worker and model for the next call, and is closed by whoever made it.
 
-    After Ctrl-C the samples of the unfinished cell are yielded as an interrupted record, then KeyboardInterrupt goes on.
+def run_in_turns(
+    cells: Sequence[RunSpec], plan: Plan, *, on_step: Callable[[Step], None], bench: Bench | None = None
+) -> Iterator[tuple[int, Record]]:
+    """Measure every cell and yield its place and its record as soon as it is over.
+
+    A `bench` that is handed in keeps its worker and models for the next call, and is closed by whoever made it.
+
+    After Ctrl-C what was measured of unfinished cells is yielded as interrupted records, then KeyboardInterrupt goes on.
     """
     facts = {path: plan.model_facts(pathlib.Path(path)) for path in dict.fromkeys(spec.model for spec in cells)}
     with contextlib.closing(Bench(plan)) if bench is None else contextlib.nullcontext(bench) as bench:
-        for index, spec in enumerate(cells):
-            cell = _Cell(spec, plan, facts[spec.model])
-            interrupted = None
-            try:
-                for event in bench.run(cell.spec):
-                    cell.on_event(event)
-                    if isinstance(event, dict) and event["event"] == "phase":
-                        on_step(Step(index, len(cells), spec, event["phase"], event["index"], event["count"]))
-            except KeyboardInterrupt as interrupt:
-                interrupted = interrupt
-                bench.kill()
-                cell.interrupt()
-            finally:
+        yield from _Turns(cells, plan, facts, bench, on_step).run()
+
+
+class _Turns:
+    """One run of cells by turns."""
+
+    def __init__(
+        self,
+        cells: Sequence[RunSpec],
+        plan: Plan,
+        facts: Mapping[str, FileFacts],
+        bench: Bench,
+        on_step: Callable[[Step], None],
+    ) -> None:
+        self._cells, self._plan, self._facts, self._bench, self._on_step = cells, plan, facts, bench, on_step
+        self._rounds = Rounds(cells, interleave=plan.interleave, fit_together=self._fit_together)
+        self._open: dict[int, _Cell] = {}
+        # Asked before the first cell: while a worker measures, the parent does nothing.
+        self._needs = [estimate_needs(cell) if len(cells) > 1 else None for cell in cells]
+
+    def _fit_together(self, cells: Sequence[RunSpec]) -> bool:
+        self._bench.start(cells[0])
+        return fit_together(cells, available_memory_bytes(), self._bench.build)
+
+    def run(self) -> Iterator[tuple[int, Record]]:
+        try:
+            while (visit := self._rounds.next()) is not None:
+                cell = self._open.get(visit.cell) or _Cell(
+                    self._cells[visit.cell], self._plan, self._facts[self._cells[visit.cell].model]
+                )
+                self._open[visit.cell] = cell
+                self._measure(cell, visit)
+                if cell.has_failed:
+                    self._rounds.drop(visit.cell)
+                if self._rounds.is_over(visit.cell):
+                    yield visit.cell, self._open.pop(visit.cell).record(self._bench.build)
+        except KeyboardInterrupt:
+            self._bench.kill()
+            for place, cell in sorted(self._open.items()):
+                cell.interrupt(self._rounds.states[place].n_wanted)
+                if cell.timed:
+                    yield place, cell.record(self._bench.build)
+            raise
+        finally:
+            for cell in self._open.values():
                 cell.stop_observer()
-            if not interrupted or cell.timed:
-                yield cell.record(bench.build)
-            if interrupted:
-                raise interrupted
 
-
-class Bench:
-    """Keeps a worker alive and replaces a dead one."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._worker: Worker | _InProcess | None = None
-        self._rpc: tuple[str, ...] = ()
-        self.build: Build | None = None
-        self.start_s = 0.0  # what starting workers took, in all
-
-    def run(self, spec: RunSpec) -> Iterator[dict[str, Any] | Failure]:
-        if self._worker is not None and not self._worker.is_alive:
-            self._drop()
-            # The worker dies with its server; one that its supervisor starts again is there in a moment.
-            wait_for_servers(spec.rpc, RPC_RETURN_S)
-        if self._worker is not None and self._rpc not in ((), spec.rpc):
-            self._drop()  # ggml cannot forget a server's devices
-        if self._worker is None:
-            self._rpc = ()
-            begun = time.monotonic()
-            self._worker = Worker(self._plan.worker_command) if self._plan.isolate else _InProcess()
-            greeting = self._worker.hello()
-            self.start_s += time.monotonic() - begun
-            if isinstance(greeting, Failure):
-                self._drop()
-                yield greeting
-                return
-            self.build = decode(Build, greeting["build"])
-        self._rpc = self._rpc or spec.rpc
-        self._worker.send({"measure": spec.to_dict()})
-        timeout_s = self._plan.cell_timeout_s
-        silence_s = RPC_SILENCE_S if spec.rpc and timeout_s is None else None
-        for event in self._worker.events(timeout_s, is_cell_limit=timeout_s is not None, silence_s=silence_s):
-            if isinstance(event, dict) and event["event"] == "build":
-                self.build = decode(Build, event["build"])
-            else:
-                yield event
-
-    def _drop(self) -> None:
-        if self._worker is not None:
-            self._worker.close()
-            self._worker = None
-
-    def kill(self) -> None:
-        if self._worker is not None:
-            self._worker.kill()
-            self._drop()
-
-    close = _drop
+    def _measure(self, cell: _Cell, visit: Visit) -> None:
+        """One block: what is heard goes to the cell, what it took to the order."""
+        state, n_before = self._rounds.states[visit.cell], cell.timed
+        begun = ready = time.monotonic()
+        limit_s = None if self._plan.cell_timeout_s is None else max(self._plan.cell_timeout_s - cell.spent_s, 0.0)
+        command = {"repetitions": visit.repetitions, "keep": visit.keep, "is_first": visit.is_first}
+        for event in self._bench.run(cell.spec, command, self._needs[visit.cell], limit_s):
+            cell.on_event(event, visit.turn)
+            if not isinstance(event, dict):
+                continue
+            if event["event"] == "loaded":
+                ready = time.monotonic()
+            elif event["event"] == "phase":
+                is_block = event["phase"] in ("repetition", "depth")
+                index, count = (
+                    (n_before + event["index"], state.n_wanted) if is_block else (event["index"], event["count"])
+                )
+                within = event["index"] / max(state.n_wanted, 1) if is_block else 0.0
+                n_done = self._rounds.n_done + min(within, 1 - state.share)
+                self._on_step(Step(visit.cell, len(self._cells), cell.spec, event["phase"], index, count, n_done))
+        ended = time.monotonic()
+        cell.spent_s += ended - begun
+        self._rounds.add(visit, cell.durations_ns[n_before:], ended - ready, ready - begun)
 
 
 def _known(facts: FileFacts) -> dict[str, Any]:
@@ -246,6 +237,7 @@ class _Cell:
     def __init__(self, spec: RunSpec, plan: Plan, file_facts: FileFacts) -> None:
         threads = choose_threads()
         self._file_facts = file_facts
+        self.spent_s = 0.0  # all its blocks, with their loads
         self._observer = plan.observe() if plan.observe else None
         self._record = Record(
             plan.command, utc_now(), spec.with_threads(threads.count), plan.machine, harness.__version__,
@@ -259,12 +251,20 @@ class _Cell:
 
     @property
     def timed(self) -> int:
-        return len(self._record.timed)
+        return len(self.durations_ns)
 
     def _learn(self, **facts: Any) -> None:
         self._record = dataclasses.replace(self._record, **facts)
 
-    def on_event(self, event: dict[str, Any] | Failure) -> None:
+    @property
+    def durations_ns(self) -> list[int]:
+        return [sample.duration_ns for sample in self._record.samples if not sample.is_warmup]
+
+    @property
+    def has_failed(self) -> bool:
+        return self._record.failure is not None
+
+    def on_event(self, event: dict[str, Any] | Failure, turn: int) -> None:
         if self._observer is not None:
             self._observer.on_event(event)
         if isinstance(event, Failure):
@@ -272,16 +272,17 @@ class _Cell:
         elif event["event"] == "loaded":
             self._learn(model=dataclasses.replace(decode(Model, event["model"]), **_known(self._file_facts)))
         elif event["event"] == "sample":
-            self._learn(samples=(*self._record.samples, decode(Sample, event)))
+            sample = dataclasses.replace(decode(Sample, event), turn=turn)
+            self._learn(samples=(*self._record.samples, sample))
         elif event["event"] == "done":
             self._learn(
-                resolved=decode(Resolved, event["resolved"]), load=decode(Load, event["load"]),
+                resolved=decode(Resolved, event["resolved"]), load=self._record.load or decode(Load, event["load"]),
                 dispatch_ns_per_token=event["dispatch_ns_per_token"],
-                warnings=(*self._record.warnings, *(decode(Caution, caution) for caution in event["cautions"])),
+                warnings=_worst((*self._record.warnings, *(decode(Caution, caution) for caution in event["cautions"]))),
             )  # fmt: skip
 
-    def interrupt(self) -> None:
-        done = Caution(CautionCause.INTERRUPTED, n_done=self.timed, n_wanted=self.spec.repetitions or samples_needed())
+    def interrupt(self, n_wanted: int) -> None:
+        done = Caution(CautionCause.INTERRUPTED, n_done=self.timed, n_wanted=n_wanted)
         failure = Failure("repetition", done.text, Cause.INTERRUPTED)
         self._learn(failure=failure, warnings=(*self._record.warnings, done))
 
@@ -296,6 +297,20 @@ class _Cell:
         found = self._record
         cautions = (*_placement_cautions(self.spec, found.resolved), *_throttle(found.telemetry))
         return dataclasses.replace(found, build=build, warnings=(*found.warnings, *cautions))
+
+
+def _worst(cautions: Sequence[Caution]) -> tuple[Caution, ...]:
+    """Of what several blocks say of one cause the worst."""
+    found: dict[CautionCause, Caution] = {}
+    for caution in cautions:
+        known = found.get(caution.cause)
+        if known is None or _gravity(caution) > _gravity(known):
+            found[caution.cause] = caution
+    return tuple(found.values())
+
+
+def _gravity(caution: Caution) -> tuple[bool, float]:
+    return (caution.distrust, caution.cpus_lost or caution.held_s or 0.0)
 
 
 def _placement_cautions(spec: RunSpec, resolved: Resolved | None) -> Iterator[Caution]:
@@ -315,46 +330,3 @@ def _throttle(telemetry: Telemetry | None) -> Iterator[Caution]:
     if telemetry is not None and telemetry.throttled:
         distrust = any(reason != POWER_CAP for reason in telemetry.throttled)
         yield Caution(CautionCause.THROTTLED, distrust=distrust, reasons=telemetry.throttled)
-
-
-def _cause_of(error: HarnessError) -> Cause:
-    return Cause.QUESTION if error.outcome is Outcome.QUESTION else Cause.REFUSED
-
-
-@dataclass
-class _InProcess:
-    """The worker's code without the child: for debuggers and profilers, at the risk of the process."""
-
-    is_alive: bool = True
-    _bench: Any = None
-    _command: dict[str, Any] | None = None
-
-    def hello(self) -> dict[str, Any] | Failure:
-        from harness.native.engine import Runtime
-        from harness.native.worker import Bench
-
-        self._bench = Bench(Runtime(log_to_stderr=False))
-        return {"build": self._bench.describe()}
-
-    def send(self, command: dict[str, Any]) -> None:
-        self._command = command
-
-    def events(self, _timeout_s: float | None, **_limits: Any) -> Iterator[dict[str, Any] | Failure]:
-        heard: list[dict[str, Any] | Failure] = []
-        from harness.native.worker import BlockRequest
-
-        try:
-            self._bench.run(
-                decode(BlockRequest, self._command), lambda event, body: heard.append({"event": event, **body})
-            )
-        except HarnessError as error:
-            reason, trouble = getattr(error, "reason", None), getattr(error, "trouble", None)
-            heard.append(Failure("measure", str(error), _cause_of(error), reason=reason, trouble=trouble))
-        yield from heard
-
-    def kill(self) -> None:
-        self.is_alive = False
-
-    def close(self) -> None:
-        if self._bench is not None:
-            self._bench.close()

@@ -45,7 +45,9 @@ def measure_wire(spec: RunSpec, plan: Plan) -> tuple[list[Wire], Failure | None]
     ]
     try:
         records = []
-        for record in run_cells(cells, dataclasses.replace(plan, observe=None), on_step=lambda _step: None):
+        for record in run_cells(
+            cells, dataclasses.replace(plan, observe=None, interleave=False), on_step=lambda _step: None
+        ):
             records.append(record)
             counts.append([proxy.read() for proxy in proxies])
     finally:

@@ -35,7 +35,7 @@ from harness.records.placements import (
     skipped_result,
 )
 from harness.runs.asking import read_for, suit
-from harness.runs.cells import Bench, Course, Plan, Step, plan_in, run_cells
+from harness.runs.cells import Bench, Course, Plan, Step, plan_in, run_in_turns
 from harness.runs.devices import Survey, explain_absence, survey_devices
 from harness.runs.memory import find_model, plan_compute
 from harness.runs.network import Wire, estimate_crossing, measure_wire
@@ -67,6 +67,7 @@ class SweepRequest:
     cell_timeout_s: float | None = None
     precision: float = 0.02
     max_time_s: float = 60.0
+    interleave: bool = True
 
     def grid(self, counts: Sequence[int] | None = None) -> Grid:
         """What is asked of some counts of layers; of those that were asked for where none are named."""
@@ -133,7 +134,7 @@ def sweep_placements(request: SweepRequest, session: Session) -> Sweep:
     run = _Run(request, session, blocks, survey, _choose_counts(request, blocks, survey, session))
     known = _read_known(path, session)
     with contextlib.closing(Station()) as station:
-        plan = plan_in(session, station, request.cell_timeout_s)
+        plan = plan_in(session, station, request.cell_timeout_s, interleave=request.interleave)
         results, best = run.search(plan, known) if request.goal else run.sweep(plan, known)
         wires, failure = run.count_traffic(plan, results, best)
     _judge(results, session)
@@ -235,12 +236,12 @@ class _Run:
                 f"going on with {self.session.resumed}, which has {len(of_these)} of the cells asked for."
             )
 
-    def _follow(self, cells: Sequence[RunSpec]) -> Callable[[Step], None]:
-        """Tell where a step stands; nobody knows how many a search will take."""
-        course = Course(cells)
+    def _follow(self, cells: Sequence[RunSpec]) -> Callable[[Step, int], None]:
+        """Tell where a step stands after so many cells; nobody knows how many a search will take."""
+        course = Course(len(cells))
 
-        def on_step(step: Step) -> None:
-            progress = course.at(step, f"-ngl {step.spec.n_gpu_layers}, ")
+        def on_step(step: Step, n_before: int) -> None:
+            progress = course.at(step, f"-ngl {step.spec.n_gpu_layers}, ", n_before)
             self.session.on_event(Progress(progress.task) if self.request.goal else progress)
 
         return on_step
@@ -316,7 +317,7 @@ class Sweeper:
 
     plan: Plan
     keep: Callable[[Record], None]
-    on_step: Callable[[Step], None]
+    on_step: Callable[[Step, int], None]
     blocks: Blocks | None = None
     devices: Sequence[Device] = ()
     known: Mapping[Any, list[Record]] = field(default_factory=dict)
@@ -346,19 +347,26 @@ class Sweeper:
     def measure(self, cells: Sequence[RunSpec]) -> Iterator[Record]:
         """Measure cells in order; those that are known already are handed out again, each record once, and not kept twice."""
         for cell in cells:
-            known = self.known.get(look_key(cell))
-            if known:
-                record = known.pop(0)
-                self.reused_s += measured_s(record)
-                yield record
-            else:
-                for record in run_cells([cell], self.plan, on_step=self._pass_on, bench=self._bench):
-                    self.keep(record)
-                    yield record
-            self._n_done += 1
+            yield from self._measure([cell])
+
+    def _measure(self, cells: Sequence[RunSpec]) -> list[Record]:
+        """Measure cells by turns, as the plan has it; those that are known already are handed out again."""
+        found: dict[int, Record] = {}
+        for place, cell in enumerate(cells):
+            if known := self.known.get(look_key(cell)):
+                found[place] = known.pop(0)
+                self.reused_s += measured_s(found[place])
+        self._n_done += len(found)
+        left = [place for place in range(len(cells)) if place not in found]
+        asked = [cells[place] for place in left]
+        for place, record in run_in_turns(asked, self.plan, on_step=self._pass_on, bench=self._bench):
+            self.keep(record)
+            found[left[place]] = record
+        self._n_done += len(left)
+        return [found[place] for place in sorted(found)]
 
     def _pass_on(self, step: Step) -> None:
-        self.on_step(dataclasses.replace(step, cell=self._n_done))
+        self.on_step(step, self._n_done)
 
     def sweep(self, cells: Sequence[RunSpec]) -> Iterator[PlacementResult]:
         """Measure all cells, a result for each placement as soon as it is there; what cannot fit comes last or not at all."""
@@ -367,6 +375,6 @@ class Sweeper:
         fits = [(group, self.predict(max(group, key=lambda cell: cell.n_ctx))) for group in groups]
         for group, fit in sorted(fits, key=lambda item: not item[1].fits):
             if fit.fits or self.try_anyway:
-                yield make_result(list(self.measure(group)), varied)
+                yield make_result(self._measure(group), varied)
             else:
                 yield skipped_result(group[0], varied, fit.reason or "cannot fit")

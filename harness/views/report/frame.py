@@ -52,7 +52,7 @@ def summarize_page(material: Material) -> Sequence[Document]:
     distrusted = sum(cell.summary.is_distrusted for cell in material.cells)
     if distrusted:
         are = "figure is" if distrusted == 1 else "figures are"
-        sentences.append(f"{distrusted} {are} not to be trusted: the machine was busy, as the footnotes say.")
+        sentences.append(f"{distrusted} {are} not to be trusted, for what the footnotes say.")
     others = sum(verdict.trust is Trust.NOT_TRUSTED for record in _judged(material) if (verdict := judge(record)))
     if others:
         are = "ledger, text or comparison is" if others == 1 else "ledgers, texts and comparisons are"
