@@ -77,7 +77,7 @@ class Tools:
         n_prompt, n_gen = (max(self.lengths[test][place] for test in tests) for place in (0, 1))
         options = [*self.shared, "-p", str(n_prompt), "-n", str(n_gen), "-o", "json"]
         commands = [
-            [sys.executable, "-m", "harness", "pp-tg", *options, "--warmup", "--no-save"],
+            [sys.executable, "-m", "harness", "pp-tg", *options, "--no-interleave", "--warmup", "--no-save"],
             [self.llama_bench, *options],
         ]
         if harness_first:

@@ -92,8 +92,8 @@ def test_settings_of_llama_bench_alone_keep_cells_apart(tmp_path):
     text = (GOLDEN / "llama-bench.json").read_text(encoding="utf-8")
     (tmp_path / "a").write_text(text.replace('"poll": 50', '"poll": 0', 1), encoding="utf-8")
     first, second = read(tmp_path / "a")
-    assert (first.subject.others, second.subject.others) == ((("poll", 0),), ())
-    assert first.subject.facets(is_coarse=True)["poll"] == 0
+    assert (first.subject.others, second.subject.others) == ((("poll", "0"),), ())
+    assert first.subject.facets(is_coarse=True)["poll"] == "0"
 
 
 def test_an_older_llama_bench_is_read(tmp_path):
@@ -163,6 +163,20 @@ def test_a_row_that_cannot_be_is_skipped(tmp_path, field, value, said):
     cells[at] = value + '"' * (at == len(cells) - 1)
     (tmp_path / "a").write_text("\n".join([heading, '","'.join(cells), second]), encoding="utf-8")
     assert [one.subject.spec.test for one in read(tmp_path / "a", f"row 1 is not a measurement .*{said}")] == ["tg4"]
+
+
+@pytest.mark.parametrize("value", [[], {}, None, "\nx", -1, 1e300, [["a"]], True])
+def test_no_value_of_any_field_ends_the_program(tmp_path, value):
+    """A row with it is read or skipped, in one sentence, and the other rows are used."""
+    rows = json.loads((GOLDEN / "pp-tg.json").read_text(encoding="utf-8"))
+    for name in rows[0]:
+        (tmp_path / "a").write_text(json.dumps([{**rows[0], name: value}, rows[1]]), encoding="utf-8")
+        told: list[str] = []
+        found = list(read_measurements(tmp_path / "a", told.append))
+        assert len(found) + len(told) == 2, name
+        assert "tg16" in [one.subject.spec.test for one in found]
+        assert not any("\n" in sentence for sentence in told)
+        assert hash(found[0].subject)
 
 
 def test_a_cut_row_is_skipped(tmp_path):

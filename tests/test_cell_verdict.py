@@ -1,6 +1,7 @@
 """How far a cell may be believed, on records that are made up: what disturbed its repetitions, and how much they differ."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -85,7 +86,11 @@ def test_some_disturbed_repetitions_are_noise_and_the_others_have_a_median(cell)
 
 
 def test_one_in_ten_is_not_felt_by_a_median(cell):
-    assert judge(cell([sample()] * 9 + [sample(1500, waited_ns=700 * MS)])).trust is Trust.QUIET
+    hit = sample(1500, waited_ns=700 * MS)
+    assert judge(cell([sample()] * 19 + [hit] * 2)).trust is Trust.QUIET
+    assert judge(cell([sample()] * 18 + [hit] * 3)).trust is Trust.NOISY
+    assert judge(cell([sample()] * 6 + [hit])).trust is Trust.QUIET, "one alone"
+    assert judge(cell([sample()] * 4 + [hit])).trust is Trust.NOISY, "one of few"
 
 
 def test_a_server_of_ours_is_no_other_program(cell):
@@ -175,3 +180,20 @@ def test_two_speeds_and_a_low_clock_are_reasons(cell):
     slow = judge(cell([sample(clock_mhz=1400.0, clock_limit_mhz=4700.0)] * 6))
     assert describe_verdict(slow) == "noisy: the processor ran at 1400 of 4700 MHz"
     assert judge(cell([sample(clock_mhz=2400.0, clock_limit_mhz=4700.0)] * 6)).trust is Trust.QUIET
+
+
+def test_a_disturbed_cell_is_shown_with_both_medians(cell):
+    from harness.views.cells import write_cells
+
+    hit = sample(1500, busy_s=3.0, own_s=2.2, waited_ns=300 * MS)
+    record = cell([sample(1000 + number) for number in range(6)] + [hit] * 7)
+    text = " ".join(write_cells([record], "table").split())
+    assert "[1] 63.84 t/s over 6 undisturbed of 13" in text
+    assert text.endswith("noisy: other programs took 0.5 of 2 CPUs in 7 of 13 repetitions")
+    (values,) = json.loads(write_cells([record], "json"))
+    found = [values[name] for name in ("repetitions", "undisturbed", "verdict", "seen_warmups")]
+    assert found == [13, 6, "noisy", 0]
+    assert values["undisturbed_ts"] == pytest.approx(63.84, abs=0.01)
+    assert values["median_ts"] == pytest.approx(42.67, abs=0.01), "of all, as before"
+    for form in ("md", "html"):
+        assert "noisy: other programs" in write_cells([record], form), form

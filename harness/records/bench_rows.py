@@ -80,16 +80,17 @@ def read_row(row: Row) -> Measurement:
         raise Malformed(f"holds a speed of {read.avg_ts} ± {read.stddev_ts} t/s, which was not measured")
     spec = _read_spec(plain, read)
     kept = plain.get("model")
+    sha256 = kept.get("file_sha256") if isinstance(kept, Mapping) else None
     machine = plain.get("machine")
     subject = Subject(
         spec,
         name_hardware(read.cpu_info, read.gpu_info),
         read.build_commit.split("-")[0],
-        kept.get("file_sha256") if isinstance(kept, Mapping) else None,
+        sha256 if isinstance(sha256, str) else None,
         read.model_size,
         read.model_type,
         decode(Machine, machine) if isinstance(machine, Mapping) else None,
-        tuple((name, plain[name]) for name, usual in _USUAL.items() if name in plain and plain[name] != usual),
+        tuple((name, str(plain[name])) for name, usual in _USUAL.items() if plain.get(name, usual) != usual),
     )
     samples = read.samples_ns
     # What harness exported says what qualified it, but not how much.

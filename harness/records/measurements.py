@@ -48,7 +48,7 @@ class Subject:
     model_bytes: int | None
     model_description: str
     machine: Machine | None = None
-    others: tuple[tuple[str, Any], ...] = ()
+    others: tuple[tuple[str, str], ...] = ()
 
     def facets(self, *, is_coarse: bool) -> Facets:
         """Everything by which two measurements may be unlike, by name: those with equal facets repeat each other.

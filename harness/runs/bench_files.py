@@ -15,7 +15,6 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from harness.codec import Malformed
 from harness.errors import HarnessError, StoreError
 from harness.records.bench_rows import MARKS, Row, is_row, read_row
 from harness.records.cells import Record, is_measured
@@ -23,6 +22,7 @@ from harness.records.journal import read_lines
 from harness.records.measurements import Measurement, Subject, Subjects, measurement_of
 from harness.spec import name_test
 from harness.units import format_count
+from harness.untrusted import harmless
 from harness.untrusted.json import read_json
 
 Warn = Callable[[str], None]
@@ -35,6 +35,8 @@ _ROW_MARK = b'"avg_ts"'
 
 _SQL = re.compile(r"create\s+table|insert\s+into", re.IGNORECASE)
 _TABLE, _OWN_TABLE = "llama_bench", "harness_bench"
+_LONGEST = 120  # characters of what an error says
+
 #: What SQL of strangers may do to a database of its own in memory, and what is asked of theirs.
 _MAY_WRITE = {
     sqlite3.SQLITE_CREATE_TABLE, sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_READ, sqlite3.SQLITE_TRANSACTION
@@ -126,7 +128,7 @@ def _read_csv(text: str, path: pathlib.Path, warn: Warn) -> Iterator[Row]:
             else:
                 yield row
     except csv.Error as error:
-        warn(f"{path}:{reader.line_num}: {error}; the rest is skipped.")
+        warn(f"{path}:{reader.line_num}: {_describe(error)}; the rest is skipped.")
 
 
 def _read_sql(text: str, path: pathlib.Path, warn: Warn) -> Sequence[Row]:
@@ -138,13 +140,19 @@ def _read_sql(text: str, path: pathlib.Path, warn: Warn) -> Sequence[Row]:
             try:
                 database.execute(statement)
             except sqlite3.Error as error:
-                warn(f"{path}: a statement of its SQL cannot be used ({error}); it is skipped.")
+                warn(f"{path}: a statement of its SQL cannot be used ({_describe(error)}); it is skipped.")
         return _select(database)
     except (sqlite3.Error, ValueError) as error:
-        warn(f"{path}: its SQL cannot be read ({error}); it is skipped.")
+        warn(f"{path}: its SQL cannot be read ({_describe(error)}); it is skipped.")
         return []
     finally:
         database.close()
+
+
+def _describe(error: Exception) -> str:
+    """What an error says, which may quote the file, in one short line."""
+    text = harmless.line(" ".join(str(error).split()))
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _statements(text: str) -> Iterator[str]:
@@ -167,7 +175,7 @@ def _read_database(path: pathlib.Path, warn: Warn) -> Sequence[Row]:
         finally:
             database.close()
     except (sqlite3.Error, ValueError) as error:
-        warn(f"{path}: this database cannot be read ({error}); it is skipped.")
+        warn(f"{path}: this database cannot be read ({_describe(error)}); it is skipped.")
         return []
 
 
@@ -186,10 +194,15 @@ def _select(database: sqlite3.Connection) -> Sequence[Row]:
     for row in map(dict, database.execute(f"SELECT * FROM {_OWN_TABLE} ORDER BY rowid")):
         own.setdefault((row.get("test_time"), row.get("test")), []).append(row)
     for row in rows:
-        counts = [int(row.get(name) or 0) for name in ("n_prompt", "n_gen", "n_depth")]
-        if beside := own.get((row.get("test_time"), name_test(*counts))):
+        if beside := own.get((row.get("test_time"), _test_of(row))):
             row |= {name: value for name, value in beside.pop(0).items() if name not in row}
     return rows
+
+
+def _test_of(row: Row) -> str:
+    """The name of a row's test; empty where its counts are none."""
+    counts = [row.get(name) or 0 for name in ("n_prompt", "n_gen", "n_depth")]
+    return name_test(*counts) if all(isinstance(count, int) for count in counts) else ""
 
 
 def _allow(actions: set[int]) -> Callable[..., int]:
@@ -206,8 +219,8 @@ def _read_rows(rows: Iterable[Row], path: pathlib.Path, warn: Warn) -> Iterator[
             continue
         try:
             found = read_row(row)
-        except (HarnessError, Malformed) as error:
-            warn(f"{path}: row {number} is not a measurement ({str(error).rstrip('.')}); it is skipped.")
+        except (HarnessError, TypeError, ValueError) as error:
+            warn(f"{path}: row {number} is not a measurement ({_describe(error).rstrip('.')}); it is skipped.")
             continue
         subject = subjects.setdefault(found.subject, found.subject)
         yield dataclasses.replace(found, subject=subject)
