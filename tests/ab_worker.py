@@ -56,6 +56,7 @@ def measure(how: str, command: dict, n_blocks: int, scatter: random.Random) -> N
     if how == "hanging" and n_blocks == 4:
         time.sleep(600)
     factor = (1.03 if how == "slower" and is_b else 1) * (1 + 0.01 * n_blocks if how == "drifting" else 1)
+    factor *= 1 + (command["slowdown"] or 0)
     spread = 0.3 if how == "wild" else 0.002
     for _ in range(spec["repetitions"]):
         sample(round(USUAL_NS * factor * scatter.lognormvariate(0, spread)))

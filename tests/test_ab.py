@@ -22,6 +22,7 @@ from harness.records.journal import read_lines
 from harness.records.kinds import read_line, to_json
 from harness.records.verdict import Trust, judge
 from harness.runs import ab as run
+from harness.runs import worker
 from harness.runs.ab import AbRequest, ArmQuestion, ArmRequest, choose_repetitions, measure_ab, plan_ab
 from harness.runs.session import Session
 from harness.spec import RunSpec
@@ -54,8 +55,8 @@ def request_of(file, *tests, **manner):
 
 
 def decide(how, request, *, results=None, on_event=lambda _event: None, **more):
-    worker = (sys.executable, "-m", "tests.ab_worker", how)
-    with Session("ab", results, worker_command=worker, on_event=on_event) as session:
+    command = (sys.executable, "-m", "tests.ab_worker", how)
+    with Session("ab", results, worker_command=command, on_event=on_event) as session:
         records = measure_ab(request, session, **more)
     return records, session
 
@@ -112,6 +113,7 @@ def test_the_next_test_is_measured_after_a_death(file):
     records, _ = decide("dying", request_of(file, {"n_gen": 8}, {"n_prompt": 16}))
     assert [record.stop for record in records] == [Stop.FAILED, Stop.FAILED]
     assert [record.a.asked.test for record in records] == ["tg8", "pp16"]
+    assert all(len(record.pairs) >= 4 for record in records), "by a worker of its own"
 
 
 def test_a_hang_is_ended_by_the_cells_limit(file):
@@ -180,7 +182,7 @@ def test_a_slow_down_goes_to_its_arm_and_into_the_record(file, monkeypatch):
     request = plan_ab((ArmQuestion(file), ArmQuestion(file)), lambda _event: None)
     assert (request.a.slowdown, request.b.slowdown) == (0, 0.03)
     [record], _ = decide("equal", request)
-    assert record.b.slowdown == 0.03
+    assert (record.b.slowdown, replay(record).decision) == (0.03, Decision.SLOWER)
     assert "made 3 % slower by a test" in render(describe_ab([record]), "table")
 
 
@@ -339,6 +341,12 @@ def test_another_environment_without_llama_cpp_is_one_sentence(file, tmp_path):
     request = dataclasses.replace(request, b=dataclasses.replace(request.b, python=python))
     with pytest.raises(NativeError, match=r"--python .* cannot measure arm B: llama-cpp-python is not installed there"):
         decide("equal", request)
+
+
+def test_another_environment_gets_nothing_of_ours(monkeypatch):
+    for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
+        monkeypatch.setenv(name, "/ours")
+    assert {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"} & set(worker._guest_environment()) == set()
 
 
 @pytest.mark.parametrize("version", ["(2, 7)", "(3, 9)"])

@@ -33,7 +33,7 @@ from .test_render_overhead import MIB, READINGS, REPORT, make_measurement
 from .test_time_arithmetic import TOKEN_NS, make_raw, make_record
 
 KEPT = sorted((pathlib.Path(__file__).parents[1] / "bench_results").glob("*/*.jsonl"))
-DISTURBED = pathlib.Path(__file__).parent / "recorded" / "disturbed-time-ledger.jsonl"
+DISTURBED = pathlib.Path(__file__).parent / "disturbed" / "time-ledger.jsonl"
 
 
 def read(path):

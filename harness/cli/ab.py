@@ -9,6 +9,7 @@ import click
 
 from harness.cli.options import (
     Percent,
+    SectionedCommand,
     WholeNumber,
     cell_timeout_option,
     flatten,
@@ -57,7 +58,12 @@ def _arm() -> None:
     """One arm: its options are read, and it is never run."""
 
 
-@click.command("ab", epilog=_EXAMPLES)
+@click.command(
+    "ab",
+    cls=SectionedCommand,
+    sections={"Options of both arms, or of one behind its --": _arm_options},
+    epilog=_EXAMPLES,
+)
 @_arm_options
 @length_options
 @click.option("-r", "--repetitions", type=WholeNumber(1, MAX_REPEATS), metavar="N",

@@ -376,7 +376,7 @@ class SectionedCommand(click.Command):
         for heading, names in groups.items():
             found = [param.get_help_record(ctx) for param in self.get_params(ctx) if param.name in names]
             with formatter.section(heading):
-                formatter.write_dl([record for record in found if record is not None])
+                formatter.write_dl([record for record in found if record and record[1]])
 
 
 def option_names(add: Callable[[Any], Any]) -> set[str]:

@@ -53,12 +53,12 @@ def doubt_roof(roof: Roof) -> Iterator[Caution]:
     spoken = {id(roof.best(work, device)) for device in roof.devices() for work in (READING, ARITHMETIC)}
     for test in roof.tests:
         limits = REPETITIONS if id(test) in spoken else Limits(REPETITIONS.noisy)
-        yield from doubt_rounds(test.durations_ns, limits, part=_name(test))
+        yield from doubt_rounds(test.durations_ns, limits, part=name_test(test))
         low, high = SENSIBLE.get(test.work, (0.0, float("inf")))
         if not low < test.rate_per_s < high:
-            yield Caution(CautionCause.RATE_SENSELESS, distrust=True, part=_name(test), rate_per_s=test.rate_per_s)
+            yield Caution(CautionCause.RATE_SENSELESS, distrust=True, part=name_test(test), rate_per_s=test.rate_per_s)
         if not test.is_right:
-            yield Caution(CautionCause.WRONG_RESULT, distrust=True, part=_name(test))
+            yield Caution(CautionCause.WRONG_RESULT, distrust=True, part=name_test(test))
     for device in roof.devices():
         for work in (READING, ARITHMETIC):
             yield from _doubt_threads(roof, work, device)
@@ -68,7 +68,13 @@ def doubt_roof(roof: Roof) -> Iterator[Caution]:
             yield from doubt_same(*seconds, TWO_METHODS, part=SECOND_METHOD, other_part=READING)
 
 
-def _name(test: RoofTest) -> str:
+def find_doubted(roof: Roof) -> set[str]:
+    """The tests, as `name_test` calls them, that are not to be trusted."""
+    return {doubt.part for doubt in doubt_roof(roof) if doubt.distrust and doubt.part}
+
+
+def name_test(test: RoofTest) -> str:
+    """What a test is called in a doubt about it."""
     threads = f", {test.n_threads} threads" if test.n_threads else ""
     return f"{test.work} {test.type_name} on {test.device}{threads}"
 

@@ -12,7 +12,7 @@ from itertools import combinations
 
 from harness.evidence.medians import median
 from harness.records.cautions import Caution, CautionCause
-from harness.records.doubts import Limits, doubt, doubt_rounds, doubt_same
+from harness.records.doubts import ROUNDS, Limits, doubt, doubt_rounds, doubt_same
 from harness.records.time_ledger import DepthLedger, Gap, LoadTime, TimeLedger, make_time_ledger
 from harness.records.token_time import WARMUP_TOKENS, TimeRecord
 
@@ -59,6 +59,7 @@ def find_time_doubts(record: TimeRecord, ledger: TimeLedger | None = None) -> li
     doubts = [*_doubt_blocks(record), *_doubt_depths(ledger.depths)]
     for depth in ledger.depths:
         doubts += [*_doubt_sums(depth), *_doubt_watching(depth, is_on_cpu=is_on_cpu), *_doubt_operations(depth)]
+    doubts += _doubt_fits(ledger)
     token_ns = ledger.depths[0].bare.median_ns if ledger.depths and ledger.depths[0].depth == 0 else None
     doubts += _doubt_loads(ledger.loads, token_ns)
     if ledger.gap:
@@ -80,6 +81,18 @@ def _doubt_depths(depths: Sequence[DepthLedger]) -> Iterator[Caution]:
     for less, more in zip(depths, depths[1:], strict=False):
         saved = 1 - more.bare.median_ns / less.bare.median_ns
         yield from doubt(CautionCause.DEEPER_IS_CHEAPER, saved, DEEPER_CHEAPER, share=saved, depth=more.depth)
+
+
+def _doubt_fits(ledger: TimeLedger) -> Iterator[Caution]:
+    """Slopes on which rounds do not agree, by what that comes to at the greatest depth: a slope of nothing has no share."""
+    if not ledger.depths:
+        return
+    deepest = ledger.depths[-1]
+    for fit in ledger.fits:
+        if fit.low_ns is not None and fit.high_ns is not None:
+            width_ns = max(fit.high_ns - fit.slope_ns, fit.slope_ns - fit.low_ns)
+            share = width_ns * deepest.depth / deepest.bare.median_ns
+            yield from doubt(CautionCause.ROUNDS_DISAGREE, share, ROUNDS, share=share, part=f"slope {fit.cache_type}")
 
 
 def _doubt_sums(depth: DepthLedger) -> Iterator[Caution]:
@@ -124,7 +137,9 @@ def _doubt_loads(loads: Sequence[LoadTime], token_ns: float | None) -> Iterator[
         if state != "warm":
             continue
         if token_ns is not None:
-            yield from doubt_same(load.second_token_ns, token_ns, SECOND_TOKEN, part="second", other_part="bare")
+            yield from doubt_same(
+                load.second_token_ns, token_ns, SECOND_TOKEN, part=f"second mmap {mmap}", other_part="bare"
+            )
         if cold := ways.get(("cold", mmap)):
             times = load.load_ns / cold.load_ns
             yield from doubt(CautionCause.WARM_SLOWER, times, WARM_SLOWER, times=times)

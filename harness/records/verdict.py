@@ -97,5 +97,10 @@ def judge(entry: Entry) -> Verdict | None:
 
 def judge_all(entries: Iterable[Entry]) -> Verdict | None:
     """The verdict on what several records say together, which is no better than the worst of them; None where nothing was measured."""
-    found = [verdict for entry in entries if (verdict := judge(entry)) is not None]
+    return gravest_verdict([judge(entry) for entry in entries])
+
+
+def gravest_verdict(verdicts: Iterable[Verdict | None]) -> Verdict | None:
+    """The verdict on a whole that some were given on its parts: of each cause the gravest reason; None where no part was judged."""
+    found = [verdict for verdict in verdicts if verdict is not None]
     return Verdict.of(gravest(reason for verdict in found for reason in verdict.reasons)) if found else None

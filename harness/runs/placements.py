@@ -150,7 +150,7 @@ def _judge(results: Sequence[PlacementResult], session: Session) -> None:
     for result in results:
         if result.failure:
             session.fail(result.failure)
-        if any(caution.distrust for speed in result.speeds for caution in speed.cautions):
+        if any(speed.is_distrusted for speed in result.speeds):
             session.add(Outcome.NOT_TRUSTED)
     if session.outcome is Outcome.OK and not any(result.speeds for result in results):
         session.add(Outcome.NATIVE)

@@ -13,6 +13,7 @@ from harness.memory.forecast import Forecast
 from harness.memory.ledger import Measurement
 from harness.records.failures import describe_end
 from harness.records.memory import MemoryRecord
+from harness.records.verdict import judge
 from harness.spec import cell_key, defaults
 from harness.units import MIB
 from harness.views.document import (
@@ -30,6 +31,7 @@ from harness.views.document import (
     for_programs,
 )  # fmt: skip
 from harness.views.values import BYTES, FINE_SHARE, MIB_ALONE, MIB_CHANGE, MODULE, SETTING, format_layers, format_value
+from harness.views.verdict import with_verdict
 
 #: Of what was asked: these are shown whatever they are, or by other figures; the rest only where it is not the usual.
 _SHOWN_ALWAYS = {"type_k", "type_v", "n_ubatch", "flash_attn", "n_depth", "n_threads"}
@@ -55,9 +57,8 @@ def describe_memory(record: MemoryRecord, *, others: Mapping[str, Mapping[str, i
     ]
     notes = [describe_note(note) for note in record.all_notes]
     title = f"{record.model.label}{' (synthetic)' if record.model.is_synthetic else ''}"
-    return Document(
-        "overhead", record.schema, title, sections, notes, _data(record), "ledger" if is_single else "contexts"
-    )
+    main = "ledger" if is_single else "contexts"
+    return with_verdict(Document("overhead", record.schema, title, sections, notes, _data(record), main), judge(record))
 
 
 def _facts(record: MemoryRecord) -> KeyFigures:

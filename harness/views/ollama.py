@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 
 from harness.evidence.medians import median, median_interval, samples_needed
 from harness.records.ollama import Answer, Comparison, Round
+from harness.records.verdict import judge
 from harness.sources.ollama_server import default_slots, parse_version
 from harness.units import format_duration, format_rate
 from harness.views.document import Cell, Column, Document, Figure, KeyFigures, Prose, Section, Table, Value
 from harness.views.values import DURATION, FILE, RATE, RATIO, Unit, format_layers
+from harness.views.verdict import with_verdict
 
 #: A figure of one round; None where that side has none.
 _Pick = Callable[[Round], "float | None"]
@@ -54,9 +56,10 @@ def describe_comparison(comparison: Comparison, account: Document | None = None)
     warnings = [caution.text for caution in comparison.warnings]
     if len(comparison.rounds) < samples_needed():
         warnings.append(f"fewer than {samples_needed()} rounds give no 95 % interval")
-    return Document(
+    document = Document(
         "ollama-comparison", 1, f"{title} on {task.name}", sections, warnings, account.data if account else {}
     )
+    return with_verdict(document, judge(comparison))
 
 
 def _show_figures(comparison: Comparison) -> Table:

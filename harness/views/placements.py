@@ -10,6 +10,7 @@ from harness.codec import encode
 from harness.records.cautions import Caution, CautionCause
 from harness.records.failures import describe_failure, describe_reason
 from harness.records.placements import PlacementResult, Speed
+from harness.records.verdict import gravest_verdict
 from harness.units import format_duration
 from harness.views.document import Cell, Code, Column, Document, Picture, Prose, Section, Table
 from harness.views.settings import format_setting, heading, setting_columns
@@ -24,6 +25,7 @@ from harness.views.values import (
     format_value,
     note_energy,
 )
+from harness.views.verdict import MARK, MARK_MEANS, describe_verdicts, plain_reasons
 
 if TYPE_CHECKING:
     from harness.runs.network import Wire
@@ -67,7 +69,16 @@ def describe_sweep(sweep: Sweep) -> Document:
             lambda theme: draw_layers(sweep.results, drawn, best=count, theme=theme), "Speeds and memory by placement"
         )
         sections.append(Section("", [picture]))
+    judged = [(_name_speed(result, speed), speed) for result in sweep.results for speed in result.speeds]
+    if judged:
+        sections.append(Section("", [Prose([describe_verdicts(judged)])]))
     return Document("sweep", 1, title, sections, data=_plain_sweep(sweep, reasons))
+
+
+def _name_speed(result: PlacementResult, speed: Speed) -> str:
+    """What a figure is called in a sentence: ``ngl 4, tg128``."""
+    first = next(iter(result.varied), "")
+    return f"{heading(first)} {_label(result)}, {speed.test}" if first else speed.test
 
 
 def describe_placements(
@@ -119,6 +130,8 @@ def _speed_table(results: Sequence[PlacementResult], notes: Sequence[str], is_ke
         energy = [speed.joules_per_token if (speed := own.get(test)) else None for test in tests]
         ran = format_layers(result.layers_by_device or {})
         rows.append([*result.varied.values(), *rates, result.load_duration_ns, *energy, ran or None])
+    if any(speed.is_distrusted for result in results for speed in result.speeds):
+        notes = [*notes, MARK_MEANS]
     return Table("rows", columns, rows, notes, missing="")
 
 
@@ -132,6 +145,7 @@ def _rate_cell(speed: Speed | None, worst: Mapping[CautionCause, str], lost: Cel
     return Cell(
         speed.rate_tok_per_s,
         interval=speed.interval if is_kept else None,
+        mark=MARK if speed.is_distrusted else "",
         notes=[worst[caution.cause] for caution in speed.cautions],
     )
 
@@ -204,8 +218,11 @@ def _plain_sweep(sweep: Sweep, reasons: Sequence[str]) -> dict[str, Any]:
         found = {item.name: getattr(best, item.name) for item in dataclasses.fields(best) if item.name != "results"}
         told = " ".join(f"{reason[0].upper()}{reason[1:]}." for reason in reasons)
         found |= {"is_proven": best.is_proven, "cost_share": round(best.cost_share, 4), "reason": told}
+    verdict = gravest_verdict([speed.verdict for result in sweep.results for speed in result.speeds])
     return {
         **found,
+        "trust": verdict.trust.value if verdict else None,
+        "reasons": plain_reasons(verdict),
         "model": sweep.file_name,
         "is_synthetic": sweep.is_synthetic,
         "max_n_gpu_layers": sweep.blocks.max_gpu_layers,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from harness.records.failures import describe_end
+from harness.records.plausibility import find_doubted, name_test
 from harness.records.roofline import ARITHMETIC, READING, SECOND_METHOD, Roof, RoofTest
+from harness.records.verdict import judge
 from harness.speed.roofline import TOO_MUCH, UnderRoof
 from harness.views.document import (
     Cell,
@@ -24,6 +26,7 @@ from harness.views.figures.roofline import draw_roofline
 from harness.views.settings import format_settings
 from harness.views.values import ARITHMETIC as FLOPS
 from harness.views.values import BANDWIDTH, FILE, GB_ALONE, GFLOP, INTERVAL, RATE, SHARE
+from harness.views.verdict import MARK, MARK_MEANS, with_verdict
 
 _HEADINGS = {READING: "reading (ggml, matrix × vector)", ARITHMETIC: "multiplying (ggml, matrix × matrix)"}
 
@@ -44,16 +47,17 @@ def describe_roofline(roof: Roof, under: Sequence[UnderRoof]) -> Document:
     sections = [Section("", [KeyFigures(facts, in_line=True), picture])]
     for work, heading in _HEADINGS.items():
         if tests := [test for test in roof.tests if test.work == work]:
-            sections.append(Section(heading, [_show_tests(tests)]))
+            sections.append(Section(heading, [_show_tests(tests, find_doubted(roof))]))
     if seconds := [test for test in roof.tests if test.work == SECOND_METHOD]:
         sections.append(
-            Section("", [Prose(list(_compare_methods(roof, seconds))), _show_tests(seconds, is_shown=False)])
+            Section("", [Prose(list(_compare_methods(roof, seconds))), _show_tests(seconds, (), is_shown=False)])
         )
     if under:
         sections.append(Section("measured here, against the quickest of them", [_show_under(under)]))
     else:
         sections.append(Section("", [Prose(["No records of known models here yet; `harness pp-tg` makes some."])]))
-    return Document("roofline", 1, "", sections, list(_warn(roof)), {"machine": roof.machine, "build": roof.build})
+    data = {"machine": roof.machine, "build": roof.build}
+    return with_verdict(Document("roofline", 1, "", sections, list(_warn(roof)), data), judge(roof))
 
 
 def _warn(roof: Roof) -> Iterator[str]:
@@ -66,11 +70,12 @@ def _warn(roof: Roof) -> Iterator[str]:
         yield describe_end(roof.failure)
 
 
-def _show_tests(tests: Sequence[RoofTest], *, is_shown: bool = True) -> Table:
+def _show_tests(tests: Sequence[RoofTest], doubted: Collection[str], *, is_shown: bool = True) -> Table:
     unit = FLOPS if tests[0].work == ARITHMETIC else BANDWIDTH
 
     def rate(test: RoofTest) -> Cell:
-        return Cell(test.rate_per_s, interval=found.ends if (found := test.interval) else None)
+        mark = MARK if name_test(test) in doubted else ""
+        return Cell(test.rate_per_s, interval=found.ends if (found := test.interval) else None, mark=mark)
 
     columns = [
         *for_programs("work"),
@@ -80,7 +85,9 @@ def _show_tests(tests: Sequence[RoofTest], *, is_shown: bool = True) -> Table:
         Column("result", of=lambda test: "right" if test.is_right else "WRONG"),
         *for_programs("n_bytes", "n_flops", "max_error", "tolerance"),
     ]  # fmt: skip
-    return Table.of("tests", tests, columns if is_shown else [replace(column, is_shown=False) for column in columns])
+    notes = [MARK_MEANS] if any(name_test(test) in doubted for test in tests) else []
+    shown = columns if is_shown else [replace(column, is_shown=False) for column in columns]
+    return Table.of("tests", tests, shown, notes)
 
 
 def _compare_methods(roof: Roof, seconds: Sequence[RoofTest]) -> Iterator[str]:

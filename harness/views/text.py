@@ -6,13 +6,16 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from harness.codec import encode
 from harness.records.failures import describe_failure
 from harness.records.text import Figures, Skip, Skipped, TextRun
+from harness.records.verdict import judge, judge_all
 from harness.units import format_go_duration
 from harness.untrusted import harmless
 from harness.views.document import Block, Cell, Column, Document, Line, Picture, Prose, Section, Table
 from harness.views.figures.text import draw_token_times
 from harness.views.values import BYTES, DURATION, MINUTE, RATE, Unit, format_value, full_name
+from harness.views.verdict import plain_reasons, with_verdict
 
 
 def describe_text(run: TextRun, text: str) -> Document:
@@ -20,12 +23,13 @@ def describe_text(run: TextRun, text: str) -> Document:
     blocks: list[Block] = [Prose(text.strip().split("\n")), _show_runs([(_file_name(run), run)])]
     if len(run.token_ns) > 1:
         blocks.append(Picture(lambda theme: draw_token_times(run, theme), "Time of each token"))
-    return Document("run", 1, "", [Section("", blocks)], data={"response": text}, main="runs")
+    return with_verdict(Document("run", 1, "", [Section("", blocks)], data={"response": text}, main="runs"), judge(run))
 
 
 def describe_texts(runs: Sequence[tuple[str, TextRun]], *, with_time: bool = False) -> Document:
     """Texts of several models: (name, run) of each. with_time says when each was."""
-    return Document("texts", 1, "", [Section("", [_show_runs(runs, with_time=with_time)])] if runs else [], main="runs")
+    sections = [Section("", [_show_runs(runs, with_time=with_time)])] if runs else []
+    return with_verdict(Document("texts", 1, "", sections, main="runs"), judge_all(run for _, run in runs))
 
 
 def describe_reference(runs: Sequence[tuple[str, TextRun]], skipped: Sequence[Skipped]) -> Document:
@@ -39,7 +43,7 @@ def describe_reference(runs: Sequence[tuple[str, TextRun]], skipped: Sequence[Sk
         blocks.append(Prose([f"{len(missing)} {are} not on this disk; `harness pull` brings one."]))
     document = describe_texts(runs)
     sections = [*document.sections, *([Section("not run", blocks)] if blocks else [])]
-    return dataclasses.replace(document, sections=sections, data={"not_here": missing})
+    return dataclasses.replace(document, sections=sections, data={**document.data, "not_here": missing})
 
 
 def summarize_text(content: object) -> str | None:
@@ -82,7 +86,10 @@ def _show_runs(runs: Sequence[tuple[str, TextRun]], *, with_time: bool = False) 
 
 
 def _warn(run: TextRun) -> list[str]:
-    return [caution.text for caution in run.warnings] + ([describe_failure(run.failure)] if run.failure else [])
+    verdict = judge(run)
+    reasons = [reason.text for reason in verdict.reasons] if verdict else []
+    warnings = dict.fromkeys([*(caution.text for caution in run.warnings), *reasons])
+    return [*warnings, *([describe_failure(run.failure)] if run.failure else [])]
 
 
 def _file_name(run: TextRun) -> str:
@@ -135,7 +142,10 @@ def _all_values(run: TextRun) -> dict[str, Any]:
     # Ollama knows ``stop`` and ``length``; a full context is a length to it.
     reason = "length" if run.finish == "context" else run.finish
     warnings = [caution.text for caution in run.warnings]
-    return {"done_reason": reason, **name_figures(run.figures), **known, "warnings": warnings}
+    verdict = judge(run)
+    trust, reasons = verdict.trust.value if verdict else None, encode(plain_reasons(verdict))
+    figures = {"done_reason": reason, **name_figures(run.figures), **known}
+    return {**figures, "warnings": warnings, "trust": trust, "reasons": reasons}
 
 
 def render_verbose_json(run: TextRun) -> str:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from harness.codec import encode
+from harness.records.cautions import CautionCause
 from harness.records.failures import describe_end
-from harness.records.time_ledger import DISPATCH, DepthFit, DepthLedger, Gap, LoadTime, TimeLedger, make_time_ledger
+from harness.records.time_doubts import find_time_doubts
+from harness.records.time_ledger import (
+    DISPATCH,
+    DepthFit,
+    DepthLedger,
+    Gap,
+    LoadTime,
+    Operation,
+    TimeLedger,
+    make_time_ledger,
+)
 from harness.records.token_time import Remark, TimeRecord
+from harness.records.verdict import judge
 from harness.units import format_count, format_duration, format_gb
 from harness.views.document import Cell, Column, Document, Figure, KeyFigures, Line, Picture, Prose, Row, Section, Table
 from harness.views.figures.token_time import draw_token_time
@@ -29,6 +41,10 @@ from harness.views.values import (
     format_layers,
     format_value,
 )  # fmt: skip
+from harness.views.verdict import MARK, MARK_MEANS, with_verdict
+
+#: What is not to be trusted: names of figures (`records.time_doubts`) and the depth at which, None where there is only one.
+_Doubted = Collection[tuple[str, int | None]]
 
 #: What the parts of a token are called where people read them.
 _PART_NAMES = {
@@ -56,28 +72,56 @@ _RESTLESS = "Observing came out cheaper than not: the machine was restless, and 
 def describe_token_time(record: TimeRecord, label: str) -> Document:
     """Everything that a time ledger says; label is what the user calls the model."""
     ledger = make_time_ledger(record)
+    doubted = _find_doubted(record, ledger)
     taken_apart = [depth for depth in ledger.depths if depth.operations]
     picture = Picture(
         lambda theme: draw_token_time(ledger, label, theme=theme), "A generated token's time by operation and depth"
     )
     sections = [Section("", [_state_facts(record, ledger), *([picture] if taken_apart else [])])]
     if ledger.depths:
-        sections.append(Section("a generated token, by depth", [_show_whole(ledger)]))
-        sections += [_show_operations(depth, ledger) for depth in taken_apart]
+        sections.append(Section("a generated token, by depth", [_show_whole(ledger, doubted)]))
+        sections += [_show_operations(depth, ledger, doubted) for depth in taken_apart]
     if taken_apart:
-        sections.append(Section("what observing costs, a token", [_show_observer(taken_apart)]))
+        sections.append(Section("what observing costs, a token", [_show_observer(taken_apart, doubted)]))
     if ledger.fits:
-        sections.append(Section("what one more token in the cache adds to every token", [_show_fits(ledger.fits)]))
+        sections.append(
+            Section("what one more token in the cache adds to every token", [_show_fits(ledger.fits, doubted)])
+        )
     if ledger.loads:
-        sections.append(Section("getting ready", [_show_loads(ledger.loads)]))
+        sections.append(Section("getting ready", [_show_loads(ledger.loads, doubted)]))
     if ledger.gap:
-        sections.append(Section("why an application is slower than the bench", [_show_gap(ledger, ledger.gap)]))
+        sections.append(
+            Section("why an application is slower than the bench", [_show_gap(ledger, ledger.gap, doubted)])
+        )
+    if doubted:
+        sections.append(Section("", [Prose([MARK_MEANS])]))
     failure = [describe_end(record.failure)] if record.failure else []
     warnings = [*map(describe_remark, record.remarks), *(caution.text for caution in record.warnings), *failure]
-    return Document(
+    document = Document(
         "token-time", 1, f"Where a token's time goes: {label}", sections, warnings,
         {"model": record.model, "asked": record.asked, "resolved": record.resolved, "machine": record.machine}, "operations",
     )  # fmt: skip
+    return with_verdict(document, judge(record))
+
+
+#: Doubts that name no part, by the figure that they are about.
+_ABOUT = {
+    CautionCause.WATCHING_DEAR: "observing",
+    CautionCause.WATCHING_CHEAP: "observing",
+    CautionCause.PARTS_MISS_WHOLE: "observing",
+    CautionCause.DEEPER_IS_CHEAPER: "bare",
+    CautionCause.WARM_SLOWER: "warm",
+}
+
+
+def _find_doubted(record: TimeRecord, ledger: TimeLedger) -> set[tuple[str, int | None]]:
+    grave = [doubt for doubt in find_time_doubts(record, ledger) if doubt.distrust]
+    names = [(doubt, name) for doubt in grave for name in (_ABOUT.get(doubt.cause), doubt.part, doubt.other_part)]
+    return {(name, doubt.depth) for doubt, name in names if name}
+
+
+def _mark(doubted: _Doubted, depth: int | None, *names: str) -> str:
+    return MARK if any((name, depth) in doubted for name in names) else ""
 
 
 #: What was left out, by its cause; the figures are a remark's.
@@ -120,7 +164,7 @@ def _state_facts(record: TimeRecord, ledger: TimeLedger) -> KeyFigures:
     return KeyFigures(figures, in_line=True)
 
 
-def _show_whole(ledger: TimeLedger) -> Table:
+def _show_whole(ledger: TimeLedger, doubted: _Doubted) -> Table:
     """A token with everything around it, one column a depth."""
     bare = [depth.bare for depth in ledger.depths]
     whole = [_wholes(depth) for depth in ledger.depths]
@@ -129,16 +173,21 @@ def _show_whole(ledger: TimeLedger) -> Table:
     totals = [chain.get("all") for chain in chains]
 
     def row(
-        name: str, values: Sequence[float | None], unit: Unit = DURATION, *, is_total: bool = False, depth: int = 0
-    ) -> Row:
-        return Row([name, *(Cell(value, unit) for value in values)], is_total, depth)
+        name: str, values: Sequence[float | None], unit: Unit = DURATION, about: str = "", *, is_total: bool = False, depth: int = 0
+    ) -> Row:  # fmt: skip
+        marks = [_mark(doubted, one.depth, about) for one in ledger.depths]
+        cells = [Cell(value, unit, mark=mark) for value, mark in zip(values, marks, strict=True)]
+        return Row([name, *cells], is_total, depth)
 
-    rows = [row(name, [chain.get(part) for chain in chains]) for part, name in _PART_NAMES.items()]
+    rows = [
+        row(name, [chain.get(part) for chain in chains], about="chain" if part == "decode" else "")
+        for part, name in _PART_NAMES.items()
+    ]
     rows += [
-        row("a whole token", totals, is_total=True),
-        row("its rate", [1e9 / total if total else None for total in totals], RATE, depth=1),
-        row("sampling, if greedy", greedy),
-        row("the bench's token", [figure.median_ns for figure in bare]),
+        row("a whole token", totals, about="chain", is_total=True),
+        row("its rate", [1e9 / total if total else None for total in totals], RATE, "chain", depth=1),
+        row("sampling, if greedy", greedy, about="greedy"),
+        row("the bench's token", [figure.median_ns for figure in bare], about="bare"),
     ]
     if any(figure.low_ns is not None for figure in bare):
         rows.append(row("95 % interval from", [figure.low_ns for figure in bare], depth=1))
@@ -161,14 +210,21 @@ def _wholes(depth: DepthLedger) -> dict[str, dict[str, float]]:
     return {whole.sampler: {**whole.parts_ns, "all": whole.total_ns} for whole in depth.whole}
 
 
-def _show_operations(depth: DepthLedger, ledger: TimeLedger) -> Section:
+def _show_operations(depth: DepthLedger, ledger: TimeLedger, doubted: _Doubted) -> Section:
     touched, roof = sum(one.touched_bytes or 0 for one in depth.operations), ledger.roof_bytes_per_s
     speed = touched / depth.bare.median_ns * 1e9
+
+    def mark(one: Operation) -> str:
+        return _mark(doubted, depth.depth, one.role, "observing", "bare")
+
     columns = [
         Column("depth", is_shown=False, of=lambda _: depth.depth), Column("operation", of=lambda one: one.role),
-        Column("n_nodes", "nodes", of=lambda one: one.n_nodes or None), Column("duration", "time", DURATION),
+        Column("n_nodes", "nodes", of=lambda one: one.n_nodes or None),
+        Column("duration", "time", DURATION, of=lambda one: Cell(one.duration_ns, mark=mark(one))),
         Column("observed", unit=DURATION, is_shown=False), Column("share", unit=SHARE), Column("touched", "MB read", MB),
-        Column("bandwidth", "GB/s", BANDWIDTH), Column("roof_share", "of roof", SHARE),
+        Column("bandwidth", "GB/s", BANDWIDTH,
+               of=lambda one: Cell(one.bandwidth_bytes_per_s, mark=mark(one) if one.bandwidth_bytes_per_s else "")),
+        Column("roof_share", "of roof", SHARE),
     ]  # fmt: skip
     share = roof and speed / roof
     total: Line = [depth.depth, "the bench's token", None, depth.bare.median_ns, None, 1.0, touched, speed, share]
@@ -177,7 +233,7 @@ def _show_operations(depth: DepthLedger, ledger: TimeLedger) -> Section:
     return Section(f"inside the decode at depth {depth.depth} ({ledger.cache_type} cache)", [table, *prose])
 
 
-def _show_observer(depths: Sequence[DepthLedger]) -> Table:
+def _show_observer(depths: Sequence[DepthLedger], doubted: _Doubted) -> Table:
     notes = [
         "Nodes are watched one at a time, so nothing overlaps and nothing is fused. Each node's time was lowered by what watching adds "
         "to it (off each), and all together scaled to the token that nobody watched."
@@ -190,7 +246,13 @@ def _show_observer(depths: Sequence[DepthLedger]) -> Table:
         Column("absent", unit=DURATION, of=lambda one: one[1].absent.median_ns),
         Column("declining", unit=DURATION, of=lambda one: one[1].declining.median_ns),
         Column("watching", unit=DURATION, of=lambda one: one[1].observing.median_ns),
-        Column("cost", unit=CHANGE, of=lambda one: one[1].cost_ns / one[1].absent.median_ns),
+        Column(
+            "cost",
+            unit=CHANGE,
+            of=lambda one: Cell(
+                one[1].cost_ns / one[1].absent.median_ns, mark=_mark(doubted, one[0], "observing", "bare")
+            ),
+        ),
         Column("n_nodes", "nodes", of=lambda one: one[1].n_nodes),
         Column("inside", "off each", DURATION, of=lambda one: one[1].inside_ns),
         Column("scale", unit=RATIO, of=lambda one: one[1].scale),
@@ -198,13 +260,12 @@ def _show_observer(depths: Sequence[DepthLedger]) -> Table:
     return Table.of("observer", seen, columns, notes)
 
 
-def _show_fits(fits: Sequence[DepthFit]) -> Table:
+def _show_fits(fits: Sequence[DepthFit], doubted: _Doubted) -> Table:
     doubt = "Below zero: the machine was restless, and nothing can be said."
 
     def slope(fit: DepthFit) -> Cell:
-        return Cell(
-            fit.slope_ns, interval=None if fit.low_ns is None or fit.high_ns is None else (fit.low_ns, fit.high_ns)
-        )
+        interval = None if fit.low_ns is None or fit.high_ns is None else (fit.low_ns, fit.high_ns)
+        return Cell(fit.slope_ns, interval=interval, mark=_mark(doubted, None, f"slope {fit.cache_type}"))
 
     columns = [
         Column("cache_type", "cache"),
@@ -215,19 +276,29 @@ def _show_fits(fits: Sequence[DepthFit]) -> Table:
     return Table.of("depth_fits", fits, columns, [doubt] if any(fit.slope_ns < 0 for fit in fits) else [], missing="?")
 
 
-def _show_loads(loads: Sequence[LoadTime]) -> Table:
+def _show_loads(loads: Sequence[LoadTime], doubted: _Doubted) -> Table:
+    def mark(load: LoadTime, name: str) -> str:
+        return _mark(doubted, None, name) if load.state == "warm" else ""
+
     columns = [
-        Column("state", "load"), Column("mmap"), Column("load", "model", DURATION), Column("context", unit=DURATION),
-        Column("first_token", "1st token", DURATION), Column("second_token", "2nd", DURATION), Column("ready", unit=DURATION),
-        Column("resident_share", "in RAM", SHARE), Column("n"),
+        Column("state", "load"), Column("mmap"),
+        Column("load", "model", DURATION, of=lambda one: Cell(one.load_ns, mark=mark(one, "warm"))),
+        Column("context", unit=DURATION), Column("first_token", "1st token", DURATION),
+        Column("second_token", "2nd", DURATION,
+               of=lambda one: Cell(one.second_token_ns, mark=mark(one, f"second mmap {one.mmap}"))),
+        Column("ready", unit=DURATION), Column("resident_share", "in RAM", SHARE), Column("n"),
     ]  # fmt: skip
     notes = ["In RAM: what of the file was in the system's memory before. Ready: model, context and first token."]
     return Table.of("loads", loads, columns, notes, missing="?")
 
 
-def _show_gap(ledger: TimeLedger, gap: Gap) -> Table:
-    rows: list[Line] = [["the bench's token", gap.bench_ns, None, 1e9 / gap.bench_ns]]
-    rows += [[f"+ {_STEP_NAMES[name]}", ns, ns / gap.bench_ns, None] for name, ns in gap.steps_ns.items()]
+def _show_gap(ledger: TimeLedger, gap: Gap, doubted: _Doubted) -> Table:
+    bench = Cell(gap.bench_ns, mark=_mark(doubted, None, "application bench"))
+    rows: list[Line] = [["the bench's token", bench, None, 1e9 / gap.bench_ns]]
+    rows += [
+        [f"+ {_STEP_NAMES[name]}", Cell(ns, mark=_mark(doubted, None, f"step {name}")), ns / gap.bench_ns, None]
+        for name, ns in gap.steps_ns.items()
+    ]
     rows.append(["create_completion(stream=True)", gap.completion_ns, None, 1e9 / gap.completion_ns])
     columns = [
         Column("step", "llama_cpp.Llama"), Column("duration", "a token", DURATION), Column("change", "of the bench", CHANGE),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from harness.records.statistics import Summary
 from harness.records.trust import Trust, Verdict
 from harness.units import format_count
+from harness.views.document import Document, Prose, Section
 
 #: How each verdict begins.
 WORDS = {Trust.QUIET: "quiet machine", Trust.NOISY: "noisy", Trust.NOT_TRUSTED: "not to be trusted"}
@@ -48,3 +51,38 @@ def _count_repetitions(judged: Sequence[tuple[str, Summary]]) -> str:
     if any(width is None for width in widths):
         return f"{repetitions}, too few for an interval"
     return f"{repetitions}, ± {100 * max(width or 0 for width in widths):.1f} %"
+
+
+#: Stands behind a value of a table that is not to be trusted; `MARK_MEANS` is the note under it.
+MARK, MARK_MEANS = "!", "! is not to be trusted."
+
+
+def with_verdict(document: Document, verdict: Verdict | None) -> Document:
+    """The document with the verdict as its last line, and for programs as ``trust`` and ``reasons``.
+
+    A caution that is one of its reasons is told there, and not once more as a warning. Unchanged where nothing was judged.
+    """
+    if verdict is None:
+        return document
+    told = {reason.text for reason in verdict.reasons}
+    return dataclasses.replace(
+        document,
+        sections=[*document.sections, Section("", [Prose([describe_verdict(verdict)])])],
+        warnings=[warning for warning in document.warnings if warning not in told],
+        data={**document.data, "trust": verdict.trust.value, "reasons": plain_reasons(verdict)},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PlainReason:
+    """What programs get of a reason."""
+
+    cause: str
+    text: str
+    distrust: bool
+
+
+def plain_reasons(verdict: Verdict | None) -> tuple[PlainReason, ...]:
+    """The reasons for programs; none where nothing was judged."""
+    reasons = verdict.reasons if verdict else ()
+    return tuple(PlainReason(one.cause.value, one.text, one.distrust) for one in reasons)
