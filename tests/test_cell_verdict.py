@@ -95,7 +95,9 @@ def test_one_in_ten_is_not_felt_by_a_median(cell):
 
 def test_a_server_of_ours_is_no_other_program(cell):
     hit = sample(2000, busy_s=4.0, own_s=2.0, waited_ns=1900 * MS, is_server_here=True)
-    assert judge(cell([hit] * 6)).trust is Trust.QUIET
+    record = cell([hit] * 6)
+    assert judge(record).trust is Trust.QUIET
+    assert len(undisturbed(record)) == 6
 
 
 def test_threads_beyond_the_cpus_are_nobody_elses_doing(cell):
