@@ -2,8 +2,8 @@
 
 Runs real comparisons of a small cell with itself: as it is, and with B made 3 % and 1 % slower inside the timed region
 (HARNESS_TEST_SLOWDOWN_B), all in one random order, so that an hour in which the machine is restless meets every kind alike. Each has a
-worker of its own and ends by its own test or after its time (`LIMITS_S`): at most 35 minutes in all. Every decision is a line of
-bench_results/trust/ab-trials.ndjson as soon as it is made; started again, it goes on where it was, and with --report it only counts.
+worker of its own and ends by its own test or after its time (`LIMITS_S`); after --minutes no other is begun. Every decision is a line
+of bench_results/trust/ab-trials.ndjson as soon as it is made; started again, it goes on where it was, and with --report it only counts.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from figures import FOLDER, Figure, keep, share_of
 
 import harness
 from harness.codec import decode, encode
+from harness.errors import HarnessError
 from harness.evidence.medians import median
 from harness.evidence.sequential import Decision
 from harness.host.machine import describe_machine
@@ -37,7 +38,7 @@ CELL: dict[str, Any] = {"n_prompt": 0, "n_gen": 8, "n_threads": 1}
 
 #: Kind → the share by which B is slower, and how long its pairs may take, in s: what is small takes longer to find.
 SLOWER = {"aa": 0.0, "three": 0.03, "one": 0.01}
-LIMITS_S = {"aa": 5.0, "three": 8.0, "one": 12.0}
+LIMITS_S = {"aa": 4.0, "three": 6.0, "one": 10.0}
 TITLES = {"aa": "A with A", "three": "B 3 % slower", "one": "B 1 % slower"}
 
 RAW = FOLDER / "ab-trials.ndjson"
@@ -178,6 +179,7 @@ def main() -> int:
         parser.add_argument(
             f"--{kind}", type=int, default=usual, metavar="N", help=f"{TITLES[kind]}: so many. [{usual}]"
         )
+    parser.add_argument("--minutes", type=float, default=30.0, metavar="M", help="Begin none after so long. [30]")
     parser.add_argument("--report", action="store_true", help="Measure nothing, and count what there is.")
     parser.add_argument("--fresh", action="store_true", help="Forget what there is.")
     options = parser.parse_args()
@@ -185,9 +187,17 @@ def main() -> int:
     if options.fresh:
         RAW.unlink(missing_ok=True)
     todo = [] if options.report else plan({kind: getattr(options, kind) for kind in SLOWER}, read(RAW))
+    begun = time.monotonic()
     try:
         for place, (kind, number) in enumerate(todo, 1):
-            trial = run(kind, number)
+            if time.monotonic() - begun > 60 * options.minutes:
+                print(f"{len(todo) - place + 1} are left; start it again to go on.", file=sys.stderr)
+                break
+            try:
+                trial = run(kind, number)
+            except HarnessError as error:  # it is made another time
+                print(f"{place}/{len(todo)} {TITLES[kind]}: {error}", file=sys.stderr)
+                continue
             with RAW.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(encode(trial)) + "\n")
             told = f"{TITLES[kind]}: {trial.decision}, {trial.n_pairs} pairs, {trial.total_s:.1f} s"

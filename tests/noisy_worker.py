@@ -1,7 +1,7 @@
 """A worker without an engine, whose repetitions take what a kind of noise makes of them: `python -m tests.noisy_worker KIND`.
 
 quiet, bimodal (every third block of time is 8 % slower), drifting (6 % over half a minute), stolen (a third of the repetitions lose
-15 % to a hypervisor), dying (it ends in its third block).
+15 % to a hypervisor), crowded (other programs have the CPUs), dying (it ends in its fourth block).
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ def scale(kind: str, at_ns: int, chance: random.Random) -> tuple[float, bool]:
         return noise * (1.08 if at_ns // 3_000_000_000 % 3 == 0 else 1), False
     if kind == "drifting":
         return noise * (1 + 0.06 * at_ns / 30e9), False
+    if kind == "crowded":
+        return noise * 10, False
     if kind == "stolen" and chance.random() < 0.33:
         return noise * 1.15, True
     return noise, False
@@ -55,6 +57,8 @@ def main(kind: str) -> None:
                 "n_cores": 2,
                 "stolen_s": 0.3 * duration_ns / 1e9 if is_stolen else 0.0,
             }
+            if kind == "crowded":
+                seen |= {"busy_s": 1.9 * duration_ns / 1e9, "own_s": 0.2 * duration_ns / 1e9}
             emit(
                 "sample",
                 duration_ns=duration_ns,

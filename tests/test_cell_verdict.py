@@ -86,12 +86,18 @@ def test_some_disturbed_repetitions_are_noise_and_the_others_have_a_median(cell)
 
 
 def test_one_in_ten_is_not_felt_by_a_median(cell):
-    assert judge(cell([sample()] * 9 + [sample(1500, waited_ns=700 * MS)])).trust is Trust.QUIET
+    hit = sample(1500, waited_ns=700 * MS)
+    assert judge(cell([sample()] * 19 + [hit] * 2)).trust is Trust.QUIET
+    assert judge(cell([sample()] * 18 + [hit] * 3)).trust is Trust.NOISY
+    assert judge(cell([sample()] * 6 + [hit])).trust is Trust.QUIET, "one alone"
+    assert judge(cell([sample()] * 4 + [hit])).trust is Trust.NOISY, "one of few"
 
 
 def test_a_server_of_ours_is_no_other_program(cell):
     hit = sample(2000, busy_s=4.0, own_s=2.0, waited_ns=1900 * MS, is_server_here=True)
-    assert judge(cell([hit] * 6)).trust is Trust.QUIET
+    record = cell([hit] * 6)
+    assert judge(record).trust is Trust.QUIET
+    assert len(undisturbed(record)) == 6
 
 
 def test_threads_beyond_the_cpus_are_nobody_elses_doing(cell):

@@ -81,6 +81,7 @@ def test_a_quiet_machine_shows_small_differences_and_needs_nothing(noises, tests
         assert thirty.paired < 0.01
         assert test.pattern.states is None
         assert test.pattern.drift is None
+    assert "Nothing: it is steady." in render(describe_noise(noises["quiet"], tests, []), "table")
     assert advise(tests, Tuning(governors=("powersave",), is_turbo_on=True, n_siblings=4, is_plugged_in=False)) == []
 
 
@@ -193,6 +194,17 @@ def test_a_dead_worker_ends_it_and_what_was_measured_is_kept(tmp_path, monkeypat
     assert session.outcome is Outcome.NATIVE
     assert noise.record.failure is not None
     assert len(noise.record.blocks) == 1
+
+
+def test_a_machine_so_busy_that_finding_lengths_takes_all_the_time_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(HERE.parent))
+    noise, session = measure("crowded", tmp_path, duration_s=1.0)
+    assert len(noise.record.blocks) == 2
+    assert judge(noise.record).trust is Trust.NOT_TRUSTED
+    assert session.outcome is Outcome.NOT_TRUSTED
+    shown = render(describe_noise(noise.record, find_tests(noise.record), []), "table")
+    assert "not to be trusted" in shown
+    assert "2 repetitions say nothing of what others would show" in shown
 
 
 def test_a_moment_is_too_short(tmp_path):

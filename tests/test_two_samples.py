@@ -30,6 +30,14 @@ def test_four_and_four_apart():
     assert (found.method, found.n_a, found.n_b) == (Method.MANN_WHITNEY, 4, 4)
 
 
+def test_who_looked_needs_more_evidence():
+    a, b = [100, 101, 102, 103, 104, 105], [102, 104, 106, 108, 110, 112]
+    fixed, looked = compare_samples(a, b), compare_samples(a, b, has_looked=True)
+    assert looked.p == pytest.approx(1.5 * fixed.p)
+    assert looked.ratio.low <= fixed.ratio.low <= fixed.ratio.high <= looked.ratio.high
+    assert compare_samples(a, a, has_looked=True).p == 1
+
+
 @pytest.mark.parametrize(("n_a", "n_b"), [(1, 1), (2, 2), (3, 3), (1, 5), (2, 5)])
 def test_too_few_to_tell(n_a, n_b):
     found = compare_samples(range(100, 100 + n_a), range(1000, 1000 + n_b))

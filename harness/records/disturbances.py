@@ -33,7 +33,8 @@ NOTICED_SHARE = 0.02
 #: CPUs' worth of other programs' time, beyond what idle cores can give, that is noticed.
 CROWDED_CPUS = 0.10
 
-#: The kernel counts the CPUs' time in ticks (USER_HZ, proc(5)); a count between two readings is off by up to one at either end.
+#: The kernel counts the CPUs' time in ticks (USER_HZ, proc(5)); a count between two readings is off by up to one at either end, so
+#: that one tick alone says nothing.
 TICK_S = 0.01
 
 #: What a page from disk costs: 0.1 ms is a read of a few pages from an SSD over NVMe; a hard disk takes a hundred times as long.
@@ -60,7 +61,7 @@ def find_disturbances(sample: Sample, n_threads: int, usual_mhz: float | None = 
     wall_s, took_s = seen.wall_ns / NS_PER_S, sample.duration_ns / NS_PER_S
     found = {
         Disturbance.OTHERS: _did_others(seen, wall_s, took_s, n_threads),
-        Disturbance.STEAL: (seen.stolen_s or 0) >= max(TICK_S, NOTICED_SHARE * wall_s),
+        Disturbance.STEAL: (seen.stolen_s or 0) > max(1.5 * TICK_S, NOTICED_SHARE * wall_s),
         Disturbance.QUOTA: (seen.n_held or 0) > 0,
         Disturbance.PAGE_INS: (seen.n_major_faults or 0) * PAGE_READ_S > NOTICED_SHARE * took_s,
         Disturbance.SWAP: (seen.n_swapped_pages or 0) * PAGE_READ_S > NOTICED_SHARE * took_s,

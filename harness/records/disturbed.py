@@ -20,8 +20,8 @@ from harness.records.disturbances import (
 )
 from harness.units import NS_PER_S
 
-#: A median does not feel a repetition in ten that is off.
-RARE_SHARE = 0.10
+#: A median does not feel a repetition in ten that is off, nor one alone where there are enough for an interval.
+RARE_SHARE, ENOUGH_FOR_ONE = 0.10, 6
 
 #: CPUs' worth of time that make a number worthless if others or the hypervisor had them, and the share of the time that does if threads
 #: waited so long for a CPU or pages came from disk.
@@ -60,8 +60,12 @@ def judge_conditions(
     yield from _judge_others(samples if every is None else every, marked, n_threads)
     for disturbance in Disturbance:
         hit = [one.sample for one in marked if disturbance in one.disturbances]
-        if disturbance is not Disturbance.OTHERS and len(hit) > RARE_SHARE * len(marked):
+        if disturbance is not Disturbance.OTHERS and not _is_rare(len(hit), len(marked)):
             yield _explain(disturbance, hit, len(marked), _usual_clock([one.sample for one in marked]))
+
+
+def _is_rare(n_hit: int, n_timed: int) -> bool:
+    return n_hit <= max(RARE_SHARE * n_timed, 1 if n_timed >= ENOUGH_FOR_ONE else 0)
 
 
 def _judge_others(samples: Sequence[Sample], marked: Sequence[Marked], n_threads: int) -> Iterator[Caution]:
@@ -76,7 +80,7 @@ def _judge_others(samples: Sequence[Sample], marked: Sequence[Marked], n_threads
     wall_s = sum(one.wall_ns for one in seen) / NS_PER_S
     excess = sum(excess_s(one, n_threads) for one in seen)
     is_crowded = excess > CROWDED_CPUS * wall_s + 2 * TICK_S
-    if not is_crowded and len(hit) <= RARE_SHARE * len(marked):
+    if not is_crowded and _is_rare(len(hit), len(marked)):
         return
     is_most = 2 * len(hit) > len(marked) or wall_s < len(seen) * 10 * TICK_S
     timed = [one.sample for one in marked]

@@ -274,7 +274,9 @@ def _contrast(key: Key, base: Gathered, other: Gathered, side: int, assumed_n: i
     if basis is Basis.SUMMARIES:
         found = compare_summaries(other.summarize(assumed_n), base.summarize(assumed_n))
     else:
-        found = compare_samples(other.samples_ns(basis), base.samples_ns(basis))
+        specs = (one.subject.spec for gathered in both for one in gathered.measurements)
+        has_looked = basis is Basis.REPETITIONS and any(spec.repetitions is None for spec in specs)
+        found = compare_samples(other.samples_ns(basis), base.samples_ns(basis), has_looked=has_looked)
     rate, other_rate = (one.rate_tok_per_s(basis, assumed_n) for one in both)
     return Pair(key, base, other, side, basis, rate, other_rate, found, found.p)
 

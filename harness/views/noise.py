@@ -82,7 +82,7 @@ def describe_noise(record: NoiseRecord, tests: Sequence[Test], advised: Sequence
     ]
     if seen := _show_seen(tests):
         sections.append(Section("what was seen", [seen]))
-    sections.append(Section("what would help", [_show_advice(advised, record.tuning)]))
+    sections.append(Section("what would help", [_show_advice(advised, tests, record.tuning)]))
     about = {"machine": record.machine, "build": record.build, "tuning": record.tuning}
     return Document("noise", 1, "", sections, list(_warn(tests)), about, main="detectable")
 
@@ -167,9 +167,10 @@ def _show_seen(tests: Sequence[Test]) -> Table | None:
     return Table.of("seen", ordered, columns) if ordered else None
 
 
-def _show_advice(advised: Sequence[Advised], tuning: Tuning | None) -> Table | Prose:
+def _show_advice(advised: Sequence[Advised], tests: Sequence[Test], tuning: Tuning | None) -> Table | Prose:
     if not advised:
-        return Prose(["Nothing that was seen could be helped."])
+        steady = all(test.is_steady for test in tests)
+        return Prose(["Nothing: it is steady." if steady else "Nothing that is known here: no cause was seen."])
     columns = [
         Column("place", "#", COUNT, of=lambda one: advised.index(one) + 1),
         Column("text", "what to do", wraps=True, of=lambda one: describe_advice(one.advice, tuning or Tuning())),
@@ -184,6 +185,8 @@ def describe_advice(advice: Advice, tuning: Tuning) -> str:
     governors = format_list([one for one in tuning.governors if one != "performance"])
     preferences = format_list([one for one in tuning.preferences if one != "performance"])
     quota = "" if tuning.quota is None else f" of {tuning.quota:g} CPUs"
+    is_intel = (tuning.driver or "").startswith("intel")
+    turbo = f"{'1' if is_intel else '0'} | sudo tee /sys/devices/system/cpu/{'intel_pstate/no_turbo' if is_intel else 'cpufreq/boost'}"
     sentences = {
         Advice.END_PROGRAMS: "End what else computes here, or wait until it has ended.",
         Advice.LEAVE_NEIGHBOURS: (
@@ -200,7 +203,7 @@ def describe_advice(advice: Advice, tuning: Tuning) -> str:
             f"Have the processor prefer performance (it prefers {preferences}): sudo cpupower set --epp performance"
         ),
         Advice.PROFILE: f"Set the platform's profile to performance (it is {tuning.profile}): powerprofilesctl set performance",
-        Advice.TURBO_OFF: "Turn turbo off while you compare: the clock comes and goes with it.",
+        Advice.TURBO_OFF: f"Turn turbo off while you compare, for the clock comes and goes with it: echo {turbo}",
         Advice.PIN: f"Keep each thread on a core of its own: taskset -c {_format_cpus(tuning.core_cpus)} harness …",
         Advice.TAKE_TURNS: (
             "Compare by turns, with harness ab: here two runs after each other differ by when they were made."
