@@ -54,6 +54,13 @@ def test_a_median_beyond_the_limit_alone_breaks_nothing(pairs):
     assert n_broken("slower:3%", found) == 0
 
 
+def test_an_interval_beyond_the_limit_is_no_proof_where_many_were_asked(pairs):
+    """The interval is of this pair alone; p is corrected for all."""
+    found = [dataclasses.replace(pair, p=0.2) for pair in pairs(1.2)]
+    assert found[0].interval[1] < 0.97
+    assert n_broken("slower:3%", found) == 0
+
+
 def test_noise_fails_no_build(pairs):
     """200 comparisons of two equal cells, and 200 of cells that differ by exactly the limit."""
     assert sum(n_broken("slower", pairs(1.0, spread=0.02, seed=seed)) for seed in range(200)) <= 10

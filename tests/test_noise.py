@@ -166,13 +166,11 @@ def test_more_threads_than_cpus_wait_for_each_other(machine):
     assert watch(machine, waited_ns=900_000_000, n_threads=8)[1] == ()
 
 
-def test_idle_cores_are_room_for_others(monkeypatch):
-    identity = machines.Identity("threadripper-pro")
-    monkeypatch.setattr(host_os, "_system", identity)
-    one = Repetition(identity)
-    one.os.own_s = float(len(one.os.times)) - 2 + 50  # all CPUs work a second, and it is all ours
-    conditions, _ = watch(one, others_s=3.0)
-    assert conditions.n_cores < conditions.n_cpus
+def test_idle_cores_are_room_for_others_and_second_threads_of_a_core_are_not(machine):
+    conditions = dataclasses.replace(watch(machine, others_s=3.0)[0], n_cpus=16, n_cores=8)
+    sample = Sample(1_000_000_000, None, (), is_warmup=False, conditions=conditions)
+    assert find_disturbances(sample, 4) == ()
+    assert find_disturbances(sample, 8) == (Disturbance.OTHERS,)
 
 
 @pytest.mark.parametrize(

@@ -208,7 +208,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_a_killed_worker_is_one_sentence_and_nothing_measured_is_lost(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.runs.session.Worker", lambda _command: Worker((sys.executable, "-c", KILLED)))
+    monkeypatch.setattr("harness.runs.session.Worker", lambda _command, **_: Worker((sys.executable, "-c", KILLED)))
     done = CliRunner().invoke(cli, ["token-time", "-m", model, "-d", "0", *QUICK, "--results", str(tmp_path)])
     assert done.exit_code == 3
     assert "the worker was killed from outside (SIGKILL)" in done.stderr

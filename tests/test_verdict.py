@@ -12,7 +12,7 @@ from harness.errors import Outcome
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Record
 from harness.records.kinds import KINDS, read_line
-from harness.records.verdict import JUDGES, Trust, judge, judge_all
+from harness.records.verdict import JUDGES, Trust, judge, judge_all, speaking_roof
 from harness.runs.session import Session
 
 from .test_doubts import DISTURBED, KEPT, read
@@ -64,3 +64,32 @@ def test_what_measured_nothing_is_not_judged(recorded):
     line = json.loads((pathlib.Path(__file__).parent / "recorded" / "pp-tg.jsonl").read_text().splitlines()[0])
     unmeasured = dataclasses.replace(read_line(line).content, samples=())
     assert judge(unmeasured) is None
+
+
+def test_of_several_roofs_the_latest_that_may_be_believed_speaks(recorded):
+    from harness.records.roofline import Roof
+
+    from .test_bandwidth import made
+
+    def roof(day, *, is_wrong=False):
+        test = made(max_error=1.0 if is_wrong else 0.0, durations_ns=(10**6,) * 10)
+        return Roof(f"2026-01-0{day}T00:00:00Z", recorded[0].machine, "0", recorded[0].build, (test,))
+
+    first, second, wrong = roof(1), roof(2), roof(3, is_wrong=True)
+    assert speaking_roof([first, second, wrong]) is second
+    assert speaking_roof([wrong]) is wrong
+    assert speaking_roof([]) is None
+
+
+def test_a_document_ends_with_its_verdict_and_says_it_to_programs():
+    from harness.views.formats import render
+    from harness.views.token_time import describe_token_time
+
+    (record,) = read(DISTURBED)
+    document = describe_token_time(record, "tiny")
+    assert "not to be trusted: busy machine" in render(document, "table").partition("why an application")[2]
+    plain = json.loads(render(document, "json"))
+    assert plain["trust"] == "not-to-be-trusted"
+    assert {"rounds-disagree", "below-zero"} <= {reason["cause"] for reason in plain["reasons"]}
+    assert plain["warnings"] == [], "a reason is told once"
+    assert "10 ms!" in render(document, "table"), "and its figures are marked"

@@ -80,8 +80,9 @@ def command(
 
 def _answers(lines: Sequence[Line], *, published: bool, predict: bool) -> dict[str, Any]:
     """What stands beside the records: models of the catalog, published machines, predictions for this machine if it is among them."""
-    from harness.records.roofline import Roof, latest
+    from harness.records.roofline import Roof
     from harness.records.statistics import Digest
+    from harness.records.verdict import speaking_roof
     from harness.runs.predict import Own, predict_article
     from harness.sources.user_catalog import load_catalog
     from harness.speed.rates import collect_cells
@@ -94,7 +95,7 @@ def _answers(lines: Sequence[Line], *, published: bool, predict: bool) -> dict[s
     return {
         "catalog": catalog,
         "with_published": published,
-        "answers": predict_article(catalog, Own(cells, latest(roofs))) if predict and ours else (),
+        "answers": predict_article(catalog, Own(cells, speaking_roof(roofs))) if predict and ours else (),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -20,7 +20,7 @@ from harness.records.ollama import Comparison
 from harness.records.parity import Parity
 from harness.records.pieces import list_pieces
 from harness.records.plausibility import doubt_comparison, doubt_memory, doubt_parity, doubt_roof, doubt_text
-from harness.records.roofline import Roof
+from harness.records.roofline import Roof, latest
 from harness.records.text import TextRun
 from harness.records.time_doubts import find_time_doubts
 from harness.records.token_time import TimeRecord
@@ -104,3 +104,9 @@ def gravest_verdict(verdicts: Iterable[Verdict | None]) -> Verdict | None:
     """The verdict on a whole that some were given on its parts: of each cause the gravest reason; None where no part was judged."""
     found = [verdict for verdict in verdicts if verdict is not None]
     return Verdict.of(gravest(reason for verdict in found for reason in verdict.reasons)) if found else None
+
+
+def speaking_roof(roofs: Sequence[Roof]) -> Roof | None:
+    """Of a machine's roofs the latest that may be believed; of none such the latest."""
+    believed = [roof for roof in roofs if (verdict := judge(roof)) and verdict.trust is not Trust.NOT_TRUSTED]
+    return latest(believed or roofs)

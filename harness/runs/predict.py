@@ -22,7 +22,8 @@ from harness.host.machine import describe_machine, machine_slug, read_cpu_featur
 from harness.host.memory import available_memory_bytes
 from harness.records.cells import Record
 from harness.records.journal import find_journals, read_lines
-from harness.records.roofline import ARITHMETIC, READING, Roof, RoofTest, latest, reading_for
+from harness.records.roofline import ARITHMETIC, READING, Roof, RoofTest, reading_for
+from harness.records.verdict import judge, speaking_roof
 from harness.sources.catalog_reference import CatalogReference, compute_catalog_header
 from harness.sources.headers import Found
 from harness.sources.model_file import DEFAULT_MODEL, hash_file
@@ -229,7 +230,7 @@ def read_own(catalog: Catalog, results: pathlib.Path, on_remark: Callable[[str],
             elif isinstance(line.content, Record):
                 yield line.content
 
-    return Own(collect(cells(), catalog), latest(roofs))
+    return Own(collect(cells(), catalog), speaking_roof(roofs))
 
 
 def predict_this_machine(own: Own, question: Question, machines: Sequence[Machine]) -> list[Answer]:
@@ -260,7 +261,7 @@ def _describe_own(own: Own, label: str, kind: str, question: Question) -> OwnMac
             typed = reading_for(own.roof, test.device, question.cost.quantization)
             found = (own.roof.best(READING, test.device), typed, own.roof.best(ARITHMETIC, test.device))
             break
-    cautions = tuple(caution.text for caution in own.roof.warnings) if own.roof else ()
+    cautions = _list_cautions(own.roof) if own.roof else ()
     reading, by_type, product = (test.rate_per_s if test else None for test in found)
     return OwnMachine(label, kind, measured, reading, by_type, product, cautions)
 
@@ -278,3 +279,10 @@ def predict_article(catalog: Catalog, own: Own) -> list[Answer]:
         except UsageError:
             return []
     return answers
+
+
+def _list_cautions(roof: Roof) -> tuple[str, ...]:
+    """What is to be known of the roof that a prediction rests on: its cautions, and why it is noisy or not to be trusted."""
+    verdict = judge(roof)
+    reasons = verdict.reasons if verdict else ()
+    return tuple(dict.fromkeys(caution.text for caution in (*roof.warnings, *reasons)))
