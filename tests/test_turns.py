@@ -162,3 +162,16 @@ def test_what_is_told_goes_forward_and_ends_at_the_end():
     assert all(0 <= step.n_done <= 3 for step in steps)
     assert all(step.index < step.count for step in steps)
     assert steps[-1].n_done > 2.5
+
+
+def test_a_precision_that_was_missed_is_why_the_interval_is_wide_and_both_are_one_figure():
+    record = measure(cells_of(1, repetitions=12), lambda _n_gen, _n: 1000)[0][0]
+    record = dataclasses.replace(
+        record, asked=dataclasses.replace(record.asked, repetitions=None), warnings=(),
+        samples=(Sample(1000, None, (1000,), False), Sample(2500, None, (2500,), False)) * 6,
+    )  # fmt: skip
+    summary, widths = summarize(record), (CautionCause.PRECISION_MISSED, CautionCause.WIDE_INTERVAL)
+    (caution,) = [one for one in summary.cautions if one.cause in widths]
+    assert caution.cause is CautionCause.PRECISION_MISSED
+    assert caution.lost_share == summary.half_width == pytest.approx(0.43, abs=0.01)
+    assert summary.is_distrusted

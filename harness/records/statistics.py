@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.evidence.medians import median, quantile, samples_needed
-from harness.evidence.stopping import relative_half_width
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cell_verdict import find_own_crowd, judge_cell, undisturbed
 from harness.records.cells import Power, Record
 from harness.records.spread import bound, half_width
 from harness.records.trust import QUIET, Trust, Verdict
-from harness.spec import RunSpec
 from harness.units import NS_PER_S
 
 
@@ -73,8 +71,8 @@ def summarize(record: Record) -> Summary:
     cautions = (*record.warnings, *(reason for reason in verdict.reasons if reason not in record.warnings))
     if interval is None:
         cautions = (*cautions, Caution(CautionCause.FEW_SAMPLES, n_wanted=samples_needed()))
-    elif record.asked.repetitions is None and record.failure is None:
-        cautions = (*cautions, *_miss_precision(record.asked, durations))
+    width = half_width(record, [1 / duration for duration in durations])  # of rates, as they are shown
+    cautions = _miss_precision(record, width, cautions)
     if (crowd := find_own_crowd(record)) is not None:
         cautions = (*cautions, crowd)
     quiet = undisturbed(record)
@@ -88,21 +86,23 @@ def summarize(record: Record) -> Summary:
         cautions=cautions,
         joules_per_token=joules_per_token(record),
         verdict=verdict,
-        half_width=half_width(record, [1 / duration for duration in durations]),
+        half_width=width,
         n_seen_warmups=record.n_seen_warmups,
         n_undisturbed=len(quiet) if is_known else None,
         undisturbed_rate_tok_per_s=_other_rate(rate, middle, [sample.duration_ns for sample in quiet]),
     )
 
 
-def _miss_precision(asked: RunSpec, durations: Sequence[int]) -> Iterator[Caution]:
-    """Say where repeating ended before the median was known as precisely as was wanted."""
-    width = relative_half_width(durations)
-    if width is not None and width > asked.precision:
-        yield Caution(
-            CautionCause.PRECISION_MISSED, lost_share=width, wanted_share=asked.precision, n_done=len(durations),
-            limit_s=asked.max_time_s,
-        )  # fmt: skip
+def _miss_precision(record: Record, width: float | None, cautions: tuple[Caution, ...]) -> tuple[Caution, ...]:
+    """Say where repeating ended before the median was known as precisely as was wanted; it is then why the interval is wide, too."""
+    asked = record.asked
+    if asked.repetitions is not None or record.failure is not None or width is None or width <= asked.precision:
+        return cautions
+    missed = Caution(
+        CautionCause.PRECISION_MISSED, lost_share=width, wanted_share=asked.precision, n_done=len(record.timed),
+        limit_s=asked.max_time_s,
+    )  # fmt: skip
+    return (*(caution for caution in cautions if caution.cause is not CautionCause.WIDE_INTERVAL), missed)
 
 
 #: The median over undisturbed repetitions is told where it differs by more than half of the ± 2 % within which medians are wanted. The
