@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from harness.errors import UsageError
 from harness.evidence.sequential import Decision, SequentialTest
 from harness.records.ab import Ab, Arm, Side, Stop, replay
-from harness.records.ab_verdict import judge_ab
 from harness.records.failures import describe_failure
+from harness.records.verdict import judge_all
 from harness.spec import find_varied
 from harness.views.document import Bar, Bars, Cell, Column, Document, Figure, KeyFigures, Prose, Section, Table, Value
 from harness.views.settings import format_settings
 from harness.views.values import CHANGE, DURATION, GIVEN_SHARE, INTERVAL, RATE, SHARE, format_value
+from harness.views.verdict import with_verdict
 
 #: Ends of an interval: B's speed against A's, as a change (0.03: 3 % faster).
 Change = tuple[float, float]
@@ -35,7 +36,7 @@ def describe_ab(records: Sequence[Ab]) -> Document:
     facts = _facts(first)
     arms = Table("arms", [Column("arm"), Column("settings", wraps=True)], _describe_arms(first))
     sections = [Section("", [facts, arms, table, Prose(sentences)]), Section("", _bars(tests))]
-    return Document("ab", 1, "", sections, _list_warnings(records), main="tests")
+    return with_verdict(Document("ab", 1, "", sections, main="tests"), judge_all(records))
 
 
 def describe_test(content: object) -> str | None:
@@ -166,8 +167,3 @@ def _bars(tests: Sequence[tuple[Ab, SequentialTest]]) -> list[Bars]:
         caption = f"The orange line is the {INTERVAL} of the median."
         found += [Bars(record.a.asked.test, RATE, bars, caption, record.a.asked.test)] if bars else []
     return found
-
-
-def _list_warnings(records: Sequence[Ab]) -> list[str]:
-    verdicts = [verdict for record in records if (verdict := judge_ab(record))]
-    return list(dict.fromkeys(reason.text for verdict in verdicts for reason in verdict.reasons))
