@@ -210,7 +210,7 @@ def running(results):
         pytest.skip("needs POSIX signals")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness", "pp-tg", "-p", "8,256", "-n", "0", "-r", "40"],
+        [sys.executable, "-m", "harness", "pp-tg", "-p", "8,256", "-n", "0", "-r", "40", "--no-interleave"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
         # A shell that runs the tests in the background has Ctrl-C ignored, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
