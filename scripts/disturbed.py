@@ -41,7 +41,12 @@ COMMANDS = {
 #: What these measure is no time: bytes are the same however busy the processors are, so that nothing has to be noticed.
 NO_TIME = {"overhead"}
 
-LOOP = "while True: pass"
+#: Ends when the process that started it, whose number it is told, is gone, however that ended.
+LOOP = """import os, sys
+while os.getppid() == int(sys.argv[1]):
+    for _ in range(10**6):
+        pass
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ class Seen:
 @contextlib.contextmanager
 def busy_loops(n_loops: int) -> Iterator[None]:
     """As many loops as there are CPUs, which do nothing but run."""
-    loops = [subprocess.Popen([sys.executable, "-c", LOOP]) for _ in range(n_loops)]
+    loops = [subprocess.Popen([sys.executable, "-c", LOOP, str(os.getpid())]) for _ in range(n_loops)]
     try:
         time.sleep(1)
         yield
