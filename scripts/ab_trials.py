@@ -177,7 +177,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for kind, usual in (("aa", 200), ("three", 50), ("one", 50)):
         parser.add_argument(
-            f"--{kind}", type=int, default=usual, metavar="N", help=f"{TITLES[kind]}: so many. [{usual}]"
+            f"--{kind}",
+            type=int,
+            default=usual,
+            metavar="N",
+            help=f"{TITLES[kind].replace(chr(37), chr(37) * 2)}: so many. [{usual}]",
         )
     parser.add_argument("--minutes", type=float, default=30.0, metavar="M", help="Begin none after so long. [30]")
     parser.add_argument("--report", action="store_true", help="Measure nothing, and count what there is.")

@@ -99,12 +99,12 @@ _SENTENCES = {
         "a matrix of {size_bytes} is read from this processor's caches ({cache_bytes}) and not from memory; give a "
         "--size of {wanted_bytes} or more"
     ),
-    CautionCause.OTHER_PROGRAMS: "other programs took {cpus_lost:.1f} of {n_cpus} CPUs in {n_disturbed} of {n_timed} repetitions",
+    CautionCause.OTHER_PROGRAMS: "other programs took {cpus_lost:.2g} of {n_cpus} CPUs in {n_disturbed} of {n_timed} repetitions",
     CautionCause.THREADS_WAITED: (
         "threads waited for a CPU for {lost_share} of the time in {n_disturbed} of {n_timed} repetitions"
     ),
     CautionCause.TIME_STOLEN: (
-        "the hypervisor took {cpus_lost:.1f} of {n_cpus} CPUs in {n_disturbed} of {n_timed} repetitions"
+        "the hypervisor took {cpus_lost:.2g} of {n_cpus} CPUs in {n_disturbed} of {n_timed} repetitions"
     ),
     CautionCause.QUOTA_HELD: (
         "a CPU quota (control group) held {n_disturbed} of {n_timed} repetitions back, {n_held} times in all"

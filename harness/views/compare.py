@@ -186,7 +186,8 @@ def _doubts(name: str, gathered: Gathered) -> list[str]:
     """What is doubtful of one side of a pair, and that it is not to be trusted where that is so."""
     if len(gathered.measurements) == 1:
         reasons = gathered.measurements[0].verdict.reasons
-        found = [f"{name}: {'not to be trusted: ' if one.distrust else ''}{one.text}" for one in reasons]
+        told = "not to be trusted: " if any(one.distrust for one in reasons) else ""
+        found = [f"{name}: {told}{'; '.join(one.text for one in reasons)}"] if reasons else []
     else:
         n_runs = len(gathered.measurements)
         n_noisy = sum(bool(one.verdict.reasons) for one in gathered.measurements)
