@@ -103,7 +103,7 @@ def test_every_architecture_is_here():
 def hand_over(lab: _Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have it for the worker of dry runs and of sessions."""
     for module in ("dry_run", "session"):
-        monkeypatch.setattr(f"harness.runs.{module}.Worker", lambda _command: lab)
+        monkeypatch.setattr(f"harness.runs.{module}.Worker", lambda _command, **_: lab)
 
 
 class _Lab:

@@ -48,7 +48,7 @@ def test_json_has_every_field_of_llama_bench(results):
     assert tg["time_to_first_token_ns"] > 0
     assert tg["dispatch_ns_per_token"] > 0
     (journal,) = results.rglob("*.jsonl")
-    assert [record.asked.test for record in read_records([journal], pytest.fail)] == ["pp64", "tg16"]
+    assert {record.asked.test for record in read_records([journal], pytest.fail)} == {"pp64", "tg16"}
 
 
 def test_the_sentence_of_the_readme(tmp_path, model):
@@ -242,7 +242,7 @@ def test_ctrl_c_shows_what_is_measured_and_exits_130(running, results):
     (journal,) = results.rglob("*.jsonl")
     records = read_records([journal], pytest.fail)
     assert records[0].failure is None
-    assert len(records[0].timed) == 40
+    assert len([sample for sample in records[0].samples if not sample.is_warmup]) == 40
     assert [record.failure.cause for record in records[1:]] in ([], ["interrupted"]), "kept if a repetition was done"
 
 

@@ -374,7 +374,7 @@ def test_a_death_while_measuring_is_told(model):
 
 
 def test_a_worker_that_cannot_be_started_is_said(model, monkeypatch):
-    def refuse(_command):
+    def refuse(_command, **_):
         raise NativeError("The measuring process cannot be started (too many); close some programs and try again.")
 
     found = find_model(model, weights=True)

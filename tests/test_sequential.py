@@ -85,9 +85,9 @@ def test_time_is_up_at_a_planned_look():
     again = test.ratio
     test.finish()
     assert test.ratio == again
-    # Of ten pairs, after one extreme order of eight (2 in 256): all that is left of 5 %.
+    # Of ten pairs, after one extreme order of eight (2 in 256): half of what is left of 5 %.
     averages = walsh_averages(test.log_ratios)
-    assert again.low == math.exp(averages[_rank_of_interval(10, 0.05 - 2 / 2**8)[0] - 1])
+    assert again.low == math.exp(averages[_rank_of_interval(10, (0.05 - 2 / 2**8) / 2)[0] - 1])
 
 
 @pytest.mark.parametrize(("margin", "alpha"), [(0, 0.05), (-1, 0.05), (math.inf, 0.05), (0.01, 0), (0.01, 1)])

@@ -17,7 +17,7 @@ from harness.speed.limits import Limit, parse_limit
 _EXAMPLES = """
 \b
 Examples:
-  harness compare                               the last run against the one before
+  harness compare                               the last run and the one before
   harness compare before.jsonl after.jsonl
   harness compare old=llama-bench.json new=last
   harness compare last --by type_k              within one run: q8_0 against f16

@@ -22,7 +22,7 @@ MOST_EXACT_PAIRS = 10_000
 
 #: By how much the rest of a confidence is divided, and p multiplied, where samples said themselves when to stop: what stops at a narrow
 #: interval stops at luck, and of equal ones 7.9 % differed even at 1.5; found by simulation (scripts/trust_simulation.py).
-LOOKED_FACTOR = 3.0
+LOOKED_FACTOR = 4.0
 
 
 class Method(enum.Enum):

@@ -67,9 +67,9 @@ class CautionCause(str, enum.Enum):
 #: What each cause says; the names in it are the figures that the cause must have.
 _SENTENCES = {
     CautionCause.BUSY_MACHINE: (
-        "busy machine: other processes used {cpus_lost:.1f} of {n_cpus} CPUs while {n_threads} threads ran here"
+        "busy machine: other processes used {cpus_lost} of {n_cpus} CPUs while {n_threads} threads ran here"
     ),
-    CautionCause.CPU_STOLEN: "the hypervisor took {cpus_lost:.1f} CPUs away while this was measured",
+    CautionCause.CPU_STOLEN: "the hypervisor took {cpus_lost} CPUs away while this was measured",
     CautionCause.CPU_THROTTLED: (
         "a CPU quota (control group) held this back {n_held} times, {held_s:.1f} s of CPU time in all, while it was "
         "measured"
@@ -99,12 +99,12 @@ _SENTENCES = {
         "a matrix of {size_bytes} is read from this processor's caches ({cache_bytes}) and not from memory; give a "
         "--size of {wanted_bytes} or more"
     ),
-    CautionCause.OTHER_PROGRAMS: "other programs took {cpus_lost:.2g} of {n_cpus} CPUs in {n_disturbed} of {n_timed} repetitions",
+    CautionCause.OTHER_PROGRAMS: "other programs took {cpus_lost} of {n_cpus} CPUs in {n_disturbed} of {n_timed} repetitions",
     CautionCause.THREADS_WAITED: (
         "threads waited for a CPU for {lost_share} of the time in {n_disturbed} of {n_timed} repetitions"
     ),
     CautionCause.TIME_STOLEN: (
-        "the hypervisor took {cpus_lost:.2g} of {n_cpus} CPUs in {n_disturbed} of {n_timed} repetitions"
+        "the hypervisor took {cpus_lost} of {n_cpus} CPUs in {n_disturbed} of {n_timed} repetitions"
     ),
     CautionCause.QUOTA_HELD: (
         "a CPU quota (control group) held {n_disturbed} of {n_timed} repetitions back, {n_held} times in all"
@@ -252,6 +252,7 @@ def describe_caution(caution: Caution) -> str:
         "wanted_share": f"{100 * (caution.wanted_share or 0):g} %",
         "slowdown": f"{100 * (caution.slowdown or 0):g} %",
         "reasons": ", ".join(caution.reasons),
+        "cpus_lost": f"{caution.cpus_lost or 0:{'.1f' if (caution.cpus_lost or 0) >= 0.05 else '.1g'}}",
         "share": f"{100 * (caution.share or 0):.{1 if abs(caution.share or 0) < 0.1 else 0}f} %",
         "part": _PARTS.get(caution.part or "", caution.part),
         "other_part": _PARTS.get(caution.other_part or "", caution.other_part),
