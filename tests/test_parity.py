@@ -23,6 +23,7 @@ OLD = [
     json.loads(line)
     for path in sorted((HERE.parent / "bench_results").rglob("*-parity.jsonl"))
     for line in path.read_text(encoding="utf-8").splitlines()
+    if "ratios" in json.loads(line)  # later ones hold nothing derived
 ]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.evidence.stopping import is_precise
-from harness.runs.rounds import MAX_INTERLEAVED, Rounds, as_rates
+from harness.runs.rounds import MAX_INTERLEAVED, Rounds
 from harness.spec import RunSpec
 
 
@@ -111,7 +111,7 @@ def test_auto_stops_when_the_median_is_known(noise, fewest, most):
     _, done = simulate(cells_of(3), lambda _cell, _n: 0.1 * chance.lognormvariate(0, noise))
     for durations in done:
         assert fewest <= len(durations) <= most
-        assert is_precise(as_rates(durations), 0.02)
+        assert is_precise(durations, 0.02)
 
 
 def test_auto_stops_when_its_time_is_used():

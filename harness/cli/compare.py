@@ -17,10 +17,10 @@ from harness.speed.limits import Limit, parse_limit
 _EXAMPLES = """
 \b
 Examples:
-  harness compare                               the last run and the one before
+  harness compare                             the last run and the one before
   harness compare before.jsonl after.jsonl
   harness compare old=llama-bench.json new=last
-  harness compare last --by type_k              within one run: q8_0 against f16
+  harness compare last --by type_k            within one run: q8_0 and f16
   harness compare mine/ theirs/ --by machine --by n_threads
   harness compare last~1 last --fail-if slower:3% --fail-if tg:slower:1%
   harness compare last~1 last -o benchstat >both.txt

@@ -20,6 +20,9 @@ from collections.abc import Sequence
 
 from harness.evidence.medians import samples_needed
 
+#: A warm-up is no longer than this: pages, caches and clocks are ready by then. What changes later is the machine, not the beginning.
+MOST_WARMUPS = 10
+
 #: From here on one slow start is a sign by itself.
 MIN_FOR_ONE = 20
 
@@ -31,7 +34,7 @@ FALLING = 1.6
 
 
 def count_warmups(durations: Sequence[float]) -> int:
-    """How many of the first repetitions belong to a warm-up: 0 most of the time, at most half of them.
+    """How many of the first repetitions belong to a warm-up: 0 most of the time, at most half of them and `MOST_WARMUPS`.
 
     Only first repetitions that are slower count: a machine that slows down later is hot, and that is no warm-up.
 
@@ -39,8 +42,8 @@ def count_warmups(durations: Sequence[float]) -> int:
     ----------
     durations : shape (n,), in the order of time, any unit
     """
-    found, most = 0, len(durations) // 2
-    while step := _count_once(durations[found:]):
+    found, most = 0, min(len(durations) // 2, MOST_WARMUPS)
+    while found < most and (step := _count_once(durations[found:])):
         found += step
     return min(2 * found, most)
 
@@ -77,7 +80,7 @@ def _count_level(durations: Sequence[float]) -> int:
     """The k whose first repetitions rank highest for their number, if that is more than chance."""
     n = len(durations)
     best, found, rank_sum = BASE + PER_LOG * math.log(n), 0, 0.0
-    for k, rank in enumerate(_centred_ranks(durations)[: n // 2], 1):
+    for k, rank in enumerate(_centred_ranks(durations)[: min(n // 2, MOST_WARMUPS)], 1):
         rank_sum += rank
         score = rank_sum / math.sqrt(k * (n - k) * (n + 1) / 12)
         if score > best:

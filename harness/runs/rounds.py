@@ -99,7 +99,7 @@ class CellState:
             return
         kept = self.kept_ns
         if len(kept) >= self.look_at:
-            self.is_over = is_precise(as_rates(kept), self.spec.precision)
+            self.is_over = is_precise(kept, self.spec.precision)
             self.look_at = next_look(len(kept))
         if len(kept) >= MIN_REPETITIONS and self.spent_s + (self.repetition_s or 0) / 2 > self.spec.max_time_s:
             self.is_over = True
