@@ -68,7 +68,7 @@ def is_precise(durations: Sequence[float], precision: float) -> bool:
     if width is None or width > precision:
         return False
     last = durations[-(len(durations) // 3) :]
-    return median(last) > (1 - precision / 2) * median(durations) or not is_falling(durations)
+    return median(last) > (1 - precision / 8) * median(durations) or not is_falling(durations)
 
 
 def next_look(n: int) -> int:
