@@ -9,7 +9,7 @@ from harness.evidence.sequential import (
     LOOKS,
     Decision,
     SequentialTest,
-    _rank_of_interval,
+    rank_of_interval,
     signed_rank_p,
     walsh_averages,
 )
@@ -87,7 +87,7 @@ def test_time_is_up_at_a_planned_look():
     assert test.ratio == again
     # Of ten pairs, after one extreme order of eight (2 in 256): half of what is left of 5 %.
     averages = walsh_averages(test.log_ratios)
-    assert again.low == math.exp(averages[_rank_of_interval(10, (0.05 - 2 / 2**8) / 2)[0] - 1])
+    assert again.low == math.exp(averages[rank_of_interval(10, (0.05 - 2 / 2**8) / 2)[0] - 1])
 
 
 @pytest.mark.parametrize(("margin", "alpha"), [(0, 0.05), (-1, 0.05), (math.inf, 0.05), (0.01, 0), (0.01, 1)])

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.evidence.medians import CONFIDENCE, median
-from harness.evidence.sequential import signed_rank_p, walsh_averages
+from harness.evidence.sequential import rank_of_interval, walsh_averages
 from harness.evidence.stopping import relative_half_width
 from harness.evidence.two_samples import bound_ratio
 
@@ -195,19 +195,16 @@ def _draw_pairs(values: Any, n: int, chance: Any) -> list[float]:
 def _bound_pairs(log_ratios: Sequence[float]) -> tuple[float, float, float] | None:
     """The ratio of pairs with its interval, by their signed ranks; None where they are too few for one."""
     rank = _rank_of_pairs(len(log_ratios))
-    averages = walsh_averages(list(log_ratios))
     if not rank:
         return None
+    averages = walsh_averages(list(log_ratios))
     return math.exp(averages[rank - 1]), math.exp(median(averages)), math.exp(averages[-rank])
 
 
 @functools.cache
 def _rank_of_pairs(n: int) -> int:
     """Which Walsh average of n pairs, from 1, is the low end of their interval; 0: they are too few."""
-    rank = 0
-    while signed_rank_p(n, rank) <= 1 - CONFIDENCE:
-        rank += 1
-    return rank
+    return rank_of_interval(n, 1 - CONFIDENCE)[0]
 
 
 def _smallest(found: Sequence[tuple[float, float, float]]) -> float | None:

@@ -93,6 +93,12 @@ def _find_ranks(n: int, confidence: float) -> tuple[int, float] | None:
     return best
 
 
+def relative_width(values: Sequence[float], low: float, high: float) -> float:
+    """How far the further of two ends lies from the median of at least one value, as a share of the median."""
+    middle = median(values)
+    return max(high - middle, middle - low) / middle
+
+
 def samples_needed(confidence: float = CONFIDENCE) -> int:
     """The least number of samples for which `median_interval` can reach a confidence (6 at 0.95)."""
     return next(n for n in range(2, 1000) if 1 - 2 / 2**n >= confidence)

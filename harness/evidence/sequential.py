@@ -18,6 +18,7 @@ import functools
 import math
 from dataclasses import dataclass, field
 
+from harness.evidence.medians import median
 from harness.evidence.two_samples import Ratio
 
 #: Pairs at which the test looks. Eight are the fewest whose signed ranks are rare enough for a first look; the last one ends it.
@@ -107,9 +108,9 @@ class SequentialTest:
 
     def _look(self, spendable: float) -> None:
         n = self.n_at_look = len(self.log_ratios)
-        rank, spent = _rank_of_interval(n, spendable - self._spent)
+        rank, spent = rank_of_interval(n, spendable - self._spent)
         averages = walsh_averages(self.log_ratios)
-        middle = _middle(averages)
+        middle = median(averages)
         if not rank:
             self._spent_last = 0.0
             if self.ratio is None or self.ratio.low is None:  # an interval of an earlier look holds on
@@ -137,11 +138,6 @@ def signed_rank_p(n: int, rank_sum: int) -> float:
     return min(1.0, 2 * sum(_chances_of_rank_sums(n)[: rank_sum + 1]))
 
 
-def _middle(ordered: list[float]) -> float:
-    half = len(ordered) // 2
-    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
-
-
 def _share_spent(n: int) -> float:
     """Which share of alpha may be spent by the look at n pairs: early looks, by which large differences end soon, get much of it."""
     return float((n / LOOKS[-1]) ** SPENDING)
@@ -160,7 +156,7 @@ def _chances_of_rank_sums(n: int) -> tuple[float, ...]:
     return tuple(chances.tolist())
 
 
-def _rank_of_interval(n: int, spendable: float) -> tuple[int, float]:
+def rank_of_interval(n: int, spendable: float) -> tuple[int, float]:
     """(which Walsh average, from 1, is the interval's low end, how often that interval misses); rank 0: none is wide enough."""
     below, rank = 0.0, 0
     for chance in _chances_of_rank_sums(n):

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.evidence.drift import is_falling
-from harness.evidence.medians import CONFIDENCE, Interval, median, median_interval, samples_needed
+from harness.evidence.medians import CONFIDENCE, Interval, median, median_interval, relative_width, samples_needed
 
 #: Below six samples no pair of order statistics bounds a median with 95 %. The first look: smallest to largest, 96.9 %.
 MIN_REPETITIONS = samples_needed()
@@ -40,6 +40,11 @@ def bound_median(durations: Sequence[float]) -> Interval | None:
     return Interval(found.low, found.high, CONFIDENCE)
 
 
+def as_rates(durations: Sequence[float]) -> list[float]:
+    """What is shown, and so what is to be precise, is a rate: a duration that is 42 % longer is a rate that is 30 % lower."""
+    return [1 / duration for duration in durations]
+
+
 def relative_half_width(durations: Sequence[float]) -> float | None:
     """How far the ends of `bound_median` lie from the median at most, as a share of it, >= 0; None below six samples.
 
@@ -48,23 +53,18 @@ def relative_half_width(durations: Sequence[float]) -> float | None:
     durations : shape (n,), positive, any unit
     """
     interval = bound_median(durations)
-    if interval is None:
-        return None
-    middle = median(durations)
-    return max(middle - interval.low, interval.high - middle) / middle
+    return relative_width(durations, *interval.ends) if interval else None
 
 
 def is_precise(durations: Sequence[float], precision: float) -> bool:
     """Whether one may stop: the 95 % interval of the median rate lies within ± precision (a share, as 0.02) of it, and durations do
     not fall any more by as much as would matter.
 
-    Of rates, as they are shown: a duration that is 42 % longer is a rate that is 30 % lower.
-
     Parameters
     ----------
     durations : shape (n,), in the order of time, without those that `drift.count_warmups` leaves out
     """
-    width = relative_half_width([1 / duration for duration in durations])
+    width = relative_half_width(as_rates(durations))
     if width is None or width > precision:
         return False
     last = durations[-(len(durations) // 3) :]

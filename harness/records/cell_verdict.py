@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from harness.evidence.medians import median
 from harness.evidence.modes import find_two_levels
+from harness.evidence.stopping import as_rates
 from harness.records.cautions import Caution, CautionCause
-from harness.records.cells import Record, Sample
+from harness.records.cells import Record, Sample, has_died
 from harness.records.disturbances import is_own_crowd
 from harness.records.disturbed import Marked, judge_conditions, mark_samples
 from harness.records.spread import half_width
@@ -46,25 +47,37 @@ def undisturbed(record: Record) -> tuple[Sample, ...]:
     return tuple(one.sample for one in marked if not one.disturbances)
 
 
+def own_noise(cautions: Iterable[Caution]) -> list[Caution]:
+    """Of a record's own cautions those that speak of noise."""
+    return [caution for caution in cautions if caution.distrust or caution.cause in NOISE]
+
+
 def judge_cell(record: Record) -> Verdict | None:
     """Judge a cell; None where nothing was measured."""
     timed = record.timed
-    if not timed or (record.failure is not None and record.failure.is_fatal):
+    if not timed or has_died(record):
         return None
-    reasons = [caution for caution in record.warnings if caution.distrust or caution.cause in NOISE]
+    quiet = undisturbed(record)
     disturbed = judge_conditions(timed, record.asked.n_threads or 1, record.samples)
-    return Verdict.of([*reasons, *disturbed, *_judge_spread(record), *_judge_levels(record)])
+    found = (
+        *own_noise(record.warnings),
+        *disturbed,
+        *_judge_spread(record, timed, quiet),
+        *_judge_levels(timed, quiet),
+    )
+    return Verdict.of(found)
 
 
-def _judge_spread(record: Record) -> Iterator[Caution]:
-    """The interval of the median over undisturbed repetitions where they suffice for one, else over all.
+def _rates(samples: Sequence[Sample]) -> list[float]:
+    return as_rates([sample.duration_ns for sample in samples])
 
-    Of rates, as they are shown: a duration that is 42 % longer is a rate that is 30 % lower.
-    """
-    quiet = [1 / sample.duration_ns for sample in undisturbed(record)]
-    rates, width = quiet, half_width(record, quiet)
+
+def _judge_spread(record: Record, timed: Sequence[Sample], quiet: Sequence[Sample]) -> Iterator[Caution]:
+    """The interval of the median over undisturbed repetitions where they suffice, else over all. Of rates, as they are shown."""
+    rates = _rates(quiet)
+    width = half_width(record, rates)
     if width is None:
-        rates = [1 / sample.duration_ns for sample in record.timed]
+        rates = _rates(timed)
         width = half_width(record, rates)
     if width is not None and width > WIDE:
         distrust = width > HOPELESSLY_WIDE and not _is_one_alone(rates)
@@ -78,12 +91,12 @@ def _is_one_alone(values: Sequence[float]) -> bool:
     return distances[-2] <= WIDE
 
 
-def _judge_levels(record: Record) -> Iterator[Caution]:
+def _judge_levels(timed: Sequence[Sample], quiet: Sequence[Sample]) -> Iterator[Caution]:
     """Undisturbed repetitions of two speeds, for which nothing is to blame, and a clock far below what the processor can have."""
-    levels = find_two_levels([1 / sample.duration_ns for sample in undisturbed(record)])
+    levels = find_two_levels(_rates(quiet))
     if levels is not None and levels[1] / levels[0] - 1 > APART:
         yield Caution(CautionCause.TWO_SPEEDS, lost_share=levels[1] / levels[0] - 1)
-    seen = [sample.conditions for sample in record.timed if sample.conditions is not None]
+    seen = [sample.conditions for sample in timed if sample.conditions is not None]
     clocks = [(one.clock_mhz, one.clock_limit_mhz) for one in seen if one.clock_mhz and one.clock_limit_mhz]
     if clocks:
         clock, limit = median([clock for clock, _ in clocks]), max(limit for _, limit in clocks)

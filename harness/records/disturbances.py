@@ -83,7 +83,12 @@ def _did_others(seen: Conditions, wall_s: float, took_s: float, n_threads: int) 
         return False
     waited_s = lost_wait_s(seen, n_threads)
     others_s = excess_s(seen, n_threads)
-    return waited_s > NOTICED_SHARE * took_s or others_s > CROWDED_CPUS * wall_s + 2 * TICK_S
+    return waited_s > NOTICED_SHARE * took_s or exceeds(others_s, CROWDED_CPUS, wall_s)
+
+
+def exceeds(cpu_s: float, cpus: float, wall_s: float) -> bool:
+    """Whether CPU time, which is counted in ticks, is surely more than so many CPUs had in a time."""
+    return cpu_s > cpus * wall_s + 2 * TICK_S
 
 
 def is_own_crowd(seen: Conditions, n_threads: int) -> bool:

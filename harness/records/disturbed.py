@@ -14,6 +14,7 @@ from harness.records.disturbances import (
     PAGE_READ_S,
     TICK_S,
     Disturbance,
+    exceeds,
     excess_s,
     find_disturbances,
     lost_wait_s,
@@ -79,7 +80,7 @@ def _judge_others(samples: Sequence[Sample], marked: Sequence[Marked], n_threads
     hit = [one.sample for one in marked if Disturbance.OTHERS in one.disturbances]
     wall_s = sum(one.wall_ns for one in seen) / NS_PER_S
     excess = sum(excess_s(one, n_threads) for one in seen)
-    is_crowded = excess > CROWDED_CPUS * wall_s + 2 * TICK_S
+    is_crowded = exceeds(excess, CROWDED_CPUS, wall_s)
     if not is_crowded and _is_rare(len(hit), len(marked)):
         return
     is_most = 2 * len(hit) > len(marked) or wall_s < len(seen) * 10 * TICK_S
@@ -92,7 +93,7 @@ def _judge_others(samples: Sequence[Sample], marked: Sequence[Marked], n_threads
     told = [sample.conditions for sample in hit if sample.conditions is not None] or seen
     cpus = sum((one.busy_s or 0) - (one.own_s or 0) for one in told) * NS_PER_S / sum(one.wall_ns for one in told)
     figures: dict[str, Any] = {"n_disturbed": len(hit) or len(marked), "n_timed": len(marked), "n_cpus": seen[0].n_cpus}
-    is_grave = excess > HOPELESS_CPUS * wall_s + 2 * TICK_S or waited_share > HOPELESS_SHARE
+    is_grave = exceeds(excess, HOPELESS_CPUS, wall_s) or waited_share > HOPELESS_SHARE
     if cpus >= CROWDED_CPUS:
         yield Caution(CautionCause.OTHER_PROGRAMS, distrust=is_most and is_grave, cpus_lost=cpus, **figures)
     else:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.evidence.medians import median, median_interval
+from harness.evidence.medians import median, median_interval, relative_width
 from harness.records.cautions import Caution, CautionCause
 
 
@@ -43,9 +43,9 @@ def spread(values: Sequence[float]) -> float | None:
     """
     if len(values) < 2:
         return None
-    middle, interval = median(values), median_interval(values)
-    low, high = interval.ends if interval else (min(values), max(values))
-    return max(high - middle, middle - low) / middle if middle > 0 else None
+    interval = median_interval(values)
+    ends = interval.ends if interval else (min(values), max(values))
+    return relative_width(values, *ends) if median(values) > 0 else None
 
 
 def doubt_rounds(values: Sequence[float], limits: Limits = ROUNDS, **figures: Any) -> Iterator[Caution]:

@@ -89,9 +89,9 @@ class Parity:
     @property
     def equality(self) -> Equality | None:
         """What the pairs show; None for a fixed number of pairs, of which no margin was named."""
-        if self.margin is None or (test := self.weighed) is None:
+        if self.margin is None:
             return None
-        found = test.ratio
+        found = weigh(self.ratios, self.margin).ratio
         if found is None or found.low is None or found.high is None:
             return Equality.UNDECIDED
         if 1 / (1 + self.margin) <= found.low and found.high <= 1 + self.margin:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.evidence.medians import Interval, median, median_interval
+from harness.evidence.medians import Interval, median_interval, relative_width
 from harness.evidence.stopping import bound_median
 from harness.records.cells import Record
 
@@ -22,7 +22,4 @@ def bound(record: Record, values: Sequence[float]) -> Interval | None:
 def half_width(record: Record, values: Sequence[float]) -> float | None:
     """How far the interval's further end lies from the median, as a share of it."""
     interval = bound(record, values)
-    if interval is None:
-        return None
-    middle = median(values)
-    return max(interval.high - middle, middle - interval.low) / middle
+    return relative_width(values, *interval.ends) if interval else None

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.evidence.medians import median, quantile, samples_needed
+from harness.evidence.stopping import as_rates
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cell_verdict import find_own_crowd, judge_cell, undisturbed
 from harness.records.cells import Power, Record
@@ -71,8 +72,8 @@ def summarize(record: Record) -> Summary:
     cautions = (*record.warnings, *(reason for reason in verdict.reasons if reason not in record.warnings))
     if interval is None:
         cautions = (*cautions, Caution(CautionCause.FEW_SAMPLES, n_wanted=samples_needed()))
-    width = half_width(record, [1 / duration for duration in durations])  # of rates, as they are shown
-    cautions = _miss_precision(record, width, cautions)
+    width = half_width(record, as_rates(durations))
+    cautions = _miss_precision(record, len(durations), width, cautions)
     if (crowd := find_own_crowd(record)) is not None:
         cautions = (*cautions, crowd)
     quiet = undisturbed(record)
@@ -93,13 +94,15 @@ def summarize(record: Record) -> Summary:
     )
 
 
-def _miss_precision(record: Record, width: float | None, cautions: tuple[Caution, ...]) -> tuple[Caution, ...]:
+def _miss_precision(
+    record: Record, n_timed: int, width: float | None, cautions: tuple[Caution, ...]
+) -> tuple[Caution, ...]:
     """Say where repeating ended before the median was known as precisely as was wanted; it is then why the interval is wide, too."""
     asked = record.asked
     if asked.repetitions is not None or record.failure is not None or width is None or width <= asked.precision:
         return cautions
     missed = Caution(
-        CautionCause.PRECISION_MISSED, lost_share=width, wanted_share=asked.precision, n_done=len(record.timed),
+        CautionCause.PRECISION_MISSED, lost_share=width, wanted_share=asked.precision, n_done=n_timed,
         limit_s=asked.max_time_s,
     )  # fmt: skip
     return (*(caution for caution in cautions if caution.cause is not CautionCause.WIDE_INTERVAL), missed)
@@ -151,11 +154,11 @@ def joules_per_token(record: Record) -> float | None:
     Each source's mean power is taken times the timed duration, so that the few ms around a repetition do not count.
     """
     power: tuple[Power, ...] = record.telemetry.power if record.telemetry else ()
-    if not power or not record.timed:
+    if not power or not (timed := record.timed):
         return None
-    timed_s = sum(sample.duration_ns for sample in record.timed) / NS_PER_S
+    timed_s = sum(sample.duration_ns for sample in timed) / NS_PER_S
     watts = sum(item.joules / item.window_s for item in power)
-    return watts * timed_s / (record.asked.n_tokens * len(record.timed))
+    return watts * timed_s / (record.asked.n_tokens * len(timed))
 
 
 def token_times(record: Record) -> TokenTimes | None:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.evidence.medians import CONFIDENCE, median, samples_needed
+from harness.evidence.medians import median, median_interval
 from harness.gguf.nodes import ROLES, classify_node
 from harness.gguf.reads import TokenReads
 from harness.records.token_time import (
@@ -54,13 +54,9 @@ def summarize_blocks(blocks: Sequence[Sequence[int]]) -> Figure:
 
 
 def _bound(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """The order-statistics interval of a median (W. J. Conover, Practical Nonparametric Statistics, 3.2); none of fewer than 6."""
-    if len(values) < samples_needed():
-        return None, None
-    from scipy.stats import quantile_test
-
-    low, high = quantile_test(values, p=0.5).confidence_interval(CONFIDENCE)
-    return float(low), float(high)
+    """Both ends of the median's interval, as fractions like the median itself; none of fewer than 6."""
+    found = median_interval(values)
+    return (float(found.low), float(found.high)) if found else (None, None)
 
 
 @dataclass(frozen=True, slots=True)

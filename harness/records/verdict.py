@@ -9,7 +9,7 @@ from typing import Any
 from harness.records.ab import Ab
 from harness.records.ab_verdict import judge_ab
 from harness.records.cautions import Caution
-from harness.records.cell_verdict import NOISE, judge_cell
+from harness.records.cell_verdict import judge_cell, own_noise
 from harness.records.cells import Record
 from harness.records.disturbed import judge_conditions
 from harness.records.doubts import gravest
@@ -72,8 +72,7 @@ def _judge_noise(record: NoiseRecord) -> Verdict | None:
 def _weigh(record: Any, doubts: Iterable[Caution], disturbances: Iterable[Caution] = ()) -> Verdict:
     """The verdict by a record's own cautions, as far as they speak of noise, by what disturbed it, and by doubts: of each cause the
     gravest."""
-    said = [caution for caution in getattr(record, "warnings", ()) if caution.distrust or caution.cause in NOISE]
-    return Verdict.of([*said, *gravest(disturbances), *gravest(doubts)])
+    return Verdict.of([*own_noise(getattr(record, "warnings", ())), *gravest(disturbances), *gravest(doubts)])
 
 
 #: The judge of each class of record: a verdict, or None where nothing was measured.

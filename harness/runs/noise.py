@@ -14,7 +14,7 @@ from harness.errors import UsageError
 from harness.host.programs import ProgramTime, ProgramWatch
 from harness.host.telemetry import Station
 from harness.host.tuning import read_tuning
-from harness.records.cells import Record, has_died
+from harness.records.cells import Record, is_measured
 from harness.records.journal import utc_now
 from harness.records.noise import NoiseBlock, NoiseRecord
 from harness.runs.cells import Bench, plan_in, run_cells
@@ -82,7 +82,7 @@ class _Measuring:
             return None
         self.cells.append(record)
         self._timed_ns += sum(sample.duration_ns for sample in record.samples)
-        if has_died(record) or not record.timed:
+        if not is_measured(record):
             return None
         self.blocks.append(NoiseBlock(record.asked, begun_ns, record.samples))
         return record

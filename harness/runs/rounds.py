@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from harness.evidence.drift import count_warmups
-from harness.evidence.stopping import MIN_REPETITIONS, is_precise, next_look, relative_half_width
+from harness.evidence.stopping import MIN_REPETITIONS, as_rates, is_precise, next_look, relative_half_width
 from harness.spec import RunSpec
 
 #: So many cells take turns at the most.
@@ -33,11 +33,6 @@ FIRST_BLOCK = 2
 
 #: Where each block is preceded by a load, it takes so many times as long as that.
 LOADS_PER_BLOCK = 5.0
-
-
-def as_rates(durations_ns: Sequence[int]) -> list[float]:
-    """What is shown, and so what is to be precise, is a rate: a duration that is 42 % longer is a rate that is 30 % lower."""
-    return [1 / duration for duration in durations_ns]
 
 
 @dataclass(frozen=True, slots=True)

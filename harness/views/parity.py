@@ -33,9 +33,10 @@ def describe_equality(parity: Parity) -> str:
     """What the pairs show and how sure that is, ``equal within ± 1 %: ratio 1.0020 [0.9960 – 1.0080], 24 pairs, at 95 %``; empty for
     a fixed number of pairs."""
     test = parity.weighed
-    if test is None or parity.margin is None or parity.equality is None:
+    equality = parity.equality
+    if test is None or parity.margin is None or equality is None:
         return ""
-    verdict = _VERDICTS[parity.equality].format(margin=f"{parity.margin * 100:g} %")
+    verdict = _VERDICTS[equality].format(margin=f"{parity.margin * 100:g} %")
     n_pairs, ratio = format_count(len(test.log_ratios), "pair"), test.ratio
     if ratio is None or ratio.low is None or ratio.high is None:
         return f"{verdict}: ratio {format_value(median(parity.ratios), FINE_RATIO)}, too few pairs for an interval ({n_pairs})"
@@ -53,7 +54,11 @@ def describe_parity(lines: Sequence[Parity], name_model: Callable[[str], str] = 
         Column("ratio", unit=FINE_RATIO, interval=INTERVAL, of=_ratio), Column("n_pairs", "pairs", of=lambda line: len(line.ratios)),
         Column("time_utc", "when", MINUTE, left_out=1),
     ]  # fmt: skip
-    verdicts = [f"{name_model(line.model)} {name_test(line)}: {_describe_both(line)}" for line in lines if line.weighed]
+    verdicts = [
+        f"{name_model(line.model)} {name_test(line)}: {_describe_both(line)}"
+        for line in lines
+        if line.margin is not None
+    ]
     blocks: list[Block] = [Prose([_MEANS]), Table.of("parity", lines, columns), Prose(verdicts, is_list=True)]
     return Document("parity", 1, "", [Section("", blocks)])
 

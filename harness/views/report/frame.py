@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from harness.records.ab import Ab
-from harness.records.cells import Machine, Record, machine_key
+from harness.records.cells import Machine, machine_key
 from harness.records.failures import describe_failure
-from harness.records.kinds import Entry
 from harness.records.memory import MemoryRecord
 from harness.records.ollama import Comparison
 from harness.records.parity import Parity
-from harness.records.statistics import Digest
 from harness.records.token_time import TimeRecord
-from harness.records.verdict import Trust, judge
+from harness.records.verdict import Trust
 from harness.units import format_count
 from harness.views.cells import describe_layers
 from harness.views.document import Block, Column, Document, Figure, KeyFigures, Prose, Section, Table
@@ -53,7 +51,7 @@ def summarize_page(material: Material) -> Sequence[Document]:
     if distrusted:
         are = "figure is" if distrusted == 1 else "figures are"
         sentences.append(f"{distrusted} {are} not to be trusted, for what the footnotes say.")
-    others = sum(verdict.trust is Trust.NOT_TRUSTED for record in _judged(material) if (verdict := judge(record)))
+    others = sum(verdict.trust is Trust.NOT_TRUSTED for _, verdict in material.verdicts if verdict)
     if others:
         are = "ledger, text or comparison is" if others == 1 else "ledgers, texts and comparisons are"
         sentences.append(f"{others} {are} not to be trusted, for the reasons that stand below each.")
@@ -100,13 +98,6 @@ def _describe_best(material: Material, kind: str) -> str | None:
         f"{what} {format_value(summary.rate_tok_per_s, RATE, with_sign=False)} tokens/s ({interval}): {best.asked.test}, "
         f"{material.model_name(best)}, {best.asked.n_threads} threads{devices}{where}{doubt}."
     )
-
-
-def _judged(material: Material) -> Iterator[Entry]:
-    """The records that are no cells."""
-    for line in material.lines:
-        if line.content is not None and not isinstance(line.content, Record | Digest):
-            yield line.content
 
 
 # --- machines ---------------------------------------------------------------------------------------------------------
@@ -172,8 +163,7 @@ def list_warnings(material: Material) -> Sequence[Document]:
     """Every caution once with the number of figures that it qualifies, and what could not be read."""
     cautions = [caution for cell in material.cells for caution in cell.summary.cautions]
     # Of the other kinds a record counts as one figure.
-    for record in _judged(material):
-        verdict = judge(record)
+    for record, verdict in material.verdicts:
         reasons = verdict.reasons if verdict else ()
         cautions += dict.fromkeys([*getattr(record, "warnings", ()), *reasons])
     counts = collections.Counter((caution.text, caution.distrust) for caution in cautions)

@@ -11,11 +11,12 @@ from typing import TypeVar
 
 from harness.catalog import Catalog
 from harness.records.cells import Machine, Record, has_died, is_measured, machine_key
-from harness.records.kinds import Line
+from harness.records.kinds import Entry, Line
 from harness.records.memory import MemoryRecord
 from harness.records.statistics import Digest, digest
 from harness.records.text import TextRun
 from harness.records.token_time import TimeRecord
+from harness.records.verdict import Verdict, judge
 from harness.speed.model_names import ModelFile, ModelNames, file_of
 from harness.speed.prediction import Answer
 from harness.speed.rates import Measured, collect_cells
@@ -76,6 +77,12 @@ class Material:
     def texts(self) -> list[TextRun]:
         """Texts that models wrote."""
         return self.contents(TextRun)
+
+    @functools.cached_property
+    def verdicts(self) -> list[tuple[Entry, Verdict | None]]:
+        """The records that are no cells, and how far each may be believed."""
+        others = [line.content for line in self.lines if not isinstance(line.content, Record | Digest | None)]
+        return [(record, judge(record)) for record in others]
 
     def contents(self, kind: type[Content]) -> list[Content]:
         """What lines of a class hold, in the order of the files."""
