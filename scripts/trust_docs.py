@@ -90,9 +90,9 @@ def list_parity(results: pathlib.Path) -> str:
 def is_goal_met(parity: Parity) -> bool:
     """The median ratio is at least 0.99, and its interval inside ± 2 %."""
     ratio = test.ratio if (test := parity.weighed) else None
-    if ratio is None or ratio.low is None or ratio.high is None:
+    if ratio is None or (ends := ratio.ends) is None:
         return False
-    return median(parity.ratios) >= FLOOR and ratio.low >= 1 / 1.02 and ratio.high <= 1.02
+    return median(parity.ratios) >= FLOOR and ends[0] >= 1 / 1.02 and ends[1] <= 1.02
 
 
 def _complain(sentence: str) -> None:

@@ -41,6 +41,11 @@ class Ratio:
     high: float | None = None
     level: float | None = None
 
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """Both ends of the interval."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
 
 @dataclass(frozen=True, slots=True)
 class Contrast:

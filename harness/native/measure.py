@@ -139,7 +139,8 @@ def measure(
     """
     block = block or Block(spec.repetitions or samples_needed(), spec.warmup is not False)
     samples = []
-    watch.begin()
+    if block.warms_up:
+        watch.begin()
     progress("warm-up", 0, block.repetitions)
     engine.clear()
     if block.warms_up:

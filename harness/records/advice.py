@@ -134,8 +134,7 @@ def _by_tuning(tests: Sequence[Test], tuning: Tuning) -> Iterator[Advised]:
 
 def share_of_clock(tests: Sequence[Test]) -> float:
     """The share of repetitions in which the clock was low, or which were in the slower of two states though nothing else was seen."""
-    marked = [one for test in tests for one in test.marked]
-    low = sum(Disturbance.CLOCK in one.disturbances for one in marked) / max(len(marked), 1)
+    low = count_disturbances(tests).get(Disturbance.CLOCK, 0.0)
     return max([low, *(found.states[2] for test in tests if (found := test.quiet_pattern) and found.states)])
 
 

@@ -64,12 +64,10 @@ def _name_model(content: Content | None) -> str:
     match content:
         case Record():
             return content.asked.file_name
-        case TextRun():
+        case TextRun() | NoiseRecord():
             return content.model.file_name if content.model else ""
         case MemoryRecord():
             return content.model.file_name or content.model.label
-        case NoiseRecord():
-            return content.model.file_name if content.model else ""
         case TimeRecord():
             return content.model.file_name
         case Comparison():

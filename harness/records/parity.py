@@ -92,11 +92,12 @@ class Parity:
         if self.margin is None:
             return None
         found = weigh(self.ratios, self.margin).ratio
-        if found is None or found.low is None or found.high is None:
+        if found is None or (ends := found.ends) is None:
             return Equality.UNDECIDED
-        if 1 / (1 + self.margin) <= found.low and found.high <= 1 + self.margin:
+        low, high = ends
+        if 1 / (1 + self.margin) <= low and high <= 1 + self.margin:
             return Equality.EQUAL
-        return Equality.FASTER if found.low > 1 else Equality.SLOWER if found.high < 1 else Equality.UNDECIDED
+        return Equality.FASTER if low > 1 else Equality.SLOWER if high < 1 else Equality.UNDECIDED
 
     def _rate(self, samples_ns: tuple[int, ...]) -> float:
         return self.n_tokens * NS_PER_S / median(samples_ns)

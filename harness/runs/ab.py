@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import itertools
 import math
 import pathlib
@@ -20,20 +19,17 @@ from harness.errors import NativeError, UsageError
 from harness.events import Measured, OnEvent, Remark
 from harness.evidence.sequential import Decision, SequentialTest
 from harness.host.cpu import choose_threads
-from harness.host.rpc import check_servers
 from harness.native.slowdown import VARIABLE, read_share
 from harness.records.ab import Ab, Arm, Block, Side, Stop, find_pairs, log_ratio
-from harness.records.cautions import Caution, CautionCause
-from harness.records.cells import Build, Load, Model, Resolved, Sample
-from harness.records.disturbed import RARE_SHARE
+from harness.records.cells import Build, Load, Resolved, Sample
 from harness.records.failures import Cause, Failure
 from harness.records.journal import utc_now
 from harness.runs.asking import blame_file, plan_cells
-from harness.runs.bench import RPC_SILENCE_S
-from harness.runs.cells import remark_on_size
+from harness.runs.bench import block_events
+from harness.runs.cells import check_cells, facts_in, model_of
 from harness.runs.session import Session
 from harness.runs.worker import Worker
-from harness.sources.model_file import FileFacts, describe_file
+from harness.sources.model_file import FileFacts
 from harness.spec import Grid, RunSpec, Settings
 from harness.units import NS_PER_S
 
@@ -153,9 +149,8 @@ def measure_ab(request: AbRequest, session: Session, *, clock: Callable[[], floa
     NativeError : a worker cannot be started, such as that of another environment; an RPC server does not answer as one.
     """
     specs = (*request.a.specs, *request.b.specs)
-    check_servers(list(dict.fromkeys(endpoint for spec in specs for endpoint in spec.rpc)))
-    remark_on_size({spec.model for spec in specs}, session)
-    facts = functools.cache(functools.partial(describe_file, on_event=session.on_event))
+    check_cells(specs, session)
+    facts = facts_in(session)
     records: list[Ab] = []
     with session.until_interrupted(), _Workers(request, session) as workers:
         for index in range(len(request.a.specs)):
@@ -248,7 +243,6 @@ class _Duel:
         self._time_utc = utc_now()
         self._begun_s: float | None = None
         self._ended_s = 0.0
-        self._cautions: list[Caution] = []
         self._failure: Failure | None = None
         self._failed_arm: Arm | None = None
         self.blocks: list[Block] = []
@@ -296,8 +290,9 @@ class _Duel:
         assert self._begun_s is not None
         ratio, limit_s = self._test.ratio, self._request.max_time_s
         task = f"{self._sides[Arm.A].asked.test}: pair {n_pairs}"
-        if ratio is not None and ratio.low is not None and ratio.high is not None:
-            task += f", B {100 / ratio.high - 100:+.1f} … {100 / ratio.low - 100:+.1f} %"
+        if ratio is not None and (ends := ratio.ends) is not None:
+            low, high = ends
+            task += f", B {100 / high - 100:+.1f} … {100 / low - 100:+.1f} %"
         self._session.show(task, min(math.ceil(self._ended_s - self._begun_s), math.ceil(limit_s)), math.ceil(limit_s))
 
     def _measure(self, arm: Arm, repetitions: int, *, is_trial: bool = False) -> tuple[float, float]:
@@ -305,14 +300,11 @@ class _Duel:
         side = self._sides[arm]
         spec = dataclasses.replace(side.asked, repetitions=repetitions)
         worker, begun_s = self._workers.of(arm, spec), self._clock()
-        worker.send({"measure": spec.to_dict(), "slowdown": side.slowdown or None})
-        timeout_s = self._request.cell_timeout_s
-        silence_s = RPC_SILENCE_S if spec.rpc and timeout_s is None else None
         samples: list[Sample] = []
         try:
-            for event in worker.events(timeout_s, is_cell_limit=timeout_s is not None, silence_s=silence_s):
+            for event in block_events(worker, spec, self._request.cell_timeout_s, slowdown=side.slowdown or None):
                 if isinstance(event, Failure):
-                    raise _Failed(blame_file(event, spec.model) if event.phase == "load" else event, arm)
+                    raise _Failed(blame_file(event, spec.model), arm)
                 if event["event"] == "sample":
                     samples.append(decode(Sample, event))
                 else:
@@ -328,31 +320,12 @@ class _Duel:
         if event["event"] == "build":
             self._workers.learn_build(arm, spec, decode(Build, event["build"]))
         elif event["event"] == "loaded" and side.model is None:
-            known = {name: value for name, value in dataclasses.asdict(self._facts[arm]).items() if value is not None}
-            self._sides[arm] = dataclasses.replace(
-                side, model=dataclasses.replace(decode(Model, event["model"]), **known),
-                build=self._workers.build_of(arm, spec),
-            )  # fmt: skip
+            model = model_of(event, self._facts[arm])
+            self._sides[arm] = dataclasses.replace(side, model=model, build=self._workers.build_of(arm, spec))
         elif event["event"] == "done":
             if side.resolved is None:
                 resolved, load = decode(Resolved, event["resolved"]), decode(Load, event["load"])
                 self._sides[arm] = dataclasses.replace(side, resolved=resolved, load=load)
-            self._cautions += [decode(Caution, caution) for caution in event.get("cautions", ())]
-
-    def _list_cautions(self) -> tuple[Caution, ...]:
-        """What was said of the blocks: once a cause, of few blocks not at all, and forbidding only where it does of most."""
-        found: dict[CautionCause, list[Caution]] = {}
-        for caution in self._cautions:
-            found.setdefault(caution.cause, []).append(caution)
-        found.pop(CautionCause.SLOWED_DOWN, None)  # an arm's own setting here
-        n_blocks = len(self.blocks)
-        return tuple(
-            dataclasses.replace(
-                max(same, key=lambda one: one.distrust), distrust=2 * sum(one.distrust for one in same) > n_blocks
-            )
-            for same in found.values()
-            if len(same) > RARE_SHARE * n_blocks
-        )
 
     def record(self) -> Ab:
         """What was measured so far."""
@@ -364,7 +337,6 @@ class _Duel:
             self._session.command, self._time_utc, self._session.machine, harness.__version__,
             self._sides[Arm.A], self._sides[Arm.B], self.stop, tuple(self.blocks), request.margin, request.alpha, self._n_tests,
             request.max_time_s, round(elapsed_s * NS_PER_S), request.seed, failure, self._failed_arm,
-            self._list_cautions(),
             threads_source="asked" if request.a.specs[0].n_threads is not None else self._threads.source,
         )  # fmt: skip
 

@@ -57,7 +57,9 @@ def read_for(path: str | os.PathLike[str], question: Question, label: str | None
 
 
 def blame_file(failure: Failure, path: str) -> Failure:
-    """A failure to load as what it is where the file is damaged: the question's fault, in the words of whoever reads files."""
+    """A failure, and one to load as what it is where the file is damaged: the question's fault, in the words of whoever reads files."""
+    if failure.phase != "load":
+        return failure
     try:
         read_file_header(path)
     except UsageError as error:

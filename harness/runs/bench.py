@@ -49,6 +49,18 @@ class Plan:
     interleave: bool = True
 
 
+def block_events(
+    worker: Worker | _InProcess, spec: RunSpec, timeout_s: float | None, **fields: Any
+) -> Iterator[dict[str, Any] | Failure]:
+    """Have a worker measure a block of a cell and yield what it says; fields are the others of `native.worker.BlockRequest`.
+
+    timeout_s is what is left of --cell-timeout; without one a block with RPC servers may be silent for `RPC_SILENCE_S`.
+    """
+    worker.send({"measure": spec.to_dict(), **fields})
+    silence_s = RPC_SILENCE_S if spec.rpc and timeout_s is None else None
+    return worker.events(timeout_s, is_cell_limit=timeout_s is not None, silence_s=silence_s)
+
+
 class Bench:
     """Keeps a worker alive and replaces a dead one."""
 
@@ -92,10 +104,8 @@ class Bench:
             return
         assert self._worker is not None
         self._rpc = self._rpc or spec.rpc
-        self._worker.send({"measure": spec.to_dict(), **command, "needs": encode(needs)})
         limit_s = self._plan.cell_timeout_s
-        silence_s = RPC_SILENCE_S if spec.rpc and limit_s is None else None
-        for event in self._worker.events(timeout_s, is_cell_limit=timeout_s is not None, silence_s=silence_s):
+        for event in block_events(self._worker, spec, timeout_s, **command, needs=encode(needs)):
             if isinstance(event, dict) and event["event"] == "build":
                 self.build = decode(Build, event["build"])
             elif isinstance(event, Failure) and event.cause is Cause.TIMEOUT and limit_s is not None:

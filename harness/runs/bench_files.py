@@ -58,9 +58,9 @@ def read_measurements(path: pathlib.Path, warn: Warn) -> Iterator[Measurement]:
             yield from _read_rows(_read_database(path, warn), path, warn)
             return
         begun = head.lstrip()
-        if begun.startswith(b"{") and not any(begun.startswith(mark) for mark, _ in _MARKS_OF_CODECS):
+        if begun.startswith(b"{"):
             yield from _read_journal(path, warn)
-            yield from _read_rows(_read_json_lines(path, warn), path, warn)
+            yield from _read_rows(_read_json_lines(path), path, warn)
             return
         encoding = next((name for mark, name in _MARKS_OF_CODECS if head.startswith(mark)), "utf-8")
         text = path.read_bytes().decode(encoding, "replace").strip()
@@ -76,7 +76,7 @@ def _read_journal(path: pathlib.Path, warn: Warn) -> Iterator[Measurement]:
             yield measurement_of(line.content, subjects, line.label)
 
 
-def _read_json_lines(path: pathlib.Path, warn: Warn) -> Iterator[Row]:
+def _read_json_lines(path: pathlib.Path) -> Iterator[Row]:
     """Lines of llama-bench's among those of a journal; what is no JSON was told when the journal was read."""
     with open(path, "rb") as file:
         for raw in file:

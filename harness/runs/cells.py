@@ -78,8 +78,7 @@ def measure_cells(request: CellsRequest, session: Session) -> list[Record]:
     NativeError : an RPC server does not answer as one.
     """
     cells = request.cells
-    check_servers(list(dict.fromkeys(endpoint for cell in cells for endpoint in cell.rpc)))
-    remark_on_size({cell.model for cell in cells}, session)
+    check_cells(cells, session)
     course, records = Course(len(cells)), {}
     with session.until_interrupted(), contextlib.closing(Station()) as station:
         plan = plan_in(session, station, request.cell_timeout_s, request.isolate, request.interleave)
@@ -97,11 +96,26 @@ def plan_in(
     interleave: bool = True,
 ) -> Plan:
     """What a run of cells needs, in a session and watched by a station."""
-    facts = functools.cache(functools.partial(describe_file, on_event=session.on_event))  # a sweep asks for each cell
-    watch = station.watch
+    watch, facts = station.watch, facts_in(session)
     return Plan(
         session.command, session.machine, cell_timeout_s, facts, session.worker_command, isolate, watch, interleave
     )
+
+
+def facts_in(session: Session) -> Callable[[pathlib.Path], FileFacts]:
+    """What describes a file once: a sweep asks for each cell."""
+    return functools.cache(functools.partial(describe_file, on_event=session.on_event))
+
+
+def check_cells(cells: Sequence[RunSpec], session: Session) -> None:
+    """See to it before anything is measured that servers answer, and tell which files are larger than the memory that is free.
+
+    Raises
+    ------
+    NativeError : an RPC server does not answer as one.
+    """
+    check_servers(list(dict.fromkeys(endpoint for cell in cells for endpoint in cell.rpc)))
+    remark_on_size({cell.model for cell in cells}, session)
 
 
 def keep_cell(record: Record, session: Session) -> None:
@@ -207,6 +221,8 @@ class _Turns:
         state, n_before = self._rounds.states[visit.cell], cell.timed
         begun = ready = time.monotonic()
         limit_s = None if self._plan.cell_timeout_s is None else max(self._plan.cell_timeout_s - cell.spent_s, 0.0)
+        # Nothing of these changes within a block, and the time before a repetition is the worker's to settle.
+        n_wanted, n_done_before, left = state.n_wanted, self._rounds.n_done, 1 - state.share
         command = {"repetitions": visit.repetitions, "keep": visit.keep, "is_first": visit.is_first}
         for event in self._bench.run(cell.spec, command, self._needs[visit.cell], limit_s):
             cell.on_event(event, visit.turn)
@@ -216,19 +232,19 @@ class _Turns:
                 ready = time.monotonic()
             elif event["event"] == "phase":
                 is_block = event["phase"] in ("repetition", "depth")
-                index, count = (
-                    (n_before + event["index"], state.n_wanted) if is_block else (event["index"], event["count"])
-                )
-                within = event["index"] / max(state.n_wanted, 1) if is_block else 0.0
-                n_done = self._rounds.n_done + min(within, 1 - state.share)
+                index, count = (n_before + event["index"], n_wanted) if is_block else (event["index"], event["count"])
+                within = event["index"] / max(n_wanted, 1) if is_block else 0.0
+                n_done = n_done_before + min(within, left)
                 self._on_step(Step(visit.cell, len(self._cells), cell.spec, event["phase"], index, count, n_done))
         ended = time.monotonic()
         cell.spent_s += ended - begun
         self._rounds.add(visit, cell.durations_ns[n_before:], ended - ready, ready - begun)
 
 
-def _known(facts: FileFacts) -> dict[str, Any]:
-    return {name: value for name, value in dataclasses.asdict(facts).items() if value is not None}
+def model_of(event: Mapping[str, Any], facts: FileFacts) -> Model:
+    """The model that a worker has loaded, with what the parent knows of its file."""
+    known = {name: value for name, value in dataclasses.asdict(facts).items() if value is not None}
+    return dataclasses.replace(decode(Model, event["model"]), **known)
 
 
 class _Cell:
@@ -268,9 +284,9 @@ class _Cell:
         if self._observer is not None:
             self._observer.on_event(event)
         if isinstance(event, Failure):
-            self._learn(failure=blame_file(event, self.spec.model) if event.phase == "load" else event)
+            self._learn(failure=blame_file(event, self.spec.model))
         elif event["event"] == "loaded":
-            self._learn(model=dataclasses.replace(decode(Model, event["model"]), **_known(self._file_facts)))
+            self._learn(model=model_of(event, self._file_facts))
         elif event["event"] == "sample":
             sample = dataclasses.replace(decode(Sample, event), turn=turn)
             self._learn(samples=(*self._record.samples, sample))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.errors import Outcome, UsageError
@@ -104,20 +104,15 @@ def read_inputs(names: Sequence[str], results: pathlib.Path, warn: Callable[[str
     for text in names:
         name, path = _read_name(text)
         files = find_journals([path], results)
-        if (same := seen.setdefault(tuple(file.resolve() for file in files), text)) != text or len(found) != len(
-            seen
-        ) - 1:
-            raise UsageError(f"{same} and {text} are the same; name two that differ.")
-        measurements = list(_read_all(files, warn))
+        key = tuple(file.resolve() for file in files)
+        if key in seen:
+            raise UsageError(f"{seen[key]} and {text} are the same; name two that differ.")
+        seen[key] = text
+        measurements = [one for file in files for one in read_measurements(file, warn)]
         if not measurements:
             raise UsageError(f"{text} holds nothing that was measured, and nothing cannot be compared with something.")
         found.append(Side(name or _name_input(path, measurements), measurements))
     return _name_apart(found, names)
-
-
-def _read_all(files: Sequence[pathlib.Path], warn: Callable[[str], None]) -> Iterator[Measurement]:
-    for file in files:
-        yield from read_measurements(file, warn)
 
 
 def _read_name(text: str) -> tuple[str, pathlib.Path]:

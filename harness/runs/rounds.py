@@ -55,7 +55,6 @@ class CellState:
     spent_s: float = 0.0
     load_s: float = 0.0
     look_at: int = MIN_REPETITIONS  #: kept repetitions at which one looks again whether they are enough
-    is_begun: bool = False
     is_over: bool = False
 
     @property
@@ -198,10 +197,9 @@ class Rounds:
         n_left = state.n_wanted - len(state.durations_ns)
         n = min(n_left if is_alone else self._size(state), n_left, state.n_affordable)
         visit = Visit(
-            place, max(n, 1), self._turn, not state.is_begun, keep=n < n_left or state.spec.repetitions is None
+            place, max(n, 1), self._turn, not state.durations_ns, keep=n < n_left or state.spec.repetitions is None
         )
         self._turn += 1
-        state.is_begun = True
         return visit
 
     def _size(self, state: CellState) -> int:

@@ -132,8 +132,7 @@ class Pair:
     @property
     def interval(self) -> tuple[float, float] | None:
         """Both ends of the ratio's interval; None where there are too few samples."""
-        low, high = self.ratio.low, self.ratio.high
-        return None if low is None or high is None else (low, high)
+        return self.ratio.ends
 
     @property
     def standing(self) -> Standing:
@@ -194,10 +193,11 @@ class Comparison:
 
 
 class _Facets:
-    """The facets of subjects, worked out once for each."""
+    """The facets of the sides' subjects, worked out once for each."""
 
-    def __init__(self, *, is_coarse: bool) -> None:
-        self._is_coarse = is_coarse
+    def __init__(self, sides: Sequence[Side]) -> None:
+        # Where some come from llama-bench's files, all machines are told as those do.
+        self._is_coarse = any(one.subject.machine is None for side in sides for one in side.measurements)
         self._known: dict[int, tuple[Subject, Facets]] = {}
 
     def of(self, subject: Subject) -> Facets:
@@ -214,8 +214,7 @@ def compare(sides: Sequence[Side], by: Sequence[str] = (), assumed_n: int = USUA
     by        : facets in which a pair may differ, because the sides are told apart by them
     assumed_n : repetitions behind a mean and deviation of which the file does not say how many there were
     """
-    # Where some come from llama-bench's files, all machines are told as those do.
-    facets = _Facets(is_coarse=any(one.subject.machine is None for side in sides for one in side.measurements))
+    facets = _Facets(sides)
     base, *others = [_gather(side, facets, by) for side in sides]
     pairs: list[Pair] = []
     unlike: list[Unlike] = []
@@ -343,7 +342,7 @@ def split(inputs: Sequence[Side], by: Sequence[str], base: str | None = None) ->
     ------
     UsageError : no side is called so.
     """
-    facets = _Facets(is_coarse=any(one.subject.machine is None for side in inputs for one in side.measurements))
+    facets = _Facets(inputs)
     found: dict[tuple[Any, ...], tuple[int, Side]] = {}
     for number, side in enumerate(inputs):
         for one in side.measurements:

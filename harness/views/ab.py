@@ -51,8 +51,8 @@ def change_of(test: SequentialTest) -> tuple[float | None, Change | None]:
     ratio = test.ratio
     if ratio is None:
         return None, None
-    ends = None if ratio.low is None or ratio.high is None else (1 / ratio.high - 1, 1 / ratio.low - 1)
-    return 1 / ratio.value - 1, ends
+    ends = ratio.ends
+    return 1 / ratio.value - 1, ends and (1 / ends[1] - 1, 1 / ends[0] - 1)
 
 
 def _columns() -> list[Column]:

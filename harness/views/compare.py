@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.evidence.two_samples import Method
 from harness.records.measurements import BUILD, MACHINE, MODEL
-from harness.spec import parameters
+from harness.spec import find_varied, parameters
 from harness.speed.comparison import Basis, Comparison, Gathered, Pair, Side, Standing, Unlike, show_facet
 from harness.speed.limits import Judgement
 from harness.speed.model_names import name_stem
@@ -27,7 +27,7 @@ from harness.views.document import (
     Table,
     for_programs,
 )
-from harness.views.settings import format_setting, heading, setting_columns
+from harness.views.settings import format_setting, format_settings, heading, setting_columns
 from harness.views.values import (
     INTERVAL,
     MINUTE,
@@ -80,7 +80,7 @@ def describe_comparison(comparison: Comparison) -> Document:
     listed = [f"{letter(at)}  {_describe_side(side, shared)}" for at, side in enumerate(sides)]
     blocks: list[Block] = [KeyFigures(told, in_line=True), Prose(listed), _table(comparison)]
     if comparison.pairs:
-        labels = [label_pair(comparison, pair) for pair in comparison.pairs]
+        labels = label_pairs(comparison, comparison.pairs)
         draw = functools.partial(
             draw_contrasts, comparison.pairs, labels, [name_side(side) for side in comparison.sides]
         )
@@ -124,12 +124,8 @@ def _describe_side(side: Side, shared: Mapping[str, str]) -> str:
 
 def _varied(comparison: Comparison) -> list[str]:
     """Settings that tell pairs apart."""
-    specs = [pair.other.spec for pair in comparison.pairs]
-    return [
-        name
-        for name, parameter in parameters().items()
-        if parameter.scope != "test" and name not in comparison.by and len({getattr(spec, name) for spec in specs}) > 1
-    ]
+    varied = find_varied(pair.other.spec for pair in comparison.pairs)
+    return [name for name in varied if parameters()[name].scope != "test" and name not in comparison.by]
 
 
 def _table(comparison: Comparison) -> Table:
@@ -233,13 +229,17 @@ def _notes(comparison: Comparison) -> list[str]:
     return notes
 
 
-def label_pair(comparison: Comparison, pair: Pair) -> str:
-    """What tells a pair from the others: test, settings that differ, the side where there are several."""
-    models = {_name_model(one) for one in comparison.pairs}
-    settings = [f"{heading(name)} {format_setting(getattr(pair.other.spec, name))}" for name in _varied(comparison)]
-    model = [_name_model(pair)] if len(models) > 1 else []
-    side = [call_side(comparison, pair.side)] if len(comparison.sides) > 2 else []
-    return " · ".join([*side, *model, pair.other.spec.test, *settings])
+def label_pairs(comparison: Comparison, pairs: Sequence[Pair]) -> list[str]:
+    """What tells each of some pairs from all others: test, settings that differ, the side where there are several."""
+    several = len({_name_model(one) for one in comparison.pairs}) > 1
+    varied = _varied(comparison)
+    labels = []
+    for pair in pairs:
+        settings = [format_settings(pair.other.spec, (name,)) for name in varied]
+        model = [_name_model(pair)] if several else []
+        side = [call_side(comparison, pair.side)] if len(comparison.sides) > 2 else []
+        labels.append(" · ".join([*side, *model, pair.other.spec.test, *settings]))
+    return labels
 
 
 def describe_unlike(comparison: Comparison) -> list[str]:
@@ -270,14 +270,12 @@ def _describe_cells(unlike: Unlike) -> str:
 def describe_judgement(judgement: Judgement, comparison: Comparison) -> list[str]:
     """What limits found: a sentence a pair that broke one, and one for those of which nothing can be said."""
     said = []
-    for pair in judgement.broken:
+    for label, pair in zip(label_pairs(comparison, judgement.broken), judgement.broken, strict=True):
         ratio = format_value(pair.ratio.value, SPEED_RATIO)
         ends = f", {INTERVAL} {format_interval(*pair.interval, SPEED_RATIO)}" if pair.interval else ""
-        said.append(
-            f"{label_pair(comparison, pair)} is {VERDICTS[pair.standing]} beyond the limit: {ratio} of A{ends}."
-        )
+        said.append(f"{label} is {VERDICTS[pair.standing]} beyond the limit: {ratio} of A{ends}.")
     if judgement.undecided:
-        names = [label_pair(comparison, pair) for pair in judgement.undecided]
+        names = label_pairs(comparison, judgement.undecided)
         said.append(
             f"Nothing is proved of {format_list(names[:_MOST_NAMED])}: too few repetitions, or records not to be trusted."
         )

@@ -32,18 +32,15 @@ _IN_TEST = ("n_depth",)
 
 def describe_history(found: Sequence[Named], per: Per = "record") -> Document:
     """Series over time: the rate of each row, and each stretch between changes with its ratio to the one before."""
-    repeated = [one for one in found if len(one.series.points) > 1]
-    titles = _title(found)
-    told = [_list_for_programs(one, title, per) for one, title in zip(found, titles, strict=True)]
+    titled = list(zip(found, _title(found), strict=True))
+    repeated = [(one, title) for one, title in titled if len(one.series.points) > 1]
+    told = [_list_for_programs(one, title, per) for one, title in titled]
     sections: list[Section] = []
-    if repeated and len(repeated) <= MOST_TABLES:
-        for one, title in zip(found, titles, strict=True):
-            if one in repeated:
-                sections.append(Section(title, list(_show_series(one.series, per))))
-    elif repeated:
-        rows = [pair for pair in zip(found, titles, strict=True) if pair[0] in repeated]
-        sections.append(Section("", [_show_summaries(rows), Prose([_HOW_TO_SEE_ONE])]))
-    if note := _note_singles(found, repeated):
+    if len(repeated) <= MOST_TABLES:
+        sections += [Section(title, list(_show_series(one.series, per))) for one, title in repeated]
+    else:
+        sections.append(Section("", [_show_summaries(repeated), Prose([_HOW_TO_SEE_ONE])]))
+    if note := _note_singles(len(found), len(repeated)):
         sections.append(Section("", [Prose([note])]))
     pictures: list[Block] = [
         Picture(
@@ -51,9 +48,7 @@ def describe_history(found: Sequence[Named], per: Per = "record") -> Document:
             f"{title} over time; the table has its figures",
             name=f"{number + 1}" if number else "",
         )
-        for number, (one, title) in enumerate(
-            [pair for pair in zip(found, titles, strict=True) if pair[0] in repeated][-MOST_PICTURES:]
-        )
+        for number, (one, title) in enumerate(repeated[-MOST_PICTURES:])
     ]
     sections.append(Section("", [*pictures, *(table for tables in told for table in tables)]))
     return Document("history", 1, "", sections, list(_warn(found)), main="records")
@@ -62,11 +57,11 @@ def describe_history(found: Sequence[Named], per: Per = "record") -> Document:
 _HOW_TO_SEE_ONE = "-m and --test show fewer, and then each of their records."
 
 
-def _note_singles(found: Sequence[Named], repeated: Sequence[Named]) -> str:
-    n_singles = len(found) - len(repeated)
+def _note_singles(n_found: int, n_repeated: int) -> str:
+    n_singles = n_found - n_repeated
     if not n_singles:
         return ""
-    if repeated:
+    if n_repeated:
         cells = "1 other cell was" if n_singles == 1 else f"{n_singles} other cells were"
         return f"{cells} measured once: no history yet."
     cells = "This cell was" if n_singles == 1 else f"Each of these {n_singles} cells was"
@@ -182,7 +177,7 @@ def _stretch_rate(series: Series, stretch: Stretch) -> Cell:
 def _ratio(ratio: Ratio | None) -> Cell:
     if ratio is None:
         return Cell()
-    return Cell(ratio.value, None, (ratio.low, ratio.high) if ratio.low and ratio.high else None)
+    return Cell(ratio.value, interval=ratio.ends)
 
 
 def _describe_stretch(series: Series, stretch: Stretch) -> str:

@@ -112,15 +112,7 @@ def _show_tests(tests: Sequence[Test]) -> Table:
     )
     if any(test.pattern and test.pattern.drift is not None for test in tests):
         notes.append("drift: the last third against the first.")
-    return Table.of("tests", [_test_line(test) for test in tests], _by_place(columns), notes, missing="")
-
-
-def _by_place(columns: Sequence[Column]) -> list[Column]:
-    """Columns that show a list's items in turn."""
-    import dataclasses
-    import operator
-
-    return [dataclasses.replace(column, of=operator.itemgetter(place)) for place, column in enumerate(columns)]
+    return Table("tests", columns, [_test_line(test) for test in tests], notes, missing="")
 
 
 def _test_line(test: Test) -> Line:

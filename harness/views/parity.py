@@ -38,9 +38,9 @@ def describe_equality(parity: Parity) -> str:
         return ""
     verdict = _VERDICTS[equality].format(margin=f"{parity.margin * 100:g} %")
     n_pairs, ratio = format_count(len(test.log_ratios), "pair"), test.ratio
-    if ratio is None or ratio.low is None or ratio.high is None:
+    if ratio is None or (ends := ratio.ends) is None:
         return f"{verdict}: ratio {format_value(median(parity.ratios), FINE_RATIO)}, too few pairs for an interval ({n_pairs})"
-    interval = format_interval(ratio.low, ratio.high, FINE_RATIO)
+    interval = format_interval(*ends, FINE_RATIO)
     return (
         f"{verdict}: ratio {format_value(ratio.value, FINE_RATIO)} [{interval}], {n_pairs}, at {(1 - ALPHA) * 100:g} %"
     )
@@ -77,5 +77,4 @@ def _ratio(line: Parity) -> Cell:
     ratio = test.ratio
     if ratio is None:
         return Cell(median(line.ratios))
-    ends = (ratio.low, ratio.high) if ratio.low is not None and ratio.high is not None else None
-    return Cell(ratio.value, interval=ends)
+    return Cell(ratio.value, interval=ratio.ends)
