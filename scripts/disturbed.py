@@ -21,6 +21,7 @@ from figures import keep, share_of
 
 from harness.codec import encode
 from harness.errors import Outcome
+from harness.host.cpu import find_our_cpus
 from harness.host.machine import describe_machine
 from harness.records.cautions import describe_caution
 from harness.records.journal import find_journals, read_lines
@@ -115,7 +116,7 @@ def main() -> None:
         for name in options.only or COMMANDS:
             seen.append(look(name, is_disturbed=False))
             print(write_line(seen[-1]), flush=True)
-            with busy_loops(os.cpu_count() or 1):
+            with busy_loops(find_our_cpus().count):
                 seen.append(look(name, is_disturbed=True))
             print(write_line(seen[-1]), flush=True)
     timed = [one for one in seen if one.command not in NO_TIME]

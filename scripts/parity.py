@@ -17,6 +17,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
+from harness import spec
 from harness.cli.options import MAX_S, Number, seed_option
 from harness.cli.progress import displayed
 from harness.errors import HarnessError
@@ -41,7 +42,7 @@ def run(command: list[str]) -> Rows:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode not in (0, 5):  # 5: measured on a busy machine; the pairs and their interval deal with that
         raise click.ClickException(f"{pathlib.Path(command[0]).name} failed:\n{done.stderr[-2000:]}")
-    return {f"pp{row['n_prompt']}" if row["n_prompt"] else f"tg{row['n_gen']}": row for row in json.loads(done.stdout)}
+    return {spec.name_test(row["n_prompt"], row["n_gen"]): row for row in json.loads(done.stdout)}
 
 
 def compare(

@@ -11,7 +11,6 @@ scripts/parity builds llama-bench, and says where. Results go to bench_results/t
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import pathlib
 import random
@@ -23,6 +22,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import parity
 from figures import Figure, keep, share_of
 
 from harness.codec import encode
@@ -72,9 +72,8 @@ def half_width_of_mean(samples: Sequence[float]) -> float | None:
 def run_llama_bench(command: list[str]) -> Run:
     """llama-bench on the tests that the command names."""
     start = time.monotonic()
-    done = subprocess.run([*command, "-o", "json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
+    rows = parity.run([*command, "-o", "json"])
     took_s = time.monotonic() - start
-    rows = {f"pp{row['n_prompt']}" if row["n_prompt"] else f"tg{row['n_gen']}": row for row in json.loads(done.stdout)}
     widths = {test: half_width_of_mean(row["samples_ts"]) for test, row in rows.items()}
     return Run("llama_bench", took_s, {test: len(row["samples_ts"]) for test, row in rows.items()}, widths)
 

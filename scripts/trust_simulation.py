@@ -17,14 +17,17 @@ from typing import Any
 
 import click
 import numpy
-from figures import FOLDER, Figure, keep, share_of
+from figures import FOLDER, Figure, Goal, keep, share_of
 
 from harness.evidence.change_points import find_change_points
 from harness.evidence.drift import count_warmups
 from harness.evidence.medians import median, median_interval
 from harness.evidence.sequential import Decision, SequentialTest
-from harness.evidence.stopping import bound_median, is_precise, next_look
+from harness.evidence.stopping import bound_median, next_look
 from harness.evidence.two_samples import compare_samples
+from harness.runs.rounds import CellState
+from harness.spec import RunSpec
+from harness.units import NS_PER_S
 
 #: A function from a random source and a shape to durations around 1.
 Draw = Callable[[Any, tuple[int, ...]], Any]
@@ -52,9 +55,7 @@ class Row:
     @property
     def is_met(self) -> bool | None:
         """Whether the bound holds; None: nothing is promised."""
-        if self.at_most is not None:
-            return self.hits / self.n <= self.at_most
-        return self.hits / self.n >= self.at_least if self.at_least is not None else None
+        return Goal("", "share", self.at_most, self.at_least).is_met(self.hits / self.n)
 
 
 def normal(deviation: float) -> Draw:
@@ -176,15 +177,10 @@ def simulate_stopping(trials: int) -> Iterator[Row]:
 
 def repeat(values: list[float]) -> tuple[list[float], int]:
     """What -r auto keeps of values that are to come, and how many it takes: warm-ups left out, looked at when enough are kept."""
-    kept, n, look = list[float](), 0, next_look(0)
-    while n < MOST_REPETITIONS:
-        n += look - len(kept)
-        kept = values[count_warmups(values[:n]) : n]
-        if len(kept) >= look:
-            if is_precise(kept, PRECISION):
-                break
-            look = next_look(len(kept))
-    return kept, n
+    cell = CellState(RunSpec("simulated.gguf", n_gen=1, precision=PRECISION))
+    while not cell.is_over and (n := len(cell.durations_ns)) < MOST_REPETITIONS:
+        cell.add([round(value * NS_PER_S) for value in values[n : cell.n_wanted]], 0.0, 0.0)
+    return [duration / NS_PER_S for duration in cell.kept_ns], len(cell.durations_ns)
 
 
 def simulate_whole(trials: int) -> Iterator[Row]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.codec import Malformed, Positive, decode
+from harness.records.bench_terms import FLASH_MODES, LOAD_MODES, USUAL
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Machine
 from harness.records.measurements import Measurement, Subject, name_hardware
@@ -30,13 +31,8 @@ Row = Mapping[str, Any]
 #: What a row must have to be one of llama-bench's.
 MARKS = frozenset({"n_prompt", "n_gen", "avg_ts", "build_commit"})
 
-#: llama-bench's settings that are no parameter here, as they are unless somebody asks for another.
-_USUAL: Mapping[str, Any] = {
-    "cpu_mask": "0x0", "cpu_strict": 0, "poll": 50, "tensor_buft_overrides": "none", "lazy_mode": "auto", "no_op_offload": 0,
-    "no_host": 0, "fit_target": 0, "fit_min_ctx": 0,
-}  # fmt: skip
-_FLASH_MODES = {-1: "auto", 0: "off", 1: "on"}
-_LOAD_MODES = {"auto": "auto", "mmap": "on", "none": "off"}
+_FLASH_MODES = {theirs: ours for ours, theirs in FLASH_MODES.items()}
+_LOAD_MODES = {theirs: ours for ours, theirs in LOAD_MODES.items()}
 
 
 def is_row(values: Any) -> bool:
@@ -90,7 +86,7 @@ def read_row(row: Row) -> Measurement:
         read.model_size,
         read.model_type,
         decode(Machine, machine) if isinstance(machine, Mapping) else None,
-        tuple((name, str(plain[name])) for name, usual in _USUAL.items() if plain.get(name, usual) != usual),
+        tuple((name, str(plain[name])) for name, usual in USUAL.items() if plain.get(name, usual) != usual),
     )
     samples = read.samples_ns
     # What harness exported says what qualified it, but not how much.

@@ -17,6 +17,7 @@ from typing import Any
 
 from harness.errors import HarnessError, StoreError
 from harness.records.bench_rows import MARKS, Row, is_row, read_row
+from harness.records.bench_terms import OWN_TABLE, TABLE
 from harness.records.cells import Record, is_measured
 from harness.records.journal import read_lines
 from harness.records.measurements import Measurement, Subject, Subjects, measurement_of
@@ -34,7 +35,6 @@ _MARKS_OF_CODECS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-1
 _ROW_MARK = b'"avg_ts"'
 
 _SQL = re.compile(r"create\s+table|insert\s+into", re.IGNORECASE)
-_TABLE, _OWN_TABLE = "llama_bench", "harness_bench"
 _LONGEST = 120  # characters of what an error says
 
 #: What SQL of strangers may do to a database of its own in memory, and what is asked of theirs.
@@ -185,13 +185,13 @@ def _select(database: sqlite3.Connection) -> Sequence[Row]:
     database.row_factory = sqlite3.Row
     named = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
     tables = {name for (name,) in named}
-    if _TABLE not in tables:
-        raise sqlite3.Error(f"it has no table {_TABLE}")
-    rows: list[dict[str, Any]] = [dict(row) for row in database.execute(f"SELECT * FROM {_TABLE} ORDER BY rowid")]
-    if _OWN_TABLE not in tables:
+    if TABLE not in tables:
+        raise sqlite3.Error(f"it has no table {TABLE}")
+    rows: list[dict[str, Any]] = [dict(row) for row in database.execute(f"SELECT * FROM {TABLE} ORDER BY rowid")]
+    if OWN_TABLE not in tables:
         return rows
     own: dict[tuple[Any, ...], list[Row]] = {}
-    for row in map(dict, database.execute(f"SELECT * FROM {_OWN_TABLE} ORDER BY rowid")):
+    for row in map(dict, database.execute(f"SELECT * FROM {OWN_TABLE} ORDER BY rowid")):
         own.setdefault((row.get("test_time"), row.get("test")), []).append(row)
     for row in rows:
         if beside := own.get((row.get("test_time"), _test_of(row))):

@@ -187,11 +187,12 @@ class _Turns:
         self._rounds = Rounds(cells, interleave=plan.interleave, fit_together=self._fit_together)
         self._open: dict[int, _Cell] = {}
         # Asked before the first cell: while a worker measures, the parent does nothing.
-        self._needs = [estimate_needs(cell) if len(cells) > 1 else None for cell in cells]
+        self._needs = {cell: estimate_needs(cell) if len(cells) > 1 else None for cell in cells}
 
     def _fit_together(self, cells: Sequence[RunSpec]) -> bool:
         self._bench.start(cells[0])
-        return fit_together(cells, available_memory_bytes(), self._bench.build)
+        needs = [(cell, self._needs[cell]) for cell in cells]
+        return fit_together(needs, available_memory_bytes(), self._bench.build)
 
     def run(self) -> Iterator[tuple[int, Record]]:
         try:
@@ -224,7 +225,7 @@ class _Turns:
         # Nothing of these changes within a block, and the time before a repetition is the worker's to settle.
         n_wanted, n_done_before, left = state.n_wanted, self._rounds.n_done, 1 - state.share
         command = {"repetitions": visit.repetitions, "keep": visit.keep, "is_first": visit.is_first}
-        for event in self._bench.run(cell.spec, command, self._needs[visit.cell], limit_s):
+        for event in self._bench.run(cell.spec, command, self._needs[self._cells[visit.cell]], limit_s):
             cell.on_event(event, visit.turn)
             if not isinstance(event, dict):
                 continue

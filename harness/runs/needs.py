@@ -38,14 +38,14 @@ def _look_at(model: str) -> tuple[int, Header]:
     return model_size_bytes(pathlib.Path(model)), read_file_header(model, check_size=False)
 
 
-def fit_together(cells: Sequence[RunSpec], free_bytes: int, build: Build | None = None) -> bool:
-    """Whether the models and contexts of all cells have room at once: in free_bytes of host memory, and on cards.
+def fit_together(found: Sequence[tuple[RunSpec, Needs | None]], free_bytes: int, build: Build | None = None) -> bool:
+    """Whether the models and contexts of all cells, each with what it takes, have room at once: in free_bytes of host memory, and on
+    cards.
 
     Each model counts once for all cells that share it; what a card takes is counted on the host as well.
     """
-    found = [(cell, estimate_needs(cell)) for cell in cells]
     if any(needs is None for _, needs in found):
-        return len({cell.load_key() for cell in cells}) == 1
+        return len({cell.load_key() for cell, _ in found}) == 1
     models = {cell.load_key(): needs.model_bytes for cell, needs in found if needs}
     contexts = sum(needs.context_bytes for _, needs in found if needs)
     if sum(models.values()) + contexts + RESERVE_BYTES > free_bytes:

@@ -14,14 +14,12 @@ from typing import Any
 
 from harness.codec import encode
 from harness.evidence.medians import mean, standard_deviation
+from harness.records.bench_terms import FLASH_MODES, LOAD_MODES, OWN_TABLE, TABLE, USUAL
 from harness.records.cells import Record, is_measured, name_devices
 from harness.records.statistics import joules_per_token, summarize, token_times
 from harness.spec import RunSpec, parameters
 from harness.units import NS_PER_S
 from harness.untrusted import harmless
-
-_LOAD_MODES = {"auto": "auto", "on": "mmap", "off": "none"}
-_FLASH_MODES = {"auto": -1, "off": 0, "on": 1}
 
 #: The settings that llama-bench's own fields say.
 _BENCH_SETTINGS = {
@@ -51,22 +49,18 @@ def bench_fields(record: Record) -> dict[str, Any]:
         "model_size": model.size_bytes,
         "model_n_params": model.n_params,
         **_asked(spec, "n_batch", "n_ubatch", "n_threads"),
-        "cpu_mask": "0x0",
-        "cpu_strict": False,
-        "poll": 50,
+        **_usual("cpu_mask", "cpu_strict", "poll"),
         **_asked(spec, "type_k", "type_v", "n_gpu_layers", "n_cpu_moe", "split_mode", "main_gpu", "no_kv_offload"),
-        "flash_attn": _FLASH_MODES[spec.flash_attn],
+        "flash_attn": FLASH_MODES[spec.flash_attn],
         "devices": "/".join(spec.devices) or "auto",
         "tensor_split": "/".join(f"{share:.2f}" for share in spec.tensor_split or (0.0,)),
-        "tensor_buft_overrides": "none",
-        "load_mode": _LOAD_MODES[spec.mmap],
-        "lazy_mode": "auto",
+        **_usual("tensor_buft_overrides"),
+        "load_mode": LOAD_MODES[spec.mmap],
+        **_usual("lazy_mode"),
         "embeddings": spec.embeddings,
-        "no_op_offload": 0,
-        "no_host": False,
+        **_usual("no_op_offload", "no_host"),
         "repack": spec.repack,
-        "fit_target": 0,
-        "fit_min_ctx": 0,
+        **_usual("fit_target", "fit_min_ctx"),
         **_asked(spec, "n_prompt", "n_gen", "n_depth"),
         "test_time": record.time_utc,
         "avg_ns": int(mean(durations)),
@@ -74,6 +68,10 @@ def bench_fields(record: Record) -> dict[str, Any]:
         "avg_ts": round(mean(rates), 6),
         "stddev_ts": round(standard_deviation(rates), 6),
     }
+
+
+def _usual(*names: str) -> dict[str, Any]:
+    return {name: USUAL[name] for name in names}
 
 
 def _asked(spec: RunSpec, *names: str) -> dict[str, Any]:
@@ -187,7 +185,7 @@ def render_sql(records: Sequence[Record]) -> str:
         | _other_settings(r)
         for r in measured
     ]
-    tables = {"llama_bench": list(map(bench_fields, measured)), "harness_bench": ours}
+    tables = {TABLE: list(map(bench_fields, measured)), OWN_TABLE: ours}
     text = [_create_table(name, rows[0]) for name, rows in tables.items()]
     text += [
         _insert(name, row)
