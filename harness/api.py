@@ -73,7 +73,7 @@ def measure(
     n_prompt, n_gen : tokens of a prompt and of a generation, tests of their own; 0 or () leaves one out
     n_pg            : (prompt, generation) timed together
     repetitions     : timed repetitions, 6 or more for a 95 % interval; None: until that is within ± precision, a share of the median
-    warmup          : run each test once untimed before; None: where a drift could not be seen, or a GPU gets ready
+    warmup          : run each test once untimed before; None: with a number of repetitions, or where a GPU gets ready
     delay_s         : rest before each test
     max_time_s      : after which a cell is not repeated further, where repetitions is None
     interleave      : have cells take turns, in an order drawn by seed

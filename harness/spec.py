@@ -346,6 +346,11 @@ class RunSpec:
         return name_test(self.n_prompt, self.n_gen)
 
     @property
+    def seeks_warmups(self) -> bool:
+        """Whether first repetitions that still warmed up are left out: where nobody said how many or how to warm up."""
+        return self.repetitions is None and self.warmup is None
+
+    @property
     def file_name(self) -> str:
         """The name of the model's file without its folders, whichever system wrote the path."""
         return file_name(self.model)

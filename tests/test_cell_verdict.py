@@ -199,3 +199,11 @@ def test_a_disturbed_cell_is_shown_with_both_medians(cell):
     assert values["median_ts"] == pytest.approx(42.67, abs=0.01), "of all, as before"
     for form in ("md", "html"):
         assert "noisy: other programs" in write_cells([record], form), form
+
+
+def test_of_a_number_that_was_asked_for_all_count(cell):
+    """A whole repetition warmed them up; leaving some out would leave fewer than whoever asked wanted."""
+    falling = cell([sample(1100 - 10 * number) for number in range(8)])
+    auto = dataclasses.replace(falling, asked=dataclasses.replace(falling.asked, warmup=None, repetitions=None))
+    fixed = dataclasses.replace(auto, asked=dataclasses.replace(auto.asked, repetitions=8))
+    assert (auto.n_seen_warmups, fixed.n_seen_warmups, len(fixed.timed)) == (4, 0, 8)

@@ -59,7 +59,7 @@ Examples:
 @click.option("--delay", "delay_s", type=Number(0, MAX_S), default=0.0, metavar="S", help="Rest before each test. [0]")
 @click.option(
     "--warmup/--no-warmup", default=None,
-    help="Run each test once untimed before. [where a drift could not be seen, or a GPU gets ready]",
+    help="Run each test once untimed before. [with -r N, or where a GPU gets ready]",
 )  # fmt: skip
 @seed_option
 @output_options("sql")

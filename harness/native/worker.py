@@ -110,13 +110,12 @@ class Bench:
         return self._shelf.load(spec, request.needs)
 
     def _plan(self, request: BlockRequest) -> Block:
-        """A whole warm-up where it was asked for; else where nobody could see that one was missing, or a card has to get ready."""
+        """A whole warm-up where it was asked for; else where nobody looks whether one was missing, or a card has to get ready."""
         spec = request.measure
         n = request.repetitions or spec.repetitions or samples_needed()
         is_wanted = spec.warmup
         if is_wanted is None:
-            has_few = spec.repetitions is not None and spec.repetitions < samples_needed()
-            is_wanted = has_few or (spec.n_gpu_layers != 0 and self.runtime.free_on_cards() is not None)
+            is_wanted = not spec.seeks_warmups or (spec.n_gpu_layers != 0 and self.runtime.free_on_cards() is not None)
         return Block(n, request.is_first and is_wanted)
 
     def _time(self, opened: Open, request: BlockRequest, emit: Emit) -> tuple[Caution, ...]:

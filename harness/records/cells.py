@@ -260,8 +260,8 @@ class Record:
 
     @property
     def n_seen_warmups(self) -> int:
-        """How many of the first repetitions belong to a warm-up, by their durations; 0 where one was asked for, or none."""
-        if self.asked.warmup is not None:
+        """How many of the first repetitions belong to a warm-up, by their durations; 0 where nobody looks for any."""
+        if not self.asked.seeks_warmups:
             return 0
         return count_warmups([sample.duration_ns for sample in self._after_warmup])
 

@@ -64,9 +64,9 @@ class CellState:
 
     @property
     def kept_ns(self) -> list[int]:
-        """The durations without those; who asked for a warm-up, or for none, is believed."""
+        """The durations without those; who said how many there are to be, or how to warm up, is believed."""
         durations = self.durations_ns
-        return durations if self.spec.warmup is not None else durations[count_warmups(durations) :]
+        return durations[count_warmups(durations) :] if self.spec.seeks_warmups else durations
 
     @property
     def n_wanted(self) -> int:
