@@ -5,11 +5,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from harness.codec import UtcTime
 from harness.records.cells import Build, Machine, machine_key
-from harness.spec import RunSpec, defaults, parameters
+from harness.spec import RunSpec, Settings, defaults, parameters
 
 #: Raised when a field changes its meaning.
 SCHEMA = 1
@@ -44,7 +43,7 @@ class Tuned:
     schema: int = field(default=SCHEMA)
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Settings:
         """The fields of a run that are not as usual, and always the number of threads: what decides how fast a model is, and not what
         is asked of it."""
         usual = defaults()

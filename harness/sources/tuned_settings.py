@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import tempfile
 from pathlib import Path
 
 from harness.codec import Malformed, decode, encode
 from harness.errors import StoreError, UsageError
 from harness.records.tuned import SCHEMA, Tuned
 from harness.sources.config_folder import config_folder
+from harness.sources.whole_files import put_file
+from harness.untrusted.harmless import json_text
 from harness.untrusted.json import read_json
 
 #: More than any such file has.
@@ -54,11 +54,7 @@ def keep_tuned(model: Path, tuned: Tuned) -> Path:
     """
     path = tuned_path(model)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".new", delete=False, encoding="utf-8") as file:
-            json.dump(encode(tuned), file, indent=1)
-            file.write("\n")
-        os.replace(file.name, path)
+        put_file(path, f"{json_text(encode(tuned))}\n")
     except OSError as error:
         raise StoreError(f"The tuned settings cannot be kept in {path} ({error.strerror}); make room there.") from None
     return path

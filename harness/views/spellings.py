@@ -160,13 +160,13 @@ def _same_threads(value: int | None, asked: Asked) -> Words:
 def _cpu_option(flag: str, batch_flag: str, usual: Any, write: Callable[[Any], str] = str) -> Speller:
     """Where threads are numbered apart for prompts, llama.cpp takes nothing else of theirs from the others."""
 
-    def spell(value: Any, asked: Asked) -> Words:
+    def write_words(value: Any, asked: Asked) -> Words:
         if value == usual:
             return []
         apart = getattr(asked.spec, "n_threads_batch", None) is not None
         return [flag, write(value), *([batch_flag, write(value)] if apart else [])]
 
-    return spell
+    return write_words
 
 
 def _priority_option(value: int, asked: Asked) -> Words:
@@ -231,12 +231,12 @@ def _cache_variable(value: str, asked: Asked) -> Words:
 
 
 def _cache_setting(name: str) -> Speller:
-    def spell(value: str, asked: Asked) -> Words:
+    def write(value: str, asked: Asked) -> Words:
         if value == "bf16":
             return None
         return [] if value == "f16" else [f"{name} Cache Quantization Type: {value}"]
 
-    return spell
+    return write
 
 
 def _one_batch(value: int, asked: Asked) -> Words:
