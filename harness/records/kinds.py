@@ -17,6 +17,7 @@ from harness.records.memory import MemoryRecord
 from harness.records.noise import NoiseRecord
 from harness.records.ollama import Comparison
 from harness.records.parity import Parity
+from harness.records.quality import QualityRecord
 from harness.records.roofline import Roof
 from harness.records.statistics import Digest
 from harness.records.text import TextRun
@@ -24,7 +25,7 @@ from harness.records.token_time import TimeRecord
 from harness.records.upgrades import UPGRADES
 
 #: What is written as a line.
-Entry = Record | TextRun | Roof | MemoryRecord | TimeRecord | Comparison | Parity | NoiseRecord | Ab
+Entry = Record | TextRun | Roof | MemoryRecord | TimeRecord | Comparison | Parity | NoiseRecord | Ab | QualityRecord
 
 #: What a line holds once it is read; a measured cell may be condensed to its `Digest`.
 Content = Entry | Digest
@@ -61,6 +62,7 @@ KINDS: dict[str, type[Entry]] = {
     "parity": Parity,
     "noise": NoiseRecord,
     "ab": Ab,
+    "quality": QualityRecord,
 }
 _NAMES = {entry: name for name, entry in KINDS.items()}
 

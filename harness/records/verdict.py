@@ -19,7 +19,15 @@ from harness.records.noise import NoiseRecord, each_test
 from harness.records.ollama import Comparison
 from harness.records.parity import Parity
 from harness.records.pieces import list_pieces
-from harness.records.plausibility import doubt_comparison, doubt_memory, doubt_parity, doubt_roof, doubt_text
+from harness.records.plausibility import (
+    doubt_comparison,
+    doubt_memory,
+    doubt_parity,
+    doubt_quality,
+    doubt_roof,
+    doubt_text,
+)
+from harness.records.quality import QualityRecord
 from harness.records.roofline import Roof, latest
 from harness.records.text import TextRun
 from harness.records.time_doubts import find_time_doubts
@@ -69,6 +77,11 @@ def _judge_noise(record: NoiseRecord) -> Verdict | None:
     return _weigh(record, [reason for verdict in found for reason in verdict.reasons]) if found else None
 
 
+def _judge_quality(record: QualityRecord) -> Verdict | None:
+    """What a busy machine disturbs is how long it takes, and nothing that is kept of it."""
+    return _weigh(record, doubt_quality(record)) if record.windows else None
+
+
 def _weigh(record: Any, doubts: Iterable[Caution], disturbances: Iterable[Caution] = ()) -> Verdict:
     """The verdict by a record's own cautions, as far as they speak of noise, by what disturbed it, and by doubts: of each cause the
     gravest."""
@@ -86,6 +99,7 @@ JUDGES: dict[type, Callable[[Any], Verdict | None]] = {
     Parity: _judge_parity,
     NoiseRecord: _judge_noise,
     Ab: judge_ab,
+    QualityRecord: _judge_quality,
 }
 
 
