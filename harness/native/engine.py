@@ -259,20 +259,24 @@ class Session:
     """A context with its thread pool: the Engine of `harness.native.measure`.
 
     pool is another session's, which it then shares: the threads of a second one would spin while the first computes. eval_callback is
-    asked before each node of a graph; whoever gives it keeps it alive.
+    asked before each node of a graph; whoever gives it keeps it alive. n_rs_seq is how many tokens a recurrent state can be taken back,
+    where the architecture has that (`llama_n_rs_seq` says).
 
     Raises
     ------
     NativeError : the context could not be made (memory, cache type, flash attention), with the reason from the log.
     """
 
-    def __init__(self, model: LoadedModel, spec: RunSpec, *, pool: Any = None, eval_callback: Any = None) -> None:
+    def __init__(
+        self, model: LoadedModel, spec: RunSpec, *, pool: Any = None, eval_callback: Any = None, n_rs_seq: int = 0
+    ) -> None:
         self._model, self._spec, self._lib = model, spec, model.runtime.lib
         tape = model.runtime.tape
         tape.rewind()
         parameters = self._parameters(spec)
         if eval_callback is not None:
             parameters.cb_eval = eval_callback
+        parameters.n_rs_seq = n_rs_seq
         start = time.perf_counter_ns()
         self.context = llama_cpp.llama_init_from_model(model.pointer, parameters)
         self.context_duration_ns = time.perf_counter_ns() - start
