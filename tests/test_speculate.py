@@ -273,7 +273,9 @@ def test_mtp_is_refused_with_what_runs_it(tmp_path):
     assert find_draft("ngram", tmp_path, pytest.fail) is None
 
 
-@pytest.mark.parametrize("wrong", [{"lengths": ()}, {"lengths": (0,)}, {"lengths": (17,)}, {"lengths": (2,), "n_min": 3}])
+@pytest.mark.parametrize(
+    "wrong", [{"lengths": ()}, {"lengths": (0,)}, {"lengths": (17,)}, {"lengths": (2,), "n_min": 3}]
+)
 def test_a_manner_that_contradicts_itself_is_refused(wrong):
     with pytest.raises(UsageError):
         Manner(**wrong)
@@ -311,7 +313,12 @@ def passage(number, n_draft, steps, *, prompt=0, token_ns=10 * MS, **more):
     )  # fmt: skip
 
 
-BUFFERS = (Buffer("model", "CPU_Mapped", 10**9), Buffer("kv", "CPU", 10**7), Buffer("compute", "CPU", 10**6), Buffer("output", "CPU", 10**5))
+BUFFERS = (
+    Buffer("model", "CPU_Mapped", 10**9),
+    Buffer("kv", "CPU", 10**7),
+    Buffer("compute", "CPU", 10**6),
+    Buffer("output", "CPU", 10**5),
+)
 ALONE, FOUR = [(0, 0)] * 8, [(4, 4), (4, 1), (0, 0)]
 
 

@@ -85,9 +85,9 @@ class Member:
 class Prompt:
     """What a text went on from: a hash of it, by which it is known again, and how it was framed, as in `records.text.TextRun`."""
 
-    sha256: str
+    sha256: str  #: of the prompt as it was asked
     n_tokens: Positive
-    template: Literal["jinja", "llama.cpp", "raw", "missing", "failed"]
+    template: Literal["jinja", "llama.cpp", "raw", "missing", "failed"]  #: how it was framed
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +99,13 @@ class Passage:
     prompt: int  #: which one, from 0
     round: int  #: from 0
     n_draft: int  #: tokens that a draft might have; 0: without
-    n_drafted: tuple[int, ...]
-    n_accepted: tuple[int, ...]
+    n_drafted: tuple[int, ...]  #: tokens that were guessed
+    n_accepted: tuple[int, ...]  #: of those, tokens that were right
     draft_ns: tuple[int, ...]  #: the draft model's part, until its tokens are there
     verify_ns: tuple[int, ...]  #: the target's batch, and which of it is right
     follow_ns: tuple[int, ...]  #: the draft model reads that batch too, as in llama.cpp
     n_written: Positive  #: tokens of the text
-    finish: Literal["stop", "length", "context"]
+    finish: Literal["stop", "length", "context"]  #: why it ended
     differs_at: int | None = None  #: the first token that is another than without a draft; None: none is
     conditions: Conditions | None = None  #: what the operating system says of it
 
@@ -135,14 +135,12 @@ class Speculation:
     time_utc: UtcTime
     machine: Shared[Machine]
     harness_version: str
-    target: Member
+    target: Member  #: the model whose text it is
     draft: Member | None  #: None: looked up in the text so far
-    manner: Manner
-    rollback: Literal[
-        "partial", "snapshots"
-    ]  #: how what was wrong is forgotten: cells of a cache, or states that were kept
-    prompts: tuple[Prompt, ...] = ()
-    passages: tuple[Passage, ...] = ()
+    manner: Manner  #: how texts were written
+    rollback: Literal["partial", "snapshots"]  #: how what is wrong is forgotten: cells of a cache, kept states
+    prompts: tuple[Prompt, ...] = ()  #: what texts went on from
+    passages: tuple[Passage, ...] = ()  #: in the order of time
     build: Shared[Build] | None = None
     rss_bytes: int | None = None  #: resident memory of the worker with both models
     failure: Failure | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import harness
@@ -170,13 +171,13 @@ def measure_speculation(plan: SpeculationPlan, session: Session) -> Speculation 
     ------
     NativeError : the worker cannot be started.
     """
-    begun_utc, found = utc_now(), _Found(plan, session)
+    begun_utc, found = utc_now(), _Found()
     specs = [plan.target] if plan.draft is None else [plan.target, plan.draft]
     describe = facts_in(session)
     facts = [describe(pathlib.Path(spec.model)) for spec in specs]
     with session.until_interrupted():
         for event in session.ask("speculate", encode(plan, keep_paths=True)):
-            found.take(event, facts)
+            _file(event, found, plan, facts, session)
     if session.failure is not None:
         session.failure = blame_file(session.failure, plan.target.model)
     if not found.passages:
@@ -190,36 +191,33 @@ def measure_speculation(plan: SpeculationPlan, session: Session) -> Speculation 
     return record
 
 
+@dataclass(slots=True)
 class _Found:
     """What the worker said so far."""
 
-    def __init__(self, plan: SpeculationPlan, session: Session) -> None:
-        self._specs, self._session = {"target": plan.target, "draft": plan.draft}, session
-        self.members: dict[str, Member] = {}
-        self.prompts: list[Prompt] = []
-        self.passages: list[Passage] = []
-        self.rollback: Any = "partial"
-        self.rss_bytes: int | None = None
-
-    def take(self, event: dict[str, Any], facts: Sequence[FileFacts]) -> None:
-        """File an event; facts are those of the target's file and of the draft's."""
-        match event["event"]:
-            case "phase":
-                self._session.show(event["phase"], event["index"], event["count"])
-            case "target" | "draft" as name:
-                spec = self._specs[name]
-                assert spec is not None
-                model = model_of(event, facts[name == "draft"])
-                self.members[name] = Member(spec, model, decode(Resolved, event["resolved"]), event["load_duration_ns"])
-            case "prompt":
-                self.prompts.append(decode(Prompt, _plain(event)))
-            case "passage":
-                self.passages.append(decode(Passage, _plain(event)))
-            case "rollback":
-                self.rollback = event["rollback"]
-            case "done":
-                self.rss_bytes = event["rss_bytes"]
+    members: dict[str, Member] = field(default_factory=dict)
+    prompts: list[Prompt] = field(default_factory=list)
+    passages: list[Passage] = field(default_factory=list)
+    rollback: Any = "partial"
+    rss_bytes: int | None = None
 
 
-def _plain(event: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in event.items() if name != "event"}
+def _file(
+    event: dict[str, Any], found: _Found, plan: SpeculationPlan, facts: Sequence[FileFacts], session: Session
+) -> None:
+    """Take note of an event; facts are those of the target's file and of the draft's."""
+    match event["event"]:
+        case "phase":
+            session.show(event["phase"], event["index"], event["count"])
+        case "target" | "draft" as name:
+            spec = plan.draft if name == "draft" and plan.draft else plan.target
+            model = model_of(event, facts[name == "draft"])
+            found.members[name] = Member(spec, model, decode(Resolved, event["resolved"]), event["load_duration_ns"])
+        case "prompt":
+            found.prompts.append(decode(Prompt, event))
+        case "passage":
+            found.passages.append(decode(Passage, event))
+        case "rollback":
+            found.rollback = event["rollback"]
+        case "done":
+            found.rss_bytes = event["rss_bytes"]

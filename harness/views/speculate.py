@@ -115,7 +115,7 @@ def _show_lengths(result: SpeculationResult) -> Table:
         Column("n_rounds", is_shown=False), Column("n_differing", is_shown=False),
     ]  # fmt: skip
     notes = [
-        "draft: tokens that are guessed at once; 0 is without. right: guesses that were, of all. a step: its tokens with the target's own.",
+        "draft: tokens that are guessed at once; 0 is without. right: guesses that were, of all. a step: tokens with the target's own.",
         "predicted: the speed-up that follows from how often a guess is right and from what a step costs. pays from: the share of "
         "right guesses behind right ones from which such drafts cost no time; never: even if all were.",
     ]
