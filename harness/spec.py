@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from harness.codec import FORMERLY, FilePath, decode, encode, file_name
 from harness.errors import UsageError
-from harness.parsing import Parser as Parser
-from harness.parsing import (
+from harness.parsers import (
+    Parser,
     choices,
     is_endpoint,
     parse_devices,
@@ -27,8 +27,8 @@ from harness.parsing import (
     parse_switch,
     read_mask,
     split_override,
+    whole_numbers,
 )
-from harness.parsing import whole_numbers as whole_numbers
 
 Scope = Literal["load", "context", "test", "run"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.parsing import read_mask
+from harness.parsers import read_mask
 from harness.spec import NO_MASK, RunSpec
 
 #: llama-bench's default of --poll: how long idle threads spin, 0…100.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import UsageError
-from harness.parsing import parse_masks, parse_overrides, read_mask, split_override
+from harness.parsers import parse_masks, parse_overrides, read_mask, split_override
 from harness.spec import RunSpec, parameters
 
 

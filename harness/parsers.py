@@ -1,8 +1,5 @@
-"""What is written for a parameter, read: llama-bench's lists and ranges, words, switches, shares, servers, devices, masks, overrides.
-
-A parser takes the text of one option and gives the values that it means, each of which is a cell of its own; its ValueError says what
-is wrong, as the end of a sentence.
-"""
+"""How values of options are read: lists, ranges, choices, switches, splits, servers, devices, masks and overrides, as llama-bench
+writes them."""
 
 from __future__ import annotations
 
@@ -11,13 +8,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+Parser = Callable[[str], tuple[Any, ...]]
+
 #: A range that expands to more cells than this is a slip of the keyboard, not a plan.
 MAX_VALUES = 4096
 
 #: CPUs that a mask may name. Source: GGML_MAX_N_THREADS of ggml.h.
 MAX_CPUS = 512
-
-Parser = Callable[[str], tuple[Any, ...]]
 
 _RANGE = re.compile(r"(-?\d+)(?:-(\d+)(?:([+*])(\d+))?)?")
 
