@@ -669,5 +669,7 @@ def test_what_is_condensed_knows_its_verdict(kind, recorded, text_run):
 
 
 def test_a_text_that_stalled_is_so_in_the_report(text_run):
-    page = render_report(material([to_json(dataclasses.replace(text_run, token_ns=tuple([10**6] * 20 + [9 * 10**6] * 6)))]))
+    page = render_report(
+        material([to_json(dataclasses.replace(text_run, token_ns=tuple([10**6] * 20 + [9 * 10**6] * 6)))])
+    )
     assert "1 ledger, text or comparison is not to be trusted" in Text(page).text
