@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.spec import Grid, RunSpec, parameters, parse_range, parse_split, parse_switch, whole_numbers
+from harness.parsers import parse_range, parse_split, parse_switch, whole_numbers
+from harness.spec import Grid, RunSpec, parameters
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,15 @@ from typing import Any
 import click
 
 from harness.errors import UsageError
+from harness.parsers import Parser, whole_numbers
 from harness.spec import (
     DEFAULT_N_CTX,
     MAX_REPEATS,
     MAX_SEED,
     MAX_TOKENS,
-    Parser,
     Scope,
     defaults,
     parameters,
-    whole_numbers,
 )
 from harness.units import parse_size
 

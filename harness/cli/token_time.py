@@ -21,7 +21,8 @@ from harness.cli.options import (
 )
 from harness.cli.output import Output, output_options, show
 from harness.cli.terminal import echo_error
-from harness.spec import CACHE_TYPES, MAX_TOKENS, parameters, whole_numbers
+from harness.parsers import whole_numbers
+from harness.spec import CACHE_TYPES, MAX_TOKENS, parameters
 
 _EXAMPLES = """
 \b
