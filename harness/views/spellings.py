@@ -333,7 +333,8 @@ SPELLINGS: Mapping[str, Spelling] = {
         {"python": "start it under nice", "ollama": "start its server under nice"},
     ),
     "numa": Spelling(
-        _option("--numa", "disabled"), _argument("numa", "disabled", _constant("GGML_NUMA_STRATEGY_")), _cannot("disabled"), _cannot("disabled")
+        _option("--numa", "disabled"), _argument("numa", "disabled", _constant("GGML_NUMA_STRATEGY_")),
+        _cannot("disabled"), _cannot("disabled"),
     ),
     # llama-server takes four slots of one cache where it is not told how many, and LM Studio four at once.
     "n_parallel": Spelling(
