@@ -183,7 +183,9 @@ def _compile(kind: Any, hints: Mapping[str, Any], read: Reader) -> Reader:
     for at, field in enumerate(fields):
         hint, name = hints[field.name], field.name
         lines.append(f"  v{at} = get({name!r})")
-        if field.default is not dataclasses.MISSING:
+        if field.metadata.get(FORMERLY):
+            instead = "return read(values)"
+        elif field.default is not dataclasses.MISSING:
             known[f"d{at}"] = field.default
             instead = f"v{at} = d{at}"
         else:
