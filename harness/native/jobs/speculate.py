@@ -19,7 +19,7 @@ import llama_cpp
 from harness.codec import decode, encode
 from harness.errors import NativeError, UsageError
 from harness.host.noise import Watcher
-from harness.native.engine import LoadedModel, resident_bytes
+from harness.native.engine import LoadedModel, Pools, resident_bytes
 from harness.native.jobs import Emit
 from harness.native.jobs.text import TextSession, refuse_what_writes_nothing
 from harness.native.measure import compute
@@ -67,7 +67,7 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
             target = _open(runtime, plan.target, plan.manner, "target", emit, stack)
             draft = None
             if plan.draft is not None:
-                draft = _open(runtime, plan.draft, plan.manner, "draft", emit, stack, pool=target.pool)
+                draft = _open(runtime, plan.draft, plan.manner, "draft", emit, stack, pools=target.pools)
             emit("rollback", {"rollback": target.rollback})
             _Texts(target, draft, plan, emit).write_all()
             emit("done", {"rss_bytes": resident_bytes()})
@@ -76,13 +76,19 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
 
 
 def _open(
-    runtime: Any, spec: RunSpec, manner: Manner, name: str, emit: Emit, stack: contextlib.ExitStack, pool: Any = None
+    runtime: Any,
+    spec: RunSpec,
+    manner: Manner,
+    name: str,
+    emit: Emit,
+    stack: contextlib.ExitStack,
+    pools: Pools | None = None,
 ) -> GuessSession:
     """A model with its context, told as an event of its name."""
     emit("phase", {"phase": f"load {name}", "index": 0, "count": 1})
     model = stack.enter_context(contextlib.closing(runtime.load(spec)))
     refuse_what_writes_nothing(model)
-    session = stack.enter_context(contextlib.closing(GuessSession(model, spec, pool, max(manner.lengths))))
+    session = stack.enter_context(contextlib.closing(GuessSession(model, spec, pools, max(manner.lengths))))
     session.find_rollback(name)
     found = {"model": model.describe(), "resolved": session.describe(), "load_duration_ns": model.load_duration_ns}
     emit(name, encode(found))
@@ -125,9 +131,9 @@ def _open_vocabulary(path: str) -> Iterator[Vocabulary | None]:
 class GuessSession(TextSession):
     """A context that computes several tokens with a result for each: the GuessEngine of `harness.native.speculative_loop`."""
 
-    def __init__(self, model: LoadedModel, spec: RunSpec, pool: Any, n_most: int) -> None:
+    def __init__(self, model: LoadedModel, spec: RunSpec, pools: Pools | None, n_most: int) -> None:
         greedy = TextRequest(model=spec.model, prompt="-", temperature=0.0)
-        super().__init__(model, spec, greedy, pool=pool, n_rs_seq=n_most)
+        super().__init__(model, spec, greedy, pools=pools, n_rs_seq=n_most)
         self._rows = llama_cpp.llama_batch_init(n_most + 1, 0, 1)
         self.rollback: str | None = None
         self._marks = False

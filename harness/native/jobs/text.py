@@ -19,7 +19,7 @@ from harness.codec import decode, encode
 from harness.errors import NativeError
 from harness.host.noise import Watcher
 from harness.host.rpc import has_loopback
-from harness.native.engine import LoadedModel, Session, resident_bytes
+from harness.native.engine import LoadedModel, Pools, Session, resident_bytes
 from harness.native.text_loop import Progress, generate
 from harness.records.text import TextRequest
 from harness.spec import DEFAULT_N_CTX, RunSpec
@@ -112,9 +112,9 @@ class TextSession(Session):
     """A context that writes: the TextEngine of `harness.native.text_loop`."""
 
     def __init__(
-        self, model: LoadedModel, spec: RunSpec, asked: TextRequest, *, pool: Any = None, n_rs_seq: int = 0
+        self, model: LoadedModel, spec: RunSpec, asked: TextRequest, *, pools: Pools | None = None, n_rs_seq: int = 0
     ) -> None:
-        super().__init__(model, spec, pool=pool, n_rs_seq=n_rs_seq)
+        super().__init__(model, spec, pools=pools, n_rs_seq=n_rs_seq)
         self._sampler = make_sampler(asked.temperature, asked.top_k, asked.top_p, asked.seed)
         self._piece = ctypes.create_string_buffer(512)
 
