@@ -14,7 +14,7 @@ from harness.codec import decode
 from harness.errors import HarnessError
 from harness.gguf.cost import Cost, cost_of_shape
 from harness.host.rpc import has_loopback
-from harness.records.cells import Machine, Model, Record, has_died
+from harness.records.cells import Machine, Model, Record, has_died, is_measured
 from harness.records.statistics import Digest, Summary, digest
 from harness.spec import defaults
 from harness.speed.model_names import find_file_entry, name_stem, read_quantization
@@ -77,7 +77,7 @@ class Measured:
 
 def collect(records: Iterable[Record], catalog: Catalog) -> list[Measured]:
     """The records that have a number, each with its machine and model, in their order; their samples are let go one by one."""
-    return collect_cells((digest(record) for record in records if record.timed), catalog)
+    return collect_cells((digest(record) for record in records if is_measured(record)), catalog)
 
 
 def collect_cells(cells: Iterable[Digest], catalog: Catalog) -> list[Measured]:
