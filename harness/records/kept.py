@@ -14,6 +14,7 @@ from harness.records.parity import Parity
 from harness.records.quality import QualityRecord
 from harness.records.text import TextRun
 from harness.records.token_time import TimeRecord
+from harness.records.verdict import Trust, judge
 
 #: Kinds of lines whose command has another name.
 _COMMANDS = {"time-ledger": "token-time", "ollama-comparison": "ollama"}
@@ -31,6 +32,7 @@ class Kept:
     test: str = ""
     failed: bool = False
     label: str = ""
+    trust: Trust | None = None  # None: nothing was measured
 
     def is_about(self, text: str) -> bool:
         """Whether kind, model, test or machine have a text in their names, in capitals or not."""
@@ -49,6 +51,7 @@ def summarize_line(line: Line) -> Kept:
         test=_name_test(content),
         failed=bool(getattr(content, "failure", None)),
         label=line.label or "",
+        trust=verdict.trust if content is not None and (verdict := judge(content)) else None,
     )
 
 

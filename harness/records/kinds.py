@@ -19,13 +19,26 @@ from harness.records.ollama import Comparison
 from harness.records.parity import Parity
 from harness.records.quality import QualityRecord
 from harness.records.roofline import Roof
+from harness.records.speculation import Speculation
 from harness.records.statistics import Digest
 from harness.records.text import TextRun
 from harness.records.token_time import TimeRecord
 from harness.records.upgrades import UPGRADES
 
 #: What is written as a line.
-Entry = Record | TextRun | Roof | MemoryRecord | TimeRecord | Comparison | Parity | NoiseRecord | Ab | QualityRecord
+Entry = (
+    Record
+    | TextRun
+    | Roof
+    | MemoryRecord
+    | TimeRecord
+    | Comparison
+    | Parity
+    | NoiseRecord
+    | Ab
+    | Speculation
+    | QualityRecord
+)
 
 #: What a line holds once it is read; a measured cell may be condensed to its `Digest`.
 Content = Entry | Digest
@@ -63,6 +76,7 @@ KINDS: dict[str, type[Entry]] = {
     "noise": NoiseRecord,
     "ab": Ab,
     "quality": QualityRecord,
+    "speculation": Speculation,
 }
 _NAMES = {entry: name for name, entry in KINDS.items()}
 
