@@ -26,6 +26,8 @@ from harness.records.time_doubts import find_time_doubts
 from harness.records.token_time import TimeRecord
 from harness.records.trust import Trust as Trust
 from harness.records.trust import Verdict as Verdict
+from harness.records.tuning import TuneRecord
+from harness.records.tuning_verdict import judge_tuning
 
 
 def _judge_time(record: TimeRecord) -> Verdict | None:
@@ -86,6 +88,7 @@ JUDGES: dict[type, Callable[[Any], Verdict | None]] = {
     Parity: _judge_parity,
     NoiseRecord: _judge_noise,
     Ab: judge_ab,
+    TuneRecord: judge_tuning,
 }
 
 
