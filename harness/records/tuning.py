@@ -127,7 +127,7 @@ class TuneRace:
 class LeftOut:
     """Settings that were not tried: fields of `RunSpec` with the values that were not, or all of them."""
 
-    settings: tuple[str, ...]
+    settings: tuple[str, ...]  #: fields of `RunSpec`
     why: Why  #: why not
     values: tuple[str, ...] = ()  #: which values, as they are asked for; empty: any
 
