@@ -66,8 +66,8 @@ class Why(str, enum.Enum):
     QUALITY = "quality"  # it would change what the model says
     NO_FIT = "no-fit"  # it does not fit into memory
     NO_TIME = "no-time"  # the time was up before
-    NO_SPEED = "no-speed"  # it is known to change no speed once a model is loaded
-    NO_RIGHT = "no-right"  # the operating system does not let us
+    NO_EFFECT = "no-effect"  # this build of llama.cpp does not heed it
+    OTHERS = "others"  # it would take time from other programs, and changes nothing where there are none
     GIVEN = "given"  # whoever asked gave its value
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import os
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +35,7 @@ from harness.records.tuned import make_tuned
 from harness.records.tuning import Quality, Stop, TuneRecord, Work
 from harness.records.verdict import Trust, judge
 from harness.runs.asking import blame_file, read_for
-from harness.runs.bench import Bench
+from harness.runs.bench import Bench, process_nature
 from harness.runs.cells import check_cells, facts_in, model_of, plan_in
 from harness.runs.devices import Survey, survey_devices
 from harness.runs.memory import find_model, plan_compute
@@ -227,7 +226,7 @@ def make_room(request: TuneRequest, header: Header, survey: Survey, spec: RunSpe
         devices=devices,
         has_experts=bool(read_count(header, "expert_count")),
         has_repacked=any(line.cause is Cause.REPACKED for line in repacked.lines),
-        may_raise_priority=getattr(os, "geteuid", lambda: 1)() == 0,
+        has_openmp=features.has("OPENMP"),
         fits=_make_fits(request, header, survey, spec),
     )
 
@@ -289,6 +288,7 @@ class _Engine:
         self._bench, self._facts, self._timeout_s = bench, facts, timeout_s
         self._needs = functools.cache(estimate_needs)
         self._warm: list[RunSpec] = []
+        self._nature: object = None
         self.model: Model | None = None
         self.resolved: Resolved | None = None
 
@@ -299,6 +299,9 @@ class _Engine:
 
     def measure_block(self, spec: RunSpec) -> Sequence[Sample]:
         """See `harness.runs.tune_races.Measures`."""
+        nature = (process_nature(spec), spec.rpc)
+        if nature != self._nature:  # it gets a worker of its own, which has none of the contexts
+            self._warm, self._nature = [], nature
         command = {"repetitions": spec.repetitions, "keep": True, "is_first": spec not in self._warm}
         samples = []
         for event in self._bench.run(spec, command, self._needs(spec), self._timeout_s):

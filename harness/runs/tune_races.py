@@ -31,8 +31,9 @@ from harness.records.tuning import (
     short_test,
     work_ns,
 )
+from harness.runs.bench import process_nature
 from harness.runs.tune_space import Factor, Room, lay_out
-from harness.spec import RunSpec, parameters
+from harness.spec import RunSpec
 from harness.units import NS_PER_S
 
 #: Shares of the whole time that a prompt, an answer, and filling the cache before them may take in a short test.
@@ -225,9 +226,12 @@ class Tuner:
 
     def _least_s(self, factor: Factor, candidates: Sequence[RunSpec]) -> float:
         """What a race takes until its first look: each candidate gets ready once, with a warm-up, and is measured twice."""
-        is_load = any(parameters()[name].scope == "load" for name in factor.settings)
-        ready_s = (len(candidates) - 1) * self._load_s if is_load else 0.0
-        return ready_s + (EARLY_LOOKS[0] + 1) * self._round_s(factor, len(candidates))
+        n_rounds = EARLY_LOOKS[0] + 1
+        if len(set(map(process_nature, candidates))) > 1:  # each block has a worker of its own
+            n_loads = n_rounds * len(candidates)
+        else:
+            n_loads = len({spec.load_key() for spec in candidates}) - 1
+        return n_loads * self._load_s + n_rounds * self._round_s(factor, len(candidates))
 
     def _race(self, factor: Factor, specs: tuple[RunSpec, ...], left_s: float) -> RunSpec:
         parts = [part for part in Part if part in factor.parts]

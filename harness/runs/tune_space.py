@@ -14,7 +14,7 @@ from harness.errors import HarnessError
 from harness.memory.placement import is_remote
 from harness.records.cells import Device
 from harness.records.tuning import LeftOut, Part, Quality, Why
-from harness.spec import RunSpec, Settings, parameters
+from harness.spec import RunSpec, Settings
 
 BOTH, PROMPT, GENERATION = frozenset(Part), frozenset({Part.PROMPT}), frozenset({Part.GENERATION})
 
@@ -39,8 +39,8 @@ class Room:
     """What a model and a machine leave to choose.
 
     n_threads is the usual number; n_cpus counts CPUs that are ours, core_cpus is one of each core, n_nodes memory that is equally near;
-    devices are those that layers can go to. n_layers counts the output layer. fits says whether settings have room in memory, for the
-    whole context that was asked for.
+    devices are those that layers can go to. n_layers counts the output layer; has_openmp says that ggml's threads are OpenMP's. fits
+    says whether settings have room in memory, for the whole context that was asked for.
     """
 
     n_threads: int
@@ -51,7 +51,7 @@ class Room:
     devices: tuple[Device, ...] = ()
     has_experts: bool = False
     has_repacked: bool = True
-    may_raise_priority: bool = False
+    has_openmp: bool = False
     fits: Callable[[RunSpec], bool] = field(default=lambda _spec: True)
 
 
@@ -109,9 +109,9 @@ def _last_fitting(values: range, fits: Callable[[int], bool]) -> int | None:
     return values[low] if low >= 0 else None
 
 
-def list_factors() -> list[Factor]:
-    """Every factor that this version can set, in the order in which they are raced."""
-    return [factor for factor in _FACTORS if set(factor.settings) <= set(parameters())]
+def list_factors() -> tuple[Factor, ...]:
+    """Every factor, in the order in which they are raced."""
+    return _FACTORS
 
 
 def lay_out(factor: Factor, room: Room, incumbent: RunSpec, quality: Quality) -> Field:
@@ -193,17 +193,15 @@ def _count_threads(room: Room) -> list[int]:
 
 
 def _threads(room: Room, spec: RunSpec) -> list[Settings]:
-    return [{"n_threads": count} for count in _count_threads(room)]
-
-
-def _threads_alone(room: Room, spec: RunSpec) -> list[Settings]:
     """Of generation alone: those of prompts stay what they are."""
-    of_prompts = getattr(spec, "n_threads_batch", None) or spec.n_threads
-    return [{"n_threads": count, "n_threads_batch": of_prompts} for count in _count_threads(room)]
+    of_prompts = spec.n_threads_batch or spec.n_threads
+    counts = [count for count in _count_threads(room) if count != spec.n_threads]
+    return [{"n_threads": count, "n_threads_batch": of_prompts} for count in counts]
 
 
 def _threads_batch(room: Room, spec: RunSpec) -> list[Settings]:
-    return [{"n_threads_batch": count} for count in _count_threads(room)]
+    usual = spec.n_threads_batch or spec.n_threads
+    return [{"n_threads_batch": count} for count in _count_threads(room) if count != usual]
 
 
 def _on_one_cpu(room: Room, _spec: RunSpec) -> Why | None:
@@ -216,12 +214,13 @@ def _affinity(room: Room, spec: RunSpec) -> list[Settings]:
     return [{"cpu_mask": mask, "cpu_strict": True}] if room.core_cpus else []
 
 
-def _priority(room: Room, spec: RunSpec) -> list[Settings]:
-    return [{"priority": 2}]
+def _at_others_cost(_room: Room, _spec: RunSpec) -> Why | None:
+    """Threads that go before all others help only where there are others, who then wait."""
+    return Why.OTHERS
 
 
-def _without_right(room: Room, _spec: RunSpec) -> Why | None:
-    return None if room.may_raise_priority else Why.NO_RIGHT
+def _with_openmp(room: Room, spec: RunSpec) -> Why | None:
+    return Why.NO_EFFECT if room.has_openmp else _on_one_cpu(room, spec)
 
 
 # --- batches, attention, the rest ----------------------------------------------------------------------------------------
@@ -262,29 +261,22 @@ def _on_one_node(room: Room, _spec: RunSpec) -> Why | None:
     return Why.ONE_NODE if room.n_nodes < 2 else None
 
 
-_SEPARATE = "n_threads_batch" in parameters()
-
 _FACTORS = (
     Factor(("n_gpu_layers", "n_cpu_moe"), BOTH, _place, _without_devices),
     Factor(("split_mode", "main_gpu", "tensor_split"), BOTH, _split, _with_one_device),
-    *(
-        (
-            Factor(("n_threads", "n_threads_batch"), GENERATION, _threads_alone, _on_one_cpu),
-            Factor(("n_threads_batch",), PROMPT, _threads_batch, _on_one_cpu),
-        )
-        if _SEPARATE
-        else (Factor(("n_threads",), BOTH, _threads, _on_one_cpu),)
-    ),
+    Factor(("n_threads", "n_threads_batch"), GENERATION, _threads, _on_one_cpu),
+    Factor(("n_threads_batch",), PROMPT, _threads_batch, _on_one_cpu),
     Factor(("n_ubatch", "n_batch"), PROMPT, _micro_batches),
     Factor(("flash_attn",), BOTH, _one_of("flash_attn", "off")),
     Factor(("repack",), BOTH, _switch("repack"), _with_nothing_repacked, most_rounds=8),
     Factor(("type_k", "type_v"), BOTH, _caches, costs_quality=True),
     Factor(("no_op_offload",), PROMPT, _switch("no_op_offload"), _with_all_on_devices, most_rounds=8),
+    Factor(("no_host",), BOTH, _switch("no_host"), _with_all_on_devices, most_rounds=8),
     Factor(("no_kv_offload",), BOTH, _switch("no_kv_offload"), _with_all_on_devices, most_rounds=8),
-    Factor(("poll",), GENERATION, _one_of("poll", *POLLS), _on_one_cpu, most_rounds=8),
+    Factor(("poll",), GENERATION, _one_of("poll", *POLLS), _with_openmp, most_rounds=8),
     Factor(("cpu_mask", "cpu_strict"), BOTH, _affinity, _on_one_cpu, most_rounds=8),
     Factor(("n_batch",), PROMPT, _one_of("n_batch", 4096), _with_short_prompt, most_rounds=8),
     Factor(("load_mode",), BOTH, _one_of("load_mode", "none"), most_rounds=8),
-    Factor(("numa",), BOTH, _one_of("numa", "distribute", "isolate"), _on_one_node, most_rounds=8),
-    Factor(("priority",), BOTH, _priority, _without_right, most_rounds=8),
+    Factor(("numa",), BOTH, _one_of("numa", "distribute", "isolate"), _on_one_node, most_rounds=6),
+    Factor(("priority",), BOTH, _switch("priority"), _at_others_cost),
 )  # fmt: skip

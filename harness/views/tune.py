@@ -40,8 +40,8 @@ _WHY = {
     Why.QUALITY: "it would change what the model says (--quality allow)",
     Why.NO_FIT: "it does not fit into memory",
     Why.NO_TIME: "the time was up (--time)",
-    Why.NO_SPEED: "it changes no speed of a loaded model",
-    Why.NO_RIGHT: "the operating system does not let us",
+    Why.NO_EFFECT: "this build does not heed it",
+    Why.OTHERS: "it would take time from other programs",
     Why.GIVEN: "it was given",
 }
 
