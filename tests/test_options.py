@@ -77,6 +77,8 @@ OTHERS = {
     "-dev rpc-server": "devices that are lent: all cards, or else the CPU",
     "--host predict": "a machine of the published ones, and no address",
     "--size predict": "a model's size, and no matrix's",
+    "--for tune": "everything is tuned for it, and no count of layers alone",
+    "--time tune": "a search takes minutes, and a look at noise half of one",
     "--check predict": "published figures are checked, and no files",
     "--label list": "what is looked for, and not what is noted",
 }

@@ -25,6 +25,7 @@ GROUPS = {
     "Measure": {
         "pp-tg": "Measure prompt processing and text generation.",
         "ab": "Decide which of two settings, models or builds is faster.",
+        "tune": "Find the settings that are fast here, and the lines to paste.",
         "sweep": "Measure over layers on the GPU, or find the best number.",
         "run": "Have a model write a text, with Ollama's figures of it.",
         "ollama": "Measure a model of Ollama's through its server and directly.",

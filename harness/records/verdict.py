@@ -37,6 +37,8 @@ from harness.records.time_doubts import find_time_doubts
 from harness.records.token_time import TimeRecord
 from harness.records.trust import Trust as Trust
 from harness.records.trust import Verdict as Verdict
+from harness.records.tuning import TuneRecord
+from harness.records.tuning_verdict import judge_tuning
 
 
 def _judge_time(record: TimeRecord) -> Verdict | None:
@@ -110,6 +112,7 @@ JUDGES: dict[type, Callable[[Any], Verdict | None]] = {
     NoiseRecord: _judge_noise,
     Ab: judge_ab,
     QualityRecord: _judge_quality,
+    TuneRecord: judge_tuning,
     Speculation: _judge_speculation,
 }
 
