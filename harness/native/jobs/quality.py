@@ -27,6 +27,7 @@ from harness.errors import NativeError, UsageError
 from harness.native.engine import LoadedModel, Session
 from harness.native.jobs import Emit
 from harness.native.scoring import Scored, compare, score
+from harness.native.threads import list_threads
 from harness.records.quality import QualityPlan
 from harness.spec import RunSpec
 
@@ -56,7 +57,7 @@ class _Readers:
     def __init__(self, runtime: Any, plan: QualityPlan, text: bytes, stack: contextlib.ExitStack, emit: Emit) -> None:
         self._runtime, self._plan, self._text, self._stack, self._emit = runtime, plan, text, stack, emit
         self._models: dict[Any, LoadedModel] = {}
-        self._pools: dict[int | None, Any] = {}
+        self._pools: dict[Any, Any] = {}
         self.open: list[_Reader] = []
 
     def open_all(self) -> None:
@@ -79,8 +80,9 @@ class _Readers:
         key = spec.load_key()
         if key not in self._models:
             self._models[key] = self._stack.enter_context(contextlib.closing(self._runtime.load(spec)))
-        session = Session(self._models[key], spec, pool=self._pools.get(spec.n_threads))
-        self._pools.setdefault(spec.n_threads, session.pool)  # freed by the session that is closed last
+        threads = list_threads(spec)
+        session = Session(self._models[key], spec, pools=self._pools.get(threads))
+        self._pools.setdefault(threads, session.pools)  # freed by the session that is closed last
         self._stack.callback(session.close)
         return _Reader(place, self._models[key], session, spec, self._text, self._plan.n_chunks)
 
