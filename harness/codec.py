@@ -43,6 +43,9 @@ NOT_EMPTY = "not empty"
 #: Around a dataclass of which many lines hold the same value, such as their machine: it is read and kept once for all of them.
 Shared = Annotated[Value, "shared"]
 
+#: In a field's metadata: what it was called, and what each of its values was then (``{"mmap": {"on": "mmap"}}``); read, never written.
+FORMERLY = "formerly"
+
 #: How many of the latest values of a shared field are known again, and how long one may be.
 _SHARED, _SHARED_BYTES = 256, 16 * 1024
 
@@ -128,6 +131,7 @@ def _object_reader(kind: Any) -> Reader:
             _reader(_without_null(hints[field.name]), field.name),
             type(None) in typing.get_args(hints[field.name]),
             (field.default, field.default_factory) != (dataclasses.MISSING, dataclasses.MISSING),
+            field.metadata.get(FORMERLY) or None,
         )
         for field in dataclasses.fields(kind)
         if field.init
@@ -140,8 +144,10 @@ def _object_reader(kind: Any) -> Reader:
         found: dict[str, Any] = {}
         get, name = values.get, ""
         try:
-            for name, read_value, may_be_null, has_default in fields:
+            for name, read_value, may_be_null, has_default, former in fields:
                 value = get(name)
+                if value is None and former is not None:
+                    value = _read_former(former, values)
                 if value is not None:
                     found[name] = read_value(value)
                 elif has_default:
@@ -177,7 +183,9 @@ def _compile(kind: Any, hints: Mapping[str, Any], read: Reader) -> Reader:
     for at, field in enumerate(fields):
         hint, name = hints[field.name], field.name
         lines.append(f"  v{at} = get({name!r})")
-        if field.default is not dataclasses.MISSING:
+        if field.metadata.get(FORMERLY):
+            instead = "return read(values)"
+        elif field.default is not dataclasses.MISSING:
             known[f"d{at}"] = field.default
             instead = f"v{at} = d{at}"
         else:
@@ -207,6 +215,17 @@ def _quick_test(hint: Any, name: str, value: str) -> str | None:
         return f"{kinds} and {least!r} <= {value} < {_LARGEST}"
     if plain in (str, bool) and "utc-time" not in marks:
         return f"type({value}) is {plain.__name__}"
+    return None
+
+
+def _read_former(former: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]) -> Any:
+    """The value of a field that was called otherwise when it was written; None where it was not there either."""
+    for name, meanings in former.items():
+        value = values.get(name)
+        if isinstance(value, str):
+            if value not in meanings:
+                raise _wrong(value, f"one of {', '.join(meanings)}")
+            return meanings[value]
     return None
 
 

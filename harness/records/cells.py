@@ -182,6 +182,7 @@ class Resolved:
     layers_by_device: Mapping[str, int]
     repacked_bytes: int
     buffers: tuple[Buffer, ...]
+    n_threads_batch: int | None = None  #: threads that computed prompts; None in older records
 
 
 @dataclass(frozen=True, slots=True)

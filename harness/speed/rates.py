@@ -26,7 +26,7 @@ USUAL_TESTS = ("pp512", "tg128")
 ROPE_PARAMS = 256
 
 #: Parameters that may differ from their defaults in a record that speaks for its machine: where layers lie makes a row of its own.
-_FREE = {"n_threads", "n_gpu_layers", "mmap", "main_gpu", "tensor_split"}
+_FREE = {"n_threads", "n_gpu_layers", "load_mode", "main_gpu", "tensor_split"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -285,12 +285,6 @@ SPELLINGS: Mapping[str, Spelling] = {
     ),
     "rpc": Spelling(_option("--rpc", (), _join), _cannot(()), _cannot(()), _cannot(())),
     "load_mode": Spelling(_option("-lm", "auto"), _load_mode_argument, _load_mode_parameter, _load_mode_setting),
-    "mmap": Spelling(
-        _option("-lm", "auto", lambda value: "mmap" if value == "on" else "none"),
-        lambda value, asked: ["use_mmap=False"] if value == "off" else [],
-        lambda value, asked: [] if value == "auto" else [f"PARAMETER use_mmap {str(value == 'on').lower()}"],
-        lambda value, asked: [] if value == "auto" else [f"Try mmap(): {value}"],
-    ),
     "repack": Spelling(_switch("-nr", False), _cannot(True), _cannot(True), _cannot(True)),
     "no_host": Spelling(_switch("--no-host"), _cannot(False), _cannot(False), _cannot(False)),
     "no_op_offload": Spelling(
@@ -328,7 +322,7 @@ SPELLINGS: Mapping[str, Spelling] = {
         _option("-tb", None), _both_threads_argument, _same_threads, _same_threads,
         {"ollama": _ONE_COUNT, "studio": _ONE_COUNT},
     ),
-    "cpu_mask": Spelling(_cpu_option("-C", "-Cb", ""), _cannot(""), _cannot(""), _cannot("")),
+    "cpu_mask": Spelling(_cpu_option("-C", "-Cb", "0x0"), _cannot("0x0"), _cannot("0x0"), _cannot("0x0")),
     "cpu_strict": Spelling(
         _cpu_option("--cpu-strict", "--cpu-strict-batch", False, lambda value: str(int(value))),
         _cannot(False), _cannot(False), _cannot(False),
@@ -339,7 +333,8 @@ SPELLINGS: Mapping[str, Spelling] = {
         {"python": "start it under nice", "ollama": "start its server under nice"},
     ),
     "numa": Spelling(
-        _option("--numa", "none"), _argument("numa", "none", _constant("GGML_NUMA_STRATEGY_")), _cannot("none"), _cannot("none")
+        _option("--numa", "disabled"), _argument("numa", "disabled", _constant("GGML_NUMA_STRATEGY_")),
+        _cannot("disabled"), _cannot("disabled"),
     ),
     # llama-server takes four slots of one cache where it is not told how many, and LM Studio four at once.
     "n_parallel": Spelling(
