@@ -1,7 +1,9 @@
-"""How values of options are read: lists, ranges, choices, switches, splits, servers and devices, as llama-bench writes them."""
+"""How values of options are read: lists, ranges, choices, switches, splits, servers, devices, masks and overrides, as llama-bench
+writes them."""
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,6 +12,9 @@ Parser = Callable[[str], tuple[Any, ...]]
 
 #: A range that expands to more cells than this is a slip of the keyboard, not a plan.
 MAX_VALUES = 4096
+
+#: CPUs that a mask may name. Source: GGML_MAX_N_THREADS of ggml.h.
+MAX_CPUS = 512
 
 _RANGE = re.compile(r"(-?\d+)(?:-(\d+)(?:([+*])(\d+))?)?")
 
@@ -137,3 +142,81 @@ def parse_devices(text: str) -> tuple[tuple[str, ...], ...]:
             raise ValueError(f"{alternative!r} is not a list of devices; join their names with /, such as CUDA0/RPC0")
         lists.append(() if names == ("auto",) else names)
     return tuple(lists)
+
+
+_MASK = re.compile(r"(?:0x)?([0-9a-fA-F]+)")
+
+
+@functools.cache
+def read_mask(text: str) -> tuple[int, ...]:
+    """The CPUs that a mask in hex names, the lowest bit being CPU 0; none for ``0x0``, which binds no thread.
+
+    Raises
+    ------
+    ValueError : it is no hex number, or names a CPU beyond the 512 that ggml knows.
+
+    Source: parse_cpu_mask in llama.cpp's common/common.cpp.
+    """
+    match = _MASK.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a mask of CPUs; write it in hex, such as 0xf for the first four")
+    bits = int(match[1], 16)
+    if bits.bit_length() > MAX_CPUS:
+        raise ValueError(f"{text!r} names a CPU beyond the {MAX_CPUS} that ggml knows")
+    return tuple(cpu for cpu in range(bits.bit_length()) if bits >> cpu & 1)
+
+
+def parse_masks(text: str) -> tuple[str, ...]:
+    """Read a comma list of masks of CPUs as llama-bench writes them; each stays as it is written.
+
+    Raises
+    ------
+    ValueError : as `read_mask`.
+    """
+    masks = tuple(part.strip() for part in text.split(","))
+    for mask in masks:
+        read_mask(mask)
+    return masks
+
+
+#: What Python's patterns have and C++'s ECMAScript ones do not.
+_FOREIGN = re.compile(r"\(\?(?![:=!])|\\[AZ]")
+
+
+@functools.cache
+def split_override(text: str) -> tuple[re.Pattern[str], str]:
+    """The pattern of tensor names and the buffer type of an override, ``blk\\.1\\..*=CPU``.
+
+    Raises
+    ------
+    ValueError : it is none, or its pattern is none that std::regex takes.
+
+    Source: parse_cmd_params in llama-bench.cpp (the first ``=`` divides); llama-model-loader.cpp create_tensor (std::regex).
+    """
+    pattern, _, buffer = text.partition("=")
+    if not pattern or not buffer:
+        raise ValueError(
+            f"{text!r} is not an override; write a pattern of tensor names and a buffer type, such as exps=CPU"
+        )
+    try:
+        if _FOREIGN.search(pattern):
+            raise re.error("unknown to std::regex")
+        return re.compile(pattern), buffer
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is not a pattern of tensor names ({error})") from None
+
+
+def parse_overrides(text: str) -> tuple[tuple[str, ...], ...]:
+    """Read llama-bench's overrides: ``PATTERN=BUFFER`` joined by ``;``, alternatives by ``,``; an empty one, or ``none``, is none.
+
+    Raises
+    ------
+    ValueError : as `split_override`.
+    """
+    alternatives = []
+    for alternative in text.split(","):
+        words = () if alternative.strip() in ("", "none") else tuple(filter(None, alternative.split(";")))
+        for word in words:
+            split_override(word)
+        alternatives.append(words)
+    return tuple(alternatives)

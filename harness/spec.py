@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from harness.codec import FilePath, decode, encode, file_name
+from harness.codec import FORMERLY, FilePath, decode, encode, file_name
 from harness.errors import UsageError
 from harness.parsers import (
     Parser,
@@ -21,8 +21,12 @@ from harness.parsers import (
     is_endpoint,
     parse_devices,
     parse_endpoints,
+    parse_masks,
+    parse_overrides,
     parse_split,
     parse_switch,
+    read_mask,
+    split_override,
     whole_numbers,
 )
 
@@ -56,6 +60,18 @@ MAX_SEED = 2**32 - 1
 #: Sequences that one context holds at the most. Source: src/llama-cparams.h LLAMA_MAX_SEQ.
 MAX_SEQUENCES = 256
 
+#: Threads that ggml takes at the most. Source: GGML_MAX_N_THREADS of ggml.h.
+MAX_THREADS = 512
+
+#: Ways to read a model's file, by llama.cpp's names of enum llama_load_mode (llama.h).
+LOAD_MODES = ("auto", "none", "mmap", "mlock", "mmap+mlock", "dio")
+
+#: Strategies of enum ggml_numa_strategy (ggml-cpu.h) that llama.cpp's tools take.
+NUMA_STRATEGIES = ("disabled", "distribute", "isolate", "numactl")
+
+#: The mask of CPUs that binds no thread.
+NO_MASK = "0x0"
+
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
@@ -74,8 +90,15 @@ class Parameter:
     bare: str | None = None  # what the option means when it stands without a value
 
 
-def _field(default: Any, *flags: str, parse: Parser, scope: Scope, help: str, **extra: str) -> Any:
-    return field(default=default, metadata={"parameter": Parameter(flags, parse, scope, help, **extra)})
+#: What a field was called, and what its values were: older records have it so (`harness.codec.FORMERLY`).
+_Former = Mapping[str, Mapping[str, str]]
+
+
+def _field(
+    default: Any, *flags: str, parse: Parser, scope: Scope, help: str, formerly: _Former | None = None, **extra: str
+) -> Any:
+    parameter = Parameter(flags, parse, scope, help, **extra)
+    return field(default=default, metadata={"parameter": parameter, FORMERLY: formerly or {}})
 
 
 _cache_type = choices(*CACHE_TYPES)
@@ -94,6 +117,14 @@ class RunSpec:
     """
 
     model: FilePath  #: file, catalog name or other reference; a record has the file name
+    numa: str = _field(
+        "disabled", "--numa", parse=choices(*NUMA_STRATEGIES), scope="load",
+        help="Memory of several processors: disabled, distribute, isolate or numactl.", heading="numa", metavar="MODE",
+    )  # fmt: skip
+    priority: int = _field(
+        0, "--prio", parse=whole_numbers(-1, 3), scope="load",
+        help="Priority of process and threads: -1 low, 0 usual, 1 medium, 2 high, 3 realtime.", heading="prio",
+    )  # fmt: skip
     n_gpu_layers: int = _field(
         -1, "-ngl", "--n-gpu-layers", "--gpu-layers", scope="load",
         parse=whole_numbers(-1, MAX_LAYERS_WRITTEN, words={"all": -1, "auto": -1}),
@@ -115,6 +146,10 @@ class RunSpec:
         0, "-ncmoe", "--n-cpu-moe", parse=whole_numbers(0, MAX_LAYERS_WRITTEN), scope="load",
         help="Layers, from the first, whose experts stay on the CPU.", heading="ncmoe",
     )  # fmt: skip
+    override_tensors: tuple[str, ...] = _field(
+        (), "-ot", "--override-tensor", parse=parse_overrides, scope="load", heading="ot", metavar="PATTERN=BUFFER;…",
+        help="Buffers for tensors whose names match, as exps=CPU; alternatives are separated by commas.",
+    )  # fmt: skip
     devices: tuple[str, ...] = _field(
         (), "-dev", "--device", parse=parse_devices, scope="load",
         help="Devices to use, as CUDA0/RPC0, or none; default: all.", heading="dev", metavar="A/B",
@@ -123,10 +158,16 @@ class RunSpec:
         (), "-rpc", "--rpc", parse=parse_endpoints, scope="load",
         help="RPC servers (harness rpc-server) whose devices join in.", heading="rpc", metavar="HOST:PORT,…",
     )  # fmt: skip
-    mmap: str = _field(
-        "auto", "-mmp", "--mmap", "-lm", "--load-mode", scope="load", metavar="on|off|auto", heading="mmap",
-        parse=choices("on", "off", "auto", aliases={"1": "on", "0": "off", "mmap": "on", "none": "off"}),
-        help="Map the file (on) or read it into memory (off).",
+    load_mode: str = _field(
+        "auto", "-lm", "--load-mode", "-mmp", "--mmap", scope="load", metavar="MODE", heading="lm",
+        parse=choices(*LOAD_MODES, aliases={"1": "mmap", "on": "mmap", "0": "none", "off": "none"}),
+        help="How the file is read: " + " ".join(LOAD_MODES) + "; on is mmap, off none.",
+        formerly={"mmap": {"on": "mmap", "off": "none", "auto": "auto"}},
+    )  # fmt: skip
+    no_host: bool = _field(
+        False, "--no-host", parse=parse_switch, scope="load",
+        help="Weights on the CPU go past a GPU's pinned memory, so that they may be repacked.", heading="noh",
+        metavar="[on|off]", bare="on",
     )  # fmt: skip
     repack: bool = _field(
         True, "--repack", parse=parse_switch, scope="load",
@@ -168,9 +209,29 @@ class RunSpec:
         False, "-embd", "--embeddings", parse=parse_switch, scope="context",
         help="Compute embeddings instead of logits; default: on for embedding models.", heading="embd", metavar="[on|off]", bare="on",
     )  # fmt: skip
+    no_op_offload: bool = _field(
+        False, "-nopo", "--no-op-offload", parse=parse_switch, scope="context",
+        help="Compute large batches where their weights are, and not on the GPU.", heading="nopo", metavar="[on|off]", bare="on",
+    )  # fmt: skip
     n_threads: int | None = _field(
-        None, "-t", "--threads", parse=whole_numbers(1, 512), scope="context",
+        None, "-t", "--threads", parse=whole_numbers(1, MAX_THREADS), scope="context",
         help="CPU threads; default: as many as llama.cpp takes, of the cores that are ours.", heading="threads",
+    )  # fmt: skip
+    n_threads_batch: int | None = _field(
+        None, "-tb", "--threads-batch", parse=whole_numbers(1, MAX_THREADS), scope="context",
+        help="CPU threads for prompts; default: as many as -t.", heading="threads_batch",
+    )  # fmt: skip
+    cpu_mask: str = _field(
+        NO_MASK, "-C", "--cpu-mask", parse=parse_masks, scope="context",
+        help="CPUs that threads may use, in hex: 0xf is the first four; 0x0 is any.", heading="cpu_mask", metavar="HEX",
+    )  # fmt: skip
+    cpu_strict: bool = _field(
+        False, "--cpu-strict", parse=parse_switch, scope="context",
+        help="Give each thread a CPU of its own of -C.", heading="cpu_strict", metavar="[on|off]", bare="on",
+    )  # fmt: skip
+    poll: int = _field(
+        50, "--poll", parse=whole_numbers(0, 100), scope="context",
+        help="How long threads spin before they sleep, 0 to 100; nothing where ggml has OpenMP.", heading="poll",
     )  # fmt: skip
     n_depth: int = _field(
         0, "-d", "--n-depth", "--depth", parse=whole_numbers(0, MAX_TOKENS), scope="test",
@@ -208,6 +269,15 @@ class RunSpec:
             raise UsageError(f"-r {self.repetitions} measures nothing; give at least 1 (6 for a 95 % interval).")
         if not self.precision > 0 or not self.max_time_s > 0:
             raise UsageError("--precision and --max-time must be above 0; leave them out for 2 % within 60 s.")
+        try:
+            read_mask(self.cpu_mask)
+            list(map(split_override, self.override_tensors))
+        except ValueError as error:
+            raise UsageError(f"{error}.") from None
+        if self.load_mode not in LOAD_MODES:
+            raise UsageError(f"There is no load mode {self.load_mode}; there are {', '.join(LOAD_MODES)}.")
+        if self.numa not in NUMA_STRATEGIES:
+            raise UsageError(f"There is no strategy --numa {self.numa}; there are {', '.join(NUMA_STRATEGIES)}.")
         if self.flash_attn == "off" and self.type_v not in ("f32", "f16", "bf16"):
             raise UsageError(f"A {self.type_v} V cache needs flash attention; leave out -fa off or use -ctv f16.")
         self._check_sequences()
@@ -270,6 +340,18 @@ class RunSpec:
     def seeks_warmups(self) -> bool:
         """Whether first repetitions that still warmed up are left out: where nobody said how many or how to warm up."""
         return self.repetitions is None and self.warmup is None
+
+    @property
+    def n_threads_busy(self) -> int | None:
+        """CPU threads that compute at once at the most: a prompt's may be others than a token's; None where nobody said."""
+        of_prompt = self.n_threads if self.n_threads_batch is None else self.n_threads_batch
+        found = [*[of_prompt] * (self.n_prompt > 1), *[self.n_threads] * (self.n_gen > 0)]
+        return max((n for n in found if n is not None), default=self.n_threads)
+
+    @property
+    def binds_threads(self) -> bool:
+        """Whether its threads are kept to some CPUs."""
+        return bool(read_mask(self.cpu_mask))
 
     @property
     def file_name(self) -> str:

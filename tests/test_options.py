@@ -64,6 +64,9 @@ OTHERS = {
     "-r roofline": "a number, as a test of a roof takes no time",
     "-r token-time": "rounds, which all parts share",
     "-r ollama": "pairs of turns, which cost minutes",
+    "-r speculate": "rounds, in each of which every text is written with every length of draft",
+    "-n speculate": "one length, and each text is written again for every length of draft",
+    "--text speculate": "what texts go on from: a prompt, or pieces of a file",
     "-r ab": "repetitions of a block, of which there are as many as it takes",
     "-p ollama": "Ollama's server is asked in words, and once more for each pair",
     "-n ollama": "as many as an answer of a chat has, twice for each pair",
@@ -74,6 +77,8 @@ OTHERS = {
     "-dev rpc-server": "devices that are lent: all cards, or else the CPU",
     "--host predict": "a machine of the published ones, and no address",
     "--size predict": "a model's size, and no matrix's",
+    "--for tune": "everything is tuned for it, and no count of layers alone",
+    "--time tune": "a search takes minutes, and a look at noise half of one",
     "--check predict": "published figures are checked, and no files",
     "--label list": "what is looked for, and not what is noted",
 }
@@ -119,12 +124,13 @@ LLAMA_BENCH = """
 -ub 512 | --ubatch-size 64 | -ctk f16,q8_0 | --cache-type-k q4_0 | -ctv f16 | --cache-type-v f32 | -t 1-8*2 | --threads 4
 -ngl 99 | -ngl -1 | --n-gpu-layers 0-33+4 | -ncmoe 3 | --n-cpu-moe 0,4 | -sm none,layer | --split-mode row | -mg 0 | --main-gpu 1
 -nkvo 0,1 | --no-kv-offload 1 | -fa on | -fa 0,1 | --flash-attn auto | -dev CUDA0/RPC0 | --device none | -lm mmap | --load-mode none,auto
+-lm mlock,mmap+mlock | -lm dio | --numa distribute | --numa numactl | --prio 2 | --prio -1 | -C 0x3 | --cpu-mask 0x3,0xff | --cpu-strict 0,1
+--poll 0,50 | -ot a=CPU | --override-tensor a=CPU;b.*=CUDA0,c=CPU | -nopo 1 | --no-op-offload 0,1 | --no-host 1
 -embd 1 | --embeddings 0 | -ts 3/1,1/1 | --tensor-split 1 | --repack 0,1 | -mmp 0,1 | --mmap 1
 """
 REFUSED = """
---numa distribute | --prio 2 | --list-devices | -v | --verbose | --progress | -fitt 1024 | --fit-target 1024 | -fitc 4096 | --fit-ctx 4096
--hff x.gguf | --hf-file x.gguf | -hft T | --hf-token T | --offline | -C 0x3 | --cpu-mask 0x3 | --cpu-strict 1 | --poll 50 | -lzm on
---lazy-mode on | -ot a=CPU | --override-tensor a=CPU | -nopo 1 | --no-op-offload 1 | --no-host 1
+--list-devices | -v | --verbose | --progress | -fitt 1024 | --fit-target 1024 | -fitc 4096 | --fit-ctx 4096
+-hff x.gguf | --hf-file x.gguf | -hft T | --hf-token T | --offline | -lzm on | --lazy-mode on
 """
 
 
