@@ -72,6 +72,8 @@ OTHERS = {
     "-t roofline": "the question is what threads bring",
     "-t rpc-server": "llama.cpp's own choice, on a machine that is lent",
     "-dev rpc-server": "devices that are lent: all cards, or else the CPU",
+    "--vram fit": "several cards, which share a model out",
+    "-c fit": "the largest that fits unless told otherwise",
     "--host predict": "a machine of the published ones, and no address",
     "--size predict": "a model's size, and no matrix's",
     "--check predict": "published figures are checked, and no files",
