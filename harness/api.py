@@ -19,6 +19,7 @@ from typing import Any, cast
 
 from harness.errors import HarnessError, UsageError
 from harness.events import OnEvent, ignore, pass_remarks
+from harness.parsers import Parser, whole_numbers
 from harness.records.ab import Ab
 from harness.records.bench_rows import USUAL_REPETITIONS
 from harness.records.cells import Record
@@ -38,7 +39,7 @@ from harness.runs import predict as prediction
 from harness.runs.session import Session
 from harness.runs.text import OnText
 from harness.sources.model_file import DEFAULT_MODEL
-from harness.spec import MAX_TOKENS, Grid, Parser, defaults, parameters, whole_numbers
+from harness.spec import MAX_TOKENS, Grid, defaults, parameters
 from harness.speed import comparison
 from harness.speed.prediction import Prediction
 from harness.views.llama_bench import flat_rows

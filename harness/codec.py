@@ -43,6 +43,9 @@ NOT_EMPTY = "not empty"
 #: Around a dataclass of which many lines hold the same value, such as their machine: it is read and kept once for all of them.
 Shared = Annotated[Value, "shared"]
 
+#: In a field's metadata: what it was called, and what each of its values was then (``{"mmap": {"on": "mmap"}}``); read, never written.
+FORMERLY = "formerly"
+
 #: How many of the latest values of a shared field are known again, and how long one may be.
 _SHARED, _SHARED_BYTES = 256, 16 * 1024
 
@@ -128,19 +131,23 @@ def _object_reader(kind: Any) -> Reader:
             _reader(_without_null(hints[field.name]), field.name),
             type(None) in typing.get_args(hints[field.name]),
             (field.default, field.default_factory) != (dataclasses.MISSING, dataclasses.MISSING),
+            field.metadata.get(FORMERLY) or None,
         )
         for field in dataclasses.fields(kind)
         if field.init
     ]
 
     def read(values: Any) -> Any:
+        """Field by field, so that the first thing that is wrong can be named."""
         if type(values) is not dict and not isinstance(values, Mapping):
             raise _wrong(values, "an object")
         found: dict[str, Any] = {}
         get, name = values.get, ""
         try:
-            for name, read_value, may_be_null, has_default in fields:
+            for name, read_value, may_be_null, has_default, former in fields:
                 value = get(name)
+                if value is None and former is not None:
+                    value = _read_former(former, values)
                 if value is not None:
                     found[name] = read_value(value)
                 elif has_default:
@@ -157,7 +164,69 @@ def _object_reader(kind: Any) -> Reader:
             raise problem.inside(name) from None
         raise Malformed(f"has no {name}")
 
-    return read
+    return _compile(kind, hints, read)
+
+
+def _compile(kind: Any, hints: Mapping[str, Any], read: Reader) -> Reader:
+    """The same reader as one piece of code without a call a number, for what lines hold by the thousand.
+
+    It takes what is right and hands everything else, from the beginning, to `read`, which alone decides what is wrong.
+    """
+    known: dict[str, Any] = {"kind": kind, "read": read, "Malformed": Malformed}
+    lines = [
+        "def read_quickly(values):",
+        " if type(values) is not dict: return read(values)",
+        " get = values.get",
+        " try:",
+    ]
+    fields = [field for field in dataclasses.fields(kind) if field.init]
+    for at, field in enumerate(fields):
+        hint, name = hints[field.name], field.name
+        lines.append(f"  v{at} = get({name!r})")
+        if field.metadata.get(FORMERLY):
+            instead = "return read(values)"
+        elif field.default is not dataclasses.MISSING:
+            known[f"d{at}"] = field.default
+            instead = f"v{at} = d{at}"
+        else:
+            is_null = type(None) in typing.get_args(hint) and field.default_factory is dataclasses.MISSING
+            instead = "pass" if is_null else "return read(values)"
+        lines.append(f"  if v{at} is None: {instead}")
+        meant = _without_null(hint)
+        if (test := _quick_test(meant, name, f"v{at}")) is not None:
+            lines.append(f"  elif not ({test}): return read(values)")
+        else:
+            known[f"r{at}"] = _reader(meant, name)
+            lines.append(f"  else: v{at} = r{at}(v{at})")
+    given = ", ".join(f"{field.name}=v{at}" if field.kw_only else f"v{at}" for at, field in enumerate(fields))
+    lines += [" except Malformed: return read(values)", f" return kind({given})"]
+    exec("\n".join(lines), known)
+    quick: Reader = known["read_quickly"]
+    return quick
+
+
+def _quick_test(hint: Any, name: str, value: str) -> str | None:
+    """What of a plain value has to be true, as Python writes it; None for what is no plain value."""
+    marks = hint.__metadata__ if typing.get_origin(hint) is Annotated else ()
+    plain = typing.get_args(hint)[0] if marks else hint
+    if plain in (int, float) and type(plain) is type:
+        least, _ = _bounds(plain, name, marks)
+        kinds = f"type({value}) is int" if plain is int else f"(type({value}) is float or type({value}) is int)"
+        return f"{kinds} and {least!r} <= {value} < {_LARGEST}"
+    if plain in (str, bool) and "utc-time" not in marks:
+        return f"type({value}) is {plain.__name__}"
+    return None
+
+
+def _read_former(former: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]) -> Any:
+    """The value of a field that was called otherwise when it was written; None where it was not there either."""
+    for name, meanings in former.items():
+        value = values.get(name)
+        if isinstance(value, str):
+            if value not in meanings:
+                raise _wrong(value, f"one of {', '.join(meanings)}")
+            return meanings[value]
+    return None
 
 
 def _reader(hint: Any, name: str, marks: tuple[Any, ...] = ()) -> Reader:
@@ -183,7 +252,7 @@ def _reader(hint: Any, name: str, marks: tuple[Any, ...] = ()) -> Reader:
         return _number_reader(hint, name, marks)
     if "utc-time" in marks:
         return _read_utc
-    simple = {str: _plain_reader(str, "text"), bool: _plain_reader(bool, "true or false"), Any: lambda value: value}
+    simple = {str: _plain_reader(str, "text"), bool: _plain_reader(bool, "true or false"), Any: _read_any}
     return simple[hint]
 
 
@@ -250,12 +319,8 @@ def _mapping_reader(reader: Reader) -> Reader:
 
 
 def _number_reader(kind: type[int] | type[float], name: str, marks: tuple[Any, ...]) -> Reader:
-    is_whole, is_positive = kind is int, "above 0" in marks
-    is_quantity = name.endswith(_QUANTITIES) and "signed" not in marks
-    what = "a whole number" if is_whole else "a number"
-    what += " above 0" if is_positive else " from 0 on" if is_quantity else ""
-    least = (1 if is_whole else math.ulp(0.0)) if is_positive else 0 if is_quantity else 1 - _LARGEST
-    kinds = (int,) if is_whole else (int, float)
+    least, what = _bounds(kind, name, marks)
+    kinds = (int,) if kind is int else (int, float)
 
     # A truth value is an int to Python and no number to anybody else; NaN is within no bounds.
     def read(value: Any) -> Any:
@@ -264,6 +329,15 @@ def _number_reader(kind: type[int] | type[float], name: str, marks: tuple[Any, .
         raise _wrong(value, what)
 
     return read
+
+
+def _bounds(kind: type[int] | type[float], name: str, marks: tuple[Any, ...]) -> tuple[float, str]:
+    """The least value that a number may have, by its field's name and marks, and what it is called."""
+    is_whole, is_positive = kind is int, "above 0" in marks
+    is_quantity = name.endswith(_QUANTITIES) and "signed" not in marks
+    what = "a whole number" if is_whole else "a number"
+    what += " above 0" if is_positive else " from 0 on" if is_quantity else ""
+    return (1 if is_whole else math.ulp(0.0)) if is_positive else 0 if is_quantity else 1 - _LARGEST, what
 
 
 def _plain_reader(kind: type, expected: str) -> Reader:
@@ -285,6 +359,15 @@ def _choice_reader(choices: Mapping[Any, Any]) -> Reader:
         raise _wrong(value, expected)
 
     return read
+
+
+def _read_any(value: Any) -> Any:
+    """Whatever it is, as long as its numbers are finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _wrong(value, "a finite number")
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _read_any(item)
+    return value
 
 
 def _read_utc(value: Any) -> str:

@@ -9,21 +9,31 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from harness.codec import FilePath, decode, encode, file_name
+from harness.codec import FORMERLY, FilePath, decode, encode, file_name
 from harness.errors import UsageError
+from harness.parsers import (
+    Parser,
+    choices,
+    is_endpoint,
+    parse_devices,
+    parse_endpoints,
+    parse_masks,
+    parse_overrides,
+    parse_split,
+    parse_switch,
+    read_mask,
+    split_override,
+    whole_numbers,
+)
 
 Scope = Literal["load", "context", "test", "run"]
 
 #: Cache types that llama.cpp's own tools accept (common/arg.cpp, kv_cache_types).
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
-
-#: A range that expands to more cells than this is a slip of the keyboard, not a plan.
-MAX_VALUES = 4096
 
 #: Ten million tokens, the longest context that any released model claims. llama.cpp's own bookkeeping for a context a few hundred times
 #: as long took all of 24 GB before it asked for the cache (seen with 2,000,000,000 tokens: the kernel killed the process).
@@ -47,135 +57,17 @@ MAX_REPEATS = 100_000
 #: What llama.cpp's seeds hold.
 MAX_SEED = 2**32 - 1
 
-_RANGE = re.compile(r"(-?\d+)(?:-(\d+)(?:([+*])(\d+))?)?")
+#: Threads that ggml takes at the most. Source: GGML_MAX_N_THREADS of ggml.h.
+MAX_THREADS = 512
 
+#: Ways to read a model's file, by llama.cpp's names of enum llama_load_mode (llama.h).
+LOAD_MODES = ("auto", "none", "mmap", "mlock", "mmap+mlock", "dio")
 
-def parse_range(text: str) -> tuple[int, ...]:
-    """Expand llama-bench's lists and ranges: ``0,8,16`` · ``0-32+8`` · ``1-64*2`` · ``4-7``.
+#: Strategies of enum ggml_numa_strategy (ggml-cpu.h) that llama.cpp's tools take.
+NUMA_STRATEGIES = ("disabled", "distribute", "isolate", "numactl")
 
-    Raises
-    ------
-    ValueError : the text is neither a number, a list nor a range, or it does not end.
-
-    Source: parse_int_range in llama.cpp's tools/llama-bench/llama-bench.cpp.
-    """
-    values: list[int] = []
-    for part in text.split(","):
-        match = _RANGE.fullmatch(part.strip())
-        if match is None:
-            raise ValueError(f"{part.strip()!r} is not a number or a range such as 0-32+8 or 1-64*2")
-        first, last = int(match[1]), int(match[2] if match[2] is not None else match[1])
-        multiply, step = match[3] == "*", int(match[4] or 1)
-        if last < first:
-            raise ValueError(f"the range {part.strip()!r} runs backwards")
-        if step < 1 or (multiply and (step < 2 or first < 1)):
-            raise ValueError(f"the range {part.strip()!r} never ends")
-        value = first
-        while value <= last:
-            values.append(value)
-            value = value * step if multiply else value + step
-            if len(values) > MAX_VALUES:
-                raise ValueError(f"{text!r} gives more than {MAX_VALUES} values")
-    return tuple(values)
-
-
-def whole_numbers(minimum: int, maximum: int, *, words: Mapping[str, int] | None = None) -> Parser:
-    """Make a parser of lists and ranges of whole numbers within bounds; `words` name values (``0,all`` is 0 and -1)."""
-
-    def parse(text: str) -> tuple[int, ...]:
-        for word, value in (words or {}).items():
-            text = re.sub(rf"(?i)(?<![^,]) *{word} *(?![^,])", str(value), text)
-        values = parse_range(text)
-        for value in values:
-            if not minimum <= value <= maximum:
-                raise ValueError(f"{value} is out of range; it must be {bounds}")
-        return values
-
-    bounds = f"from {minimum} to {maximum}"
-    return parse
-
-
-def choices(*allowed: str, aliases: Mapping[str, str] | None = None) -> Parser:
-    """Make a parser of comma lists in which each word is one of `allowed` (or an alias of one)."""
-
-    def parse(text: str) -> tuple[str, ...]:
-        words = [word.strip().lower() for word in text.split(",")]
-        words = [(aliases or {}).get(word, word) for word in words]
-        for word in words:
-            if word not in allowed:
-                raise ValueError(f"{word!r} is not one of {', '.join(allowed)}")
-        return tuple(words)
-
-    return parse
-
-
-_SWITCH = {"on": True, "1": True, "true": True, "yes": True, "off": False, "0": False, "false": False, "no": False}
-
-
-def parse_switch(text: str) -> tuple[bool, ...]:
-    """Read a comma list of on/off (or 1/0, as llama-bench writes them)."""
-    try:
-        return tuple(_SWITCH[word.strip().lower()] for word in text.split(","))
-    except KeyError as error:
-        raise ValueError(f"{error.args[0]!r} is neither on nor off") from None
-
-
-def parse_split(text: str) -> tuple[tuple[float, ...], ...]:
-    """Read llama-bench's tensor splits: proportions joined by ``/``, alternatives by ``,`` (``3/1,1/1``)."""
-    splits = []
-    for alternative in text.split(","):
-        try:
-            parts = tuple(float(part) for part in re.split(r"[/;]", alternative))
-        except ValueError:
-            raise ValueError(f"{alternative!r} is not a split; write proportions such as 3/1") from None
-        if not all(0 <= part < float("inf") for part in parts) or sum(parts) <= 0:
-            raise ValueError(f"the split {alternative!r} does not add up: proportions are positive numbers such as 3/1")
-        splits.append(parts)
-    return tuple(splits)
-
-
-_ENDPOINT = re.compile(r"([A-Za-z0-9._-]+):(\d{1,5})")
-
-
-def is_endpoint(text: str) -> bool:
-    """Whether a text is a host name or IPv4 address with a port."""
-    match = _ENDPOINT.fullmatch(text)
-    return match is not None and 0 < int(match[2]) < 65536
-
-
-def parse_endpoints(text: str) -> tuple[tuple[str, ...], ...]:
-    """Read a comma list of RPC servers, ``host:port,host:port``, as one value: all of them at once, as llama-bench has it.
-
-    Raises
-    ------
-    ValueError : an item is not a host name or IPv4 address with a port (ggml's RPC knows no IPv6).
-    """
-    endpoints = tuple(part.strip() for part in text.split(","))
-    for endpoint in endpoints:
-        if not is_endpoint(endpoint):
-            raise ValueError(f"{endpoint!r} is not a server; write host:port, such as 192.168.1.7:50052")
-    if len(set(endpoints)) < len(endpoints):
-        raise ValueError(f"{text!r} names a server twice")
-    return (endpoints,)
-
-
-def parse_devices(text: str) -> tuple[tuple[str, ...], ...]:
-    """Read llama-bench's device lists: names joined by ``/``, alternatives by ``,``; ``auto`` is llama.cpp's own choice.
-
-    Raises
-    ------
-    ValueError : a name is empty.
-    """
-    lists = []
-    for alternative in text.split(","):
-        names = tuple(name.strip() for name in alternative.split("/"))
-        if not all(names):
-            raise ValueError(f"{alternative!r} is not a list of devices; join their names with /, such as CUDA0/RPC0")
-        lists.append(() if names == ("auto",) else names)
-    return tuple(lists)
-
-
-Parser = Callable[[str], tuple[Any, ...]]
+#: The mask of CPUs that binds no thread.
+NO_MASK = "0x0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +87,15 @@ class Parameter:
     bare: str | None = None  # what the option means when it stands without a value
 
 
-def _field(default: Any, *flags: str, parse: Parser, scope: Scope, help: str, **extra: str) -> Any:
-    return field(default=default, metadata={"parameter": Parameter(flags, parse, scope, help, **extra)})
+#: What a field was called, and what its values were: older records have it so (`harness.codec.FORMERLY`).
+_Former = Mapping[str, Mapping[str, str]]
+
+
+def _field(
+    default: Any, *flags: str, parse: Parser, scope: Scope, help: str, formerly: _Former | None = None, **extra: str
+) -> Any:
+    parameter = Parameter(flags, parse, scope, help, **extra)
+    return field(default=default, metadata={"parameter": parameter, FORMERLY: formerly or {}})
 
 
 _cache_type = choices(*CACHE_TYPES)
@@ -215,6 +114,14 @@ class RunSpec:
     """
 
     model: FilePath  #: file, catalog name or other reference; a record has the file name
+    numa: str = _field(
+        "disabled", "--numa", parse=choices(*NUMA_STRATEGIES), scope="load",
+        help="Memory of several processors: disabled, distribute, isolate or numactl.", heading="numa", metavar="MODE",
+    )  # fmt: skip
+    priority: int = _field(
+        0, "--prio", parse=whole_numbers(-1, 3), scope="load",
+        help="Priority of process and threads: -1 low, 0 usual, 1 medium, 2 high, 3 realtime.", heading="prio",
+    )  # fmt: skip
     n_gpu_layers: int = _field(
         -1, "-ngl", "--n-gpu-layers", "--gpu-layers", scope="load",
         parse=whole_numbers(-1, MAX_LAYERS_WRITTEN, words={"all": -1, "auto": -1}),
@@ -236,6 +143,10 @@ class RunSpec:
         0, "-ncmoe", "--n-cpu-moe", parse=whole_numbers(0, MAX_LAYERS_WRITTEN), scope="load",
         help="Layers, from the first, whose experts stay on the CPU.", heading="ncmoe",
     )  # fmt: skip
+    override_tensors: tuple[str, ...] = _field(
+        (), "-ot", "--override-tensor", parse=parse_overrides, scope="load", heading="ot", metavar="PATTERN=BUFFER;…",
+        help="Buffers for tensors whose names match, as exps=CPU; alternatives are separated by commas.",
+    )  # fmt: skip
     devices: tuple[str, ...] = _field(
         (), "-dev", "--device", parse=parse_devices, scope="load",
         help="Devices to use, as CUDA0/RPC0, or none; default: all.", heading="dev", metavar="A/B",
@@ -244,10 +155,16 @@ class RunSpec:
         (), "-rpc", "--rpc", parse=parse_endpoints, scope="load",
         help="RPC servers (harness rpc-server) whose devices join in.", heading="rpc", metavar="HOST:PORT,…",
     )  # fmt: skip
-    mmap: str = _field(
-        "auto", "-mmp", "--mmap", "-lm", "--load-mode", scope="load", metavar="on|off|auto", heading="mmap",
-        parse=choices("on", "off", "auto", aliases={"1": "on", "0": "off", "mmap": "on", "none": "off"}),
-        help="Map the file (on) or read it into memory (off).",
+    load_mode: str = _field(
+        "auto", "-lm", "--load-mode", "-mmp", "--mmap", scope="load", metavar="MODE", heading="lm",
+        parse=choices(*LOAD_MODES, aliases={"1": "mmap", "on": "mmap", "0": "none", "off": "none"}),
+        help="How the file is read: " + " ".join(LOAD_MODES) + "; on is mmap, off none.",
+        formerly={"mmap": {"on": "mmap", "off": "none", "auto": "auto"}},
+    )  # fmt: skip
+    no_host: bool = _field(
+        False, "--no-host", parse=parse_switch, scope="load",
+        help="Weights on the CPU go past a GPU's pinned memory, so that they may be repacked.", heading="noh",
+        metavar="[on|off]", bare="on",
     )  # fmt: skip
     repack: bool = _field(
         True, "--repack", parse=parse_switch, scope="load",
@@ -285,9 +202,29 @@ class RunSpec:
         False, "-embd", "--embeddings", parse=parse_switch, scope="context",
         help="Compute embeddings instead of logits; default: on for embedding models.", heading="embd", metavar="[on|off]", bare="on",
     )  # fmt: skip
+    no_op_offload: bool = _field(
+        False, "-nopo", "--no-op-offload", parse=parse_switch, scope="context",
+        help="Compute large batches where their weights are, and not on the GPU.", heading="nopo", metavar="[on|off]", bare="on",
+    )  # fmt: skip
     n_threads: int | None = _field(
-        None, "-t", "--threads", parse=whole_numbers(1, 512), scope="context",
+        None, "-t", "--threads", parse=whole_numbers(1, MAX_THREADS), scope="context",
         help="CPU threads; default: as many as llama.cpp takes, of the cores that are ours.", heading="threads",
+    )  # fmt: skip
+    n_threads_batch: int | None = _field(
+        None, "-tb", "--threads-batch", parse=whole_numbers(1, MAX_THREADS), scope="context",
+        help="CPU threads for prompts; default: as many as -t.", heading="threads_batch",
+    )  # fmt: skip
+    cpu_mask: str = _field(
+        NO_MASK, "-C", "--cpu-mask", parse=parse_masks, scope="context",
+        help="CPUs that threads may use, in hex: 0xf is the first four; 0x0 is any.", heading="cpu_mask", metavar="HEX",
+    )  # fmt: skip
+    cpu_strict: bool = _field(
+        False, "--cpu-strict", parse=parse_switch, scope="context",
+        help="Give each thread a CPU of its own of -C.", heading="cpu_strict", metavar="[on|off]", bare="on",
+    )  # fmt: skip
+    poll: int = _field(
+        50, "--poll", parse=whole_numbers(0, 100), scope="context",
+        help="How long threads spin before they sleep, 0 to 100; nothing where ggml has OpenMP.", heading="poll",
     )  # fmt: skip
     n_depth: int = _field(
         0, "-d", "--n-depth", "--depth", parse=whole_numbers(0, MAX_TOKENS), scope="test",
@@ -317,6 +254,15 @@ class RunSpec:
             raise UsageError(f"-r {self.repetitions} measures nothing; give at least 1 (6 for a 95 % interval).")
         if not self.precision > 0 or not self.max_time_s > 0:
             raise UsageError("--precision and --max-time must be above 0; leave them out for 2 % within 60 s.")
+        try:
+            read_mask(self.cpu_mask)
+            list(map(split_override, self.override_tensors))
+        except ValueError as error:
+            raise UsageError(f"{error}.") from None
+        if self.load_mode not in LOAD_MODES:
+            raise UsageError(f"There is no load mode {self.load_mode}; there are {', '.join(LOAD_MODES)}.")
+        if self.numa not in NUMA_STRATEGIES:
+            raise UsageError(f"There is no strategy --numa {self.numa}; there are {', '.join(NUMA_STRATEGIES)}.")
         if self.flash_attn == "off" and self.type_v not in ("f32", "f16", "bf16"):
             raise UsageError(f"A {self.type_v} V cache needs flash attention; leave out -fa off or use -ctv f16.")
 
@@ -349,6 +295,18 @@ class RunSpec:
     def seeks_warmups(self) -> bool:
         """Whether first repetitions that still warmed up are left out: where nobody said how many or how to warm up."""
         return self.repetitions is None and self.warmup is None
+
+    @property
+    def n_threads_busy(self) -> int | None:
+        """CPU threads that compute at once at the most: a prompt's may be others than a token's; None where nobody said."""
+        of_prompt = self.n_threads if self.n_threads_batch is None else self.n_threads_batch
+        found = [*[of_prompt] * (self.n_prompt > 1), *[self.n_threads] * (self.n_gen > 0)]
+        return max((n for n in found if n is not None), default=self.n_threads)
+
+    @property
+    def binds_threads(self) -> bool:
+        """Whether its threads are kept to some CPUs."""
+        return bool(read_mask(self.cpu_mask))
 
     @property
     def file_name(self) -> str:

@@ -63,8 +63,8 @@ class DyingSession(Session):
 
 
 class DyingModel(LoadedModel):
-    def open(self, spec: Any, pool: Any = None) -> Session:
-        return DyingSession(self, spec, pool=pool)
+    def open(self, spec: Any, pools: Any = None) -> Session:
+        return DyingSession(self, spec, pools=pools)
 
 
 class DyingRuntime(Runtime):

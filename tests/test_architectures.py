@@ -45,7 +45,7 @@ LOG_STEP = 2 * 0.0051 * MIB
 OPTIONS: dict[Step, dict[str, Any]] = {
     Step.LEDGER: {"n_threads": 1},
     Step.SEVERAL: {
-        "n_threads": 1, "flash_attn": "off", "n_batch": 256, "n_ubatch": 96, "mmap": "off", "repack": False,
+        "n_threads": 1, "flash_attn": "off", "n_batch": 256, "n_ubatch": 96, "load_mode": "none", "repack": False,
     },
 }  # fmt: skip
 

@@ -245,7 +245,7 @@ def test_blocks_that_only_predict_are_in_the_file_and_not_in_memory():
     assert last
     assert set(header.tensors) - set(loaded) == set(last)
     assert count_layers(header) == 3, "-ngl counts it nevertheless"
-    spec = RunSpec("m", n_prompt=512, n_gen=0, repack=False, mmap="off")
+    spec = RunSpec("m", n_prompt=512, n_gen=0, repack=False, load_mode="none")
     weights = sum(line.size_bytes for line in predict_memory(header, spec, Host(None)).lines if "weights" in line.cause)
     assert weights == sum(-(-tensor.size_bytes // 32) * 32 for tensor in loaded)
 

@@ -90,10 +90,28 @@ def test_a_journal_and_its_exports_are_the_same_cells(recorded, tmp_path):
 
 def test_settings_of_llama_bench_alone_keep_cells_apart(tmp_path):
     text = (GOLDEN / "llama-bench.json").read_text(encoding="utf-8")
-    (tmp_path / "a").write_text(text.replace('"poll": 50', '"poll": 0', 1), encoding="utf-8")
+    (tmp_path / "a").write_text(text.replace('"lazy_mode": "auto"', '"lazy_mode": "on"', 1), encoding="utf-8")
     first, second = read(tmp_path / "a")
-    assert (first.subject.others, second.subject.others) == ((("poll", "0"),), ())
-    assert first.subject.facets(is_coarse=True)["poll"] == "0"
+    assert (first.subject.others, second.subject.others) == ((("lazy_mode", "on"),), ())
+    assert first.subject.facets(is_coarse=True)["lazy_mode"] == "on"
+
+
+def test_settings_of_both_are_read_as_ours(tmp_path):
+    row = json.loads((GOLDEN / "llama-bench.json").read_text(encoding="utf-8"))[0]
+    row |= {
+        "cpu_mask": "0x3",
+        "cpu_strict": True,
+        "poll": 0,
+        "tensor_buft_overrides": "a=CPU;b=CUDA0",
+        "load_mode": "mmap+mlock",
+    }
+    row |= {"no_op_offload": 1, "no_host": True}
+    (tmp_path / "a").write_text(json.dumps([row]), encoding="utf-8")
+    (found,) = read(tmp_path / "a")
+    spec = found.subject.spec
+    assert (spec.cpu_mask, spec.cpu_strict, spec.poll, spec.load_mode) == ("0x3", True, 0, "mmap+mlock")
+    assert (spec.override_tensors, spec.no_op_offload, spec.no_host) == (("a=CPU", "b=CUDA0"), True, True)
+    assert found.subject.others == ()
 
 
 def test_an_older_llama_bench_is_read(tmp_path):
@@ -103,7 +121,11 @@ def test_an_older_llama_bench_is_read(tmp_path):
     row |= {"use_mmap": True, "flash_attn": True, "cuda": False}
     (tmp_path / "a").write_text(json.dumps([row]), encoding="utf-8")
     (found,) = read(tmp_path / "a")
-    assert (found.subject.spec.mmap, found.subject.spec.flash_attn, found.subject.spec.n_depth) == ("on", "on", 0)
+    assert (found.subject.spec.load_mode, found.subject.spec.flash_attn, found.subject.spec.n_depth) == (
+        "mmap",
+        "on",
+        0,
+    )
 
 
 def test_lines_of_both_programs_may_stand_in_one_file(recorded, tmp_path):

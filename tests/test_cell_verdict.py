@@ -78,7 +78,7 @@ def test_some_disturbed_repetitions_are_noise_and_the_others_have_a_median(cell)
     record = cell([sample(1000 + number) for number in range(9)] + [hit] * 5)
     verdict, summary = judge(record), summarize(record)
     assert (verdict.trust, causes(verdict)) == (Trust.NOISY, [("other-programs", False)])
-    assert (len(undisturbed(record)), summary.n_undisturbed, summary.n_samples) == (9, 9, 14)
+    assert (len(undisturbed(mark(record))), summary.n_undisturbed, summary.n_samples) == (9, 9, 14)
     assert summary.undisturbed_rate_tok_per_s is None, "the medians differ by less than what is wanted"
     far = cell([sample(1000 + number) for number in range(6)] + [hit] * 7)
     assert summarize(far).undisturbed_rate_tok_per_s == pytest.approx(record.asked.n_tokens / 1.0025)
@@ -97,7 +97,7 @@ def test_a_server_of_ours_is_no_other_program(cell):
     hit = sample(2000, busy_s=4.0, own_s=2.0, waited_ns=1900 * MS, is_server_here=True)
     record = cell([hit] * 6)
     assert judge(record).trust is Trust.QUIET
-    assert len(undisturbed(record)) == 6
+    assert len(undisturbed(mark(record))) == 6
 
 
 def test_threads_beyond_the_cpus_are_nobody_elses_doing(cell):

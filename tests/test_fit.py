@@ -133,7 +133,9 @@ def test_the_rough_path_offloads_the_output_first_too():
 
 @pytest.mark.parametrize("name", ["llama", "mixtral", "gemma3", "qwen3"])
 @pytest.mark.parametrize("device", ["CUDA0", "MTL0", "RPC0"])
-@pytest.mark.parametrize("changes", [{}, {"no_kv_offload": True}, {"n_cpu_moe": 2}, {"mmap": "on"}, {"mmap": "off"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"no_kv_offload": True}, {"n_cpu_moe": 2}, {"load_mode": "mmap"}, {"load_mode": "none"}]
+)
 def test_the_ladder_of_prices_is_what_each_placement_takes(name, device, changes):
     header, rules = small_header(name), device_rules(device)
     spec = RunSpec("m", n_prompt=512, **changes)

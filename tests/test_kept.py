@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 
@@ -12,9 +13,11 @@ from harness.cli import cli
 from harness.errors import HarnessError, StoreError, UsageError
 from harness.host.machine import machine_slug
 from harness.records import journal as journals
+from harness.records.cautions import Caution, CautionCause
 from harness.records.journal import Journal, edit_lines, read_lines, set_label
 from harness.records.kept import Kept, summarize_line
 from harness.records.kinds import Line
+from harness.records.verdict import judge
 from harness.views import page
 from harness.views.formats import render
 from harness.views.kept import describe_kept
@@ -209,3 +212,16 @@ def test_last_names_a_journal_wherever_records_are_read(kept, words, monkeypatch
 def test_names_that_mean_nothing_are_one_sentence(kept):
     for name in ("lsat", "last:9", "last~9:1"):
         assert run(kept, "list", name).exit_code == 2
+
+
+def test_each_run_has_the_verdict_on_the_least_of_its_records(kept, recorded):
+    folder = next(path for path in kept.iterdir() if path.is_dir())
+    doubtful = dataclasses.replace(recorded[0], warnings=(Caution(CautionCause.SENTENCE, distrust=True, said="busy"),))
+    with Journal(folder, "pp-tg") as journal:
+        for record in (recorded[1], doubtful, recorded[2]):
+            journal.append(record)
+    assert [row["trust"] for row in listed(kept)] == ["noisy", "noisy", "not-to-be-trusted"]
+    assert [row["trust"] for row in listed(kept, "last")] == [judge(recorded[1]).trust.value, "not-to-be-trusted", None]
+    assert [row["name"] for row in listed(kept, "--trust", "not-to-be-trusted")] == ["last"]
+    assert [row["name"] for row in listed(kept, "last", "--trust", "not-to-be-trusted")] == ["last:2"]
+    assert "not trusted 1/3" in " ".join(run(kept, "list").stdout.split())

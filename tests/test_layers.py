@@ -24,6 +24,7 @@ FLOORS = {
     "harness.codec": 0,
     "harness.untrusted": 1,
     "harness.evidence": 1,
+    "harness.parsers": 0,
     "harness.spec": 1,
     "harness.catalog": 1,
     "harness.gguf": 2,

@@ -68,7 +68,7 @@ def test_without_repacking_the_file_is_mapped_and_nothing_else():
 
 def test_copied_weights_are_rounded_up_to_32_bytes_each():
     header = small_header("llama")
-    found = predict_memory(header, spec(mmap="off", repack=False), HERE)
+    found = predict_memory(header, spec(load_mode="none", repack=False), HERE)
     assert found.of(Cause.MAPPED) == 0
     assert found.of(Cause.COPIED) == sum(-(-tensor.size_bytes // 32) * 32 for tensor in header.tensors)
 
@@ -151,7 +151,7 @@ def test_a_card_with_pinned_memory_leaves_nothing_to_repack():
     header, host = small_header("llama"), dataclasses.replace(HERE, devices=(device_rules("CUDA0"),))
     assert predict_memory(header, spec(), HERE).of(Cause.REPACKED) > 0
     assert predict_memory(header, spec(), host).of(Cause.REPACKED) == 0
-    copied = predict_memory(header, spec(mmap="off"), host)
+    copied = predict_memory(header, spec(load_mode="none"), host)
     assert [line.buffer for line in copied.lines if line.cause == Cause.COPIED] == ["CUDA_Host"]
     metal = dataclasses.replace(HERE, devices=(device_rules("MTL0"),))
     assert predict_memory(header, spec(), metal).of(Cause.REPACKED) > 0

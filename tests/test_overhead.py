@@ -116,18 +116,18 @@ def test_predicted_is_what_llama_cpp_allocates_over_a_grid(model, small):
 
 
 @pytest.mark.parametrize(
-    ("name", "quantization", "mmap"),
+    ("name", "quantization", "load_mode"),
     [
-        ("untied", "Q4_K_M", "off"), ("qwen2", "Q8_0", "auto"), ("qwen3", "IQ4_NL", "auto"), ("mixtral", "Q4_0", "auto"),
-        ("qwen3moe", "Q4_K_M", "auto"), ("gemma2", "Q4_0", "off"), ("gemma3", "Q2_K", "auto"),
+        ("untied", "Q4_K_M", "none"), ("qwen2", "Q8_0", "auto"), ("qwen3", "IQ4_NL", "auto"), ("mixtral", "Q4_0", "auto"),
+        ("qwen3moe", "Q4_K_M", "auto"), ("gemma2", "Q4_0", "none"), ("gemma3", "Q2_K", "auto"),
     ],
 )  # fmt: skip
-def test_other_architectures_too(name, quantization, mmap, tmp_path):
+def test_other_architectures_too(name, quantization, load_mode, tmp_path):
     path = write_synthetic(SMALL_SHAPES[name], quantization, tmp_path / "m.gguf", name=name)
     found = find_model(str(path), weights=True)
     specs = [
-        make_spec(found, 4096, {"mmap": mmap}),
-        make_spec(found, 3000, {"mmap": mmap, "flash_attn": "off", "n_ubatch": 128}),
+        make_spec(found, 4096, {"load_mode": load_mode}),
+        make_spec(found, 3000, {"load_mode": load_mode, "flash_attn": "off", "n_ubatch": 128}),
     ]
     forecasts, _ = forecast(found, specs)
     for item, logged in zip(forecasts, logged_buffers(specs), strict=True):
@@ -237,7 +237,8 @@ def test_the_whole_process_is_predicted_within_two_percent(report):
 
 
 @pytest.mark.parametrize(
-    ("n_ctx", "options"), [(1024, {"flash_attn": "off", "mmap": "off", "repack": False}), (4096, {"type_k": "q8_0"})]
+    ("n_ctx", "options"),
+    [(1024, {"flash_attn": "off", "load_mode": "none", "repack": False}), (4096, {"type_k": "q8_0"})],
 )
 def test_the_process_is_predicted_with_other_settings_too(model, n_ctx, options):
     found = find_model(model, weights=True)

@@ -72,7 +72,7 @@ def long_records(recorded, name):
         model = record.model and dataclasses.replace(record.model, description=name, file_name=name)
         asked = dataclasses.replace(
             record.asked, model=f"/models/{name}", type_k="q8_0", type_v="q8_0", n_ubatch=1024, n_gpu_layers=number,
-            tensor_split=(3.0, 1.0), no_kv_offload=True, main_gpu=1, devices=("CUDA0", "CUDA1"), mmap="off", repack=False,
+            tensor_split=(3.0, 1.0), no_kv_offload=True, main_gpu=1, devices=("CUDA0", "CUDA1"), load_mode="none", repack=False,
             n_depth=131072,
         )  # fmt: skip
         build = record.build and dataclasses.replace(record.build, backends=("CUDA", "Vulkan", "RPC"))

@@ -116,14 +116,14 @@ def test_memory_that_is_shared_has_to_hold_both(eight):
 def test_what_a_shared_device_takes_is_the_machines(eight, monkeypatch):
     devices = list_rules([CPU, device("MTL0", "gpu", 12 * GIB, 16 * GIB)])
     host = Host(None, devices)
-    asked = spec(n_gpu_layers=-1, mmap="off")
+    asked = spec(n_gpu_layers=-1, load_mode="none")
     forecast = Forecast(asked.n_ctx, predict_memory(eight, asked, host).lines)
     model = type("Model", (), {"header": eight, "label": "eight"})
     machine, graphics = find_fits(model, asked, forecast, host)
     assert graphics.needed_bytes == forecast.on("MTL0") > 4 * GIB
     assert (graphics.free_bytes, graphics.total_bytes) == (12 * GIB, 16 * GIB)
     assert machine.needed_bytes == forecast.on("CPU") + forecast.on("MTL0")
-    mapped = dataclasses.replace(asked, mmap="on", n_gpu_layers=16)
+    mapped = dataclasses.replace(asked, load_mode="mmap", n_gpu_layers=16)
     lines = predict_memory(eight, mapped, host).lines
     (machine, _) = find_fits(model, mapped, Forecast(mapped.n_ctx, lines), host)
     whole = sum(tensor.size_bytes for tensor in eight.tensors)

@@ -1,6 +1,8 @@
 """Golden outputs of a recorded run. After a wanted change: UPDATE_GOLDEN=1 scripts/test tests/test_render.py, then read the diff."""
 
+import csv
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -49,6 +51,22 @@ def test_fields_are_llama_benchs_in_order_and_type(recorded):
     theirs = THEIRS[0]
     assert list(ours)[: len(theirs)] == list(theirs)
     assert {key: type(ours[key]) for key in theirs} == {key: type(value) for key, value in theirs.items()}
+
+
+def test_every_setting_of_llama_bench_is_written_as_it_writes_it(recorded):
+    """Source: test::get_values in llama-bench.cpp."""
+    settings = {
+        "cpu_mask": "0x3", "cpu_strict": True, "poll": 0, "load_mode": "mmap+mlock", "no_op_offload": True, "no_host": True,
+        "override_tensors": (r"blk\.1\..*=CPU", "exps=CUDA0"),
+    }  # fmt: skip
+    asked = dataclasses.replace(recorded[0].asked, **settings)
+    record = dataclasses.replace(recorded[0], asked=asked)
+    names = ("cpu_mask", "cpu_strict", "poll", "tensor_buft_overrides", "load_mode", "no_op_offload", "no_host")
+    (row,) = csv.DictReader(io.StringIO(write_cells([record], "csv")))
+    assert [row[name] for name in names] == ["0x3", "1", "0", r"blk\.1\..*=CPU;exps=CUDA0", "mmap+mlock", "1", "1"]
+    (row,) = json.loads(write_cells([record], "json"))
+    assert [row[name] for name in names] == ["0x3", True, 0, r"blk\.1\..*=CPU;exps=CUDA0", "mmap+mlock", 1, True]
+    assert type(row["no_op_offload"]) is int, "as llama-bench has it, unlike no_host"
 
 
 def test_rows_of_both_tools_pair(recorded):

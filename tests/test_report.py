@@ -18,12 +18,14 @@ from harness.codec import encode
 from harness.gguf.header import BytesSource, read_header
 from harness.gguf.reads import count_reads
 from harness.records.cautions import Caution, CautionCause
-from harness.records.cells import Failure
+from harness.records.cells import Conditions, Failure
 from harness.records.journal import read_lines
-from harness.records.kinds import read_line, to_json
+from harness.records.kinds import KINDS, Line, read_line, to_json
 from harness.records.roofline import Roof
 from harness.records.statistics import summarize
-from harness.records.text import Figures, TextRun
+from harness.records.text import Figures, TextRun, TextSettings
+from harness.records.trust import Trust
+from harness.records.verdict import JUDGED, JUDGES, judge
 from harness.sources.user_catalog import load_catalog
 from harness.speed.machines import known_machines
 from harness.speed.prediction import Question, cost_of_entry, predict_by_bandwidth
@@ -33,6 +35,7 @@ from harness.views.drawing import to_svg
 from harness.views.formats import render
 from harness.views.report import Material, read_material, render_report
 from harness.views.report.chapters import CHAPTERS
+from harness.views.report.material import CONDENSED, condense
 from harness.views.values import RATE
 
 from .gguf_bytes import llama_like
@@ -640,3 +643,33 @@ def test_a_picture_is_drawn_once_for_light_and_dark():
     assert 'aria-label="alt &#34;text&#34;"' in page
     assert "var(--ink)" in page
     assert "#01020" not in page
+
+
+def test_a_condensed_record_is_judged_as_it_was_measured(measured, text_run):
+    stalls = tuple([10**6] * 20 + [9 * 10**6] * 6)
+    text_run = dataclasses.replace(text_run, asked=TextSettings())
+    disturbed = Conditions(wall_ns=10**9, n_cpus=2, n_cores=2, busy_s=2.0, own_s=0.4, waited_ns=9 * 10**8)
+    samples = tuple(dataclasses.replace(sample, conditions=disturbed) for sample in measured[0].samples)
+    cells = (dataclasses.replace(measured[0], samples=samples), measured[0])
+    for whole in (dataclasses.replace(text_run, token_ns=stalls), text_run, *cells):
+        line = condense(read_line(json.loads(json.dumps(to_json(whole)))))
+        assert judge(line.content) == judge(whole)
+    assert judge(cells[0]).trust is Trust.NOT_TRUSTED
+    assert judge(dataclasses.replace(text_run, token_ns=stalls)).trust is not Trust.QUIET
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS.values()), key=lambda kind: kind.__name__))
+def test_what_is_condensed_knows_its_verdict(kind, recorded, text_run):
+    """Of each class of record: either it stays as it is, or what is held of it has a judge that needs nothing of what was let go."""
+    text_run = dataclasses.replace(text_run, asked=TextSettings())
+    example = {type(one): one for one in (recorded[0], text_run)}.get(kind)
+    held = condense(Line("", 1, recorded[0].machine, content=example)).content
+    assert type(held) is CONDENSED.get(kind, type(example))
+    assert CONDENSED.get(kind, kind) in {**JUDGES, **JUDGED}
+
+
+def test_a_text_that_stalled_is_so_in_the_report(text_run):
+    page = render_report(
+        material([to_json(dataclasses.replace(text_run, token_ns=tuple([10**6] * 20 + [9 * 10**6] * 6)))])
+    )
+    assert "1 ledger, text or comparison is not to be trusted" in Text(page).text

@@ -95,7 +95,7 @@ def run(*arguments: object):
 
 
 def spec_of(path, **changes) -> RunSpec:
-    return RunSpec(str(path), n_prompt=512, n_gen=0, n_depth=N_CTX - 512, mmap="off", repack=False, **changes)
+    return RunSpec(str(path), n_prompt=512, n_gen=0, n_depth=N_CTX - 512, load_mode="none", repack=False, **changes)
 
 
 def test_every_command_says_the_same_of_what_layers_keep(name, path):

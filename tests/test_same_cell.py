@@ -24,9 +24,9 @@ from harness.views.report.speeds import show_speeds
 #: A value of each field that is not its default.
 OTHER: dict[str, Any] = {
     "model": "/elsewhere/other.gguf", "n_gpu_layers": 7, "split_mode": "none", "main_gpu": 1, "tensor_split": (3.0, 1.0), "n_cpu_moe": 2,
-    "devices": ("CUDA1",), "rpc": ("192.0.2.7:50052",), "mmap": "off", "repack": False, "n_batch": 64, "n_ubatch": 32,
+    "devices": ("CUDA1",), "rpc": ("192.0.2.7:50052",), "load_mode": "none", "repack": False, "n_batch": 64, "n_ubatch": 32,
     "type_k": "q8_0", "type_v": "bf16", "no_kv_offload": True, "flash_attn": "on", "n_threads": 61, "n_depth": 32,
-    "n_prompt": 77, "n_gen": 9,
+    "n_prompt": 77, "n_gen": 9, "numa": "isolate", "priority": -1, "override_tensors": ("exps=CPU",), "n_threads_batch": 3, "cpu_mask": "0x3",
 }  # fmt: skip
 
 FIELDS = [item.name for item in dataclasses.fields(RunSpec) if item.name not in MANNER]

@@ -26,8 +26,8 @@ class Memory:
     def free_on_cards(self):
         return self.card
 
-    def make_pool(self, n_threads):
-        return f"pool of {n_threads}"
+    def make_pool(self, threads):
+        return f"pool of {threads.count}"
 
     def pause_pool(self, pool):
         self.paused.append(pool)
@@ -54,7 +54,7 @@ class Thing:
             raise NativeError("no memory")
         memory.done.append(sign + self.name)
 
-    def open(self, spec, pool=None):
+    def open(self, spec, pools=None):
         return Thing(self.memory, f"{self.name}:{spec.test}", CONTEXT, spec)
 
     def close(self):

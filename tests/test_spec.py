@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.spec import Grid, RunSpec, parameters, parse_range, parse_split, parse_switch, whole_numbers
+from harness.parsers import parse_range, parse_split, parse_switch, whole_numbers
+from harness.spec import Grid, RunSpec, parameters
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,8 @@ def test_a_spec_survives_its_dictionary():
 def test_every_load_parameter_is_in_the_load_key():
     base = RunSpec("m", n_gen=1)
     for name in parameters("load"):
-        changed = dataclasses.replace(base, **{name: ("host:1",) if name == "rpc" else "something else"})
+        checked = {"rpc": ("host:1",), "numa": "isolate", "load_mode": "dio", "override_tensors": ("exps=CPU",)}
+        changed = dataclasses.replace(base, **{name: checked.get(name, "something else")})
         assert changed.load_key() != base.load_key(), name
 
 

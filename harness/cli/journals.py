@@ -13,8 +13,9 @@ from harness.catalog import Catalog
 from harness.cli.terminal import echo_error
 from harness.errors import UsageError
 from harness.host.machine import describe_machine, machine_slug
-from harness.records.journal import each_record, find_journals, read_lines
+from harness.records.journal import TOKEN_TIMES, each_record, find_journals, read_lines
 from harness.records.kept import Kept, summarize_line
+from harness.records.trust import Trust
 from harness.speed.rates import Measured, collect
 
 files_argument = click.argument(
@@ -32,9 +33,11 @@ class Chosen:
     is_whole: bool
 
 
-def choose_kept(names: Sequence[str], results: pathlib.Path, label: str = "", about: str = "") -> list[Chosen]:
+def choose_kept(
+    names: Sequence[str], results: pathlib.Path, label: str = "", about: str = "", trust: Trust | None = None
+) -> list[Chosen]:
     """The records that are meant, by journal: all, or those of names such as ``last``, a path, or ``last:3`` for one line of it, of
-    which the label and what they are about have these texts in them.
+    which the label and what they are about have these texts in them, and that may be believed so far.
 
     Raises
     ------
@@ -49,7 +52,7 @@ def choose_kept(names: Sequence[str], results: pathlib.Path, label: str = "", ab
     steps = {path: step for step, path in enumerate(reversed(find_journals((), results)))}
     chosen = []
     for path in meant or find_journals((), results):
-        everything = [summarize_line(line) for line in read_lines([path], echo_error)]
+        everything = [summarize_line(line) for line in read_lines([path], echo_error, without=(TOKEN_TIMES,))]
         numbers = meant.get(path)
         kept = [
             one
@@ -57,18 +60,19 @@ def choose_kept(names: Sequence[str], results: pathlib.Path, label: str = "", ab
             if (not numbers or one.number in numbers)
             and label.lower() in one.label.lower()
             and (not about or one.is_about(about))
+            and trust in (None, one.trust)
         ]
         name = str(path) if path not in steps else f"last~{steps[path]}" if steps[path] else "last"
         if kept:
             chosen.append(Chosen(name, path, kept, len(kept) == len(everything)))
-    if names and not chosen and not (label or about):
+    if names and not chosen and not (label or about or trust):
         raise UsageError(f"There is no record {', '.join(names)}; `harness list` shows what is kept.")
     return chosen
 
 
 def read_measured(journals: Sequence[pathlib.Path], catalog: Catalog) -> list[Measured]:
     """Every record with a number; damaged lines are told on stderr."""
-    return collect(each_record(journals, echo_error), catalog)
+    return collect(each_record(journals, echo_error, without=(TOKEN_TIMES, "load", "dispatch_ns_per_token")), catalog)
 
 
 def own_journals(results: pathlib.Path) -> list[pathlib.Path]:

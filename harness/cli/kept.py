@@ -12,6 +12,7 @@ from harness.cli.journals import Chosen, choose_kept
 from harness.cli.options import results_option
 from harness.cli.output import Output, output_options, show
 from harness.records.journal import edit_lines, set_label
+from harness.records.trust import Trust
 from harness.units import format_count
 from harness.views.kept import describe_kept
 
@@ -22,6 +23,7 @@ Examples:
   harness list last                             a row a record of the last run
   harness list --label "new fan"                what was labelled so
   harness list --about llama3.2 -o json
+  harness list --trust not-to-be-trusted        what is to be measured again
   harness list --label test --delete            delete that, after asking
 """
 
@@ -48,19 +50,21 @@ _yes_option = click.option("--yes", is_flag=True, help="Delete without asking.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--label", default="", metavar="TEXT", help="Only those whose label has this in it.")
 @click.option("--about", default="", metavar="TEXT", help="Only those of such a command, model, test or machine.")
+@click.option("--trust", type=click.Choice([trust.value for trust in Trust]), help="Only those of this verdict.")
 @click.option("--delete", is_flag=True, help="Delete them, after asking.")
 @_yes_option
 @output_options()
 @results_option
 def list_command(
-    names: Sequence[str], label: str, about: str, delete: bool, yes: bool, output: Output, results: pathlib.Path
-) -> None:
-    """List what was kept: when, what, of which model, with which label.
+    names: Sequence[str], label: str, about: str, trust: str | None, delete: bool, yes: bool, output: Output,
+    results: pathlib.Path,
+) -> None:  # fmt: skip
+    """List what was kept: when, what, of which model, how far it may be believed, with which label.
 
     NAME is last for the latest run, last~1 for the one before, a journal (.jsonl) or a folder of them; last:3 is the third line of
     the last. table, plot and report take last and last~1 too.
     """
-    chosen = choose_kept(names, results, label, about)
+    chosen = choose_kept(names, results, label, about, Trust(trust) if trust else None)
     _show(chosen, output, as_lines=len(chosen) == 1 and bool(names))
     if delete and chosen:
         _delete(chosen, yes)

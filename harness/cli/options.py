@@ -13,16 +13,15 @@ from typing import Any
 import click
 
 from harness.errors import UsageError
+from harness.parsers import Parser, whole_numbers
 from harness.spec import (
     DEFAULT_N_CTX,
     MAX_REPEATS,
     MAX_SEED,
     MAX_TOKENS,
-    Parser,
     Scope,
     defaults,
     parameters,
-    whole_numbers,
 )
 from harness.units import parse_size
 
@@ -230,6 +229,13 @@ seed_option = click.option(
     help="Seed of what is drawn at random; -1: another one each time. [0]",
 )  # fmt: skip
 
+tuned_option = click.option(
+    "--tuned",
+    "takes_tuned",
+    is_flag=True,
+    help="Take what `harness tune` found for the model, where nothing else is given.",
+)
+
 published_option = click.option(
     "--published/--no-published", default=True, help="Show the published machines too. [on]"
 )
@@ -401,12 +407,7 @@ _LLAMA_BENCH_ALONE = {
     ("-hft", "--hf-token"): "set HF_TOKEN",
     ("--offline",): "set HF_HUB_OFFLINE=1",
     ("--list-devices",): "`harness devices` lists them",
-    ("-C", "--cpu-mask", "--cpu-strict"): "start harness under taskset or in a cpuset, to which it keeps",
-    ("--numa",): "start harness under numactl",
-    ("--prio",): "start harness under nice",
-    ("--poll",): "threads spin as llama-bench has them unless told otherwise",
-    ("-lzm", "--lazy-mode", "--no-host", "-nopo", "--no-op-offload"): "llama.cpp's usual way is what is measured",
-    ("-ot", "--override-tensor"): "-ncmoe keeps experts on the CPU, and -ts shares layers out",
+    ("-lzm", "--lazy-mode"): "llama.cpp's usual way is what is measured",
     ("-fitt", "--fit-target", "-fitc", "--fit-ctx"): "`harness overhead --vram` says what fits, `harness sweep --best` what is fastest",
     ("-v", "--verbose"): "-o json has what really ran",
     ("--progress",): "progress is shown by itself",

@@ -47,14 +47,14 @@ def command(
     FILES are journals (.jsonl), folders of them, or last, last~1; those of several machines together; without any, all in the
     results folder.
     """
-    from harness.records.journal import read_lines, utc_now
+    from harness.records.journal import TOKEN_TIMES, read_lines, utc_now
     from harness.views.report import Material, read_material, render_report
 
     if not output.parent.is_dir():
         raise UsageError(f"There is no folder {output.parent}; make it, or write the page elsewhere with -o.")
     paths = find_journals(files, results)
     troubles: list[str] = []
-    lines = read_material(read_lines(paths, troubles.append))
+    lines = read_material(read_lines(paths, troubles.append, without=(TOKEN_TIMES,)))
     for trouble in troubles:
         terminal.echo_error(trouble)
     if not lines:

@@ -18,7 +18,7 @@ from harness.cli.options import (
 from harness.cli.output import Output, output_options, show
 from harness.cli.terminal import echo_error
 from harness.errors import UsageError
-from harness.spec import whole_numbers
+from harness.parsers import whole_numbers
 
 _EXAMPLES = """
 \b

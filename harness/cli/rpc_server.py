@@ -11,9 +11,9 @@ from harness.cli.options import WholeNumber
 from harness.errors import UsageError
 from harness.host.cpu import choose_threads
 from harness.host.rpc import is_loopback
+from harness.parsers import parse_devices
 from harness.records.cells import Device
 from harness.runs.rpc_server import Offer, find_endpoint, resolve_address, serve
-from harness.spec import parse_devices
 from harness.units import format_gb
 
 _EXAMPLES = """

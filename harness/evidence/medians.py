@@ -99,6 +99,7 @@ def relative_width(values: Sequence[float], low: float, high: float) -> float:
     return max(high - middle, middle - low) / middle
 
 
+@functools.cache
 def samples_needed(confidence: float = CONFIDENCE) -> int:
     """The least number of samples for which `median_interval` can reach a confidence (6 at 0.95)."""
     return next(n for n in range(2, 1000) if 1 - 2 / 2**n >= confidence)

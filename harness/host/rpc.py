@@ -37,7 +37,7 @@ _CHUNK_BYTES = 1 << 16
 
 
 def split_endpoint(endpoint: str) -> tuple[str, int]:
-    """Split ``host:port``, which `harness.spec.parse_endpoints` has checked."""
+    """Split ``host:port``, which `harness.parsers.parse_endpoints` has checked."""
     host, _, port = endpoint.rpartition(":")
     return host, int(port)
 

@@ -330,7 +330,7 @@ class WeightPlan:
     def is_mapped(self, spec: RunSpec) -> bool:
         """Whether the file is mapped. Source: llama.cpp, the default of load_mode by the devices' properties."""
         by_default = all(device.maps_by_default for device in self._host.devices)
-        return spec.mmap != "off" and (spec.mmap == "on" or by_default)
+        return spec.load_mode in ("mmap", "mmap+mlock") or (spec.load_mode == "auto" and by_default)
 
 
 # --- caches and states ------------------------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ _FUNCTIONS: tuple[tuple[Any, tuple[Any, ...], str], ...] = (
     (_SIZE, _P, "ggml_backend_reg_dev_count ggml_nbytes ggml_backend_buffer_get_size"),
     (_TEXT, (), "ggml_commit ggml_version"),
     (_TEXT, _P, "ggml_backend_dev_name ggml_backend_dev_description ggml_backend_reg_name"),
-    (_TEXT, _P, "ggml_op_desc ggml_backend_buffer_name"),
+    (_TEXT, _P, "ggml_op_desc ggml_backend_buffer_name ggml_backend_buft_name"),
     (ctypes.c_int, _P, "ggml_backend_dev_type ggml_backend_buffer_get_usage"),
     (ctypes.c_int, _P * 2, "ggml_backend_graph_compute"),
     (ctypes.c_bool, _P, "ggml_backend_buffer_is_host"),

@@ -22,19 +22,19 @@ from harness.gguf.roles import EXPERT_STACK
 from harness.gguf.split import list_parts
 from harness.gguf.types import tensor_type
 from harness.host.rpc import check_servers
+from harness.host.scheduling import free_threads, read_cpus, set_priority
 from harness.native import bindings
 from harness.native.log import Tape, read_buffers, read_flash_attention, read_layers, read_load_mode
+from harness.native.threads import Threads, list_threads
 from harness.records.cells import Build, Device, Model, Resolved
 from harness.records.native_errors import explain
 from harness.spec import MAX_LAYERS, RunSpec
 
-# enum llama_split_mode, llama_load_mode, llama_flash_attn_type of llama.h.
+# enum llama_split_mode, llama_load_mode, llama_flash_attn_type of llama.h; ggml_numa_strategy of ggml-cpu.h.
 _SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}
-_LOAD_MODES = {"auto": -1, "off": 0, "on": 1}
+_LOAD_MODES = {"auto": -1, "none": 0, "mmap": 1, "mlock": 2, "mmap+mlock": 3, "dio": 4}
 _FLASH_MODES = {"auto": -1, "off": 0, "on": 1}
-
-#: llama-bench's default of --poll: how long idle threads spin, 0…100.
-THREAD_POLL = 50
+_NUMA_STRATEGIES = {"disabled": 0, "distribute": 1, "isolate": 2, "numactl": 3}
 
 #: RPC servers that have greeted must have told their devices and memory by then.
 ATTACH_TIMEOUT_S = 20.0
@@ -50,6 +50,9 @@ class Runtime:
         #: RPC servers whose devices this process knows; ggml cannot forget them.
         self.rpc: tuple[str, ...] = ()
         self.give_up: Callable[[str], None] | None = None  # says a sentence and ends the process, from any thread
+        #: What was asked of this process once and for all: its strategy for NUMA and its priority; None before the first model.
+        self.nature: tuple[str, int] | None = None
+        self._cpus, self._is_bound = read_cpus(), False
         llama_cpp.llama_backend_init()
 
     def describe(self) -> Build:
@@ -146,9 +149,42 @@ class Runtime:
         known = [size for size in free if size is not None]
         return sum(known) if known else None
 
-    def make_pool(self, n_threads: int) -> Any:
+    def settle(self, spec: RunSpec) -> None:
+        """Make this process what a spec needs of it, which cannot be taken back: a strategy for NUMA, a priority.
+
+        Raises
+        ------
+        NativeError : the system does not allow the priority, or the process was made another one.
+
+        Source: llama_bench in llama-bench.cpp (llama_numa_init, set_process_priority).
+        """
+        nature = spec.numa, spec.priority
+        if self.nature == nature:
+            return
+        if self.nature is not None:
+            raise NativeError("This process has another priority or strategy for NUMA already; start a new one.")
+        if reason := set_priority(spec.priority):
+            raise NativeError(
+                f"The system does not allow --prio {spec.priority} ({reason}); run as somebody who may raise priorities, or leave "
+                "it out.",
+                reason=reason,
+            )
+        llama_cpp.llama_numa_init(_NUMA_STRATEGIES[spec.numa])
+        self.nature = nature
+
+    def bind(self, spec: RunSpec) -> None:
+        """Before a cell computes: have threads that an earlier cell kept to some CPUs use all of ours again, where it asks for none.
+
+        Threads of OpenMP are everybody's and keep what they were bound to; without it each pool has its own, and only the main thread
+        goes from one to another. Source: ggml-cpu.c ggml_graph_compute, ggml_threadpool_new_impl.
+        """
+        if self._is_bound and not spec.binds_threads:
+            free_threads(self._cpus, all_threads=b"OPENMP = 1" in llama_cpp.llama_print_system_info())
+        self._is_bound = spec.binds_threads
+
+    def make_pool(self, threads: Threads) -> Any:
         """Threads that several contexts can share; None where they cannot be had."""
-        return make_pool(self.lib, n_threads)
+        return make_pool(self.lib, threads)
 
     def pause_pool(self, pool: Any) -> None:
         """Have its threads sleep until the next graph; without it they spin on for a while."""
@@ -158,28 +194,55 @@ class Runtime:
         self.lib.ggml_threadpool_free(pool)
 
     def load(self, spec: RunSpec) -> LoadedModel:
+        self.settle(spec)
         self.attach_rpc(spec.rpc)
         return LoadedModel(self, spec)
 
+    def find_buffers(self, names: Sequence[str]) -> list[int]:
+        """Buffer types by name, ``CPU`` or ``RPC0[127.0.0.1:50052]``, or by their device's, ``RPC0``.
 
-def make_pool(lib: Any, n_threads: int) -> Any:
-    """A pool of threads that spin as long as llama-bench's; None where it cannot be had."""
-    parameters = lib.ggml_threadpool_params_default(n_threads)
-    parameters.poll = THREAD_POLL
+        Raises
+        ------
+        UsageError : there is no such buffer type, with the names of those that there are.
+
+        Source: parse_cmd_params in llama-bench.cpp.
+        """
+        known, by_device = {}, {}
+        for pointer, device in self.list_devices():
+            if buffer := self.lib.ggml_backend_dev_buffer_type(pointer):
+                known[self.lib.ggml_backend_buft_name(buffer).decode()] = by_device[device.name] = buffer
+        for name in names:
+            if name not in known and name not in by_device:
+                raise UsageError(f"There is no buffer type {name} to put tensors into; there are {', '.join(known)}.")
+        return [{**by_device, **known}[name] for name in names]
+
+
+def make_pool(lib: Any, threads: Threads) -> Any:
+    """A pool of threads as llama-bench makes them; None where it cannot be had."""
+    parameters = lib.ggml_threadpool_params_default(threads.count)
+    parameters.poll, parameters.prio, parameters.strict_cpu = threads.poll, threads.priority, threads.is_strict
+    for cpu in threads.cpus:
+        parameters.cpumask[cpu] = True
     return lib.ggml_threadpool_new(ctypes.byref(parameters))
 
 
-def _keep_experts(lib: Any, n_layers: int) -> Any:
-    """Overrides that keep the experts of the first layers in host memory, NULL-terminated.
+def _list_overrides(runtime: Runtime, spec: RunSpec) -> Any:
+    """What goes elsewhere than its layer, NULL-terminated: tensors by name, then the experts of the first layers; the first match wins.
+
+    Raises
+    ------
+    UsageError : there is no such buffer type.
 
     Source: to_llama_mparams in llama-bench.cpp; LLM_FFN_EXPS_REGEX and llm_ffn_block_regex in common/common.h.
     """
-    n_layers = min(n_layers, MAX_LAYERS)
-    cpu = lib.ggml_backend_cpu_buffer_type()
-    patterns = [rf"blk\.{layer}\.{EXPERT_STACK}".encode() for layer in range(n_layers)]
-    overrides = (bindings.BufferOverride * (n_layers + 1))()
-    for override, pattern in zip(overrides, patterns, strict=False):
-        override.pattern, override.buffer_type = pattern, cpu
+    named = [text.partition("=")[::2] for text in spec.override_tensors]
+    targets = runtime.find_buffers([buffer for _, buffer in named])
+    cpu = runtime.lib.ggml_backend_cpu_buffer_type()
+    experts = [rf"blk\.{layer}\.{EXPERT_STACK}" for layer in range(min(spec.n_cpu_moe, MAX_LAYERS))]
+    listed = [*zip([pattern for pattern, _ in named], targets, strict=True), *((pattern, cpu) for pattern in experts)]
+    overrides = (bindings.BufferOverride * (len(listed) + 1))()
+    for override, (pattern, buffer) in zip(overrides, listed, strict=False):
+        override.pattern, override.buffer_type = pattern.encode(), buffer
     return overrides
 
 
@@ -215,8 +278,8 @@ class LoadedModel:
         parameters.n_gpu_layers = spec.n_gpu_layers
         parameters.split_mode = _SPLIT_MODES[spec.split_mode]
         parameters.main_gpu = spec.main_gpu
-        parameters.load_mode = _LOAD_MODES[spec.mmap]
-        parameters.use_extra_bufts = spec.repack
+        parameters.load_mode = _LOAD_MODES[spec.load_mode]
+        parameters.no_host, parameters.use_extra_bufts = spec.no_host, spec.repack
         n_devices = llama_cpp.llama_max_devices()
         if len(spec.tensor_split) > n_devices:
             raise NativeError(f"-ts names {len(spec.tensor_split)} devices, llama.cpp takes {n_devices}; name fewer.")
@@ -225,8 +288,8 @@ class LoadedModel:
         if spec.devices:
             self._devices = self._list_devices(spec.devices)
             parameters.devices = ctypes.cast(self._devices, ctypes.c_void_p)
-        if spec.n_cpu_moe:
-            self._overrides = _keep_experts(self.runtime.lib, spec.n_cpu_moe)
+        if spec.n_cpu_moe or spec.override_tensors:
+            self._overrides = _list_overrides(self.runtime, spec)
             parameters.tensor_buft_overrides = ctypes.cast(self._overrides, ctypes.c_void_p)
         return parameters
 
@@ -235,8 +298,8 @@ class LoadedModel:
         pointers = [] if tuple(names) == ("none",) else self.runtime.find_devices(names)
         return (ctypes.c_void_p * (len(pointers) + 1))(*pointers, None)
 
-    def open(self, spec: RunSpec, pool: Any = None) -> Session:
-        return Session(self, spec, pool=pool)
+    def open(self, spec: RunSpec, pools: Pools | None = None) -> Session:
+        return Session(self, spec, pools=pools)
 
     def describe(self) -> Model:
         text = ctypes.create_string_buffer(256)
@@ -255,18 +318,24 @@ class LoadedModel:
             self.pointer = None
 
 
-class Session:
-    """A context with its thread pool: the Engine of `harness.native.measure`.
+#: Threads of single tokens, and those of batches, None where they are the same.
+Pools = tuple[Any, Any | None]
 
-    pool is another session's, which it then shares: the threads of a second one would spin while the first computes. eval_callback is
-    asked before each node of a graph; whoever gives it keeps it alive.
+
+class Session:
+    """A context with its threads: the Engine of `harness.native.measure`.
+
+    pools are another session's, which it then shares: the threads of a second one would spin while the first computes. eval_callback
+    is asked before each node of a graph; whoever gives it keeps it alive.
 
     Raises
     ------
     NativeError : the context could not be made (memory, cache type, flash attention), with the reason from the log.
     """
 
-    def __init__(self, model: LoadedModel, spec: RunSpec, *, pool: Any = None, eval_callback: Any = None) -> None:
+    def __init__(
+        self, model: LoadedModel, spec: RunSpec, *, pools: Pools | None = None, eval_callback: Any = None
+    ) -> None:
         self._model, self._spec, self._lib = model, spec, model.runtime.lib
         tape = model.runtime.tape
         tape.rewind()
@@ -279,8 +348,9 @@ class Session:
         if not self.context:
             raise _refusal(f"cannot make a context of {spec.n_ctx} tokens", tape)
         self.log = tuple(tape.lines)
-        self._owns_pool, self.pool = pool is None, pool or self._make_pool()
-        self._lib.llama_attach_threadpool(self.context, self.pool, None)
+        self._own_pools: list[Any] = []
+        self.pools = pools or self._make_pools()
+        self._lib.llama_attach_threadpool(self.context, *self.pools)
         self.vocab = llama_cpp.llama_model_get_vocab(model.pointer)
         self.n_vocab = llama_cpp.llama_vocab_n_tokens(self.vocab)
         self._random = random.Random(spec.seed)
@@ -299,21 +369,27 @@ class Session:
         parameters = llama_cpp.llama_context_default_params()
         parameters.n_ctx = spec.n_ctx
         parameters.n_batch, parameters.n_ubatch = spec.n_batch, spec.n_ubatch
-        parameters.n_threads = parameters.n_threads_batch = spec.n_threads
+        parameters.n_threads = spec.n_threads
+        parameters.n_threads_batch = spec.n_threads if spec.n_threads_batch is None else spec.n_threads_batch
         parameters.type_k = tensor_type(spec.type_k).type_id
         parameters.type_v = tensor_type(spec.type_v).type_id
-        parameters.offload_kqv = not spec.no_kv_offload
+        parameters.offload_kqv, parameters.op_offload = not spec.no_kv_offload, not spec.no_op_offload
         parameters.flash_attn_type = _FLASH_MODES[spec.flash_attn]
         parameters.swa_full = spec.swa_full
         parameters.embeddings = spec.embeddings
         return parameters
 
-    def _make_pool(self) -> Any:
-        """One pool for the context's whole life; without it, ggml makes and joins threads at each decode."""
-        pool = make_pool(self._lib, self._spec.n_threads or 1)
+    def _make_pools(self) -> Pools:
+        """Threads for the context's whole life; without them, ggml makes and joins some at each decode."""
+        single, batch = list_threads(self._spec)
+        return self._make_pool(single), batch and self._make_pool(batch)
+
+    def _make_pool(self, threads: Threads) -> Any:
+        pool = make_pool(self._lib, threads)
         if not pool:
             self.close()
-            raise NativeError(f"llama.cpp cannot start {self._spec.n_threads} threads; ask for fewer with -t.")
+            raise NativeError(f"llama.cpp cannot start {threads.count} threads; ask for fewer with -t.")
+        self._own_pools.append(pool)
         return pool
 
     # What harness.native.measure asks for.
@@ -373,6 +449,7 @@ class Session:
             n_batch=llama_cpp.llama_n_batch(context),
             n_ubatch=llama_cpp.llama_n_ubatch(context),
             n_threads=llama_cpp.llama_n_threads(context),
+            n_threads_batch=llama_cpp.llama_n_threads_batch(context),
             flash_attn=read_flash_attention(self.log),
             load_mode=read_load_mode(self._model.log),
             layers_by_device=read_layers(self._model.log),
@@ -384,9 +461,8 @@ class Session:
         if self.context:
             llama_cpp.llama_free(self.context)
             self.context = None
-        if getattr(self, "pool", None) and self._owns_pool:
-            self._lib.ggml_threadpool_free(self.pool)
-        self.pool = None
+        while self._own_pools:
+            self._lib.ggml_threadpool_free(self._own_pools.pop())
 
 
 def resident_bytes() -> int:

@@ -15,6 +15,7 @@ from harness.errors import NativeError
 from harness.gguf.split import list_parts
 from harness.host.memory import available_memory_bytes
 from harness.native.measure import Depth
+from harness.native.threads import Threads, list_threads
 from harness.spec import RunSpec
 from harness.units import MIB
 
@@ -74,7 +75,7 @@ class Shelf:
     free_bytes: Callable[[], int] = available_memory_bytes
     _models: dict[tuple[Any, ...], Loaded] = field(default_factory=dict)  # the least recently used one first
     _contexts: dict[RunSpec, Open] = field(default_factory=dict)
-    _pools: dict[int, Any] = field(default_factory=dict)
+    _pools: dict[Threads, Any] = field(default_factory=dict)
 
     def is_loaded(self, spec: RunSpec) -> bool:
         """Whether the spec's model is in memory."""
@@ -123,8 +124,8 @@ class Shelf:
         self._make_room(spec, (needs or loaded.needs).context_bytes, but=key)
         while len(self._contexts) >= MAX_CONTEXTS:
             self._close_context()
-        pool = self._pool(spec.n_threads or 1) if keep else None
-        options = {"pool": pool} if pool else {}
+        pools = self._find_pools(spec) if keep else None
+        options = {"pools": pools} if pools else {}
         is_alone = not self._contexts and len(self._models) == 1
         try:
             session = loaded.model.open(spec, **options)
@@ -155,11 +156,16 @@ class Shelf:
             self.runtime.free_pool(pool)
         self._pools.clear()
 
-    def _pool(self, n_threads: int) -> Any:
-        """The threads that all kept contexts of this count share; None where they cannot be had, and the context then says so."""
-        if n_threads not in self._pools and (pool := self.runtime.make_pool(n_threads)):
-            self._pools[n_threads] = pool
-        return self._pools.get(n_threads)
+    def _find_pools(self, spec: RunSpec) -> tuple[Any, Any] | None:
+        """The threads that all kept contexts of such threads share; None where they cannot be had, and the context then says so."""
+        single, batch = list_threads(spec)
+        wanted = [single] if batch is None else [single, batch]
+        for threads in wanted:
+            if threads not in self._pools and (pool := self.runtime.make_pool(threads)):
+                self._pools[threads] = pool
+        if not all(threads in self._pools for threads in wanted):
+            return None
+        return self._pools[single], None if batch is None else self._pools[batch]
 
     def _make_room(self, spec: RunSpec, needed_bytes: int, but: tuple[Any, ...] | None = None) -> None:
         """Give up contexts and models, the least recently used first, until there is room; but names a model that stays."""

@@ -84,6 +84,7 @@ class Bench:
         emit("loaded", {"model": encode(loaded.model.describe())})
         if self._shelf.find(spec) is None:
             emit("phase", {"phase": "context", "index": 0, "count": 1})
+        self.runtime.bind(spec)
         opened = self._shelf.open(spec, request.needs, keep=request.keep)
         is_kept = False
         try:
@@ -138,7 +139,7 @@ class Bench:
         gc.disable()
         try:
             # The server of a loopback run is one of the others, and its work is what is measured.
-            watch = Watcher(spec.n_threads or 1, is_server_here=has_loopback(spec.rpc))
+            watch = Watcher(spec.n_threads_busy or 1, is_server_here=has_loopback(spec.rpc))
             measure(engine, time.perf_counter_ns, spec, report, progress, block, opened.depth, watch)
         finally:
             gc.enable()

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.codec import Malformed, Positive, decode
-from harness.records.bench_terms import FLASH_MODES, LOAD_MODES, USUAL
+from harness.records.bench_terms import FLASH_MODES, NO_OVERRIDES, USUAL
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Machine
 from harness.records.measurements import Measurement, Subject, name_hardware
 from harness.records.trust import Verdict
-from harness.spec import RunSpec, defaults, parameters
+from harness.spec import LOAD_MODES, RunSpec, defaults, parameters
 
 #: Repetitions of llama-bench where nobody asks for another number. Source: cmd_params_defaults in llama-bench.cpp.
 USUAL_REPETITIONS = 5
@@ -32,7 +32,6 @@ Row = Mapping[str, Any]
 MARKS = frozenset({"n_prompt", "n_gen", "avg_ts", "build_commit"})
 
 _FLASH_MODES = {theirs: ours for ours, theirs in FLASH_MODES.items()}
-_LOAD_MODES = {theirs: ours for ours, theirs in LOAD_MODES.items()}
 
 
 def is_row(values: Any) -> bool:
@@ -101,12 +100,14 @@ def _read_spec(plain: Mapping[str, Any], read: _Row) -> RunSpec:
     if "flash_attn" in values:
         values["flash_attn"] = _FLASH_MODES.get(values["flash_attn"], values["flash_attn"])
     mode = plain.get("load_mode", {1: "mmap", 0: "none"}.get(plain.get("use_mmap", -1), "auto"))
-    values["mmap"] = _LOAD_MODES.get(mode, "auto")
+    values["load_mode"] = mode if mode in LOAD_MODES else "auto"
+    overrides = plain.get("tensor_buft_overrides", NO_OVERRIDES)
+    values["override_tensors"] = () if overrides == NO_OVERRIDES else tuple(str(overrides).split(";"))
     usual = defaults()
     for name, value in values.items():
         if isinstance(usual[name], bool):
             values[name] = bool(value)
-        elif isinstance(usual[name], tuple):
+        elif isinstance(usual[name], tuple) and name != "override_tensors":
             values[name] = _read_list(name, value)
     return decode(
         RunSpec,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import string
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from harness.errors import UsageError
@@ -237,11 +237,15 @@ class Caution:
         return describe_caution(self)
 
 
+#: The fields of a caution, of which thousands are described at once.
+_NAMES = tuple(item.name for item in fields(Caution))
+
+
 def describe_caution(caution: Caution) -> str:
     """What is to be known about the number, without a full stop."""
     if caution.said is not None:
         return caution.said
-    values: dict[str, Any] = asdict(caution)
+    values: dict[str, Any] = {name: getattr(caution, name) for name in _NAMES}
     values |= {
         name: format_mib(value) for name, value in values.items() if name.endswith("_bytes") and value is not None
     }

@@ -10,7 +10,7 @@ from harness.evidence.stopping import as_rates
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Record, Sample, has_died
 from harness.records.disturbances import is_own_crowd
-from harness.records.disturbed import Marked, judge_conditions, mark_samples
+from harness.records.disturbed import Marked, judge_marked, mark_samples
 from harness.records.spread import half_width
 from harness.records.trust import Verdict
 
@@ -38,13 +38,9 @@ def mark(record: Record) -> tuple[Marked, ...]:
     return mark_samples(record.timed, record.asked.n_threads or 1)
 
 
-def undisturbed(record: Record) -> tuple[Sample, ...]:
+def undisturbed(marked: Sequence[Marked]) -> tuple[Sample, ...]:
     """The repetitions that nothing disturbed."""
-    timed = record.timed
-    if all(sample.conditions is None for sample in timed):  # thousands of older records are read at once
-        return timed
-    marked = mark_samples(timed, record.asked.n_threads or 1)
-    return tuple(one.sample for one in marked if not one.disturbances)
+    return tuple([one.sample for one in marked if not one.disturbances])
 
 
 def own_noise(cautions: Iterable[Caution]) -> list[Caution]:
@@ -52,13 +48,13 @@ def own_noise(cautions: Iterable[Caution]) -> list[Caution]:
     return [caution for caution in cautions if caution.distrust or caution.cause in NOISE]
 
 
-def judge_cell(record: Record) -> Verdict | None:
-    """Judge a cell; None where nothing was measured."""
-    timed = record.timed
-    if not timed or has_died(record):
+def judge_cell(record: Record, marked: Sequence[Marked] | None = None) -> Verdict | None:
+    """Judge a cell, of whose repetitions it may be known already what disturbed them; None where nothing was measured."""
+    marked = mark(record) if marked is None else marked
+    if not marked or has_died(record):
         return None
-    quiet = undisturbed(record)
-    disturbed = judge_conditions(timed, record.asked.n_threads or 1, record.samples)
+    timed, quiet = [one.sample for one in marked], undisturbed(marked)
+    disturbed = judge_marked(marked, record.asked.n_threads or 1, record.samples)
     found = (
         *own_noise(record.warnings),
         *disturbed,
@@ -104,9 +100,9 @@ def _judge_levels(timed: Sequence[Sample], quiet: Sequence[Sample]) -> Iterator[
             yield Caution(CautionCause.CLOCK_LOW, clock_mhz=clock, clock_limit_mhz=limit)
 
 
-def find_own_crowd(record: Record) -> Caution | None:
+def find_own_crowd(record: Record, timed: Sequence[Sample]) -> Caution | None:
     """What is to be said of a cell that ran more threads than it had CPUs: our own doing, and no noise. None where it did not."""
-    seen = next((sample.conditions for sample in record.timed if sample.conditions), None)
+    seen = next((sample.conditions for sample in timed if sample.conditions), None)
     n_threads = record.asked.n_threads or 1
     if seen is None or not is_own_crowd(seen, n_threads):
         return None

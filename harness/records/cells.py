@@ -182,6 +182,7 @@ class Resolved:
     layers_by_device: Mapping[str, int]
     repacked_bytes: int
     buffers: tuple[Buffer, ...]
+    n_threads_batch: int | None = None  #: threads that computed prompts; None in older records
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,8 +272,8 @@ class Record:
 
 
 def is_measured(record: Record) -> bool:
-    """Whether it has a number to show."""
-    return bool(record.timed) and not has_died(record)
+    """Whether it has a number to show. A warm-up that is seen is never all that there is."""
+    return any(not sample.is_warmup for sample in record.samples) and not has_died(record)
 
 
 def has_died(record: Record) -> bool:

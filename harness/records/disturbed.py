@@ -39,6 +39,8 @@ class Marked:
 
 def mark_samples(samples: Sequence[Sample], n_threads: int) -> tuple[Marked, ...]:
     """Each of them with what disturbed it."""
+    if all(sample.conditions is None for sample in samples):  # thousands of older records are read at once
+        return tuple([Marked(sample, ()) for sample in samples])
     usual_mhz = _usual_clock(samples)
     return tuple(Marked(sample, find_disturbances(sample, n_threads, usual_mhz)) for sample in samples)
 
@@ -55,13 +57,19 @@ def judge_conditions(
 
     n_threads are those that computed; every has those that do not count too, warm-ups, where it is about the sum of all.
     """
+    return judge_marked(mark_samples(samples, n_threads), n_threads, every)
+
+
+def judge_marked(marked: Sequence[Marked], n_threads: int, every: Sequence[Sample] | None = None) -> Iterator[Caution]:
+    """The same of pieces of which it is known already what disturbed each."""
+    samples = [one.sample for one in marked]
     if all(sample.conditions is None for sample in samples):
         return
-    marked = mark_samples(samples, n_threads)
     yield from _judge_others(samples if every is None else every, marked, n_threads)
-    for disturbance in Disturbance:
+    seen = {disturbance for one in marked for disturbance in one.disturbances} - {Disturbance.OTHERS}
+    for disturbance in sorted(seen, key=list(Disturbance).index):
         hit = [one.sample for one in marked if disturbance in one.disturbances]
-        if disturbance is not Disturbance.OTHERS and not _is_rare(len(hit), len(marked)):
+        if not _is_rare(len(hit), len(marked)):
             yield _explain(disturbance, hit, len(marked), _usual_clock([one.sample for one in marked]))
 
 

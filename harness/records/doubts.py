@@ -76,4 +76,4 @@ def gravest(cautions: Iterable[Caution]) -> tuple[Caution, ...]:
 
 
 def _gravity(caution: Caution) -> tuple[bool, float]:
-    return caution.distrust, caution.share or caution.times or 0.0
+    return caution.distrust, caution.share or caution.times or caution.cpus_lost or caution.held_s or 0.0

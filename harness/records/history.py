@@ -16,7 +16,7 @@ from typing import Any, Literal
 from harness.evidence.change_points import find_change_points
 from harness.evidence.medians import Interval, median, median_interval
 from harness.evidence.two_samples import Ratio, compare_samples
-from harness.records.cell_verdict import judge_cell
+from harness.records.cell_verdict import judge_cell, mark
 from harness.records.cells import Record, is_measured, record_key
 from harness.records.spread import bound
 from harness.records.trust import Trust
@@ -52,8 +52,9 @@ def condense(record: Record) -> Point | None:
     """What a history keeps of a record; None where it has no number."""
     if not is_measured(record):
         return None
-    durations = [sample.duration_ns for sample in record.timed]
-    interval, verdict = bound(record, durations), judge_cell(record)
+    marked = mark(record)
+    durations = [one.sample.duration_ns for one in marked]
+    interval, verdict = bound(record, durations), judge_cell(record, marked)
     return Point(
         record.time_utc, record.build.commit if record.build else "", record.harness_version, record.command,
         median(durations), interval.ends if interval else None, verdict is None or verdict.trust is not Trust.NOT_TRUSTED,

@@ -13,6 +13,7 @@ from harness.records.ollama import Comparison
 from harness.records.parity import Parity
 from harness.records.text import TextRun
 from harness.records.token_time import TimeRecord
+from harness.records.verdict import Trust, judge
 
 #: Kinds of lines whose command has another name.
 _COMMANDS = {"time-ledger": "token-time", "ollama-comparison": "ollama"}
@@ -30,6 +31,7 @@ class Kept:
     test: str = ""
     failed: bool = False
     label: str = ""
+    trust: Trust | None = None  # None: nothing was measured
 
     def is_about(self, text: str) -> bool:
         """Whether kind, model, test or machine have a text in their names, in capitals or not."""
@@ -48,6 +50,7 @@ def summarize_line(line: Line) -> Kept:
         test=_name_test(content),
         failed=bool(getattr(content, "failure", None)),
         label=line.label or "",
+        trust=verdict.trust if content is not None and (verdict := judge(content)) else None,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.evidence.medians import mean, median, standard_deviation
 from harness.evidence.two_samples import Summary
-from harness.records.cell_verdict import judge_cell
+from harness.records.cell_verdict import judge_cell, mark
 from harness.records.cells import Machine, Record, machine_key, model_key, name_devices
 from harness.records.trust import QUIET, Trust, Verdict
 from harness.spec import RunSpec, cell_key
@@ -145,8 +145,9 @@ def name_hardware(cpu: str, gpu: str) -> str:
 
 def measurement_of(record: Record, subjects: Subjects, label: str | None = None) -> Measurement:
     """A measured record, as far as comparing needs it."""
-    durations = tuple([sample.duration_ns for sample in record.timed])
-    verdict = judge_cell(record) or QUIET
+    marked = mark(record)
+    durations = tuple([one.sample.duration_ns for one in marked])
+    verdict = judge_cell(record, marked) or QUIET
     return Measurement(
         subjects.of(record), record.time_utc, durations, n=len(durations), verdict=verdict, label=label or ""
     )

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from harness.evidence.medians import median, quantile, samples_needed
 from harness.evidence.stopping import as_rates
 from harness.records.cautions import Caution, CautionCause
-from harness.records.cell_verdict import find_own_crowd, judge_cell, undisturbed
-from harness.records.cells import Power, Record
+from harness.records.cell_verdict import find_own_crowd, judge_cell, mark, undisturbed
+from harness.records.cells import Power, Record, Sample
 from harness.records.spread import bound, half_width
 from harness.records.trust import QUIET, Trust, Verdict
 from harness.units import NS_PER_S
@@ -64,19 +64,20 @@ def summarize(record: Record) -> Summary:
     ------
     ValueError : the record has no timed sample.
     """
-    timed = record.timed
+    marked = mark(record)
+    timed = [one.sample for one in marked]
     durations = [sample.duration_ns for sample in timed]
     middle, interval = median(durations), bound(record, durations)
     rate = record.asked.n_tokens * NS_PER_S
-    verdict = judge_cell(record) or QUIET
+    verdict = judge_cell(record, marked) or QUIET
     cautions = (*record.warnings, *(reason for reason in verdict.reasons if reason not in record.warnings))
     if interval is None:
         cautions = (*cautions, Caution(CautionCause.FEW_SAMPLES, n_wanted=samples_needed()))
     width = half_width(record, as_rates(durations))
     cautions = _miss_precision(record, len(durations), width, cautions)
-    if (crowd := find_own_crowd(record)) is not None:
+    if (crowd := find_own_crowd(record, timed)) is not None:
         cautions = (*cautions, crowd)
-    quiet = undisturbed(record)
+    quiet = undisturbed(marked)
     is_known = any(sample.conditions for sample in timed)
     return Summary(
         n_samples=len(durations),
@@ -85,10 +86,10 @@ def summarize(record: Record) -> Summary:
         rate_low=rate / interval.high if interval else None,
         rate_high=rate / interval.low if interval else None,
         cautions=cautions,
-        joules_per_token=joules_per_token(record),
+        joules_per_token=joules_per_token(record, timed),
         verdict=verdict,
         half_width=width,
-        n_seen_warmups=record.n_seen_warmups,
+        n_seen_warmups=sum(not sample.is_warmup for sample in record.samples) - len(timed),
         n_undisturbed=len(quiet) if is_known else None,
         undisturbed_rate_tok_per_s=_other_rate(rate, middle, [sample.duration_ns for sample in quiet]),
     )
@@ -148,13 +149,13 @@ def digest(record: Record) -> Digest:
     return Digest(dataclasses.replace(record, samples=()), summarize(record))
 
 
-def joules_per_token(record: Record) -> float | None:
+def joules_per_token(record: Record, timed: Sequence[Sample] | None = None) -> float | None:
     """Energy of one token over all sources that told; None where none did.
 
     Each source's mean power is taken times the timed duration, so that the few ms around a repetition do not count.
     """
     power: tuple[Power, ...] = record.telemetry.power if record.telemetry else ()
-    if not power or not (timed := record.timed):
+    if not power or not (timed := record.timed if timed is None else timed):
         return None
     timed_s = sum(sample.duration_ns for sample in timed) / NS_PER_S
     watts = sum(item.joules / item.window_s for item in power)

@@ -16,6 +16,7 @@ from harness.codec import FilePath, UtcTime
 from harness.errors import UsageError
 from harness.records.cautions import Caution
 from harness.records.cells import SCHEMA, Build, Conditions, Failure, Machine, Model, Resolved
+from harness.records.trust import Verdict
 from harness.units import NS_PER_S
 
 #: The article's reference task.
@@ -154,6 +155,19 @@ class TextRun:
     text: str | None = None
     conditions: Conditions | None = None  #: what the operating system says of prompt and writing
     schema: int = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedText(TextRun):
+    """A text of which the times of its tokens were let go, judged before: thousands of these are held at once."""
+
+    verdict: Verdict | None = None
+
+    @classmethod
+    def of(cls, run: TextRun, verdict: Verdict | None) -> JudgedText:
+        """What is held of a text that was judged."""
+        values = {item.name: getattr(run, item.name) for item in dataclasses.fields(TextRun)}
+        return cls(**{**values, "token_ns": ()}, verdict=verdict)
 
 
 def hash_prompt(prompt: str) -> str:

@@ -13,7 +13,7 @@ from harness.records.cell_verdict import judge_cell, own_noise
 from harness.records.cells import Record
 from harness.records.disturbed import judge_conditions
 from harness.records.doubts import gravest
-from harness.records.kinds import Entry
+from harness.records.kinds import Content
 from harness.records.memory import MemoryRecord
 from harness.records.noise import NoiseRecord, each_test
 from harness.records.ollama import Comparison
@@ -21,7 +21,8 @@ from harness.records.parity import Parity
 from harness.records.pieces import list_pieces
 from harness.records.plausibility import doubt_comparison, doubt_memory, doubt_parity, doubt_roof, doubt_text
 from harness.records.roofline import Roof, latest
-from harness.records.text import TextRun
+from harness.records.statistics import Digest
+from harness.records.text import JudgedText, TextRun
 from harness.records.time_doubts import find_time_doubts
 from harness.records.token_time import TimeRecord
 from harness.records.trust import Trust as Trust
@@ -88,13 +89,20 @@ JUDGES: dict[type, Callable[[Any], Verdict | None]] = {
     Ab: judge_ab,
 }
 
+#: What is condensed was judged as it was read: the verdict stands on what is not held.
+JUDGED: dict[type, Callable[[Any], Verdict | None]] = {
+    Digest: lambda cell: cell.summary.verdict,
+    JudgedText: lambda run: run.verdict,
+}
 
-def judge(entry: Entry) -> Verdict | None:
+
+def judge(entry: Content) -> Verdict | None:
     """How far a record may be believed; None where nothing was measured."""
-    return JUDGES[type(entry)](entry)
+    kind = type(entry)
+    return (JUDGES.get(kind) or JUDGED[kind])(entry)
 
 
-def judge_all(entries: Iterable[Entry]) -> Verdict | None:
+def judge_all(entries: Iterable[Content]) -> Verdict | None:
     """The verdict on what several records say together, which is no better than the worst of them; None where nothing was measured."""
     return gravest_verdict([judge(entry) for entry in entries])
 

@@ -25,7 +25,7 @@ from harness.records.cells import Build, Load, Resolved, Sample
 from harness.records.failures import Cause, Failure
 from harness.records.journal import utc_now
 from harness.runs.asking import blame_file, plan_cells
-from harness.runs.bench import block_events
+from harness.runs.bench import block_events, process_nature
 from harness.runs.cells import check_cells, facts_in, model_of
 from harness.runs.session import Session
 from harness.runs.worker import Worker
@@ -167,7 +167,7 @@ def measure_ab(request: AbRequest, session: Session, *, clock: Callable[[], floa
 
 
 class _Workers:
-    """A worker for both arms, or one for each where they cannot share it: another Python, other RPC servers."""
+    """A worker for both arms, or one for each where they cannot share it: another Python, other RPC servers, another priority."""
 
     def __init__(self, request: AbRequest, session: Session) -> None:
         self._request, self._session = request, session
@@ -204,7 +204,7 @@ class _Workers:
         self._builds[self._key(arm, spec)] = build
 
     def _key(self, arm: Arm, spec: RunSpec) -> Any:
-        return self._request.arm(arm).python, spec.rpc
+        return self._request.arm(arm).python, spec.rpc, process_nature(spec)
 
     def _start(self, arm: Arm) -> Worker:
         python = self._request.arm(arm).python

@@ -13,6 +13,7 @@ from typing import Any
 from harness.codec import decode, encode
 from harness.errors import HarnessError, Outcome
 from harness.host.rpc import wait_for_servers
+from harness.host.scheduling import CAN_FREE_THREADS
 from harness.host.telemetry import Watch
 from harness.native.shelf import Needs
 from harness.records.cells import Build, Failure, Machine
@@ -49,6 +50,11 @@ class Plan:
     interleave: bool = True
 
 
+def process_nature(spec: RunSpec) -> tuple[Any, ...]:
+    """What a process becomes by measuring a spec and stays for good: cells of another nature need another worker."""
+    return spec.numa, spec.priority, spec.binds_threads and not CAN_FREE_THREADS
+
+
 def block_events(
     worker: Worker | _InProcess, spec: RunSpec, timeout_s: float | None, **fields: Any
 ) -> Iterator[dict[str, Any] | Failure]:
@@ -68,6 +74,7 @@ class Bench:
         self._plan = plan
         self._worker: Worker | _InProcess | None = None
         self._rpc: tuple[str, ...] = ()
+        self._nature: tuple[Any, ...] | None = None
         self.build: Build | None = None
         self.start_s = 0.0  # what starting workers took, in all
 
@@ -79,8 +86,10 @@ class Bench:
             wait_for_servers(spec.rpc, RPC_RETURN_S)
         if self._worker is not None and self._rpc not in ((), spec.rpc):
             self._drop()  # ggml cannot forget a server's devices
+        if self._worker is not None and self._nature not in (None, process_nature(spec)):
+            self._drop()
         if self._worker is None:
-            self._rpc = ()
+            self._rpc, self._nature = (), None
             begun = time.monotonic()
             self._worker = Worker(self._plan.worker_command) if self._plan.isolate else _InProcess()
             greeting = self._worker.hello()
@@ -103,7 +112,7 @@ class Bench:
             yield failure
             return
         assert self._worker is not None
-        self._rpc = self._rpc or spec.rpc
+        self._rpc, self._nature = self._rpc or spec.rpc, process_nature(spec)
         limit_s = self._plan.cell_timeout_s
         for event in block_events(self._worker, spec, timeout_s, **command, needs=encode(needs)):
             if isinstance(event, dict) and event["event"] == "build":

@@ -29,6 +29,7 @@ from harness.records.cells import (
     Sample,
     Telemetry,
 )
+from harness.records.doubts import gravest
 from harness.records.failures import Cause
 from harness.records.journal import utc_now
 from harness.runs.asking import blame_file
@@ -295,7 +296,7 @@ class _Cell:
             self._learn(
                 resolved=decode(Resolved, event["resolved"]), load=self._record.load or decode(Load, event["load"]),
                 dispatch_ns_per_token=event["dispatch_ns_per_token"],
-                warnings=_worst((*self._record.warnings, *(decode(Caution, caution) for caution in event["cautions"]))),
+                warnings=gravest((*self._record.warnings, *(decode(Caution, caution) for caution in event["cautions"]))),
             )  # fmt: skip
 
     def interrupt(self, n_wanted: int) -> None:
@@ -314,20 +315,6 @@ class _Cell:
         found = self._record
         cautions = (*_placement_cautions(self.spec, found.resolved), *_throttle(found.telemetry))
         return dataclasses.replace(found, build=build, warnings=(*found.warnings, *cautions))
-
-
-def _worst(cautions: Sequence[Caution]) -> tuple[Caution, ...]:
-    """Of what several blocks say of one cause the worst."""
-    found: dict[CautionCause, Caution] = {}
-    for caution in cautions:
-        known = found.get(caution.cause)
-        if known is None or _gravity(caution) > _gravity(known):
-            found[caution.cause] = caution
-    return tuple(found.values())
-
-
-def _gravity(caution: Caution) -> tuple[bool, float]:
-    return (caution.distrust, caution.cpus_lost or caution.held_s or 0.0)
 
 
 def _placement_cautions(spec: RunSpec, resolved: Resolved | None) -> Iterator[Caution]:

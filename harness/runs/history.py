@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from harness.errors import UsageError
 from harness.records.history import Series, group_series, is_of_test
-from harness.records.journal import each_record, find_journals
+from harness.records.journal import TOKEN_TIMES, each_record, find_journals
 from harness.sources.user_catalog import load_catalog
 from harness.speed.model_names import ModelNames, file_of, name_stem, squeeze
 
@@ -60,7 +60,7 @@ def read_history(
 
 
 #: Fields of a record that no history shows: it is read by the hundred thousand.
-_LEFT_OUT = frozenset({"resolved", "load", "telemetry", "dispatch_ns_per_token"})
+_LEFT_OUT = frozenset({"resolved", "load", "telemetry", "dispatch_ns_per_token", TOKEN_TIMES})
 
 
 def _choose(one: Named, wanted: Wanted) -> Named | None:

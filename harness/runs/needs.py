@@ -13,6 +13,7 @@ from harness.gguf.header import Header
 from harness.memory.fit import N_UBATCH, estimate_compute_bytes
 from harness.native.shelf import RESERVE_BYTES, UNKNOWN_CONTEXT_BYTES, Needs
 from harness.records.cells import Build
+from harness.runs.bench import process_nature
 from harness.sources.gguf_file import read_file_header
 from harness.sources.model_file import model_size_bytes
 from harness.spec import RunSpec
@@ -42,8 +43,11 @@ def fit_together(found: Sequence[tuple[RunSpec, Needs | None]], free_bytes: int,
     """Whether the models and contexts of all cells, each with what it takes, have room at once: in free_bytes of host memory, and on
     cards.
 
-    Each model counts once for all cells that share it; what a card takes is counted on the host as well.
+    Each model counts once for all cells that share it; what a card takes is counted on the host as well. Cells that need processes of
+    their own never fit together: each turn starts one.
     """
+    if len({process_nature(cell) for cell, _ in found}) > 1:
+        return False
     if any(needs is None for _, needs in found):
         return len({cell.load_key() for cell, _ in found}) == 1
     models = {cell.load_key(): needs.model_bytes for cell, needs in found if needs}

@@ -10,11 +10,11 @@ import hashlib
 import os
 import pathlib
 import re
-import tempfile
 import time
 
 from harness.events import OnEvent, Progress, ignore
 from harness.sources.cache_folder import cache_folder
+from harness.sources.whole_files import put_file
 
 #: A file that was written this short a time ago may be written again without its time being another one: it is not kept on the disk.
 SETTLED_S = 2.0
@@ -86,10 +86,6 @@ def _look_up(identity: _Identity) -> str | None:
 def _keep(identity: _Identity, digest: str) -> None:
     """Put a hash on the disk in one step; a cache that cannot be written is done without."""
     try:
-        target = _kept_in(identity)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=target.parent, suffix=".new", delete=False, encoding="ascii") as file:
-            file.write(f"{identity[1]} {identity[2]} {digest}\n")
-        os.replace(file.name, target)
+        put_file(_kept_in(identity), f"{identity[1]} {identity[2]} {digest}\n")
     except (OSError, RuntimeError):
         pass

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 from harness.catalog import Catalog, parse_catalog
 from harness.errors import UsageError
+from harness.sources.config_folder import config_folder
 
 
 def load_catalog(extra: Path | None = None) -> Catalog:
@@ -34,9 +34,5 @@ def load_catalog(extra: Path | None = None) -> Catalog:
 
 
 def user_catalog_path() -> Path:
-    """Where the user's own entries are: ~/.config/harness/models.toml, or where the OS keeps such files."""
-    if sys.platform == "win32":
-        base = Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming")
-    else:
-        base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return base / "harness" / "models.toml"
+    """Where the user's own entries are: models.toml in `config_folder`."""
+    return config_folder() / "models.toml"

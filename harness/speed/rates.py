@@ -14,7 +14,7 @@ from harness.codec import decode
 from harness.errors import HarnessError
 from harness.gguf.cost import Cost, cost_of_shape
 from harness.host.rpc import has_loopback
-from harness.records.cells import Machine, Model, Record, has_died
+from harness.records.cells import Machine, Model, Record, has_died, is_measured
 from harness.records.statistics import Digest, Summary, digest
 from harness.spec import defaults
 from harness.speed.model_names import find_file_entry, name_stem, read_quantization
@@ -26,7 +26,7 @@ USUAL_TESTS = ("pp512", "tg128")
 ROPE_PARAMS = 256
 
 #: Parameters that may differ from their defaults in a record that speaks for its machine: where layers lie makes a row of its own.
-_FREE = {"n_threads", "n_gpu_layers", "mmap", "main_gpu", "tensor_split"}
+_FREE = {"n_threads", "n_gpu_layers", "load_mode", "main_gpu", "tensor_split"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Measured:
 
 def collect(records: Iterable[Record], catalog: Catalog) -> list[Measured]:
     """The records that have a number, each with its machine and model, in their order; their samples are let go one by one."""
-    return collect_cells((digest(record) for record in records if record.timed), catalog)
+    return collect_cells((digest(record) for record in records if is_measured(record)), catalog)
 
 
 def collect_cells(cells: Iterable[Digest], catalog: Catalog) -> list[Measured]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.codec import encode
 from harness.evidence.medians import mean, standard_deviation
-from harness.records.bench_terms import FLASH_MODES, LOAD_MODES, OWN_TABLE, TABLE, USUAL
+from harness.records.bench_terms import FLASH_MODES, NO_OVERRIDES, OWN_TABLE, TABLE, USUAL
 from harness.records.cells import Record, is_measured, name_devices
 from harness.records.statistics import joules_per_token, summarize, token_times
 from harness.spec import RunSpec, parameters
@@ -23,8 +23,9 @@ from harness.untrusted import harmless
 
 #: The settings that llama-bench's own fields say.
 _BENCH_SETTINGS = {
-    "n_gpu_layers", "split_mode", "main_gpu", "tensor_split", "n_cpu_moe", "devices", "mmap", "repack", "n_batch", "n_ubatch",
-    "type_k", "type_v", "no_kv_offload", "flash_attn", "embeddings", "n_threads", "n_depth",
+    "n_gpu_layers", "split_mode", "main_gpu", "tensor_split", "n_cpu_moe", "override_tensors", "devices", "load_mode", "no_host",
+    "repack", "n_batch", "n_ubatch", "type_k", "type_v", "no_kv_offload", "flash_attn", "embeddings", "no_op_offload", "n_threads",
+    "cpu_mask", "cpu_strict", "poll", "n_depth",
 }  # fmt: skip
 #: Of a record, what follows in JSON as it is kept.
 _KEPT = ("schema", "harness_version", "threads_source", "asked", "resolved", "load", "machine", "build", "model")
@@ -48,17 +49,17 @@ def bench_fields(record: Record) -> dict[str, Any]:
         "model_type": model.description,
         "model_size": model.size_bytes,
         "model_n_params": model.n_params,
-        **_asked(spec, "n_batch", "n_ubatch", "n_threads"),
-        **_usual("cpu_mask", "cpu_strict", "poll"),
+        **_asked(spec, "n_batch", "n_ubatch", "n_threads", "cpu_mask", "cpu_strict", "poll"),
         **_asked(spec, "type_k", "type_v", "n_gpu_layers", "n_cpu_moe", "split_mode", "main_gpu", "no_kv_offload"),
         "flash_attn": FLASH_MODES[spec.flash_attn],
         "devices": "/".join(spec.devices) or "auto",
         "tensor_split": "/".join(f"{share:.2f}" for share in spec.tensor_split or (0.0,)),
-        **_usual("tensor_buft_overrides"),
-        "load_mode": LOAD_MODES[spec.mmap],
+        "tensor_buft_overrides": ";".join(spec.override_tensors) or NO_OVERRIDES,
+        "load_mode": spec.load_mode,
         **_usual("lazy_mode"),
         "embeddings": spec.embeddings,
-        **_usual("no_op_offload", "no_host"),
+        "no_op_offload": int(spec.no_op_offload),
+        "no_host": spec.no_host,
         "repack": spec.repack,
         **_usual("fit_target", "fit_min_ctx"),
         **_asked(spec, "n_prompt", "n_gen", "n_depth"),

@@ -210,7 +210,7 @@ def _judge(fit: Fit, is_partial: bool) -> str:
 def _fit_notes(record: MemoryRecord) -> Iterator[str]:
     if copied := record.forecast.of(Part.REPACKED):
         size = format_value(copied, MODULE)
-        yield f"{size} of it are a second copy of weights; --mmap off keeps one copy, --repack off the file's."
+        yield f"{size} of it are a second copy of weights; -lm none keeps one copy, --repack off the file's."
     if mapped := record.forecast.of(Cause.MAPPED):
         yield f"{format_value(mapped, MODULE)} of it are pages of the file, which the OS may drop and read again."
 

@@ -42,4 +42,4 @@ def setting_columns(
 
 
 #: Parameters whose values are words, which stand to the left.
-_WORDS = {"split_mode", "mmap"}
+_WORDS = {"split_mode", "load_mode", "numa", "cpu_mask", "override_tensors"}

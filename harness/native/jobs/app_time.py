@@ -22,6 +22,7 @@ from harness.host.noise import Watcher
 from harness.native.engine import make_pool
 from harness.native.jobs import Emit
 from harness.native.measure import list_gaps
+from harness.native.threads import list_threads
 from harness.native.watching import watched
 from harness.records.token_time import APPLICATION_PARTS, Remark, TimePlan
 from harness.spec import RunSpec
@@ -66,12 +67,12 @@ class _Loop:
         self._llama: Any = llama_cpp.Llama(
             spec.model,
             n_gpu_layers=spec.n_gpu_layers,
-            use_mmap=spec.mmap != "off",
+            use_mmap=spec.load_mode in ("auto", "mmap", "mmap+mlock"),
             n_ctx=n_prompt_most + n_tokens + 8,
             n_batch=min(spec.n_batch, 512),
             n_ubatch=min(spec.n_ubatch, 512),
             n_threads=spec.n_threads,
-            n_threads_batch=spec.n_threads,
+            n_threads_batch=spec.n_threads_batch or spec.n_threads,
             offload_kqv=not spec.no_kv_offload,
             flash_attn=spec.flash_attn != "off",
             type_k=tensor_type(spec.type_k).type_id,
@@ -79,7 +80,7 @@ class _Loop:
             verbose=False,
         )
         self._prompt = self._llama.tokenize(PROMPT.encode(), add_bos=True)[:n_prompt_most]
-        self._pool = make_pool(self._lib, spec.n_threads or 1)
+        self._pool = make_pool(self._lib, list_threads(spec)[0])
         self._spent: Counter[str] = Counter()
         self._calls: Counter[str] = Counter()
         self._stamps: list[int] = []

@@ -18,6 +18,9 @@ from harness.native.watching import watched
 from harness.records.token_time import Remark
 from harness.spec import RunSpec
 
+#: Ways to load by whether the file is mapped, as records have it.
+_LOAD_MODES = {"on": "mmap", "off": "none"}
+
 #: More of the file than this in memory is not cold.
 COLD_SHARE = 0.02
 
@@ -40,7 +43,8 @@ def time_loads(
                 if share is not None:
                     continue
             taken, seen = watched(
-                functools.partial(_load_once, runtime, dataclasses.replace(spec, mmap=mapped)), watcher
+                functools.partial(_load_once, runtime, dataclasses.replace(spec, load_mode=_LOAD_MODES[mapped])),
+                watcher,
             )
             about = {"round": index, "state": state, "mmap": mapped, "resident_share": share}
             emit("load", {**about, **taken, "conditions": encode(next(iter(seen), None))})

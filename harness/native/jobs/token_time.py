@@ -155,8 +155,8 @@ class _Depths:
 
     def _open_context(self, cache_type: str, observer: Observer | None = None) -> Session:
         spec = dataclasses.replace(self._spec, type_k=cache_type, type_v=cache_type)
-        pool, callback = self._open[0].pool if self._open else None, observer.callback if observer else None
-        context = Session(self._model, spec, pool=pool, eval_callback=callback)
+        pools, callback = self._open[0].pools if self._open else None, observer.callback if observer else None
+        context = Session(self._model, spec, pools=pools, eval_callback=callback)
         self._open.append(context)
         return context
 

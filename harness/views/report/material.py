@@ -14,7 +14,7 @@ from harness.records.cells import Machine, Record, has_died, is_measured, machin
 from harness.records.kinds import Entry, Line
 from harness.records.memory import MemoryRecord
 from harness.records.statistics import Digest, digest
-from harness.records.text import TextRun
+from harness.records.text import JudgedText, TextRun
 from harness.records.token_time import TimeRecord
 from harness.records.verdict import Verdict, judge
 from harness.speed.model_names import ModelFile, ModelNames, file_of
@@ -24,6 +24,9 @@ from harness.speed.standings import MachineRow, measured_rows, published_rows, s
 
 Content = TypeVar("Content")
 
+#: What is held of a record that is condensed; it knows the verdict, which stands on what is let go.
+CONDENSED = {Record: Digest, TextRun: JudgedText}
+
 
 def condense(line: Line) -> Line:
     """A line without what no page shows: the single samples of a measured cell, the times of a text's tokens."""
@@ -32,7 +35,7 @@ def condense(line: Line) -> Line:
         shown = digest(content) if is_measured(content) else dataclasses.replace(content, samples=())
         return dataclasses.replace(line, content=shown)
     if isinstance(content, TextRun):
-        return dataclasses.replace(line, content=dataclasses.replace(content, token_ns=()))
+        return dataclasses.replace(line, content=JudgedText.of(content, judge(content)))
     return line
 
 

@@ -1,0 +1,35 @@
+"""The threads that a cell computes with: how many, on which CPUs, of which priority; one pool for each such answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.parsers import read_mask
+from harness.spec import NO_MASK, RunSpec
+
+#: llama-bench's default of --poll: how long idle threads spin, 0…100.
+THREAD_POLL = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """What ggml's pool of threads is made of: struct ggml_threadpool_params of ggml.h."""
+
+    count: int
+    cpu_mask: str = NO_MASK
+    is_strict: bool = False
+    poll: int = THREAD_POLL
+    priority: int = 0
+
+    @property
+    def cpus(self) -> tuple[int, ...]:
+        """The CPUs that they are kept to; () is any."""
+        return read_mask(self.cpu_mask)
+
+
+def list_threads(spec: RunSpec) -> tuple[Threads, Threads | None]:
+    """(the threads of single tokens, those of batches where they are others), as llama_attach_threadpool takes them."""
+    how = (spec.cpu_mask, spec.cpu_strict, spec.poll, spec.priority)
+    n_threads = spec.n_threads or 1
+    n_batch = n_threads if spec.n_threads_batch is None else spec.n_threads_batch
+    return Threads(n_threads, *how), None if n_batch == n_threads else Threads(n_batch, *how)

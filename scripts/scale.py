@@ -1,0 +1,103 @@
+"""What reading a hundred thousand records takes: CPU seconds and peak memory of `table`, `compare`, `history` and `report`.
+
+    .venv/bin/python scripts/scale.py [--records 100000] [--out bench_results/scale.json]
+
+A journal is made of cells as `harness pp-tg` keeps them today, pp512 and tg128 by turns on several days and machines, six repetitions
+each with what the operating system counted of it and the time of every token; a line has 5 to 12 kB. Each command runs once, in a
+process of its own; CPU time is what the kernel counted, so that others at work matter little. Nothing is measured: durations are drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+ROOT = pathlib.Path(__file__).parent.parent
+SECONDS, MIB = 5.0, 500.0  #: what is aimed at
+
+#: The commands, with the journal in the place of {}; report's page goes nowhere.
+COMMANDS = {
+    "table": ("table", "--no-published", "{}"),
+    "compare": ("compare", "{}", "{other}"),
+    "history": ("history", "{}"),
+    "report": ("report", "{}", "--no-predict", "-o", os.devnull),
+}
+
+
+def make_lines(n: int) -> Iterator[dict[str, Any]]:
+    """Lines of a journal: the cells of a real one with other times and durations."""
+    (path,) = (ROOT / "bench_results" / "amd-epyc-2c-24g").glob("20261128T144644Z-pp-tg.jsonl")
+    cells = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    draw = random.Random(0)
+    for number in range(n):
+        cell = json.loads(json.dumps(cells[number % len(cells)]))
+        cell["time_utc"] = f"2026-{1 + number // 28 % 12:02}-{1 + number % 28:02}T12:00:00Z"
+        cell["machine"]["memory_bytes"] += 2**33 * (number // 2 % 4)
+        cell["asked"]["n_threads"] = 1 + number // 8 % 4
+        cell["samples"] = [sample for sample in cell["samples"] if not sample["is_warmup"]][:6]
+        for sample in cell["samples"]:
+            factor = draw.gauss(1.0, 0.005)
+            sample["token_ns"] = [round(ns * factor) for ns in sample["token_ns"]]
+            sample["duration_ns"] = sum(sample["token_ns"]) or round(sample["duration_ns"] * factor)
+        yield cell
+
+
+def write_journal(path: pathlib.Path, n: int) -> None:
+    """A journal of n lines."""
+    with open(path, "w", encoding="utf-8") as file:
+        for line in make_lines(n):
+            file.write(json.dumps(line, separators=(",", ":")) + "\n")
+
+
+def run(words: list[str]) -> dict[str, float | int]:
+    """CPU seconds and peak MiB of a command, by what the kernel says of the child."""
+    code = (
+        "import os, resource, subprocess, sys\n"
+        "done = subprocess.run([sys.executable, '-m', 'harness', *sys.argv[1:]], stdout=subprocess.DEVNULL)\n"
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "print(used.ru_utime + used.ru_stime, used.ru_maxrss, done.returncode)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, env=environment, check=True
+    )
+    cpu_s, rss, status = done.stdout.split()
+    scale = 2**20 if sys.platform == "darwin" else 2**10
+    return {"cpu_s": float(cpu_s), "peak_mib": int(rss) / scale, "exit_code": int(status)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--records", type=int, default=100_000)
+    parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--only", choices=COMMANDS, action="append")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        one, other = pathlib.Path(folder) / "one.jsonl", pathlib.Path(folder) / "other.jsonl"
+        write_journal(one, asked.records)
+        write_journal(other, 200)
+        size_mib = one.stat().st_size / 2**20
+        print(f"{asked.records} records, {size_mib:.0f} MiB; aimed at: {SECONDS:g} CPU-s, {MIB:g} MiB", flush=True)
+        found = {}
+        for name in asked.only or COMMANDS:
+            words = [word.format(one, other=other) for word in COMMANDS[name]]
+            found[name] = run(words)
+            print(
+                "{:8} {cpu_s:6.2f} CPU-s {peak_mib:6.0f} MiB  exit {exit_code}".format(name, **found[name]), flush=True
+            )
+    if asked.out:
+        asked.out.write_text(
+            json.dumps({"records": asked.records, "file_mib": round(size_mib), **found}, indent=1) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
