@@ -20,7 +20,7 @@ from harness.sources.references import parse_reference
 from harness.units import GIB, MIB
 from harness.views import page
 from harness.views.figures.style import to_bytes
-from harness.views.fit import describe_fit, list_flags
+from harness.views.fit import describe_fit, list_arguments
 from harness.views.formats import format_names, render
 
 from .gguf_bytes import HeaderBytes, llama_like
@@ -114,9 +114,9 @@ def test_two_cards_have_a_split_and_the_flags_say_it(model):
     (found,) = fitting.fits
     assert found.fits
     assert [card.device for card in found.packing.cards] == ["CUDA0", "CUDA1"]
-    assert list_flags(found.packing).startswith("-c 4096 -ngl 5")
-    if found.packing.spec.tensor_split:
-        assert "-ts " in list_flags(found.packing)
+    words = list_arguments(found.packing, fitting)
+    assert words[:6] == ["-m", "model.gguf", "-c", "4096", "-ngl", "all"]
+    assert ("-ts" in words) == bool(found.packing.spec.tensor_split)
 
 
 def test_a_model_that_fits_nowhere_is_told_what_would_help(model, tmp_path):

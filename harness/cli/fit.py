@@ -46,7 +46,12 @@ def _read_cards(text: str) -> tuple[int, ...]:
 )
 @one_reference()
 @click.option(
-    "-c", "--ctx", "--ctx-size", "n_ctx", type=WholeNumber(8, MAX_TOKENS), metavar="N",
+    "-c",
+    "--ctx",
+    "--ctx-size",
+    "n_ctx",
+    type=WholeNumber(8, MAX_TOKENS),
+    metavar="N",
     help="Context in tokens. [the largest that fits, no more than the model was trained for]",
 )
 @click.option(

@@ -223,9 +223,14 @@ def fit_model(request: FitRequest, on_event: OnEvent = ignore) -> Fitting:
     notes = tuple(dict.fromkeys((*model.notes, *extras.notes, *(note for item in forecasts for note in item.notes))))
     difference = find_vocabulary_difference(model.header, request.draft.header) if request.draft else None
     return Fitting(
-        model.subject, space, are_cards_here, request.ram_bytes is None, most, bound, fits, variants, request.projector,
-        request.draft.subject if request.draft else None, difference, notes, request.options,
+        _name_file(model), space, are_cards_here, request.ram_bytes is None, most, bound, fits, variants, request.projector,
+        _name_file(request.draft) if request.draft else None, difference, notes, request.options,
     )  # fmt: skip
+
+
+def _name_file(model: Model) -> Subject:
+    """What a model is, with its file's name where that is here."""
+    return dataclasses.replace(model.subject, file_name=model.path.name if model.path else None)
 
 
 def _bound_context(request: FitRequest) -> tuple[int, Bound]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,7 +12,6 @@ from harness.memory.causes import HOST
 from harness.memory.fit import CUDA_CONTEXT_BYTES
 from harness.memory.packing import Packing, Taken
 from harness.runs.fit import Bound, CacheFit, Fitting, VariantFit
-from harness.spec import defaults, parameters
 from harness.units import GIB
 from harness.views.document import (
     Cell,
@@ -26,7 +27,9 @@ from harness.views.document import (
     for_programs,
 )  # fmt: skip
 from harness.views.memory import describe_note
+from harness.views.paste import llama_arguments
 from harness.views.settings import format_setting
+from harness.views.spellings import Asked
 from harness.views.values import BYTES, FILE, MODULE, Unit, format_list, format_value
 
 #: Sizes of several devices, in their order.
@@ -64,24 +67,20 @@ def describe_fit(fitting: Fitting) -> Document:
     if fitting.variants:
         sections.append(Section(f"each quantization, with a cache of {_name(fitting.fits[0])}", [_variants(fitting)]))
     if best is not None and best.packing is not None:
-        sections.append(Section("for llama.cpp's programs", [Code([list_flags(best.packing)])]))
+        sections.append(
+            Section("to paste", [Code([shlex.join(["llama-server", *list_arguments(best.packing, fitting)])])])
+        )
     sections.append(Section("", [Picture(draw, f"Memory over the context of {fitting.subject.label}", name="fit")]))
     title = f"{fitting.subject.label}{' (synthetic)' if fitting.subject.is_synthetic else ''}"
     return Document("fit", 1, title, sections, list(_warn(fitting)), _data(fitting), "fits")
 
 
-def list_flags(packing: Packing) -> str:
-    """The options of a placement as llama-server and llama-cli take them; what is as usual is left out, but for the layers on cards."""
-    spec = packing.spec
-    words = ["-c", str(spec.n_ctx)]
-    if packing.cards:
-        words += ["-ngl", str(packing.n_layers_on_cards)]
-    for name in ("n_cpu_moe", "tensor_split", "type_k", "type_v"):
-        value = getattr(spec, name)
-        if value != defaults()[name]:
-            text = ",".join(f"{part:g}" for part in value) if isinstance(value, tuple) else str(value)
-            words += [parameters()[name].flags[0], text]
-    return " ".join(words)
+def list_arguments(packing: Packing, fitting: Fitting) -> list[str]:
+    """The arguments of llama-server for a placement; a file stands for what is no file yet."""
+    spec = dataclasses.replace(packing.spec, model=fitting.subject.file_name or "model.gguf", n_threads=None)
+    words = llama_arguments("llama-server", Asked(spec, spec.n_ctx, fitting.subject.n_layers, bool(packing.cards)))
+    words += ["--mmproj", fitting.projector.label] if fitting.projector else []
+    return [*words, *(["-md", fitting.draft.file_name or "draft.gguf"] if fitting.draft else [])]
 
 
 def _facts(fitting: Fitting) -> KeyFigures:
@@ -303,7 +302,9 @@ def _data(fitting: Fitting) -> dict[str, Any]:
         "cards": [{"name": device.name, "memory_bytes": device.memory_bytes} for device in fitting.space.devices],
         "vocabulary_difference": fitting.difference.value if fitting.difference else None,
         "projector_bytes": fitting.projector.total_bytes if fitting.projector else None,
-        "flags": [list_flags(item.packing) if item.packing else None for item in fitting.fits],
+        "arguments": [
+            list_arguments(item.packing, fitting) if item.fits and item.packing else None for item in fitting.fits
+        ],
         "curves": [
             {"type_k": item.type_k, "type_v": item.type_v, "needed_bytes": list(item.curve)} for item in fitting.fits
         ],
