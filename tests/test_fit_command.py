@@ -11,12 +11,13 @@ from click.testing import CliRunner
 from harness.cli import cli
 from harness.errors import UsageError
 from harness.gguf.header import BytesSource, read_header
-from harness.gguf.vocabulary import VocabularyDifference, find_vocabulary_difference
 from harness.memory.causes import HOST
 from harness.memory.companions import describe_projector
 from harness.runs.fit import Bound, FitRequest, fit_model, plan_fit
-from harness.runs.memory import Model
+from harness.runs.memory import Model, find_model
+from harness.runs.vocabulary import compare_vocabularies
 from harness.sources.references import parse_reference
+from harness.sources.sparse import HeaderFile
 from harness.units import GIB, MIB
 from harness.views import page
 from harness.views.figures.style import to_bytes
@@ -166,22 +167,33 @@ def test_a_draft_takes_its_weights_and_a_cache_of_the_same_context(model):
     assert both.host.fixed_bytes == alone.host.weights_bytes + alone.host.working_bytes
 
 
-def test_what_tells_vocabularies_apart():
-    def header(**tokens):
-        made = dict(small_header("llama").metadata)
-        return dataclasses.replace(small_header("llama"), metadata={**made, **tokens})
+def of_bytes(made, label):
+    data = made.build()
+    return Model(label, read_header(BytesSource(data)), (HeaderFile("m.gguf", data, len(data)),), None)
 
-    same = header()
-    assert find_vocabulary_difference(same, same) is None
-    other = header(**{"tokenizer.ggml.model": "t5"})
-    assert find_vocabulary_difference(same, other) is VocabularyDifference.KIND
-    assert find_vocabulary_difference(same, small_header("qwen2")) is None
-    few = read_header(BytesSource(llama_like(vocab=12).build()))
-    many = read_header(BytesSource(llama_like(vocab=512).build()))
-    assert find_vocabulary_difference(few, many) is VocabularyDifference.SIZE
-    first = {"tokenizer.ggml.add_bos_token": True}
-    a, b = header(**first, **{"tokenizer.ggml.bos_token_id": 1}), header(**first, **{"tokenizer.ggml.bos_token_id": 2})
-    assert find_vocabulary_difference(a, b) is VocabularyDifference.FIRST_TOKEN
+
+def test_what_tells_vocabularies_apart():
+    few, many = of_bytes(llama_like(vocab=12), "few"), of_bytes(llama_like(vocab=512), "many")
+    assert compare_vocabularies(few, few) is None
+    assert "has 512 tokens and the target's 12" in compare_vocabularies(few, many)
+    assert compare_vocabularies(few, of_bytes(llama_like(vocab=20), "some")) is None
+    spoilt = llama_like(vocab=12)
+    spoilt.keys = [key.replace(b"token7", b"toker7") for key in spoilt.keys]
+    assert "its token 7 is 'toker7'" in compare_vocabularies(few, of_bytes(spoilt, "other"))
+
+    def ends(token, is_added):
+        made = llama_like(vocab=12).add("tokenizer.ggml.bos_token_id", "u32", token)
+        return of_bytes(made.add("tokenizer.ggml.add_bos_token", "bool", is_added), "ends")
+
+    assert "its BOS token is 2 and the target's 1" in compare_vocabularies(ends(1, 1), ends(2, 1))
+    assert compare_vocabularies(ends(1, 1), ends(2, 0)) is None
+    bert = llama_like(vocab=12)
+    bert.keys = [key.replace(b"gpt2", b"bert") for key in bert.keys]
+    assert "is WordPiece and the target's BPE" in compare_vocabularies(few, of_bytes(bert, "bert"))
+    # A vocabulary that was made up says nothing of the real one but its size.
+    made_up = find_model("synth:qwen3:0.6b:q4_0", weights=False)
+    assert compare_vocabularies(made_up, find_model("synth:qwen3:1.7b:q4_0", weights=False)) is None
+    assert "tokens" in compare_vocabularies(made_up, few)
 
 
 def test_quantizations_stand_side_by_side_where_a_name_leaves_it_open():

@@ -76,6 +76,7 @@ OTHERS = {
     "-t rpc-server": "llama.cpp's own choice, on a machine that is lent",
     "-dev rpc-server": "devices that are lent: all cards, or else the CPU",
     "--vram fit": "several cards, which share a model out",
+    "-md fit": "without one nothing guesses",
     "-c fit": "the largest that fits unless told otherwise",
     "--host predict": "a machine of the published ones, and no address",
     "--size predict": "a model's size, and no matrix's",

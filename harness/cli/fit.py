@@ -65,8 +65,8 @@ def _read_cards(text: str) -> tuple[int, ...]:
 @click.option(
     "--ram", "ram_bytes", type=Memory("16GB"), metavar="SIZE", help="Host memory; 16GB is 16 GiB. [what is free here]"
 )
-@click.option("--mmproj", metavar="REF", help="Projector (vision, sound) that goes with it.")
-@click.option("--draft", metavar="REF", help="Draft model that guesses for it.")
+@click.option("-mm", "--mmproj", metavar="REF", help="Projector (vision, sound) that goes with it.")
+@click.option("-md", "--draft", "--model-draft", "draft", metavar="REF", help="Draft model that guesses for it.")
 @click.option("--all-quants", is_flag=True, help="Set all quantizations of the model side by side.")
 @output_options()
 @measured_options("load", "context")

@@ -15,7 +15,6 @@ from harness.gguf.caches import CONTEXT_PAD
 from harness.gguf.header import Header
 from harness.gguf.model_kinds import Kind, Question, find_kind, may_be_asked, refuse, refuse_context
 from harness.gguf.settings import read_count
-from harness.gguf.vocabulary import VocabularyDifference, find_vocabulary_difference
 from harness.host.memory import available_memory_bytes
 from harness.memory.causes import HOST, Note, Part, Remark
 from harness.memory.companions import Projector, describe_projector
@@ -24,6 +23,7 @@ from harness.memory.forecast import Forecast, Host, device_rules
 from harness.memory.packing import Beside, Packer, Packing, Planned, Space, Wish, plan_between
 from harness.records.memory import Subject
 from harness.runs.memory import Model, compute_on, estimate_compute, find_model, forecast, make_spec
+from harness.runs.vocabulary import compare_vocabularies
 from harness.sources.reference import Variant
 from harness.sources.references import parse_reference
 from harness.spec import MAX_TOKENS, RunSpec, Settings
@@ -112,7 +112,8 @@ class VariantFit:
 class Fitting:
     """What fits where. space has the memories; are_cards_here and is_host_here say whether they are this machine's, as free as now.
 
-    most is the largest context that was looked for, and bound why it is no larger.
+    most is the largest context that was looked for, and bound why it is no larger. difference says in what the draft has another
+    vocabulary.
     """
 
     subject: Subject
@@ -125,7 +126,7 @@ class Fitting:
     variants: tuple[VariantFit, ...] = ()
     projector: Projector | None = None
     draft: Subject | None = None
-    difference: VocabularyDifference | None = None
+    difference: str | None = None
     notes: tuple[Note, ...] = ()
     asked: Settings = field(default_factory=dict)
 
@@ -221,7 +222,7 @@ def fit_model(request: FitRequest, on_event: OnEvent = ignore) -> Fitting:
     fits = tuple(case.conclude() for case in cases)
     variants = tuple(_fit_variants(request, able[0], space, on_event))
     notes = tuple(dict.fromkeys((*model.notes, *extras.notes, *(note for item in forecasts for note in item.notes))))
-    difference = find_vocabulary_difference(model.header, request.draft.header) if request.draft else None
+    difference = compare_vocabularies(model, request.draft) if request.draft else None
     return Fitting(
         _name_file(model), space, are_cards_here, request.ram_bytes is None, most, bound, fits, variants, request.projector,
         _name_file(request.draft) if request.draft else None, difference, notes, request.options,

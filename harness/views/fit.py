@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from harness.gguf.vocabulary import VocabularyDifference
 from harness.memory.causes import HOST
 from harness.memory.fit import CUDA_CONTEXT_BYTES
 from harness.memory.packing import Packing, Taken
@@ -40,11 +39,6 @@ _BOUNDS = {
     Bound.TRAINED: "all that the model was trained for",
     Bound.POSITIONS: "all positions that the model has",
     Bound.NONE: "the header states no context that the model was trained for",
-}
-_DIFFERENCES = {
-    VocabularyDifference.KIND: "has another kind of tokenizer",
-    VocabularyDifference.SIZE: "knows another number of tokens",
-    VocabularyDifference.FIRST_TOKEN: "begins a text with another token",
 }
 
 
@@ -275,7 +269,7 @@ def _verdict(fitting: Fitting, best: CacheFit | None) -> Iterator[Prose]:
 
 def _warn(fitting: Fitting) -> Iterator[str]:
     if fitting.difference is not None and fitting.draft is not None:
-        yield f"{fitting.draft.label} {_DIFFERENCES[fitting.difference]} than the model: llama.cpp refuses it as its draft."
+        yield f"{fitting.draft.label} cannot guess for {fitting.subject.label}: {fitting.difference}; llama.cpp refuses it."
     if any(item.is_estimated for item in fitting.fits):
         yield "what computing takes is estimated: llama.cpp did not plan it."
     if (projector := fitting.projector) is not None:
@@ -300,7 +294,7 @@ def _data(fitting: Fitting) -> dict[str, Any]:
         "are_cards_here": fitting.are_cards_here,
         "is_host_here": fitting.is_host_here,
         "cards": [{"name": device.name, "memory_bytes": device.memory_bytes} for device in fitting.space.devices],
-        "vocabulary_difference": fitting.difference.value if fitting.difference else None,
+        "vocabulary_difference": fitting.difference,
         "projector_bytes": fitting.projector.total_bytes if fitting.projector else None,
         "arguments": [
             list_arguments(item.packing, fitting) if item.fits and item.packing else None for item in fitting.fits
