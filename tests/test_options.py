@@ -61,6 +61,7 @@ OTHERS = {
     "-m pull": "there is nothing to pull unless told what",
     "-m history": "what is looked for among what was kept",
     "--test history": "a test by its name, too",
+    "-r score": "LocalScore's tests run once",
     "-r roofline": "a number, as a test of a roof takes no time",
     "-r token-time": "rounds, which all parts share",
     "-r ollama": "pairs of turns, which cost minutes",
@@ -80,6 +81,8 @@ OTHERS = {
     "-c fit": "the largest that fits unless told otherwise",
     "--host predict": "a machine of the published ones, and no address",
     "--size predict": "a model's size, and no matrix's",
+    "--for tune": "everything is tuned for it, and no count of layers alone",
+    "--time tune": "a search takes minutes, and a look at noise half of one",
     "--check predict": "published figures are checked, and no files",
     "--label list": "what is looked for, and not what is noted",
 }
