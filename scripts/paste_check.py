@@ -195,7 +195,7 @@ def read_options(text: str) -> dict[str, bool]:
     """Options of a program's --help, and whether a value follows each."""
     options: dict[str, bool] = {}
     for line in text.splitlines():
-        if not re.match(r"-\S", line):
+        if not re.match(r"--?[A-Za-z]", line):
             continue
         entry = re.split(r" {2,}(?!-)", line)[0]
         flags = re.findall(r"(?:^|, +)(-[A-Za-z0-9-]+)", entry)
