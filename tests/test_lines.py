@@ -23,6 +23,7 @@ from harness.records.kinds import KINDS, Line, read_line, schema_of, to_json
 from harness.records.noise import NoiseBlock, NoiseRecord, Tuning
 from harness.records.ollama import Answer, Comparison, DirectText, Loaded, Round, Task
 from harness.records.roofline import Roof
+from harness.records.speculation import Manner, Member, Passage, Speculation
 from harness.records.text import Figures, TextRun, TextSettings
 from harness.records.upgrades import UPGRADES
 from harness.sources.user_catalog import load_catalog
@@ -70,7 +71,19 @@ def made_lines(result: dict) -> dict[str, dict]:
     side = Side(record.asked, record.model, record.build, record.resolved, record.load)
     blocks = (Block(Arm.B, record.samples), Block(Arm.A, record.samples))
     ab = Ab("ab", record.time_utc, record.machine, "0.1", side, side, Stop.TIME, blocks, elapsed_ns=5)
-    return {"run": to_json(text), "ollama-comparison": to_json(comparison), "noise": to_json(noise), "ab": to_json(ab)}
+    passage = Passage(0, 0, 2, (2, 0), (1, 0), (5, 0), (7, 6), (3, 0), 3, "length")
+    member = Member(record.asked, record.model, record.resolved, 5)
+    speculation = Speculation(
+        record.time_utc, record.machine, "0.1", member, member, Manner(lengths=(2,)), "partial", passages=(passage,), build=record.build,
+        warnings=text.warnings,
+    )  # fmt: skip
+    return {
+        "speculation": to_json(speculation),
+        "run": to_json(text),
+        "ollama-comparison": to_json(comparison),
+        "noise": to_json(noise),
+        "ab": to_json(ab),
+    }
 
 
 LINES = first_lines()
@@ -86,7 +99,7 @@ def write(path: pathlib.Path, *lines: dict | str) -> pathlib.Path:
 def test_every_line_of_the_first_edition_is_readable():
     lines = list(read_lines(KEPT, pytest.fail))
     assert len(lines) == sum(path.read_bytes().count(b"\n") for path in KEPT)
-    assert {line.kind for line in lines} == set(KINDS) - {"run", "ollama-comparison", "noise", "ab"}
+    assert {line.kind for line in lines} == set(KINDS) - {"run", "ollama-comparison", "noise", "ab", "speculation"}
     assert set(LINES) == set(KINDS)
     assert all(line.content is not None for line in lines)
 

@@ -64,6 +64,9 @@ OTHERS = {
     "-r roofline": "a number, as a test of a roof takes no time",
     "-r token-time": "rounds, which all parts share",
     "-r ollama": "pairs of turns, which cost minutes",
+    "-r speculate": "rounds, in each of which every text is written with every length of draft",
+    "-n speculate": "one length, and each text is written again for every length of draft",
+    "--text speculate": "what texts go on from: a prompt, or pieces of a file",
     "-r ab": "repetitions of a block, of which there are as many as it takes",
     "-p ollama": "Ollama's server is asked in words, and once more for each pair",
     "-n ollama": "as many as an answer of a chat has, twice for each pair",
@@ -74,6 +77,8 @@ OTHERS = {
     "-dev rpc-server": "devices that are lent: all cards, or else the CPU",
     "--host predict": "a machine of the published ones, and no address",
     "--size predict": "a model's size, and no matrix's",
+    "--for tune": "everything is tuned for it, and no count of layers alone",
+    "--time tune": "a search takes minutes, and a look at noise half of one",
     "--check predict": "published figures are checked, and no files",
     "--label list": "what is looked for, and not what is noted",
 }

@@ -7,8 +7,11 @@ import dataclasses
 import pytest
 
 from harness.errors import UsageError
+from harness.host.machine import describe_machine
 from harness.records.cells import Build, Machine
 from harness.records.tuned import Change, make_tuned
+from harness.runs.tuned import take_settings, take_tuned
+from harness.sources.model_file import hash_file, model_size_bytes
 from harness.sources.tuned_settings import find_tuned, forget_tuned, keep_tuned, tuned_path
 from harness.spec import RunSpec
 
@@ -106,3 +109,71 @@ def test_settings_that_contradict_each_other_cost_a_sentence(model):
     path.write_text(path.read_text().replace('"type_v": "f16"', '"type_v": "q8_0"').replace('"on"', '"off"'))
     with pytest.raises(UsageError):
         find_tuned(model)
+
+
+# ---- taken again -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept(model):
+    """A model with tuned settings of what is here now."""
+    facts = {"machine": describe_machine(), "sha256": hash_file(model), "size_bytes": model_size_bytes(model)}
+    keep_tuned(model, tuned(**facts))
+    return model
+
+
+def recall(model, given=(), *, build=BUILD, **more):
+    heard = []
+    settings = take_settings(model, given, lambda event: heard.append(event.text), find_build=lambda: build, **more)
+    return settings, " ".join(heard)
+
+
+def test_one_line_says_what_was_taken(kept):
+    settings, told = recall(kept)
+    assert settings == tuned().settings
+    assert told == "tuned for chat on 2026-11-28: --repack off -ub 1024 -fa on -t 4"
+
+
+def test_what_is_given_expressly_stays(kept):
+    settings, told = recall(kept, {"n_threads", "repack"})
+    assert settings == {"n_ubatch": 1024, "flash_attn": "on"}
+    assert "-t 4" not in told
+    cells = [RunSpec(str(kept), n_prompt=64, n_threads=2), RunSpec(str(kept), n_gen=8, n_threads=2)]
+    taken = take_tuned(cells, {"n_threads"}, find_build=lambda: BUILD)
+    assert [(cell.n_threads, cell.n_ubatch, cell.test) for cell in taken] == [(2, 1024, "pp64"), (2, 1024, "tg8")]
+
+
+def test_what_a_command_has_no_use_for_is_not_told(kept):
+    settings, told = recall(kept, wanted={"n_threads", "n_gpu_layers"})
+    assert settings == {"n_threads": 4}
+    assert "-ub" not in told
+
+
+def test_nothing_is_asked_of_the_engine_where_nothing_is_tuned(model):
+    settings, told = take_settings(model, (), find_build=lambda: pytest.fail("a worker was started")), recall(model)[1]
+    assert settings == {}
+    assert "nothing is tuned for a.gguf" in told
+    assert "not on this disk" in recall(None)[1]
+
+
+def test_settings_of_another_build_or_file_are_not_taken(kept):
+    settings, told = recall(kept, build=dataclasses.replace(BUILD, ggml_commit="0000000"))
+    assert settings == {}
+    assert "another build of llama.cpp" in told
+    kept.write_bytes(b"GGUF and more")
+    settings, told = recall(kept)
+    assert settings == {}
+    assert "another file of that name" in told
+
+
+def test_a_damaged_file_costs_a_line_and_not_the_command(kept):
+    tuned_path(kept).write_bytes(b"{")
+    settings, told = recall(kept)
+    assert settings == {}
+    assert "damaged" in told
+
+
+def test_what_is_given_and_what_was_tuned_may_contradict_each_other(kept):
+    keep_tuned(kept, dataclasses.replace(find_tuned(kept), spec=dataclasses.replace(SPEC, type_v="q8_0")))
+    with pytest.raises(UsageError, match="flash attention"):
+        take_tuned([RunSpec(str(kept), n_prompt=64, flash_attn="off")], {"flash_attn"}, find_build=lambda: BUILD)

@@ -25,9 +25,11 @@ GROUPS = {
     "Measure": {
         "pp-tg": "Measure prompt processing and text generation.",
         "ab": "Decide which of two settings, models or builds is faster.",
+        "tune": "Find the settings that are fast here, and the lines to paste.",
         "sweep": "Measure over layers on the GPU, or find the best number.",
         "run": "Have a model write a text, with Ollama's figures of it.",
         "ollama": "Measure a model of Ollama's through its server and directly.",
+        "speculate": "Measure what a draft model that guesses ahead brings.",
         "noise": "Say which difference this machine can show, and what would help.",
         "reference": "Run the article's task over the catalog models that are here.",
     },

@@ -23,10 +23,12 @@ from harness.cli.options import (
     seed_option,
     single_options,
     stack,
+    tuned_option,
 )
 from harness.cli.output import Output, output_options, show
 from harness.cli.progress import displayed, end, open_session
 from harness.errors import UsageError
+from harness.events import OnEvent
 from harness.spec import MAX_REPEATS, parameters
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ Examples:
   harness ab -- -fa on -- -fa off              flash attention or not
   harness ab -m llama3.2:1b -- -t 4 -- -t 8    four threads or eight
   harness ab -p 0 -n 64 -- -ctk f16 -- -ctk q8_0
+  harness ab -- -- --tuned                     what harness tune gained
   harness ab -- -m a.gguf -- -m b.gguf         two models
   harness ab -- -- --python other/bin/python   two builds of llama.cpp
   harness ab --margin 3% -- -ngl 0 -- -ngl 99
@@ -48,6 +51,7 @@ Examples:
 _arm_options = stack(
     reference_flags(),
     single_options("test", "load", "context"),
+    tuned_option,
     click.option("--python", metavar="PATH", type=click.Path(exists=True, dir_okay=False), help="Run the llama_cpp of this Python."),
 )  # fmt: skip
 
@@ -92,12 +96,13 @@ def command(output: Output, words: Sequence[str], **options: Any) -> None:
     from harness.views.ab import describe_ab, describe_test
 
     shared, sides = _given(options), _split(words)
-    a, b = (_make_arm(shared, _read_arm(side, name)) for side, name in zip(sides, "AB", strict=True))
+    arms = [(shared, _read_arm(side, name)) for side, name in zip(sides, "AB", strict=True)]
     manner = {
         name: options[name] for name in ("margin", "alpha", "max_time_s", "repetitions", "seed", "cell_timeout_s")
     }
     tests = {name: flatten(options[name]) if options[name] else None for name in ("n_prompt", "n_gen")}
     with displayed() as on_event:
+        a, b = (_make_arm(*said, on_event) for said in arms)
         request = plan_ab((a, b), on_event, **tests, **manner)
     with open_session("ab", options, describe_test) as session:
         records = measure_ab(request, session)
@@ -131,11 +136,11 @@ def _read_arm(words: Sequence[str], name: str) -> dict[str, Any]:
 def _given(options: dict[str, Any]) -> dict[str, Any]:
     """The options of an arm that were given."""
     names = {option.name for option in _arm.params}
-    return {name: value for name, value in options.items() if name in names and value not in (None, ())}
+    return {name: value for name, value in options.items() if name in names and value not in (None, (), False)}
 
 
-def _make_arm(shared: dict[str, Any], own: dict[str, Any]) -> ArmQuestion:
-    """An arm as it was asked for: what it says itself goes before what both say."""
+def _make_arm(shared: dict[str, Any], own: dict[str, Any], on_event: OnEvent) -> ArmQuestion:
+    """An arm as it was asked for: what it says itself goes before what both say, and that before what was tuned."""
     from harness.runs.ab import ArmQuestion
 
     named = own if own.get("models") or own.get("hub") else shared
@@ -144,4 +149,12 @@ def _make_arm(shared: dict[str, Any], own: dict[str, Any]) -> ArmQuestion:
     if len(references) > 1:
         raise UsageError("An arm has one model; give -m once.")
     settings = {name: given[name] for name in parameters() if name in given}
+    if given.get("takes_tuned"):
+        from harness.runs.asking import find_file
+        from harness.runs.tuned import take_settings
+
+        settings = {
+            **take_settings(find_file(references[0] if references else None, on_event), settings, on_event),
+            **settings,
+        }
     return ArmQuestion(references[0] if references else None, settings, given.get("python"))

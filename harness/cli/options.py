@@ -229,6 +229,13 @@ seed_option = click.option(
     help="Seed of what is drawn at random; -1: another one each time. [0]",
 )  # fmt: skip
 
+tuned_option = click.option(
+    "--tuned",
+    "takes_tuned",
+    is_flag=True,
+    help="Take what `harness tune` found for the model, where nothing else is given.",
+)
+
 published_option = click.option(
     "--published/--no-published", default=True, help="Show the published machines too. [on]"
 )

@@ -17,6 +17,7 @@ from harness.cli.options import (
     results_option,
     save_option,
     single_axes,
+    tuned_option,
     vram_option,
 )
 from harness.cli.output import Output, output_options, show
@@ -24,6 +25,7 @@ from harness.cli.progress import displayed, end, open_session
 from harness.memory.ollama_2024 import Account
 from harness.records.memory import MemoryRecord
 from harness.runs.memory import account_memory, find_model, make_request, wants_measuring
+from harness.runs.tuned import take_settings
 from harness.sources.model_file import DEFAULT_MODEL
 from harness.views.document import Document
 from harness.views.memory import describe_memory
@@ -69,6 +71,7 @@ class _Overhead(SectionedCommand):
 @context_option("contexts", least=8, many=True)
 @click.option("--predict-only", is_flag=True, help="Load nothing: the header is enough, the weights need not be here.")
 @vram_option
+@tuned_option
 @click.option("--force", is_flag=True, help="Measure although memory will not do.")
 @output_options()
 @save_option
@@ -86,9 +89,12 @@ def command(reference: str | None, output: Output, **options: Any) -> None:
     with displayed() as on_event:
         weights = wants_measuring(options["predict_only"], contexts)
         model = find_model(reference, weights=weights, on_event=on_event)
+        settings = single_axes(options)
+        if options["takes_tuned"]:
+            settings = {**take_settings(model.path, settings, on_event), **settings}
     account = find_account(model.header, options)
     wanted = {name: options[name] for name in ("predict_only", "vram_bytes", "force")}
-    request = make_request(model, contexts, single_axes(options), **wanted)
+    request = make_request(model, contexts, settings, **wanted)
     with open_session("overhead", {**options, "save": options["save"] and request.is_measured}) as session:
         record = account_memory(request, session)
     show(_describe(record, account), output)

@@ -24,12 +24,14 @@ from harness.cli.options import (
     results_option,
     save_option,
     seed_option,
+    tuned_option,
 )
 from harness.cli.output import Output, output_options, show
 from harness.cli.progress import displayed, end, open_session
 from harness.records.failures import describe_end
 from harness.runs.asking import plan_cells
 from harness.runs.cells import CellsRequest, measure_cells
+from harness.runs.tuned import take_tuned
 from harness.spec import Grid
 from harness.views.cells import EXPORTS, describe_cell, describe_cells, write_cells
 from harness.views.formats import format_names
@@ -44,6 +46,7 @@ Examples:
   harness pp-tg -t 1-8*2 -n 0                   on 1, 2, 4 and 8 threads
   harness pp-tg -d 0,4096 -ctk q8_0 -ctv q8_0   a quantized KV cache
   harness pp-tg -pg 512,128 -r 20 -o md         one test, as Markdown
+  harness pp-tg --tuned -d 0,4096               as harness tune found best
   harness pp-tg --precision 1% --max-time 300   until each median is known
 """
 
@@ -55,6 +58,7 @@ Examples:
     "-pg", "n_pg", multiple=True, type=Pair(), metavar="P,N", help="A prompt and a generation timed as one test."
 )
 @measured_options("test", "load", "context")
+@tuned_option
 @manner_options
 @click.option("--delay", "delay_s", type=Number(0, MAX_S), default=0.0, metavar="S", help="Rest before each test. [0]")
 @click.option(
@@ -84,7 +88,10 @@ def command(models: Sequence[str], output: Output, **options: Any) -> None:
         **{name: options[name] for name in (*MANNER_NAMES, "warmup", "delay_s")},
     )
     with displayed() as on_event:
-        cells = plan_cells(grid, {name for name, value in options.items() if value}, on_event)
+        given = {name for name, value in options.items() if value}
+        cells = plan_cells(grid, given, on_event)
+        if options["takes_tuned"]:
+            cells = take_tuned(cells, given, on_event)
     request = CellsRequest(cells, options["cell_timeout_s"], options["isolate"], options["interleave"])
     with open_session("pp-tg", options, describe_cell) as session:
         records = measure_cells(request, session)

@@ -6,16 +6,19 @@ import sys
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from harness.cli import terminal
-from harness.cli.options import one_reference, results_option, save_option
+from harness.cli.options import one_reference, results_option, save_option, tuned_option
 from harness.cli.output import Output, output_options, show, write_pictures
 from harness.cli.progress import displayed, end, open_session
 from harness.cli.terminal import echo_error
 from harness.cli.text_options import text_options
 from harness.errors import UsageError
+from harness.events import OnEvent
 from harness.records.text import REFERENCE_PROMPT, TextRequest, TextRun
 from harness.records.verdict import judge
+from harness.spec import Settings
 
 #: Formats in which the text streams.
 _STREAMED = ("table", "text")
@@ -36,6 +39,7 @@ Examples:
 @click.argument("words", nargs=-1, metavar="[PROMPT]")
 @one_reference()
 @text_options
+@tuned_option
 @click.option("--raw", is_flag=True, help="Hand the prompt over without the chat template.")
 @click.option("--system", metavar="TEXT", help="A system message, where the template has one.")
 @click.option(
@@ -61,6 +65,8 @@ def command(words: tuple[str, ...], reference: str | None, output: Output, **opt
     _check_text(options["system"] or "", "system message")
     settings = {name: options[name] for name in TextRequest.__dataclass_fields__ if name in options}
     with displayed() as on_event:
+        if options["takes_tuned"]:
+            settings |= _take_tuned(reference, settings, on_event)
         request = plan_text(reference, prompt, settings, on_event)
     pieces: list[str] = []
 
@@ -78,6 +84,16 @@ def command(words: tuple[str, ...], reference: str | None, output: Output, **opt
     if not run.failure:
         _show(run, "".join(pieces), output, options)
     end(session, with_failure=True)
+
+
+def _take_tuned(reference: str | None, settings: Settings, on_event: OnEvent) -> Settings:
+    """What was tuned of the settings that a text has, where they are not given."""
+    from harness.runs.text import find_writer
+    from harness.runs.tuned import take_settings
+
+    source = click.get_current_context().get_parameter_source
+    given = {name for name in settings if source(name) is ParameterSource.COMMANDLINE}
+    return take_settings(find_writer(reference, on_event), given, on_event, wanted=settings)
 
 
 def _read_prompt(words: tuple[str, ...]) -> str:

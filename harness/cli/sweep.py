@@ -51,7 +51,7 @@ Examples:
 @click.option("--best", is_flag=True, help="Find the fastest -ngl, measuring few counts.")
 @click.option("--goal", type=click.Choice(["tg", "pp"]), help="What --best makes fast. [tg]")
 @click.option(
-    "--for", "mix", type=click.Choice(["chat", "rag", "batch"]),
+    "--for", "mix", type=click.Choice(["chat", "rag", "batch", "coding"]),
     help="A mix for --best: " + ", ".join(f"{name} {goal.n_prompt}+{goal.n_gen}" for name, goal in GOALS.items() if goal.n_prompt > 1)
     + " tokens of prompt and answer.",
 )  # fmt: skip

@@ -18,6 +18,7 @@ from harness.cli.options import (
     results_option,
     save_option,
     single_axes,
+    tuned_option,
 )
 from harness.cli.output import Output, output_options, show
 from harness.cli.terminal import echo_error
@@ -60,6 +61,7 @@ def _read_caches(text: str) -> tuple[str, ...]:
 @click.option("--app/--no-app", "with_application", default=True, help="Time an application's loop beside. [on]")
 @click.option("--roof", "roof_bytes_per_s", type=Amount("38GB/s", "/s|ps"), metavar="RATE",
               help="Memory bandwidth to compare with. [what `harness roofline` measured here]")  # fmt: skip
+@tuned_option
 @output_options()
 @save_option
 @results_option
@@ -72,6 +74,7 @@ def command(reference: str | None, output: Output, **options: Any) -> None:
     from harness.runs.asking import find_file
     from harness.runs.predict import read_own
     from harness.runs.token_time import DEPTHS, measure_token_time, plan_token_time
+    from harness.runs.tuned import take_settings
     from harness.sources.model_file import DEFAULT_MODEL
     from harness.sources.references import parse_reference
     from harness.sources.user_catalog import load_catalog
@@ -80,9 +83,12 @@ def command(reference: str | None, output: Output, **options: Any) -> None:
     label = parse_reference(reference or DEFAULT_MODEL).label()
     with displayed() as on_event:
         path = find_file(reference, on_event)
+        settings = single_axes(options)
+        if options["takes_tuned"]:
+            settings = {**take_settings(path, settings, on_event), **settings}
     shape = ("cache_types", "rounds", "n_tokens", "with_load", "with_application")
     request = plan_token_time(
-        path, single_axes(options), label=label, depths=flatten(options["depths"]) or DEPTHS,
+        path, settings, label=label, depths=flatten(options["depths"]) or DEPTHS,
         **{name: options[name] for name in shape},
     )  # fmt: skip
     roof = None if options["roof_bytes_per_s"] else read_own(load_catalog(), options["results"], echo_error).roof

@@ -288,7 +288,8 @@ class Session:
     """A context with its threads: the Engine of `harness.native.measure`.
 
     pools are another session's, which it then shares: the threads of a second one would spin while the first computes. eval_callback
-    is asked before each node of a graph; whoever gives it keeps it alive.
+    is asked before each node of a graph; whoever gives it keeps it alive. n_rs_seq is how many tokens a recurrent state can be taken
+    back, where the architecture has that (`llama_n_rs_seq` says).
 
     Raises
     ------
@@ -296,7 +297,13 @@ class Session:
     """
 
     def __init__(
-        self, model: LoadedModel, spec: RunSpec, *, pools: Pools | None = None, eval_callback: Any = None
+        self,
+        model: LoadedModel,
+        spec: RunSpec,
+        *,
+        pools: Pools | None = None,
+        eval_callback: Any = None,
+        n_rs_seq: int = 0,
     ) -> None:
         self._model, self._spec, self._lib = model, spec, model.runtime.lib
         tape = model.runtime.tape
@@ -304,6 +311,7 @@ class Session:
         parameters = self._parameters(spec)
         if eval_callback is not None:
             parameters.cb_eval = eval_callback
+        parameters.n_rs_seq = n_rs_seq
         start = time.perf_counter_ns()
         self.context = llama_cpp.llama_init_from_model(model.pointer, parameters)
         self.context_duration_ns = time.perf_counter_ns() - start

@@ -18,13 +18,18 @@ from harness.records.noise import NoiseRecord
 from harness.records.ollama import Comparison
 from harness.records.parity import Parity
 from harness.records.roofline import Roof
+from harness.records.speculation import Speculation
 from harness.records.statistics import Digest
 from harness.records.text import TextRun
 from harness.records.token_time import TimeRecord
+from harness.records.tuning import TuneRecord
 from harness.records.upgrades import UPGRADES
 
 #: What is written as a line.
-Entry = Record | TextRun | Roof | MemoryRecord | TimeRecord | Comparison | Parity | NoiseRecord | Ab
+Entry = (
+    Record | TextRun | Roof | MemoryRecord | TimeRecord | Comparison | Parity | NoiseRecord | Ab | Speculation
+    | TuneRecord
+)  # fmt: skip
 
 #: What a line holds once it is read; a measured cell may be condensed to its `Digest`.
 Content = Entry | Digest
@@ -61,6 +66,8 @@ KINDS: dict[str, type[Entry]] = {
     "parity": Parity,
     "noise": NoiseRecord,
     "ab": Ab,
+    "tuning": TuneRecord,
+    "speculation": Speculation,
 }
 _NAMES = {entry: name for name, entry in KINDS.items()}
 

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from harness.records.cells import Conditions, Sample
 from harness.records.ollama import DirectText
 from harness.records.roofline import RoofTest
+from harness.records.speculation import Speculation
 from harness.records.text import TextRun
 from harness.records.token_time import TimeRecord
 
 
-def list_pieces(record: TimeRecord | RoofTest | TextRun | DirectText) -> list[Sample]:
-    """Blocks of tokens, loads and an application's tokens; timed runs; the prompt and the writing of a text.
+def list_pieces(record: TimeRecord | RoofTest | TextRun | DirectText | Speculation) -> list[Sample]:
+    """Blocks of tokens, loads and an application's tokens; timed runs; the prompt and the writing of a text; texts with a draft.
 
     Those of an older record have no conditions. A cold load is made to read its pages from the disk, which is no disturbance.
     """
@@ -24,7 +25,9 @@ def list_pieces(record: TimeRecord | RoofTest | TextRun | DirectText) -> list[Sa
     ]
 
 
-def _list_pieces(record: TimeRecord | RoofTest | TextRun | DirectText) -> Iterator[tuple[int, Conditions | None]]:
+def _list_pieces(
+    record: TimeRecord | RoofTest | TextRun | DirectText | Speculation,
+) -> Iterator[tuple[int, Conditions | None]]:
     if isinstance(record, TimeRecord):
         for block in record.blocks:
             yield sum(block.token_ns), block.conditions
@@ -35,6 +38,9 @@ def _list_pieces(record: TimeRecord | RoofTest | TextRun | DirectText) -> Iterat
             if seen is not None and load.state == "cold":
                 seen = dataclasses.replace(seen, n_major_faults=None)
             yield load.load_ns + load.context_ns + load.first_token_ns + load.second_token_ns, seen
+    elif isinstance(record, Speculation):
+        for passage in record.passages:
+            yield passage.duration_ns, passage.conditions
     elif isinstance(record, RoofTest):
         yield from zip(record.durations_ns, record.conditions or [None] * len(record.durations_ns), strict=False)
     else:

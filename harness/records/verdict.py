@@ -19,14 +19,24 @@ from harness.records.noise import NoiseRecord, each_test
 from harness.records.ollama import Comparison
 from harness.records.parity import Parity
 from harness.records.pieces import list_pieces
-from harness.records.plausibility import doubt_comparison, doubt_memory, doubt_parity, doubt_roof, doubt_text
+from harness.records.plausibility import (
+    doubt_comparison,
+    doubt_memory,
+    doubt_parity,
+    doubt_roof,
+    doubt_speculation,
+    doubt_text,
+)
 from harness.records.roofline import Roof, latest
+from harness.records.speculation import Speculation
 from harness.records.statistics import Digest
 from harness.records.text import JudgedText, TextRun
 from harness.records.time_doubts import find_time_doubts
 from harness.records.token_time import TimeRecord
 from harness.records.trust import Trust as Trust
 from harness.records.trust import Verdict as Verdict
+from harness.records.tuning import TuneRecord
+from harness.records.tuning_verdict import judge_tuning
 
 
 def _judge_time(record: TimeRecord) -> Verdict | None:
@@ -70,6 +80,13 @@ def _judge_noise(record: NoiseRecord) -> Verdict | None:
     return _weigh(record, [reason for verdict in found for reason in verdict.reasons]) if found else None
 
 
+def _judge_speculation(record: Speculation) -> Verdict | None:
+    if not record.passages:
+        return None
+    n_threads = record.target.asked.n_threads or 1
+    return _weigh(record, doubt_speculation(record), judge_conditions(list_pieces(record), n_threads))
+
+
 def _weigh(record: Any, doubts: Iterable[Caution], disturbances: Iterable[Caution] = ()) -> Verdict:
     """The verdict by a record's own cautions, as far as they speak of noise, by what disturbed it, and by doubts: of each cause the
     gravest."""
@@ -87,6 +104,8 @@ JUDGES: dict[type, Callable[[Any], Verdict | None]] = {
     Parity: _judge_parity,
     NoiseRecord: _judge_noise,
     Ab: judge_ab,
+    TuneRecord: judge_tuning,
+    Speculation: _judge_speculation,
 }
 
 #: What is condensed was judged as it was read: the verdict stands on what is not held.

@@ -51,13 +51,15 @@ class Goal:
     n_gen: int
 
 
-#: Mixes of prompt and answer, in tokens: a turn of a conversation, an answer from retrieved pages, a document to classify.
+#: Mixes of prompt and answer, in tokens: a turn of a conversation, an answer from retrieved pages, a document to
+#: classify, a function to be written beside files that are open.
 GOALS = {
     "tg": Goal("text generation", 0, 1),
     "pp": Goal("prompt processing", 1, 0),
     "chat": Goal("chat", 512, 256),
     "rag": Goal("rag", 4096, 256),
     "batch": Goal("batch", 2048, 32),
+    "coding": Goal("coding", 2048, 512),
 }
 
 

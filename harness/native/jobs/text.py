@@ -19,7 +19,7 @@ from harness.codec import decode, encode
 from harness.errors import NativeError
 from harness.host.noise import Watcher
 from harness.host.rpc import has_loopback
-from harness.native.engine import LoadedModel, Session, resident_bytes
+from harness.native.engine import LoadedModel, Pools, Session, resident_bytes
 from harness.native.text_loop import Progress, generate
 from harness.records.text import TextRequest
 from harness.spec import DEFAULT_N_CTX, RunSpec
@@ -39,7 +39,7 @@ def run(runtime: Any, request: dict[str, Any], emit: Any) -> None:
     start = time.perf_counter_ns()
     emit("phase", {"phase": "load", "index": 0, "count": 1})
     with contextlib.closing(runtime.load(_spec(asked, asked.n_ctx or DEFAULT_N_CTX))) as model:
-        _refuse_what_writes_nothing(model)
+        refuse_what_writes_nothing(model)
         n_trained = llama_cpp.llama_model_n_ctx_train(model.pointer)
         n_ctx = asked.n_ctx or min(DEFAULT_N_CTX, n_trained or DEFAULT_N_CTX)
         with contextlib.closing(TextSession(model, _spec(asked, n_ctx), asked)) as session:
@@ -62,7 +62,13 @@ def _spec(asked: TextRequest, n_ctx: int) -> RunSpec:
     )
 
 
-def _refuse_what_writes_nothing(model: LoadedModel) -> None:
+def refuse_what_writes_nothing(model: LoadedModel) -> None:
+    """Make sure that a model writes by itself.
+
+    Raises
+    ------
+    NativeError : it is an encoder.
+    """
     encodes = llama_cpp.llama_model_has_encoder(model.pointer)
     if encodes or not llama_cpp.llama_model_has_decoder(model.pointer):
         raise NativeError("This model does not write text by itself (it is an encoder); take a text-generation model.")
@@ -105,8 +111,10 @@ def _write(session: TextSession, asked: TextRequest, n_ctx: int, ready_ns: int, 
 class TextSession(Session):
     """A context that writes: the TextEngine of `harness.native.text_loop`."""
 
-    def __init__(self, model: LoadedModel, spec: RunSpec, asked: TextRequest) -> None:
-        super().__init__(model, spec)
+    def __init__(
+        self, model: LoadedModel, spec: RunSpec, asked: TextRequest, *, pools: Pools | None = None, n_rs_seq: int = 0
+    ) -> None:
+        super().__init__(model, spec, pools=pools, n_rs_seq=n_rs_seq)
         self._sampler = make_sampler(asked.temperature, asked.top_k, asked.top_p, asked.seed)
         self._piece = ctypes.create_string_buffer(512)
 

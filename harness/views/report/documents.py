@@ -12,6 +12,7 @@ from harness.records.cells import machine_key
 from harness.records.memory import MemoryRecord
 from harness.records.ollama import Comparison
 from harness.records.roofline import Roof
+from harness.records.speculation import Speculation
 from harness.records.token_time import TimeRecord
 from harness.spec import cell_key
 from harness.speed.roofline import hold_against
@@ -24,6 +25,7 @@ from harness.views.predict import describe_answers
 from harness.views.report.frame import explained, in_report
 from harness.views.report.material import Material
 from harness.views.roofline import describe_roofline
+from harness.views.speculate import describe_speculation
 from harness.views.text import describe_texts
 from harness.views.token_time import describe_token_time
 
@@ -107,6 +109,18 @@ def show_ab(material: Material) -> Sequence[Document]:
     for one in latest.values():
         runs.setdefault(_ab_question(one, but=("n_prompt", "n_gen")), []).append(one)
     return explained([means], [in_report(material, found[0], describe_ab(found)) for found in runs.values()])
+
+
+def show_speculation(material: Material) -> Sequence[Document]:
+    """Drafts, of the same pair and the same texts the latest."""
+    means = "Tokens guessed by a small model or out of the text so far, and checked by the large one all at once: what that brings."
+    latest = {_speculation_question(one): one for one in material.contents(Speculation)}
+    return explained([means], [in_report(material, one, describe_speculation(one)) for one in latest.values()])
+
+
+def _speculation_question(record: Speculation) -> tuple[Any, ...]:
+    members = [one and cell_key(one.asked) for one in (record.target, record.draft)]
+    return (machine_key(record.machine), *members, record.manner, tuple(prompt.sha256 for prompt in record.prompts))
 
 
 def _show_latest(

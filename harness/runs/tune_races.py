@@ -1,0 +1,291 @@
+"""The way of a search for fast settings, on any machine that can measure a block: short tests are found, each factor is raced, and the
+result is held against the defaults.
+
+Nothing here knows a clock, a worker or a file: `Measures` is whoever has a block measured, so that recorded and simulated machines can
+stand in.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from harness.evidence.racing import EARLY_LOOKS, Race
+from harness.evidence.sequential import SequentialTest
+from harness.records.cells import Sample
+from harness.records.failures import Failure
+from harness.records.tuning import (
+    LeftOut,
+    Part,
+    Quality,
+    ShortTests,
+    Stop,
+    TuneBlock,
+    TuneCandidate,
+    TuneRace,
+    Why,
+    Work,
+    short_test,
+    work_ns,
+)
+from harness.runs.bench import process_nature
+from harness.runs.tune_space import Factor, Room, lay_out
+from harness.spec import RunSpec
+from harness.units import NS_PER_S
+
+#: Shares of the whole time that a prompt, an answer, and filling the cache before them may take in a short test.
+PROMPT_SHARE, GENERATION_SHARE, DEPTH_SHARE = 0.006, 0.002, 0.004
+
+#: Tokens by which it is found out how long a token takes; and the fewest of a short test.
+PROBE_PROMPT, PROBE_GEN, LEAST_PROMPT, LEAST_GEN = 64, 8, 64, 4
+
+#: Blocks of each part by which the defaults are known before anything is raced.
+BASELINE_BLOCKS = 3
+
+#: Of the whole time at least so much, and at most so much, is kept for holding the result against the defaults; what is wanted is
+#: time for so many pairs.
+LEAST_RESERVE, MOST_RESERVE, WANTED_PAIRS = 0.2, 0.4, 12
+
+#: Of the time that is left to the races one may take so much, unless even its first look takes more.
+RACE_SHARE = 0.35
+
+
+class BlockFailed(Exception):
+    """llama.cpp failed in a block, or refused it."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class Measures(Protocol):
+    """Whoever has blocks measured."""
+
+    def measure_block(self, spec: RunSpec) -> Sequence[Sample]:
+        """The timed repetitions of one cell, as many as it says, warmed up where it is new.
+
+        Raises
+        ------
+        BlockFailed : it has no result.
+        """
+
+
+@dataclass(slots=True)
+class _Heat:
+    """A race while it is run: what the record will have."""
+
+    settings: tuple[str, ...]
+    specs: tuple[RunSpec, ...]
+    rest_ns: float
+    most_rounds: int
+    blocks: list[TuneBlock] = field(default_factory=list)
+    failures: dict[int, Failure] = field(default_factory=dict)
+
+    def record(self) -> TuneRace:
+        candidates = tuple(TuneCandidate(spec, self.failures.get(place)) for place, spec in enumerate(self.specs))
+        return TuneRace(self.settings, candidates, tuple(self.blocks), self.rest_ns, self.most_rounds)
+
+
+@dataclass(slots=True)
+class Tuner:
+    """One search. base is the defaults, of the whole work; is_noisy is asked once, when the defaults were measured, whether the machine
+    is too noisy to go on; given are settings that are not free; clock is in s, on_progress is told what is done.
+
+    Whatever ends `run`, an interrupt too, what was measured until then is here.
+    """
+
+    base: RunSpec
+    work: Work
+    room: Room
+    machine: Measures
+    clock: Callable[[], float]
+    factors: Sequence[Factor]
+    quality: Quality = Quality.KEEP
+    max_time_s: float = 300.0
+    margin: float = 0.01
+    alpha: float = 0.05
+    seed: int = 0
+    given: frozenset[str] = frozenset()
+    is_noisy: Callable[[Tuner], bool] = lambda _tuner: False
+    on_progress: Callable[[str, float], None] = lambda _task, _done_s: None
+    tests: ShortTests | None = None
+    baseline: list[TuneBlock] = field(default_factory=list)
+    confirmation: list[TuneBlock] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    stop: Stop = Stop.INTERRUPTED
+    failure: Failure | None = None
+    _heats: list[_Heat] = field(default_factory=list)
+    _begun_s: float = 0.0
+    _block_s: dict[Part, float] = field(default_factory=dict)
+    _load_s: float = 0.0
+    _part_ns: dict[Part, float] = field(default_factory=dict)
+    _random: random.Random = field(default_factory=random.Random)
+
+    @property
+    def races(self) -> tuple[TuneRace, ...]:
+        """The races so far, the running one too."""
+        return tuple(heat.record() for heat in self._heats)
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds since it began."""
+        return self.clock() - self._begun_s
+
+    def run(self) -> None:
+        """Search until it is done, or the time is up, and say why it ended in `stop`."""
+        self._begun_s, self._random = self.clock(), random.Random(self.seed)
+        try:
+            self._find_tests()
+            self._measure_baseline()
+            if self.is_noisy(self):
+                self.stop = Stop.NOISY
+                return
+            self._confirm(self._race_all())
+        except BlockFailed as error:
+            self.stop, self.failure = Stop.FAILED, error.failure
+
+    def _measure(
+        self, spec: RunSpec, part: Part, candidate: int, into: list[TuneBlock], *, watched: bool = False
+    ) -> float:
+        """Have a block of a candidate measured; returns the work's time of this part in ns."""
+        assert self.tests is not None, "short tests are found before anything is measured by them"
+        samples = [
+            sample for sample in self.machine.measure_block(short_test(spec, part, self.tests)) if not sample.is_warmup
+        ]
+        seen = tuple(sample.conditions for sample in samples if sample.conditions is not None)
+        durations = tuple(sample.duration_ns for sample in samples)
+        into.append(TuneBlock(candidate, part, durations, seen if watched and len(seen) == len(durations) else ()))
+        return work_ns(durations, part, self.work, self.tests)
+
+    # --- before the races --------------------------------------------------------------------------------------------
+
+    def _find_tests(self) -> None:
+        """Cut the work so short that a block takes its share of the time."""
+        self.on_progress("trying the defaults", self.spent_s)
+        prompt_s = self._time_token(Part.PROMPT, min(PROBE_PROMPT, self.work.n_prompt))
+        token_s = self._time_token(Part.GENERATION, min(PROBE_GEN, self.work.n_gen))
+        n_prompt, n_gen, n_depth = self.work.n_prompt, LEAST_GEN, self.work.n_depth
+        while n_prompt > LEAST_PROMPT and n_prompt * prompt_s > PROMPT_SHARE * self.max_time_s:
+            n_prompt = max(n_prompt // 2, LEAST_PROMPT)
+        while 2 * n_gen <= self.work.n_gen and 2 * n_gen * token_s <= GENERATION_SHARE * self.max_time_s:
+            n_gen *= 2
+        while n_depth and n_depth * prompt_s > DEPTH_SHARE * self.max_time_s:
+            n_depth = n_depth // 2 if n_depth >= 2 * LEAST_PROMPT else 0
+        self.tests = ShortTests(n_prompt, min(n_gen, self.work.n_gen), n_depth)
+
+    def _time_token(self, part: Part, n_tokens: int) -> float:
+        """Seconds of a token, by a few of them."""
+        tests, begun_s = ShortTests(n_tokens, n_tokens, 0), self.clock()
+        samples = self.machine.measure_block(short_test(self.base, part, tests, repetitions=2))
+        best_s = min(sample.duration_ns for sample in samples if not sample.is_warmup) / NS_PER_S
+        self._load_s = max(self._load_s, self.clock() - begun_s - 3 * best_s)
+        return best_s / n_tokens
+
+    def _measure_baseline(self) -> None:
+        costs: dict[Part, list[float]] = {part: [] for part in Part}
+        for number in range(BASELINE_BLOCKS):
+            for part in Part:
+                self.on_progress("measuring the defaults", self.spent_s)
+                begun_s = self.clock()
+                costs[part].append(self._measure(self.base, part, 0, self.baseline, watched=True))
+                if number:  # the first has a warm-up
+                    self._block_s[part] = max(self._block_s.get(part, 0.0), self.clock() - begun_s)
+        self._part_ns = {part: sorted(values)[len(values) // 2] for part, values in costs.items()}
+
+    # --- races -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _reserve_s(self) -> float:
+        """What is kept for the end."""
+        pairs_s = WANTED_PAIRS * 2 * sum(self._block_s.values())
+        return min(max(pairs_s, LEAST_RESERVE * self.max_time_s), MOST_RESERVE * self.max_time_s)
+
+    def _race_all(self) -> RunSpec:
+        """Race every factor that the time allows, one after the other; returns what they came to."""
+        incumbent = self.base
+        for factor in self.factors:
+            if set(factor.settings) <= self.given:
+                self.left_out.append(LeftOut(factor.settings, Why.GIVEN))
+                continue
+            laid = lay_out(factor, self.room, incumbent, self.quality)
+            self.left_out += laid.left_out
+            if len(laid.candidates) < 2:
+                continue
+            left_s = self.max_time_s - self._reserve_s - self.spent_s
+            if self._least_s(factor, laid.candidates) > left_s:
+                self.left_out.append(LeftOut(factor.settings, Why.NO_TIME))
+                continue
+            incumbent = self._race(factor, laid.candidates, left_s)
+        return incumbent
+
+    def _round_s(self, factor: Factor, n_candidates: int) -> float:
+        return n_candidates * sum(self._block_s[part] for part in factor.parts)
+
+    def _least_s(self, factor: Factor, candidates: Sequence[RunSpec]) -> float:
+        """What a race takes until its first look: each candidate gets ready once, with a warm-up, and is measured twice."""
+        n_rounds = EARLY_LOOKS[0] + 1
+        if len(set(map(process_nature, candidates))) > 1:  # each block has a worker of its own
+            n_loads = n_rounds * len(candidates)
+        else:
+            n_loads = len({spec.load_key() for spec in candidates}) - 1
+        return n_loads * self._load_s + n_rounds * self._round_s(factor, len(candidates))
+
+    def _race(self, factor: Factor, specs: tuple[RunSpec, ...], left_s: float) -> RunSpec:
+        parts = [part for part in Part if part in factor.parts]
+        rest_ns = sum(ns for part, ns in self._part_ns.items() if part not in factor.parts)
+        heat = _Heat(factor.settings, specs, rest_ns, factor.most_rounds)
+        self._heats.append(heat)
+        race = Race(len(specs), self.margin, self.alpha, factor.most_rounds)
+        until_s = self.spent_s + max(RACE_SHARE * left_s, self._least_s(factor, specs))
+        by_part: dict[int, dict[Part, list[float]]] = {place: {part: [] for part in parts} for place in race.alive}
+        while not race.is_over:
+            self.on_progress(f"{', '.join(factor.settings)}: {len(race.alive)} left", self.spent_s)
+            self._run_round(heat, race, parts, by_part)
+            whole = [place for place in race.alive if all(len(by_part[place][part]) > race.n_rounds for part in parts)]
+            if len(race.alive) < 2 or len(whole) < len(race.alive):
+                break
+            race.add({one: rest_ns + sum(by_part[one][part][-1] for part in parts) for one in race.alive})
+            if self.spent_s + self._round_s(factor, len(race.alive)) > until_s:
+                break
+        winner = race.winner
+        if winner is None:
+            raise BlockFailed(next(iter(heat.failures.values())))
+        for part in parts:
+            if values := by_part[winner][part]:
+                self._part_ns[part] = sorted(values)[len(values) // 2]
+        return specs[winner]
+
+    def _run_round(
+        self, heat: _Heat, race: Race, parts: Sequence[Part], by_part: dict[int, dict[Part, list[float]]]
+    ) -> None:
+        """Measure every candidate that is alive once, in random order; one that fails is out."""
+        for place in self._random.sample(race.alive, len(race.alive)):
+            try:
+                for part in parts:
+                    by_part[place][part].append(self._measure(heat.specs[place], part, place, heat.blocks))
+            except BlockFailed as error:
+                heat.failures[place] = error.failure
+                race.fail(place)
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def _confirm(self, found: RunSpec) -> None:
+        """Hold what was found against the defaults, by turns, until a sequential test knows or the time is up."""
+        if found == self.base:
+            self.stop = Stop.DONE
+            return
+        test = SequentialTest(self.margin, self.alpha)
+        while not test.is_over:
+            costs = {}
+            for arm in self._random.sample((0, 1), 2):
+                self.on_progress("holding the result against the defaults", self.spent_s)
+                spec = (self.base, found)[arm]
+                costs[arm] = sum(self._measure(spec, part, arm, self.confirmation, watched=True) for part in Part)
+            test.add(math.log(costs[1] / costs[0]))
+            if not test.is_over and self.spent_s >= self.max_time_s:
+                self.stop = Stop.TIME
+                return
+        self.stop = Stop.DONE
