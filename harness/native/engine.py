@@ -23,8 +23,8 @@ from harness.gguf.types import tensor_type
 from harness.host.rpc import check_servers
 from harness.host.scheduling import free_threads, read_cpus, set_priority
 from harness.native import bindings
+from harness.native.buffer_overrides import list_overrides
 from harness.native.log import Tape, read_buffers, read_flash_attention, read_layers, read_load_mode
-from harness.native.overrides import list_overrides
 from harness.native.threads import Threads, list_threads
 from harness.records.cells import Build, Device, Model, Resolved
 from harness.records.native_errors import explain
