@@ -61,6 +61,7 @@ OTHERS = {
     "-m pull": "there is nothing to pull unless told what",
     "-m history": "what is looked for among what was kept",
     "--test history": "a test by its name, too",
+    "-r score": "LocalScore's tests run once",
     "-r roofline": "a number, as a test of a roof takes no time",
     "-r token-time": "rounds, which all parts share",
     "-r ollama": "pairs of turns, which cost minutes",

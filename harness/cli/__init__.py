@@ -28,6 +28,7 @@ GROUPS = {
         "tune": "Find the settings that are fast here, and the lines to paste.",
         "sweep": "Measure over layers on the GPU, or find the best number.",
         "run": "Have a model write a text, with Ollama's figures of it.",
+        "score": "Run LocalScore's tests and show its figure, for comparison.",
         "ollama": "Measure a model of Ollama's through its server and directly.",
         "speculate": "Measure what a draft model that guesses ahead brings.",
         "noise": "Say which difference this machine can show, and what would help.",

@@ -22,7 +22,7 @@ from harness.gguf.split import list_parts
 from harness.gguf.types import tensor_type
 from harness.host.rpc import check_servers
 from harness.host.scheduling import free_threads, read_cpus, set_priority
-from harness.native import bindings
+from harness.native import batches, bindings, sequences
 from harness.native.buffer_overrides import list_overrides
 from harness.native.log import Tape, read_buffers, read_flash_attention, read_layers, read_load_mode
 from harness.native.threads import Threads, list_threads
@@ -334,7 +334,7 @@ class Session:
 
     @staticmethod
     def _parameters(spec: RunSpec) -> Any:
-        """Source: to_llama_cparams in llama-bench.cpp."""
+        """Source: to_llama_cparams in llama-bench.cpp; for several sequences main in batched-bench.cpp."""
         assert spec.n_threads is not None, "threads are filled in before a spec reaches the engine"
         parameters = llama_cpp.llama_context_default_params()
         parameters.n_ctx = spec.n_ctx
@@ -346,6 +346,7 @@ class Session:
         parameters.offload_kqv, parameters.op_offload = not spec.no_kv_offload, not spec.no_op_offload
         parameters.flash_attn_type = _FLASH_MODES[spec.flash_attn]
         parameters.swa_full = spec.swa_full
+        parameters.n_seq_max, parameters.kv_unified = spec.n_parallel, spec.kv_unified
         parameters.embeddings = spec.embeddings
         return parameters
 
@@ -365,10 +366,24 @@ class Session:
     # What harness.native.measure asks for.
 
     def prompt_batches(self, n_tokens: int) -> Sequence[Any]:
-        return self._cut(self.random_tokens(n_tokens), self._spec.n_batch)
+        n_prompts = self._n_read
+        if n_prompts == 1:
+            return batches.cut(self.random_tokens(n_tokens), self._spec.n_batch)
+        return batches.join_prompts(self._draw(n_prompts * n_tokens), n_prompts, self._spec.n_batch)
 
     def token_batches(self, n_tokens: int) -> Sequence[Any]:
-        return self._cut(self.random_tokens(n_tokens), 1)
+        n_sequences = self._spec.n_parallel
+        if n_sequences == 1:
+            return batches.cut(self.random_tokens(n_tokens), 1)
+        return batches.join_steps(self._draw(n_sequences * n_tokens), n_sequences)
+
+    def share(self) -> None:
+        sequences.copy_first(self.context, self._spec.n_parallel, self._step, is_unified=self._spec.kv_unified)
+
+    def _step(self) -> None:
+        """Compute one token of the first sequence."""
+        self.decode(batches.cut(self.random_tokens(1), 1)[0])
+        self.synchronize()
 
     def decode(self, batch: Any) -> None:
         if self._decode(self.context, batch) != 0:
@@ -381,32 +396,25 @@ class Session:
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), False)
 
     def save_state(self) -> Any:
-        size = llama_cpp.llama_state_seq_get_size(self.context, 0)
-        state = (ctypes.c_uint8 * size)()
-        llama_cpp.llama_state_seq_get_data(self.context, state, size, 0)
-        return state
+        return sequences.save(self.context, self._n_read)
 
     def restore_state(self, state: Any) -> bool:
-        return bool(llama_cpp.llama_state_seq_set_data(self.context, state, len(state), 0))
+        return sequences.restore(self.context, state)
+
+    @property
+    def _n_read(self) -> int:
+        """The sequences that read a prompt of their own."""
+        return 1 if self._spec.is_prompt_shared else self._spec.n_parallel
 
     def random_tokens(self, n_tokens: int) -> Any:
         """BOS where the model wants one, then random ids. Source: test_prompt and test_gen in llama-bench.cpp."""
-        tokens = (llama_cpp.llama_token * n_tokens)(*(self._random.choices(range(self.n_vocab), k=n_tokens)))
+        tokens = (llama_cpp.llama_token * n_tokens)(*self._draw(n_tokens))
         if n_tokens and llama_cpp.llama_vocab_get_add_bos(self.vocab):
             tokens[0] = llama_cpp.llama_vocab_bos(self.vocab)
         return tokens
 
-    def _cut(self, tokens: Any, size: int) -> list[Any]:
-        """Batches of so many tokens, the last one of the rest."""
-        return [self._batch(tokens, at, min(size, len(tokens) - at)) for at in range(0, len(tokens), size)]
-
-    @staticmethod
-    def _batch(tokens: Any, start: int, n_tokens: int) -> Any:
-        offset = start * ctypes.sizeof(llama_cpp.llama_token)
-        pointer = ctypes.cast(ctypes.byref(tokens, offset), ctypes.POINTER(llama_cpp.llama_token))
-        batch = llama_cpp.llama_batch_get_one(pointer, n_tokens)
-        batch.keep_alive = tokens  # the struct holds a bare pointer
-        return batch
+    def _draw(self, n_tokens: int) -> list[int]:
+        return self._random.choices(range(self.n_vocab), k=n_tokens)
 
     # What the record asks for.
 
