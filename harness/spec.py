@@ -57,6 +57,9 @@ MAX_REPEATS = 100_000
 #: What llama.cpp's seeds hold.
 MAX_SEED = 2**32 - 1
 
+#: Sequences that one context holds at the most. Source: src/llama-cparams.h LLAMA_MAX_SEQ.
+MAX_SEQUENCES = 256
+
 #: Threads that ggml takes at the most. Source: GGML_MAX_N_THREADS of ggml.h.
 MAX_THREADS = 512
 
@@ -194,6 +197,10 @@ class RunSpec:
         False, "--swa-full", parse=parse_switch, scope="context",
         help="Keep all tokens in the cache of layers with a sliding window too.", heading="swa_full", metavar="[on|off]", bare="on",
     )  # fmt: skip
+    kv_unified: bool = _field(
+        False, "-kvu", "--kv-unified", parse=parse_switch, scope="context",
+        help="One cache for all sequences instead of one each.", heading="kvu", metavar="[on|off]", bare="on",
+    )  # fmt: skip
     flash_attn: str = _field(
         "auto", "-fa", "--flash-attn", parse=_flash, scope="context",
         help="Flash attention: on, off or auto.", heading="fa", metavar="on|off|auto", bare="on",
@@ -230,6 +237,14 @@ class RunSpec:
         0, "-d", "--n-depth", "--depth", parse=whole_numbers(0, MAX_TOKENS), scope="test",
         help="Tokens that are in the cache before the clock starts.",
     )  # fmt: skip
+    n_parallel: int = _field(
+        1, "-np", "-npl", "--n-parallel", parse=whole_numbers(1, MAX_SEQUENCES), scope="test",
+        help="Sequences at once, as of so many users; each has its own prompt, depth and tokens.", heading="parallel",
+    )  # fmt: skip
+    is_prompt_shared: bool = _field(
+        False, "-pps", "--prompt-shared", parse=parse_switch, scope="test",
+        help="Read prompt and depth once and copy them to all sequences.", heading="pps", metavar="[on|off]", bare="on",
+    )  # fmt: skip
     n_prompt: int = 0  #: tokens of the prompt that is timed
     n_gen: int = 0  #: tokens that are generated one by one
     repetitions: int | None = None  #: timed ones; until `precision` is reached if None
@@ -265,15 +280,40 @@ class RunSpec:
             raise UsageError(f"There is no strategy --numa {self.numa}; there are {', '.join(NUMA_STRATEGIES)}.")
         if self.flash_attn == "off" and self.type_v not in ("f32", "f16", "bf16"):
             raise UsageError(f"A {self.type_v} V cache needs flash attention; leave out -fa off or use -ctv f16.")
+        self._check_sequences()
+
+    def _check_sequences(self) -> None:
+        """A step, in which each sequence gets a token, is one batch here; llama.cpp takes no more sequences than it has room for."""
+        if not 1 <= self.n_parallel <= MAX_SEQUENCES:
+            raise UsageError(f"llama.cpp holds 1 to {MAX_SEQUENCES} sequences at once, and not {self.n_parallel}.")
+        for flag, size in (("-b", self.n_batch), ("-ub", self.n_ubatch)):
+            if size < self.n_parallel > 1:
+                raise UsageError(
+                    f"{flag} {size} holds no token of each of {self.n_parallel} sequences; give at least {flag} {self.n_parallel}."
+                )
 
     @property
     def n_ctx(self) -> int:
-        """Context to ask for, in tokens. Source: to_llama_cparams in llama-bench.cpp."""
+        """Context to ask for, in tokens, of all sequences together.
+
+        Source: to_llama_cparams in llama-bench.cpp; n_ctx_req in batched-bench.cpp.
+        """
+        n_read, is_shared = self.n_depth + self.n_prompt, self.is_prompt_shared and self.kv_unified
+        return (1 if is_shared else self.n_parallel) * n_read + self.n_parallel * self.n_gen
+
+    @property
+    def n_ctx_seq(self) -> int:
+        """Tokens that one sequence comes to."""
         return self.n_prompt + self.n_gen + self.n_depth
 
     @property
     def n_tokens(self) -> int:
-        """Tokens that are timed in one repetition."""
+        """Tokens that are timed in one repetition, of all sequences together; a prompt that is shared is read once."""
+        return (1 if self.is_prompt_shared else self.n_parallel) * self.n_prompt + self.n_parallel * self.n_gen
+
+    @property
+    def n_tokens_seq(self) -> int:
+        """Those of one sequence: what one user waits for."""
         return self.n_prompt + self.n_gen
 
     @property
@@ -283,13 +323,18 @@ class RunSpec:
 
     @property
     def test(self) -> str:
-        """llama-bench's name of the test: ``pp512``, ``tg128``, ``pp512+tg128``, ``tg128 @ d4096``."""
-        return name_test(self.n_prompt, self.n_gen, self.n_depth)
+        """llama-bench's name of the test, with the sequences where there are several: see `name_test`."""
+        return self.name_test_without()
+
+    def name_test_without(self, *told: str) -> str:
+        """The same for a table that tells some fields in columns of their own: n_depth, n_parallel, is_prompt_shared."""
+        left = {name: getattr(self, name) for name in NAMED_IN_TEST if name not in told}
+        return name_test(self.n_prompt, self.n_gen, **left)
 
     @property
     def test_without_depth(self) -> str:
         """The same for a table that has the depth in a column."""
-        return name_test(self.n_prompt, self.n_gen)
+        return self.name_test_without("n_depth")
 
     @property
     def seeks_warmups(self) -> bool:
@@ -338,10 +383,18 @@ class RunSpec:
         return decode(cls, values)
 
 
-def name_test(n_prompt: int, n_gen: int, n_depth: int = 0) -> str:
-    """llama-bench's name of a test: ``pp512``, ``tg128``, ``pp512+tg128``, ``tg128 @ d4096``."""
+def name_test(
+    n_prompt: int, n_gen: int, n_depth: int = 0, *, n_parallel: int = 1, is_prompt_shared: bool = False
+) -> str:
+    """llama-bench's name of a test: ``pp512``, ``tg128``, ``pp512+tg128``, ``tg128 @ d4096``; of several sequences, each of which does
+    that, ``tg128 x4 @ d4096``, and ``pp512+tg128 x4 shared`` where the prompt is read once."""
     parts = [f"pp{n_prompt}"] * (n_prompt > 0) + [f"tg{n_gen}"] * (n_gen > 0)
-    return "+".join(parts) + (f" @ d{n_depth}" if n_depth else "")
+    several = f" x{n_parallel}" if n_parallel > 1 else ""
+    return "+".join(parts) + several + (f" @ d{n_depth}" if n_depth else "") + (" shared" if is_prompt_shared else "")
+
+
+#: Parameters that a test's name has in it.
+NAMED_IN_TEST = ("n_depth", "n_parallel", "is_prompt_shared")
 
 
 def parameters(*scopes: Scope) -> dict[str, Parameter]:
@@ -422,7 +475,7 @@ class Grid:
         """
         if not self.tests():
             raise UsageError("Nothing to measure: give -p (prompt tokens), -n (generated tokens) or -pg P,N above 0.")
-        return list(self._combinations())
+        return list(dict.fromkeys(map(_share_with_others, self._combinations())))
 
     def _combinations(self) -> Iterator[RunSpec]:
         names = sorted(self.axes, key=list(parameters()).index)
@@ -434,3 +487,8 @@ class Grid:
                     delay_s=self.delay_s, seed=self.seed, precision=self.precision, max_time_s=self.max_time_s,
                     **dict(zip(names, combination, strict=True)),
                 )  # fmt: skip
+
+
+def _share_with_others(cell: RunSpec) -> RunSpec:
+    """A prompt is shared by several sequences, and a single one has its own."""
+    return dataclasses.replace(cell, is_prompt_shared=False) if cell.n_parallel == 1 else cell

@@ -22,12 +22,12 @@ class FakeClock:
 class FakeEngine:
     """Takes PROMPT_NS_PER_TOKEN for each token of a prompt and TOKEN_NS for a generated one, and notes what was done to it."""
 
-    def __init__(self, clock: FakeClock, n_batch: int = 4) -> None:
-        self.clock, self.n_batch, self.calls = clock, n_batch, []
+    def __init__(self, clock: FakeClock, n_batch: int = 4, n_parallel: int = 1) -> None:
+        self.clock, self.n_batch, self.n_parallel, self.calls = clock, n_batch, n_parallel, []
         self._pending_ns = 0
 
     def prompt_batches(self, n_tokens: int) -> Sequence[Any]:
-        full, rest = divmod(n_tokens, self.n_batch)
+        full, rest = divmod(self.n_parallel * n_tokens, self.n_batch)
         return [("prompt", self.n_batch)] * full + [("prompt", rest)] * (rest > 0)
 
     def token_batches(self, n_tokens: int) -> Sequence[Any]:
@@ -46,6 +46,9 @@ class FakeEngine:
 
     def clear(self) -> None:
         self.calls.append("clear")
+
+    def share(self) -> None:
+        self.calls.append("share")
 
     def save_state(self) -> Any:
         self.calls.append("save")

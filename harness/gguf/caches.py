@@ -35,6 +35,8 @@ class Context:
     n_ubatch: int = 512
     flash_attn: str = "auto"
     swa_full: bool = False
+    n_parallel: int = 1
+    kv_unified: bool = False
 
 
 #: What a cache's size depends on beside the model.
@@ -46,27 +48,43 @@ def round_context(n_ctx: int) -> int:
     return pad(n_ctx, CONTEXT_PAD)
 
 
+def sequence_cells(settings: CacheSettings) -> int:
+    """The cells that each sequence has for itself, or all of them together where their cache is one.
+
+    Source: llama-context.cpp (n_ctx_seq).
+    """
+    n_cells = round_context(settings.n_ctx)
+    return n_cells if settings.kv_unified else round_context(n_cells // settings.n_parallel)
+
+
+def count_streams(settings: CacheSettings) -> int:
+    """How many times a layer's cells are kept. Source: llama-kv-cache.cpp (n_stream)."""
+    return 1 if settings.kv_unified else settings.n_parallel
+
+
 def window_cells(settings: CacheSettings, window_tokens: int) -> int:
     """The cells of a layer that looks back window_tokens.
 
     Source: llama-kv-cache-iswa.cpp (size_swa); llama-context.cpp for n_batch and n_ubatch.
     """
     if settings.swa_full:
-        return round_context(settings.n_ctx)
+        return sequence_cells(settings)
     n_ubatch = min(settings.n_ctx, settings.n_batch, settings.n_ubatch)
-    return round_context(min(round_context(settings.n_ctx), window_tokens + n_ubatch))
+    n_windows = settings.n_parallel if settings.kv_unified else 1
+    return round_context(min(sequence_cells(settings), n_windows * window_tokens + n_ubatch))
 
 
 def _count_cells(settings: CacheSettings, rows: KvLayer | CacheRows) -> int:
-    """The rows that a cache has room for. Source: llama-kv-cache-dsv4.cpp (dsv4_comp_size) for those of several tokens."""
+    """The rows that a cache has room for, of each stream. Source: llama-kv-cache-dsv4.cpp (dsv4_comp_size) for those of several
+    tokens."""
     if rows.window_tokens:
         return window_cells(settings, rows.window_tokens)
-    return round_context(-(-round_context(settings.n_ctx) // rows.tokens_per_row))
+    return round_context(-(-sequence_cells(settings) // rows.tokens_per_row))
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What one layer keeps of one sequence, in parts that llama.cpp allocates one by one."""
+    """What one layer keeps of all sequences, in parts that llama.cpp allocates one by one."""
 
     keeping: Keeping
     layer: int
@@ -171,8 +189,9 @@ class CacheCost:
         return next((row.window_tokens for row in self.rows if row.window_tokens), None)
 
     def size_bytes(self, context: CacheSettings) -> int:
-        """What llama.cpp allocates for one sequence: keys, values and states."""
-        return sum(_count_cells(context, row) * row.bytes_per_row for row in self.rows) + self.state_bytes
+        """What llama.cpp allocates for all sequences: keys, values and states."""
+        rows = sum(_count_cells(context, row) * row.bytes_per_row for row in self.rows)
+        return count_streams(context) * rows + context.n_parallel * self.state_bytes
 
     def read_bytes(self, depth: float) -> float:
         """What one token reads with `depth` tokens before it: their keys and values, and each state, which it also writes again."""
@@ -219,10 +238,11 @@ class Attention:
         HarnessError : as `row_bytes`.
         """
         for layer in self.layers or ():
-            cells = _count_cells(context, layer)
+            cells = count_streams(context) * _count_cells(context, layer)
             yield Kept(layer.keeping, layer.layer, tuple(row * cells for row in self.row_bytes(layer, context)))
         for state in self.states:
-            yield Kept(Keeping.STATE, state.layer, (_STATE_BYTES * state.n_embd_r, _STATE_BYTES * state.n_embd_s))
+            one = _STATE_BYTES * context.n_parallel
+            yield Kept(Keeping.STATE, state.layer, (one * state.n_embd_r, one * state.n_embd_s))
 
     def row_bytes(self, layer: KvLayer, context: CacheSettings) -> tuple[int, int]:
         """The bytes of one token's K and V in one layer.
@@ -271,7 +291,7 @@ class Attention:
         return None if cost is None else cost.bytes_per_token
 
     def size_bytes(self, context: CacheSettings) -> int | None:
-        """What keys, values and states of one sequence take; None as `cost`."""
+        """What keys, values and states of all sequences take; None as `cost`."""
         if self.layers is None:
             return None
         try:

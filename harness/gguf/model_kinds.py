@@ -352,7 +352,7 @@ def suit_cells(header: Header, cells: Sequence[RunSpec], asked: Collection[str],
             notes[f"{label} is {found.kind.title}, which {found.kind.without_tg}: {cell.test} is left out"] = None
             continue
         short = _shorten(found, cell, asked, label)
-        if short.n_ctx < cell.n_ctx:
+        if short.n_ctx_seq < cell.n_ctx_seq:
             notes[f"{label} has {found.n_positions} learned positions: {short.test} instead of {cell.test}"] = None
         fitted, note = suit_batches(found, short, asked, label)
         notes |= {note: None} if note else {}
@@ -370,6 +370,10 @@ def _leaves_out(found: FileKind, cell: RunSpec, asked: Collection[str], label: s
         raise UsageError(
             f"{label} is {found.kind.title}, which reads a text from its start: it takes no depth; leave out -d."
         )
+    if cell.n_parallel > 1 and not found.steps:
+        raise UsageError(
+            f"{label} is {found.kind.title}, which keeps no sequences to go on with; leave out --n-parallel."
+        )
     if not cell.n_gen or found.kind is Kind.TEXT:
         return False
     expressly = "n_pg" in asked if cell.n_prompt else "n_gen" in asked
@@ -383,13 +387,13 @@ def _leaves_out(found: FileKind, cell: RunSpec, asked: Collection[str], label: s
 def _shorten(found: FileKind, cell: RunSpec, asked: Collection[str], label: str) -> RunSpec:
     """Cut a default length to the positions that were learned."""
     limit = found.n_positions
-    if limit is None or cell.n_ctx <= limit:
+    if limit is None or cell.n_ctx_seq <= limit:
         return cell
     name = "n_prompt" if cell.n_prompt else "n_gen"
     room = limit - cell.n_depth
     if name in asked or "n_pg" in asked or room < 1:
         raise UsageError(
-            f"{label} has {limit} learned positions and {cell.test} needs {cell.n_ctx}; ask for no more than {limit}."
+            f"{label} has {limit} learned positions and {cell.test} needs {cell.n_ctx_seq}; ask for no more than {limit}."
         )
     return replace(cell, n_prompt=room) if cell.n_prompt else replace(cell, n_gen=room)
 

@@ -18,17 +18,17 @@ import llama_cpp
 import psutil
 
 from harness.errors import NativeError, UsageError
-from harness.gguf.roles import EXPERT_STACK
 from harness.gguf.split import list_parts
 from harness.gguf.types import tensor_type
 from harness.host.rpc import check_servers
 from harness.host.scheduling import free_threads, read_cpus, set_priority
-from harness.native import bindings
+from harness.native import batches, bindings, sequences
+from harness.native.buffer_overrides import list_overrides
 from harness.native.log import Tape, read_buffers, read_flash_attention, read_layers, read_load_mode
 from harness.native.threads import Threads, list_threads
 from harness.records.cells import Build, Device, Model, Resolved
 from harness.records.native_errors import explain
-from harness.spec import MAX_LAYERS, RunSpec
+from harness.spec import RunSpec
 
 # enum llama_split_mode, llama_load_mode, llama_flash_attn_type of llama.h; ggml_numa_strategy of ggml-cpu.h.
 _SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}
@@ -198,24 +198,6 @@ class Runtime:
         self.attach_rpc(spec.rpc)
         return LoadedModel(self, spec)
 
-    def find_buffers(self, names: Sequence[str]) -> list[int]:
-        """Buffer types by name, ``CPU`` or ``RPC0[127.0.0.1:50052]``, or by their device's, ``RPC0``.
-
-        Raises
-        ------
-        UsageError : there is no such buffer type, with the names of those that there are.
-
-        Source: parse_cmd_params in llama-bench.cpp.
-        """
-        known, by_device = {}, {}
-        for pointer, device in self.list_devices():
-            if buffer := self.lib.ggml_backend_dev_buffer_type(pointer):
-                known[self.lib.ggml_backend_buft_name(buffer).decode()] = by_device[device.name] = buffer
-        for name in names:
-            if name not in known and name not in by_device:
-                raise UsageError(f"There is no buffer type {name} to put tensors into; there are {', '.join(known)}.")
-        return [{**by_device, **known}[name] for name in names]
-
 
 def make_pool(lib: Any, threads: Threads) -> Any:
     """A pool of threads as llama-bench makes them; None where it cannot be had."""
@@ -224,26 +206,6 @@ def make_pool(lib: Any, threads: Threads) -> Any:
     for cpu in threads.cpus:
         parameters.cpumask[cpu] = True
     return lib.ggml_threadpool_new(ctypes.byref(parameters))
-
-
-def _list_overrides(runtime: Runtime, spec: RunSpec) -> Any:
-    """What goes elsewhere than its layer, NULL-terminated: tensors by name, then the experts of the first layers; the first match wins.
-
-    Raises
-    ------
-    UsageError : there is no such buffer type.
-
-    Source: to_llama_mparams in llama-bench.cpp; LLM_FFN_EXPS_REGEX and llm_ffn_block_regex in common/common.h.
-    """
-    named = [text.partition("=")[::2] for text in spec.override_tensors]
-    targets = runtime.find_buffers([buffer for _, buffer in named])
-    cpu = runtime.lib.ggml_backend_cpu_buffer_type()
-    experts = [rf"blk\.{layer}\.{EXPERT_STACK}" for layer in range(min(spec.n_cpu_moe, MAX_LAYERS))]
-    listed = [*zip([pattern for pattern, _ in named], targets, strict=True), *((pattern, cpu) for pattern in experts)]
-    overrides = (bindings.BufferOverride * (len(listed) + 1))()
-    for override, (pattern, buffer) in zip(overrides, listed, strict=False):
-        override.pattern, override.buffer_type = pattern.encode(), buffer
-    return overrides
 
 
 def _refusal(what: str, tape: Tape) -> NativeError:
@@ -289,7 +251,7 @@ class LoadedModel:
             self._devices = self._list_devices(spec.devices)
             parameters.devices = ctypes.cast(self._devices, ctypes.c_void_p)
         if spec.n_cpu_moe or spec.override_tensors:
-            self._overrides = _list_overrides(self.runtime, spec)
+            self._overrides = list_overrides(self.runtime, spec)
             parameters.tensor_buft_overrides = ctypes.cast(self._overrides, ctypes.c_void_p)
         return parameters
 
@@ -372,7 +334,7 @@ class Session:
 
     @staticmethod
     def _parameters(spec: RunSpec) -> Any:
-        """Source: to_llama_cparams in llama-bench.cpp."""
+        """Source: to_llama_cparams in llama-bench.cpp; for several sequences main in batched-bench.cpp."""
         assert spec.n_threads is not None, "threads are filled in before a spec reaches the engine"
         parameters = llama_cpp.llama_context_default_params()
         parameters.n_ctx = spec.n_ctx
@@ -384,6 +346,7 @@ class Session:
         parameters.offload_kqv, parameters.op_offload = not spec.no_kv_offload, not spec.no_op_offload
         parameters.flash_attn_type = _FLASH_MODES[spec.flash_attn]
         parameters.swa_full = spec.swa_full
+        parameters.n_seq_max, parameters.kv_unified = spec.n_parallel, spec.kv_unified
         parameters.embeddings = spec.embeddings
         return parameters
 
@@ -403,10 +366,24 @@ class Session:
     # What harness.native.measure asks for.
 
     def prompt_batches(self, n_tokens: int) -> Sequence[Any]:
-        return self._cut(self.random_tokens(n_tokens), self._spec.n_batch)
+        n_prompts = self._n_read
+        if n_prompts == 1:
+            return batches.cut(self.random_tokens(n_tokens), self._spec.n_batch)
+        return batches.join_prompts(self._draw(n_prompts * n_tokens), n_prompts, self._spec.n_batch)
 
     def token_batches(self, n_tokens: int) -> Sequence[Any]:
-        return self._cut(self.random_tokens(n_tokens), 1)
+        n_sequences = self._spec.n_parallel
+        if n_sequences == 1:
+            return batches.cut(self.random_tokens(n_tokens), 1)
+        return batches.join_steps(self._draw(n_sequences * n_tokens), n_sequences)
+
+    def share(self) -> None:
+        sequences.copy_first(self.context, self._spec.n_parallel, self._step, is_unified=self._spec.kv_unified)
+
+    def _step(self) -> None:
+        """Compute one token of the first sequence."""
+        self.decode(batches.cut(self.random_tokens(1), 1)[0])
+        self.synchronize()
 
     def decode(self, batch: Any) -> None:
         if self._decode(self.context, batch) != 0:
@@ -419,32 +396,25 @@ class Session:
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), False)
 
     def save_state(self) -> Any:
-        size = llama_cpp.llama_state_seq_get_size(self.context, 0)
-        state = (ctypes.c_uint8 * size)()
-        llama_cpp.llama_state_seq_get_data(self.context, state, size, 0)
-        return state
+        return sequences.save(self.context, self._n_read)
 
     def restore_state(self, state: Any) -> bool:
-        return bool(llama_cpp.llama_state_seq_set_data(self.context, state, len(state), 0))
+        return sequences.restore(self.context, state)
+
+    @property
+    def _n_read(self) -> int:
+        """The sequences that read a prompt of their own."""
+        return 1 if self._spec.is_prompt_shared else self._spec.n_parallel
 
     def random_tokens(self, n_tokens: int) -> Any:
         """BOS where the model wants one, then random ids. Source: test_prompt and test_gen in llama-bench.cpp."""
-        tokens = (llama_cpp.llama_token * n_tokens)(*(self._random.choices(range(self.n_vocab), k=n_tokens)))
+        tokens = (llama_cpp.llama_token * n_tokens)(*self._draw(n_tokens))
         if n_tokens and llama_cpp.llama_vocab_get_add_bos(self.vocab):
             tokens[0] = llama_cpp.llama_vocab_bos(self.vocab)
         return tokens
 
-    def _cut(self, tokens: Any, size: int) -> list[Any]:
-        """Batches of so many tokens, the last one of the rest."""
-        return [self._batch(tokens, at, min(size, len(tokens) - at)) for at in range(0, len(tokens), size)]
-
-    @staticmethod
-    def _batch(tokens: Any, start: int, n_tokens: int) -> Any:
-        offset = start * ctypes.sizeof(llama_cpp.llama_token)
-        pointer = ctypes.cast(ctypes.byref(tokens, offset), ctypes.POINTER(llama_cpp.llama_token))
-        batch = llama_cpp.llama_batch_get_one(pointer, n_tokens)
-        batch.keep_alive = tokens  # the struct holds a bare pointer
-        return batch
+    def _draw(self, n_tokens: int) -> list[int]:
+        return self._random.choices(range(self.n_vocab), k=n_tokens)
 
     # What the record asks for.
 

@@ -2,7 +2,9 @@
 
 The semantics are llama-bench's (test_prompt, test_gen and main in llama.cpp's tools/llama-bench/llama-bench.cpp): random tokens with
 BOS first, prompts in chunks of n_batch and one synchronize at the end, generation one token a decode with a synchronize each and no
-sampling, the cache cleared before each repetition, a depth filled untimed. Engine and clock come as arguments, so a fake engine that
+sampling, the cache cleared before each repetition, a depth filled untimed. With several sequences they are llama-batched-bench's
+(main in tools/batched-bench/batched-bench.cpp): all prompts in chunks of n_batch, then steps of one token of each sequence; a shared
+prompt is copied between the two, untimed. Engine and clock come as arguments, so a fake engine that
 "takes" a known time tests every line here without waiting.
 """
 
@@ -39,10 +41,13 @@ class Engine(Computes, Protocol):
     """What a timed run needs of a loaded model with a context. Batches are opaque: made before the clock starts."""
 
     def prompt_batches(self, n_tokens: int) -> Sequence[Any]:
-        """Random tokens, BOS first, cut into chunks of n_batch."""
+        """Random tokens, BOS first, cut into chunks of n_batch; of several sequences a prompt of so many tokens each."""
 
     def token_batches(self, n_tokens: int) -> Sequence[Any]:
-        """Random tokens, BOS first, one a batch."""
+        """Random tokens, BOS first, one a batch; of several sequences one of each."""
+
+    def share(self) -> None:
+        """Give all sequences what the first one has read."""
 
     def clear(self) -> None:
         """Empty the KV cache."""
@@ -144,7 +149,7 @@ def measure(
     progress("warm-up", 0, block.repetitions)
     engine.clear()
     if block.warms_up:
-        samples.append(_run_once(engine, clock, spec.n_prompt, min(spec.n_gen, 1), watch, warmup=True))
+        samples.append(_run_once(engine, clock, spec, min(spec.n_gen, 1), watch, warmup=True))
         report(samples[-1])
     else:
         compute(engine, engine.token_batches(1))
@@ -156,18 +161,20 @@ def measure(
             depth.fill()
         watch.begin()
         progress("repetition", repetition, block.repetitions)
-        samples.append(_run_once(engine, clock, spec.n_prompt, spec.n_gen, watch, warmup=False))
+        samples.append(_run_once(engine, clock, spec, spec.n_gen, watch, warmup=False))
         report(samples[-1])
     return samples
 
 
-def _run_once(engine: Engine, clock: Clock, n_prompt: int, n_gen: int, watch: Watches, *, warmup: bool) -> Sample:
+def _run_once(engine: Engine, clock: Clock, spec: RunSpec, n_gen: int, watch: Watches, *, warmup: bool) -> Sample:
     """Prepare everything that needs memory, then time it, and have read what was counted around it."""
-    prompt = engine.prompt_batches(n_prompt) if n_prompt else ()
+    prompt = engine.prompt_batches(spec.n_prompt) if spec.n_prompt else ()
     tokens = engine.token_batches(n_gen) if n_gen else ()
     stamps = array("q", bytes(8 * (len(tokens) + 1)))
     prompt_ns = time_prompt(engine, prompt, clock) if prompt else None
     if tokens:
+        if spec.is_prompt_shared and spec.n_parallel > 1:
+            engine.share()
         time_generation(engine, tokens, clock, stamps)
     conditions = watch.end()
     token_ns = tuple(list_gaps(stamps)) if tokens else ()

@@ -50,7 +50,8 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One run of a test. Durations in ns; token_ns holds one duration a generated token, prompt_ns is None where there is no prompt."""
+    """One run of a test. Durations in ns; token_ns holds one duration a generated token, or a step in which each of several sequences
+    got one; prompt_ns is None where there is no prompt."""
 
     duration_ns: Positive
     prompt_ns: int | None  #: until the last token of the prompt

@@ -28,7 +28,10 @@ class TokenTimes:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One measured cell in numbers: median duration, its interval, and the same as tokens per second; energy of a token."""
+    """One measured cell in numbers: median duration, its interval, and the same as tokens per second; energy of a token.
+
+    Rates are of all sequences together; sequence_rate_tok_per_s is that of one of them.
+    """
 
     n_samples: int
     median_ns: float
@@ -43,6 +46,7 @@ class Summary:
 
     half_width: float | None = None  #: of the rate's interval, as a share of the rate
     n_seen_warmups: int = 0  #: first repetitions that were left out
+    sequence_rate_tok_per_s: float | None = None
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -83,6 +87,7 @@ def summarize(record: Record) -> Summary:
         n_samples=len(durations),
         median_ns=middle,
         rate_tok_per_s=rate / middle,
+        sequence_rate_tok_per_s=record.asked.n_tokens_seq * NS_PER_S / middle,
         rate_low=rate / interval.high if interval else None,
         rate_high=rate / interval.low if interval else None,
         cautions=cautions,

@@ -82,7 +82,7 @@ def suit(cells: Sequence[RunSpec], asked: Collection[str], on_event: OnEvent) ->
         refuse(header, Question.MEASURE, pathlib.Path(model).name)
         found = suit_cells(header, own, asked, pathlib.Path(model).name)
         suited += found.cells
-        untrained = describe_untrained(read_count(header, "context_length"), (cell.n_ctx for cell in found.cells))
+        untrained = describe_untrained(read_count(header, "context_length"), (cell.n_ctx_seq for cell in found.cells))
         for note in (*found.notes, *([untrained] if untrained else [])):
             on_event(Remark(f"note: {note}"))
     return tuple(suited)

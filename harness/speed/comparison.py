@@ -22,7 +22,7 @@ from harness.evidence.stopping import MIN_REPETITIONS
 from harness.evidence.two_samples import Contrast, Ratio, Summary, compare_samples, compare_summaries, correct_holm
 from harness.records.bench_rows import USUAL_REPETITIONS
 from harness.records.measurements import BUILD, MACHINE, MODEL, Evidence, Facets, Measurement, Subject
-from harness.spec import RunSpec, defaults
+from harness.spec import NAMED_IN_TEST, RunSpec, defaults
 from harness.units import NS_PER_S
 
 #: Pairs of cells without a like that are looked through for what they differ in.
@@ -246,7 +246,7 @@ def _believe(measurements: Sequence[Measurement]) -> Gathered:
 
 
 #: Facets that say what is timed and not with which settings.
-_TESTS = ("n_prompt", "n_gen", "n_depth")
+_TESTS = ("n_prompt", "n_gen", *NAMED_IN_TEST)
 
 
 def _in_order(keys: Iterable[Key]) -> list[Key]:

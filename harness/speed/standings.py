@@ -11,6 +11,7 @@ from harness.errors import HarnessError
 from harness.evidence.medians import median
 from harness.gguf.cost import cost_of_shape
 from harness.records.cautions import CautionCause
+from harness.spec import RunSpec
 from harness.speed.published import ARTICLE_MODELS, CAUTIONS, FIGURE_CAUTIONS, load_machines
 from harness.speed.rates import Measured, speaks_for
 
@@ -59,13 +60,18 @@ def published_rows(catalog: Catalog) -> list[MachineRow]:
     return rows
 
 
+def _is_plain(asked: RunSpec) -> bool:
+    """Whether it began with an empty cache and served one user."""
+    return asked.n_depth == 0 and asked.n_parallel == 1
+
+
 def measured_rows(measured: Sequence[Measured], test_kind: str) -> list[MachineRow]:
     """A row for each machine (each set of devices) in the records; its cell is the record that speaks for it (`speaks_for`).
 
     Where there is none, the latest with an empty cache and other settings, which a remark says. Of a model of which several
     quantizations were measured, each but the usual one has a cell of its own. test_kind is tg or pp.
     """
-    measured = [item for item in measured if item.test_kind == test_kind and item.record.asked.n_depth == 0]
+    measured = [item for item in measured if item.test_kind == test_kind and _is_plain(item.record.asked)]
     kinds: dict[str, set[str | None]] = {}
     for item in measured:
         kinds.setdefault(item.model, set()).add(item.quantization)

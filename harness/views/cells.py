@@ -8,7 +8,7 @@ from typing import Any
 from harness.records.cells import Record, is_measured, record_key
 from harness.records.failures import describe_failure
 from harness.records.statistics import Digest, Summary, speaking, summarize
-from harness.spec import defaults, find_varied, parameters
+from harness.spec import NAMED_IN_TEST, defaults, find_varied, parameters
 from harness.speed.model_names import ModelNames, file_of
 from harness.units import format_count
 from harness.views.document import Bar, Bars, Block, Cell, Column, Document, Figure, KeyFigures, Prose, Section, Table
@@ -83,7 +83,9 @@ def describe_cells(
         Column("model", shared="{}"), Column("size", unit=BYTES, shared="{}"), Column("params", unit=PARAMS, shared="{} params"),
         Column("backend", shared="{}"), Column("file"),
         *_setting_columns(records), Column("test"),
-        Column("rate", "t/s", RATE, interval=INTERVAL), Column("repetitions", "reps", align="r"),
+        Column("rate", "t/s", RATE, interval=INTERVAL),
+        Column("sequence_rate", "each", RATE, is_shown=any(record.asked.n_parallel > 1 for record in records)),
+        Column("repetitions", "reps", align="r"),
         Column("joules_per_token", "J/token", ENERGY),
         Column("layers", shared="layers {}"), Column("machine", shared="{}"), Column("time_utc", "measured", MINUTE, shared="{}"),
     ]  # fmt: skip
@@ -129,7 +131,7 @@ def _bars(cells: Sequence[Digest], name_of: Callable[[Record], str] | None) -> l
 def _label(records: Sequence[Record], name_of: Callable[[Record], str] | None) -> list[str]:
     """What tells each record from the others: model, test, and what else differs."""
     layers_differ = len({describe_layers(record) for record in records}) > 1
-    elsewhere = ("n_prompt", "n_gen", "n_depth", *["n_gpu_layers"] * layers_differ)
+    elsewhere = ("n_prompt", "n_gen", *NAMED_IN_TEST, *["n_gpu_layers"] * layers_differ)
     settings = [name for name in find_varied(record.asked for record in records) if name not in elsewhere]
     machines_differ = len({record.machine.cpu for record in records}) > 1
     labels = []
@@ -191,7 +193,7 @@ def _result_cells(record: Record, summary: Summary | None) -> list[Cell]:
     if summary is None:
         failure = record.failure
         remark = f"{failure.phase}: {describe_failure(failure)}" if failure else "nothing was measured"
-        return [Cell(instead="failed", notes=[remark]), Cell(), Cell()]
+        return [Cell(instead="failed", notes=[remark]), Cell(), Cell(), Cell()]
     notes = [caution.text for caution in summary.cautions]
     if summary.undisturbed_rate_tok_per_s is not None:
         rate = format_value(summary.undisturbed_rate_tok_per_s, RATE)
@@ -200,6 +202,7 @@ def _result_cells(record: Record, summary: Summary | None) -> list[Cell]:
         notes.append(f"without {format_count(summary.n_seen_warmups, 'first repetition')}, which belonged to a warm-up")
     return [
         Cell(summary.rate_tok_per_s, None, summary.interval, notes),
+        Cell(summary.sequence_rate_tok_per_s),
         Cell(summary.n_samples),
         Cell(summary.joules_per_token),
     ]

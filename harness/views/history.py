@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from harness.evidence.two_samples import Ratio
 from harness.records.history import Per, Point, Series, Span, Stretch, fold
 from harness.runs.history import Named
-from harness.spec import find_varied
+from harness.spec import NAMED_IN_TEST, find_varied
 from harness.units import format_count
 from harness.views.document import Block, Cell, Column, Document, Line, Picture, Prose, Section, Table, for_programs
 from harness.views.figures.history import draw_history
@@ -25,9 +25,6 @@ _MARK = "!"
 _MARK_NOTE = "! not to be trusted: it decides nothing here."
 
 _TIMES: dict[Per, str] = {"record": "when (UTC)", "day": "day (UTC)", "build": "since (UTC)"}
-
-#: What the test itself says.
-_IN_TEST = ("n_depth",)
 
 
 def describe_history(found: Sequence[Named], per: Per = "record") -> Document:
@@ -76,7 +73,7 @@ def _warn(found: Sequence[Named]) -> Iterator[str]:
 
 def _title(found: Sequence[Named]) -> list[str]:
     """What tells each series from the others: model, test, threads, what else differs, and the machine where there are several."""
-    varied = [name for name in find_varied(one.series.latest.asked for one in found) if name not in _IN_TEST]
+    varied = [name for name in find_varied(one.series.latest.asked for one in found) if name not in NAMED_IN_TEST]
     several = len({one.series.latest.machine for one in found}) > 1
     titles = []
     for one in found:

@@ -17,7 +17,7 @@ from harness.evidence.medians import mean, standard_deviation
 from harness.records.bench_terms import FLASH_MODES, NO_OVERRIDES, OWN_TABLE, TABLE, USUAL
 from harness.records.cells import Record, is_measured, name_devices
 from harness.records.statistics import joules_per_token, summarize, token_times
-from harness.spec import RunSpec, parameters
+from harness.spec import RunSpec, name_test, parameters
 from harness.units import NS_PER_S
 from harness.untrusted import harmless
 
@@ -182,7 +182,12 @@ def render_sql(records: Sequence[Record]) -> str:
         return ""
     # A table has the same columns whatever measured it.
     ours = [
-        {"test_time": r.time_utc, "test": r.asked.test, **harness_fields(r), "joules_per_token": joules_per_token(r)}
+        {
+            "test_time": r.time_utc,
+            "test": _bench_test(r.asked),
+            **harness_fields(r),
+            "joules_per_token": joules_per_token(r),
+        }
         | _other_settings(r)
         for r in measured
     ]
@@ -194,6 +199,11 @@ def render_sql(records: Sequence[Record]) -> str:
         for name, row in zip(tables, both, strict=True)
     ]
     return "\n".join(text) + "\n"
+
+
+def _bench_test(spec: RunSpec) -> str:
+    """The test by what llama-bench's table knows of it, so that both rows are found again."""
+    return name_test(spec.n_prompt, spec.n_gen, spec.n_depth)
 
 
 def _create_table(name: str, row: dict[str, Any]) -> str:

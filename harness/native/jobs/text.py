@@ -19,6 +19,7 @@ from harness.codec import decode, encode
 from harness.errors import NativeError
 from harness.host.noise import Watcher
 from harness.host.rpc import has_loopback
+from harness.native.batches import cut
 from harness.native.engine import LoadedModel, Pools, Session, resident_bytes
 from harness.native.text_loop import Progress, generate
 from harness.records.text import TextRequest
@@ -184,7 +185,7 @@ class TextSession(Session):
     # What harness.native.text_loop asks for.
 
     def batches(self, tokens: Sequence[int]) -> Sequence[Any]:
-        return self._cut((llama_cpp.llama_token * len(tokens))(*tokens), self._spec.n_batch)
+        return cut((llama_cpp.llama_token * len(tokens))(*tokens), self._spec.n_batch)
 
     def sample(self) -> int:
         return llama_cpp.llama_sampler_sample(self._sampler, self.context, -1)
