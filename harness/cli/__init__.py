@@ -28,6 +28,7 @@ GROUPS = {
         "tune": "Find the settings that are fast here, and the lines to paste.",
         "sweep": "Measure over layers on the GPU, or find the best number.",
         "run": "Have a model write a text, with Ollama's figures of it.",
+        "score": "Run LocalScore's tests and show its figure, for comparison.",
         "ollama": "Measure a model of Ollama's through its server and directly.",
         "speculate": "Measure what a draft model that guesses ahead brings.",
         "noise": "Say which difference this machine can show, and what would help.",
@@ -40,7 +41,10 @@ GROUPS = {
         "plot": "Draw speeds, sizes, bandwidths, accuracy.",
         "report": "Put everything that was kept into one HTML page.",
     },
-    "Predict": {"predict": "Say how fast a model would be, and whether it fits."},
+    "Predict": {
+        "predict": "Say how fast a model would be, and whether it fits.",
+        "fit": "Find the largest context that fits, and where layers go.",
+    },
     "Models": {
         "models": "List the catalog: names, sizes, what is on disk, what fits.",
         "pull": "Download models, going on where it stopped.",
