@@ -55,6 +55,8 @@ FIGURES = {
     CautionCause.SWAPPED_OUT: {"size_bytes": 2**20},
     CautionCause.UNEXPLAINED: {"share": 0.3},
     CautionCause.LEFT_MEMORY: {"size_bytes": 2**20},
+    CautionCause.NOT_FINITE: {"n_done": 1, "n_wanted": 9},
+    CautionCause.WINDOWS_LEFT_OUT: {"n_done": 3, "n_wanted": 9},
     CautionCause.SENTENCE: {"said": "as it was"},
 }
 

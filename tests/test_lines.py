@@ -22,6 +22,7 @@ from harness.records.journal import Journal, each_record, journal_order, read_li
 from harness.records.kinds import KINDS, Line, read_line, schema_of, to_json
 from harness.records.noise import NoiseBlock, NoiseRecord, Tuning
 from harness.records.ollama import Answer, Comparison, DirectText, Loaded, Round, Task
+from harness.records.quality import Divergence, QualityRecord, Reference, TextFacts, Window
 from harness.records.roofline import Roof
 from harness.records.speculation import Manner, Member, Passage, Speculation
 from harness.records.text import Figures, TextRun, TextSettings
@@ -71,6 +72,12 @@ def made_lines(result: dict) -> dict[str, dict]:
     side = Side(record.asked, record.model, record.build, record.resolved, record.load)
     blocks = (Block(Arm.B, record.samples), Block(Arm.A, record.samples))
     ab = Ab("ab", record.time_utc, record.machine, "0.1", side, side, Stop.TIME, blocks, elapsed_ns=5)
+    apart = Divergence(5.0, 6.0, 5.5, 0.1, 0.2, 0.05, -1e-6, 0.01, 0.002, 1e-5, 0.3, 2)
+    quality = QualityRecord(
+        "quality", record.time_utc, record.asked, record.machine, "0.1", TextFacts("alice.txt", "ab", 5, True, 9), 2,
+        (Window(3, 5.5, 7.0, apart), Window(3, None, None)), {"0": 1, "900": 2}, Reference(record.asked, record.model), record.model,
+        record.build, record.resolved, warnings=text.warnings,
+    )  # fmt: skip
     passage = Passage(0, 0, 2, (2, 0), (1, 0), (5, 0), (7, 6), (3, 0), 3, "length")
     member = Member(record.asked, record.model, record.resolved, 5)
     speculation = Speculation(
@@ -83,6 +90,7 @@ def made_lines(result: dict) -> dict[str, dict]:
         "ollama-comparison": to_json(comparison),
         "noise": to_json(noise),
         "ab": to_json(ab),
+        "quality": to_json(quality),
     }
 
 
@@ -99,7 +107,14 @@ def write(path: pathlib.Path, *lines: dict | str) -> pathlib.Path:
 def test_every_line_of_the_first_edition_is_readable():
     lines = list(read_lines(KEPT, pytest.fail))
     assert len(lines) == sum(path.read_bytes().count(b"\n") for path in KEPT)
-    assert {line.kind for line in lines} == set(KINDS) - {"run", "ollama-comparison", "noise", "ab", "speculation"}
+    assert {line.kind for line in lines} == set(KINDS) - {
+        "run",
+        "ollama-comparison",
+        "noise",
+        "ab",
+        "speculation",
+        "quality",
+    }
     assert set(LINES) == set(KINDS)
     assert all(line.content is not None for line in lines)
 

@@ -61,6 +61,8 @@ class CautionCause(str, enum.Enum):
     SWAPPED_OUT = "swapped-out"
     UNEXPLAINED = "unexplained"
     LEFT_MEMORY = "left-memory"
+    NOT_FINITE = "not-finite"
+    WINDOWS_LEFT_OUT = "windows-left-out"
     SENTENCE = "sentence"
 
 
@@ -149,6 +151,8 @@ _SENTENCES = {
     CautionCause.SWAPPED_OUT: "{size_bytes} were swapped out: what is in memory is less than what the process took",
     CautionCause.UNEXPLAINED: "{share} of the growth of resident memory is not explained",
     CautionCause.LEFT_MEMORY: "{size_bytes} left memory while the model was loaded and used: something else needed it",
+    CautionCause.NOT_FINITE: "{n_done} of {n_wanted} windows came to no finite number",
+    CautionCause.WINDOWS_LEFT_OUT: "interrupted after {n_done} of {n_wanted} windows",
     CautionCause.SENTENCE: "{said}",
 }
 _NEEDED = {

@@ -11,6 +11,7 @@ from harness.records.memory import MemoryRecord
 from harness.records.noise import NoiseRecord
 from harness.records.ollama import Comparison
 from harness.records.parity import Parity
+from harness.records.quality import QualityRecord
 from harness.records.text import TextRun
 from harness.records.token_time import TimeRecord
 from harness.records.verdict import Trust, judge
@@ -65,7 +66,7 @@ def _name_test(content: Content | None) -> str:
 
 def _name_model(content: Content | None) -> str:
     match content:
-        case Record():
+        case Record() | QualityRecord():
             return content.asked.file_name
         case TextRun() | NoiseRecord():
             return content.model.file_name if content.model else ""

@@ -17,6 +17,7 @@ from harness.records.memory import MemoryRecord
 from harness.records.noise import NoiseRecord
 from harness.records.ollama import Comparison
 from harness.records.parity import Parity
+from harness.records.quality import QualityRecord
 from harness.records.roofline import Roof
 from harness.records.speculation import Speculation
 from harness.records.statistics import Digest
@@ -29,6 +30,7 @@ from harness.records.upgrades import UPGRADES
 Entry = (
     Record | TextRun | Roof | MemoryRecord | TimeRecord | Comparison | Parity | NoiseRecord | Ab | Speculation
     | TuneRecord
+    | QualityRecord
 )  # fmt: skip
 
 #: What a line holds once it is read; a measured cell may be condensed to its `Digest`.
@@ -66,6 +68,7 @@ KINDS: dict[str, type[Entry]] = {
     "parity": Parity,
     "noise": NoiseRecord,
     "ab": Ab,
+    "quality": QualityRecord,
     "tuning": TuneRecord,
     "speculation": Speculation,
 }

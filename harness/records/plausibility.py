@@ -14,6 +14,7 @@ from harness.records.doubts import Limits, doubt, doubt_rounds, doubt_same
 from harness.records.memory import MemoryRecord
 from harness.records.ollama import Comparison, Round
 from harness.records.parity import Parity
+from harness.records.quality import QualityRecord
 from harness.records.roofline import ARITHMETIC, READING, SECOND_METHOD, Roof, RoofTest
 from harness.records.speculation import Speculation, token_times
 from harness.records.text import Figures, TextRun
@@ -179,3 +180,9 @@ def doubt_speculation(record: Speculation) -> Iterator[Caution]:
         times = token_times(record.passages, length)
         ratios = [alone[number] / time_ns for number, time_ns in times.items() if number in alone]
         yield from doubt_rounds(ratios, part=f"the speed-up by drafts of {length}")
+
+
+def doubt_quality(record: QualityRecord) -> Iterator[Caution]:
+    """Windows of which a figure came out infinite or as no number: what is left says nothing of the text."""
+    if record.n_infinite:
+        yield Caution(CautionCause.NOT_FINITE, distrust=True, n_done=record.n_infinite, n_wanted=len(record.windows))

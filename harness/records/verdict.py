@@ -23,10 +23,12 @@ from harness.records.plausibility import (
     doubt_comparison,
     doubt_memory,
     doubt_parity,
+    doubt_quality,
     doubt_roof,
     doubt_speculation,
     doubt_text,
 )
+from harness.records.quality import QualityRecord
 from harness.records.roofline import Roof, latest
 from harness.records.speculation import Speculation
 from harness.records.statistics import Digest
@@ -80,6 +82,11 @@ def _judge_noise(record: NoiseRecord) -> Verdict | None:
     return _weigh(record, [reason for verdict in found for reason in verdict.reasons]) if found else None
 
 
+def _judge_quality(record: QualityRecord) -> Verdict | None:
+    """What a busy machine disturbs is how long it takes, and nothing that is kept of it."""
+    return _weigh(record, doubt_quality(record)) if record.windows else None
+
+
 def _judge_speculation(record: Speculation) -> Verdict | None:
     if not record.passages:
         return None
@@ -104,6 +111,7 @@ JUDGES: dict[type, Callable[[Any], Verdict | None]] = {
     Parity: _judge_parity,
     NoiseRecord: _judge_noise,
     Ab: judge_ab,
+    QualityRecord: _judge_quality,
     TuneRecord: judge_tuning,
     Speculation: _judge_speculation,
 }

@@ -1,0 +1,52 @@
+"""Texts that models are asked to predict: the one that comes with harness, or any file."""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+from dataclasses import dataclass
+
+from harness.errors import UsageError
+
+#: The text where nobody names another: Lewis Carroll's Alice's Adventures in Wonderland, 1865, in the public domain (data/SOURCES.md).
+OWN_TEXT = pathlib.Path(__file__).parent / "data" / "alice.txt"
+
+#: The largest file that is taken: its tokens would be computed for weeks.
+MOST_BYTES = 256 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class TextFile:
+    """A text on this disk, known by its hash (SHA-256 in hex); is_own says that it is the one that comes with harness."""
+
+    path: pathlib.Path
+    sha256: str
+    size_bytes: int
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it comes with harness."""
+        return self.path == OWN_TEXT
+
+
+def open_text(path: pathlib.Path | None = None) -> TextFile:
+    """A text to be predicted: a file of any encoding, since a tokenizer takes bytes; without one the text of our own.
+
+    Raises
+    ------
+    UsageError : there is no such file, it cannot be read, it is empty or far too large.
+    """
+    path = path or OWN_TEXT
+    try:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise UsageError(
+                f"{path.name} has {size / 1e6:.0f} MB; give a text of no more than {MOST_BYTES / 1e6:.0f} MB."
+            )
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "its name is none"
+        raise UsageError(f"The text {path.name} cannot be read ({why}); name another file with --text.") from None
+    if not data.strip():
+        raise UsageError(f"The text {path.name} is empty; name another file with --text.")
+    return TextFile(path, hashlib.sha256(data).hexdigest(), len(data))

@@ -1,0 +1,308 @@
+"""How well a model predicts a text: windows, figures, texts that cannot be asked, records, and one small real run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import random
+import statistics
+
+import pytest
+
+from harness.errors import Outcome, UsageError
+from harness.records.cells import Record
+from harness.records.kinds import read_line, to_json
+from harness.records.quality import Divergence, QualityRecord, Reference, TextFacts, Window, bin_of
+from harness.records.quality_figures import LEAST_WINDOWS, find_figures
+from harness.records.trust import Trust
+from harness.records.verdict import judge
+from harness.runs import quality as asking_quality
+from harness.runs.quality import QualityRequest, compare_caches, group_cells, measure_quality, plan_quality
+from harness.runs.session import Session
+from harness.sources import texts
+from harness.sources.texts import OWN_TEXT, open_text
+from harness.spec import RunSpec
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def made_tokens(seed, n_windows=8, n=25):
+    """Made-up log-likelihoods and divergences, by window and token."""
+    draw = random.Random(seed)
+    return [
+        [
+            (draw.expovariate(0.3), draw.expovariate(0.3), draw.expovariate(50), draw.uniform(-0.2, 0.1))
+            for _ in range(n)
+        ]
+        for _ in range(n_windows)
+    ]
+
+
+def window_of(tokens, *, with_base=True):
+    nll, base, kld, p = zip(*tokens, strict=True)
+    divergence = Divergence(
+        sum(base), sum(v * v for v in base), sum(a * b for a, b in zip(nll, base, strict=True)), sum(kld), sum(v * v for v in kld),
+        max(kld), min(kld), sum(p), sum(v**2 for v in p), sum(v**4 for v in p), max(map(abs, p)), len(p) - 3,
+    )  # fmt: skip
+    return Window(len(tokens), sum(nll), sum(v * v for v in nll), divergence if with_base else None)
+
+
+@pytest.fixture
+def made(recorded):
+    """A record of made-up windows, and their tokens."""
+    cell: Record = recorded[0]
+    tokens = made_tokens(1)
+    counts: dict[str, int] = {}
+    for _, _, kld, _ in (token for window in tokens for token in window):
+        counts[str(bin_of(kld))] = counts.get(str(bin_of(kld)), 0) + 1
+    spec = RunSpec("/folder/a.gguf", n_prompt=52, type_k="q8_0", n_threads=2)
+    record = QualityRecord(
+        "quality", cell.time_utc, spec, cell.machine, "0.1.0", TextFacts("alice.txt", "ab" * 32, 148822, True, 5000), len(tokens),
+        tuple(map(window_of, tokens)), counts, Reference(dataclasses.replace(spec, type_k="f16"), cell.model), cell.model, cell.build,
+        cell.resolved,
+    )  # fmt: skip
+    return record, tokens
+
+
+def test_a_perplexity_is_the_one_of_all_tokens_with_the_error_of_their_mean(made):
+    record, tokens = made
+    nll = [token[0] for window in tokens for token in window]
+    found = find_figures(record).perplexity
+    assert found.value == pytest.approx(math.exp(statistics.fmean(nll)))
+    error = statistics.pstdev(nll) / math.sqrt(len(nll) - 1)
+    assert found.error == pytest.approx(found.value * error)
+
+
+def test_an_interval_is_by_windows_and_needs_some(made):
+    from scipy.stats import t
+
+    record, tokens = made
+    means = [statistics.fmean(token[0] for token in window) for window in tokens]
+    low, high = t.interval(
+        0.95, len(means) - 1, statistics.fmean(means), statistics.stdev(means) / math.sqrt(len(means))
+    )
+    assert find_figures(record).perplexity.interval == pytest.approx((math.exp(low), math.exp(high)))
+    few = dataclasses.replace(record, windows=record.windows[: LEAST_WINDOWS - 1])
+    assert find_figures(few).perplexity.interval is None
+
+
+def test_what_is_lost_has_the_error_of_pairs(made):
+    record, tokens = made
+    pairs = [token[:2] for window in tokens for token in window]
+    found = find_figures(record).departure
+    differences = [a - b for a, b in pairs]
+    assert found.log_ratio.value == pytest.approx(statistics.fmean(differences))
+    # The variance of a difference is that of both less twice what they have in common.
+    assert found.log_ratio.error == pytest.approx(statistics.pstdev(differences) / math.sqrt(len(pairs) - 1))
+    assert found.ratio.value == pytest.approx(math.exp(found.log_ratio.value))
+    assert found.ratio.error == pytest.approx(found.ratio.value * found.log_ratio.error)
+    assert found.correlation == pytest.approx(statistics.correlation(*zip(*pairs, strict=True)))
+
+
+def test_divergence_and_its_percentiles(made):
+    record, tokens = made
+    klds = sorted(token[2] for window in tokens for token in window)
+    found = find_figures(record).departure
+    assert found.kld.value == pytest.approx(statistics.fmean(klds))
+    assert found.kld.error == pytest.approx(statistics.pstdev(klds) / math.sqrt(len(klds) - 1))
+    assert (found.kld_min, found.kld_max) == (klds[0], klds[-1])
+    for share, value in found.kld_percentiles:
+        place = share * (len(klds) - 1)
+        assert klds[math.floor(place)] * 0.99 <= value <= klds[math.ceil(place)] * 1.01
+    differences = [token[3] for window in tokens for token in window]
+    assert found.p_diff_rms.value == pytest.approx(math.sqrt(statistics.fmean(v * v for v in differences)))
+    assert found.same_top.value == pytest.approx(22 / 25)
+
+
+def test_a_model_that_is_its_base_has_no_error(made):
+    record, tokens = made
+    same = [[(a, a, 0.0, 0.0) for a, *_ in window] for window in tokens]
+    found = find_figures(
+        dataclasses.replace(record, windows=tuple(map(window_of, same)), kld_counts={"0": 200})
+    ).departure
+    assert (found.kld.value, found.p_diff_rms.value, found.p_diff_rms.error) == (0.0, 0.0, None)
+    assert found.log_ratio.value == 0
+    assert found.log_ratio.error == pytest.approx(0, abs=1e-7)
+
+
+def test_nothing_scored_has_no_figures(made):
+    record, _ = made
+    assert find_figures(dataclasses.replace(record, windows=())) is None
+    assert judge(dataclasses.replace(record, windows=())) is None
+
+
+def test_a_window_without_a_number_makes_it_worthless(made):
+    record, _ = made
+    assert judge(record).trust is Trust.QUIET
+    bad = dataclasses.replace(record, windows=(*record.windows, Window(25, None, None)))
+    assert judge(bad).trust is Trust.NOT_TRUSTED
+    assert judge(bad).reasons[0].text == "1 of 9 windows came to no finite number"
+    assert find_figures(bad).n_windows == 8
+
+
+def test_what_is_kept_reads_the_same_and_has_no_text_and_no_folder(made):
+    record, _ = made
+    line = json.dumps(to_json(record))
+    assert read_line(json.loads(line)).content == dataclasses.replace(
+        record,
+        asked=dataclasses.replace(record.asked, model="a.gguf"),
+        base=dataclasses.replace(record.base, asked=dataclasses.replace(record.base.asked, model="a.gguf")),
+    )
+    assert "/folder" not in line
+    assert "Rabbit" not in line
+
+
+# --- windows ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n_ctx", "n_batch", "expected"),
+    [
+        (8, 8, [([0, 1, 2, 3, 4, 5, 6, 7], 0, 4)]),
+        (8, 4, [([0, 1, 2, 3], 0, 0), ([4, 5, 6, 7], 4, 4)]),
+        (8, 3, [([0, 1, 2], 0, 0), ([3, 4, 5], 3, 2), ([6, 7], 6, 2)]),
+        (9, 8, [([0, 1, 2, 3, 4, 5, 6, 7], 0, 4), ([8], 8, 1)]),
+    ],
+)
+def test_a_window_is_cut_into_batches_and_its_second_half_wanted(n_ctx, n_batch, expected):
+    from harness.native.jobs.quality import cut_window
+
+    found = list(cut_window(list(range(n_ctx)), n_batch, n_ctx // 2))
+    assert [(list(tokens), place, sum(wanted)) for tokens, place, wanted in found] == expected
+    flags = [flag for _, _, wanted in found for flag in wanted]
+    assert flags == [position >= n_ctx // 2 for position in range(n_ctx)]
+
+
+# --- texts ------------------------------------------------------------------------------------------------------------
+
+
+def test_our_own_text_is_what_its_page_says():
+    own = open_text()
+    said = (OWN_TEXT.parent / "SOURCES.md").read_text(encoding="utf-8")
+    assert own.is_own
+    assert own.sha256 in said
+    assert f"{own.size_bytes:,} bytes" in said
+    assert own.size_bytes <= 300_000
+    text = OWN_TEXT.read_text(encoding="utf-8")
+    assert text.startswith("ALICE’S ADVENTURES IN WONDERLAND")
+    assert text.endswith("THE END\n")
+    assert "Gutenberg" not in text
+
+
+def test_texts_that_cannot_be_read_are_refused(tmp_path, monkeypatch):
+    empty = tmp_path / "empty.txt"
+    empty.write_bytes(b" \n")
+    for path, words in ((empty, "is empty"), (tmp_path, "cannot be read"), (tmp_path / "none.txt", "cannot be read")):
+        with pytest.raises(UsageError, match=words):
+            open_text(path)
+    monkeypatch.setattr(texts, "MOST_BYTES", 1)
+    with pytest.raises(UsageError, match="no more than"):
+        open_text(empty)
+
+
+# --- plans ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def anything(monkeypatch):
+    monkeypatch.setattr(
+        asking_quality, "_find_reader", lambda reference, _n_ctx, _on_event: f"/m/{reference or 'own'}.gguf"
+    )
+
+
+def plan(*references, **more):
+    axes = more.pop("axes", {})
+    return plan_quality(references, axes, lambda _event: None, **more)
+
+
+def test_one_model_has_no_base_and_of_several_cells_the_first_is(anything):
+    assert plan().base is None
+    assert [cell.n_batch for cell in plan(n_ctx=64).cells] == [64]
+    caches = plan(axes={"type_k": ["f16", "q8_0"]})
+    assert [cell.type_k for cell in caches.ordered] == ["f16", "q8_0"]
+    assert caches.base == caches.cells[0]
+    assert plan("a", "b").base.model == "/m/a.gguf"
+
+
+def test_a_named_base_has_the_usual_cache(anything):
+    request = plan("a", axes={"type_k": ["q8_0"], "n_threads": [1]}, base="big")
+    assert (request.base.model, request.base.type_k, request.base.n_threads) == ("/m/big.gguf", "f16", 1)
+    assert [cell.model for cell in request.ordered] == ["/m/big.gguf", "/m/a.gguf"]
+    assert plan("a", base="a").ordered == plan("a").cells, "a model beside itself is one cell"
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"n_ctx": 4}, "nothing to score"),
+        ({"n_chunks": 0}, "scores nothing"),
+        ({"axes": {"embeddings": [True]}}, "Embeddings predict nothing"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(anything, more, words):
+    with pytest.raises(UsageError, match=words):
+        plan(**more)
+
+
+def test_caches_are_compared_with_f16():
+    spec = RunSpec("m.gguf", n_gen=16, n_depth=4096, type_k="q4_0", n_threads=2, flash_attn="on")
+    request = compare_caches(spec, [{"type_k": "q8_0", "type_v": "q8_0"}], n_chunks=4)
+    assert [(cell.type_k, cell.type_v, cell.n_ctx, cell.flash_attn) for cell in request.ordered] == [
+        ("f16", "f16", 512, "on"),
+        ("q8_0", "q8_0", 512, "on"),
+    ]
+
+
+def test_what_has_no_room_together_goes_one_after_the_other_beside_the_base(monkeypatch):
+    base, *others = (RunSpec(f"{name}.gguf", n_prompt=64) for name in "abcd")
+    monkeypatch.setattr(asking_quality, "estimate_needs", lambda _cell: None)
+    monkeypatch.setattr(asking_quality, "fit_together", lambda found, _free: len(found) <= 3)
+    request = QualityRequest(tuple(others), base=base)
+    assert [[cell.model[0] for cell in group] for group in group_cells(request)] == [["a", "b", "c"], ["a", "d"]]
+    assert [[cell.model[0] for cell in group] for group in group_cells(QualityRequest(tuple(others)))] == [
+        ["b", "c", "d"]
+    ]
+    assert list(group_cells(QualityRequest((base,), base=base))) == [[base]]
+
+
+# --- for real ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.engine
+def test_caches_of_a_real_model(tmp_path):
+    heard = []
+    request = plan_quality([], {"type_k": ["f16", "q4_0"]}, lambda _event: None, n_ctx=32, n_chunks=6)
+    with Session("quality", tmp_path, on_event=heard.append) as session:
+        base, other = measure_quality(request, session)
+    assert session.outcome is Outcome.OK
+    assert len(list(tmp_path.rglob("*.jsonl"))) == 1
+    assert [len(record.windows) for record in (base, other)] == [6, 6]
+    assert {window.n_scored for window in base.windows} == {15}
+    mine, theirs = find_figures(base), find_figures(other)
+    assert 5 < mine.perplexity.value < 100
+    assert theirs.departure.base_perplexity == mine.perplexity
+    assert 0.001 < theirs.departure.kld.value < 1
+    assert base.base is None
+    assert other.base.asked.type_k == "f16"
+    assert sum(other.kld_counts.values()) == 90
+
+
+@pytest.mark.engine
+def test_batches_smaller_than_a_window_come_to_the_same():
+    found = []
+    for n_batch in (32, 7):
+        request = plan_quality([], {"n_batch": [n_batch]}, lambda _event: None, n_ctx=32, n_chunks=1)
+        with Session("quality", None) as session:
+            (record,) = measure_quality(request, session)
+        found.append(record.windows[0].nll)
+    assert found[1] == pytest.approx(found[0], rel=2e-2)
+
+
+@pytest.mark.engine
+def test_a_text_shorter_than_two_windows_is_refused(tmp_path):
+    short = tmp_path / "short.txt"
+    short.write_text("Once upon a time there was a text.", encoding="utf-8")
+    request = plan_quality([], {}, lambda _event: None, text=short, n_ctx=64)
+    with Session("quality", None) as session, pytest.raises(UsageError, match="windows of 64 need 128 at least"):
+        measure_quality(request, session)
