@@ -59,7 +59,7 @@ class Parity:
     harness_first: tuple[bool, ...] = ()  #: of each pair whether harness went first; empty: they took turns
     reference: str = "llama-bench"  #: the other program
     n_parallel: Positive = 1  #: sequences at once
-    is_prompt_shared: bool = False
+    is_prompt_shared: bool = False  #: one prompt was read, and copied to all of them
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
