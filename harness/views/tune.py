@@ -127,10 +127,11 @@ def _conclude(record: TuneRecord, test: SequentialTest, chosen: RunSpec, *, is_b
             return [
                 f"Interrupted: the best so far is {_name(record, record.found)}, which is not held against the defaults yet."
             ]
+    if not record.races:
+        return ["There was nothing to try: the defaults stay."]
     if record.found == record.base:
-        return [
-            f"Nothing that was tried is better by more than {format_value(record.margin, GIVEN_SHARE)}: the defaults stay."
-        ]
+        margin = format_value(record.margin, GIVEN_SHARE)
+        return [f"Nothing that was tried came out better by more than {margin}: the defaults stay."]
     if not is_believed:
         return ["What was measured is not to be believed: these are the safe settings, llama.cpp's defaults."]
     if test.decision is Decision.FASTER and gain is not None and gain.ends is not None:
@@ -189,7 +190,7 @@ def _candidates(races: Races) -> Table:
         names = [format_settings(candidate.asked, varied) for candidate in race.candidates]
         rows += [_row(race, names, replayed, standing) for standing in replayed.standings()]
     columns = [
-        Column("race", of=None, is_merged=True), Column("candidate", wraps=True),
+        Column("race", is_shown=False), Column("candidate", wraps=True),
         Column("change", "speed", CHANGE, interval=INTERVAL), Column("than", "against", wraps=True, left_out=1),
         Column("rounds", align="r"), Column("fate", "what became of it"),
     ]  # fmt: skip
