@@ -42,7 +42,10 @@ GROUPS = {
         "plot": "Draw speeds, sizes, bandwidths, accuracy.",
         "report": "Put everything that was kept into one HTML page.",
     },
-    "Predict": {"predict": "Say how fast a model would be, and whether it fits."},
+    "Predict": {
+        "predict": "Say how fast a model would be, and whether it fits.",
+        "fit": "Find the largest context that fits, and where layers go.",
+    },
     "Models": {
         "models": "List the catalog: names, sizes, what is on disk, what fits.",
         "pull": "Download models, going on where it stopped.",

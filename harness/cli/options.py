@@ -408,7 +408,7 @@ _LLAMA_BENCH_ALONE = {
     ("--offline",): "set HF_HUB_OFFLINE=1",
     ("--list-devices",): "`harness devices` lists them",
     ("-lzm", "--lazy-mode"): "llama.cpp's usual way is what is measured",
-    ("-fitt", "--fit-target", "-fitc", "--fit-ctx"): "`harness overhead --vram` says what fits, `harness sweep --best` what is fastest",
+    ("-fitt", "--fit-target", "-fitc", "--fit-ctx"): "`harness fit` says what fits, `harness sweep --best` what is fastest",
     ("-v", "--verbose"): "-o json has what really ran",
     ("--progress",): "progress is shown by itself",
 }  # fmt: skip

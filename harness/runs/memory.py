@@ -306,21 +306,21 @@ def fit_cards(
         (None, device_rules("CUDA0"), vram_bytes, CUDA_CONTEXT_BYTES),
     ):
         if memory_bytes is not None:
-            prices, planned = price_layers(model.header, spec, device), _compute_on(forecast, name)
-            compute = _estimate_compute(model, spec.n_ctx) if planned is None else planned
+            prices, planned = price_layers(model.header, spec, device), compute_on(forecast, name)
+            compute = estimate_compute(model, spec.n_ctx) if planned is None else planned
             found = fit_layers(prices, name, memory_bytes, compute, context_bytes)
             left = left_to_host(model.header, spec, host, device, found.n_fitting)
             fits.append(dataclasses.replace(found, host_bytes=left, is_estimated=planned is None))
     return tuple(fits)
 
 
-def _compute_on(forecast: Forecast, device: str | None) -> int | None:
+def compute_on(forecast: Forecast, device: str | None) -> int | None:
     """The compute buffer of a device as planned there; where none is, all compute buffers together, which is more; None if unknown."""
     sizes = {line.device: line.size_bytes for line in forecast.lines if line.cause is Cause.COMPUTE}
     return sizes.get(device or "", sum(sizes.values())) if sizes else None
 
 
-def _estimate_compute(model: Model, n_ctx: int) -> int | None:
+def estimate_compute(model: Model, n_ctx: int) -> int | None:
     """What predict says where llama.cpp plans nothing; None for a header that has no cost."""
     with contextlib.suppress(HarnessError):
         return estimate_compute_bytes(cost_of_header(model.header, "", model.label), n_ctx, model.header)

@@ -15,7 +15,7 @@ from harness.sources.hub_cache import HubFile, find_cached, list_parts
 from harness.sources.hub_reference import read_hub_files
 from harness.sources.model_file import default_model, open_model
 from harness.sources.ollama_reference import PREFIX as OLLAMA_PREFIX
-from harness.sources.reference import Reference
+from harness.sources.reference import Reference, Variant
 from harness.sources.sparse import HeaderFile
 from harness.sources.user_catalog import load_catalog
 
@@ -95,6 +95,12 @@ class CatalogReference(Reference):
             return [default_model()]
         files = self.entry.find_files(self.quantization)
         return download(list_catalog_files(files), on_event, self.shown, files.sha256)
+
+    def list_variants(self) -> tuple[Variant, ...]:
+        entry = self.entry
+        others = filter(None, (entry.embedded, entry.default_quantization, self.quantization))
+        sizes = {**dict.fromkeys(others), **{files.quantization: files.size_bytes for files in entry.files}}
+        return tuple(Variant(kind, f"{entry.name}:{kind.lower()}", size) for kind, size in sizes.items())
 
     def _open_name(self) -> str | None:
         return self.text if self.quantization is None else None

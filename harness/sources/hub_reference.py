@@ -18,13 +18,14 @@ from harness.sources.choice import (
     choose,
     explain_byte_split,
     is_gguf,
+    list_models,
     name_quantization,
     name_quantizations,
 )
 from harness.sources.headers import Found, read_remote
 from harness.sources.hub_cache import HubFile, find_cached, list_cached, list_parts
 from harness.sources.model_file import is_here, open_model
-from harness.sources.reference import Reference, show_reference
+from harness.sources.reference import Reference, Variant, show_reference
 
 PREFIX = "hf:"
 
@@ -79,6 +80,21 @@ class HubReference(Reference):
         if self.file is not None or self.quantization is not None:
             file = self._choose_here(list_cached(self.repository, self.revision), on_event)
         return download(list_parts(file or self._find_file(on_event)), on_event, self.shown)
+
+    def list_variants(self) -> tuple[Variant, ...]:
+        """As of any reference; the files of a repository, at one request, each under its own name."""
+        from harness.sources.hub import list_files
+
+        sizes = {facts.file.name: facts.size_bytes for facts in list_files(self.repository, self.revision)}
+        names = [name for name in sizes if self.folder is None or name.startswith(f"{self.folder}/")]
+        at = "" if self.revision == "main" else f"@{self.revision}"
+        found: dict[str, Variant] = {}
+        for name in list_models(names):
+            kind = name_quantization(name) or name
+            parts = [sizes.get(part.name) for part in list_parts(HubFile(self.repository, name, self.revision))]
+            size = None if None in parts else sum(size or 0 for size in parts)
+            found.setdefault(kind, Variant(kind, f"{PREFIX}{self.repository}{at}/{name}", size))
+        return tuple(found.values())
 
     def _open_name(self) -> str | None:
         is_open = self.file is None and self.quantization is None

@@ -18,6 +18,15 @@ def show_reference(text: str) -> str:
     return hide_secrets(text) if text.lower().startswith(("https://", "http://")) else text
 
 
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One quantization of a model that has several: its own name for `-m`, and its files' size where that is known."""
+
+    quantization: str
+    text: str
+    size_bytes: int | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference(abc.ABC):
     """A model that somebody named; text is what was typed.
@@ -113,6 +122,20 @@ class Reference(abc.ABC):
         if (name := self._open_name()) is None:
             raise UsageError(f"--quant goes with a name that has no quantization yet, not with {self.shown}.")
         return f"{name}:{quantization}"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it leaves open which quantization is meant."""
+        return self._open_name() is not None
+
+    def list_variants(self) -> tuple[Variant, ...]:
+        """The quantizations that there are of the model, each with its name; () where it is one file.
+
+        Raises
+        ------
+        HarnessError : the hub cannot be reached.
+        """
+        return ()
 
     def _open_name(self) -> str | None:
         """What was typed, where a quantization may stand behind it."""

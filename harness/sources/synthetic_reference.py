@@ -10,8 +10,11 @@ from harness.errors import UsageError
 from harness.events import OnEvent, count_bytes, ignore
 from harness.sources.catalog_reference import SYNTHETIC_PREFIX, compute_catalog_header
 from harness.sources.headers import Found
-from harness.sources.reference import Reference
+from harness.sources.reference import Reference, Variant
 from harness.sources.user_catalog import load_catalog
+
+#: The quantizations that people choose among, the largest first.
+USUAL_QUANTIZATIONS = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,10 @@ class SyntheticReference(Reference):
     def pull(self, on_event: OnEvent = ignore) -> list[Path]:
         name = self.text.removeprefix(SYNTHETIC_PREFIX)
         raise UsageError(f"{self.text} is made here and not downloaded; run `harness synth {name}`.")
+
+    def list_variants(self) -> tuple[Variant, ...]:
+        kinds = dict.fromkeys((*USUAL_QUANTIZATIONS, self.quantization))
+        return tuple(Variant(kind, f"{SYNTHETIC_PREFIX}{self.entry.name}:{kind.lower()}") for kind in kinds)
 
     def _open_name(self) -> str | None:
         return self.text if self.text.lower() == f"{SYNTHETIC_PREFIX}{self.entry.name}" else None

@@ -1,0 +1,322 @@
+"""Where layers and experts go so that as much as possible fits: the largest context, the split over several cards, experts on the CPU.
+
+Pure arithmetic over `harness.memory.forecast` and `harness.memory.placement`: every load is priced as llama.cpp would place it. As
+llama.cpp's own fitting does, it first makes the context smaller, down to a floor, and only then leaves something on the CPU: of a model
+with experts the experts of the first layers, which a token visits few of, and then whole layers.
+
+Source: common/fit.cpp common_params_fit_impl (the order of its steps; fit_params_min_ctx in common/common.h is the floor).
+"""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from harness.errors import HarnessError
+from harness.gguf.attention import describe_attention
+from harness.gguf.caches import CONTEXT_PAD
+from harness.gguf.header import Header
+from harness.gguf.settings import read_count
+from harness.memory.causes import HOST
+from harness.memory.fit import needed_in_host_memory
+from harness.memory.forecast import DeviceRules, Host, WeightPlan, price_cache
+from harness.memory.placement import deal_out
+from harness.memory.repack import CpuFeatures
+from harness.spec import RunSpec
+
+#: The context below which layers are left on the CPU rather than tokens out of it. Source: common/common.h fit_params_min_ctx.
+FLOOR_N_CTX = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """The memory that there is: devices in llama.cpp's order, each with what it has free (memory_bytes), and the host's.
+
+    host_bytes is None where nothing bounds it.
+    """
+
+    devices: tuple[DeviceRules, ...]
+    host_bytes: int | None
+    features: CpuFeatures | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What is taken beside weights and caches, in bytes by device.
+
+    working is for computing, taken as soon as anything lies on the device, and of the host in any case; fixed is taken wherever layers
+    go: a projector, a draft.
+    """
+
+    working: Mapping[str, int]
+    fixed: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What is taken of one memory, and what there is of it; room_bytes is None where nobody knows or bounds it."""
+
+    device: str
+    weights_bytes: int
+    cache_bytes: int
+    working_bytes: int
+    fixed_bytes: int
+    room_bytes: int | None
+    n_layers: int = 0  #: on a device; the output layer counts as one
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weights_bytes + self.cache_bytes + self.working_bytes + self.fixed_bytes
+
+    @property
+    def left_bytes(self) -> int | None:
+        """What is left; below zero what is lacking."""
+        return None if self.room_bytes is None else self.room_bytes - self.total_bytes
+
+    @property
+    def fits(self) -> bool:
+        return self.left_bytes is None or self.left_bytes >= 0
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """A placement in a context, and what it takes: of the devices in their order, and of the host last."""
+
+    spec: RunSpec
+    taken: tuple[Taken, ...]
+
+    @property
+    def fits(self) -> bool:
+        return all(one.fits for one in self.taken)
+
+    @property
+    def lacking_bytes(self) -> int:
+        """What is lacking in all memories together."""
+        return sum(-one.left_bytes for one in self.taken if one.left_bytes is not None and one.left_bytes < 0)
+
+    @property
+    def host(self) -> Taken:
+        return self.taken[-1]
+
+    @property
+    def cards(self) -> tuple[Taken, ...]:
+        return self.taken[:-1]
+
+    @property
+    def n_layers_on_cards(self) -> int:
+        """Layers on all devices, the output layer counted as one."""
+        return sum(card.n_layers for card in self.cards)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to be found.
+
+    spec_at makes the run in a context of so many tokens; most is the largest context that is looked at, floor the smallest for which
+    layers are left on the CPU. given are the fields of `RunSpec` that were asked for and stay as they are.
+    """
+
+    spec_at: Callable[[int], RunSpec]
+    most: int
+    floor: int = FLOOR_N_CTX
+    given: frozenset[str] = frozenset()
+
+
+class Packer:
+    """A model's weights and caches, prepared so that many placements can be tried quickly.
+
+    beside tells what a run takes beside them; working memory may grow with the context and must not shrink with it.
+
+    Raises
+    ------
+    HarnessError : what the layers keep is not known, or the header has settings that llama.cpp would not take.
+    """
+
+    def __init__(self, header: Header, space: Space, beside: Callable[[RunSpec], Beside]) -> None:
+        self._header, self._space, self.beside = header, space, beside
+        self._host = Host(space.features, space.devices)
+        self._plan = WeightPlan(header, self._host)
+        self._attention = describe_attention(header)
+        if self._attention.layers is None:
+            raise HarnessError(f"the cache of {header.architecture} is not known: {self._attention.reason}")
+        self.n_layers = self._plan.n_layers + 1  #: with the output layer
+        self.has_experts = bool(read_count(header, "expert_count"))
+
+    # --- one placement ------------------------------------------------------------------------------------------------
+
+    def weigh(self, spec: RunSpec, placement: Sequence[int | None] | None = None) -> Packing:
+        """What a spec takes of each memory, with its layers where llama.cpp puts them, or as the placement says.
+
+        Raises
+        ------
+        HarnessError : llama.cpp refuses the cache type.
+        """
+        devices = self._space.devices
+        if placement is None:
+            placement = deal_out(self._plan.n_layers, spec, [device.memory_bytes for device in devices])
+        weights = self._plan.price(spec, placement)
+        cache = price_cache(self._attention, spec, placement, self._host)
+        beside, layers = self.beside(spec), Counter(placement)
+        taken = []
+        for index, device in enumerate(devices):
+            own, kept = (
+                sum(line.size_bytes for line in lines if line.device == device.name) for lines in (weights, cache)
+            )
+            fixed = beside.fixed.get(device.name, 0)
+            working = beside.working.get(device.name, 0) if own or kept or fixed else 0
+            taken.append(Taken(device.name, own, kept, working, fixed, device.memory_bytes, layers[index]))
+        kept = sum(line.size_bytes for line in cache if line.device == HOST)
+        # Devices that compute in the host's memory take of it too, mapped pages but once.
+        own = needed_in_host_memory([*weights, *cache], devices, self._header) - kept
+        working, fixed = beside.working.get(HOST, 0), beside.fixed.get(HOST, 0)
+        taken.append(Taken(HOST, own, kept, working, fixed, self._space.host_bytes))
+        return Packing(spec, tuple(taken))
+
+    def split(self, spec: RunSpec, given: frozenset[str] = frozenset()) -> Packing | None:
+        """The spec with its layers shared out so that every device holds its part; as llama.cpp shares them where that will do.
+
+        None where no split does. What the host then takes is not looked at.
+        """
+        usual = self.weigh(spec)
+        if all(card.fits for card in usual.cards):
+            return usual
+        if len(self._space.devices) < 2 or "tensor_split" in given or any(spec.tensor_split):
+            return None
+        if (counts := self._fill(spec)) is None:
+            return None
+        found = self.weigh(replace(spec, tensor_split=tuple(map(float, counts))))
+        return found if all(card.fits for card in found.cards) else None
+
+    def _fill(self, spec: RunSpec) -> list[int] | None:
+        """Layers for each device, filling the last one first, from the last layer down; None where some are left over.
+
+        If any split fits, this one does: a device can only hold fewer of the layers before those that the later ones hold.
+        """
+        stop, counts = self.n_layers, [0] * len(self._space.devices)
+        rest = self.count_on_cards(spec)
+        for index in reversed(range(len(counts))):
+
+            def holds(count: int, index: int = index, stop: int = stop) -> bool:
+                """Whether a device holds so many layers before those that are placed already."""
+                first = stop - count
+                placement = [index if first <= layer < stop else None for layer in range(self.n_layers)]
+                return self.weigh(spec, placement).taken[index].fits
+
+            counts[index] = _most(rest, holds)
+            rest, stop = rest - counts[index], stop - counts[index]
+        return None if rest else counts
+
+    def count_on_cards(self, spec: RunSpec) -> int:
+        """How many layers a spec asks to have on devices, the output layer counted as one."""
+        asked = self.n_layers if spec.n_gpu_layers < 0 else spec.n_gpu_layers
+        return min(asked, self.n_layers) if self._space.devices else 0
+
+    # --- the best one -------------------------------------------------------------------------------------------------
+
+    def place(self, spec: RunSpec, given: frozenset[str] = frozenset()) -> Packing | None:
+        """The placement with the most on the cards that fits all memories; None where none does."""
+        found = self.fill_cards(spec, given)
+        return found if found is not None and found.host.fits else None
+
+    def fill_cards(self, spec: RunSpec, given: frozenset[str] = frozenset()) -> Packing | None:
+        """The placement with the most on the cards, whatever that leaves to the host: everything, else all layers without the experts
+        of as few of the first ones as will do, else as many layers as will do. None where what was given does not fit the cards."""
+        whole = self.split(spec, given)
+        if whole is not None or not self._space.devices:
+            return whole or self.weigh(spec)
+        on_cpu = spec.n_cpu_moe
+        if self.has_experts and "n_cpu_moe" not in given:
+            last, on_cpu = self.n_layers - 1, self.n_layers - 1
+            kept = _most(last, lambda count: self.split(replace(spec, n_cpu_moe=last - count), given) is not None)
+            if (found := self.split(replace(spec, n_cpu_moe=last - kept), given)) is not None:
+                return found
+        if "n_gpu_layers" in given:
+            return None
+        bare = replace(spec, n_cpu_moe=on_cpu)
+        count = _most(self.n_layers, lambda count: self.split(replace(bare, n_gpu_layers=count), given) is not None)
+        return self.split(replace(bare if count else spec, n_gpu_layers=count), given)
+
+    def find(self, wish: Wish) -> Packing | None:
+        """The largest context that fits, and its placement.
+
+        With everything where it was asked to be (all layers on the cards) where that leaves the floor or more; else with the placement
+        that has the most on the cards at the floor; else whatever context below it fits. None where nothing does.
+
+        Raises
+        ------
+        HarnessError : as `weigh`.
+        """
+        floor, given = min(wish.floor, wish.most), wish.given
+
+        def stay(n_ctx: int) -> Packing | None:
+            found = self.split(wish.spec_at(n_ctx), given)
+            return found if found is not None and found.host.fits else None
+
+        whole = self._largest(wish.most, stay)
+        if whole is not None and whole.spec.n_ctx >= floor:
+            return whole
+        start = self.place(wish.spec_at(floor), given)
+        if start is None:
+            return whole or self._largest(floor, lambda n_ctx: self.place(wish.spec_at(n_ctx), given))
+        names = ("n_gpu_layers", "n_cpu_moe")
+        placed = {name: getattr(start.spec, name) for name in names}
+
+        def stay_placed(n_ctx: int) -> Packing | None:
+            found = self.split(replace(wish.spec_at(n_ctx), **placed), given)
+            return found if found is not None and found.host.fits else None
+
+        return self._largest(wish.most, stay_placed) or start
+
+    def find_lacking(self, wish: Wish) -> Packing:
+        """What is closest to fitting at the floor where nothing fits: the cards filled as far as can be, the rest left to the host."""
+        spec = wish.spec_at(min(wish.floor, wish.most))
+        return self.fill_cards(spec, wish.given) or self.weigh(spec)
+
+    @staticmethod
+    def _largest(most: int, accept: Callable[[int], Packing | None]) -> Packing | None:
+        """The largest context that is accepted, in the steps in which llama.cpp makes cells."""
+        if (found := accept(most)) is not None:
+            return found
+        steps = range(CONTEXT_PAD, most, CONTEXT_PAD)
+        count = _most(len(steps), lambda count: accept(steps[count - 1]) is not None)
+        return accept(steps[count - 1]) if count else None
+
+
+def _most(limit: int, holds: Callable[[int], bool]) -> int:
+    """The largest count up to a limit that holds, of what no more holds once it does not; 0 where none does."""
+    return bisect_right(range(1, limit + 1), 0, key=lambda count: 0 if holds(count) else 1)
+
+
+# --- what computing takes, between contexts for which it was planned -----------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What llama.cpp plans beside weights and caches in a context: bytes by device."""
+
+    n_ctx: int
+    working: Mapping[str, int]
+
+
+def plan_between(plans: Sequence[Planned], n_ctx: int) -> dict[str, int]:
+    """What is taken in a context that lies between planned ones, on the dear side: as much as a straight line between them.
+
+    What a graph takes is the largest of sums that each grow evenly with the context, so that its curve lies below its chords. Below the
+    first plan it is that one's.
+
+    Parameters
+    ----------
+    plans : with ascending contexts, the last no smaller than n_ctx
+    """
+    names = dict.fromkeys(itertools.chain.from_iterable(plan.working for plan in plans))
+    place = min(bisect_right([plan.n_ctx for plan in plans], n_ctx), len(plans) - 1)
+    first, last = plans[max(place - 1, 0)], plans[place]
+    share = (n_ctx - first.n_ctx) / (last.n_ctx - first.n_ctx) if last.n_ctx > first.n_ctx else 1.0
+    share = min(max(share, 0.0), 1.0)
+    return {
+        name: -int(-(first.working.get(name, 0) * (1 - share) + last.working.get(name, 0) * share) // 1)
+        for name in names
+    }
