@@ -67,6 +67,7 @@ OTHERS = {
     "-r ollama": "pairs of turns, which cost minutes",
     "-r speculate": "rounds, in each of which every text is written with every length of draft",
     "-n speculate": "one length, and each text is written again for every length of draft",
+    "--base quality": "a model, and no run",
     "-c quality": "a window of a text, as llama-perplexity has it",
     "--text quality": "a file of any kind, without which the text is our own",
     "--text speculate": "what texts go on from: a prompt, or pieces of a file",
