@@ -22,6 +22,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "measure_roofline",
         "predict",
         "read_records",
+        "speculate",
         "sweep",
         "to_dicts",
         "to_frame",
@@ -37,6 +38,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "harness.records.noise": ("NoiseRecord",),
     "harness.records.parity": ("Parity",),
     "harness.records.roofline": ("Roof",),
+    "harness.records.speculation": ("Speculation",),
     "harness.evidence.medians": ("Interval",),
     "harness.records.statistics": ("Summary", "summarize", "token_times"),
     "harness.records.text": ("TextRun",),
@@ -48,6 +50,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "harness.runs.predict": ("PredictRequest",),
     "harness.spec": ("RunSpec",),
     "harness.speed.prediction": ("Prediction",),
+    "harness.speed.speculation": ("SpeculationResult", "summarize_speculation"),
     "harness.records.time_ledger": ("TimeLedger", "make_time_ledger"),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}

@@ -11,6 +11,7 @@ from harness.api import measure_noise as measure_noise
 from harness.api import measure_roofline as measure_roofline
 from harness.api import predict as predict
 from harness.api import read_records as read_records
+from harness.api import speculate as speculate
 from harness.api import sweep as sweep
 from harness.api import to_dicts as to_dicts
 from harness.api import to_frame as to_frame
@@ -39,6 +40,7 @@ from harness.records.ollama import Comparison as Comparison
 from harness.records.parity import Parity as Parity
 from harness.records.placements import PlacementResult as PlacementResult
 from harness.records.roofline import Roof as Roof
+from harness.records.speculation import Speculation as Speculation
 from harness.records.statistics import Summary as Summary
 from harness.records.statistics import summarize as summarize
 from harness.records.statistics import token_times as token_times
@@ -51,5 +53,7 @@ from harness.runs.placements import Sweep as Sweep
 from harness.runs.predict import PredictRequest as PredictRequest
 from harness.spec import RunSpec as RunSpec
 from harness.speed.prediction import Prediction as Prediction
+from harness.speed.speculation import SpeculationResult as SpeculationResult
+from harness.speed.speculation import summarize_speculation as summarize_speculation
 
 __version__: str

@@ -14,12 +14,13 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from harness.errors import HarnessError, UsageError
+from harness.arguments import Values, read_axes, read_counts, read_single, read_values, refuse_unknown
+from harness.errors import HarnessError
 from harness.events import OnEvent, ignore, pass_remarks
-from harness.parsers import Parser, whole_numbers
+from harness.parsers import whole_numbers
 from harness.records.ab import Ab
 from harness.records.bench_rows import USUAL_REPETITIONS
 from harness.records.cells import Record
@@ -28,6 +29,7 @@ from harness.records.kinds import Entry, to_json
 from harness.records.memory import MemoryRecord
 from harness.records.noise import NoiseRecord
 from harness.records.roofline import Roof
+from harness.records.speculation import Speculation
 from harness.records.text import TextRun
 from harness.records.token_time import TimeRecord
 from harness.runs import ab as duels
@@ -36,17 +38,16 @@ from harness.runs import compare as comparing
 from harness.runs import history as histories
 from harness.runs import noise as noises
 from harness.runs import predict as prediction
+from harness.runs import speculate as guessing
 from harness.runs.session import Session
 from harness.runs.text import OnText
 from harness.sources.model_file import DEFAULT_MODEL
-from harness.spec import MAX_TOKENS, Grid, defaults, parameters
+from harness.spec import MAX_TOKENS, Grid
 from harness.speed import comparison
 from harness.speed.prediction import Prediction
 from harness.views.llama_bench import flat_rows
 
 Model = str | os.PathLike[str]
-#: One value, several, or a range as llama-bench writes it: 512 · (128, 512) · "0-32+8".
-Values = Any
 
 
 def measure(
@@ -86,7 +87,7 @@ def measure(
     One record a cell, in the order of the combinations. A cell that llama.cpp refused or died of has a ``failure``.
     """
     models = [model] if isinstance(model, str | os.PathLike) else model or []
-    tests = _read_counts("n_prompt", n_prompt) or (), _read_counts("n_gen", n_gen) or ()
+    tests = read_counts("n_prompt", n_prompt) or (), read_counts("n_gen", n_gen) or ()
     grid = Grid(
         [os.fspath(item) for item in models],
         read_axes(settings),
@@ -137,10 +138,10 @@ def sweep(
     `Sweep.results` has a `PlacementResult` for each placement, `Sweep.best` what a search found.
     """
     if goal is not None:
-        _refuse_unknown([goal], search.GOALS)
+        refuse_unknown([goal], search.GOALS)
     request = placements.SweepRequest(
         str(asking.find_file(_refer(model), on_event)), read_axes(settings),
-        _read_counts("n_prompt", n_prompt), _read_counts("n_gen", n_gen), repetitions, seed,
+        read_counts("n_prompt", n_prompt), read_counts("n_gen", n_gen), repetitions, seed,
         None if goal is None else search.GOALS[goal], try_anyway, cell_timeout_s=cell_timeout_s,
         precision=precision, max_time_s=max_time_s, interleave=interleave,
     )  # fmt: skip
@@ -182,7 +183,7 @@ def ab(
     """
     arms = _ask_arm({**shared, **(a or {})}), _ask_arm({**shared, **(b or {})})
     request = duels.plan_ab(
-        arms, on_event, n_prompt=_read_counts("n_prompt", n_prompt), n_gen=_read_counts("n_gen", n_gen), margin=margin, alpha=alpha,
+        arms, on_event, n_prompt=read_counts("n_prompt", n_prompt), n_gen=read_counts("n_gen", n_gen), margin=margin, alpha=alpha,
         max_time_s=max_time_s, repetitions=repetitions, seed=seed, cell_timeout_s=cell_timeout_s,
     )  # fmt: skip
     with _open("ab", results, on_event) as session:
@@ -193,7 +194,7 @@ def _ask_arm(given: Mapping[str, Any]) -> duels.ArmQuestion:
     settings = {name: value for name, value in given.items() if name not in ("model", "python")}
     python = given.get("python")
     return duels.ArmQuestion(
-        _refer(given.get("model")), _read_single(settings), None if python is None else os.fspath(python)
+        _refer(given.get("model")), read_single(settings), None if python is None else os.fspath(python)
     )
 
 
@@ -224,7 +225,7 @@ def account_time(
     """
     path = asking.find_file(_refer(model), on_event)
     request = token_time.plan_token_time(
-        path, _read_single(settings), depths=_read_counts("depths", depths) or token_time.DEPTHS, rounds=rounds, n_tokens=n_tokens,
+        path, read_single(settings), depths=read_counts("depths", depths) or token_time.DEPTHS, rounds=rounds, n_tokens=n_tokens,
         with_load=with_load, with_application=with_application,
     )  # fmt: skip
     with _open("time-ledger", results, on_event) as session:
@@ -252,12 +253,12 @@ def account_memory(
     force        : measure although memory will not do
     settings     : fields of `harness.RunSpec`, one value each
     """
-    contexts = _read_values("n_ctx", whole_numbers(8, MAX_TOKENS), n_ctx)
+    contexts = read_values("n_ctx", whole_numbers(8, MAX_TOKENS), n_ctx)
     reference = _refer(model) or DEFAULT_MODEL
     measured = memory.wants_measuring(predict_only, contexts)
     found = memory.find_model(reference, weights=measured, on_event=on_event)
     request = memory.make_request(
-        found, contexts, _read_single(settings), predict_only=predict_only, vram_bytes=vram_bytes, force=force
+        found, contexts, read_single(settings), predict_only=predict_only, vram_bytes=vram_bytes, force=force
     )
     with _open("overhead", results if request.is_measured else None, on_event) as session:
         return memory.account_memory(request, session)
@@ -273,7 +274,7 @@ def predict(
     results  : journals, in which this machine's own figures are looked for where no other machine is asked about
     question : fields of `harness.PredictRequest`: machine, bandwidth, size_bytes, n_ctx, n_depth, vram_bytes, memory_bytes, …
     """
-    _refuse_unknown(question, [item.name for item in dataclasses.fields(prediction.PredictRequest)])
+    refuse_unknown(question, [item.name for item in dataclasses.fields(prediction.PredictRequest)])
     request = prediction.PredictRequest(_refer(model), **question)
     return prediction.predict(request, pathlib.Path(results), pass_remarks(on_event))
 
@@ -296,7 +297,7 @@ def write_text(
     keep_text : keep prompt and text in the journal too
     settings  : n_ctx, max_tokens, temperature, top_k, top_p, seed, n_gpu_layers, n_threads, system, …
     """
-    _refuse_unknown(settings, [item.name for item in dataclasses.fields(text.TextRequest)])
+    refuse_unknown(settings, [item.name for item in dataclasses.fields(text.TextRequest)])
     request = text.plan_text(_refer(model), prompt, settings, on_event)
     with _open("run", results, on_event) as session:
         run = text.write_text(request, session, on_text, keep_text=True)
@@ -342,10 +343,55 @@ def measure_noise(
     settings   : fields of `harness.RunSpec`, one value each
     """
     path = asking.find_file(_refer(model), on_event)
-    request = noises.NoiseRequest(str(path), _read_single(settings), duration_s, seed)
+    request = noises.NoiseRequest(str(path), read_single(settings), duration_s, seed)
     with _open("noise", results, on_event) as session:
         noise = noises.measure_noise(request, session)
     return None if noise is None else noise.record
+
+
+def speculate(
+    model: Model | None = None,
+    draft: Model | None = None,
+    *,
+    texts: Sequence[str] = (),
+    n_draft: Values = None,
+    n_tokens: int = 64,
+    rounds: int = 10,
+    p_min: float = 0.0,
+    n_min: int = 0,
+    n_ctx: int | None = None,
+    raw: bool = False,
+    max_time_s: float = 60.0,
+    seed: int = 0,
+    results: Model | None = None,
+    on_event: OnEvent = ignore,
+    draft_settings: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Speculation | None:
+    """Measure what a draft model brings, as ``harness speculate`` does; None where no text was written.
+
+    `harness.summarize_speculation` says what the steps come to.
+
+    Parameters
+    ----------
+    draft          : the small model, ``ngram`` for a lookup in the text so far; None: the model drafts for itself
+    texts          : prompts, or files of which pieces are gone on with; three prompts unless told
+    n_draft        : tokens of a draft, 1 to 16; None: several, of which the first round leaves the best
+    n_tokens       : of each text
+    rounds         : how often each is written; an interval needs 6
+    p_min, n_min   : llama.cpp's, as `harness.records.speculation.Manner` has them
+    raw            : hand prompts over without the chat template
+    draft_settings : fields of `harness.RunSpec` for the draft alone
+    settings       : the same for both models, one value each
+    """
+    lengths = read_counts("n_draft", n_draft)
+    plan = guessing.plan_speculation(
+        _refer(model), _refer(draft), texts, read_single(settings), on_event, draft_settings=read_single(draft_settings or {}),
+        n_ctx=n_ctx, raw=raw, lengths=guessing.LENGTHS if lengths is None else lengths, is_screened=lengths is None, n_tokens=n_tokens,
+        rounds=rounds, p_min=p_min, n_min=n_min, max_time_s=max_time_s, seed=seed,
+    )  # fmt: skip
+    with _open("speculate", results, on_event) as session:
+        return guessing.measure_speculation(plan, session)
 
 
 def inspect(model: Model) -> inspection.Inspection:
@@ -438,58 +484,3 @@ def _open(command: str, results: Model | None, on_event: OnEvent) -> Iterator[Se
         yield session
     if session.is_interrupted:
         raise KeyboardInterrupt
-
-
-def read_axes(settings: Mapping[str, Values]) -> dict[str, tuple[Any, ...]]:
-    """Settings of a script as the axes of a grid, each value checked as the command line checks it; None leaves one as it is.
-
-    Text is read as on the command line; a tuple is one value of what takes several at once (tensor_split, devices, rpc), and several
-    values of anything else, as a list always is.
-
-    Raises
-    ------
-    UsageError : there is no such field, or it takes no such value.
-    """
-    known, usual = parameters(), defaults()
-    _refuse_unknown(settings, known)
-    return {
-        name: _read_values(name, known[name].parse, value, takes_several=isinstance(usual[name], tuple))
-        for name, value in settings.items()
-        if value is not None
-    }
-
-
-def _read_counts(name: str, value: Values) -> tuple[int, ...] | None:
-    return None if value is None else _read_values(name, whole_numbers(0, MAX_TOKENS), value)
-
-
-def _read_single(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that take one value each."""
-    axes = read_axes(settings)
-    for name, values in axes.items():
-        if len(values) != 1:
-            raise UsageError(
-                f"{name}={settings[name]!r} is {len(values)} values, and one is meant; ask for each in turn."
-            )
-    return {name: values[0] for name, values in axes.items()}
-
-
-def _refuse_unknown(given: Iterable[str], known: Collection[str]) -> None:
-    for name in given:
-        if name not in known:
-            raise UsageError(f"There is no setting {name}; there are {', '.join(known)}.")
-
-
-def _read_values(name: str, parse: Parser, value: Values, *, takes_several: bool = False) -> tuple[Any, ...]:
-    several = isinstance(value, list if takes_several else list | tuple | range)
-    try:
-        return tuple(found for item in (value if several else [value]) for found in parse(_write(name, item)))
-    except ValueError as error:
-        raise UsageError(f"{name}={value!r}: {error}.") from None
-
-
-def _write(name: str, value: Any) -> str:
-    """A value as one writes it on the command line."""
-    if isinstance(value, tuple):
-        return ("," if name == "rpc" else "/").join(map(str, value)) or "auto"
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)

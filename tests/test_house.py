@@ -62,7 +62,7 @@ EXIT_CODES = {
 
 #: The edges, where values have no class yet or no more: options of click, JSON, what goes through our own pipe.
 EDGES = (
-    "harness.api", "harness.cli", "harness.codec", "harness.untrusted", "harness.records.kinds", "harness.records.upgrades",
+    "harness.api", "harness.arguments", "harness.cli", "harness.codec", "harness.untrusted", "harness.records.kinds", "harness.records.upgrades",
     "harness.records.journal", "harness.spec", "harness.native.worker", "harness.native.jobs", "harness.runs.worker",
     "harness.views.render_json", "harness.views.llama_bench", "harness.sources.ollama_server", "harness.sources.hub", "harness.runs.session",
     "harness.runs.bench", "harness.runs.cells", "harness.runs.text", "harness.runs.rpc_server", "harness.runs.ollama", "harness.host.telemetry",

@@ -27,6 +27,7 @@ FLOORS = {
     "harness.parsers": 0,
     "harness.spec": 1,
     "harness.catalog": 1,
+    "harness.arguments": 2,
     "harness.gguf": 2,
     "harness.memory": 3,
     "harness.records": 4,

@@ -496,6 +496,25 @@ def test_devices_behind_rpc_are_predicted_and_measured(model, tmp_path, results)
             (model, {"n_gpu_layers": 20, "rpc": both, "devices": ("RPC1",)}),
             (model, {"n_gpu_layers": 20, "rpc": both[:1], "no_kv_offload": True}),
             (moe, {"n_gpu_layers": -1, "rpc": both[:1], "n_cpu_moe": 1}),
+            (moe, {"n_gpu_layers": -1, "rpc": both[:1], "override_tensors": (r"blk\.[01]\..*_exps=CPU",)}),
+            (
+                moe,
+                {
+                    "n_gpu_layers": 2,
+                    "rpc": both[:1],
+                    "override_tensors": (f"_down_exps=RPC0[{first.endpoint}]",),
+                    "n_cpu_moe": 9,
+                },
+            ),
+            (
+                moe,
+                {
+                    "n_gpu_layers": 0,
+                    "rpc": both[:1],
+                    "override_tensors": ("token_embd=RPC0", "attn=RPC0"),
+                    "load_mode": "none",
+                },
+            ),
         ):
             found = find_model(path, weights=True)
             spec = make_spec(found, 512, options)

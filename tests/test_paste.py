@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib.util
+import json
 import pathlib
 import shlex
 
@@ -46,6 +47,9 @@ UNUSUAL = {
     "n_parallel": 4,
     "kv_unified": True,
 }
+
+#: Options of llama-server and llama-cli, and whether each takes a value.
+OPTIONS = json.loads((pathlib.Path(__file__).parent / "recorded" / "llama_options.json").read_text(encoding="utf-8"))
 
 NAMES = [name for name in parameters() if name not in OF_TESTS]
 
@@ -121,6 +125,40 @@ def test_a_shell_gives_the_words_back():
     assert shlex.split(line) == ["llama-server", *llama_arguments("llama-server", asked)]
     assert shlex.split(line)[1:3] == ["-m", path]
     assert shlex.split(line)[shlex.split(line).index("-ts") + 1] == "3,1"
+
+
+def read_words(program: str, words: list[str]) -> dict[str, str | None]:
+    """Options with their values, as the program takes words apart: by which options it has, and which take a value.
+
+    The list is of the real programs' --help, by ``scripts/paste_check.py --record``.
+    """
+    has_value = OPTIONS[program]
+    rest, found = list(words), {}
+    while rest:
+        option = rest.pop(0)
+        assert option in has_value, f"{program} has no {option}"
+        found[option] = rest.pop(0) if has_value[option] else None
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("program", ["llama-server", "llama-cli"])
+def test_every_option_is_one_of_the_real_programs(program, name):
+    asked = ask(**{"n_threads": 4, "n_threads_batch": 8, name: UNUSUAL[name]})
+    found = read_words(program, llama_arguments(program, asked))
+    assert found["-m"] == "m.gguf"
+    assert found["-c"] == "4096"
+
+
+def test_what_threads_of_prompts_do_not_take_over_is_said_twice():
+    """common.cpp copies mask, strictness and polling from --threads only where --threads-batch is not given."""
+    apart = {"n_threads": 2, "n_threads_batch": 4, "cpu_mask": "0xf", "cpu_strict": True, "poll": 0, "priority": 1}
+    found = read_words("llama-server", llama_arguments("llama-server", ask(**apart)))
+    assert {found[flag] for flag in ("-C", "-Cb")} == {"0xf"}
+    assert {found[flag] for flag in ("--cpu-strict", "--cpu-strict-batch", "--prio", "--prio-batch")} == {"1"}
+    assert {found[flag] for flag in ("--poll", "--poll-batch")} == {"0"}
+    together = read_words("llama-server", llama_arguments("llama-server", ask(**{**apart, "n_threads_batch": None})))
+    assert not [flag for flag in together if flag.endswith(("-batch", "b")) and flag != "-b"]
 
 
 def test_layers_are_said_where_there_is_a_device_and_only_there():

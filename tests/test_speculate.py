@@ -149,6 +149,8 @@ def test_the_target_is_not_asked_behind_a_wrong_guess():
     assert accept(pick, [5, 1, 7]) == [5, 6]
     assert asked == [0, 1]
     assert accept(pick, []) == [5]
+    assert accept(pick, [5, 6, 7], lambda token: token == 6) == [5, 6]
+    assert accept(pick, [5, 6], lambda token: token == 6) == [5, 6, 7], "as llama.cpp does"
     assert accept(pick, [5, 6, 7]) == [5, 6, 7, 8]
 
 

@@ -21,6 +21,8 @@ from harness.runs.tune_space import Room, choose_base, lay_out, least_experts, l
 from harness.spec import RunSpec
 from harness.units import NS_PER_S
 from harness.views.formats import render
+from harness.views.report import render_report
+from harness.views.report.material import Material
 from harness.views.tune import describe_tuning
 
 MACHINE = Machine("a CPU", 4, 8, 2**34, "Linux", "x86_64", "3.12")
@@ -297,3 +299,11 @@ def test_both_parts_are_measured():
     _, record = search(machine)
     assert {block.part for block in record.baseline} == set(Part)
     assert {spec.kind for spec in machine.seen} == {"pp", "tg"}
+
+
+def test_a_search_is_on_the_page_of_everything_kept():
+    _, record = search(Simulated(machine_of_threads))
+    line = read_line(to_json(record), 1)
+    page = render_report(Material([line], (), ["a.jsonl"], "2026-11-28T16:00:00Z", "0.1"))
+    assert "Settings found" in page
+    assert "threads 3" in page

@@ -36,6 +36,14 @@ EARLY_LOOKS = (2, 3, 4, 6)
 LEAST_SCATTER = 0.002
 
 
+#: With fewer degrees of freedom Student's interval is so wide that it says nothing.
+LEAST_FREE = 2
+
+
+#: A leader that is not proven to be faster than the incumbent wins only if it was in so many of the rounds.
+MOST_OF_ROUNDS = 0.75
+
+
 class Fate(str, enum.Enum):
     """What became of a candidate."""
 
@@ -133,16 +141,14 @@ class Race:
 
     @property
     def winner(self) -> int | None:
-        """The leader where two rounds or more say that it is better than the incumbent by more than the margin, or that one is out;
-        else the incumbent."""
+        """The leader where it is better than the incumbent by more than the margin, and in most rounds, or where that one is out; else
+        the incumbent."""
         leader = self.leader
         if leader is None or leader == self.incumbent or self.incumbent in self.dropped:
             return leader
-        if self.n_rounds < EARLY_LOOKS[0]:
-            return self.incumbent
-        return (
-            leader if median(self._differences(leader, self.incumbent)) < -math.log1p(self.margin) else self.incumbent
-        )
+        differences = self._differences(leader, self.incumbent)
+        is_often = sum(value < 0 for value in differences) >= MOST_OF_ROUNDS * max(len(differences), EARLY_LOOKS[0])
+        return leader if is_often and median(differences) < -math.log1p(self.margin) else self.incumbent
 
     def standings(self) -> list[Standing]:
         """All candidates: the winner, then the others that were kept by their costs, then the dropped ones, the last dropped first."""
@@ -211,7 +217,7 @@ class Race:
         n, middle = len(differences), mean(differences)
         together = tuple(self._rounds[n - 1])
         n_free = (len(together) - 1) * (n - 1)
-        if n < EARLY_LOOKS[0] or n_free < 1:
+        if n < EARLY_LOOKS[0] or n_free < LEAST_FREE:
             return middle, None
         own = sum((value - middle) ** 2 for value in differences) / (n - 1)
         scatter = max(own, 2 * self._residual_variance(together, n), LEAST_SCATTER**2)

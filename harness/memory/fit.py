@@ -117,7 +117,7 @@ def price_layers(header: Header, spec: RunSpec, device: DeviceRules) -> tuple[La
     ------
     HarnessError : as `predict_memory`; the cache of this architecture is not known, or it cannot have this type.
     """
-    plan, attention = WeightPlan(header, Host(None, (device,))), describe_attention(header)
+    plan, attention = WeightPlan(header, Host(None, (device,)), spec), describe_attention(header)
     if attention.layers is None:
         raise HarnessError(f"the cache of {header.architecture} is not known: {attention.reason}")
     cache = [0] * (plan.n_layers + 2)
@@ -192,7 +192,7 @@ def fit_layers(
 def left_to_host(header: Header, spec: RunSpec, host: Host, device: DeviceRules, n_gpu_layers: int) -> int:
     """What stays in host memory when so many layers are on one device, in bytes."""
     alone = replace(host, devices=(device,))
-    plan = WeightPlan(header, alone)
+    plan = WeightPlan(header, alone, spec)
     placement = place_layers(plan.n_layers, n_gpu_layers, (1.0,))
     lines = [*plan.price(spec, placement), *price_cache(describe_attention(header), spec, placement, alone)]
     return sum(line.size_bytes for line in lines if line.device == HOST)

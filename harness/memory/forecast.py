@@ -18,12 +18,14 @@ from harness.gguf.attention import describe_attention
 from harness.gguf.blocks import count_layers, loaded_tensors
 from harness.gguf.caches import Attention, round_context
 from harness.gguf.header import Header, Tensor
-from harness.gguf.roles import FFN_DOWN, Place, Role, find_role
+from harness.gguf.roles import FFN_DOWN, TOKEN_EMBEDDING, Place, Role, find_role
 from harness.gguf.settings import read_count, read_per_layer
 from harness.gguf.types import pad, tensor_type
 from harness.memory.causes import CACHE_CAUSES, HOST, Cause, Note, Part, Remark
-from harness.memory.placement import AnyDevice, choose_devices, deal_out
+from harness.memory.overrides import Home, check_overrides, find_home
+from harness.memory.placement import AnyDevice, choose_devices, deal_out, is_remote
 from harness.memory.repack import OUTPUT_FIRST, CpuFeatures, Layout, find_layout, is_matrix_product, output_duplicate
+from harness.parsers import split_override
 from harness.spec import RunSpec
 
 #: Source: ggml/src/ggml-impl.h TENSOR_ALIGNMENT.
@@ -47,7 +49,7 @@ class DeviceRules:
     alignment and row_elements are what a tensor's bytes, and a quantized tensor's first dimension, are rounded up to. has_host_buffer:
     it offers pinned host memory, which llama.cpp prefers to repacking for the layers that stay on the CPU. maps_file: weights stay
     in the mapped file (unified memory). memory_bytes is what the device has free, total_bytes all of it; None where it does not say.
-    kind is ggml's: gpu, igpu or accel.
+    kind is ggml's: gpu, igpu or accel. buffer is ggml's name of its buffers, where that is not the device's.
     """
 
     name: str
@@ -59,10 +61,14 @@ class DeviceRules:
     memory_bytes: int | None = None
     total_bytes: int | None = None
     kind: str = "gpu"
+    buffer: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "buffer", self.buffer or self.name)
 
 
 def device_rules(
-    name: str, kind: str = "gpu", memory_bytes: int | None = None, total_bytes: int | None = None
+    name: str, kind: str = "gpu", memory_bytes: int | None = None, total_bytes: int | None = None, buffer: str = ""
 ) -> DeviceRules:
     """Look up a device's rules by the name that ggml gives it: ``CUDA0``, ``MTL0``, ``Vulkan0``, ``RPC0``, ….
 
@@ -70,7 +76,7 @@ def device_rules(
     ggml-metal.cpp, ggml-rpc.cpp, ggml-vulkan.cpp device props.
     """
     own = next((rules for names, rules in _BACKENDS.items() if name.startswith(names)), {})
-    told: dict[str, Any] = {"kind": kind, "memory_bytes": memory_bytes, "total_bytes": total_bytes}
+    told: dict[str, Any] = {"kind": kind, "memory_bytes": memory_bytes, "total_bytes": total_bytes, "buffer": buffer}
     return DeviceRules(name, **{"maps_by_default": kind != "igpu", **told, **own})
 
 
@@ -86,18 +92,29 @@ class DeviceFacts(AnyDevice, Protocol):
     """What ggml says of a device, as `harness.records.cells.Device` holds it."""
 
     @property
+    def description(self) -> str: ...
+    @property
     def memory_free_bytes(self) -> int | None: ...
     @property
     def memory_total_bytes(self) -> int | None: ...
 
 
 def list_rules(devices: Iterable[DeviceFacts]) -> tuple[DeviceRules, ...]:
-    """The rules of all devices but the CPU, in ggml's order."""
-    return tuple(
-        device_rules(device.name, device.kind, device.memory_free_bytes, device.memory_total_bytes)
-        for device in devices
-        if device.kind != "cpu"
-    )
+    """The rules of all devices but the CPU, in ggml's order.
+
+    Buffers behind a server are numbered there: ``RPC0[10.0.0.2:50052]`` is what the device RPC1 has. Source: ggml-rpc.cpp
+    ggml_backend_rpc_buffer_type.
+    """
+    found, n_behind = [], Counter[str]()
+    for device in devices:
+        buffer = ""
+        if is_remote(device):
+            buffer = f"RPC{n_behind[device.description]}[{device.description}]"
+            n_behind[device.description] += 1
+        if device.kind != "cpu":
+            sizes = device.memory_free_bytes, device.memory_total_bytes
+            found.append(device_rules(device.name, device.kind, *sizes, buffer))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,13 +247,14 @@ def _join(sums: Iterable[_Sum]) -> _Sum:
 
 
 class _Group:
-    """Tensors that always lie together: those of one layer, of all layers, of the input, or the experts of one layer.
+    """Tensors that always lie together: of one layer, of all layers, of the input, the experts of a layer, or what -ot put elsewhere.
 
-    layers is None for the input, which is always on the CPU. Sums are made once, so that many placements can be priced quickly.
+    layers is None for the input, which is on the CPU unless it is put elsewhere. Sums are made once, so that many placements can be
+    priced quickly.
     """
 
-    def __init__(self, layers: tuple[int, ...] | None, expert_layer: int | None) -> None:
-        self.layers, self.expert_layer = layers, expert_layer
+    def __init__(self, layers: tuple[int, ...] | None, expert_layer: int | None, home: int | Home | None) -> None:
+        self.layers, self.expert_layer, self.home = layers, expert_layer, home
         self.uses: list[_Use] = []
         self._sums: dict[tuple[DeviceRules | None, bool], _Sum] = {}
 
@@ -256,30 +274,44 @@ class _Group:
         return found
 
     def homes(self, spec: RunSpec, placement: Sequence[int | None]) -> set[int | None]:
-        """The devices that hold these tensors; experts that -ncmoe keeps back lie in host memory, laid out as the CPU's layers are.
+        """The devices at hand that hold these tensors; what is put into host memory is laid out as the CPU's layers are.
 
         Source: LLM_FFN_EXPS_REGEX in common/common.h; llama-model-loader.cpp create_tensor (buft_list_cpu for such overrides).
         """
+        if self.home is Home.ELSEWHERE:
+            return set()
+        if self.home is not Home.ITS_LAYER:
+            return {self.home}
         if self.layers is None or (self.expert_layer is not None and self.expert_layer < spec.n_cpu_moe):
             return {None}
         return {placement[layer] for layer in self.layers}
 
 
 class WeightPlan:
-    """A model's weights, prepared so that many placements can be priced quickly; host has the devices that were chosen."""
+    """A model's weights, prepared so that many placements can be priced quickly; host has the devices that were chosen.
 
-    def __init__(self, header: Header, host: Host) -> None:
+    overrides is a spec whose -ot and --no-host hold for all that are priced; None where none has any.
+    """
+
+    def __init__(self, header: Header, host: Host, overrides: RunSpec | None = None) -> None:
         self.n_layers = count_layers(header)
         self._host = host
+        is_pinned = overrides is None or not overrides.no_host
+        named = () if overrides is None else tuple(map(split_override, overrides.override_tensors))
         # llama.cpp asks for a device's pinned memory before it asks for repacking, and with a mapped file takes neither.
-        features = None if any(device.has_host_buffer for device in host.devices) else host.features
-        groups: dict[tuple[Any, int | None], _Group] = {}
+        self._pinned = next((item.name for item in host.devices if item.has_host_buffer and is_pinned), None)
+        features = None if self._pinned else host.features
+        groups: dict[tuple[Any, int | None, int | Home | None], _Group] = {}
         duplicate = output_duplicate(header)
         for tensor in filter(None, (*loaded_tensors(header), duplicate)):
             role = find_role(tensor.name)
-            key = (_find_layers(role, self.n_layers), role.block if role.is_stack else None)
+            # llama.cpp asks for the output by the name that is in the file.
+            home = find_home(TOKEN_EMBEDDING if tensor is duplicate else tensor.name, named, host.devices)
             layout = None if features is None else find_layout(tensor, features)
             use = _Use(tensor, layout, tensor is duplicate and header.architecture not in OUTPUT_FIRST)
+            if use.is_copy and isinstance(home, int):
+                continue  # both uses were put on the same device
+            key = (_find_layers(role, self.n_layers), role.block if role.is_stack else None, home)
             groups.setdefault(key, _Group(*key)).uses.append(use)
         self._groups = list(groups.values())
 
@@ -292,9 +324,12 @@ class WeightPlan:
         repacked: Counter[str] = Counter()
         for group in self._groups:
             for home in group.homes(spec, placement):
-                device = None if home is None else self._host.devices[home]
-                sums.setdefault(home, []).append(group.weigh(device, repack=spec.repack and home is None))
-                repacked.update(group.repacked if spec.repack and home is None else {})
+                device, is_repacked = (
+                    None if home is None else self._host.devices[home],
+                    spec.repack and home is None,
+                )
+                sums.setdefault(home, []).append(group.weigh(device, repack=is_repacked))
+                repacked.update(group.repacked if is_repacked else {})
         mapped = self.is_mapped(spec)
         on_host = _join(sums.pop(None))
         lines = [self._line(None, on_host, mapped)] if on_host.spans else []
@@ -310,8 +345,7 @@ class WeightPlan:
         name = device.name if device else HOST
         if mapped and (device is None or device.maps_file):
             return Line(Cause.MAPPED, name, f"{name}_Mapped", found.mapped_bytes)
-        pinned = next((item.name.rstrip("0123456789") for item in self._host.devices if item.has_host_buffer), None)
-        buffer = name if device or not pinned else f"{pinned}_Host"
+        buffer = name if device or not self._pinned else f"{self._pinned.rstrip('0123456789')}_Host"
         return Line(Cause.COPIED, name, buffer, found.copied_bytes)
 
     def grow(self, spec: RunSpec) -> list[int]:
@@ -320,7 +354,8 @@ class WeightPlan:
         entering: list[list[_Sum]] = [[] for _ in range(self.n_layers + 2)]
         for group in self._groups:
             if group.homes(spec, (0,) * (self.n_layers + 1)) == {0}:
-                entering[self.n_layers + 1 - max(group.layers or ())].append(group.weigh(device))
+                is_moved = group.home is not Home.ITS_LAYER  # what was put there is there without any layer
+                entering[0 if is_moved else self.n_layers + 1 - max(group.layers or ())].append(group.weigh(device))
         sizes, found = [], _Sum()
         for sums in entering:
             found = _join([found, *sums])
@@ -329,8 +364,8 @@ class WeightPlan:
 
     def is_mapped(self, spec: RunSpec) -> bool:
         """Whether the file is mapped. Source: llama.cpp, the default of load_mode by the devices' properties."""
-        by_default = all(device.maps_by_default for device in self._host.devices)
-        return spec.load_mode in ("mmap", "mmap+mlock") or (spec.load_mode == "auto" and by_default)
+        by_default, mode = all(device.maps_by_default for device in self._host.devices), spec.load_mode
+        return mode in ("mmap", "mmap+mlock") or (mode == "auto" and by_default)
 
 
 # --- caches and states ------------------------------------------------------------------------------------------------
@@ -394,10 +429,12 @@ def predict_memory(header: Header, spec: RunSpec, host: Host) -> Forecast:
 
     Raises
     ------
+    UsageError   : -mg names no device, or -ot no buffer of one.
     HarnessError : a setting of the header is none that llama.cpp would take.
     """
     host = host.chosen(spec)
-    plan = WeightPlan(header, host)
+    check_overrides(spec, host.devices)
+    plan = WeightPlan(header, host, spec)
     placement = deal_out(plan.n_layers, spec, [device.memory_bytes for device in host.devices])
     lines, notes = plan.price(spec, placement), []
     if spec.split_mode in ("row", "tensor") and len(host.devices) > 1:

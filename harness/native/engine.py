@@ -18,17 +18,17 @@ import llama_cpp
 import psutil
 
 from harness.errors import NativeError, UsageError
-from harness.gguf.roles import EXPERT_STACK
 from harness.gguf.split import list_parts
 from harness.gguf.types import tensor_type
 from harness.host.rpc import check_servers
 from harness.host.scheduling import free_threads, read_cpus, set_priority
 from harness.native import batches, bindings, sequences
+from harness.native.buffer_overrides import list_overrides
 from harness.native.log import Tape, read_buffers, read_flash_attention, read_layers, read_load_mode
 from harness.native.threads import Threads, list_threads
 from harness.records.cells import Build, Device, Model, Resolved
 from harness.records.native_errors import explain
-from harness.spec import MAX_LAYERS, RunSpec
+from harness.spec import RunSpec
 
 # enum llama_split_mode, llama_load_mode, llama_flash_attn_type of llama.h; ggml_numa_strategy of ggml-cpu.h.
 _SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}
@@ -198,24 +198,6 @@ class Runtime:
         self.attach_rpc(spec.rpc)
         return LoadedModel(self, spec)
 
-    def find_buffers(self, names: Sequence[str]) -> list[int]:
-        """Buffer types by name, ``CPU`` or ``RPC0[127.0.0.1:50052]``, or by their device's, ``RPC0``.
-
-        Raises
-        ------
-        UsageError : there is no such buffer type, with the names of those that there are.
-
-        Source: parse_cmd_params in llama-bench.cpp.
-        """
-        known, by_device = {}, {}
-        for pointer, device in self.list_devices():
-            if buffer := self.lib.ggml_backend_dev_buffer_type(pointer):
-                known[self.lib.ggml_backend_buft_name(buffer).decode()] = by_device[device.name] = buffer
-        for name in names:
-            if name not in known and name not in by_device:
-                raise UsageError(f"There is no buffer type {name} to put tensors into; there are {', '.join(known)}.")
-        return [{**by_device, **known}[name] for name in names]
-
 
 def make_pool(lib: Any, threads: Threads) -> Any:
     """A pool of threads as llama-bench makes them; None where it cannot be had."""
@@ -224,26 +206,6 @@ def make_pool(lib: Any, threads: Threads) -> Any:
     for cpu in threads.cpus:
         parameters.cpumask[cpu] = True
     return lib.ggml_threadpool_new(ctypes.byref(parameters))
-
-
-def _list_overrides(runtime: Runtime, spec: RunSpec) -> Any:
-    """What goes elsewhere than its layer, NULL-terminated: tensors by name, then the experts of the first layers; the first match wins.
-
-    Raises
-    ------
-    UsageError : there is no such buffer type.
-
-    Source: to_llama_mparams in llama-bench.cpp; LLM_FFN_EXPS_REGEX and llm_ffn_block_regex in common/common.h.
-    """
-    named = [text.partition("=")[::2] for text in spec.override_tensors]
-    targets = runtime.find_buffers([buffer for _, buffer in named])
-    cpu = runtime.lib.ggml_backend_cpu_buffer_type()
-    experts = [rf"blk\.{layer}\.{EXPERT_STACK}" for layer in range(min(spec.n_cpu_moe, MAX_LAYERS))]
-    listed = [*zip([pattern for pattern, _ in named], targets, strict=True), *((pattern, cpu) for pattern in experts)]
-    overrides = (bindings.BufferOverride * (len(listed) + 1))()
-    for override, (pattern, buffer) in zip(overrides, listed, strict=False):
-        override.pattern, override.buffer_type = pattern.encode(), buffer
-    return overrides
 
 
 def _refusal(what: str, tape: Tape) -> NativeError:
@@ -289,7 +251,7 @@ class LoadedModel:
             self._devices = self._list_devices(spec.devices)
             parameters.devices = ctypes.cast(self._devices, ctypes.c_void_p)
         if spec.n_cpu_moe or spec.override_tensors:
-            self._overrides = _list_overrides(self.runtime, spec)
+            self._overrides = list_overrides(self.runtime, spec)
             parameters.tensor_buft_overrides = ctypes.cast(self._overrides, ctypes.c_void_p)
         return parameters
 

@@ -141,16 +141,19 @@ def forget(engine: GuessEngine, position: int) -> None:
         raise NativeError(f"llama.cpp cannot forget the tokens from {position} on; write without a draft.")
 
 
-def accept(pick: Callable[[int], int], draft: Sequence[int]) -> list[int]:
+def accept(
+    pick: Callable[[int], int], draft: Sequence[int], is_end: Callable[[int], bool] = lambda _token: False
+) -> list[int]:
     """The target's own tokens for a batch of a token and a draft: the draft as far as it is right, and one more.
 
-    pick gives the target's token behind the so manieth of the batch; it is not asked behind a wrong one.
+    pick gives the target's token behind the so manieth of the batch; it is not asked behind a wrong one, nor behind one that ends the
+    text, but for a draft's last.
     Source: common_sampler_sample_and_accept_n in common/sampling.cpp.
     """
     taken: list[int] = []
     for row, guess in enumerate(draft):
         taken.append(pick(row))
-        if taken[-1] != guess:
+        if taken[-1] != guess or (is_end(guess) and row + 1 < len(draft)):
             return taken
     return [*taken, pick(len(draft))]
 
@@ -203,7 +206,7 @@ def write_guessing(
         computed = clock()
         drafter.follow((text[-1], *draft), n_past)
         followed = clock()
-        taken = accept(target.pick, draft)
+        taken = accept(target.pick, draft, target.is_end)
         forget(target, n_past + len(taken))
         drafter.forget_from(n_past + len(taken))
         end = clock()

@@ -35,7 +35,7 @@ NOISE = {
 
 def mark(record: Record) -> tuple[Marked, ...]:
     """Every timed repetition of a cell with what disturbed it, in the order in which they were run."""
-    return mark_samples(record.timed, record.asked.n_threads or 1)
+    return mark_samples(record.timed, record.asked.n_threads_busy or 1)
 
 
 def undisturbed(marked: Sequence[Marked]) -> tuple[Sample, ...]:
@@ -54,7 +54,7 @@ def judge_cell(record: Record, marked: Sequence[Marked] | None = None) -> Verdic
     if not marked or has_died(record):
         return None
     timed, quiet = [one.sample for one in marked], undisturbed(marked)
-    disturbed = judge_marked(marked, record.asked.n_threads or 1, record.samples)
+    disturbed = judge_marked(marked, record.asked.n_threads_busy or 1, record.samples)
     found = (
         *own_noise(record.warnings),
         *disturbed,
@@ -103,7 +103,7 @@ def _judge_levels(timed: Sequence[Sample], quiet: Sequence[Sample]) -> Iterator[
 def find_own_crowd(record: Record, timed: Sequence[Sample]) -> Caution | None:
     """What is to be said of a cell that ran more threads than it had CPUs: our own doing, and no noise. None where it did not."""
     seen = next((sample.conditions for sample in timed if sample.conditions), None)
-    n_threads = record.asked.n_threads or 1
+    n_threads = record.asked.n_threads_busy or 1
     if seen is None or not is_own_crowd(seen, n_threads):
         return None
     return Caution(CautionCause.OWN_CROWD, n_threads=n_threads, n_cpus=seen.n_cpus)

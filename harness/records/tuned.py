@@ -62,7 +62,7 @@ class Tuned:
 
 
 #: Fields of loads and contexts that say what is asked and not how it is done.
-_OF_QUESTIONS = frozenset({"embeddings", "n_parallel", "swa_full"})
+_OF_QUESTIONS = frozenset({"embeddings", "kv_unified", "swa_full"})
 
 
 def make_tuned(

@@ -100,6 +100,10 @@ class TuneBlock:
     durations_ns: Annotated[tuple[int, ...], NOT_EMPTY]  #: of each repetition
     conditions: tuple[Conditions, ...] = ()  #: what the operating system says of each
 
+    def __post_init__(self) -> None:
+        if not all(self.durations_ns) or (self.conditions and len(self.conditions) != len(self.durations_ns)):
+            raise ValueError("every repetition has a duration above 0, and conditions where any has")
+
 
 @dataclass(frozen=True, slots=True)
 class TuneCandidate:
@@ -121,6 +125,10 @@ class TuneRace:
     blocks: tuple[TuneBlock, ...] = ()  #: in the order in which they were measured
     rest_ns: float = 0.0  #: of the part that was not measured
     most_rounds: Positive = 20  #: after which it was over in any case
+
+    def __post_init__(self) -> None:
+        if not all(0 <= block.candidate < len(self.candidates) for block in self.blocks):
+            raise ValueError("a block of a candidate that is not there")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +171,12 @@ class TuneRecord:
     threads_source: str = "asked"  #: what decided the defaults' number of threads, as of a cell
     warnings: tuple[Caution, ...] = ()
     schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        if not (self.margin < 1 and self.alpha < 1):
+            raise ValueError("margin and alpha are shares below 1")
+        if not all(block.candidate in (0, 1) for block in (*self.baseline, *self.confirmation)):
+            raise ValueError("a confirmation is of the defaults and the result")
 
     @property
     def found(self) -> RunSpec:

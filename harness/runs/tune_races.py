@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from harness.evidence.racing import EARLY_LOOKS, Race
@@ -51,6 +51,9 @@ LEAST_RESERVE, MOST_RESERVE, WANTED_PAIRS = 0.2, 0.4, 12
 
 #: Of the time that is left to the races one may take so much, unless even its first look takes more.
 RACE_SHARE = 0.35
+
+#: What the time cut short is raced once more when all others have been, if there is time then.
+PASSES = 2
 
 
 class BlockFailed(Exception):
@@ -130,6 +133,11 @@ class Tuner:
         return tuple(heat.record() for heat in self._heats)
 
     @property
+    def _tests(self) -> ShortTests:
+        assert self.tests is not None, "short tests are found before anything is measured by them"
+        return self.tests
+
+    @property
     def spent_s(self) -> float:
         """Seconds since it began."""
         return self.clock() - self._begun_s
@@ -151,14 +159,12 @@ class Tuner:
         self, spec: RunSpec, part: Part, candidate: int, into: list[TuneBlock], *, watched: bool = False
     ) -> float:
         """Have a block of a candidate measured; returns the work's time of this part in ns."""
-        assert self.tests is not None, "short tests are found before anything is measured by them"
-        samples = [
-            sample for sample in self.machine.measure_block(short_test(spec, part, self.tests)) if not sample.is_warmup
-        ]
+        measured = self.machine.measure_block(short_test(spec, part, self._tests))
+        samples = [sample for sample in measured if not sample.is_warmup]
         seen = tuple(sample.conditions for sample in samples if sample.conditions is not None)
         durations = tuple(sample.duration_ns for sample in samples)
         into.append(TuneBlock(candidate, part, durations, seen if watched and len(seen) == len(durations) else ()))
-        return work_ns(durations, part, self.work, self.tests)
+        return work_ns(durations, part, self.work, self._tests)
 
     # --- before the races --------------------------------------------------------------------------------------------
 
@@ -204,22 +210,34 @@ class Tuner:
         return min(max(pairs_s, LEAST_RESERVE * self.max_time_s), MOST_RESERVE * self.max_time_s)
 
     def _race_all(self) -> RunSpec:
-        """Race every factor that the time allows, one after the other; returns what they came to."""
-        incumbent = self.base
-        for factor in self.factors:
-            if set(factor.settings) <= self.given:
-                self.left_out.append(LeftOut(factor.settings, Why.GIVEN))
-                continue
-            laid = lay_out(factor, self.room, incumbent, self.quality)
-            self.left_out += laid.left_out
-            if len(laid.candidates) < 2:
-                continue
-            left_s = self.max_time_s - self._reserve_s - self.spent_s
-            if self._least_s(factor, laid.candidates) > left_s:
-                self.left_out.append(LeftOut(factor.settings, Why.NO_TIME))
-                continue
-            incumbent = self._race(factor, laid.candidates, left_s)
+        """Race every factor that the time allows, and those again that it cut short; returns what they came to."""
+        incumbent, todo, untried = self.base, list(self.factors), set[tuple[str, ...]]()
+        for number in range(PASSES):
+            cut_short = []
+            for factor in todo:
+                candidates = self._lay_out(factor, incumbent, is_first=not number)
+                if len(candidates) < 2:
+                    continue
+                left_s = self.max_time_s - self._reserve_s - self.spent_s
+                if self._least_s(factor, candidates) > left_s:
+                    untried.add(factor.settings)
+                    cut_short.append(factor)
+                    continue
+                untried.discard(factor.settings)
+                incumbent, is_settled = self._race(factor, candidates, left_s)
+                cut_short += [] if is_settled else [factor]
+            todo = cut_short
+        self.left_out += [LeftOut(factor.settings, Why.NO_TIME) for factor in todo if factor.settings in untried]
         return incumbent
+
+    def _lay_out(self, factor: Factor, incumbent: RunSpec, *, is_first: bool) -> tuple[RunSpec, ...]:
+        """A factor's candidates; what is left out of it is noted once."""
+        if set(factor.settings) <= self.given:
+            self.left_out += [LeftOut(factor.settings, Why.GIVEN)] if is_first else []
+            return (incumbent,)
+        laid = lay_out(factor, replace(self.room, longest_prompt=self._tests.n_prompt), incumbent, self.quality)
+        self.left_out += laid.left_out if is_first else ()
+        return laid.candidates
 
     def _round_s(self, factor: Factor, n_candidates: int) -> float:
         return n_candidates * sum(self._block_s[part] for part in factor.parts)
@@ -233,7 +251,8 @@ class Tuner:
             n_loads = len({spec.load_key() for spec in candidates}) - 1
         return n_loads * self._load_s + n_rounds * self._round_s(factor, len(candidates))
 
-    def _race(self, factor: Factor, specs: tuple[RunSpec, ...], left_s: float) -> RunSpec:
+    def _race(self, factor: Factor, specs: tuple[RunSpec, ...], left_s: float) -> tuple[RunSpec, bool]:
+        """(the winner of a race, whether more time would have been for nothing)."""
         parts = [part for part in Part if part in factor.parts]
         rest_ns = sum(ns for part, ns in self._part_ns.items() if part not in factor.parts)
         heat = _Heat(factor.settings, specs, rest_ns, factor.most_rounds)
@@ -256,7 +275,7 @@ class Tuner:
         for part in parts:
             if values := by_part[winner][part]:
                 self._part_ns[part] = sorted(values)[len(values) // 2]
-        return specs[winner]
+        return specs[winner], race.is_over
 
     def _run_round(
         self, heat: _Heat, race: Race, parts: Sequence[Part], by_part: dict[int, dict[Part, list[float]]]

@@ -19,7 +19,7 @@ from harness.spec import RunSpec, Settings
 BOTH, PROMPT, GENERATION = frozenset(Part), frozenset({Part.PROMPT}), frozenset({Part.GENERATION})
 
 #: Micro-batches that are tried, in tokens.
-MICRO_BATCHES = (128, 256, 512, 1024, 2048)
+MICRO_BATCHES = (64, 128, 256, 512, 1024, 2048)
 
 #: Shares of the usual number of threads that are tried.
 THREAD_SHARES = (0.25, 0.5, 0.75)
@@ -39,8 +39,9 @@ class Room:
     """What a model and a machine leave to choose.
 
     n_threads is the usual number; n_cpus counts CPUs that are ours, core_cpus is one of each core, n_nodes memory that is equally near;
-    devices are those that layers can go to. n_layers counts the output layer; has_openmp says that ggml's threads are OpenMP's. fits
-    says whether settings have room in memory, for the whole context that was asked for.
+    devices are those that layers can go to. n_layers counts the output layer; has_openmp says that ggml's threads are OpenMP's;
+    longest_prompt is what prompts are measured by, in tokens, None where that is the whole one. fits says whether settings have room in
+    memory, for the whole context that was asked for.
     """
 
     n_threads: int
@@ -52,6 +53,7 @@ class Room:
     has_experts: bool = False
     has_repacked: bool = True
     has_openmp: bool = False
+    longest_prompt: int | None = None
     fits: Callable[[RunSpec], bool] = field(default=lambda _spec: True)
 
 
@@ -227,11 +229,21 @@ def _with_openmp(room: Room, spec: RunSpec) -> Why | None:
 
 
 def _micro_batches(room: Room, spec: RunSpec) -> list[Settings]:
-    return [
-        {"n_ubatch": size, "n_batch": max(spec.n_batch, size)}
-        for size in MICRO_BATCHES
-        if size <= max(spec.n_prompt, MICRO_BATCHES[0])
-    ]
+    """Those that cut the prompts which are measured otherwise than the incumbent's does."""
+    longest = room.longest_prompt or spec.n_prompt
+    told = [min(spec.n_ubatch, longest)]
+    found: list[Settings] = []
+    for size in MICRO_BATCHES:
+        if min(size, longest) not in told:
+            told.append(min(size, longest))
+            found.append({"n_ubatch": size, "n_batch": max(spec.n_batch, size)})
+    return found
+
+
+def _with_short_tests(room: Room, spec: RunSpec) -> Why | None:
+    """Whether prompts had to be so short for lack of time that all micro-batches cut them alike."""
+    longest = room.longest_prompt or spec.n_prompt
+    return Why.NO_TIME if longest < spec.n_prompt and not _micro_batches(room, spec) else None
 
 
 def _with_short_prompt(room: Room, spec: RunSpec) -> Why | None:
@@ -266,7 +278,7 @@ _FACTORS = (
     Factor(("split_mode", "main_gpu", "tensor_split"), BOTH, _split, _with_one_device),
     Factor(("n_threads", "n_threads_batch"), GENERATION, _threads, _on_one_cpu),
     Factor(("n_threads_batch",), PROMPT, _threads_batch, _on_one_cpu),
-    Factor(("n_ubatch", "n_batch"), PROMPT, _micro_batches),
+    Factor(("n_ubatch", "n_batch"), PROMPT, _micro_batches, _with_short_tests),
     Factor(("flash_attn",), BOTH, _one_of("flash_attn", "off")),
     Factor(("repack",), BOTH, _switch("repack"), _with_nothing_repacked, most_rounds=8),
     Factor(("type_k", "type_v"), BOTH, _caches, costs_quality=True),

@@ -98,5 +98,6 @@ def take_tuned(
 def _write_option(name: str, value: Any) -> str:
     written = ("on" if value else "off") if isinstance(value, bool) else value
     if isinstance(value, tuple):
-        written = "/".join(f"{item:g}" if isinstance(item, float) else str(item) for item in value)
+        joint = {"override_tensors": ";", "rpc": ","}.get(name, "/")
+        written = joint.join(f"{item:g}" if isinstance(item, float) else str(item) for item in value)
     return f"{parameters()[name].flags[0]} {written}"

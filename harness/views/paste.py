@@ -75,7 +75,7 @@ def _each(asked: Asked) -> Iterator[tuple[str, Spelling, Any]]:
 
 
 #: Options of llama-server that llama-cli does not take, by field, and what stands in for them.
-_SERVER_ALONE = {"embeddings": "llama-embedding is the program for that"}
+_SERVER_ALONE = {"embeddings": "llama-embedding is the program for that", "kv_unified": "it has one sequence"}
 
 
 def _write_command(program: str, asked: Asked) -> Pasted:

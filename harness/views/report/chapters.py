@@ -25,6 +25,7 @@ CHAPTERS: dict[str, tuple[Make, tuple[str, ...]]] = {
     "Machine": (frame.describe_machines, ()),
     "Speeds": (show_speeds, ("result",)),
     "Two settings decided": (documents.show_ab, ("ab",)),
+    "Settings found": (documents.show_tuning, ("tuning",)),
     "Guessing ahead": (documents.show_speculation, ("speculation",)),
     "Layers on the GPU": (show_layers, ("result",)),
     "Memory": (documents.show_memory, ("overhead",)),

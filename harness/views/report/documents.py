@@ -14,6 +14,7 @@ from harness.records.ollama import Comparison
 from harness.records.roofline import Roof
 from harness.records.speculation import Speculation
 from harness.records.token_time import TimeRecord
+from harness.records.tuning import TuneRecord
 from harness.spec import cell_key
 from harness.speed.roofline import hold_against
 from harness.views.ab import describe_ab
@@ -28,6 +29,7 @@ from harness.views.roofline import describe_roofline
 from harness.views.speculate import describe_speculation
 from harness.views.text import describe_texts
 from harness.views.token_time import describe_token_time
+from harness.views.tune import describe_tuning
 
 Ledger = TypeVar("Ledger", bound=MemoryRecord | TimeRecord)
 
@@ -109,6 +111,16 @@ def show_ab(material: Material) -> Sequence[Document]:
     for one in latest.values():
         runs.setdefault(_ab_question(one, but=("n_prompt", "n_gen")), []).append(one)
     return explained([means], [in_report(material, found[0], describe_ab(found)) for found in runs.values()])
+
+
+def show_tuning(material: Material) -> Sequence[Document]:
+    """Searches for fast settings, of the same file and the same work the latest."""
+    means = "Settings raced against llama.cpp's defaults in short tests, and what won held against them by turns until it was proven."
+    latest = {
+        (machine_key(one.machine), cell_key(one.base), one.work, one.quality): one
+        for one in material.contents(TuneRecord)
+    }
+    return explained([means], [in_report(material, one, describe_tuning(one)) for one in latest.values()])
 
 
 def show_speculation(material: Material) -> Sequence[Document]:

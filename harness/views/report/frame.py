@@ -14,6 +14,7 @@ from harness.records.ollama import Comparison
 from harness.records.parity import Parity
 from harness.records.speculation import Speculation
 from harness.records.token_time import TimeRecord
+from harness.records.tuning import TuneRecord
 from harness.records.verdict import Trust
 from harness.units import format_count
 from harness.views.cells import describe_layers
@@ -34,11 +35,17 @@ def explained(paragraphs: Sequence[str], documents: Sequence[Document]) -> list[
 
 
 def in_report(
-    material: Material, record: MemoryRecord | TimeRecord | Comparison | Ab | Speculation, document: Document
+    material: Material,
+    record: MemoryRecord | TimeRecord | Comparison | Ab | Speculation | TuneRecord,
+    document: Document,
 ) -> Document:
     """The document under the name that the model has on this page, with the machine, where there are several, and the time."""
     machine = material.machine_name(record.machine) if len(material.machines) > 1 else ""
-    name = document.title if isinstance(record, Comparison | Ab | Speculation) else material.model_name(record)
+    name = (
+        document.title
+        if isinstance(record, Comparison | Ab | Speculation | TuneRecord)
+        else material.model_name(record)
+    )
     parts = [name, machine, format_value(record.time_utc, MINUTE)]
     return dataclasses.replace(document, title=" · ".join(filter(None, parts)))
 
