@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.gguf.header import BytesSource, read_header
 from harness.memory.causes import HOST
 from harness.memory.fit import fit_layers, price_layers
@@ -31,7 +31,7 @@ def spec_at(n_ctx, **changes):
 def pack(header, *cards, host_bytes=None, working=None, fixed=None):
     """A packer with cards of so many bytes."""
     devices = tuple(device_rules(f"CUDA{number}", memory_bytes=size) for number, size in enumerate(cards))
-    taken = working or {device.name: WORKING for device in devices} | {HOST: 0}
+    taken = {device.name: WORKING for device in devices} | {HOST: 0} if working is None else working
     return Packer(header, Space(devices, host_bytes), lambda spec: Beside(taken, fixed or {}))
 
 
@@ -218,3 +218,16 @@ def test_plans_of_other_placements_count_on_the_dear_side_and_their_own_exactly(
     assert plans.find(1536, "b") == {HOST: 25, "RPC0": 60}
     assert plans.has(1024, "b")
     assert not plans.has(2048, "b")
+
+
+def test_tensors_that_are_placed_by_name_stay_there():
+    header = small_header("llama")
+    spec = spec_at(1024, override_tensors=("ffn_.*=CPU",))
+    devices = (device_rules("CUDA0", memory_bytes=GIB),)
+    packer = Packer(header, Space(devices, None), lambda spec: Beside({}), spec)
+    found = predict_memory(header, spec, Host(None, devices))
+    packing = packer.weigh(spec)
+    assert packing.cards[0].total_bytes == found.on("CUDA0")
+    assert packing.cards[0].total_bytes < pack(header, GIB, working={}).weigh(spec_at(1024)).cards[0].total_bytes
+    with pytest.raises(UsageError, match="no buffer type"):
+        Packer(header, Space(devices, None), lambda spec: Beside({}), spec_at(1024, override_tensors=("a=ROCm7",)))

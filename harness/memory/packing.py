@@ -24,6 +24,7 @@ from harness.gguf.settings import read_count
 from harness.memory.causes import HOST
 from harness.memory.fit import needed_in_host_memory
 from harness.memory.forecast import DeviceRules, Host, WeightPlan, price_cache
+from harness.memory.overrides import check_overrides
 from harness.memory.placement import deal_out
 from harness.memory.repack import CpuFeatures
 from harness.spec import RunSpec
@@ -137,17 +138,23 @@ class Wish:
 class Packer:
     """A model's weights and caches, prepared so that many placements can be tried quickly.
 
-    beside tells what a run takes beside them; working memory may grow with the context and must not shrink with it.
+    beside tells what a run takes beside them; working memory may grow with the context and must not shrink with it. overrides is a spec
+    whose -ot and --no-host hold for all placements; None where none has any.
 
     Raises
     ------
+    UsageError   : -ot names a buffer that no device has.
     HarnessError : what the layers keep is not known, or the header has settings that llama.cpp would not take.
     """
 
-    def __init__(self, header: Header, space: Space, beside: Callable[[RunSpec], Beside]) -> None:
+    def __init__(
+        self, header: Header, space: Space, beside: Callable[[RunSpec], Beside], overrides: RunSpec | None = None
+    ) -> None:
         self._header, self._space, self.beside = header, space, beside
         self._host = Host(space.features, space.devices)
-        self._plan = WeightPlan(header, self._host)
+        if overrides is not None:
+            check_overrides(overrides, space.devices)
+        self._plan = WeightPlan(header, self._host, overrides)
         self._attention = describe_attention(header)
         if self._attention.layers is None:
             raise HarnessError(f"the cache of {header.architecture} is not known: {self._attention.reason}")

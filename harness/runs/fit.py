@@ -332,7 +332,9 @@ class _Case:
     def settle(self, model: Model, space: Space, extras: _Extras, are_cards_here: bool) -> None:
         """Say what there is to be filled."""
         self._space, self._are_cards_here = space, are_cards_here
-        self._packer = Packer(model.header, space, lambda spec: self._find_beside(spec, extras))
+        self._packer = Packer(
+            model.header, space, lambda spec: self._find_beside(spec, extras), self.spec_at(self._most)
+        )
         floor = {} if self._request.n_ctx is None else {"floor": self._request.n_ctx}
         self.wish = Wish(self.spec_at, self._most, given=frozenset(self._request.options), **floor)
 
@@ -398,7 +400,7 @@ class _Case:
 
     def fit_other(self, header: Header) -> Packing:
         """What fits of another quantization of the same model, which computes with the same graph."""
-        packer = Packer(header, self._space, self._packer.beside)
+        packer = Packer(header, self._space, self._packer.beside, self.spec_at(self._most))
         return packer.find(self.wish) or packer.find_lacking(self.wish)
 
 
