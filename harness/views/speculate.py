@@ -90,7 +90,9 @@ def _facts(record: Speculation, result: SpeculationResult) -> KeyFigures:
             Figure("n_threads", "", n_threads, phrase="{} thread" if n_threads == 1 else "{} threads"),
             Figure("n_texts", "", len(first), COUNT, "{} text" if len(first) == 1 else "{} texts"),
             Figure("n_written", "", sum(one.n_written for one in first), COUNT, "{} tokens"),
-            Figure("n_rounds", "", result.alone.n_rounds, COUNT, "{} rounds"),
+            Figure(
+                "n_rounds", "", result.alone.n_rounds, COUNT, "{} round" if result.alone.n_rounds == 1 else "{} rounds"
+            ),
             Figure("alpha", "", result.alpha, is_shown=False),
             Figure("rss", "", record.rss_bytes, BYTES, is_shown=False),
         ],
@@ -241,6 +243,8 @@ def _warn(record: Speculation, result: SpeculationResult) -> Iterator[str]:
         yield "The model drafts for itself: that its guesses are right shows that nothing is lost, and its speed what guessing costs."
     if record.failure and record.failure.is_fatal:
         yield f"It ended early: {describe_failure(record.failure)}."
-    if result.alone.n_rounds < record.manner.rounds:
+    elif record.failure:
+        yield f"Interrupted after {format_count(result.alone.n_rounds, 'round')} of {record.manner.rounds}."
+    elif result.alone.n_rounds < record.manner.rounds:
         wanted = format_count(record.manner.rounds, "round")
         yield f"{result.alone.n_rounds} of {wanted} were made; give more --max-time, or fewer tokens with -n."
