@@ -422,7 +422,13 @@ def test_what_numbers_mean_is_said(record):
 
     assert "random weights" not in shown(record).lower()
     synthetic = dataclasses.replace(record.draft, model=dataclasses.replace(record.draft.model, is_synthetic=True))
-    assert "Random weights took part" in shown(dataclasses.replace(record, draft=synthetic))
+    made_up = shown(dataclasses.replace(record, draft=synthetic))
+    assert "Random weights took part" in made_up
+    assert (
+        "At this cost drafts of 1 token pay soonest: where a guess behind right ones is right in 39 % of cases."
+        in made_up
+    )
+    assert "are best" not in made_up
     assert "drafts for itself" in shown(dataclasses.replace(record, draft=record.target))
     assert "llama-server computes it again" in shown(dataclasses.replace(record, rollback="snapshots"))
     dead = Failure("round 2", None, Cause.SEGFAULT, signal=11)

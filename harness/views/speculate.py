@@ -137,7 +137,10 @@ def _pays_from(result: SpeculationResult, one: LengthResult) -> Cell:
 
 
 def _answer(record: Speculation, result: SpeculationResult) -> Iterator[str]:
-    """What is best, and how sure that is."""
+    """What is best, and how sure that is; of random weights what the cost alone says."""
+    if record.is_synthetic:
+        yield _answer_by_cost(result)
+        return
     best = result.best
     if best is None or best.speedup is None:
         return
@@ -156,6 +159,16 @@ def _answer(record: Speculation, result: SpeculationResult) -> Iterator[str]:
     if result.alpha is not None:
         share = format_value(result.alpha, SHARE)
         yield f"A guess behind right ones is right in {share} of cases; what it takes to pay stands under 'pays from'."
+
+
+def _answer_by_cost(result: SpeculationResult) -> str:
+    """From which share of right guesses on a draft of this cost would pay."""
+    found = [(chance, one.n_draft) for one in result.lengths if (chance := result.chance_that_pays(one)) is not None]
+    if not found:
+        return "At this cost no draft pays, even if all of its guesses were right."
+    chance, n_draft = min(found)
+    tokens, share = format_count(n_draft, "token"), format_value(chance, ROUND_SHARE)
+    return f"At this cost drafts of {tokens} pay soonest: where a guess behind right ones is right in {share} of cases."
 
 
 def _compare_texts(record: Speculation, result: SpeculationResult) -> str:
