@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from harness.spec import find_varied
 from harness.views.cells import describe_cells
 from harness.views.document import Document, Picture, Section
 from harness.views.figures.placements import draw_layers
+from harness.views.figures.users import describe_series, draw_users, find_series
 from harness.views.placements import describe_placements
 from harness.views.report.material import Material
 from harness.views.settings import format_settings
@@ -22,6 +24,17 @@ def show_speeds(material: Material) -> Sequence[Document]:
     """Every measured cell but those of sweeps, which have a chapter of their own."""
     cells = [cell for cell in material.cells if cell.record.command != "sweep"]
     return [describe_cells(cells, name_of=material.model_name, is_kept=True)] if cells else []
+
+
+def show_users(material: Material) -> Sequence[Document]:
+    """What several users get at once, where cells differ in nothing but their number; sweeps show theirs themselves."""
+    series = find_series(material.cells, material.model_name)
+    if not series:
+        return []
+    picture = Picture(
+        functools.partial(draw_users, series), f"Speed over users: {describe_series(series)}", name="users"
+    )
+    return [Document("users", 1, "", [Section("", [picture])])]
 
 
 def show_layers(material: Material) -> Sequence[Document]:
