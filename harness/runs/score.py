@@ -19,7 +19,8 @@ from harness.runs.session import Session
 from harness.spec import Grid, RunSpec, Settings
 
 #: As LocalScore has it (cmd.cpp): one repetition, and no flash attention.
-USUAL_REPETITIONS, USUAL_FLASH = 1, "off"
+USUAL_REPETITIONS: int = 1
+USUAL_FLASH: str = "off"
 
 
 @dataclass(frozen=True, slots=True)
