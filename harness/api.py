@@ -24,6 +24,7 @@ from harness.parsers import whole_numbers
 from harness.records.ab import Ab
 from harness.records.bench_rows import USUAL_REPETITIONS
 from harness.records.cells import Record
+from harness.records.failures import describe_end
 from harness.records.journal import find_journals, read_lines
 from harness.records.kinds import Entry, to_json
 from harness.records.memory import MemoryRecord
@@ -391,7 +392,10 @@ def speculate(
         rounds=rounds, p_min=p_min, n_min=n_min, max_time_s=max_time_s, seed=seed,
     )  # fmt: skip
     with open_session("speculate", results, on_event) as session:
-        return guessing.measure_speculation(plan, session)
+        record = guessing.measure_speculation(plan, session)
+    if record is None and session.failure is not None:
+        raise HarnessError(describe_end(session.failure))
+    return record
 
 
 def inspect(model: Model) -> inspection.Inspection:

@@ -1,4 +1,5 @@
-"""harness beside llama-bench, as `scripts/parity` compares them: the table of tests, and each one's verdict in a sentence."""
+"""harness beside llama-bench or llama-batched-bench, as `scripts/parity` and `scripts/batched-parity` compare them: the table of
+tests, and each one's verdict in a sentence."""
 
 from __future__ import annotations
 
@@ -12,9 +13,7 @@ from harness.views.document import Block, Cell, Column, Document, Prose, Section
 from harness.views.values import FINE_RATIO, GIVEN_SHARE, INTERVAL, MINUTE, RATE, format_interval, format_value
 from harness.views.verdict import describe_verdict
 
-_MEANS = (
-    "harness and llama-bench, from the same source, run by run, compared pair by pair. Above 1, harness was faster."
-)
+_MEANS = "harness and {}, from the same source, run by run, compared pair by pair. Above 1, harness was faster."
 
 _VERDICTS = {
     Equality.EQUAL: "equal within ± {margin}",
@@ -26,7 +25,9 @@ _VERDICTS = {
 
 def name_test(parity: Parity) -> str:
     """The test as llama-bench names it."""
-    return parity.test + (f" @ d{parity.n_depth}" if parity.n_depth else "")
+    several = f" x{parity.n_parallel}" if parity.n_parallel > 1 else ""
+    depth = f" @ d{parity.n_depth}" if parity.n_depth else ""
+    return parity.test + several + depth + (" shared" if parity.is_prompt_shared else "")
 
 
 def describe_equality(parity: Parity) -> str:
@@ -47,9 +48,13 @@ def describe_equality(parity: Parity) -> str:
 
 def describe_parity(lines: Sequence[Parity], name_model: Callable[[str], str] = str) -> Document:
     """Comparisons, a row each; name_model says how a file's name is shown."""
+    references = list(dict.fromkeys(line.reference for line in lines))
+    several = len(references) > 1
     columns = [
         Column("model", of=lambda line: name_model(line.model)), Column("test", of=name_test),
-        Column("harness", "harness t/s", RATE), Column("llama_bench", "llama-bench t/s", RATE),
+        Column("harness", "harness t/s", RATE),
+        Column("llama_bench", "its t/s" if several else f"{''.join(references)} t/s", RATE),
+        Column("reference", "beside", is_shown=several),
         Column("ratio", unit=FINE_RATIO, interval=INTERVAL, of=_ratio), Column("n_pairs", "pairs", of=lambda line: len(line.ratios)),
         Column("time_utc", "when", MINUTE, left_out=1),
     ]  # fmt: skip
@@ -58,7 +63,8 @@ def describe_parity(lines: Sequence[Parity], name_model: Callable[[str], str] = 
         for line in lines
         if line.margin is not None
     ]
-    blocks: list[Block] = [Prose([_MEANS]), Table.of("parity", lines, columns), Prose(verdicts, is_list=True)]
+    means = _MEANS.format(" or ".join(references))
+    blocks: list[Block] = [Prose([means]), Table.of("parity", lines, columns), Prose(verdicts, is_list=True)]
     return Document("parity", 1, "", [Section("", blocks)])
 
 
