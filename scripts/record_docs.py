@@ -16,6 +16,8 @@ from typing import Annotated, Any
 
 from harness.codec import FilePath, UtcTime
 from harness.records.kinds import KINDS, schema_of
+from harness.records.share import SCHEMA as SHARE_SCHEMA
+from harness.records.share import Share
 from harness.spec import parameters
 
 PAGE = pathlib.Path(__file__).parent.parent / "docs" / "record.md"
@@ -51,6 +53,7 @@ COMMON = {
     "flash_attn": "whether it is on; null: not known", "load_mode": "how the file is read, as llama.cpp's log says",
     "layers_by_device": "how many llama.cpp put where", "device": "its name, CPU for host memory", "architecture": "the header's",
     "n_ctx": "tokens of context", "n_ctx_train": "tokens of context that it was trained for", "notes": "what qualifies it",
+    "harness_share": "edition of this kind of file",
     "file_name": "the file's name", "load": "what it took to get ready", "telemetry": "what the hardware did meanwhile",
 }  # fmt: skip
 _SIMPLE = {
@@ -124,8 +127,8 @@ def stored_fields(kind: type) -> list[tuple[str, Any]]:
 
 
 def classes() -> list[type]:
-    """Every class that is a part of a line, the lines' own first, in the order in which they are met."""
-    found = dict.fromkeys(KINDS.values())
+    """Every class that is a part of a line or of a shared file, the lines' own first, in the order in which they are met."""
+    found = dict.fromkeys((*KINDS.values(), Share))
     for kind in (waiting := list(found)):
         for part in (part for _, hint in stored_fields(kind) for part in parts_of(hint)):
             if part not in found:
@@ -148,6 +151,8 @@ def describe_class(kind: type) -> Iterator[str]:
     """A class as a heading, what it is, and a table of its fields."""
     names = [f"`{name}`" for name, item in KINDS.items() if item is kind]
     yield f"\n## {kind.__name__}\n"
+    if kind is Share:
+        yield f"A file of `harness report --share` ([share.md](share.md)), schema {SHARE_SCHEMA}; no line of a journal.\n"
     if names:
         yield f"Lines of kind {' and '.join(names)}, schema {schema_of(names[0].strip('`'))}.\n"
     doc = re.split(r"\n\s*(?:Raises|Parameters)\n", inspect.getdoc(kind) or "")[0]

@@ -16,7 +16,7 @@ from harness.codec import Malformed, decode
 from harness.errors import HarnessError
 from harness.records.ab import Ab, Arm, Block, Side, Stop
 from harness.records.cautions import Caution, CautionCause
-from harness.records.cells import Record
+from harness.records.cells import Conditions, Record
 from harness.records.failures import describe_failure
 from harness.records.journal import Journal, each_record, journal_order, read_lines, read_records
 from harness.records.kinds import KINDS, Line, read_line, schema_of, to_json
@@ -26,6 +26,7 @@ from harness.records.quality import Divergence, QualityRecord, Reference, TextFa
 from harness.records.roofline import Roof
 from harness.records.speculation import Manner, Member, Passage, Speculation
 from harness.records.text import Figures, TextRun, TextSettings
+from harness.records.tuning import LeftOut, Part, ShortTests, TuneBlock, TuneCandidate, TuneRace, TuneRecord, Why, Work
 from harness.records.upgrades import UPGRADES
 from harness.sources.user_catalog import load_catalog
 from harness.speed.rates import collect
@@ -84,7 +85,16 @@ def made_lines(result: dict) -> dict[str, dict]:
         record.time_utc, record.machine, "0.1", member, member, Manner(lengths=(2,)), "partial", passages=(passage,), build=record.build,
         warnings=text.warnings,
     )  # fmt: skip
+    race = TuneRace(
+        ("n_ubatch",), (TuneCandidate(record.asked), TuneCandidate(record.asked)), (TuneBlock(0, Part.PROMPT, (5, 6)),)
+    )
+    tuning = TuneRecord(
+        "tune", record.time_utc, record.machine, "0.1", record.asked, Work("chat", 512, 256, 0, 4096), ShortTests(64, 8, 0),
+        baseline=(TuneBlock(0, Part.PROMPT, (5,), (Conditions(9, 2, 2),)),), races=(race,), left_out=(LeftOut(("poll",), Why.NO_EFFECT),),
+        model=record.model, build=record.build, resolved=record.resolved, warnings=text.warnings,
+    )  # fmt: skip
     return {
+        "tuning": to_json(tuning),
         "speculation": to_json(speculation),
         "run": to_json(text),
         "ollama-comparison": to_json(comparison),
@@ -114,6 +124,7 @@ def test_every_line_of_the_first_edition_is_readable():
         "ab",
         "speculation",
         "quality",
+        "tuning",
     }
     assert set(LINES) == set(KINDS)
     assert all(line.content is not None for line in lines)

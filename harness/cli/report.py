@@ -26,32 +26,41 @@ Examples:
   harness report                               everything in bench_results
   harness report bench_results/my-machine      one machine's folder
   harness report mine.jsonl theirs.jsonl -o compared.html
+  harness report --share mine.json             speeds to be handed on
 """
 
 
 @click.command("report", epilog=_EXAMPLES)
 @files_argument
 @click.option(
-    "-o", "--output", type=click.Path(path_type=pathlib.Path, dir_okay=False), default=pathlib.Path("report.html"),
+    "-o", "--output", type=click.Path(path_type=pathlib.Path, dir_okay=False),
     metavar="FILE", help="Where to write the page. [report.html]",
+)  # fmt: skip
+@click.option(
+    "--share", type=click.Path(path_type=pathlib.Path, dir_okay=False), metavar="FILE",
+    help="Write speeds, machine and build without names, to be handed on; no page unless -o asks for one.",
 )  # fmt: skip
 @published_option
 @click.option("--predict/--no-predict", default=True, help="Predict the article's models for this machine. [on]")
 @results_option
 def command(
-    files: tuple[pathlib.Path, ...], output: pathlib.Path, published: bool, predict: bool, results: pathlib.Path
-) -> None:
+    files: tuple[pathlib.Path, ...], output: pathlib.Path | None, share: pathlib.Path | None, published: bool, predict: bool,
+    results: pathlib.Path,
+) -> None:  # fmt: skip
     """Put records into one self-contained HTML page: summary, machines, speeds, texts, comparisons, predictions, warnings, and how it
     was all measured. It loads nothing from anywhere, its tables sort, it follows the reader's dark mode and prints.
 
     FILES are journals (.jsonl), folders of them, or last, last~1; those of several machines together; without any, all in the
-    results folder.
+    results folder. --share writes a small file of JSON that harness table reads; nothing is sent anywhere.
     """
     from harness.records.journal import TOKEN_TIMES, read_lines, utc_now
     from harness.views.report import Material, read_material, render_report
 
-    if not output.parent.is_dir():
-        raise UsageError(f"There is no folder {output.parent}; make it, or write the page elsewhere with -o.")
+    if output is None and share is None:
+        output = pathlib.Path("report.html")
+    for path in filter(None, (output, share)):
+        if not path.parent.is_dir():
+            raise UsageError(f"There is no folder {path.parent}; make it, or write the file elsewhere.")
     paths = find_journals(files, results)
     troubles: list[str] = []
     lines = read_material(read_lines(paths, troubles.append, without=(TOKEN_TIMES,)))
@@ -60,6 +69,11 @@ def command(
     if not lines:
         where = ", ".join(map(str, files or (results,)))
         raise UsageError(f"There are no records in {where}; measure something first: harness pp-tg.")
+    if share is not None:
+        _write(share, _share(lines))
+        terminal.echo_note(f"written to {share}, without names; nothing was sent anywhere")
+    if output is None:
+        return
     page = render_report(
         Material(
             lines=lines,
@@ -71,11 +85,35 @@ def command(
             **_answers(lines, published=published, predict=predict),
         )
     )
-    try:
-        output.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"Cannot write {output} ({error.strerror}); choose another place with -o.") from None
+    _write(output, page)
     terminal.echo_note(f"{format_count(len(lines), 'record')} of {format_count(len(paths), 'file')} in {output}")
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"Cannot write {path} ({error.strerror}); choose another place.") from None
+
+
+def _share(lines: Sequence[Line]) -> str:
+    """What of measured cells others may know.
+
+    Raises
+    ------
+    UsageError : there is none.
+    """
+    from harness.records.share import write_share
+    from harness.records.statistics import Digest
+    from harness.sources.user_catalog import load_catalog
+    from harness.speed.rates import collect_cells
+    from harness.speed.sharing import make_share
+
+    cells = [line.content for line in lines if isinstance(line.content, Digest)]
+    shared = make_share(collect_cells(cells, load_catalog()), harness.__version__)
+    if not shared.speeds:
+        raise UsageError("There is no measured cell to be shared; run `harness pp-tg` first.")
+    return write_share(shared)
 
 
 def _answers(lines: Sequence[Line], *, published: bool, predict: bool) -> dict[str, Any]:

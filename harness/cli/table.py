@@ -6,12 +6,15 @@ import pathlib
 
 import click
 
+from harness.cli import terminal
 from harness.cli.journals import files_argument, read_measured
 from harness.cli.options import published_option, results_option
 from harness.cli.output import Output, output_options, show
 from harness.errors import UsageError
 from harness.records.journal import find_journals
+from harness.runs.share import read_shares
 from harness.sources.user_catalog import load_catalog
+from harness.speed.sharing import join_rows
 from harness.speed.standings import list_models, measured_rows, published_rows, sort_rows
 from harness.views.machines import describe_machines
 
@@ -23,6 +26,7 @@ Examples:
   harness table laptop/ xeon/ -o md           records of several machines
   harness table --sort llama3.1:8b --plot machines.png
   harness table --test pp -o json
+  harness table friends/ --no-published       files of report --share
 """
 
 
@@ -39,12 +43,15 @@ def command(
     """Set measured speeds beside published ones, one row a machine.
 
     FILES are journals (.jsonl), folders of them, or last, last~1; those of several machines together; without any, all in the
-    results folder. A cell is the record that speaks for the machine and that model, with an empty cache: one to be trusted, with
-    default settings, of pp512 or tg128, the most repeated, the latest.
+    results folder. What others made with harness report --share (.json), or a folder of it, stands beside one's own. A cell is the
+    record that speaks for the machine and that model, with an empty cache: one to be trusted, with default settings, of pp512 or
+    tg128, the most repeated, the latest.
     """
     catalog = load_catalog()
+    shares, journals = read_shares(files, terminal.echo_error)
     rows = published_rows(catalog) if published and test_kind == "tg" else []
-    rows += measured_rows(read_measured(find_journals(files, results), catalog), test_kind)
+    rows += measured_rows(read_measured(find_journals(journals, results), catalog), test_kind)
+    rows += join_rows(shares, test_kind)
     if not rows:
         raise UsageError(
             f"There are no records of {test_kind} in {', '.join(map(str, files)) or results}"

@@ -77,7 +77,7 @@ def command(reference: str | None, output: Output, **options: Any) -> None:
     """
     from harness.records.tuning import Quality
     from harness.runs.asking import find_file
-    from harness.runs.tune import TuneRequest, keep_result, tune
+    from harness.runs.tune import TuneRequest, keep_result, price_quality, tune
     from harness.views.tune import describe_tuning, summarize_tuning
 
     with displayed() as on_event:
@@ -92,8 +92,9 @@ def command(reference: str | None, output: Output, **options: Any) -> None:
     )  # fmt: skip
     with open_session("tune", options, summarize_tuning) as session:
         record = tune(request, session)
+        price = price_quality(record, session) if record is not None else None
     if record is not None:
-        show(describe_tuning(record), output)
+        show(describe_tuning(record, price), output)
         if kept := keep_result(path, record):
             terminal.echo_note(f"used by --tuned: {kept}")
     end(session, with_failure=True)

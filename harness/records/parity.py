@@ -1,4 +1,7 @@
-"""One test by harness and by llama-bench, run alternately, as scripts/parity measures it: raw samples of every pair of runs."""
+"""One test by harness and by a program of llama.cpp's, run alternately: raw samples of every pair of runs.
+
+scripts/parity measures it beside llama-bench, and scripts/batched-parity beside llama-batched-bench.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,7 @@ class Parity:
     test: str  #: as llama-bench names it: pp512, tg128
     n_tokens: Positive  #: tokens of one repetition
     harness_samples_ns: Runs  #: of each pair the repetitions
-    llama_bench_samples_ns: Runs  #: of each pair the repetitions
+    llama_bench_samples_ns: Runs  #: of each pair the repetitions; llama-batched-bench's where that is the reference
     model_type: str | None = None  #: llama.cpp's description
     n_threads: int | None = None  #: threads of both
     build_commit: str | None = None  #: llama.cpp's, of both
@@ -54,6 +57,9 @@ class Parity:
         None  #: the share within which both count as equal, for which pairs were measured until it was known
     )
     harness_first: tuple[bool, ...] = ()  #: of each pair whether harness went first; empty: they took turns
+    reference: str = "llama-bench"  #: the other program
+    n_parallel: Positive = 1  #: sequences at once
+    is_prompt_shared: bool = False  #: one prompt was read, and copied to all of them
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

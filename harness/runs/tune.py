@@ -31,6 +31,8 @@ from harness.native.shelf import MAX_CONTEXTS, RESERVE_BYTES
 from harness.records.cells import Build, Model, Resolved, Sample
 from harness.records.failures import Failure
 from harness.records.journal import utc_now
+from harness.records.quality import QualityRecord
+from harness.records.quality_figures import LEAST_WINDOWS
 from harness.records.tuned import make_tuned
 from harness.records.tuning import Quality, Stop, TuneRecord, Work
 from harness.records.verdict import Trust, judge
@@ -40,6 +42,7 @@ from harness.runs.cells import check_cells, facts_in, model_of, plan_in
 from harness.runs.devices import Survey, survey_devices
 from harness.runs.memory import find_model, plan_compute
 from harness.runs.needs import estimate_needs
+from harness.runs.quality import compare_caches, measure_quality
 from harness.runs.search import GOALS
 from harness.runs.session import Session
 from harness.runs.tune_races import BlockFailed, Tuner
@@ -48,11 +51,15 @@ from harness.sources.model_file import FileFacts
 from harness.sources.tuned_settings import keep_tuned
 from harness.spec import DEFAULT_N_CTX, RunSpec, Settings
 from harness.speed.offload import describe_blocks
-from harness.units import NS_PER_S, format_mib
+from harness.units import format_mib
 
 #: What may be tuned for, and how many tokens are in the cache when the work begins: a conversation that has gone on for a while, a file
 #: that is open. Prompts and answers are those of `GOALS`.
 PURPOSES: Mapping[str, int] = {"chat": 1024, "rag": 0, "batch": 0, "coding": 4096}
+
+
+#: Windows of text by which the price of a cache is known: the fewest that have an interval.
+PRICE_WINDOWS = LEAST_WINDOWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +146,11 @@ def tune(request: TuneRequest, session: Session, *, clock: Callable[[], float] =
         engine = _Engine(Bench(plan_in(session, station, request.cell_timeout_s)), facts, request.cell_timeout_s)
 
         def record_of(tuner: Tuner) -> TuneRecord:
-            return TuneRecord(
-                session.command, time_utc, session.machine, harness.__version__, base, work, tuner.tests, request.quality,
-                request.vram_bytes, request.max_time_s, request.margin, request.alpha, request.seed, tuple(tuner.baseline), tuner.races,
-                tuple(tuner.confirmation), tuple(tuner.left_out), tuner.stop, round(tuner.spent_s * NS_PER_S), engine.model,
-                engine.build, engine.resolved, tuner.failure, source,
+            record = TuneRecord(
+                session.command, time_utc, session.machine, harness.__version__, base, work, vram_bytes=request.vram_bytes,
+                model=engine.model, build=engine.build, resolved=engine.resolved, threads_source=source,
             )  # fmt: skip
+            return tuner.fill(record)
 
         def is_noisy(tuner: Tuner) -> bool:
             verdict = judge(record_of(tuner))
@@ -185,6 +191,24 @@ def keep_result(path: pathlib.Path, record: TuneRecord) -> pathlib.Path | None:
         sha256=model.file_sha256, size_bytes=model.file_size_bytes,
     )  # fmt: skip
     return keep_tuned(path, tuned)
+
+
+def price_quality(record: TuneRecord, session: Session) -> QualityRecord | None:
+    """Measure what a quantized cache that was chosen costs of quality, beside the usual one, and keep it; None where none was chosen.
+
+    A model of random weights predicts nothing, so that nothing is lost. The time is not the search's.
+    """
+    caches = {name: getattr(record.chosen, name) for name in ("type_k", "type_v")}
+    is_known = record.model is not None and not record.model.is_synthetic
+    if (
+        session.is_interrupted
+        or not is_known
+        or all(getattr(record.base, name) == kind for name, kind in caches.items())
+    ):
+        return None
+    session.show("measuring what the cache costs of quality")
+    measured = measure_quality(compare_caches(record.chosen, [caches], n_chunks=PRICE_WINDOWS), session)
+    return measured[-1] if len(measured) > 1 else None
 
 
 def _ask(request: TuneRequest, work: Work) -> RunSpec:

@@ -35,13 +35,17 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class MachineRow:
-    """One machine, published or measured here, with its rates by model; caution is about all of them."""
+    """One machine, published, measured here or by others, with its rates by model; caution is about all of them.
+
+    shared_in is the name of the file that others shared it in.
+    """
 
     machine: str
     kind: str
     is_published: bool
     cells: Mapping[str, Standing]
     caution: str | None = None
+    shared_in: str | None = None
 
 
 def published_rows(catalog: Catalog) -> list[MachineRow]:

@@ -10,6 +10,9 @@ from harness.views.document import Cell, Column, Document, Line, Picture, Sectio
 from harness.views.figures.speed import draw_machines
 from harness.views.values import BESIDE_GIVEN_RATE, GIVEN_RATE, RATE
 
+#: So many files are named in a note.
+_NAMED = 4
+
 
 def describe_machines(rows: Sequence[MachineRow], test_kind: str) -> Document:
     """A row a machine for people, a row a figure for programs. test_kind is tg or pp."""
@@ -28,7 +31,7 @@ def describe_machines(rows: Sequence[MachineRow], test_kind: str) -> Document:
 
 
 def _line(row: MachineRow, models: Sequence[str]) -> Line:
-    name = row.machine if row.is_published else f"» {row.machine}"
+    name = row.machine if row.is_published else f"{'›' if row.shared_in else '»'} {row.machine}"
     return [Cell(name, notes=(row.caution,) if row.caution else ()), *(_cell(row.cells.get(model)) for model in models)]
 
 
@@ -56,19 +59,27 @@ def _figures(rows: Sequence[MachineRow], test_kind: str) -> Table:
         for model, c in row.cells.items():
             rate = Cell(c.rate_tok_per_s, interval=c.interval, notes=[*c.remarks, *filter(None, [row.caution])])
             about = (row.machine, row.kind, row.is_published, model, c.quantization, test_kind, c.test, c.is_synthetic)
-            lines.append([*about, c.time_utc, rate])
-    return Table("figures", [*columns, Column("rate", unit=RATE, interval="interval", is_shown=False)], lines)
+            lines.append([*about, c.time_utc, rate, row.shared_in])
+    rate_column = Column("rate", unit=RATE, interval="interval", is_shown=False)
+    return Table("figures", [*columns, rate_column, *for_programs("shared_in")], lines)
 
 
 def _notes(rows: Sequence[MachineRow], what: str) -> Iterator[str]:
     """What the figures are: what was generated, in which quantization, what is marked."""
     yield what
-    published, own = ([row for row in rows if row.is_published is asked] for asked in (True, False))
+    published, shared = [row for row in rows if row.is_published], [row for row in rows if row.shared_in]
+    own = [row for row in rows if not row.is_published and not row.shared_in]
     if published:
         yield f"published figures: an article of autumn 2024, with Ollama's default files ({_list_quantizations(published)})"
     if own:
         tests = dict.fromkeys(cell.test for row in own for cell in row.cells.values() if cell.test)
         yield f"» measured by harness: {', '.join(tests)}; {_list_quantizations(own)}"
+    if shared:
+        files = list(dict.fromkeys(row.shared_in for row in shared if row.shared_in))
+        named = (
+            f"{', '.join(files[:_NAMED])} and {len(files) - _NAMED} more" if len(files) > _NAMED else ", ".join(files)
+        )
+        yield f"› shared by others, unchecked: {named}; {_list_quantizations(shared)}"
     if any(cell.is_synthetic for row in rows for cell in row.cells.values()):
         yield "* random weights in this model's shape (synthetic)"
 

@@ -8,10 +8,12 @@ from harness.evidence.racing import Fate, Race, Standing
 from harness.evidence.sequential import Decision, SequentialTest
 from harness.evidence.two_samples import Ratio
 from harness.records.failures import describe_failure
+from harness.records.quality import QualityRecord
+from harness.records.quality_figures import find_figures
 from harness.records.trust import Trust
 from harness.records.tuning import LeftOut, Stop, TuneRace, TuneRecord, Why, replay_confirmation, replay_race
 from harness.records.verdict import judge
-from harness.spec import RunSpec, find_varied
+from harness.spec import RunSpec, find_varied, parameters
 from harness.views.document import Block, Cell, Column, Document, Figure, KeyFigures, Line, Prose, Section, Table
 from harness.views.paste import paste_section
 from harness.views.settings import format_setting, format_settings, heading
@@ -20,12 +22,17 @@ from harness.views.values import (
     CHANGE,
     COUNT,
     DURATION,
+    FINE_RATIO,
     GIVEN_SHARE,
     INTERVAL,
     SPEED_RATIO,
+    Unit,
     format_value,
 )
 from harness.views.verdict import with_verdict
+
+#: Of probabilities that hardly differ.
+NATS = Unit("nats", lambda value: f"{value:.2g}")
 
 #: What is said of settings that were not tried.
 _WHY = {
@@ -53,8 +60,8 @@ _FATES = {
 }
 
 
-def describe_tuning(record: TuneRecord) -> Document:
-    """One search."""
+def describe_tuning(record: TuneRecord, price: QualityRecord | None = None) -> Document:
+    """One search; price is what a quantized cache costs of quality, where one was chosen."""
     test, verdict = replay_confirmation(record), judge(record)
     races = [(race, replay_race(race, record)) for race in record.races]
     is_believed = verdict is None or verdict.trust is not Trust.NOT_TRUSTED
@@ -63,6 +70,7 @@ def describe_tuning(record: TuneRecord) -> Document:
     changes = _changes(record, races, chosen)
     blocks += [changes] if changes.rows else []
     sections = [Section("", blocks)]
+    sections += [Section("price in quality", [figures])] if price and (figures := _price(price)) else []
     sections += [Section("what was tried", [_candidates(races)])] if races else []
     sections += [Section("what was not", [_left_out(record.left_out)])] if record.left_out else []
     sections.append(paste_section(asked_of(record, chosen), "to paste"))
@@ -98,6 +106,24 @@ def _facts(record: TuneRecord, test: SequentialTest) -> KeyFigures:
         Figure("decision", "", test.decision.value, is_shown=False),
         Figure("stop", "", record.stop.value, is_shown=False),
     ])  # fmt: skip
+
+
+def _price(price: QualityRecord) -> KeyFigures | None:
+    """What the chosen cache changes of the model's predictions, over a few windows of text."""
+    found = find_figures(price)
+    if found is None or found.departure is None:
+        return None
+    ratio, kld = found.departure.ratio, found.departure.kld
+    return KeyFigures([
+        Figure("perplexity_ratio", "perplexity, times", Cell(ratio.value, interval=ratio.interval), FINE_RATIO),
+        Figure("kl_divergence", "KL divergence in nats", Cell(kld.value, interval=kld.interval), NATS),
+        Figure("windows", "windows of text", found.n_windows),
+    ])  # fmt: skip
+
+
+def _head(name: str) -> str:
+    """A setting's heading; of one that another version has, its name."""
+    return heading(name) if name in parameters() else name
 
 
 def gain_of(ratio: Ratio | None) -> Ratio | None:
@@ -208,7 +234,7 @@ def _row(race: TuneRace, names: Sequence[str], replayed: Race, standing: Standin
     )
     against = names[standing.than] if standing.than is not None and not is_winner else None
     return [
-        ", ".join(map(heading, race.settings)), names[standing.candidate],
+        ", ".join(map(_head, race.settings)), names[standing.candidate],
         Cell(None if is_winner else change, interval=None if is_winner else ends), against, standing.n_rounds, fate,
     ]  # fmt: skip
 
@@ -217,7 +243,7 @@ def _left_out(left_out: Sequence[LeftOut]) -> Table:
     by_why: dict[Why, list[str]] = {}
     for one in left_out:
         of = f" {'; '.join(one.values)}" if one.values else ""
-        by_why.setdefault(one.why, []).append(f"{', '.join(map(heading, one.settings))}{of}")
+        by_why.setdefault(one.why, []).append(f"{', '.join(map(_head, one.settings))}{of}")
     rows: list[Line] = [[_WHY[why], "; ".join(names), why.value] for why, names in by_why.items()]
     return Table(
         "left_out",
