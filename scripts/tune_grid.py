@@ -218,11 +218,11 @@ def run_model(reference: str, grid_s: float, seed: int) -> dict[str, Any]:
 
 
 def find_tests(engine: _Engine, base: RunSpec, work: Work, room: Room, max_time_s: float) -> ShortTests:
-    """The short tests that the search would cut for so much time."""
+    """The short tests that the search would cut for so much time, with the prompts that tell how they are cut into batches."""
     tuner = Tuner(base, work, room, engine, time.monotonic, list_factors(), max_time_s=max_time_s)
     tuner._find_tests()
-    assert tuner.tests is not None
-    return tuner.tests
+    assert tuner.long_tests is not None
+    return tuner.long_tests
 
 
 def _told_gain(record: TuneRecord) -> dict[str, float | None] | None:
@@ -351,10 +351,7 @@ def record_of(tuner: Tuner, work: Work) -> TuneRecord:
     from harness.host.machine import describe_machine
     from harness.records.journal import utc_now
 
-    return TuneRecord(
-        "tune", utc_now(), describe_machine(), "", tuner.base, work, tuner.tests, tuner.quality, None, tuner.max_time_s, tuner.margin,
-        tuner.alpha, tuner.seed, tuple(tuner.baseline), tuner.races, tuple(tuner.confirmation), tuple(tuner.left_out), tuner.stop,
-    )  # fmt: skip
+    return tuner.fill(TuneRecord("tune", utc_now(), describe_machine(), "", tuner.base, work))
 
 
 # --- the command --------------------------------------------------------------------------------------------------------
