@@ -26,10 +26,11 @@ from harness.runs.session import Session
 from harness.sources import texts
 from harness.sources.texts import OWN_TEXT, open_text
 from harness.spec import RunSpec
-from harness.views.document import Picture
+from harness.views.document import Picture, Table
 from harness.views.figures.style import to_bytes
 from harness.views.formats import format_names, render
 from harness.views.quality import describe_quality
+from harness.views.report import documents as documents_of_report
 
 # --- figures ----------------------------------------------------------------------------------------------------------
 
@@ -489,3 +490,39 @@ def test_what_a_second_group_says_of_the_base_is_not_counted_twice(two, monkeypa
         Answering(session, [events[0], events[2], events[4]])
         records = measure_quality(request, session)
     assert len(records[0].windows) == 2
+
+
+def test_the_report_puts_the_same_text_and_base_into_one_table(made):
+    record, _ = made
+    base = dataclasses.replace(record, asked=record.base.asked, base=None, kld_counts={})
+    other_text = dataclasses.replace(base, text=dataclasses.replace(base.text, name="other.txt", sha256="cd" * 32))
+    older = dataclasses.replace(record, windows=record.windows[:1])
+    material = read_material_of([older, record, base, other_text])
+    documents = [one for one in documents_of_report.show_quality(material) if list(one.blocks(Table))]
+    assert [len(next(iter(one.blocks(Table))).rows) for one in documents] == [2, 1]
+    assert "alice.txt, windows of 52 tokens" in documents[0].title
+
+
+def read_material_of(records):
+    class Material:
+        machines = ()
+
+        def contents(self, kind):
+            return [record for record in records if isinstance(record, kind)]
+
+    return Material()
+
+
+def test_a_script_asks_the_same(anything, monkeypatch):
+    import harness
+
+    asked = []
+    monkeypatch.setattr(asking_quality, "measure_quality", lambda request, _session: asked.append(request) or [])
+    harness.measure_quality(["a", "b"], base="big", n_ctx=64, n_chunks=3, type_k=("f16", "q8_0"))
+    (request,) = asked
+    assert [(cell.model, cell.type_k) for cell in request.cells] == [
+        ("/m/a.gguf", "f16"), ("/m/a.gguf", "q8_0"), ("/m/b.gguf", "f16"), ("/m/b.gguf", "q8_0"),
+    ]  # fmt: skip
+    assert (request.base.model, request.base.n_ctx, request.n_chunks) == ("/m/big.gguf", 64, 3)
+    harness.measure_quality()
+    assert asked[1].cells[0].model == "/m/own.gguf"
