@@ -32,6 +32,8 @@ from harness.views.formats import format_names, render
 from harness.views.quality import describe_quality
 from harness.views.report import documents as documents_of_report
 
+from .test_cli import harness as harness_command
+
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
@@ -526,3 +528,30 @@ def test_a_script_asks_the_same(anything, monkeypatch):
     assert (request.base.model, request.base.n_ctx, request.n_chunks) == ("/m/big.gguf", 64, 3)
     harness.measure_quality()
     assert asked[1].cells[0].model == "/m/own.gguf"
+
+
+def test_a_base_without_room_beside_it_is_told(two, monkeypatch):
+    request, events = two
+    heard = []
+    monkeypatch.setattr(asking_quality, "fit_together", lambda _found, _free: False)
+    with Session("quality", None, on_event=heard.append) as session:
+        Answering(session, events)
+        measure_quality(request, session)
+    assert any("m.gguf take more than the" in getattr(event, "text", "") for event in heard)
+
+
+@pytest.mark.engine
+def test_the_command_shows_all_formats_of_it_and_refuses_in_a_sentence(tmp_path):
+    code, out, _ = harness_command(
+        "quality", "-c", "32", "--chunks", "2", "-ctk", "f16,q8_0", "-o", "json", cwd=tmp_path
+    )
+    assert code == 0
+    data = json.loads(out)
+    assert [one["type_k"] for one in data["models"]] == ["f16", "q8_0"]
+    assert data["models"][0]["memory_bytes"] > data["models"][1]["memory_bytes"] > 0
+    assert data["text"]["is_own"]
+    assert data["trust"] == "quiet"
+    (tmp_path / "short.txt").write_text("Too short.", encoding="utf-8")
+    code, out, said = harness_command("quality", "--text", "short.txt", cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert "windows of 512 need 1024 at least" in said
