@@ -212,11 +212,11 @@ def run_model(reference: str, grid_s: float, seed: int) -> dict[str, Any]:
         base = choose_base(asked.with_threads(choose_threads().count), room)
         assert base is not None, "the model does not fit"
         facts = facts_in(session)(pathlib.Path(path))
-        axes = list_axes(room, base)
-        cells = [(part, spec) for part in Part for spec in combine(axes, base, part)]
-        tell(f"{reference}: {math.prod(len(values) for _, values in axes)} combinations, {len(cells)} cells")
         with contextlib.closing(_Engine(Bench(plan_in(session, station, None)), facts, None)) as engine:
             tests = find_tests(engine, base, work, room, SHARE * grid_s)
+            axes = list_axes(dataclasses.replace(room, longest_prompt=tests.n_prompt), base)
+            cells = [(part, spec) for part in Part for spec in combine(axes, base, part)]
+            tell(f"{reference}: {math.prod(len(values) for _, values in axes)} combinations, {len(cells)} cells")
             found, n_rounds, took_s = measure_grid(engine, cells, tests, grid_s, chance)
             begun_s = time.monotonic()
             best = find_best(engine, rank_grid(axes, base, found, work, tests), work, tests, chance)
@@ -240,11 +240,11 @@ def run_model(reference: str, grid_s: float, seed: int) -> dict[str, Any]:
 
 
 def find_tests(engine: _Engine, base: RunSpec, work: Work, room: Room, max_time_s: float) -> ShortTests:
-    """The short tests that the search would cut for so much time."""
+    """The short tests that the search would cut for so much time, with the prompts that tell how they are cut into batches."""
     tuner = Tuner(base, work, room, engine, time.monotonic, list_factors(), max_time_s=max_time_s)
     tuner._find_tests()
-    assert tuner.tests is not None
-    return tuner.tests
+    assert tuner.long_tests is not None
+    return tuner.long_tests
 
 
 def _told_gain(record: TuneRecord) -> dict[str, float | None] | None:
@@ -375,11 +375,7 @@ def record_of(tuner: Tuner, work: Work) -> TuneRecord:
     from harness.host.machine import describe_machine
     from harness.records.journal import utc_now
 
-    return TuneRecord(
-        "tune", utc_now(), describe_machine(), "", tuner.base, work, tuner.tests, tuner.quality, None, tuner.max_time_s, tuner.margin,
-        tuner.alpha, tuner.seed, tuple(tuner.baseline), tuner.races, tuple(tuner.confirmation), tuple(tuner.left_out), tuner.stop,
-        round(tuner.spent_s * NS_PER_S),
-    )  # fmt: skip
+    return tuner.fill(TuneRecord("tune", utc_now(), describe_machine(), "", tuner.base, work))
 
 
 # --- the command --------------------------------------------------------------------------------------------------------

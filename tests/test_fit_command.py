@@ -117,7 +117,7 @@ def test_two_cards_have_a_split_and_the_flags_say_it(model):
     assert [card.device for card in found.packing.cards] == ["CUDA0", "CUDA1"]
     words = list_arguments(found.packing, fitting)
     assert words[:6] == ["-m", "model.gguf", "-c", "4096", "-ngl", "all"]
-    assert ("-ts" in words) == bool(found.packing.spec.tensor_split)
+    assert words[words.index("-ts") + 1] == ",".join(f"{card.n_layers}" for card in found.packing.cards)
 
 
 def test_a_model_that_fits_nowhere_is_told_what_would_help(model, tmp_path):
@@ -224,6 +224,7 @@ def test_each_kind_of_reference_knows_its_quantizations():
         (("--vram", "8GB,x"), "is not an amount"),
         (("--vram", "99999999999999TB"), "more than there can be"),
         (("-ngl", "1,2"), "takes one value"),
+        (("-fitt", "1,2,3", "--vram", "8GB,8GB"), "names 3 devices and there are 2"),
         (("--mmproj", "smollm2:135m"), "no projector"),
         (("--draft", "nosuchmodel"), "neither a file nor a model"),
         (("--all-quants", "-m", "{file}"), "is one file"),

@@ -8,12 +8,12 @@ import random
 
 import pytest
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.gguf.header import BytesSource, read_header
 from harness.memory.causes import HOST
 from harness.memory.fit import fit_layers, price_layers
 from harness.memory.forecast import Host, device_rules, predict_memory
-from harness.memory.packing import Beside, Packer, Planned, Space, Wish, plan_between
+from harness.memory.packing import Beside, Packer, Planned, Plans, Space, Wish, plan_between
 from harness.memory.placement import place_layers
 from harness.spec import RunSpec
 from harness.units import GIB, MIB
@@ -31,7 +31,7 @@ def spec_at(n_ctx, **changes):
 def pack(header, *cards, host_bytes=None, working=None, fixed=None):
     """A packer with cards of so many bytes."""
     devices = tuple(device_rules(f"CUDA{number}", memory_bytes=size) for number, size in enumerate(cards))
-    taken = working or {device.name: WORKING for device in devices} | {HOST: 0}
+    taken = {device.name: WORKING for device in devices} | {HOST: 0} if working is None else working
     return Packer(header, Space(devices, host_bytes), lambda spec: Beside(taken, fixed or {}))
 
 
@@ -130,7 +130,8 @@ def test_a_split_by_counts_of_layers_gives_each_card_its_count():
 
 def test_the_usual_split_is_kept_where_it_will_do_and_a_given_one_always():
     header, spec = small_header("llama"), spec_at(2048)
-    assert pack(header, GIB, GIB).split(spec).spec.tensor_split == ()
+    usual = pack(header, GIB, GIB)
+    assert [card.n_layers for card in usual.split(spec).cards] == [card.n_layers for card in usual.weigh(spec).cards]
     given = spec_at(2048, tensor_split=(1.0, 0.0))
     assert pack(header, WORKING, GIB).split(given, frozenset({"tensor_split"})) is None
 
@@ -175,9 +176,58 @@ def test_a_cache_that_is_not_known_is_refused():
 
 def test_between_two_plans_it_is_on_the_dear_side():
     plans = [Planned(1024, {HOST: 100}), Planned(2048, {HOST: 100, "CUDA0": 8}), Planned(4096, {HOST: 300, "CUDA0": 8})]
-    assert plan_between(plans, 256) == {HOST: 100, "CUDA0": 0}
+    assert plan_between(plans, 256) == {HOST: 100, "CUDA0": 8}
     assert plan_between(plans, 2048) == {HOST: 100, "CUDA0": 8}
     assert plan_between(plans, 3072) == {HOST: 200, "CUDA0": 8}
     assert plan_between(plans, 3073) == {HOST: 201, "CUDA0": 8}
     assert plan_between(plans, 4096) == {HOST: 300, "CUDA0": 8}
     assert plan_between(plans[:1], 9999) == {HOST: 100}
+
+
+def test_what_is_to_be_left_free_bounds_a_device_and_does_not_change_how_layers_are_shared_out():
+    header, spec = small_header("llama"), spec_at(2048)
+    devices = tuple(device_rules(f"CUDA{number}", memory_bytes=GIB) for number in range(2))
+    working = {"CUDA0": WORKING, "CUDA1": WORKING, HOST: 0}
+
+    def packer(*spare):
+        return Packer(header, Space(devices, None, spare_bytes=spare), lambda spec: Beside(working))
+
+    free = packer().split(spec)
+    kept = packer(GIB - 8 * MIB, GIB - 8 * MIB).split(spec)
+    assert kept.spec.tensor_split == free.spec.tensor_split
+    assert [card.room_bytes for card in kept.cards] == [8 * MIB, 8 * MIB]
+    shifted = packer(GIB - WORKING, 0).split(spec)
+    assert [card.n_layers for card in shifted.cards] == [0, 5]
+    assert packer(GIB - WORKING, GIB - WORKING).split(spec) is None
+
+
+def test_with_several_devices_the_split_is_stated():
+    found = pack(small_header("llama"), GIB, 2 * GIB).split(spec_at(2048))
+    assert sum(found.spec.tensor_split) == 5
+    assert [card.n_layers for card in found.cards] == list(map(int, found.spec.tensor_split))
+
+
+def test_plans_of_other_placements_count_on_the_dear_side_and_their_own_exactly():
+    plans = Plans()
+    plans.add(Planned(1024, {HOST: 10, "RPC0": 50}), "a")
+    plans.add(Planned(2048, {HOST: 20, "RPC0": 70}), "a")
+    plans.add(Planned(1024, {HOST: 30}), "b")
+    assert plans.find(1024, "a") == {HOST: 10, "RPC0": 50}
+    assert plans.find(1024, "b") == {HOST: 30, "RPC0": 50}
+    assert plans.find(1024, "c") == {HOST: 30, "RPC0": 50}
+    assert plans.find(1536, "b") == {HOST: 25, "RPC0": 60}
+    assert plans.has(1024, "b")
+    assert not plans.has(2048, "b")
+
+
+def test_tensors_that_are_placed_by_name_stay_there():
+    header = small_header("llama")
+    spec = spec_at(1024, override_tensors=("ffn_.*=CPU",))
+    devices = (device_rules("CUDA0", memory_bytes=GIB),)
+    packer = Packer(header, Space(devices, None), lambda spec: Beside({}), spec)
+    found = predict_memory(header, spec, Host(None, devices))
+    packing = packer.weigh(spec)
+    assert packing.cards[0].total_bytes == found.on("CUDA0")
+    assert packing.cards[0].total_bytes < pack(header, GIB, working={}).weigh(spec_at(1024)).cards[0].total_bytes
+    with pytest.raises(UsageError, match="no buffer type"):
+        Packer(header, Space(devices, None), lambda spec: Beside({}), spec_at(1024, override_tensors=("a=ROCm7",)))

@@ -11,6 +11,7 @@ from harness.cli.options import (
     Memory,
     Read,
     SectionedCommand,
+    Values,
     WholeNumber,
     flatten,
     measured_options,
@@ -20,8 +21,8 @@ from harness.cli.options import (
 from harness.cli.output import Output, output_options, show
 from harness.cli.progress import displayed
 from harness.sources.model_file import DEFAULT_MODEL
-from harness.spec import MAX_TOKENS, defaults
-from harness.units import parse_size
+from harness.spec import MAX_TOKENS, defaults, whole_numbers
+from harness.units import MIB, parse_size
 
 _EXAMPLES = """
 \b
@@ -65,6 +66,15 @@ def _read_cards(text: str) -> tuple[int, ...]:
 @click.option(
     "--ram", "ram_bytes", type=Memory("16GB"), metavar="SIZE", help="Host memory; 16GB is 16 GiB. [what is free here]"
 )
+@click.option(
+    "-fitt",
+    "--fit-target",
+    "spare_mib",
+    type=Values(whole_numbers(0, 2**30), "MiB,…"),
+    multiple=True,
+    metavar="MiB,…",
+    help="Leave so much free on each device, in MiB. [0]",
+)
 @click.option("-mm", "--mmproj", metavar="REF", help="Projector (vision, sound) that goes with it.")
 @click.option("-md", "--draft", "--model-draft", "draft", metavar="REF", help="Draft model that guesses for it.")
 @click.option("--all-quants", is_flag=True, help="Set all quantizations of the model side by side.")
@@ -85,10 +95,16 @@ def command(reference: str | None, output: Output, **options: Any) -> None:  # f
     if any(types):
         usual = defaults()
         pairs = list(dict.fromkeys(itertools.product(types[0] or (usual["type_k"],), types[1] or (usual["type_v"],))))
+    spare = tuple(size * MIB for size in flatten(options["spare_mib"]))
     named = {name: options[name] for name in ("n_ctx", "vram_bytes", "ram_bytes", "mmproj", "draft", "all_quants")}
     with displayed() as on_event:
         request = plan_fit(
-            reference or DEFAULT_MODEL, single_axes(options), cache_types=pairs, on_event=on_event, **named
+            reference or DEFAULT_MODEL,
+            single_axes(options),
+            cache_types=pairs,
+            spare_bytes=spare,
+            on_event=on_event,
+            **named,
         )
         fitting = fit_model(request, on_event)
     show(describe_fit(fitting), output)

@@ -10,9 +10,10 @@ Source: common/fit.cpp common_params_fit_impl (the order of its steps; fit_param
 from __future__ import annotations
 
 import itertools
+import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.errors import HarnessError
@@ -23,6 +24,7 @@ from harness.gguf.settings import read_count
 from harness.memory.causes import HOST
 from harness.memory.fit import needed_in_host_memory
 from harness.memory.forecast import DeviceRules, Host, WeightPlan, price_cache
+from harness.memory.overrides import check_overrides
 from harness.memory.placement import deal_out
 from harness.memory.repack import CpuFeatures
 from harness.spec import RunSpec
@@ -35,12 +37,20 @@ FLOOR_N_CTX = 4096
 class Space:
     """The memory that there is: devices in llama.cpp's order, each with what it has free (memory_bytes), and the host's.
 
-    host_bytes is None where nothing bounds it.
+    host_bytes is None where nothing bounds it. spare_bytes is to be left free on each device; () is nothing.
     """
 
     devices: tuple[DeviceRules, ...]
     host_bytes: int | None
     features: CpuFeatures | None = None
+    spare_bytes: tuple[int, ...] = ()
+
+    @property
+    def rooms_bytes(self) -> tuple[int | None, ...]:
+        """What may be taken of each device."""
+        spare = self.spare_bytes or (0,) * len(self.devices)
+        free = [device.memory_bytes for device in self.devices]
+        return tuple(None if size is None else max(size - kept, 0) for size, kept in zip(free, spare, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,17 +138,23 @@ class Wish:
 class Packer:
     """A model's weights and caches, prepared so that many placements can be tried quickly.
 
-    beside tells what a run takes beside them; working memory may grow with the context and must not shrink with it.
+    beside tells what a run takes beside them; working memory may grow with the context and must not shrink with it. overrides is a spec
+    whose -ot and --no-host hold for all placements; None where none has any.
 
     Raises
     ------
+    UsageError   : -ot names a buffer that no device has.
     HarnessError : what the layers keep is not known, or the header has settings that llama.cpp would not take.
     """
 
-    def __init__(self, header: Header, space: Space, beside: Callable[[RunSpec], Beside]) -> None:
+    def __init__(
+        self, header: Header, space: Space, beside: Callable[[RunSpec], Beside], overrides: RunSpec | None = None
+    ) -> None:
         self._header, self._space, self.beside = header, space, beside
         self._host = Host(space.features, space.devices)
-        self._plan = WeightPlan(header, self._host)
+        if overrides is not None:
+            check_overrides(overrides, space.devices)
+        self._plan = WeightPlan(header, self._host, overrides)
         self._attention = describe_attention(header)
         if self._attention.layers is None:
             raise HarnessError(f"the cache of {header.architecture} is not known: {self._attention.reason}")
@@ -160,14 +176,14 @@ class Packer:
         weights = self._plan.price(spec, placement)
         cache = price_cache(self._attention, spec, placement, self._host)
         beside, layers = self.beside(spec), Counter(placement)
-        taken = []
+        taken, rooms = [], self._space.rooms_bytes
         for index, device in enumerate(devices):
             own, kept = (
                 sum(line.size_bytes for line in lines if line.device == device.name) for lines in (weights, cache)
             )
             fixed = beside.fixed.get(device.name, 0)
             working = beside.working.get(device.name, 0) if own or kept or fixed else 0
-            taken.append(Taken(device.name, own, kept, working, fixed, device.memory_bytes, layers[index]))
+            taken.append(Taken(device.name, own, kept, working, fixed, rooms[index], layers[index]))
         kept = sum(line.size_bytes for line in cache if line.device == HOST)
         # Devices that compute in the host's memory take of it too, mapped pages but once.
         own = needed_in_host_memory([*weights, *cache], devices, self._header) - kept
@@ -176,16 +192,18 @@ class Packer:
         return Packing(spec, tuple(taken))
 
     def split(self, spec: RunSpec, given: frozenset[str] = frozenset()) -> Packing | None:
-        """The spec with its layers shared out so that every device holds its part; as llama.cpp shares them where that will do.
+        """The spec with its layers shared out so that every device holds its part: as llama.cpp by itself would share them, where that
+        will do. With several devices the split is stated, for what they have free is another figure tomorrow.
 
         None where no split does. What the host then takes is not looked at.
         """
         usual = self.weigh(spec)
-        if all(card.fits for card in usual.cards):
-            return usual
-        if len(self._space.devices) < 2 or "tensor_split" in given or any(spec.tensor_split):
-            return None
-        if (counts := self._fill(spec)) is None:
+        is_usual = all(card.fits for card in usual.cards)
+        is_given = len(self._space.devices) < 2 or "tensor_split" in given or not usual.n_layers_on_cards
+        if is_given:
+            return usual if is_usual else None
+        counts = [card.n_layers for card in usual.cards] if is_usual else self._fill(spec)
+        if counts is None:
             return None
         found = self.weigh(replace(spec, tensor_split=tuple(map(float, counts))))
         return found if all(card.fits for card in found.cards) else None
@@ -305,18 +323,50 @@ def plan_between(plans: Sequence[Planned], n_ctx: int) -> dict[str, int]:
     """What is taken in a context that lies between planned ones, on the dear side: as much as a straight line between them.
 
     What a graph takes is the largest of sums that each grow evenly with the context, so that its curve lies below its chords. Below the
-    first plan it is that one's.
+    first plan it is that one's. A device counts by the plans that have it.
 
     Parameters
     ----------
     plans : with ascending contexts, the last no smaller than n_ctx
     """
     names = dict.fromkeys(itertools.chain.from_iterable(plan.working for plan in plans))
-    place = min(bisect_right([plan.n_ctx for plan in plans], n_ctx), len(plans) - 1)
-    first, last = plans[max(place - 1, 0)], plans[place]
-    share = (n_ctx - first.n_ctx) / (last.n_ctx - first.n_ctx) if last.n_ctx > first.n_ctx else 1.0
-    share = min(max(share, 0.0), 1.0)
     return {
-        name: -int(-(first.working.get(name, 0) * (1 - share) + last.working.get(name, 0) * share) // 1)
+        name: _interpolate([(plan.n_ctx, plan.working[name]) for plan in plans if name in plan.working], n_ctx)
         for name in names
     }
+
+
+def _interpolate(points: Sequence[tuple[int, int]], n_ctx: int) -> int:
+    place = min(bisect_right(points, n_ctx, key=lambda point: point[0]), len(points) - 1)
+    (first, low), (last, high) = points[max(place - 1, 0)], points[place]
+    share = min(max((n_ctx - first) / (last - first), 0.0), 1.0) if last > first else 1.0
+    return math.ceil(low * (1 - share) + high * share)
+
+
+class Plans:
+    """What was planned so far, by context and placement: key tells placements apart that llama.cpp plans differently."""
+
+    def __init__(self) -> None:
+        self._working: dict[Hashable, dict[int, Mapping[str, int]]] = {}
+        self._merged: dict[Hashable, list[Planned]] = {}
+
+    def add(self, planned: Planned, key: Hashable) -> None:
+        """Take note of a plan."""
+        self._working.setdefault(key, {})[planned.n_ctx] = planned.working
+        self._merged.clear()
+
+    def has(self, n_ctx: int, key: Hashable) -> bool:
+        """Whether that very run was planned."""
+        return n_ctx in self._working.get(key, {})
+
+    def find(self, n_ctx: int, key: Hashable) -> dict[str, int]:
+        """What such a run takes: as planned, else on the dear side of what was planned for it and for other placements."""
+        if key not in self._merged:
+            dearest: dict[int, dict[str, int]] = {}
+            for of_key in self._working.values():
+                for n_planned, working in of_key.items():
+                    kept = dearest.setdefault(n_planned, {})
+                    kept.update({name: max(size, kept.get(name, 0)) for name, size in working.items()})
+            own = self._working.get(key, {})
+            self._merged[key] = [Planned(n, {**dearest[n], **own.get(n, {})}) for n in sorted(dearest)]
+        return plan_between(self._merged[key], n_ctx)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from harness.errors import HarnessError, UsageError
@@ -20,7 +20,7 @@ from harness.memory.causes import HOST, Note, Part, Remark
 from harness.memory.companions import Projector, describe_projector
 from harness.memory.fit import CUDA_CONTEXT_BYTES
 from harness.memory.forecast import Forecast, Host, device_rules
-from harness.memory.packing import Beside, Packer, Packing, Planned, Space, Wish, plan_between
+from harness.memory.packing import Beside, Packer, Packing, Planned, Plans, Space, Wish
 from harness.records.memory import Subject
 from harness.runs.memory import Model, compute_on, estimate_compute, find_model, forecast, make_spec
 from harness.runs.vocabulary import compare_vocabularies
@@ -55,8 +55,8 @@ class FitRequest:
     """A model, and the memory that it is to fit.
 
     options are fields of `RunSpec` that were asked for. vram_bytes are the sizes of cards that are not here; without them the devices
-    that are here count. ram_bytes is the host's memory, None for what is free here. variants are other quantizations of the model to be
-    looked at, with the first of the cache types.
+    that are here count. ram_bytes is the host's memory, None for what is free here. spare_bytes are to be left free on each device; one
+    is for all. variants are other quantizations of the model to be looked at, with the first of the cache types.
     """
 
     model: Model
@@ -65,6 +65,7 @@ class FitRequest:
     n_ctx: int | None = None
     vram_bytes: tuple[int, ...] = ()
     ram_bytes: int | None = None
+    spare_bytes: tuple[int, ...] = ()
     projector: Projector | None = None
     draft: Model | None = None
     variants: tuple[Variant, ...] = ()
@@ -136,8 +137,8 @@ class Fitting:
 
 def plan_fit(
     reference: str, options: Settings, *, cache_types: Sequence[tuple[str, str]] = (), n_ctx: int | None = None,
-    vram_bytes: Sequence[int] = (), ram_bytes: int | None = None, mmproj: str | None = None, draft: str | None = None,
-    all_quants: bool = False, on_event: OnEvent = ignore,
+    vram_bytes: Sequence[int] = (), ram_bytes: int | None = None, spare_bytes: Sequence[int] = (), mmproj: str | None = None,
+    draft: str | None = None, all_quants: bool = False, on_event: OnEvent = ignore,
 ) -> FitRequest:  # fmt: skip
     """Find the headers of what is asked about, without any weights.
 
@@ -171,7 +172,8 @@ def plan_fit(
         )
     types = tuple(cache_types) or USUAL_TYPES
     return FitRequest(
-        model, options, types, n_ctx, tuple(vram_bytes), ram_bytes, projector, partner, variants if len(variants) > 1 else ()
+        model, options, types, n_ctx, tuple(vram_bytes), ram_bytes, tuple(spare_bytes), projector, partner,
+        variants if len(variants) > 1 else (),
     )  # fmt: skip
 
 
@@ -247,10 +249,15 @@ def _bound_context(request: FitRequest) -> tuple[int, Bound]:
 def _find_space(request: FitRequest, host: Host, spec: RunSpec) -> tuple[Space, bool]:
     """The memory that there is, and whether its cards are this machine's."""
     room = request.ram_bytes or available_memory_bytes()
-    if not request.vram_bytes:
-        return Space(host.chosen(spec).devices, room, host.features), True
     cards = [device_rules(f"CUDA{number}", memory_bytes=size) for number, size in enumerate(request.vram_bytes)]
-    return Space(Host(host.features, tuple(cards)).chosen(spec).devices, room, host.features), False
+    devices = (Host(host.features, tuple(cards)) if cards else host).chosen(spec).devices
+    spare = request.spare_bytes or (0,)
+    if len(spare) not in (1, len(devices)) and devices:
+        raise UsageError(
+            f"-fitt names {len(spare)} devices and there are {len(devices)}; give one size for all, or one for each."
+        )
+    spare = spare * len(devices) if len(spare) == 1 else spare
+    return Space(devices, room, host.features, spare if devices else ()), not cards
 
 
 class _Extras:
@@ -265,8 +272,10 @@ class _Extras:
             return
         self._spec_at = functools.cache(lambda n_ctx: make_spec(draft, n_ctx, {}))
         forecasts, _ = forecast(draft, [self._spec_at(n_ctx) for n_ctx in contexts])
-        plans = [_plan(draft, item, space, are_cards_here, is_draft=True) for item in forecasts]
-        self._packer = Packer(draft.header, space, lambda spec: Beside(plan_between(plans, spec.n_ctx)))
+        plans = Plans()
+        for item in forecasts:
+            plans.add(_plan(draft, item, space, are_cards_here, is_draft=True), None)
+        self._packer = Packer(draft.header, space, lambda spec: Beside(plans.find(spec.n_ctx, None)))
         self.notes = draft.notes
 
     def at(self, n_ctx: int) -> dict[str, int]:
@@ -299,7 +308,8 @@ def _plan(model: Model, item: Forecast, space: Space, are_cards_here: bool, *, i
             working[device.name] = (item.of(Part.COMPUTE, device.name) if planned is not None else estimated) + more
         else:
             working[device.name] = estimated + more + (0 if is_draft else CUDA_CONTEXT_BYTES)
-    return Planned(item.n_ctx, working)
+    # Where nothing lies on a device, nothing is planned for it, which says nothing of other placements.
+    return Planned(item.n_ctx, {name: size for name, size in working.items() if size or name == HOST})
 
 
 class _Case:
@@ -311,8 +321,8 @@ class _Case:
         self._packing: Packing | None = None
         options = {**request.options, "type_k": types[0], "type_v": types[1]}
         self.spec_at = functools.cache(lambda n_ctx: make_spec(request.model, n_ctx, options))
-        self._plans: dict[int, Planned] = {}
-        self._exact: set[tuple[int, object]] = set()
+        self._sure: Packing | None = None
+        self._plans = Plans()
         self._is_estimated = False
         try:
             self.spec_at(most)
@@ -322,31 +332,36 @@ class _Case:
     def settle(self, model: Model, space: Space, extras: _Extras, are_cards_here: bool) -> None:
         """Say what there is to be filled."""
         self._space, self._are_cards_here = space, are_cards_here
-        self._packer = Packer(model.header, space, lambda spec: self._find_beside(spec, extras))
+        self._packer = Packer(
+            model.header, space, lambda spec: self._find_beside(spec, extras), self.spec_at(self._most)
+        )
         floor = {} if self._request.n_ctx is None else {"floor": self._request.n_ctx}
         self.wish = Wish(self.spec_at, self._most, given=frozenset(self._request.options), **floor)
 
     def _find_beside(self, spec: RunSpec, extras: _Extras) -> Beside:
-        plans = sorted(self._plans.values(), key=lambda plan: plan.n_ctx)
-        return Beside(plan_between(plans, spec.n_ctx), extras.at(spec.n_ctx))
+        return Beside(self._plans.find(spec.n_ctx, self._key(spec)), extras.at(spec.n_ctx))
 
     def learn(self, forecasts: Sequence[Forecast], placed: RunSpec | None = None) -> None:
         """Take note of what was planned, with the placement of a spec or with that which was asked for."""
         for item in forecasts:
-            self._plans[item.n_ctx] = _plan(self._request.model, item, self._space, self._are_cards_here)
-            self._exact.add((item.n_ctx, self._key(placed or self.spec_at(item.n_ctx))))
+            planned = _plan(self._request.model, item, self._space, self._are_cards_here)
+            self._plans.add(planned, self._key(placed or self.spec_at(item.n_ctx)))
             self._is_estimated |= compute_on(item, None) is None
 
-    def _key(self, spec: RunSpec) -> object:
+    def _key(self, spec: RunSpec) -> Hashable:
         """What a plan holds for: a placement on devices that are here, else any."""
         return spec.load_key() if self._are_cards_here and self._space.devices else None
 
     def search(self) -> None:
         """Find what fits by what is known."""
         try:
-            self._packing = self._packer.find(self.wish) or self._packer.find_lacking(self.wish)
+            found = self._packer.find(self.wish) or self._packer.find_lacking(self.wish)
         except HarnessError as error:
             self.trouble = str(error)
+            return
+        self._packing = found
+        if found.fits and self._plans.has(found.spec.n_ctx, self._key(found.spec)):
+            self._sure = found
 
     def list_unsure(self) -> list[RunSpec]:
         """The runs by which what was found stands or falls, and which were not planned yet."""
@@ -355,7 +370,7 @@ class _Case:
         found = self._packing.spec
         contexts = [found.n_ctx, min((found.n_ctx // CONTEXT_PAD + 1) * CONTEXT_PAD, self._most)]
         specs = [self._place(self.spec_at(n_ctx), found) for n_ctx in dict.fromkeys(contexts)]
-        return [spec for spec in specs if (spec.n_ctx, self._key(spec)) not in self._exact]
+        return [spec for spec in specs if not self._plans.has(spec.n_ctx, self._key(spec))]
 
     def _place(self, spec: RunSpec, found: RunSpec) -> RunSpec:
         """A spec with the placement that was found, where llama.cpp can plan that: on devices that are here."""
@@ -368,6 +383,9 @@ class _Case:
         """What was found."""
         if self.trouble is not None or self._packing is None:
             return CacheFit(*self.types, None, trouble=self.trouble)
+        found = self._packing.spec
+        if not self._plans.has(found.n_ctx, self._key(found)):  # the rounds are over: what was planned stands
+            self._packing = self._sure or self._packing
         whole = None
         if self._packing.fits and self._packing.spec.n_ctx < self._most:
             whole = self._packer.place(self.spec_at(self._most), self.wish.given)
@@ -382,7 +400,7 @@ class _Case:
 
     def fit_other(self, header: Header) -> Packing:
         """What fits of another quantization of the same model, which computes with the same graph."""
-        packer = Packer(header, self._space, self._packer.beside)
+        packer = Packer(header, self._space, self._packer.beside, self.spec_at(self._most))
         return packer.find(self.wish) or packer.find_lacking(self.wish)
 
 
@@ -399,6 +417,8 @@ def _search(model: Model, cases: Collection[_Case]) -> None:
             forecasts, _host = forecast(model, [spec for _, spec in same])
             for (case, spec), item in zip(same, forecasts, strict=True):
                 case.learn([item], spec)
+    for case in cases:
+        case.search()
 
 
 def _fit_variants(request: FitRequest, case: _Case, space: Space, on_event: OnEvent) -> Iterator[VariantFit]:
