@@ -16,6 +16,9 @@ from harness.api import sweep as sweep
 from harness.api import to_dicts as to_dicts
 from harness.api import to_frame as to_frame
 from harness.api import write_text as write_text
+from harness.api_share import measure_score as measure_score
+from harness.api_share import read_shared as read_shared
+from harness.api_share import share_records as share_records
 from harness.errors import HarnessError as HarnessError
 from harness.errors import NativeError as NativeError
 from harness.errors import StoreError as StoreError
@@ -40,6 +43,10 @@ from harness.records.ollama import Comparison as Comparison
 from harness.records.parity import Parity as Parity
 from harness.records.placements import PlacementResult as PlacementResult
 from harness.records.roofline import Roof as Roof
+from harness.records.score import Score as Score
+from harness.records.score import score_cells as score_cells
+from harness.records.share import Share as Share
+from harness.records.share import write_share as write_share
 from harness.records.speculation import Speculation as Speculation
 from harness.records.statistics import Summary as Summary
 from harness.records.statistics import summarize as summarize

@@ -20,10 +20,12 @@ from typing import Any, cast
 from harness.arguments import Values, read_axes, read_counts, read_single, read_values, refuse_unknown
 from harness.errors import HarnessError
 from harness.events import OnEvent, ignore, pass_remarks
+from harness.grid import Grid
 from harness.parsers import whole_numbers
 from harness.records.ab import Ab
 from harness.records.bench_rows import USUAL_REPETITIONS
 from harness.records.cells import Record
+from harness.records.failures import describe_end
 from harness.records.journal import find_journals, read_lines
 from harness.records.kinds import Entry, to_json
 from harness.records.memory import MemoryRecord
@@ -42,7 +44,7 @@ from harness.runs import speculate as guessing
 from harness.runs.session import Session
 from harness.runs.text import OnText
 from harness.sources.model_file import DEFAULT_MODEL
-from harness.spec import MAX_TOKENS, Grid
+from harness.spec import MAX_TOKENS
 from harness.speed import comparison
 from harness.speed.prediction import Prediction
 from harness.views.llama_bench import flat_rows
@@ -101,7 +103,7 @@ def measure(
         max_time_s,
     )
     specs = asking.plan_cells(grid, settings, on_event)
-    with _open("pp-tg", results, on_event) as session:
+    with open_session("pp-tg", results, on_event) as session:
         return cells.measure_cells(cells.CellsRequest(specs, cell_timeout_s, interleave=interleave), session)
 
 
@@ -140,12 +142,12 @@ def sweep(
     if goal is not None:
         refuse_unknown([goal], search.GOALS)
     request = placements.SweepRequest(
-        str(asking.find_file(_refer(model), on_event)), read_axes(settings),
+        str(asking.find_file(refer(model), on_event)), read_axes(settings),
         read_counts("n_prompt", n_prompt), read_counts("n_gen", n_gen), repetitions, seed,
         None if goal is None else search.GOALS[goal], try_anyway, cell_timeout_s=cell_timeout_s,
         precision=precision, max_time_s=max_time_s, interleave=interleave,
     )  # fmt: skip
-    with _open("sweep", results, on_event) as session:
+    with open_session("sweep", results, on_event) as session:
         return placements.sweep_placements(request, session)
 
 
@@ -186,7 +188,7 @@ def ab(
         arms, on_event, n_prompt=read_counts("n_prompt", n_prompt), n_gen=read_counts("n_gen", n_gen), margin=margin, alpha=alpha,
         max_time_s=max_time_s, repetitions=repetitions, seed=seed, cell_timeout_s=cell_timeout_s,
     )  # fmt: skip
-    with _open("ab", results, on_event) as session:
+    with open_session("ab", results, on_event) as session:
         return duels.measure_ab(request, session)
 
 
@@ -194,7 +196,7 @@ def _ask_arm(given: Mapping[str, Any]) -> duels.ArmQuestion:
     settings = {name: value for name, value in given.items() if name not in ("model", "python")}
     python = given.get("python")
     return duels.ArmQuestion(
-        _refer(given.get("model")), read_single(settings), None if python is None else os.fspath(python)
+        refer(given.get("model")), read_single(settings), None if python is None else os.fspath(python)
     )
 
 
@@ -223,12 +225,12 @@ def account_time(
     roof_bytes_per_s : memory bandwidth to compare with
     settings         : fields of `harness.RunSpec`, one value each
     """
-    path = asking.find_file(_refer(model), on_event)
+    path = asking.find_file(refer(model), on_event)
     request = token_time.plan_token_time(
         path, read_single(settings), depths=read_counts("depths", depths) or token_time.DEPTHS, rounds=rounds, n_tokens=n_tokens,
         with_load=with_load, with_application=with_application,
     )  # fmt: skip
-    with _open("time-ledger", results, on_event) as session:
+    with open_session("time-ledger", results, on_event) as session:
         return token_time.measure_token_time(request, session, roof_bytes_per_s=roof_bytes_per_s)
 
 
@@ -254,13 +256,13 @@ def account_memory(
     settings     : fields of `harness.RunSpec`, one value each
     """
     contexts = read_values("n_ctx", whole_numbers(8, MAX_TOKENS), n_ctx)
-    reference = _refer(model) or DEFAULT_MODEL
+    reference = refer(model) or DEFAULT_MODEL
     measured = memory.wants_measuring(predict_only, contexts)
     found = memory.find_model(reference, weights=measured, on_event=on_event)
     request = memory.make_request(
         found, contexts, read_single(settings), predict_only=predict_only, vram_bytes=vram_bytes, force=force
     )
-    with _open("overhead", results if request.is_measured else None, on_event) as session:
+    with open_session("overhead", results if request.is_measured else None, on_event) as session:
         return memory.account_memory(request, session)
 
 
@@ -275,7 +277,7 @@ def predict(
     question : fields of `harness.PredictRequest`: machine, bandwidth, size_bytes, n_ctx, n_depth, vram_bytes, memory_bytes, …
     """
     refuse_unknown(question, [item.name for item in dataclasses.fields(prediction.PredictRequest)])
-    request = prediction.PredictRequest(_refer(model), **question)
+    request = prediction.PredictRequest(refer(model), **question)
     return prediction.predict(request, pathlib.Path(results), pass_remarks(on_event))
 
 
@@ -298,8 +300,8 @@ def write_text(
     settings  : n_ctx, max_tokens, temperature, top_k, top_p, seed, n_gpu_layers, n_threads, system, …
     """
     refuse_unknown(settings, [item.name for item in dataclasses.fields(text.TextRequest)])
-    request = text.plan_text(_refer(model), prompt, settings, on_event)
-    with _open("run", results, on_event) as session:
+    request = text.plan_text(refer(model), prompt, settings, on_event)
+    with open_session("run", results, on_event) as session:
         run = text.write_text(request, session, on_text, keep_text=True)
         session.keep(run if keep_text else dataclasses.replace(run, prompt=None, text=None))
     return run
@@ -320,7 +322,7 @@ def measure_roofline(
     size_bytes : of the matrix, by default one that no cache holds
     threads    : by default 1, 2, 4 … and all cores
     """
-    with _open("roofline", results, on_event) as session:
+    with open_session("roofline", results, on_event) as session:
         return roofline.measure_roofline(roofline.plan_roofline(size_bytes, tuple(threads), repetitions), session)
 
 
@@ -342,9 +344,9 @@ def measure_noise(
     duration_s : how long to look
     settings   : fields of `harness.RunSpec`, one value each
     """
-    path = asking.find_file(_refer(model), on_event)
+    path = asking.find_file(refer(model), on_event)
     request = noises.NoiseRequest(str(path), read_single(settings), duration_s, seed)
-    with _open("noise", results, on_event) as session:
+    with open_session("noise", results, on_event) as session:
         noise = noises.measure_noise(request, session)
     return None if noise is None else noise.record
 
@@ -386,12 +388,15 @@ def speculate(
     """
     lengths = read_counts("n_draft", n_draft)
     plan = guessing.plan_speculation(
-        _refer(model), _refer(draft), texts, read_single(settings), on_event, draft_settings=read_single(draft_settings or {}),
+        refer(model), refer(draft), texts, read_single(settings), on_event, draft_settings=read_single(draft_settings or {}),
         n_ctx=n_ctx, raw=raw, lengths=guessing.LENGTHS if lengths is None else lengths, is_screened=lengths is None, n_tokens=n_tokens,
         rounds=rounds, p_min=p_min, n_min=n_min, max_time_s=max_time_s, seed=seed,
     )  # fmt: skip
-    with _open("speculate", results, on_event) as session:
-        return guessing.measure_speculation(plan, session)
+    with open_session("speculate", results, on_event) as session:
+        record = guessing.measure_speculation(plan, session)
+    if record is None and session.failure is not None:
+        raise HarnessError(describe_end(session.failure))
+    return record
 
 
 def inspect(model: Model) -> inspection.Inspection:
@@ -474,12 +479,14 @@ def to_frame(records: Iterable[Entry]) -> Any:
     return pandas.DataFrame(flat_rows(measured) if len(measured) == len(found) else to_dicts(found))
 
 
-def _refer(model: Model | None) -> str | None:
+def refer(model: Model | None) -> str | None:
+    """A model as a reference that `harness.sources.references` reads."""
     return None if model is None else os.fspath(model)
 
 
 @contextlib.contextmanager
-def _open(command: str, results: Model | None, on_event: OnEvent) -> Iterator[Session]:
+def open_session(command: str, results: Model | None, on_event: OnEvent) -> Iterator[Session]:
+    """A session of a call; an interrupt of it is raised when it has ended."""
     with Session(command, None if results is None else pathlib.Path(results), on_event=on_event) as session:
         yield session
     if session.is_interrupted:

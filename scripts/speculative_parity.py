@@ -33,7 +33,7 @@ LENGTHS, P_MINS, MOST_TOKENS = (1, 3, 4, 8), (0.0, 0.6), 400
 #: llama.h's LLAMA_FTYPE_MOSTLY_Q4_0.
 Q4_0 = 2
 
-SYNTHETIC = ("synth:qwen3:1.7b:q8_0", "synth:qwen3:0.6b:q4_0")
+SYNTHETIC = ("synth:gemma3:1b:q8_0", "synth:gemma3:270m:q4_0")
 
 
 def quantize(source: pathlib.Path, target: pathlib.Path) -> None:
@@ -124,7 +124,7 @@ def main() -> None:
         measure("--draft", str(draft), "--max-time", "60", out=folder / "speculate-again.txt")
     target, small = SYNTHETIC
     measure(
-        "-m", target, "--draft", small, "-n", "8", "-r", "6", "--n-draft", "1,2,4,8", "--text", "Hello there", "--max-time", "120",
+        "-m", target, "--draft", small, "-n", "12", "-r", "6", "--n-draft", "1,2,4,8", "--text", "Hello there", "--max-time", "120",
         out=folder / "speculate-synthetic.txt",
     )  # fmt: skip
 

@@ -6,11 +6,12 @@ import pytest
 
 from harness.errors import UsageError
 from harness.gguf.model_kinds import suit_cells
+from harness.grid import Grid
 from harness.native import batches
 from harness.native.measure import measure
 from harness.records.cells import record_key
 from harness.records.statistics import summarize
-from harness.spec import Grid, RunSpec, name_test
+from harness.spec import RunSpec, name_test
 from tests.fakes import PROMPT_NS_PER_TOKEN, TOKEN_NS, FakeClock, FakeEngine
 from tests.measured import with_durations
 from tests.test_anatomy import LLAMA, header_of
@@ -165,3 +166,49 @@ def test_every_sequence_has_its_prompt_and_its_tokens(loaded, model, kv_unified,
     decode(session.token_batches(2))
     assert ends() == [21] * 3
     session.close()
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("name", ["llama", "gemma3", "mamba", "qwen3next", "lfm2"])
+def test_what_several_sequences_keep_is_what_llama_plans(name, tmp_path):
+    """A plain cache, windows, states, and both: each sequence's own, and one for all."""
+    from harness.memory.causes import CACHE_CAUSES, Remark
+    from harness.runs.memory import find_model, forecast, make_spec
+    from tests.test_architectures import load_architectures, write_model
+
+    header = find_model(write_model(load_architectures()[name], tmp_path), weights=False)
+    options = [
+        {"n_parallel": n, "kv_unified": unified} for n, unified in ((1, False), (2, False), (4, False), (4, True))
+    ]
+    specs = [make_spec(header, 1000, {"n_threads": 1, **one}) for one in options]
+    assert [spec.n_ctx for spec in specs] == [1000, 2000, 4000, 4000]
+    forecasts, _ = forecast(header, specs)
+    for found in forecasts:
+        assert found.is_whole, found.notes
+        assert Remark.PLAN_DIFFERS not in {note.remark for note in found.notes}
+    kept = [sum(one.of(cause) for cause in CACHE_CAUSES.values()) for one in forecasts]
+    assert kept[1] == 2 * kept[0]
+    assert kept[2] == 4 * kept[0]
+    assert kept[3] <= kept[2]
+
+
+def test_one_more_user_has_a_price(recorded):
+    from harness.memory.causes import HOST, Cause
+    from harness.memory.forecast import Forecast, Line
+    from harness.records.memory import MemoryRecord, Subject
+    from harness.runs.memory import _with_one_more
+    from harness.units import MIB
+    from harness.views.formats import render
+    from harness.views.memory import describe_memory
+
+    def plan(n):
+        sizes = {Cause.MAPPED: 90, Cause.KV: 45 * n, Cause.COMPUTE: 100, Cause.OUTPUT: n}
+        return Forecast(2048 * n, tuple(Line(cause, HOST, HOST, size * MIB) for cause, size in sizes.items()))
+
+    asked = spec(n_prompt=2047, n_gen=1)
+    record = MemoryRecord(asked, Subject("x"), recorded[0].machine, (plan(4),), one_more=plan(5))
+    shown = " ".join(render(describe_memory(record), "table").split())
+    assert "4 sequences · context 2048 each" in shown
+    assert "One more sequence of 2048 tokens takes 46.00 MiB: KV cache 45.00 MiB, output buffer 1.00 MiB." in shown
+    assert [one.n_parallel for one in _with_one_more(asked)] == [5]
+    assert _with_one_more(spec(n_parallel=1)) == _with_one_more(spec(n_parallel=256)) == ()

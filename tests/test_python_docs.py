@@ -15,7 +15,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 def test_every_function_is_shown():
-    functions = {*harness._PUBLIC["harness.api"], "summarize"}
+    functions = {*harness._PUBLIC["harness.api"], *harness._PUBLIC["harness.api_share"], "summarize"}
     assert {name for name in functions if f"harness.{name}(" not in PAGE} == set()
 
 

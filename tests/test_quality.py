@@ -10,10 +10,13 @@ import statistics
 
 import pytest
 
+from harness.codec import encode
 from harness.errors import Outcome, UsageError
 from harness.records.cells import Record
+from harness.records.failures import Cause, Failure
+from harness.records.journal import read_lines
 from harness.records.kinds import read_line, to_json
-from harness.records.quality import Divergence, QualityRecord, Reference, TextFacts, Window, bin_of
+from harness.records.quality import Divergence, Memory, QualityRecord, Reference, TextFacts, Window, bin_of
 from harness.records.quality_figures import LEAST_WINDOWS, find_figures
 from harness.records.trust import Trust
 from harness.records.verdict import judge
@@ -23,6 +26,10 @@ from harness.runs.session import Session
 from harness.sources import texts
 from harness.sources.texts import OWN_TEXT, open_text
 from harness.spec import RunSpec
+from harness.views.document import Picture
+from harness.views.figures.style import to_bytes
+from harness.views.formats import format_names, render
+from harness.views.quality import describe_quality
 
 # --- figures ----------------------------------------------------------------------------------------------------------
 
@@ -218,7 +225,7 @@ def plan(*references, **more):
 
 def test_one_model_has_no_base_and_of_several_cells_the_first_is(anything):
     assert plan().base is None
-    assert [cell.n_batch for cell in plan(n_ctx=64).cells] == [64]
+    assert [cell.n_ctx for cell in plan(n_ctx=64).cells] == [64]
     caches = plan(axes={"type_k": ["f16", "q8_0"]})
     assert [cell.type_k for cell in caches.ordered] == ["f16", "q8_0"]
     assert caches.base == caches.cells[0]
@@ -306,3 +313,179 @@ def test_a_text_shorter_than_two_windows_is_refused(tmp_path):
     request = plan_quality([], {}, lambda _event: None, text=short, n_ctx=64)
     with Session("quality", None) as session, pytest.raises(UsageError, match="windows of 64 need 128 at least"):
         measure_quality(request, session)
+
+
+# --- shown ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shown(made, recorded):
+    """A base, two caches, one that failed, and their speeds."""
+    record, tokens = made
+    spec = dataclasses.replace(record.asked, type_k="f16")
+    memory = Memory(4096, 100 * 2**20, 64 * 2**20, 30 * 2**20)
+    base = dataclasses.replace(record, asked=spec, base=None, kld_counts={}, memory=memory,
+                               windows=tuple(window_of(window, with_base=False) for window in tokens))  # fmt: skip
+    failed = dataclasses.replace(
+        record, asked=dataclasses.replace(spec, type_k="q4_0"), windows=(), kld_counts={},
+        failure=Failure("load", "llama.cpp cannot make a context.", Cause.REFUSED),
+    )  # fmt: skip
+    cell = next(one for one in recorded if one.samples)
+    speeds = [
+        dataclasses.replace(
+            cell, asked=dataclasses.replace(spec, n_prompt=n_prompt, n_gen=n_gen, type_k=kind), model=record.model
+        )
+        for kind in ("f16", "q8_0")
+        for n_prompt, n_gen in ((512, 0), (0, 128))
+    ]
+    return [base, dataclasses.replace(record, memory=memory), failed], speeds
+
+
+@pytest.mark.parametrize("form", format_names())
+def test_every_format_is_written(shown, form):
+    assert render(describe_quality(*shown), form)
+
+
+def test_a_table_has_size_memory_speed_and_what_is_lost(shown):
+    records, _ = shown
+    text = render(describe_quality(*shown), "table")
+    figures = find_figures(records[1])
+    assert f"{figures.perplexity.value:.4f}" in text
+    assert f"{figures.departure.kld.value:.5f}" in text
+    assert "194.00 MiB" in text
+    assert "pp512 t/s" in text
+    assert "tg128 t/s" in text
+    assert "llama.cpp cannot make a context" in text
+    assert "quiet" not in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_programs_get_every_figure(shown):
+    data = json.loads(render(describe_quality(*shown), "json"))
+    base, other, failed = data["models"]
+    assert (base["type_k"], other["type_k"], failed["perplexity"]) == ("f16", "q8_0", None)
+    assert base["n_scored"] == 200
+    assert data["departures"][0]["kld_nats"] == pytest.approx(find_figures(shown[0][1]).departure.kld.value)
+    assert len(data["departures"]) == 1
+    assert data["text"]["sha256"] == "ab" * 32
+
+
+def test_a_loss_is_said_to_be_seen_only_where_it_is(made):
+    record, tokens = made
+    base = dataclasses.replace(record, asked=dataclasses.replace(record.asked, type_k="f16"), base=None)
+    worse = [[(b + 0.5 + 0.01 * p, b, kld, p) for _, b, kld, p in window] for window in tokens]
+    record = dataclasses.replace(record, windows=tuple(map(window_of, worse)))
+    assert "type_k q8_0 predicts this text worse than the base (95 %)." in render(
+        describe_quality([base, record]), "table"
+    )
+    shifts = (0.5, -0.5, 0.2, -0.2, 0.1, -0.1, 0.3, -0.3)
+    equal = [[(b + by, b, kld, p) for _, b, kld, p in window] for window, by in zip(tokens, shifts, strict=True)]
+    record = dataclasses.replace(record, windows=tuple(map(window_of, equal)))
+    text = " ".join(render(describe_quality([base, record]), "table").split())
+    assert "type_k q8_0: 8 windows do not tell its perplexity from the base's" in text
+
+
+@pytest.mark.parametrize("with_speed", [True, False])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_it_can_be_drawn(shown, theme, with_speed):
+    records, speeds = shown
+    (picture,) = describe_quality(records[:2], speeds if with_speed else ()).blocks(Picture)
+    drawn = to_bytes(picture.draw(theme), "svg").decode()
+    assert "type_k q8_0" in drawn
+    assert ("tokens a second" in drawn) == with_speed
+    assert "KL divergence" in drawn
+
+
+# --- the worker's answers ---------------------------------------------------------------------------------------------
+
+
+class Answering:
+    """A session whose worker says what it was told to, and may be interrupted."""
+
+    def __init__(self, session, events, ends_with=None):
+        self.session, self.events, self.ends_with = session, events, ends_with
+        session.ask = self.ask
+
+    def ask(self, _job, _request, _timeout_s=None):
+        yield from self.events
+        if isinstance(self.ends_with, Failure):
+            self.session.fail(self.ends_with)
+        elif self.ends_with:
+            raise self.ends_with
+
+
+@pytest.fixture
+def two(recorded, monkeypatch, tmp_path):
+    """Two cells of one file, and what a worker says of them: all of the first one's windows and one of the other's."""
+    cell = next(one for one in recorded if one.model and one.resolved)
+    path = tmp_path / "m.gguf"
+    path.write_bytes(b"GGUF")
+    spec = RunSpec(str(path), n_prompt=52, n_threads=1)
+    request = compare_caches(spec, [{"type_k": "q8_0"}], n_ctx=52, n_chunks=2)
+    about = {"model": encode(cell.model), "resolved": encode(cell.resolved), "n_tokens": 999, "n_chunks": 2}
+    window, other = (
+        {"window": encode(window_of(one, with_base=False)), "bins": {"5": 25}} for one in made_tokens(3, 2)
+    )
+    events = [
+        {"event": "opened", "cell": 0, **about}, {"event": "opened", "cell": 1, **about},
+        {"event": "window", "cell": 0, **window}, {"event": "window", "cell": 1, **window}, {"event": "window", "cell": 0, **other},
+    ]  # fmt: skip
+    return request, events
+
+
+def test_an_interrupt_keeps_the_windows_until_then(two, tmp_path):
+    request, events = two
+    with Session("quality", tmp_path / "r") as session:
+        Answering(session, events, KeyboardInterrupt())
+        base, other = measure_quality(request, session)
+    assert session.outcome is Outcome.INTERRUPTED
+    assert (len(base.windows), base.failure) == (2, None)
+    assert len(other.windows) == 1
+    assert other.failure.cause is Cause.INTERRUPTED
+    assert other.warnings[0].text == "interrupted after 1 of 2 windows"
+    assert "interrupted after 1 of 2 windows" in render(describe_quality([base, other]), "table")
+    assert len(list(read_lines(sorted((tmp_path / "r").rglob("*.jsonl")), pytest.fail))) == 2
+
+
+def test_a_death_costs_the_cells_that_were_not_whole(two):
+    request, events = two
+    with Session("quality", None) as session:
+        Answering(session, events, Failure("window", None, Cause.ABORT, signal=6))
+        base, other = measure_quality(request, session)
+    assert session.outcome is Outcome.NATIVE
+    assert base.failure is None
+    assert other.failure.cause is Cause.ABORT
+    assert find_figures(other).n_windows == 1
+
+
+def test_one_cell_that_is_refused_costs_itself(two):
+    request, events = two
+    said = {
+        "event": "failed",
+        "cell": 1,
+        "message": "llama.cpp cannot make a context.",
+        "reason": None,
+        "trouble": None,
+    }
+    with Session("quality", None) as session:
+        Answering(session, [*events[:2], said, events[2], events[4]])
+        base, other = measure_quality(request, session)
+    assert session.outcome is Outcome.NATIVE
+    assert (len(base.windows), base.failure, other.windows, other.failure.message) == (2, None, (), said["message"])
+
+
+def test_a_question_put_wrongly_is_no_record(two):
+    request, _ = two
+    with Session("quality", None) as session:
+        Answering(session, [], Failure("load", "The text has 5 tokens.", Cause.QUESTION))
+        with pytest.raises(UsageError, match="has 5 tokens"):
+            measure_quality(request, session)
+
+
+def test_what_a_second_group_says_of_the_base_is_not_counted_twice(two, monkeypatch):
+    request, events = two
+    monkeypatch.setattr(asking_quality, "group_cells", lambda _request: [list(request.ordered)] * 2)
+    with Session("quality", None) as session:
+        Answering(session, [events[0], events[2], events[4]])
+        records = measure_quality(request, session)
+    assert len(records[0].windows) == 2

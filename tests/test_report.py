@@ -33,7 +33,7 @@ from harness.units import format_duration
 from harness.views.document import Column, Document, Picture, Prose, Section, Table
 from harness.views.drawing import to_svg
 from harness.views.formats import render
-from harness.views.report import Material, read_material, render_report
+from harness.views.report import Material, read_material, render_report, speeds
 from harness.views.report.chapters import CHAPTERS
 from harness.views.report.material import CONDENSED, condense
 from harness.views.values import RATE
@@ -673,3 +673,13 @@ def test_a_text_that_stalled_is_so_in_the_report(text_run):
         material([to_json(dataclasses.replace(text_run, token_ns=tuple([10**6] * 20 + [9 * 10**6] * 6)))])
     )
     assert "1 ledger, text or comparison is not to be trusted" in Text(page).text
+
+
+def test_of_very_many_cells_those_that_speak_are_shown(measured, monkeypatch):
+    """Somebody's hundred thousand records are a page that a browser opens, and it says what it leaves out."""
+    monkeypatch.setattr(speeds, "MOST_ROWS", 5)
+    many = [dataclasses.replace(measured[0], time_utc=f"2026-11-24T12:00:{at:02}Z") for at in range(7)]
+    shown = Text(render_report(material(map(to_json, [*many, measured[1]])))).text
+    assert "Of 8 measured cells 2 are shown: of each the record that speaks for it, the latest." in shown
+    few = Text(render_report(material(map(to_json, many[:5])))).text
+    assert "are shown: of each" not in few

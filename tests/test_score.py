@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+import harness
 from harness.errors import UsageError
 from harness.events import ignore
 from harness.records.cautions import Caution, CautionCause
@@ -150,7 +151,7 @@ def test_a_budget_leaves_out_what_would_end_after_it(measured, model, tmp_path):
     assert [record.asked.test for record in records] == ["pp1024+tg16", "pp4096+tg256", "pp2048+tg256"]
     with Session("score") as session:
         assert len(measure_score(dataclasses.replace(request, budget_s=None), session)) == 9
-        assert len(measure_score(dataclasses.replace(request, budget_s=0.001), session)) == 1
+        assert len(measure_score(dataclasses.replace(request, budget_s=-1.0), session)) == 1, "the first is always run"
 
 
 def test_what_a_test_takes_is_expected_from_those_before(ran, model):
@@ -164,3 +165,14 @@ def test_a_model_that_writes_nothing_is_refused(tmp_path):
     path.write_bytes(bert().build(data=True))
     with pytest.raises(UsageError, match=r"bert\.gguf"):
         plan_score(str(path), {}, ignore)
+
+
+def test_a_script_gets_the_same(monkeypatch, measured, model, tmp_path):
+    records = harness.measure_score(model, is_quick=True, n_threads=2, results=tmp_path)
+    assert [record.asked.test for record in records] == ["pp1024+tg16", "pp2048+tg256", "pp64+tg1024"]
+    assert harness.score_cells(records).is_whole is False
+    assert len(harness.read_records(tmp_path)) == 3
+    (tmp_path / "mine.json").write_text(harness.write_share(harness.share_records(records)), encoding="utf-8")
+    (shared,) = harness.read_shared(tmp_path / "mine.json").values()
+    assert shared == harness.share_records(records)
+    assert [speed.test_kind for speed in shared.speeds] == ["pp+tg"] * 3

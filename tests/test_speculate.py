@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import pathlib
 
 import pytest
 
-from harness.errors import NativeError, UsageError
+from harness.codec import encode
+from harness.errors import HarnessError, NativeError, UsageError
 from harness.native.speculative_loop import (
     LookupDrafter,
     ModelDrafter,
     NoDrafter,
     accept,
     find_difference,
+    screen,
     write_guessing,
 )
 from harness.native.vocabularies import Vocabulary, find_vocabulary_difference
 from harness.records.cells import Buffer, Machine, Model, Resolved
 from harness.records.failures import Cause, Failure
 from harness.records.kinds import read_line, to_json
-from harness.records.speculation import Manner, Member, Passage, Prompt, Speculation, token_times
+from harness.records.speculation import (
+    Manner,
+    Member,
+    Passage,
+    Prompt,
+    PromptText,
+    Speculation,
+    SpeculationPlan,
+    token_times,
+)
 from harness.records.trust import Trust
 from harness.records.verdict import judge
-from harness.runs.speculate import EXCERPT_LENGTH, cut_excerpts, find_draft, read_texts
+from harness.runs.speculate import EXCERPT_LENGTH, cut_excerpts, find_draft, measure_speculation, read_texts
 from harness.spec import RunSpec
 from harness.speed.speculation import chance_that_pays, expected_tokens, find_alpha, rivals_of, summarize_speculation
 from harness.views.figures.speculate import draw_speculation
@@ -33,6 +46,7 @@ from harness.views.speculate import describe_speculation
 
 from .conftest import HERE
 from .fakes import FakeClock
+from .kind_files import llama
 
 END = 99
 TOKEN_NS = 10
@@ -374,6 +388,13 @@ def test_half_a_round_does_not_count():
     assert set(token_times(passages[:-1], 4)) == {0}
 
 
+def test_a_first_round_leaves_what_is_near_the_best():
+    first = [passage(0, 0, ALONE), passage(0, 4, FOUR), passage(0, 1, [(1, 1)] * 4), passage(0, 2, [(2, 0)] * 8)]
+    times = {length: token_times(first, length)[0] for length in (1, 2, 4)}
+    assert times[4] < times[1] < times[4] / 0.85 < times[2]
+    assert screen(first, (1, 2, 4)) == [1, 4]
+
+
 def test_only_what_is_proved_slower_is_no_rival(record):
     assert rivals_of(record, 4) == []
     slowed = [dataclasses.replace(one, verify_ns=tuple(ns * 5 // 4 for ns in one.verify_ns)) if one.n_draft == 4 and one.round < 2 else one
@@ -401,6 +422,85 @@ def test_rounds_that_disagree_are_doubted(record):
     assert judge(dataclasses.replace(record, passages=tuple(wild))).trust is Trust.NOT_TRUSTED
 
 
+# --- a run ------------------------------------------------------------------------------------------------------------
+
+
+class FakeSession:
+    """Hears what a worker would say, and is then interrupted, or told of a failure."""
+
+    def __init__(self, events, ending=None):
+        self.events, self.ending = events, ending
+        self.command, self.build, self.failure, self.is_interrupted = "speculate", None, None, False
+        self.machine = Machine("AMD EPYC", 2, 2, 2**34, "Linux", "x86_64", "3.11")
+        self.kept, self.on_event = [], lambda _event: None
+
+    def ask(self, job, request):
+        assert job == "speculate"
+        assert pathlib.Path(request["target"]["model"]).is_absolute(), "the worker needs whole paths"
+        yield from self.events
+        if self.ending == "interrupt":
+            raise KeyboardInterrupt
+        self.failure = self.ending
+
+    @contextlib.contextmanager
+    def until_interrupted(self):
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.is_interrupted = True
+
+    def show(self, *_about):
+        pass
+
+    def keep(self, record):
+        self.kept.append(record)
+
+
+def events_of(record, n_passages):
+    """What a worker says until so many texts are written."""
+    for name, member in (("target", record.target), ("draft", record.draft)):
+        found = {"model": member.model, "resolved": member.resolved, "load_duration_ns": member.load_duration_ns}
+        yield {"event": name, **encode(found)}
+    yield {"event": "rollback", "rollback": "partial"}
+    yield from ({"event": "prompt", **encode(prompt)} for prompt in record.prompts)
+    for one in record.passages[:n_passages]:
+        yield {"event": "phase", "phase": "round 1", "index": 0, "count": 3}
+        yield {"event": "passage", **encode(one)}
+
+
+@pytest.fixture
+def plan(record, tmp_path):
+    specs = []
+    for member in (record.target, record.draft):
+        path = tmp_path / member.asked.model
+        path.write_bytes(llama().build(data=True))
+        specs.append(dataclasses.replace(member.asked, model=str(path)))
+    return SpeculationPlan(*specs, (PromptText("secret words"),), record.manner)
+
+
+@pytest.mark.parametrize(
+    ("ending", "cause"),
+    [("interrupt", Cause.INTERRUPTED), (Failure("round 1", None, Cause.SEGFAULT, signal=11), Cause.SEGFAULT)],
+)
+def test_what_was_written_before_the_end_is_kept(record, plan, ending, cause):
+    session = FakeSession(events_of(record, 5), ending)
+    found = measure_speculation(plan, session)
+    assert session.kept == [found]
+    assert found.passages == record.passages[:5]
+    assert found.prompts == record.prompts
+    assert found.failure.cause is cause
+    assert found.draft.model.file_name == "small.gguf"
+    assert "secret" not in json.dumps(to_json(found))
+    assert str(plan.target.model) not in json.dumps(to_json(found))
+
+
+def test_without_a_text_nothing_is_kept(record, plan):
+    session = FakeSession(events_of(record, 0), Failure("load draft", "no memory", Cause.REFUSED))
+    assert measure_speculation(plan, session) is None
+    assert session.kept == []
+    assert session.failure.message == "no memory"
+
+
 # --- how it is shown --------------------------------------------------------------------------------------------------
 
 
@@ -422,11 +522,19 @@ def test_what_numbers_mean_is_said(record):
 
     assert "random weights" not in shown(record).lower()
     synthetic = dataclasses.replace(record.draft, model=dataclasses.replace(record.draft.model, is_synthetic=True))
-    assert "Random weights took part" in shown(dataclasses.replace(record, draft=synthetic))
+    made_up = shown(dataclasses.replace(record, draft=synthetic))
+    assert "Random weights took part" in made_up
+    assert (
+        "At this cost drafts of 1 token pay soonest: where a guess behind right ones is right in 39 % of cases."
+        in made_up
+    )
+    assert "are best" not in made_up
     assert "drafts for itself" in shown(dataclasses.replace(record, draft=record.target))
     assert "llama-server computes it again" in shown(dataclasses.replace(record, rollback="snapshots"))
     dead = Failure("round 2", None, Cause.SEGFAULT, signal=11)
     assert "It ended early" in shown(dataclasses.replace(record, failure=dead))
+    interrupted = dataclasses.replace(record, failure=Failure("texts", None, Cause.INTERRUPTED))
+    assert "Interrupted after 6 rounds of 6." in shown(interrupted)
 
 
 def test_a_line_to_paste_is_shown_where_a_draft_pays(record):
@@ -442,7 +550,7 @@ def test_a_line_to_paste_is_shown_where_a_draft_pays(record):
 def test_it_can_be_drawn(record, theme):
     picture = to_bytes(draw_speculation(summarize_speculation(record), "big.gguf", theme), "svg").decode()
     assert "times as fast" in picture
-    assert "guesses that are right" in picture
+    assert "right guesses" in picture
 
 
 # --- on the engine ----------------------------------------------------------------------------------------------------
@@ -466,8 +574,50 @@ def test_the_embedded_model_as_its_own_draft_is_always_right(tmp_path):
 
 
 @pytest.mark.engine
+def test_a_state_that_is_taken_back_by_copies_gives_the_same_text(tmp_path):
+    """A hybrid, whose recurrent state cannot forget single tokens by itself; another's guesses are all wrong, its own all right."""
+    import harness
+    from harness.sources.synthetic import write_synthetic
+
+    from .shapes import MODERN
+
+    files = [
+        write_synthetic(MODERN["qwen35"], "Q8_0", tmp_path / f"{seed}.gguf", name="x:1b", seed=seed)
+        for seed in range(2)
+    ]
+    for draft, share in zip(files, (1, 0), strict=True):
+        record = harness.speculate(
+            files[0], draft, texts=["Hello"], n_draft=[3], n_tokens=12, rounds=1, n_ctx=128, n_threads=1
+        )
+        assert record.rollback == "snapshots"
+        assert [one.differs_at for one in record.passages] == [None, None]
+        (result,) = summarize_speculation(record).lengths
+        assert result.acceptance == share
+
+
+@pytest.mark.engine
+def test_a_state_that_cannot_be_taken_back_is_refused(tmp_path):
+    import harness
+    from harness.sources.synthetic import write_synthetic
+
+    from .shapes import MODERN
+
+    file = write_synthetic(MODERN["granitehybrid"], "Q8_0", tmp_path / "a.gguf", name="x:1b")
+    with pytest.raises(HarnessError, match="cannot be taken back token by token"):
+        harness.speculate(file, texts=["Hello"], n_tokens=4, rounds=1, n_ctx=128, n_threads=1)
+
+
+@pytest.mark.engine
+def test_mtp_is_still_out_of_reach():
+    """What --draft mtp is refused for: when llama-cpp-python has these, it can be measured."""
+    import llama_cpp
+
+    assert not hasattr(llama_cpp, "llama_set_embeddings_nextn")
+    assert not hasattr(llama_cpp, "llama_get_embeddings_nextn_ith")
+
+
+@pytest.mark.engine
 def test_a_draft_of_another_vocabulary_is_refused_before_it_is_loaded(tmp_path, model):
-    from .kind_files import llama
     from .test_cli import harness
 
     (tmp_path / "small.gguf").write_bytes(llama().build(data=True))

@@ -84,11 +84,7 @@ def search(machine, room=CPU, *, base=None, **manner):
 
 
 def record_of(tuner):
-    return TuneRecord(
-        "tune", "2026-11-28T16:00:00Z", MACHINE, "0.1", tuner.base, WORK, tuner.tests, tuner.quality, None, tuner.max_time_s,
-        tuner.margin, tuner.alpha, tuner.seed, tuple(tuner.baseline), tuner.races, tuple(tuner.confirmation), tuple(tuner.left_out),
-        tuner.stop, round(tuner.spent_s * NS_PER_S), failure=tuner.failure,
-    )  # fmt: skip
+    return tuner.fill(TuneRecord("tune", "2026-11-28T16:00:00Z", MACHINE, "0.1", tuner.base, WORK))
 
 
 def test_what_is_faster_is_found_and_proven():

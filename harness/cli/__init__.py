@@ -31,6 +31,7 @@ GROUPS = {
         "score": "Run LocalScore's tests and show its figure, for comparison.",
         "ollama": "Measure a model of Ollama's through its server and directly.",
         "speculate": "Measure what a draft model that guesses ahead brings.",
+        "quality": "Say how well models predict a text, and what quantizing loses.",
         "noise": "Say which difference this machine can show, and what would help.",
         "reference": "Run the article's task over the catalog models that are here.",
     },

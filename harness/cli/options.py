@@ -7,7 +7,7 @@ import importlib
 import pathlib
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import click
@@ -139,12 +139,13 @@ cell_timeout_option = click.option(
 )  # fmt: skip
 
 
-def measured_options(*scopes: Scope) -> Callable[[Any], Any]:
-    """One option for each measured parameter of the given scopes, taking lists."""
+def measured_options(*scopes: Scope, also: Collection[str] = ()) -> Callable[[Any], Any]:
+    """One option for each measured parameter of the given scopes, taking lists; also names some of others."""
+    chosen = {**{name: item for name, item in parameters().items() if name in also}, **parameters(*scopes)}
     return stack(*(
         _measured(name, Values(item.parse, item.metavar), defaults()[name], multiple=True,
                   **({"is_flag": False, "flag_value": item.bare} if item.bare else {}))
-        for name, item in parameters(*scopes).items()
+        for name, item in chosen.items()
     ))  # fmt: skip
 
 

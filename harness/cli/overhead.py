@@ -38,6 +38,7 @@ Examples:
   harness overhead -m model.gguf --repack off   without the second copy
   harness overhead -m llama3.1:405b:q4_0 --predict-only --vram 8GB
   harness overhead -m llama3.1:8b:q4_0 --ctx 2048-131072*2
+  harness overhead -m llama3.2:1b:q4_0 --ctx 8192 -np 4    of four users
   harness overhead -m llama3.1:8b:q4_0 --ollama-2024 --free-vram 7.6GiB
   harness overhead -m synth:llama3.2:1b:q4_0 --plot ledger.png
 """
@@ -62,7 +63,7 @@ class _Overhead(SectionedCommand):
     "overhead",
     cls=_Overhead,
     sections={
-        "Options of the run": measured_options("load", "context"),
+        "Options of the run": measured_options("load", "context", also=("n_parallel",)),
         "What Ollama said in 2024": ollama_options,
     },
     epilog=_EXAMPLES,
@@ -76,14 +77,14 @@ class _Overhead(SectionedCommand):
 @output_options()
 @save_option
 @results_option
-@measured_options("load", "context")
+@measured_options("load", "context", also=("n_parallel",))
 @ollama_options
 def command(reference: str | None, output: Output, **options: Any) -> None:
     """Account for every byte that a model takes: weights, their second copy for this CPU's SIMD, KV cache, buffers, libraries.
 
     What is predicted from the model's header alone stands beside what a fresh process really took, step by step; what nothing explains
-    is a line of its own; several contexts give the table of them, --vram how many layers fit. Of a model whose
-    weights are not on this disk only the prediction is shown.
+    is a line of its own; several contexts give the table of them, --vram how many layers fit, -np what several users take, each with
+    a context of that size. Of a model whose weights are not on this disk only the prediction is shown.
     """
     reference, contexts = reference or DEFAULT_MODEL, flatten(options["contexts"])
     with displayed() as on_event:

@@ -44,6 +44,7 @@ class MemoryRecord:
     """The answer to one `harness overhead`.
 
     forecasts are for the contexts that were asked for, and asked, fits, cards and measurement of the first of them. notes qualify all.
+    one_more is what the first context would take with another sequence besides; None where one alone was asked for.
     """
 
     asked: RunSpec
@@ -58,11 +59,16 @@ class MemoryRecord:
     time_utc: UtcTime | None = None
     harness_version: str | None = None
     conditions: Conditions | None = None  #: what the operating system says of all steps
+    one_more: Forecast | None = None  #: the same with one more sequence
     schema: int = SCHEMA
 
     @property
     def forecast(self) -> Forecast:
         return self.forecasts[0]
+
+    def n_ctx_seq(self, forecast: Forecast) -> int:
+        """The context of each sequence, in tokens."""
+        return forecast.n_ctx // self.asked.n_parallel
 
     @property
     def ledger(self) -> tuple[Row, ...]:

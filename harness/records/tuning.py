@@ -117,7 +117,8 @@ class TuneCandidate:
 class TuneRace:
     """Candidates that differ by one setting, or by some that belong together; the first is the incumbent.
 
-    rest_ns is the work's time of the part that the race did not measure, as the incumbent had it; 0 where it measured both.
+    rest_ns is the work's time of the part that the race did not measure, as the incumbent had it; 0 where it measured both. tests is
+    what its blocks measured where that is not what those of the other races did: how prompts are cut shows in long ones alone.
     """
 
     settings: tuple[str, ...]  #: fields of `RunSpec` that are raced
@@ -125,6 +126,7 @@ class TuneRace:
     blocks: tuple[TuneBlock, ...] = ()  #: in the order in which they were measured
     rest_ns: float = 0.0  #: of the part that was not measured
     most_rounds: Positive = 20  #: after which it was over in any case
+    tests: ShortTests | None = None  #: None: the record's
 
     def __post_init__(self) -> None:
         if not all(0 <= block.candidate < len(self.candidates) for block in self.blocks):
@@ -170,6 +172,7 @@ class TuneRecord:
     failure: Failure | None = None  #: of the defaults, which ended it
     threads_source: str = "asked"  #: what decided the defaults' number of threads, as of a cell
     warnings: tuple[Caution, ...] = ()
+    final_tests: ShortTests | None = None  #: what blocks of the confirmation measured; None: the same
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -214,14 +217,14 @@ def work_ns(durations_ns: Sequence[int], part: Part, work: Work, tests: ShortTes
     return median(durations_ns) * work.n_gen / tests.n_gen
 
 
-def costs_of(blocks: Sequence[TuneBlock], record: TuneRecord) -> dict[int, list[float]]:
+def costs_of(blocks: Sequence[TuneBlock], work: Work, tests: ShortTests | None) -> dict[int, list[float]]:
     """The work's time in ns by candidate, in each round that it has measured all parts that were measured; see `TuneRace.rest_ns`."""
-    if record.tests is None:
+    if tests is None:
         return {}
     parts = {block.part for block in blocks}
     found: dict[int, dict[Part, list[float]]] = {}
     for block in blocks:
-        ns = work_ns(block.durations_ns, block.part, record.work, record.tests)
+        ns = work_ns(block.durations_ns, block.part, work, tests)
         found.setdefault(block.candidate, {part: [] for part in parts})[block.part].append(ns)
     return {candidate: list(map(sum, zip(*by_part.values(), strict=False))) for candidate, by_part in found.items()}
 
@@ -229,7 +232,7 @@ def costs_of(blocks: Sequence[TuneBlock], record: TuneRecord) -> dict[int, list[
 def replay_race(race: TuneRace, record: TuneRecord) -> Race:
     """A race as it stood when the measuring ended, from its blocks."""
     replayed = Race(len(race.candidates), record.margin, record.alpha, race.most_rounds)
-    costs = costs_of(race.blocks, record)
+    costs = costs_of(race.blocks, record.work, race.tests or record.tests)
     for number in range(race.most_rounds):
         for candidate in replayed.alive:
             if race.candidates[candidate].failure and len(costs.get(candidate, ())) <= number:
@@ -244,7 +247,7 @@ def replay_race(race: TuneRace, record: TuneRecord) -> Race:
 def replay_confirmation(record: TuneRecord) -> SequentialTest:
     """The test of the result (B) against the defaults (A) as it stood when the measuring ended; a ratio below 1 is a gain."""
     test = SequentialTest(record.margin, record.alpha)
-    costs = costs_of(record.confirmation, record)
+    costs = costs_of(record.confirmation, record.work, record.final_tests or record.tests)
     for defaults, found in zip(costs.get(0, ()), costs.get(1, ()), strict=False):
         if test.is_over:
             break

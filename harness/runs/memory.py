@@ -58,7 +58,7 @@ from harness.sources.catalog_reference import CatalogReference
 from harness.sources.model_file import hash_file
 from harness.sources.references import parse_reference
 from harness.sources.sparse import HeaderFile
-from harness.spec import DEFAULT_N_CTX, RunSpec, Settings
+from harness.spec import DEFAULT_N_CTX, MAX_SEQUENCES, RunSpec, Settings
 from harness.speed.prediction import cost_of_entry
 from harness.units import MIB, format_gib
 
@@ -172,8 +172,8 @@ def make_request(model: Model, contexts: Sequence[int], options: Settings, **mor
 
 
 def make_spec(model: Model, n_ctx: int, options: Settings) -> RunSpec:
-    """Describe a run in a context of n_ctx tokens: a prompt and one token, the rest of the context left free; the whole context as
-    a prompt where a model reads it at once.
+    """Describe a run in a context of n_ctx tokens, of each sequence: a prompt and one token, the rest of the context left free; the
+    whole context as a prompt where a model reads it at once.
 
     Raises
     ------
@@ -392,7 +392,8 @@ def account_memory(request: MemoryRequest, session: Session) -> MemoryRecord:
     model, spec = request.model, request.specs[0]
     check_servers(spec.rpc)
     session.show("dry run")
-    forecasts, host = forecast(model, request.specs)
+    forecasts, host = forecast(model, (*request.specs, *_with_one_more(spec)))
+    forecasts, more = forecasts[: len(request.specs)], forecasts[len(request.specs) :]
     notes = [*_context_notes(model, request.specs), *_score_notes(model, request.specs[-1], forecasts[-1])]
     cards: tuple[CardFit, ...] = ()
     try:
@@ -402,7 +403,7 @@ def account_memory(request: MemoryRequest, session: Session) -> MemoryRecord:
     fits = find_fits(model, spec, forecasts[0], host)
     record = MemoryRecord(
         spec, model.subject, session.machine, forecasts, fits, cards, tuple(notes), time_utc=utc_now(),
-        harness_version=__version__,
+        harness_version=__version__, one_more=more[0] if more else None,
     )  # fmt: skip
     if not request.is_measured:
         return record
@@ -421,15 +422,24 @@ def account_memory(request: MemoryRequest, session: Session) -> MemoryRecord:
     return record
 
 
+def _with_one_more(spec: RunSpec) -> tuple[RunSpec, ...]:
+    """The same for one more sequence; nothing for a single one, or where there is no room for more."""
+    n = spec.n_parallel + 1
+    return (
+        (dataclasses.replace(spec, n_parallel=n),) if 2 < n <= min(MAX_SEQUENCES, spec.n_batch, spec.n_ubatch) else ()
+    )
+
+
 def _score_notes(model: Model, spec: RunSpec, last: Forecast) -> Iterator[Note]:
     """What attention scores take once the context is full, where they are made and the ledger's prompt is shorter."""
-    if last.n_ctx > PROMPT_TOKENS and last.runtime and _has_scores(last.flash_attn, last.lines):
-        full = work_bytes(model.header, spec, n_cells=last.n_ctx)
-        yield Note(Remark.SCORES_GROW, size_bytes=full, n_ctx=last.n_ctx)
+    n_ctx = spec.n_ctx_seq
+    if n_ctx > PROMPT_TOKENS and last.runtime and _has_scores(last.flash_attn, last.lines):
+        full = work_bytes(model.header, spec, n_cells=n_ctx)
+        yield Note(Remark.SCORES_GROW, size_bytes=full, n_ctx=n_ctx)
 
 
 def _context_notes(model: Model, specs: Sequence[RunSpec]) -> Iterator[Note]:
-    trained, n_ctx = model.subject.n_ctx_train, max(spec.n_ctx for spec in specs)
+    trained, n_ctx = model.subject.n_ctx_train, max(spec.n_ctx_seq for spec in specs)
     if trained and n_ctx > trained:
         yield Note(Remark.UNTRAINED, n_ctx=n_ctx, n_ctx_train=trained)
     if skipped := describe_attention(model.header).skipped:

@@ -11,27 +11,33 @@ from typing import Any
 
 import harness
 from harness.codec import decode, encode
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
 from harness.events import Measured, OnEvent, Remark
 from harness.gguf.model_kinds import Question, refuse_context
 from harness.gguf.settings import describe_untrained, read_count
+from harness.grid import Grid
 from harness.host.cpu import choose_threads
 from harness.host.memory import available_memory_bytes
 from harness.host.rpc import check_servers
+from harness.memory.causes import Part
 from harness.records.cautions import Caution, CautionCause
-from harness.records.cells import Model, Resolved
+from harness.records.cells import Model, Record, Resolved
 from harness.records.failures import Cause, Failure
 from harness.records.journal import utc_now
-from harness.records.quality import QualityPlan, QualityRecord, Reference, TextFacts, Window
+from harness.records.quality import Memory, QualityPlan, QualityRecord, Reference, TextFacts, Window
 from harness.runs.asking import blame_file, find_file, read_for
-from harness.runs.cells import facts_in, model_of
+from harness.runs.cells import CellsRequest, facts_in, measure_cells, model_of
+from harness.runs.memory import find_model, forecast
 from harness.runs.needs import estimate_needs, fit_together
 from harness.runs.session import Session
 from harness.sources.texts import TextFile, open_text
-from harness.spec import Grid, RunSpec, Settings
+from harness.spec import DEFAULT_N_CTX, RunSpec, Settings
 
 #: Tokens of a window where nobody asks for others: llama-perplexity's.
 WINDOW_TOKENS = 512
+
+#: (prompt, generated tokens) of the tests of speed: those of ``harness pp-tg``.
+SPEED_TESTS = ((512, 0), (0, 128))
 
 #: The smallest window of which anything is scored.
 LEAST_WINDOW = 8
@@ -44,7 +50,8 @@ _QUESTIONED = ("type_k", "type_v", "flash_attn", "swa_full")
 class QualityRequest:
     """Cells with contexts of a window each, over one text. base is the cell that the others are compared with, None: nothing is.
 
-    n_chunks bounds the windows. is_rounded has the base's log-probabilities rounded as llama-perplexity's file of them is.
+    n_chunks bounds the windows. with_memory predicts what each would take. is_rounded has the base's log-probabilities rounded as
+    llama-perplexity's file of them is.
 
     Raises
     ------
@@ -56,6 +63,7 @@ class QualityRequest:
     base: RunSpec | None = None
     n_chunks: int | None = None
     is_rounded: bool = False
+    with_memory: bool = True
 
     def __post_init__(self) -> None:
         if not self.cells:
@@ -80,6 +88,7 @@ def plan_quality(
     text: pathlib.Path | None = None,
     n_ctx: int = WINDOW_TOKENS,
     n_chunks: int | None = None,
+    is_rounded: bool = False,
 ) -> QualityRequest:
     """What is asked on the command line or by a script: every combination of models (none: the embedded one) and settings.
 
@@ -100,15 +109,14 @@ def plan_quality(
     threads = choose_threads().count
 
     def make(models: Sequence[str], values: Mapping[str, Sequence[Any]]) -> list[RunSpec]:
-        cells = Grid(models, values, n_prompt=(n_ctx,), n_gen=()).cells()
-        return [dataclasses.replace(cell, n_batch=min(cell.n_batch, n_ctx)).with_threads(threads) for cell in cells]
+        return [cell.with_threads(threads) for cell in Grid(models, values, n_prompt=(n_ctx,), n_gen=()).cells()]
 
     cells = make(files, axes)
     reference_cell = cells[0] if len(cells) > 1 else None
     if base is not None:
         shared = {name: values[:1] for name, values in axes.items() if name not in _QUESTIONED}
         (reference_cell,) = make([str(_find_reader(base, n_ctx, on_event))], shared)
-    return QualityRequest(tuple(dict.fromkeys(cells)), open_text(text), reference_cell, n_chunks)
+    return QualityRequest(tuple(dict.fromkeys(cells)), open_text(text), reference_cell, n_chunks, is_rounded)
 
 
 def compare_caches(
@@ -127,10 +135,13 @@ def compare_caches(
         "n_prompt": n_ctx,
         "n_gen": 0,
         "n_depth": 0,
-        "n_batch": min(spec.n_batch, n_ctx),
+        "n_parallel": 1,
+        "is_prompt_shared": False,
     }
     base = dataclasses.replace(spec, **usual).with_threads(choose_threads().count)
-    return QualityRequest(tuple(dataclasses.replace(base, **one) for one in caches), base=base, **more)
+    return QualityRequest(
+        tuple(dataclasses.replace(base, **one) for one in caches), base=base, with_memory=False, **more
+    )
 
 
 def _find_reader(reference: str | None, n_ctx: int, on_event: OnEvent) -> pathlib.Path:
@@ -221,6 +232,10 @@ def measure_quality(request: QualityRequest, session: Session) -> list[QualityRe
     """
     check_servers(list(dict.fromkeys(endpoint for cell in request.ordered for endpoint in cell.rpc)))
     accounts = {cell: _Account(cell, session, request) for cell in request.ordered}
+    if request.with_memory:
+        session.show("dry run")
+        for cell, memory in predict_needs(request.ordered).items():
+            accounts[cell].learn(memory=memory)
     records: list[QualityRecord] = []
     with session.until_interrupted():
         for group in group_cells(request):
@@ -261,6 +276,41 @@ def _read_together(
     for cell in group:
         if not accounts[cell].is_whole:
             accounts[cell].fail(failure)
+
+
+def measure_speeds(records: Sequence[QualityRecord], request: QualityRequest, session: Session) -> list[Record]:
+    """Time prompts and generation of every cell that could be read with, as ``harness pp-tg`` does; their records are kept too."""
+    failed = {record.asked for record in records if not record.is_scored}
+    cells = [
+        dataclasses.replace(cell, n_prompt=n_prompt, n_gen=n_gen)
+        for cell in request.ordered
+        if cell not in failed
+        for n_prompt, n_gen in SPEED_TESTS
+    ]
+    return measure_cells(CellsRequest(tuple(cells)), session) if cells else []
+
+
+def predict_needs(cells: Sequence[RunSpec]) -> dict[RunSpec, Memory]:
+    """What cells would take of memory in the usual context, by their headers and llama.cpp's own plan; nothing of what is not known."""
+    found: dict[RunSpec, Memory] = {}
+    by_load: dict[Any, list[RunSpec]] = {}
+    for cell in cells:
+        by_load.setdefault(cell.load_key(), []).append(cell)
+    for same in by_load.values():
+        try:
+            model = find_model(same[0].model, weights=False)
+            n_ctx = min(DEFAULT_N_CTX, model.subject.n_ctx_train or DEFAULT_N_CTX)
+            specs = [dataclasses.replace(cell, n_prompt=n_ctx - 1, n_gen=1) for cell in same]
+            forecasts, _ = forecast(model, specs)
+        except HarnessError:
+            continue
+        for cell, one in zip(same, forecasts, strict=True):
+            parts: Counter[Part] = Counter()
+            for line in one.lines:
+                parts[line.cause.part] += line.size_bytes
+            weights = parts[Part.WEIGHTS] + parts[Part.REPACKED]
+            found[cell] = Memory(n_ctx, weights, parts[Part.CACHE], parts[Part.COMPUTE])
+    return found
 
 
 def group_cells(request: QualityRequest) -> Iterator[list[RunSpec]]:

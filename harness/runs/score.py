@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.events import OnEvent
+from harness.grid import Grid
 from harness.host.telemetry import Station
 from harness.records.cells import Record
 from harness.records.score import QUICK, TESTS, ScoreTest, score_cells
@@ -16,10 +17,11 @@ from harness.runs.asking import plan_cells
 from harness.runs.bench import Bench
 from harness.runs.cells import Course, check_cells, keep_cell, plan_in, run_cells
 from harness.runs.session import Session
-from harness.spec import Grid, RunSpec, Settings
+from harness.spec import RunSpec, Settings
 
 #: As LocalScore has it (cmd.cpp): one repetition, and no flash attention.
-USUAL_REPETITIONS, USUAL_FLASH = 1, "off"
+USUAL_REPETITIONS: int = 1
+USUAL_FLASH: str = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ def measure_score(request: ScoreRequest, session: Session) -> list[Record]:
         with contextlib.closing(Bench(plan)) as bench:
             for place, spec in enumerate(request.cells):
                 left_s = None if request.budget_s is None else request.budget_s - (time.monotonic() - begun_s)
-                if left_s is not None and expect_s(spec, records) > left_s:
+                if place and left_s is not None and expect_s(spec, records) > left_s:
                     continue
                 for record in run_cells(
                     [spec], plan, on_step=lambda step: session.on_event(course.at(step, n_before=place)), bench=bench  # noqa: B023

@@ -15,6 +15,7 @@ from harness.gguf.model_kinds import Question, refuse_context
 from harness.gguf.settings import read_count
 from harness.host.cpu import choose_threads
 from harness.records.cells import Resolved
+from harness.records.failures import Cause, Failure
 from harness.records.journal import utc_now
 from harness.records.speculation import Manner, Member, Passage, Prompt, PromptText, Speculation, SpeculationPlan
 from harness.records.text import REFERENCE_PROMPT
@@ -178,14 +179,16 @@ def measure_speculation(plan: SpeculationPlan, session: Session) -> Speculation 
     with session.until_interrupted():
         for event in session.ask("speculate", encode(plan, keep_paths=True)):
             _file(event, found, plan, facts, session)
-    if session.failure is not None:
-        session.failure = blame_file(session.failure, plan.target.model)
+    failure = session.failure and blame_file(session.failure, plan.target.model)
+    if session.is_interrupted:
+        failure = Failure("texts", None, Cause.INTERRUPTED)
+    session.failure = failure
     if not found.passages:
         return None
     record = Speculation(
         begun_utc, session.machine, harness.__version__, found.members["target"], found.members.get("draft"), plan.manner,
         found.rollback, tuple(found.prompts), tuple(found.passages), session.build, found.rss_bytes,
-        failure=session.failure, threads_source=plan.threads_source,
+        failure=failure, threads_source=plan.threads_source,
     )  # fmt: skip
     session.keep(record)
     return record

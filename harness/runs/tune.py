@@ -51,7 +51,7 @@ from harness.sources.model_file import FileFacts
 from harness.sources.tuned_settings import keep_tuned
 from harness.spec import DEFAULT_N_CTX, RunSpec, Settings
 from harness.speed.offload import describe_blocks
-from harness.units import NS_PER_S, format_mib
+from harness.units import format_mib
 
 #: What may be tuned for, and how many tokens are in the cache when the work begins: a conversation that has gone on for a while, a file
 #: that is open. Prompts and answers are those of `GOALS`.
@@ -146,12 +146,11 @@ def tune(request: TuneRequest, session: Session, *, clock: Callable[[], float] =
         engine = _Engine(Bench(plan_in(session, station, request.cell_timeout_s)), facts, request.cell_timeout_s)
 
         def record_of(tuner: Tuner) -> TuneRecord:
-            return TuneRecord(
-                session.command, time_utc, session.machine, harness.__version__, base, work, tuner.tests, request.quality,
-                request.vram_bytes, request.max_time_s, request.margin, request.alpha, request.seed, tuple(tuner.baseline), tuner.races,
-                tuple(tuner.confirmation), tuple(tuner.left_out), tuner.stop, round(tuner.spent_s * NS_PER_S), engine.model,
-                engine.build, engine.resolved, tuner.failure, source,
+            record = TuneRecord(
+                session.command, time_utc, session.machine, harness.__version__, base, work, vram_bytes=request.vram_bytes,
+                model=engine.model, build=engine.build, resolved=engine.resolved, threads_source=source,
             )  # fmt: skip
+            return tuner.fill(record)
 
         def is_noisy(tuner: Tuner) -> bool:
             verdict = judge(record_of(tuner))

@@ -60,7 +60,7 @@ class Room:
 @dataclass(frozen=True, slots=True)
 class Factor:
     """Settings that are raced together: which of them, which parts of the work they act on, the values beside the incumbent's, and why
-    they are not raced where that is so. A race has no more rounds than most_rounds."""
+    they are not raced where that is so. A race has no more rounds than most_rounds; one of batches is measured by long prompts."""
 
     settings: tuple[str, ...]
     parts: frozenset[Part]
@@ -68,6 +68,7 @@ class Factor:
     hinder: Callable[[Room, RunSpec], Why | None] = lambda _room, _spec: None
     most_rounds: int = 12
     costs_quality: bool = False
+    is_of_batches: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +248,9 @@ def _with_short_tests(room: Room, spec: RunSpec) -> Why | None:
 
 
 def _with_short_prompt(room: Room, spec: RunSpec) -> Why | None:
-    return Why.SHORT_PROMPT if spec.n_prompt <= spec.n_batch else None
+    if spec.n_prompt <= spec.n_batch:
+        return Why.SHORT_PROMPT
+    return Why.NO_TIME if (room.longest_prompt or spec.n_prompt) <= spec.n_batch else None
 
 
 def _switch(name: str) -> Callable[[Room, RunSpec], list[Settings]]:
@@ -278,7 +281,7 @@ _FACTORS = (
     Factor(("split_mode", "main_gpu", "tensor_split"), BOTH, _split, _with_one_device),
     Factor(("n_threads", "n_threads_batch"), GENERATION, _threads, _on_one_cpu),
     Factor(("n_threads_batch",), PROMPT, _threads_batch, _on_one_cpu),
-    Factor(("n_ubatch", "n_batch"), PROMPT, _micro_batches, _with_short_tests),
+    Factor(("n_ubatch", "n_batch"), PROMPT, _micro_batches, _with_short_tests, is_of_batches=True),
     Factor(("flash_attn",), BOTH, _one_of("flash_attn", "off")),
     Factor(("repack",), BOTH, _switch("repack"), _with_nothing_repacked, most_rounds=8),
     Factor(("type_k", "type_v"), BOTH, _caches, costs_quality=True),
@@ -287,7 +290,7 @@ _FACTORS = (
     Factor(("no_kv_offload",), BOTH, _switch("no_kv_offload"), _with_all_on_devices, most_rounds=8),
     Factor(("poll",), GENERATION, _one_of("poll", *POLLS), _with_openmp, most_rounds=8),
     Factor(("cpu_mask", "cpu_strict"), BOTH, _affinity, _on_one_cpu, most_rounds=8),
-    Factor(("n_batch",), PROMPT, _one_of("n_batch", 4096), _with_short_prompt, most_rounds=8),
+    Factor(("n_batch",), PROMPT, _one_of("n_batch", 4096), _with_short_prompt, most_rounds=8, is_of_batches=True),
     Factor(("load_mode",), BOTH, _one_of("load_mode", "none"), most_rounds=8),
     Factor(("numa",), BOTH, _one_of("numa", "distribute", "isolate"), _on_one_node, most_rounds=6),
     Factor(("priority",), BOTH, _switch("priority"), _at_others_cost),

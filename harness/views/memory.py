@@ -34,7 +34,7 @@ from harness.views.values import BYTES, FINE_SHARE, MIB_ALONE, MIB_CHANGE, MODUL
 from harness.views.verdict import with_verdict
 
 #: Of what was asked: these are shown whatever they are, or by other figures; the rest only where it is not the usual.
-_SHOWN_ALWAYS = {"type_k", "type_v", "n_ubatch", "flash_attn", "n_depth", "n_threads"}
+_SHOWN_ALWAYS = {"type_k", "type_v", "n_ubatch", "flash_attn", "n_depth", "n_threads", "n_parallel"}
 
 
 def describe_memory(record: MemoryRecord, *, others: Mapping[str, Mapping[str, int]] | None = None) -> Document:
@@ -50,7 +50,7 @@ def describe_memory(record: MemoryRecord, *, others: Mapping[str, Mapping[str, i
     said = [f"not measured: {describe_end(record.failure)}"] if record.failure else []
     sections = [
         Section("", [_facts(record)]),
-        Section("", [_ledger(record), Prose(said)] if is_single else [_contexts(record)]),
+        Section("", [_ledger(record), Prose([*_one_more(record), *said])] if is_single else [_contexts(record)]),
         Section("", [Prose(list(_account(measured))), *_steps(measured)] if measured else []),
         Section("" if is_single else "with the smallest of these contexts", list(_fits(record))),
         Section("", [picture]),
@@ -65,6 +65,7 @@ def _facts(record: MemoryRecord) -> KeyFigures:
     model, asked = record.model, record.asked
     flash = asked.flash_attn if record.flash_attn is None else record.flash_attn
     trained = f" of {model.n_ctx_train}" if model.n_ctx_train else ""
+    each = " each" if asked.n_parallel > 1 else ""
     found = (record.measurement and record.measurement.layers_by_device) or {}
     places = None if set(found) <= {HOST} else format_layers(found, " on ")
     figures = [
@@ -73,7 +74,9 @@ def _facts(record: MemoryRecord) -> KeyFigures:
         Figure("file_type", "", model.file_type),
         Figure("file_bytes", "file", model.file_bytes, BYTES),
         Figure("n_ctx_train", "", model.n_ctx_train, is_shown=False),
-        Figure("n_ctx", "context", record.forecast.n_ctx, phrase=f"context {{}}{trained}", is_shown=len(record.forecasts) == 1),
+        Figure("n_parallel", "", asked.n_parallel, phrase="{} sequences", is_shown=asked.n_parallel > 1),
+        Figure("n_ctx", "context", record.n_ctx_seq(record.forecast), phrase=f"context {{}}{trained}{each}",
+               is_shown=len(record.forecasts) == 1),
         Figure("type_k", "K", asked.type_k),
         Figure("type_v", "V", asked.type_v),
         Figure("n_ubatch", "n_ubatch", asked.n_ubatch),
@@ -104,6 +107,18 @@ def _ledger(record: MemoryRecord) -> Table:
         Column("resident", "in memory", MIB_ALONE),
     ]  # fmt: skip
     return Table.of("ledger", rows, columns, notes, "", totals)
+
+
+def _one_more(record: MemoryRecord) -> Iterator[str]:
+    """What one more user costs: all that is planned for it, cause by cause."""
+    more, now = record.one_more, record.forecast
+    if more is None or not (now.is_whole and more.is_whole):
+        return
+    found = {cause: more.of(cause) - now.of(cause) for cause in Cause if cause.is_buffer}
+    parts = [f"{cause.value} {_mib(size)}" for cause, size in found.items() if size > 0]
+    if record.forecast.n_ctx:
+        context = f"of {record.n_ctx_seq(now)} tokens" if not record.asked.kv_unified else "that shares the cache"
+        yield f"One more sequence {context} takes {_mib(sum(found.values()))}: {', '.join(parts) or 'nothing'}."
 
 
 def _account(measured: Measurement) -> Iterator[str]:
@@ -173,7 +188,10 @@ def _contexts(record: MemoryRecord) -> Table:
         return all(item.on(device) <= (size or 0) for device, size in sizes.items())
 
     parts = [[item.of(part) or None for part in _PARTS] for item in record.forecasts]
-    rows = [[item.n_ctx, *row, item.total_bytes, fits(item)] for item, row in zip(record.forecasts, parts, strict=True)]
+    rows = [
+        [record.n_ctx_seq(item), *row, item.total_bytes, fits(item)]
+        for item, row in zip(record.forecasts, parts, strict=True)
+    ]
     notes = ["All of this is predicted; a single --ctx is measured as well."]
     if record.context_slope is not None:
         notes.insert(0, f"Each further token of context takes {record.context_slope:.0f} bytes.")

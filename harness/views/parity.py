@@ -10,7 +10,7 @@ from harness.records.parity import ALPHA, Equality, Parity
 from harness.records.verdict import judge
 from harness.units import format_count
 from harness.views.document import Block, Cell, Column, Document, Prose, Section, Table
-from harness.views.values import FINE_RATIO, INTERVAL, MINUTE, RATE, format_interval, format_value
+from harness.views.values import FINE_RATIO, GIVEN_SHARE, INTERVAL, MINUTE, RATE, format_interval, format_value
 from harness.views.verdict import describe_verdict
 
 _MEANS = "harness and {}, from the same source, run by run, compared pair by pair. Above 1, harness was faster."
@@ -37,14 +37,13 @@ def describe_equality(parity: Parity) -> str:
     equality = parity.equality
     if test is None or parity.margin is None or equality is None:
         return ""
-    verdict = _VERDICTS[equality].format(margin=f"{parity.margin * 100:g} %")
+    verdict = _VERDICTS[equality].format(margin=format_value(parity.margin, GIVEN_SHARE))
     n_pairs, ratio = format_count(len(test.log_ratios), "pair"), test.ratio
     if ratio is None or (ends := ratio.ends) is None:
         return f"{verdict}: ratio {format_value(median(parity.ratios), FINE_RATIO)}, too few pairs for an interval ({n_pairs})"
     interval = format_interval(*ends, FINE_RATIO)
-    return (
-        f"{verdict}: ratio {format_value(ratio.value, FINE_RATIO)} [{interval}], {n_pairs}, at {(1 - ALPHA) * 100:g} %"
-    )
+    sure = format_value(1 - ALPHA, GIVEN_SHARE)
+    return f"{verdict}: ratio {format_value(ratio.value, FINE_RATIO)} [{interval}], {n_pairs}, at {sure}"
 
 
 def describe_parity(lines: Sequence[Parity], name_model: Callable[[str], str] = str) -> Document:

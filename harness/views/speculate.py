@@ -90,7 +90,9 @@ def _facts(record: Speculation, result: SpeculationResult) -> KeyFigures:
             Figure("n_threads", "", n_threads, phrase="{} thread" if n_threads == 1 else "{} threads"),
             Figure("n_texts", "", len(first), COUNT, "{} text" if len(first) == 1 else "{} texts"),
             Figure("n_written", "", sum(one.n_written for one in first), COUNT, "{} tokens"),
-            Figure("n_rounds", "", result.alone.n_rounds, COUNT, "{} rounds"),
+            Figure(
+                "n_rounds", "", result.alone.n_rounds, COUNT, "{} round" if result.alone.n_rounds == 1 else "{} rounds"
+            ),
             Figure("alpha", "", result.alpha, is_shown=False),
             Figure("rss", "", record.rss_bytes, BYTES, is_shown=False),
         ],
@@ -135,7 +137,10 @@ def _pays_from(result: SpeculationResult, one: LengthResult) -> Cell:
 
 
 def _answer(record: Speculation, result: SpeculationResult) -> Iterator[str]:
-    """What is best, and how sure that is."""
+    """What is best, and how sure that is; of random weights what the cost alone says."""
+    if record.is_synthetic:
+        yield _answer_by_cost(result)
+        return
     best = result.best
     if best is None or best.speedup is None:
         return
@@ -154,6 +159,16 @@ def _answer(record: Speculation, result: SpeculationResult) -> Iterator[str]:
     if result.alpha is not None:
         share = format_value(result.alpha, SHARE)
         yield f"A guess behind right ones is right in {share} of cases; what it takes to pay stands under 'pays from'."
+
+
+def _answer_by_cost(result: SpeculationResult) -> str:
+    """From which share of right guesses on a draft of this cost would pay."""
+    found = [(chance, one.n_draft) for one in result.lengths if (chance := result.chance_that_pays(one)) is not None]
+    if not found:
+        return "At this cost no draft pays, even if all of its guesses were right."
+    chance, n_draft = min(found)
+    tokens, share = format_count(n_draft, "token"), format_value(chance, ROUND_SHARE)
+    return f"At this cost drafts of {tokens} pay soonest: where a guess behind right ones is right in {share} of cases."
 
 
 def _compare_texts(record: Speculation, result: SpeculationResult) -> str:
@@ -241,6 +256,8 @@ def _warn(record: Speculation, result: SpeculationResult) -> Iterator[str]:
         yield "The model drafts for itself: that its guesses are right shows that nothing is lost, and its speed what guessing costs."
     if record.failure and record.failure.is_fatal:
         yield f"It ended early: {describe_failure(record.failure)}."
-    if result.alone.n_rounds < record.manner.rounds:
+    elif record.failure:
+        yield f"Interrupted after {format_count(result.alone.n_rounds, 'round')} of {record.manner.rounds}."
+    elif result.alone.n_rounds < record.manner.rounds:
         wanted = format_count(record.manner.rounds, "round")
         yield f"{result.alone.n_rounds} of {wanted} were made; give more --max-time, or fewer tokens with -n."

@@ -10,6 +10,7 @@ from harness.records.statistics import Summary
 from harness.records.trust import Trust, Verdict
 from harness.units import format_count
 from harness.views.document import Document, Prose, Section
+from harness.views.values import SHARE, format_value
 
 #: How each verdict begins.
 WORDS = {Trust.QUIET: "quiet machine", Trust.NOISY: "noisy", Trust.NOT_TRUSTED: "not to be trusted"}
@@ -50,7 +51,7 @@ def _count_repetitions(judged: Sequence[tuple[str, Summary]]) -> str:
     widths = [summary.half_width for _, summary in judged]
     if any(width is None for width in widths):
         return f"{repetitions}, too few for an interval"
-    return f"{repetitions}, ± {100 * max(width or 0 for width in widths):.1f} %"
+    return f"{repetitions}, ± {format_value(max(width or 0 for width in widths), SHARE)}"
 
 
 #: Stands behind a value of a table that is not to be trusted; `MARK_MEANS` is the note under it.

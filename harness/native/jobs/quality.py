@@ -77,6 +77,7 @@ class _Readers:
             self._emit("opened", {"cell": place, **encode(found), **counts})
 
     def _open(self, place: int, spec: RunSpec) -> _Reader:
+        spec = dataclasses.replace(spec, n_batch=min(spec.n_batch, spec.n_ctx))  # as llama-perplexity does
         key = spec.load_key()
         if key not in self._models:
             self._models[key] = self._stack.enter_context(contextlib.closing(self._runtime.load(spec)))

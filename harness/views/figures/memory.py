@@ -44,7 +44,8 @@ def draw_ledger(
     axis.set_xlim(0, largest / scale * 1.1 or 1)
     axis.xaxis.label.set_fontsize(11)
     synthetic = " (synthetic)" if record.model.is_synthetic else ""
-    context = f", context {record.forecast.n_ctx}" if len(record.forecasts) == 1 else ""
+    several = f"{record.asked.n_parallel} × " if record.asked.n_parallel > 1 else ""
+    context = f", context {several}{record.n_ctx_seq(record.forecast)}" if len(record.forecasts) == 1 else ""
     title = f"Where the memory goes\n{shorten(record.model.label, 40)}{synthetic}{context}"
     set_title(axis, title, theme, x=f"{unit} of memory")
     add_legend_below(figure, [axis], theme, 3)
@@ -54,7 +55,10 @@ def draw_ledger(
 def _make_bars(record: MemoryRecord) -> dict[str, dict[str, int]]:
     """One bar for the prediction of each context, and two for the measurement where there is one."""
     if len(record.forecasts) > 1:
-        return {f"context {f.n_ctx}": _by_part(make_ledger(f, None), "predicted_bytes") for f in record.forecasts}
+        return {
+            f"context {record.n_ctx_seq(f)}": _by_part(make_ledger(f, None), "predicted_bytes")
+            for f in record.forecasts
+        }
     rows = record.ledger
     bars = {"predicted": _by_part(rows, "predicted_bytes")}
     if record.measurement:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.speed.speculation import SpeculationResult
-from harness.views.figures.style import PALETTE, THEMES, add_legend_below, new_figure, set_title
+from harness.views.figures.style import PALETTE, THEMES, add_legend_below, new_figure, set_title, shorten
 from harness.views.values import INTERVAL
 
 if TYPE_CHECKING:
@@ -24,14 +24,14 @@ def draw_speculation(result: SpeculationResult, title: str, theme: str = "light"
             above.vlines(one.n_draft, *one.speedup_interval.ends, color=PALETTE[0], linewidth=2)
     predicted = [(one.n_draft, speedup) for one in result.lengths if (speedup := result.predict(one))]
     if predicted:
-        label = "predicted from acceptance and the cost of a step"
+        label = "predicted from acceptance and cost"
         above.plot(*zip(*predicted, strict=True), "--", color=PALETTE[1], label=label)
     above.axhline(1.0, color=ink, linewidth=1.0)
     above.set_ylim(bottom=0)
-    set_title(above, title, theme, y="times as fast")
+    set_title(above, shorten(title, 72), theme, y="times as fast")
     accepted = [(one.n_draft, 100 * one.acceptance) for one in result.lengths if one.acceptance is not None]
     if accepted:
-        below.plot(*zip(*accepted, strict=True), "o-", color=PALETTE[2], label="guesses that are right")
+        below.plot(*zip(*accepted, strict=True), "o-", color=PALETTE[2], label="right guesses")
     below.set_ylim(0, 105)
     set_title(below, "", theme, x="tokens of a draft", y="% of guesses right")
     below.locator_params(axis="x", integer=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,15 +14,48 @@ from harness.spec import find_varied
 from harness.views.cells import describe_cells
 from harness.views.document import Document, Picture, Section
 from harness.views.figures.placements import draw_layers
+from harness.views.figures.users import describe_series, draw_users, find_series
 from harness.views.placements import describe_placements
+from harness.views.report.frame import explained
 from harness.views.report.material import Material
 from harness.views.settings import format_settings
 
+#: More rows than these nobody reads, and a browser sorts them no more.
+MOST_ROWS = 2000
+
 
 def show_speeds(material: Material) -> Sequence[Document]:
-    """Every measured cell but those of sweeps, which have a chapter of their own."""
+    """Every measured cell but those of sweeps, which have a chapter of their own; of very many the ones that speak for each."""
     cells = [cell for cell in material.cells if cell.record.command != "sweep"]
-    return [describe_cells(cells, name_of=material.model_name, is_kept=True)] if cells else []
+    if not cells:
+        return []
+    shown = _choose(cells) if len(cells) > MOST_ROWS else cells
+    document = describe_cells(shown, name_of=material.model_name, is_kept=True)
+    if len(shown) < len(cells):
+        counts = f"Of {len(cells):,} measured cells {len(shown):,} are shown"
+        said = f"{counts}: of each the record that speaks for it, the latest. `harness history` has all."
+        return explained([said], [document])
+    return [document]
+
+
+def _choose(cells: Sequence[Digest]) -> list[Digest]:
+    """Of each cell the record that speaks for it, in their order; the latest of too many."""
+    same: dict[Any, list[Digest]] = {}
+    for cell in cells:
+        same.setdefault(record_key(cell.record), []).append(cell)
+    spoken = {id(speaking(group)) for group in same.values()}
+    return [cell for cell in cells if id(cell) in spoken][-MOST_ROWS:]
+
+
+def show_users(material: Material) -> Sequence[Document]:
+    """What several users get at once, where cells differ in nothing but their number; sweeps show theirs themselves."""
+    series = find_series(material.cells, material.model_name)
+    if not series:
+        return []
+    picture = Picture(
+        functools.partial(draw_users, series), f"Speed over users: {describe_series(series)}", name="users"
+    )
+    return [Document("users", 1, "", [Section("", [picture])])]
 
 
 def show_layers(material: Material) -> Sequence[Document]:
