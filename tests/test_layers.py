@@ -28,6 +28,7 @@ FLOORS = {
     "harness.spec": 1,
     "harness.catalog": 1,
     "harness.arguments": 2,
+    "harness.grid": 2,
     "harness.gguf": 2,
     "harness.memory": 3,
     "harness.records": 4,
