@@ -198,7 +198,10 @@ def _compile(kind: Any, hints: Mapping[str, Any], read: Reader) -> Reader:
         else:
             known[f"r{at}"] = _reader(meant, name)
             lines.append(f"  else: v{at} = r{at}(v{at})")
-    given = ", ".join(f"{field.name}=v{at}" if field.kw_only else f"v{at}" for at, field in enumerate(fields))
+    # A base's fields come first, though some of them may be given by name alone.
+    by_place = [f"v{at}" for at, field in enumerate(fields) if not field.kw_only]
+    by_name = [f"{field.name}=v{at}" for at, field in enumerate(fields) if field.kw_only]
+    given = ", ".join([*by_place, *by_name])
     lines += [" except Malformed: return read(values)", f" return kind({given})"]
     exec("\n".join(lines), known)
     quick: Reader = known["read_quickly"]

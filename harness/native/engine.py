@@ -24,7 +24,16 @@ from harness.host.rpc import check_servers
 from harness.host.scheduling import free_threads, read_cpus, set_priority
 from harness.native import batches, bindings, sequences
 from harness.native.buffer_overrides import list_overrides
-from harness.native.log import Tape, read_buffers, read_flash_attention, read_layers, read_load_mode
+from harness.native.log import (
+    Tape,
+    read_buffers,
+    read_flash_attention,
+    read_layers,
+    read_load_mode,
+    read_missing_kernels,
+    read_splits,
+    read_unlocked,
+)
 from harness.native.threads import Threads, list_threads
 from harness.records.cells import Build, Device, Model, Resolved
 from harness.records.native_errors import explain
@@ -421,7 +430,7 @@ class Session:
     def describe(self) -> Resolved:
         """What really runs, from the context and the log."""
         context, lines = self.context, self._model.log + self.log
-        buffers = read_buffers(lines)
+        buffers, (of_token, of_batch) = read_buffers(lines), read_splits(self.log)
         return Resolved(
             n_ctx=llama_cpp.llama_n_ctx(context),
             n_batch=llama_cpp.llama_n_batch(context),
@@ -433,6 +442,10 @@ class Session:
             layers_by_device=read_layers(self._model.log),
             repacked_bytes=sum(item.size_bytes for item in buffers if item.buffer.endswith("_REPACK")),
             buffers=buffers,
+            n_graph_splits=of_token,
+            n_graph_splits_batch=of_batch,
+            missing_kernels=read_missing_kernels(self.log),
+            is_unlocked=read_unlocked(self._model.log),
         )
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 import llama_cpp
 
 from harness.gguf.caches import Keeping
-from harness.records.cells import Buffer
+from harness.records.cells import Buffer, MissingKernel
 from harness.units import MIB
 
 # enum ggml_log_level of ggml.h: NONE 0, DEBUG 1, INFO 2, WARN 3, ERROR 4, CONT 5.
@@ -24,6 +24,11 @@ _CAUSES = {"model": "model", "RS": "recurrent", "compute": "compute", "output": 
 _CACHE = re.compile(r"llama_kv_cache\w*: size =\s*([0-9.]+) MiB \(")
 _CREATING = re.compile(r"creating .*?(\S+) KV cache")
 _LAYER = re.compile(r"load_tensors: layer\s+(\d+) assigned to device (\S+),")
+#: ``graph: nodes = 936, splits = 2,`` · ``graph (pp bs=512, tg bs=1): nodes = 936 / 900, splits = 63 / 2,``; and as it was before.
+_SPLITS = re.compile(r"graph(?: \([^)]*\))?: nodes = [\d /]+, splits = (\d+)(?: / (\d+))?")
+_OLDER_SPLITS = re.compile(r"graph splits = (\d+)(?: \(with bs=\d+\), (\d+) \(with bs=1\))?")
+_MISMATCH = re.compile(r"layer \d+ is assigned to device (\S+) but (.+?) is assigned to device (\S+)")
+_UNLOCKED = re.compile(r"failed to (?:mlock|VirtualLock)|mlock not supported")
 _FLASH = re.compile(r"Flash Attention (enabled|not supported)|flash_attn\s*=\s*(enabled|disabled)")
 _LOAD_MODE = re.compile(r"\(load_mode = ([a-z+]+)\)")
 _DEBUG_WORTH_KEEPING = "assigned to device"
@@ -92,8 +97,33 @@ def _with_kinds(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 def read_layers(lines: Iterable[str]) -> dict[str, int]:
     """Count the layers (with the output layer) that each device was assigned."""
+    return dict(Counter(list_layers(lines).values()))
+
+
+def list_layers(lines: Iterable[str]) -> dict[int, str]:
+    """The device of each layer, the output layer last."""
     found = (_LAYER.search(line) for line in lines)
-    return dict(Counter(match[2] for match in found if match))
+    return {int(match[1]): match[2] for match in found if match}
+
+
+def read_splits(lines: Iterable[str]) -> tuple[int | None, int | None]:
+    """How many pieces the graphs of a token and of a micro-batch are cut into, by device; None if the log is silent."""
+    found = [match for line in lines if (match := _SPLITS.search(line) or _OLDER_SPLITS.search(line))]
+    if not found:
+        return None, None
+    batch, token = found[-1].groups()
+    return int(token or batch), int(batch)
+
+
+def read_missing_kernels(lines: Iterable[str]) -> tuple[MissingKernel, ...]:
+    """What llama.cpp did without because a layer's device has no kernel for it. Source: llama_context::resolve_fused_ops."""
+    found = (_MISMATCH.search(line) for line in lines)
+    return tuple(dict.fromkeys(MissingKernel(match[2], match[1], match[3]) for match in found if match))
+
+
+def read_unlocked(lines: Iterable[str]) -> bool:
+    """Whether memory that was to be locked could not be. Source: llama_mlock in llama-mmap.cpp."""
+    return any(_UNLOCKED.search(line) for line in lines)
 
 
 def read_flash_attention(lines: Iterable[str]) -> bool | None:

@@ -8,6 +8,8 @@ Everything else that is printed, llama.cpp's log first of all, goes to stderr, w
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import gc
 import importlib
 import json
@@ -21,16 +23,17 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from harness.codec import decode, encode
-from harness.errors import HarnessError, Outcome
+from harness.errors import HarnessError, NativeError, Outcome
 from harness.evidence.medians import samples_needed
 from harness.host.noise import Watcher
 from harness.host.rpc import has_loopback
+from harness.memory.placement import count_pieces
 from harness.native.jobs import Emit
 from harness.native.measure import Block, measure, measure_dispatch
 from harness.native.shelf import Loaded, Needs, Open, Shelf
 from harness.native.slowdown import read_share, slow_down
 from harness.records.cautions import Caution, CautionCause
-from harness.records.cells import Load, Sample
+from harness.records.cells import Load, Resolved, Sample, Stray
 from harness.spec import RunSpec
 
 #: The parent wakes up to hear an event; on a machine whose every core is about to be timed it is given the time to fall asleep again.
@@ -67,6 +70,7 @@ class Bench:
         self.runtime = runtime
         self._resident_bytes = resident_bytes
         self._shelf = Shelf(runtime, resident_bytes)
+        self._strays: dict[RunSpec, tuple[Stray, ...]] = {}
 
     def describe(self) -> dict[str, Any]:
         found: dict[str, Any] = encode(self.runtime.describe())
@@ -93,13 +97,29 @@ class Bench:
             durations = loaded.model.load_duration_ns, session.context_duration_ns
             after = self._resident_bytes() if opened.is_alone else None  # of this cell alone, or of nobody
             dispatch_ns = measure_dispatch(time.perf_counter_ns) if spec.n_gen else None
-            done = {"resolved": session.describe(), "load": Load(*durations, *loaded.rss_bytes, after)}
+            resolved = self._look_for_strays(loaded, spec, session.describe())
+            done = {"resolved": resolved, "load": Load(*durations, *loaded.rss_bytes, after)}
             is_kept = request.keep
         finally:
             self._shelf.rest()
             if not is_kept:
                 self._shelf.drop(spec, opened)
         emit("done", encode({**done, "cautions": cautions, "dispatch_ns_per_token": dispatch_ns}))
+
+    def _look_for_strays(self, loaded: Loaded, spec: RunSpec, resolved: Resolved) -> Resolved:
+        """Name what runs elsewhere than its layer, where a token is cut into more pieces than the layers' places explain.
+
+        Once a cell, and after its block: it takes a context of its own.
+        """
+        expected, found = count_pieces(spec, resolved.layers_by_device), resolved.n_graph_splits
+        if expected is None or found is None or found <= expected:
+            return resolved
+        if spec not in self._strays:
+            from harness.native.strays import find_strays
+
+            with contextlib.suppress(NativeError):  # there may be no memory left for it
+                self._strays[spec] = find_strays(loaded.model, spec)
+        return dataclasses.replace(resolved, strays=self._strays.get(spec, ()))
 
     def _load(self, request: BlockRequest, emit: Emit) -> Loaded:
         spec = request.measure

@@ -63,6 +63,13 @@ class CautionCause(str, enum.Enum):
     LEFT_MEMORY = "left-memory"
     NOT_FINITE = "not-finite"
     WINDOWS_LEFT_OUT = "windows-left-out"
+    # What llama.cpp did otherwise than was to be expected (`records.fallbacks`): derived on reading, never stored.
+    RAN_ELSEWHERE = "ran-elsewhere"
+    MORE_PIECES = "more-pieces"
+    NO_KERNEL = "no-kernel"
+    NOT_LOCKED = "not-locked"
+    NOT_REPACKED = "not-repacked"
+    POLL_IDLE = "poll-idle"
     SENTENCE = "sentence"
 
 
@@ -153,6 +160,23 @@ _SENTENCES = {
     CautionCause.LEFT_MEMORY: "{size_bytes} left memory while the model was loaded and used: something else needed it",
     CautionCause.NOT_FINITE: "{n_done} of {n_wanted} windows came to no finite number",
     CautionCause.WINDOWS_LEFT_OUT: "interrupted after {n_done} of {n_wanted} windows",
+    CautionCause.RAN_ELSEWHERE: (
+        "{part} of {n_layers} layers ran on {other_part} and not where the layers are: {size_bytes} are carried for each "
+        "token (`harness token-time` has what that takes)"
+    ),
+    CautionCause.MORE_PIECES: (
+        "a token's work is cut into {n_pieces} pieces where the places of its layers explain {n_expected}: some of it runs "
+        "elsewhere than its layer"
+    ),
+    CautionCause.NO_KERNEL: "{part} is off: {device} has no kernel for it here, and it would have run on {other_part}",
+    CautionCause.NOT_LOCKED: (
+        "not all weights could be locked in memory: allow more of it (ulimit -l), or leave out the mlock of -lm"
+    ),
+    CautionCause.NOT_REPACKED: (
+        "weights on the CPU are not repacked for it, as pinned memory of {device} goes first: `harness ab -- --no-host off -- "
+        "--no-host on` says what that costs"
+    ),
+    CautionCause.POLL_IDLE: "--poll does nothing: this ggml has its threads from OpenMP",
     CautionCause.SENTENCE: "{said}",
 }
 _NEEDED = {
@@ -230,6 +254,9 @@ class Caution:
     times: float | None = None  #: the same as a ratio
     rate_per_s: float | None = None  #: bytes or operations
     n_stalled: int | None = None  #: tokens that were held up
+    n_pieces: int | None = None  #: into which a token's work is cut, by device
+    n_expected: int | None = None  #: those that follow from where layers lie
+    device: str | None = None  #: the layer's, or the one that takes precedence
 
     def __post_init__(self) -> None:
         if self.said is None and (lost := [name for name in _NEEDED[self.cause] if getattr(self, name) is None]):

@@ -167,6 +167,28 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
+class Stray:
+    """Operations of one kind that a token needs for layers of a device, and that ran elsewhere.
+
+    copied_bytes is what is carried between devices for them, both ways, for each token.
+    """
+
+    operation: str  #: ggml's name: FLASH_ATTN_EXT
+    device: str  #: where they ran
+    n_layers: Positive  #: layers of which they are
+    copied_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MissingKernel:
+    """An operation that llama.cpp did without, since it would have run on another device than its layer."""
+
+    operation: str  #: llama.cpp's name: Flash Attention
+    device: str  #: the layer's
+    other_device: str  #: where it would have run
+
+
+@dataclass(frozen=True, slots=True)
 class Resolved:
     """What really ran, beside what was asked.
 
@@ -184,6 +206,13 @@ class Resolved:
     repacked_bytes: int
     buffers: tuple[Buffer, ...]
     n_threads_batch: int | None = None  #: threads that computed prompts; None in older records
+    n_graph_splits: int | None = None  #: pieces that a token's work is cut into, by device
+    n_graph_splits_batch: int | None = None  #: the same of a whole micro-batch
+    #: Operations that ran elsewhere than their layer; looked for where there are more pieces than there should be.
+    strays: tuple[Stray, ...] = ()
+    #: What llama.cpp did without, as a layer's device has no kernel for it.
+    missing_kernels: tuple[MissingKernel, ...] = ()
+    is_unlocked: bool = False  #: weights that were to be locked in memory could not be, or not all of them
 
 
 @dataclass(frozen=True, slots=True)

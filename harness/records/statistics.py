@@ -11,6 +11,7 @@ from harness.evidence.stopping import as_rates
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cell_verdict import find_own_crowd, judge_cell, mark, undisturbed
 from harness.records.cells import Power, Record, Sample
+from harness.records.fallbacks import find_fallbacks
 from harness.records.spread import bound, half_width
 from harness.records.trust import QUIET, Trust, Verdict
 from harness.units import NS_PER_S
@@ -79,6 +80,7 @@ def summarize(record: Record) -> Summary:
         cautions = (*cautions, Caution(CautionCause.FEW_SAMPLES, n_wanted=samples_needed()))
     width = half_width(record, as_rates(durations))
     cautions = _miss_precision(record, len(durations), width, cautions)
+    cautions = (*cautions, *find_fallbacks(record))
     if (crowd := find_own_crowd(record, timed)) is not None:
         cautions = (*cautions, crowd)
     quiet = undisturbed(marked)

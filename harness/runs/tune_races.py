@@ -53,6 +53,9 @@ BASELINE_BLOCKS = 3
 #: time for so many pairs.
 LEAST_RESERVE, MOST_RESERVE, WANTED_PAIRS = 0.2, 0.4, 12
 
+#: The same where each change between the two is a load: no more pairs than a decision takes, and up to so much of the time.
+LEAST_PAIRS, MOST_RESERVE_WITH_LOADS = 10, 0.6
+
 #: Of the time that is left to the races one may take so much, unless even its first look takes more.
 RACE_SHARE = 0.35
 
@@ -131,6 +134,7 @@ class Tuner:
     _begun_s: float = 0.0
     _block_s: dict[Part, float] = field(default_factory=dict)
     _load_s: float = 0.0
+    _seen_change_s: float | None = None
     _part_ns: dict[Part, float] = field(default_factory=dict)
     _random: random.Random = field(default_factory=random.Random)
 
@@ -227,31 +231,44 @@ class Tuner:
 
     # --- races -------------------------------------------------------------------------------------------------------
 
-    @property
-    def _reserve_s(self) -> float:
-        """What is kept for the end."""
-        pairs_s = WANTED_PAIRS * 2 * sum(self._block_s.values())
-        return min(max(pairs_s, LEAST_RESERVE * self.max_time_s), MOST_RESERVE * self.max_time_s)
+    def _reserve_s(self, incumbent: RunSpec) -> float:
+        """What is kept for the end: pairs of the defaults and of what is best so far, with what it takes to change between them."""
+        block_s, n_pairs, most = sum(self._block_s.values()), WANTED_PAIRS, MOST_RESERVE
+        if _nature(incumbent) != _nature(self.base):
+            block_s, n_pairs, most = (
+                block_s + self._change_s([incumbent, self.base]),
+                LEAST_PAIRS,
+                MOST_RESERVE_WITH_LOADS,
+            )
+        return min(max(2 * n_pairs * block_s, LEAST_RESERVE * self.max_time_s), most * self.max_time_s)
+
+    def _change_s(self, specs: Sequence[RunSpec]) -> float:
+        """What it takes to measure another one of some settings, beside the measuring, once each was ready: a load, where they are
+        not in memory together."""
+        if len(set(map(_nature, specs))) < 2:
+            return 0.0
+        if self._seen_change_s is not None:
+            return self._seen_change_s
+        are_alone = self.room.devices or len(set(map(process_nature, specs))) > 1
+        return self._load_s if are_alone else 0.0
 
     def _race_all(self) -> RunSpec:
         """Race every factor that the time allows, and those again that it cut short; returns what they came to."""
-        incumbent, todo, untried = self.base, list(self.factors), set[tuple[str, ...]]()
+        incumbent, todo = self.base, list(self.factors)
         for number in range(PASSES):
             cut_short = []
             for factor in todo:
                 candidates = self._lay_out(factor, incumbent, is_first=not number)
                 if len(candidates) < 2:
                     continue
-                left_s = self.max_time_s - self._reserve_s - self.spent_s
-                if self._least_s(factor, candidates) > left_s:
-                    untried.add(factor.settings)
-                    cut_short.append(factor)
-                    continue
-                untried.discard(factor.settings)
-                incumbent, is_settled = self._race(factor, candidates, left_s)
+                left_s = self.max_time_s - self._reserve_s(incumbent) - self.spent_s
+                is_settled = False
+                if self._least_s(factor, candidates) <= left_s:
+                    incumbent, is_settled = self._race(factor, candidates, left_s)
                 cut_short += [] if is_settled else [factor]
             todo = cut_short
-        self.left_out += [LeftOut(factor.settings, Why.NO_TIME) for factor in todo if factor.settings in untried]
+        raced = {heat.settings for heat in self._heats}
+        self.left_out += [LeftOut(factor.settings, Why.NO_TIME) for factor in todo if factor.settings not in raced]
         return incumbent
 
     def _lay_out(self, factor: Factor, incumbent: RunSpec, *, is_first: bool) -> tuple[RunSpec, ...]:
@@ -274,12 +291,10 @@ class Tuner:
 
     def _least_s(self, factor: Factor, candidates: Sequence[RunSpec]) -> float:
         """What a race takes until its first look: each candidate gets ready once, with a warm-up, and is measured twice."""
-        n_rounds = EARLY_LOOKS[0] + 1
-        if len(set(map(process_nature, candidates))) > 1:  # each block has a worker of its own
-            n_loads = n_rounds * len(candidates)
-        else:
-            n_loads = len({spec.load_key() for spec in candidates}) - 1
-        return n_loads * self._load_s + n_rounds * self._round_s(factor, len(candidates))
+        change_s = self._change_s(candidates)
+        n_loads = len(set(map(_nature, candidates))) - 1
+        ready_s = self._round_s(factor, len(candidates)) + (0.0 if change_s else n_loads * self._load_s)
+        return ready_s + EARLY_LOOKS[0] * (self._round_s(factor, len(candidates)) + len(candidates) * change_s)
 
     def _race(self, factor: Factor, specs: tuple[RunSpec, ...], left_s: float) -> tuple[RunSpec, bool]:
         """(the winner of a race, whether more time would have been for nothing)."""
@@ -292,12 +307,19 @@ class Tuner:
         by_part: dict[int, dict[Part, list[float]]] = {place: {part: [] for part in parts} for place in race.alive}
         while not race.is_over:
             self.on_progress(f"{', '.join(factor.settings)}: {len(race.alive)} left", self.spent_s)
+            begun_s, n_alive = self.spent_s, len(race.alive)
             self._run_round(heat, race, parts, by_part)
+            if (
+                race.n_rounds and len(set(map(_nature, specs))) > 1
+            ):  # the first round's loads would be there in any case
+                beside_s = (self.spent_s - begun_s - self._round_s(factor, n_alive)) / n_alive
+                self._seen_change_s = max(beside_s, 0.0)
             whole = [place for place in race.alive if all(len(by_part[place][part]) > race.n_rounds for part in parts)]
             if len(race.alive) < 2 or len(whole) < len(race.alive):
                 break
             race.add({one: rest_ns + sum(by_part[one][part][-1] for part in parts) for one in race.alive})
-            if self.spent_s + self._round_s(factor, len(race.alive)) > until_s:
+            round_s = self._round_s(factor, len(race.alive)) + len(race.alive) * self._change_s(specs)
+            if self.spent_s + round_s > until_s:
                 break
         winner = race.winner
         if winner is None:
@@ -342,3 +364,8 @@ class Tuner:
                 self.stop = Stop.TIME
                 return
         self.stop = Stop.DONE
+
+
+def _nature(spec: RunSpec) -> object:
+    """Settings that differ in this cannot be measured with one loaded model."""
+    return spec.load_key(), process_nature(spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,8 +12,22 @@ from harness.records.statistics import Digest, Summary, speaking, summarize
 from harness.spec import NAMED_IN_TEST, defaults, find_varied, parameters
 from harness.speed.model_names import ModelNames, file_of
 from harness.units import format_count
-from harness.views.document import Bar, Bars, Block, Cell, Column, Document, Figure, KeyFigures, Prose, Section, Table
+from harness.views.document import (
+    Bar,
+    Bars,
+    Block,
+    Cell,
+    Column,
+    Document,
+    Figure,
+    KeyFigures,
+    Picture,
+    Prose,
+    Section,
+    Table,
+)
 from harness.views.figures.style import shorten
+from harness.views.figures.users import describe_series, draw_users, find_series
 from harness.views.formats import render
 from harness.views.llama_bench import name_backends, render_csv, render_json, render_jsonl, render_sql
 from harness.views.settings import format_settings, setting_columns
@@ -106,7 +121,17 @@ def describe_cells(
         [table, *verdicts, Prose(_builds(records))] if with_builds else [_preparation(records), table, *verdicts]
     )
     measured = [Digest(*one) for one in zip(records, summaries, strict=True) if one[1]]  # type: ignore[arg-type]
-    return Document("cells", 1, "", [Section("", _bars(measured, name_of)), Section("", blocks)])
+    return Document("cells", 1, "", [Section("", _pictures(measured, name_of, is_kept)), Section("", blocks)])
+
+
+def _pictures(cells: Sequence[Digest], name_of: Callable[[Record], str] | None, is_kept: bool) -> list[Block]:
+    """Bars; of a run with several numbers of users what they get."""
+    named = name_of or (lambda record: record.model.description if record.model else record.asked.file_name)
+    if is_kept or not (series := find_series(cells, named)):
+        return list(_bars(cells, name_of))
+    return [
+        Picture(functools.partial(draw_users, series), f"Speed over users: {describe_series(series)}", name="users")
+    ]
 
 
 def _bars(cells: Sequence[Digest], name_of: Callable[[Record], str] | None) -> list[Bars]:

@@ -12,7 +12,7 @@ from harness.views.document import Document, Picture
 from harness.views.figures import speed
 from harness.views.report.documents import show_memory
 from harness.views.report.material import Material
-from harness.views.report.speeds import show_layers
+from harness.views.report.speeds import show_layers, show_users
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,10 @@ KINDS: dict[str, Kind] = {
     "accuracy": Kind("published scores by model", lambda _, theme: speed.draw_accuracy(theme), False),
     "depth": Kind("speed against a filled cache", lambda material, theme: speed.draw_depth(material.measured, theme)),
     "history": Kind("speed over time", lambda material, theme: speed.draw_history(material.measured, theme)),
+    "users": Kind(
+        "speed of all users and of each, over their number",
+        _last_of(show_users, "No model was measured with several users; run `harness pp-tg -np 1,2,4,8` first."),
+    ),
     "ledger": Kind(
         "where the memory goes, by the latest harness overhead",
         _last_of(show_memory, "No memory ledger was kept; run `harness overhead` first."),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from harness.views.document import Document
 from harness.views.report import documents, frame
 from harness.views.report.material import Material
-from harness.views.report.speeds import show_layers, show_speeds
+from harness.views.report.speeds import show_layers, show_speeds, show_users
 
 Make = Callable[[Material], Sequence[Document]]
 
@@ -27,13 +27,14 @@ CHAPTERS: dict[str, tuple[Make, tuple[str, ...]]] = {
     "Two settings decided": (documents.show_ab, ("ab",)),
     "Settings found": (documents.show_tuning, ("tuning",)),
     "Guessing ahead": (documents.show_speculation, ("speculation",)),
+    "Many at once": (show_users, ("result",)),
     "Layers on the GPU": (show_layers, ("result",)),
     "Memory": (documents.show_memory, ("overhead",)),
     "A token's time": (documents.show_token_time, ("time-ledger",)),
     "Under the roof": (documents.show_roofline, ("roofline",)),
     "Texts": (documents.show_texts, ("run",)),
     "Beside Ollama": (documents.show_ollama, ("ollama-comparison",)),
-    "Beside llama-bench": (frame.show_parity, ("parity",)),
+    "Beside llama.cpp's own programs": (frame.show_parity, ("parity",)),
     "Among published machines": (documents.show_published, ()),
     "Predictions": (documents.show_predictions, ()),
     "Failures": (frame.list_failures, ("failure",)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from harness.spec import find_varied
 from harness.views.cells import describe_cells
 from harness.views.document import Document, Picture, Section
 from harness.views.figures.placements import draw_layers
+from harness.views.figures.users import describe_series, draw_users, find_series
 from harness.views.placements import describe_placements
 from harness.views.report.frame import explained
 from harness.views.report.material import Material
@@ -43,6 +45,17 @@ def _choose(cells: Sequence[Digest]) -> list[Digest]:
         same.setdefault(record_key(cell.record), []).append(cell)
     spoken = {id(speaking(group)) for group in same.values()}
     return [cell for cell in cells if id(cell) in spoken][-MOST_ROWS:]
+
+
+def show_users(material: Material) -> Sequence[Document]:
+    """What several users get at once, where cells differ in nothing but their number; sweeps show theirs themselves."""
+    series = find_series(material.cells, material.model_name)
+    if not series:
+        return []
+    picture = Picture(
+        functools.partial(draw_users, series), f"Speed over users: {describe_series(series)}", name="users"
+    )
+    return [Document("users", 1, "", [Section("", [picture])])]
 
 
 def show_layers(material: Material) -> Sequence[Document]:

@@ -1,0 +1,66 @@
+"""What llama.cpp did otherwise than its settings let expect, by what it said of itself: each with its figures, as a caution."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.memory.causes import HOST
+from harness.memory.forecast import device_rules
+from harness.memory.placement import count_pieces
+from harness.memory.repack import read_features
+from harness.records.cautions import Caution, CautionCause
+from harness.records.cells import Build, Record, Resolved
+from harness.spec import RunSpec, defaults
+
+
+def find_fallbacks(record: Record) -> Iterator[Caution]:
+    """What ran elsewhere or was left out in a cell; nothing of a cell that never ran."""
+    resolved, build = record.resolved, record.build
+    if resolved is None:
+        return
+    yield from _find_strays(record.asked, resolved)
+    for missing in resolved.missing_kernels:
+        yield Caution(
+            CautionCause.NO_KERNEL, part=missing.operation, device=missing.device, other_part=missing.other_device
+        )
+    if resolved.is_unlocked:
+        yield Caution(CautionCause.NOT_LOCKED)
+    if build is None:
+        return
+    if device := _find_pinning(record.asked, resolved, build):
+        yield Caution(CautionCause.NOT_REPACKED, device=device)
+    if record.asked.poll != defaults()["poll"] and read_features(build.system_info).has("OPENMP"):
+        yield Caution(CautionCause.POLL_IDLE)
+
+
+def _find_strays(spec: RunSpec, resolved: Resolved) -> Iterator[Caution]:
+    """Operations elsewhere than their layers, by the device that they ran on; only their number of pieces where nobody could look."""
+    for device in dict.fromkeys(stray.device for stray in resolved.strays):
+        there = [stray for stray in resolved.strays if stray.device == device]
+        yield Caution(
+            CautionCause.RAN_ELSEWHERE,
+            part=", ".join(stray.operation for stray in there),
+            other_part=device,
+            n_layers=max(stray.n_layers for stray in there),
+            size_bytes=sum(stray.copied_bytes for stray in there),
+        )
+    expected, found = count_pieces(spec, resolved.layers_by_device), resolved.n_graph_splits
+    if not resolved.strays and expected is not None and found is not None and found > expected:
+        yield Caution(CautionCause.MORE_PIECES, n_pieces=found, n_expected=expected)
+
+
+def _find_pinning(spec: RunSpec, resolved: Resolved, build: Build) -> str | None:
+    """The device whose pinned memory holds weights that the CPU would have repacked; None where there is none.
+
+    Source: llama-model.cpp make_cpu_buft_list (a host buffer comes before the CPU's own layouts).
+    """
+    if not spec.repack or spec.no_host or resolved.repacked_bytes or not read_features(build.system_info).has_repack:
+        return None
+    devices = [device for device in resolved.layers_by_device if device != HOST]
+    pinning = next((device for device in devices if device_rules(device).has_host_buffer), None)
+    is_on_host = (
+        HOST in resolved.layers_by_device
+        or spec.n_cpu_moe
+        or any(text.endswith(f"={HOST}") for text in spec.override_tensors)
+    )
+    return pinning if is_on_host else None
