@@ -20,6 +20,7 @@ from typing import Any, cast
 from harness.arguments import Values, read_axes, read_counts, read_single, read_values, refuse_unknown
 from harness.errors import HarnessError
 from harness.events import OnEvent, ignore, pass_remarks
+from harness.grid import Grid
 from harness.parsers import whole_numbers
 from harness.records.ab import Ab
 from harness.records.bench_rows import USUAL_REPETITIONS
@@ -43,7 +44,7 @@ from harness.runs import speculate as guessing
 from harness.runs.session import Session
 from harness.runs.text import OnText
 from harness.sources.model_file import DEFAULT_MODEL
-from harness.spec import MAX_TOKENS, Grid
+from harness.spec import MAX_TOKENS
 from harness.speed import comparison
 from harness.speed.prediction import Prediction
 from harness.views.llama_bench import flat_rows

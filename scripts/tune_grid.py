@@ -1,13 +1,15 @@
 """Hold `harness tune` against the full grid of the same settings, and on a simulated card against every placement.
 
-python scripts/tune_grid.py [--only MODEL …] [--grid-time 150] [--out bench_results/tune]      three models, about 12 minutes
+python scripts/tune_grid.py [--only MODEL …] [--grid-time 110] [--out bench_results/tune]      three models, about 10 minutes
 python scripts/tune_grid.py --simulated [--seeds 10] [--time 600]                             an 8 GB card, a minute
+python scripts/tune_grid.py --show                                                            what is printed for such a card
 
 A model's grid is every combination of the values that `harness tune` itself would race here (its factors, laid out at the defaults),
 measured by the same short tests: prompts over the settings that prompts depend on, tokens over those of tokens, in rounds through all
-cells in random order, as many as the time allows and at least one. The search is then given less than a quarter of the time that the
-grid took. At the end the defaults, the search's pick and the grid's best are measured in turn, so that the figures do not rest on the
-largest of many noisy medians; ratios are intervals of paired differences (`harness.evidence.sequential`).
+cells in random order, as many as the time allows and at least one; the first few by their medians are measured once more. The search
+is then given less than a quarter of the time that the grid took. At the end the defaults, the search's pick and the grid's best are
+measured in turn, so that the figures do not rest on the least of many noisy medians; ratios are intervals of paired differences
+(`harness.evidence.sequential`).
 
 On the simulated card costs come from bytes and bandwidths (`harness.speed.placed`), with scatter and drift on each measurement. Every
 pair of -ngl and -ncmoe that fits is priced without noise, and the search's pick is held against the cheapest. Each seed is another
@@ -56,6 +58,8 @@ from harness.sources.user_catalog import load_catalog
 from harness.spec import RunSpec
 from harness.speed.placed import CardAndHost, PlacedModel
 from harness.units import GIB, NS_PER_S
+from harness.views.formats import render
+from harness.views.tune import describe_tuning
 
 ROOT = pathlib.Path(__file__).parent.parent
 MODELS = ("smollm2:135m", "synth:qwen3:0.6b:q8_0", "synth:llama3.2:1b:q4_0")
@@ -65,6 +69,9 @@ SHARE = 0.2
 
 #: Turns of the comparison at the end, and the least that its interval needs.
 MOST_TURNS, LEAST_TURNS = 24, 8
+
+#: Of the grid so many of the best are measured once more, so often.
+FINALISTS, FINAL_TURNS = 6, 4
 
 
 # --- the grid ----------------------------------------------------------------------------------------------------------
@@ -123,33 +130,46 @@ def measure_grid(
     return found, n_rounds, time.monotonic() - begun_s
 
 
-def find_best(
+def rank_grid(
     axes: Sequence[tuple[frozenset[Part], list[dict[str, Any]]]], base: RunSpec, found: dict[tuple[Part, RunSpec], list[float]],
     work: Work, tests: ShortTests,
-) -> RunSpec:  # fmt: skip
-    """The combination of all axes whose parts together took least, by their medians."""
+) -> list[RunSpec]:  # fmt: skip
+    """The combinations of all axes, by what their parts together took, the medians of their cells."""
     costs = {
         cell: work_ns([round(1e9 * value) for value in values], cell[0], work, tests) for cell, values in found.items()
     }
     by_cell = {part: {_cell(spec, part): cost for (kind, spec), cost in costs.items() if kind is part} for part in Part}
-    best, least = base, math.inf
+    ranked = {}
     for settings in itertools.product(*(values for _, values in axes)):
         with contextlib.suppress(HarnessError):
             spec = dataclasses.replace(base, **{name: value for values in settings for name, value in values.items()})
-            cost = sum(by_cell[part].get(_cell(spec, part), math.inf) for part in Part)
-            if cost < least:
-                best, least = spec, cost
-    return best
+            ranked[spec] = sum(by_cell[part].get(_cell(spec, part), math.inf) for part in Part)
+    return sorted(ranked, key=lambda spec: ranked[spec])
+
+
+def find_best(
+    engine: _Engine, ranked: Sequence[RunSpec], work: Work, tests: ShortTests, chance: random.Random
+) -> RunSpec:
+    """The best of a grid: its first few measured once more, since the least of many noisy figures is mostly luck."""
+    arms = {str(place): spec for place, spec in enumerate(ranked[:FINALISTS])}
+    costs = compare(engine, arms, work, tests, 0.0, chance, FINAL_TURNS)
+    return arms[min(costs, key=lambda name: statistics.median(costs[name]))]
 
 
 def compare(
-    engine: _Engine, arms: dict[str, RunSpec], work: Work, tests: ShortTests, limit_s: float, chance: random.Random
+    engine: _Engine,
+    arms: dict[str, RunSpec],
+    work: Work,
+    tests: ShortTests,
+    limit_s: float,
+    chance: random.Random,
+    least_turns: int = LEAST_TURNS,
 ) -> dict[str, list[float]]:
     """The work's time in s of each arm, by turns in random order."""
     costs: dict[str, list[float]] = {name: [] for name in arms}
     begun_s = time.monotonic()
     while min(map(len, costs.values())) < MOST_TURNS:
-        if min(map(len, costs.values())) >= LEAST_TURNS and time.monotonic() - begun_s > limit_s:
+        if min(map(len, costs.values())) >= least_turns and time.monotonic() - begun_s > limit_s:
             break
         for name in chance.sample(sorted(arms), len(arms)):
             parts = {part: engine.measure_block(short_test(arms[name], part, tests, 2)) for part in Part}
@@ -192,13 +212,15 @@ def run_model(reference: str, grid_s: float, seed: int) -> dict[str, Any]:
         base = choose_base(asked.with_threads(choose_threads().count), room)
         assert base is not None, "the model does not fit"
         facts = facts_in(session)(pathlib.Path(path))
-        axes = list_axes(room, base)
-        cells = [(part, spec) for part in Part for spec in combine(axes, base, part)]
-        tell(f"{reference}: {math.prod(len(values) for _, values in axes)} combinations, {len(cells)} cells")
         with contextlib.closing(_Engine(Bench(plan_in(session, station, None)), facts, None)) as engine:
             tests = find_tests(engine, base, work, room, SHARE * grid_s)
+            axes = list_axes(dataclasses.replace(room, longest_prompt=tests.n_prompt), base)
+            cells = [(part, spec) for part in Part for spec in combine(axes, base, part)]
+            tell(f"{reference}: {math.prod(len(values) for _, values in axes)} combinations, {len(cells)} cells")
             found, n_rounds, took_s = measure_grid(engine, cells, tests, grid_s, chance)
-            best = find_best(axes, base, found, work, tests)
+            begun_s = time.monotonic()
+            best = find_best(engine, rank_grid(axes, base, found, work, tests), work, tests, chance)
+            took_s += time.monotonic() - begun_s
         tell(f"{reference}: grid of {n_rounds} rounds in {took_s:.0f} s; best {list_changes(best, base)}")
         record = tune(dataclasses.replace(request, max_time_s=SHARE * took_s), session)
         assert record is not None
@@ -319,7 +341,8 @@ def simulate(seeds: Iterable[int], max_time_s: float) -> Iterator[dict[str, Any]
         machine = SimulatedCard(model, seed)
         tuner = Tuner(base, work, room, machine, machine.clock, list_factors(), max_time_s=max_time_s, seed=seed)
         tuner.run()
-        found = record_of(tuner, work).chosen
+        record = record_of(tuner, work)
+        found = record.chosen
         placements = [
             dataclasses.replace(found, n_gpu_layers=layers, n_cpu_moe=kept)
             for layers, kept in itertools.product(range(room.n_layers + 1), range(room.n_layers))
@@ -335,6 +358,7 @@ def simulate(seeds: Iterable[int], max_time_s: float) -> Iterator[dict[str, Any]
             "gain": seconds["base"] / seconds["pick"], "pick_over_best": seconds["pick"] / seconds["best"],
             "defaults": {"n_gpu_layers": base.n_gpu_layers, "n_cpu_moe": base.n_cpu_moe}, "pick": list_changes(found, base),
             "best": {"n_gpu_layers": best.n_gpu_layers, "n_cpu_moe": best.n_cpu_moe}, "placements": len(fitting),
+            "text": render(describe_tuning(record), "table"),
         }  # fmt: skip
 
 
@@ -373,20 +397,52 @@ def show_row(row: dict[str, Any]) -> str:
     )
 
 
+def write_table(folder: pathlib.Path) -> str:
+    """The kept figures of the models as Markdown."""
+    lines = [
+        "| model | room: the grid's best over the defaults | gain of the search's pick | the pick's time over the best's | time |",
+        "|---|---|---|---|---|",
+    ]
+    for model in MODELS:
+        path = _place_of(folder, model)
+        if path.exists():
+            row = json.loads(path.read_text(encoding="utf-8"))
+            spans = [
+                "{ratio:.3f} [{low:.3f}, {high:.3f}]".format(**row[name]) for name in ("room", "gain", "pick_over_best")
+            ]
+            lines.append(f"| {model} | {' | '.join(spans)} | {row['tune_s']:.0f} of {row['grid_s']:.0f} s |")
+    return "\n".join(lines)
+
+
+def _place_of(folder: pathlib.Path, model: str) -> pathlib.Path:
+    return folder / f"{model.replace(':', '-').replace('.', '_')}.json"
+
+
 def main() -> None:
     """Measure or simulate, and keep what was found as it goes."""
     arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     arguments.add_argument("--only", action="append", choices=MODELS, default=None)
-    arguments.add_argument("--grid-time", type=float, default=150.0, dest="grid_s")
+    arguments.add_argument("--grid-time", type=float, default=110.0, dest="grid_s")
     arguments.add_argument("--simulated", action="store_true")
+    arguments.add_argument("--table", action="store_true", help="write the kept figures of the models as Markdown")
+    arguments.add_argument("--show", action="store_true", help="what harness tune would print, for the first seed")
     arguments.add_argument("--seeds", type=int, default=10)
     arguments.add_argument("--time", type=float, default=600.0, dest="time_s")
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--out", type=pathlib.Path, default=ROOT / "bench_results" / "tune")
     asked = arguments.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
+    if asked.table:
+        print(write_table(asked.out))
+        return
+    if asked.show:
+        print(next(simulate([asked.seed], asked.time_s))["text"])
+        return
     if asked.simulated:
-        rows = list(simulate(range(asked.seeds), asked.time_s))
+        rows = [
+            {name: value for name, value in row.items() if name != "text"}
+            for row in simulate(range(asked.seeds), asked.time_s)
+        ]
         facts = {
             "model": CARD_MODEL,
             "quantization": CARD_QUANTIZATION,
@@ -403,7 +459,7 @@ def main() -> None:
         return
     for model in asked.only or MODELS:
         row = run_model(model, asked.grid_s, asked.seed)
-        keep(asked.out / f"{model.replace(':', '-').replace('.', '_')}.json", row)
+        keep(_place_of(asked.out, model), row)
         print(show_row(row), flush=True)
 
 

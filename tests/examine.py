@@ -14,6 +14,7 @@ from harness.gguf.header import ArrayValue, BytesSource, Header, check_complete,
 from harness.gguf.model_kinds import Question, find_kind, refuse, suit_cells
 from harness.gguf.reads import count_reads
 from harness.gguf.split import split_count
+from harness.grid import Grid
 from harness.memory.fit import check_placement, fit_layers, price_layers
 from harness.memory.forecast import Host, device_rules, predict_memory, work_bytes
 from harness.memory.ollama_2024 import Request, give_account
@@ -21,7 +22,6 @@ from harness.memory.ollama_graph import read_figures
 from harness.memory.repack import CpuFeatures, find_repacked_types
 from harness.runs.inspection import Inspection
 from harness.sources.user_catalog import load_catalog
-from harness.spec import Grid
 from harness.speed.machines import known_machines
 from harness.speed.offload import describe_blocks
 from harness.speed.prediction import Prediction, predict_by_bandwidth

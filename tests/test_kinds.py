@@ -9,7 +9,8 @@ import pytest
 from harness.errors import UsageError
 from harness.gguf.header import BytesSource, read_header
 from harness.gguf.model_kinds import KNOWN_ARCHITECTURES, Kind, Question, find_kind, refuse, refuse_context, suit_cells
-from harness.spec import Grid, RunSpec
+from harness.grid import Grid
+from harness.spec import RunSpec
 
 from .gguf_bytes import HeaderBytes
 from .kind_files import FILES, bert, learned, llama, pooled, settings, tensors

@@ -28,6 +28,7 @@ FLOORS = {
     "harness.spec": 1,
     "harness.catalog": 1,
     "harness.arguments": 2,
+    "harness.grid": 2,
     "harness.gguf": 2,
     "harness.memory": 3,
     "harness.records": 4,
@@ -39,6 +40,7 @@ FLOORS = {
     "harness.views": 8,
     "harness.api": 9,
     "harness.api_share": 9,
+    "harness.api_tune": 9,
     "harness.cli": 9,
     "harness.__main__": 10,
 }
@@ -48,6 +50,7 @@ ALLOWED_SIDEWAYS = {
     ("harness.units", "harness.errors"),
     ("harness.api_share", "harness.api"),
     ("harness.api_quality", "harness.api"),
+    ("harness.api_tune", "harness.api"),
 }
 
 #: Floors 0-4, speed and views know no clock, file, process or environment; journals of records are files.

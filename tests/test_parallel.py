@@ -6,11 +6,12 @@ import pytest
 
 from harness.errors import UsageError
 from harness.gguf.model_kinds import suit_cells
+from harness.grid import Grid
 from harness.native import batches
 from harness.native.measure import measure
 from harness.records.cells import record_key
 from harness.records.statistics import summarize
-from harness.spec import Grid, RunSpec, name_test
+from harness.spec import RunSpec, name_test
 from tests.fakes import PROMPT_NS_PER_TOKEN, TOKEN_NS, FakeClock, FakeEngine
 from tests.measured import with_durations
 from tests.test_anatomy import LLAMA, header_of

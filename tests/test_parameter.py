@@ -21,7 +21,8 @@ from harness.records.cells import record_key
 from harness.records.kinds import read_line, to_json
 from harness.records.statistics import digest
 from harness.runs.asking import plan_cells
-from harness.spec import Grid, RunSpec, cell_key, find_varied, parameters
+from harness.grid import Grid
+from harness.spec import RunSpec, cell_key, find_varied, parameters
 from harness.speed.rates import is_default
 from harness.views.cells import write_cells
 from harness.views.llama_bench import flat_rows

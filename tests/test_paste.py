@@ -60,7 +60,9 @@ def spec_of(**settings) -> RunSpec:
 
 
 def ask(**settings) -> Asked:
-    facts = {name: settings.pop(name) for name in ("n_ctx", "n_layers", "has_devices") if name in settings}
+    facts = {
+        name: settings.pop(name) for name in ("n_ctx", "n_layers", "has_devices", "n_layers_alone") if name in settings
+    }
     return Asked(spec_of(**settings), **facts)
 
 
@@ -291,6 +293,19 @@ def test_every_layer_is_a_number_for_ollama_and_a_word_for_lm_studio():
     assert "PARAMETER num_gpu 999" in lines_of("Ollama", ask())
     assert "GPU Offload: max" in lines_of("LM Studio", ask(n_layers=32))
     assert "GPU Offload: 20 / 32" in lines_of("LM Studio", ask(n_layers=32, n_gpu_layers=20))
+
+
+def test_who_cannot_keep_experts_back_is_told_no_more_layers_than_fit():
+    """All layers with all their experts do not fit on the card for which some are kept back."""
+    alone = ask(n_cpu_moe=32, n_layers=48, n_layers_alone=19)
+    assert "n_gpu_layers=19" in " ".join(lines_of("llama-cpp-python", alone))
+    assert "PARAMETER num_gpu 19" in lines_of("Ollama", alone)
+    assert "-ngl all -ncmoe 32" in lines_of("llama-server", alone)[0]
+    assert "GPU Offload: max" in lines_of("LM Studio", alone)
+    unknown = ask(override_tensors=("exps=CPU",), n_layers=48)
+    assert "n_gpu_layers" not in " ".join(lines_of("llama-cpp-python", unknown))
+    assert "num_gpu" not in " ".join(lines_of("Ollama", unknown))
+    assert "so fewer layers fit" in untold_of("Ollama", alone)
 
 
 def test_a_quantized_cache_is_told_with_the_flash_attention_that_it_needs():

@@ -18,6 +18,7 @@ import pytest
 from harness.catalog import Shape
 from harness.codec import decode
 from harness.errors import NativeError
+from harness.grid import Grid
 from harness.host.machine import describe_machine
 from harness.host.rpc import find_trouble
 from harness.memory.fit import Placement, check_placement
@@ -41,7 +42,7 @@ from harness.runs.rpc_server import Offer, serve
 from harness.runs.search import GOALS, Search
 from harness.sources.gguf_file import read_file_header
 from harness.sources.synthetic import ensure_synthetic
-from harness.spec import Grid, RunSpec
+from harness.spec import RunSpec
 from harness.speed.offload import Blocks, describe_blocks
 from harness.units import MIB
 from harness.views.formats import render

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
+from harness.grid import Grid
 from harness.parsers import parse_range, parse_split, parse_switch, whole_numbers
-from harness.spec import Grid, RunSpec, parameters
+from harness.spec import RunSpec, parameters
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,12 @@ import sys
 import psutil
 import pytest
 
+from harness.grid import Grid
 from harness.host.cpu import choose_threads
 from harness.host.machine import describe_machine
 from harness.records.failures import describe_failure
 from harness.runs.cells import Plan, run_cells, run_in_turns
-from harness.spec import Grid, RunSpec
+from harness.spec import RunSpec
 
 from .dying_worker import DEADLY_PROMPT
 

@@ -28,11 +28,11 @@ from harness.cli.options import (
 )
 from harness.cli.output import Output, output_options, show
 from harness.cli.progress import displayed, end, open_session
+from harness.grid import Grid
 from harness.records.failures import describe_end
 from harness.runs.asking import plan_cells
 from harness.runs.cells import CellsRequest, measure_cells
 from harness.runs.tuned import take_tuned
-from harness.spec import Grid
 from harness.views.cells import EXPORTS, describe_cell, describe_cells, write_cells
 from harness.views.formats import format_names
 

@@ -18,6 +18,7 @@ from harness.codec import decode
 from harness.errors import NativeError, UsageError
 from harness.events import Measured, OnEvent, Remark
 from harness.evidence.sequential import Decision, SequentialTest
+from harness.grid import Grid
 from harness.host.cpu import choose_threads
 from harness.native.slowdown import VARIABLE, read_share
 from harness.records.ab import Ab, Arm, Block, Side, Stop, find_pairs, log_ratio
@@ -30,7 +31,7 @@ from harness.runs.cells import check_cells, facts_in, model_of
 from harness.runs.session import Session
 from harness.runs.worker import Worker
 from harness.sources.model_file import FileFacts
-from harness.spec import Grid, RunSpec, Settings
+from harness.spec import RunSpec, Settings
 from harness.units import NS_PER_S
 
 #: A block has no more repetitions than this, however short they are.

@@ -12,11 +12,12 @@ from harness.events import OnEvent, Remark
 from harness.gguf.header import Header
 from harness.gguf.model_kinds import Question, refuse, suit_cells
 from harness.gguf.settings import describe_untrained, read_count
+from harness.grid import Grid
 from harness.records.failures import Cause, Failure
 from harness.sources.gguf_file import read_file_header
 from harness.sources.model_file import default_model
 from harness.sources.references import parse_reference
-from harness.spec import Grid, RunSpec
+from harness.spec import RunSpec
 
 
 def find_file(reference: str | None, on_event: OnEvent) -> pathlib.Path:

@@ -17,6 +17,7 @@ import psutil
 from harness.errors import HarnessError, Outcome, UsageError
 from harness.events import Measured, Progress, ignore
 from harness.gguf.model_kinds import Kind, Question, find_kind
+from harness.grid import Grid
 from harness.host.cpu import choose_threads
 from harness.host.memory import available_memory_bytes
 from harness.host.telemetry import Station
@@ -42,7 +43,7 @@ from harness.runs.network import Wire, estimate_crossing, measure_wire
 from harness.runs.search import Best, Goal, Search
 from harness.runs.session import Session
 from harness.sources.model_file import hash_file, model_size_bytes
-from harness.spec import Grid, RunSpec
+from harness.spec import RunSpec
 from harness.speed.offload import Blocks, clamp_counts, describe_blocks
 
 

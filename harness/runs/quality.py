@@ -15,6 +15,7 @@ from harness.errors import HarnessError, UsageError
 from harness.events import Measured, OnEvent, Remark
 from harness.gguf.model_kinds import Question, refuse_context
 from harness.gguf.settings import describe_untrained, read_count
+from harness.grid import Grid
 from harness.host.cpu import choose_threads
 from harness.host.memory import available_memory_bytes
 from harness.host.rpc import check_servers
@@ -32,6 +33,7 @@ from harness.runs.session import Session
 from harness.sources.texts import TextFile, open_text
 from harness.spec import DEFAULT_N_CTX, Grid, RunSpec, Settings
 from harness.units import format_gb
+from harness.spec import DEFAULT_N_CTX, RunSpec, Settings
 
 #: Tokens of a window where nobody asks for others: llama-perplexity's.
 WINDOW_TOKENS = 512

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.events import OnEvent
+from harness.grid import Grid
 from harness.host.telemetry import Station
 from harness.records.cells import Record
 from harness.records.score import QUICK, TESTS, ScoreTest, score_cells
@@ -16,7 +17,7 @@ from harness.runs.asking import plan_cells
 from harness.runs.bench import Bench
 from harness.runs.cells import Course, check_cells, keep_cell, plan_in, run_cells
 from harness.runs.session import Session
-from harness.spec import Grid, RunSpec, Settings
+from harness.spec import RunSpec, Settings
 
 #: As LocalScore has it (cmd.cpp): one repetition, and no flash attention.
 USUAL_REPETITIONS: int = 1

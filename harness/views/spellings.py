@@ -25,13 +25,15 @@ class Asked:
     """Settings that other programs are to be told, and what of the model and the machine decides how.
 
     n_ctx is the context in tokens, n_layers the model's layers without the output layer (None where that is not known);
-    has_devices says whether there is anything but the CPU.
+    n_layers_alone is how many fit on the devices where experts cannot be kept back, for programs that cannot be told to (None: not
+    known); has_devices says whether there is anything but the CPU.
     """
 
     spec: RunSpec
     n_ctx: int = DEFAULT_N_CTX
     n_layers: int | None = None
     has_devices: bool = True
+    n_layers_alone: int | None = None
 
     @property
     def n_batch_physical(self) -> int:
@@ -123,10 +125,15 @@ def _gpu_layers_option(value: int, asked: Asked) -> Words:
     return ["-ngl", "all" if asked.gpu_layers is None else str(value)]
 
 
+def _layers_without_experts(value: int, asked: Asked) -> int | None:
+    """Layers for a program that cannot keep weights of theirs back: as many as were told would fit do not; None: it has to decide."""
+    keeps_back = asked.spec.n_cpu_moe > 0 or bool(asked.spec.override_tensors)
+    return asked.n_layers_alone if keeps_back else -1 if asked.gpu_layers is None else value
+
+
 def _gpu_layers_argument(value: int, asked: Asked) -> Words:
-    if not asked.has_devices or value == 0:
-        return []
-    return [f"n_gpu_layers={-1 if asked.gpu_layers is None else value}"]
+    count = _layers_without_experts(value, asked)
+    return [f"n_gpu_layers={count}"] if asked.has_devices and count else []
 
 
 def _gpu_layers_parameter(value: int, asked: Asked) -> Words:
@@ -134,7 +141,8 @@ def _gpu_layers_parameter(value: int, asked: Asked) -> Words:
     if not asked.has_devices:
         return []
     every = 999 if asked.n_layers is None else asked.n_layers + 1
-    return [f"PARAMETER num_gpu {every if asked.gpu_layers is None else value}"]
+    count = _layers_without_experts(value, asked)
+    return [] if count is None else [f"PARAMETER num_gpu {every if count < 0 else count}"]
 
 
 def _gpu_layers_setting(value: int, asked: Asked) -> Words:
@@ -254,6 +262,7 @@ def _one_batch_setting(value: int, asked: Asked) -> Words:
 
 _ONE_BATCH = "it has one batch, which is told as n_ubatch"
 _ONE_COUNT = "it has one number of threads"
+_FEWER = "so fewer layers fit"
 _ONE_TYPE = f"it has one type for K and V, of {', '.join(_OLLAMA_TYPES)}"
 
 #: Each measured parameter; of those that place a token in time (n_depth) a program has nothing.
@@ -273,6 +282,7 @@ SPELLINGS: Mapping[str, Spelling] = {
     "n_cpu_moe": Spelling(
         _option("-ncmoe", 0), _cannot(0), _cannot(0),
         _setting("Number of layers for which to force MoE weights onto CPU", 0),
+        {"python": _FEWER, "ollama": _FEWER},
     ),
     "override_tensors": Spelling(_option("-ot", (), _join), _cannot(()), _cannot(()), _cannot(())),
     "devices": Spelling(

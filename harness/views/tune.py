@@ -89,7 +89,8 @@ def asked_of(record: TuneRecord, spec: RunSpec) -> Asked:
     """What other programs are to be told."""
     layers = sum(record.resolved.layers_by_device.values()) - 1 if record.resolved else -1
     has_devices = record.build is None or any(device.kind != "cpu" for device in record.build.devices)
-    return Asked(spec, record.work.n_ctx, layers if layers > 0 else None, has_devices)
+    alone = None if record.base.n_cpu_moe or record.base.override_tensors else record.base.n_gpu_layers
+    return Asked(spec, record.work.n_ctx, layers if layers > 0 else None, has_devices, alone)
 
 
 def _facts(record: TuneRecord, test: SequentialTest) -> KeyFigures:
