@@ -33,7 +33,6 @@ from harness.runs.session import Session
 from harness.sources.texts import TextFile, open_text
 from harness.spec import DEFAULT_N_CTX, Grid, RunSpec, Settings
 from harness.units import format_gb
-from harness.spec import DEFAULT_N_CTX, RunSpec, Settings
 
 #: Tokens of a window where nobody asks for others: llama-perplexity's.
 WINDOW_TOKENS = 512
