@@ -31,7 +31,7 @@ from harness.runs.memory import find_model, forecast
 from harness.runs.needs import estimate_needs, fit_together
 from harness.runs.session import Session
 from harness.sources.texts import TextFile, open_text
-from harness.spec import DEFAULT_N_CTX, Grid, RunSpec, Settings
+from harness.spec import DEFAULT_N_CTX, RunSpec, Settings
 from harness.units import format_gb
 
 #: Tokens of a window where nobody asks for others: llama-perplexity's.
