@@ -29,6 +29,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "write_text",
     ),
     "harness.api_share": ("measure_score", "read_shared", "share_records"),
+    "harness.api_tune": ("tune",),
     "harness.errors": ("HarnessError", "NativeError", "StoreError", "UsageError"),
     "harness.events": ("Event", "Measured", "Progress", "Remark"),
     "harness.records.advice": ("advise", "find_tests"),
@@ -54,6 +55,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "harness.spec": ("RunSpec",),
     "harness.speed.prediction": ("Prediction",),
     "harness.speed.speculation": ("SpeculationResult", "summarize_speculation"),
+    "harness.records.tuning": ("TuneRecord",),
     "harness.records.time_ledger": ("TimeLedger", "make_time_ledger"),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}

@@ -108,8 +108,8 @@ def test_rows_and_formats_of_a_card(moe):
 
 
 def test_two_cards_have_a_split_and_the_flags_say_it(model):
-    need = fit_model(FitRequest(model, vram_bytes=(8 * GIB,), ram_bytes=GIB, n_ctx=4096)).fits[0].packing.cards[0]
-    working, rest = need.working_bytes, need.weights_bytes + need.cache_bytes
+    needs = fit_model(FitRequest(model, vram_bytes=(8 * GIB, 8 * GIB), ram_bytes=GIB, n_ctx=4096)).fits[0].packing.cards
+    working, rest = needs[0].working_bytes, sum(need.weights_bytes + need.cache_bytes for need in needs)
     cards = (working + rest // 6, working + rest)
     fitting = fit_model(FitRequest(model, vram_bytes=cards, ram_bytes=GIB, n_ctx=4096, cache_types=(("f16", "f16"),)))
     (found,) = fitting.fits

@@ -11,9 +11,9 @@ import pytest
 from harness.errors import HarnessError, UsageError
 from harness.gguf.header import BytesSource, read_header
 from harness.memory.causes import HOST
-from harness.memory.fit import fit_layers, price_layers
+from harness.memory.fit import estimate_pipeline_bytes, fit_layers, price_layers
 from harness.memory.forecast import Host, device_rules, predict_memory
-from harness.memory.packing import Beside, Packer, Planned, Plans, Space, Wish, plan_between
+from harness.memory.packing import Beside, Packer, Planned, Plans, Setting, Space, Wish, plan_between
 from harness.memory.placement import place_layers
 from harness.spec import RunSpec
 from harness.units import GIB, MIB
@@ -208,16 +208,45 @@ def test_with_several_devices_the_split_is_stated():
 
 
 def test_plans_of_other_placements_count_on_the_dear_side_and_their_own_exactly():
-    plans = Plans()
-    plans.add(Planned(1024, {HOST: 10, "RPC0": 50}), "a")
-    plans.add(Planned(2048, {HOST: 20, "RPC0": 70}), "a")
-    plans.add(Planned(1024, {HOST: 30}), "b")
-    assert plans.find(1024, "a") == {HOST: 10, "RPC0": 50}
-    assert plans.find(1024, "b") == {HOST: 30, "RPC0": 50}
-    assert plans.find(1024, "c") == {HOST: 30, "RPC0": 50}
-    assert plans.find(1536, "b") == {HOST: 25, "RPC0": 60}
-    assert plans.has(1024, "b")
-    assert not plans.has(2048, "b")
+    plans, a, b, c = Plans(), Setting(1, "a"), Setting(1, "b"), Setting(1, "c")
+    plans.add(Planned(1024, {HOST: 10, "RPC0": 50}), a)
+    plans.add(Planned(2048, {HOST: 20, "RPC0": 70}), a)
+    plans.add(Planned(1024, {HOST: 30}), b)
+    assert plans.find(1024, a) == {HOST: 10, "RPC0": 50}
+    assert plans.find(1024, b) == {HOST: 30, "RPC0": 50}
+    assert plans.find(1024, c) == {HOST: 30, "RPC0": 50}
+    assert plans.find(1536, b) == {HOST: 25, "RPC0": 60}
+    assert plans.has(1024, b)
+    assert not plans.has(2048, b)
+    # Those of another kind count only as long as there are none of its own.
+    other = Setting(2, "d")
+    assert plans.find(1024, other) == plans.find(1024, c)
+    plans.add(Planned(1024, {HOST: 1, "RPC0": 2}), other)
+    assert plans.find(4096, Setting(2, "e")) == {HOST: 1, "RPC0": 2}
+
+
+#: MiB for computing that llama.cpp planned by itself and on the dearer of two devices behind RPC: model, tokens, width, window.
+PIPELINED = (
+    (19.5, 39.6, 4096, 512, None), (79.5, 279.6, 65536, 512, None), (527.1, 579.2, 4096, 2560, 1024),
+    (522.1, 819.2, 65536, 2560, 1024), (266.5, 338.6, 4096, 4096, None), (266.5, 578.6, 65536, 4096, None),
+    (414.4, 468.1, 4096, 2880, 128), (409.6, 708.1, 65536, 2880, 128), (504.0, 551.1, 4096, 2560, None),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("alone", "dearer", "n_ctx", "n_embd", "window"), PIPELINED)
+def test_several_devices_at_once_never_take_more_than_is_counted_for_them(alone, dearer, n_ctx, n_embd, window):
+    settings = {"embedding_length": n_embd, **({"attention__sliding_window": window} if window else {})}
+    header = read_header(BytesSource(make("gemma3" if window else "llama", 6, **settings).build()))
+    counted = alone + estimate_pipeline_bytes(header, spec_at(n_ctx)) / MIB
+    assert dearer <= counted <= dearer * 1.25
+
+
+def test_when_several_devices_work_at_once():
+    packer = pack(small_header("mixtral"), GIB, GIB)
+    assert packer.is_pipelined(spec_at(1024))
+    for changes in ({"n_gpu_layers": 4}, {"n_cpu_moe": 1}, {"no_kv_offload": True}, {"split_mode": "row"}):
+        assert not packer.is_pipelined(spec_at(1024, **changes))
+    assert not pack(small_header("mixtral"), GIB).is_pipelined(spec_at(1024))
 
 
 def test_tensors_that_are_placed_by_name_stay_there():

@@ -15,7 +15,12 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 def test_every_function_is_shown():
-    functions = {*harness._PUBLIC["harness.api"], *harness._PUBLIC["harness.api_share"], "summarize"}
+    functions = {
+        *harness._PUBLIC["harness.api"],
+        *harness._PUBLIC["harness.api_share"],
+        *harness._PUBLIC["harness.api_tune"],
+        "summarize",
+    }
     assert {name for name in functions if f"harness.{name}(" not in PAGE} == set()
 
 

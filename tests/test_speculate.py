@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import pathlib
 
 import pytest
 
+from harness.codec import encode
 from harness.errors import HarnessError, NativeError, UsageError
 from harness.native.speculative_loop import (
     LookupDrafter,
@@ -14,16 +17,26 @@ from harness.native.speculative_loop import (
     NoDrafter,
     accept,
     find_difference,
+    screen,
     write_guessing,
 )
 from harness.native.vocabularies import Vocabulary, find_vocabulary_difference
 from harness.records.cells import Buffer, Machine, Model, Resolved
 from harness.records.failures import Cause, Failure
 from harness.records.kinds import read_line, to_json
-from harness.records.speculation import Manner, Member, Passage, Prompt, Speculation, token_times
+from harness.records.speculation import (
+    Manner,
+    Member,
+    Passage,
+    Prompt,
+    PromptText,
+    Speculation,
+    SpeculationPlan,
+    token_times,
+)
 from harness.records.trust import Trust
 from harness.records.verdict import judge
-from harness.runs.speculate import EXCERPT_LENGTH, cut_excerpts, find_draft, read_texts
+from harness.runs.speculate import EXCERPT_LENGTH, cut_excerpts, find_draft, measure_speculation, read_texts
 from harness.spec import RunSpec
 from harness.speed.speculation import chance_that_pays, expected_tokens, find_alpha, rivals_of, summarize_speculation
 from harness.views.figures.speculate import draw_speculation
@@ -33,6 +46,7 @@ from harness.views.speculate import describe_speculation
 
 from .conftest import HERE
 from .fakes import FakeClock
+from .kind_files import llama
 
 END = 99
 TOKEN_NS = 10
@@ -374,6 +388,13 @@ def test_half_a_round_does_not_count():
     assert set(token_times(passages[:-1], 4)) == {0}
 
 
+def test_a_first_round_leaves_what_is_near_the_best():
+    first = [passage(0, 0, ALONE), passage(0, 4, FOUR), passage(0, 1, [(1, 1)] * 4), passage(0, 2, [(2, 0)] * 8)]
+    times = {length: token_times(first, length)[0] for length in (1, 2, 4)}
+    assert times[4] < times[1] < times[4] / 0.85 < times[2]
+    assert screen(first, (1, 2, 4)) == [1, 4]
+
+
 def test_only_what_is_proved_slower_is_no_rival(record):
     assert rivals_of(record, 4) == []
     slowed = [dataclasses.replace(one, verify_ns=tuple(ns * 5 // 4 for ns in one.verify_ns)) if one.n_draft == 4 and one.round < 2 else one
@@ -399,6 +420,85 @@ def test_rounds_that_disagree_are_doubted(record):
     wild = [dataclasses.replace(one, verify_ns=tuple(ns * (1 + one.round) for ns in one.verify_ns)) if one.n_draft else one
             for one in record.passages]  # fmt: skip
     assert judge(dataclasses.replace(record, passages=tuple(wild))).trust is Trust.NOT_TRUSTED
+
+
+# --- a run ------------------------------------------------------------------------------------------------------------
+
+
+class FakeSession:
+    """Hears what a worker would say, and is then interrupted, or told of a failure."""
+
+    def __init__(self, events, ending=None):
+        self.events, self.ending = events, ending
+        self.command, self.build, self.failure, self.is_interrupted = "speculate", None, None, False
+        self.machine = Machine("AMD EPYC", 2, 2, 2**34, "Linux", "x86_64", "3.11")
+        self.kept, self.on_event = [], lambda _event: None
+
+    def ask(self, job, request):
+        assert job == "speculate"
+        assert pathlib.Path(request["target"]["model"]).is_absolute(), "the worker needs whole paths"
+        yield from self.events
+        if self.ending == "interrupt":
+            raise KeyboardInterrupt
+        self.failure = self.ending
+
+    @contextlib.contextmanager
+    def until_interrupted(self):
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.is_interrupted = True
+
+    def show(self, *_about):
+        pass
+
+    def keep(self, record):
+        self.kept.append(record)
+
+
+def events_of(record, n_passages):
+    """What a worker says until so many texts are written."""
+    for name, member in (("target", record.target), ("draft", record.draft)):
+        found = {"model": member.model, "resolved": member.resolved, "load_duration_ns": member.load_duration_ns}
+        yield {"event": name, **encode(found)}
+    yield {"event": "rollback", "rollback": "partial"}
+    yield from ({"event": "prompt", **encode(prompt)} for prompt in record.prompts)
+    for one in record.passages[:n_passages]:
+        yield {"event": "phase", "phase": "round 1", "index": 0, "count": 3}
+        yield {"event": "passage", **encode(one)}
+
+
+@pytest.fixture
+def plan(record, tmp_path):
+    specs = []
+    for member in (record.target, record.draft):
+        path = tmp_path / member.asked.model
+        path.write_bytes(llama().build(data=True))
+        specs.append(dataclasses.replace(member.asked, model=str(path)))
+    return SpeculationPlan(*specs, (PromptText("secret words"),), record.manner)
+
+
+@pytest.mark.parametrize(
+    ("ending", "cause"),
+    [("interrupt", Cause.INTERRUPTED), (Failure("round 1", None, Cause.SEGFAULT, signal=11), Cause.SEGFAULT)],
+)
+def test_what_was_written_before_the_end_is_kept(record, plan, ending, cause):
+    session = FakeSession(events_of(record, 5), ending)
+    found = measure_speculation(plan, session)
+    assert session.kept == [found]
+    assert found.passages == record.passages[:5]
+    assert found.prompts == record.prompts
+    assert found.failure.cause is cause
+    assert found.draft.model.file_name == "small.gguf"
+    assert "secret" not in json.dumps(to_json(found))
+    assert str(plan.target.model) not in json.dumps(to_json(found))
+
+
+def test_without_a_text_nothing_is_kept(record, plan):
+    session = FakeSession(events_of(record, 0), Failure("load draft", "no memory", Cause.REFUSED))
+    assert measure_speculation(plan, session) is None
+    assert session.kept == []
+    assert session.failure.message == "no memory"
 
 
 # --- how it is shown --------------------------------------------------------------------------------------------------
@@ -518,7 +618,6 @@ def test_mtp_is_still_out_of_reach():
 
 @pytest.mark.engine
 def test_a_draft_of_another_vocabulary_is_refused_before_it_is_loaded(tmp_path, model):
-    from .kind_files import llama
     from .test_cli import harness
 
     (tmp_path / "small.gguf").write_bytes(llama().build(data=True))

@@ -16,6 +16,7 @@ from harness.cli.options import (
     flatten,
     measured_options,
     one_reference,
+    one_value,
     single_axes,
 )
 from harness.cli.output import Output, output_options, show
@@ -78,6 +79,7 @@ def _read_cards(text: str) -> tuple[int, ...]:
 @click.option("-mm", "--mmproj", metavar="REF", help="Projector (vision, sound) that goes with it.")
 @click.option("-md", "--draft", "--model-draft", "draft", metavar="REF", help="Draft model that guesses for it.")
 @click.option("--all-quants", is_flag=True, help="Set all quantizations of the model side by side.")
+@one_value("n_parallel")
 @output_options()
 @measured_options("load", "context")
 def command(reference: str | None, output: Output, **options: Any) -> None:  # fmt: skip
@@ -96,11 +98,13 @@ def command(reference: str | None, output: Output, **options: Any) -> None:  # f
         usual = defaults()
         pairs = list(dict.fromkeys(itertools.product(types[0] or (usual["type_k"],), types[1] or (usual["type_v"],))))
     spare = tuple(size * MIB for size in flatten(options["spare_mib"]))
+    asked = {"n_parallel": options.pop("n_parallel")}
+    settings = {**single_axes(options), **(asked if asked["n_parallel"] > 1 else {})}
     named = {name: options[name] for name in ("n_ctx", "vram_bytes", "ram_bytes", "mmproj", "draft", "all_quants")}
     with displayed() as on_event:
         request = plan_fit(
             reference or DEFAULT_MODEL,
-            single_axes(options),
+            settings,
             cache_types=pairs,
             spare_bytes=spare,
             on_event=on_event,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from harness.errors import HarnessError
 from harness.gguf.attention import describe_attention
-from harness.gguf.caches import round_context
+from harness.gguf.caches import round_context, window_cells
 from harness.gguf.cost import Cost
 from harness.gguf.header import Header
 from harness.gguf.settings import name_set, read_count, read_per_layer
@@ -92,6 +92,29 @@ def estimate_compute_bytes(cost: Cost, n_ctx: int, header: Header | None = None)
     widths = (read_per_layer(header, "feed_forward_length", n_blocks) if header else None) or ()
     inner = rows * (4 * (3 * max(widths, default=0) + 4 * cost.n_embd) + 2 * round_context(n_ctx))
     return max(output, inner)
+
+
+#: Copies of a graph's inputs where several devices work on several micro-batches at once. Source: ggml-backend.cpp
+#: GGML_SCHED_MAX_COPIES.
+_COPIES = 4
+#: Rows of activations that cross between devices then, the copies together: 7 to 8.2 of n_ubatch each were seen.
+_CROSSING = 9
+
+
+def estimate_pipeline_bytes(header: Header, spec: RunSpec) -> int:
+    """Estimate what computing on one of several devices may take beyond all that a single one takes, where llama.cpp has them work on
+    several micro-batches at once: copies of the masks and of the activations that go from one device to the next.
+
+    Never less than what llama.cpp 0c1e570 planned for two devices behind RPC, of llama, qwen3moe, gemma3, gpt-oss and qwen35, with
+    4096, 16384 and 65536 tokens.
+
+    Source: llama-context.cpp (pipeline_parallel), llama-graph.cpp (kq_mask).
+    """
+    rows = min(spec.n_ctx, spec.n_batch, spec.n_ubatch)
+    window = describe_attention(header).window_tokens
+    cells = round_context(spec.n_ctx) + (window_cells(spec, window) if window else 0)
+    mask = rows * cells * (4 if spec.flash_attn == "off" else 2)
+    return _COPIES * mask + _CROSSING * rows * (read_count(header, "embedding_length") or 0) * 4
 
 
 # --- layers on a card -------------------------------------------------------------------------------------------------

@@ -125,8 +125,8 @@ class Packing:
 class Wish:
     """What is to be found.
 
-    spec_at makes the run in a context of so many tokens; most is the largest context that is looked at, floor the smallest for which
-    layers are left on the CPU. given are the fields of `RunSpec` that were asked for and stay as they are.
+    spec_at makes the run in a context of so many tokens for each of its sequences. most is the largest context that is looked at, floor
+    the smallest for which layers are left on the CPU; given are the fields of `RunSpec` that were asked for and stay as they are.
     """
 
     spec_at: Callable[[int], RunSpec]
@@ -232,6 +232,14 @@ class Packer:
         asked = self.n_layers if spec.n_gpu_layers < 0 else spec.n_gpu_layers
         return min(asked, self.n_layers) if self._space.devices else 0
 
+    def is_pipelined(self, spec: RunSpec) -> bool:
+        """Whether llama.cpp has several devices work on several micro-batches at once.
+
+        Source: llama-context.cpp (pipeline_parallel).
+        """
+        is_whole = self.count_on_cards(spec) == self.n_layers and spec.split_mode == "layer" and not spec.no_kv_offload
+        return len(self._space.devices) > 1 and is_whole and not (spec.n_cpu_moe or spec.override_tensors)
+
     # --- the best one -------------------------------------------------------------------------------------------------
 
     def place(self, spec: RunSpec, given: frozenset[str] = frozenset()) -> Packing | None:
@@ -274,7 +282,7 @@ class Packer:
             return found if found is not None and found.host.fits else None
 
         whole = self._largest(wish.most, stay)
-        if whole is not None and whole.spec.n_ctx >= floor:
+        if whole is not None and whole.spec.n_ctx_seq >= floor:
             return whole
         start = self.place(wish.spec_at(floor), given)
         if start is None:
@@ -313,7 +321,7 @@ def _most(limit: int, holds: Callable[[int], bool]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What llama.cpp plans beside weights and caches in a context: bytes by device."""
+    """What llama.cpp plans beside weights and caches in a context of so many tokens for each sequence: bytes by device."""
 
     n_ctx: int
     working: Mapping[str, int]
@@ -343,30 +351,40 @@ def _interpolate(points: Sequence[tuple[int, int]], n_ctx: int) -> int:
     return math.ceil(low * (1 - share) + high * share)
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """For what a plan holds: a placement, and its kind, whose plans are like each other."""
+
+    kind: Hashable = None
+    placement: Hashable = None
+
+
 class Plans:
-    """What was planned so far, by context and placement: key tells placements apart that llama.cpp plans differently."""
+    """What was planned so far, by context and setting."""
 
     def __init__(self) -> None:
-        self._working: dict[Hashable, dict[int, Mapping[str, int]]] = {}
-        self._merged: dict[Hashable, list[Planned]] = {}
+        self._working: dict[Setting, dict[int, Mapping[str, int]]] = {}
+        self._merged: dict[Setting, list[Planned]] = {}
 
-    def add(self, planned: Planned, key: Hashable) -> None:
+    def add(self, planned: Planned, setting: Setting) -> None:
         """Take note of a plan."""
-        self._working.setdefault(key, {})[planned.n_ctx] = planned.working
+        self._working.setdefault(setting, {})[planned.n_ctx] = planned.working
         self._merged.clear()
 
-    def has(self, n_ctx: int, key: Hashable) -> bool:
+    def has(self, n_ctx: int, setting: Setting) -> bool:
         """Whether that very run was planned."""
-        return n_ctx in self._working.get(key, {})
+        return n_ctx in self._working.get(setting, {})
 
-    def find(self, n_ctx: int, key: Hashable) -> dict[str, int]:
-        """What such a run takes: as planned, else on the dear side of what was planned for it and for other placements."""
-        if key not in self._merged:
+    def find(self, n_ctx: int, setting: Setting) -> dict[str, int]:
+        """What such a run takes: as planned, else on the dear side of what was planned for it and for others of its kind, and where
+        there are none of that, of whatever kind."""
+        if setting not in self._merged:
+            like = [working for other, working in self._working.items() if other.kind == setting.kind]
             dearest: dict[int, dict[str, int]] = {}
-            for of_key in self._working.values():
-                for n_planned, working in of_key.items():
+            for plans in like or self._working.values():
+                for n_planned, working in plans.items():
                     kept = dearest.setdefault(n_planned, {})
                     kept.update({name: max(size, kept.get(name, 0)) for name, size in working.items()})
-            own = self._working.get(key, {})
-            self._merged[key] = [Planned(n, {**dearest[n], **own.get(n, {})}) for n in sorted(dearest)]
-        return plan_between(self._merged[key], n_ctx)
+            own = self._working.get(setting, {})
+            self._merged[setting] = [Planned(n, {**dearest[n], **own.get(n, {})}) for n in sorted(dearest)]
+        return plan_between(self._merged[setting], n_ctx)

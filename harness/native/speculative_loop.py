@@ -14,6 +14,10 @@ from typing import Any, Protocol
 
 from harness.errors import NativeError
 from harness.native.measure import Clock, Computes
+from harness.records.speculation import Passage, token_times
+
+#: A length that was so much slower than the best one in the first round is not tried again where lengths are screened.
+SCREENED_SHARE = 0.85
 
 
 class GuessEngine(Computes, Protocol):
@@ -232,3 +236,14 @@ def find_difference(tokens: Sequence[int], reference: Sequence[int]) -> int | No
         if one != other:
             return place
     return None if len(tokens) == len(reference) else min(len(tokens), len(reference))
+
+
+def screen(passages: Sequence[Passage], lengths: Sequence[int]) -> list[int]:
+    """The lengths that the first round left near the best one, by the time of a token."""
+    found = {length: token_times(passages, length).get(0) for length in lengths}
+    best = min((time_ns for time_ns in found.values() if time_ns), default=None)
+    return [
+        length
+        for length in lengths
+        if best is None or (time_ns := found[length]) is None or best / time_ns >= SCREENED_SHARE
+    ]

@@ -12,12 +12,13 @@ from harness.records.noise import NoiseRecord
 from harness.records.ollama import Comparison
 from harness.records.parity import Parity
 from harness.records.quality import QualityRecord
+from harness.records.speculation import Speculation
 from harness.records.text import TextRun
 from harness.records.token_time import TimeRecord
 from harness.records.verdict import Trust, judge
 
 #: Kinds of lines whose command has another name.
-_COMMANDS = {"time-ledger": "token-time", "ollama-comparison": "ollama"}
+_COMMANDS = {"time-ledger": "token-time", "ollama-comparison": "ollama", "speculation": "speculate"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,9 @@ def _name_model(content: Content | None) -> str:
             return content.model.file_name
         case Comparison():
             return content.task.name
+        case Speculation():
+            members = filter(None, (content.target, content.draft))
+            return " and ".join(dict.fromkeys(member.asked.file_name for member in members))
         case Parity():
             return content.model
         case Ab():

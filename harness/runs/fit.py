@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from harness.errors import HarnessError, UsageError
@@ -18,9 +18,9 @@ from harness.gguf.settings import read_count
 from harness.host.memory import available_memory_bytes
 from harness.memory.causes import HOST, Note, Part, Remark
 from harness.memory.companions import Projector, describe_projector
-from harness.memory.fit import CUDA_CONTEXT_BYTES
+from harness.memory.fit import CUDA_CONTEXT_BYTES, estimate_pipeline_bytes
 from harness.memory.forecast import Forecast, Host, device_rules
-from harness.memory.packing import Beside, Packer, Packing, Planned, Plans, Space, Wish
+from harness.memory.packing import Beside, Packer, Packing, Planned, Plans, Setting, Space, Wish
 from harness.records.memory import Subject
 from harness.runs.memory import Model, compute_on, estimate_compute, find_model, forecast, make_spec
 from harness.runs.vocabulary import compare_vocabularies
@@ -35,7 +35,7 @@ USUAL_TYPES = (("f16", "f16"), ("q8_0", "q8_0"), ("q4_0", "q4_0"))
 _PLANNED_AHEAD = 2**20
 
 #: How often what was found is planned again, to be sure of it and of the next larger context.
-_ROUNDS = 6
+_ROUNDS = 8
 
 #: Quantizations of one model that are looked at, of which each costs a header.
 MOST_VARIANTS = 40
@@ -214,12 +214,14 @@ def fit_model(request: FitRequest, on_event: OnEvent = ignore) -> Fitting:
     on_event(Progress("dry run", 0, None))
     contexts = sorted({most, *(n for n in (256 * 2**power for power in range(20)) if n < most)})
     ahead = [n for n in contexts if n <= _PLANNED_AHEAD] or contexts[:1]
-    forecasts, host = forecast(model, [case.spec_at(n_ctx) for case in able for n_ctx in ahead])
+    planned = [(case, case.spec_at(n_ctx)) for case in able for n_ctx in ahead]
+    forecasts, host = forecast(model, [spec for _, spec in planned])
     space, are_cards_here = _find_space(request, host, able[0].spec_at(ahead[0]))
     extras = _Extras(request, space, ahead, are_cards_here)
-    for number, case in enumerate(able):
+    for case in able:
         case.settle(model, space, extras, are_cards_here)
-        case.learn(forecasts[number * len(ahead) : (number + 1) * len(ahead)])
+    for (case, spec), item in zip(planned, forecasts, strict=True):
+        case.learn(spec, item)
     _search(model, able)
     fits = tuple(case.conclude() for case in cases)
     variants = tuple(_fit_variants(request, able[0], space, on_event))
@@ -243,7 +245,8 @@ def _bound_context(request: FitRequest) -> tuple[int, Bound]:
         return request.n_ctx, Bound.ASKED
     if positions is not None and positions <= (trained or positions):
         return positions, Bound.POSITIONS
-    return (trained, Bound.TRAINED) if trained and trained <= MAX_TOKENS else (MAX_TOKENS, Bound.NONE)
+    limit = MAX_TOKENS // request.options.get("n_parallel", 1)
+    return (trained, Bound.TRAINED) if trained and trained <= limit else (limit, Bound.NONE)
 
 
 def _find_space(request: FitRequest, host: Host, spec: RunSpec) -> tuple[Space, bool]:
@@ -270,12 +273,15 @@ class _Extras:
         self.notes: tuple[Note, ...] = ()
         if (draft := request.draft) is None:
             return
-        self._spec_at = functools.cache(lambda n_ctx: make_spec(draft, n_ctx, {}))
-        forecasts, _ = forecast(draft, [self._spec_at(n_ctx) for n_ctx in contexts])
+        # As llama-server keeps it: of the same context for as many sequences, in f16.
+        options = {name: value for name, value in request.options.items() if name == "n_parallel"}
+        self._spec_at = functools.cache(lambda n_ctx: make_spec(draft, n_ctx, options))
+        specs = [self._spec_at(n_ctx) for n_ctx in contexts]
         plans = Plans()
-        for item in forecasts:
-            plans.add(_plan(draft, item, space, are_cards_here, is_draft=True), None)
-        self._packer = Packer(draft.header, space, lambda spec: Beside(plans.find(spec.n_ctx, None)))
+        for spec, item in zip(specs, forecast(draft, specs)[0], strict=True):
+            working = _plan_working(draft, item, space, are_cards_here, is_draft=True)
+            plans.add(Planned(spec.n_ctx_seq, working), Setting())
+        self._packer = Packer(draft.header, space, lambda spec: Beside(plans.find(spec.n_ctx_seq, Setting())))
         self.notes = draft.notes
 
     def at(self, n_ctx: int) -> dict[str, int]:
@@ -289,7 +295,9 @@ class _Extras:
         return found
 
 
-def _plan(model: Model, item: Forecast, space: Space, are_cards_here: bool, *, is_draft: bool = False) -> Planned:
+def _plan_working(
+    model: Model, item: Forecast, space: Space, are_cards_here: bool, *, is_draft: bool = False
+) -> dict[str, int]:
     """What a forecast has beside weights and caches; of cards that are not here each may need all that is planned for computing.
 
     A draft computes in the same process, and its driver's context is there already.
@@ -309,7 +317,7 @@ def _plan(model: Model, item: Forecast, space: Space, are_cards_here: bool, *, i
         else:
             working[device.name] = estimated + more + (0 if is_draft else CUDA_CONTEXT_BYTES)
     # Where nothing lies on a device, nothing is planned for it, which says nothing of other placements.
-    return Planned(item.n_ctx, {name: size for name, size in working.items() if size or name == HOST})
+    return {name: size for name, size in working.items() if size or name == HOST}
 
 
 class _Case:
@@ -339,18 +347,23 @@ class _Case:
         self.wish = Wish(self.spec_at, self._most, given=frozenset(self._request.options), **floor)
 
     def _find_beside(self, spec: RunSpec, extras: _Extras) -> Beside:
-        return Beside(self._plans.find(spec.n_ctx, self._key(spec)), extras.at(spec.n_ctx))
+        working = self._plans.find(spec.n_ctx_seq, self._key(spec))
+        if not self._are_cards_here and self._packer.is_pipelined(spec):
+            more = estimate_pipeline_bytes(self._request.model.header, spec)
+            working = {name: size + more for name, size in working.items()}
+        return Beside(working, extras.at(spec.n_ctx_seq))
 
-    def learn(self, forecasts: Sequence[Forecast], placed: RunSpec | None = None) -> None:
-        """Take note of what was planned, with the placement of a spec or with that which was asked for."""
-        for item in forecasts:
-            planned = _plan(self._request.model, item, self._space, self._are_cards_here)
-            self._plans.add(planned, self._key(placed or self.spec_at(item.n_ctx)))
-            self._is_estimated |= compute_on(item, None) is None
+    def learn(self, spec: RunSpec, item: Forecast) -> None:
+        """Take note of what was planned for a run."""
+        working = _plan_working(self._request.model, item, self._space, self._are_cards_here)
+        self._plans.add(Planned(spec.n_ctx_seq, working), self._key(spec))
+        self._is_estimated |= compute_on(item, None) is None
 
-    def _key(self, spec: RunSpec) -> Hashable:
+    def _key(self, spec: RunSpec) -> Setting:
         """What a plan holds for: a placement on devices that are here, else any."""
-        return spec.load_key() if self._are_cards_here and self._space.devices else None
+        if not (self._are_cards_here and self._space.devices):
+            return Setting()
+        return Setting(self._packer.is_pipelined(spec), spec.load_key())
 
     def search(self) -> None:
         """Find what fits by what is known."""
@@ -360,7 +373,7 @@ class _Case:
             self.trouble = str(error)
             return
         self._packing = found
-        if found.fits and self._plans.has(found.spec.n_ctx, self._key(found.spec)):
+        if found.fits and self._plans.has(found.spec.n_ctx_seq, self._key(found.spec)):
             self._sure = found
 
     def list_unsure(self) -> list[RunSpec]:
@@ -368,13 +381,13 @@ class _Case:
         if self._packing is None or self._is_estimated:
             return []
         found = self._packing.spec
-        contexts = [found.n_ctx, min((found.n_ctx // CONTEXT_PAD + 1) * CONTEXT_PAD, self._most)]
+        contexts = [found.n_ctx_seq, min((found.n_ctx_seq // CONTEXT_PAD + 1) * CONTEXT_PAD, self._most)]
         specs = [self._place(self.spec_at(n_ctx), found) for n_ctx in dict.fromkeys(contexts)]
-        return [spec for spec in specs if not self._plans.has(spec.n_ctx, self._key(spec))]
+        return [spec for spec in specs if not self._plans.has(spec.n_ctx_seq, self._key(spec))]
 
     def _place(self, spec: RunSpec, found: RunSpec) -> RunSpec:
         """A spec with the placement that was found, where llama.cpp can plan that: on devices that are here."""
-        if self._key(found) is None:
+        if self._key(found) == Setting():
             return spec
         names = ("n_gpu_layers", "n_cpu_moe", "tensor_split")
         return dataclasses.replace(spec, **{name: getattr(found, name) for name in names})
@@ -384,10 +397,10 @@ class _Case:
         if self.trouble is not None or self._packing is None:
             return CacheFit(*self.types, None, trouble=self.trouble)
         found = self._packing.spec
-        if not self._plans.has(found.n_ctx, self._key(found)):  # the rounds are over: what was planned stands
+        if not self._plans.has(found.n_ctx_seq, self._key(found)):  # the rounds are over: what was planned stands
             self._packing = self._sure or self._packing
         whole = None
-        if self._packing.fits and self._packing.spec.n_ctx < self._most:
+        if self._packing.fits and self._packing.spec.n_ctx_seq < self._most:
             whole = self._packer.place(self.spec_at(self._most), self.wish.given)
         return CacheFit(*self.types, self._packing, whole, None, self._is_estimated, tuple(self._draw(self._packing)))
 
@@ -416,7 +429,7 @@ def _search(model: Model, cases: Collection[_Case]) -> None:
             same = [(case, spec) for case, spec in wanted if spec.load_key() == key]
             forecasts, _host = forecast(model, [spec for _, spec in same])
             for (case, spec), item in zip(same, forecasts, strict=True):
-                case.learn([item], spec)
+                case.learn(spec, item)
     for case in cases:
         case.search()
 

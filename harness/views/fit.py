@@ -123,8 +123,8 @@ def _layers(packing: Packing, fitting: Fitting) -> Cell:
 
 
 def _context(packing: Packing, fitting: Fitting) -> Cell:
-    is_most = packing.fits and packing.spec.n_ctx == fitting.most and fitting.bound is not Bound.ASKED
-    return Cell(packing.spec.n_ctx, notes=(_BOUNDS[fitting.bound],) if is_most else ())
+    is_most = packing.fits and packing.spec.n_ctx_seq == fitting.most and fitting.bound is not Bound.ASKED
+    return Cell(packing.spec.n_ctx_seq, notes=(_BOUNDS[fitting.bound],) if is_most else ())
 
 
 def _judge(packing: Packing) -> str:
@@ -140,6 +140,7 @@ def _placement_columns(
     """Columns about a placement, which `of` takes out of an item; it may be None there."""
     cards = fitting.space.devices
     card = "card" if len(cards) == 1 else "cards"
+    context = "context\nof each" if fitting.asked.get("n_parallel", 1) > 1 else "context"
     found = [packing.spec for packing in map(of, items) if packing is not None]
 
     def about(find: Callable[[Packing], Any]) -> Callable[[Any], Any]:
@@ -160,7 +161,7 @@ def _placement_columns(
         return format_setting(packing.spec.tensor_split) if packing.spec.tensor_split else None
 
     return [
-        Column("n_ctx", "context", align="r", of=about(lambda packing: _context(packing, fitting))),
+        Column("n_ctx", context, align="r", of=about(lambda packing: _context(packing, fitting))),
         Column("layers", f"layers on\nthe {card}", of=about(lambda packing: _layers(packing, fitting))),
         Column("n_gpu_layers", is_shown=False, of=about(lambda packing: packing.n_layers_on_cards)),
         Column("n_cpu_moe", "-ncmoe", is_shown=any(spec.n_cpu_moe for spec in found), of=about(lambda packing: packing.spec.n_cpu_moe)),
@@ -262,7 +263,7 @@ def _verdict(fitting: Fitting, best: CacheFit | None) -> Iterator[Prose]:
         advice.append(f"{smaller.variant.quantization}, which fits (-m {smaller.variant.text})")
     elif not fitting.variants:
         advice.append("a smaller quantization (--all-quants sets a model's side by side)")
-    if least.spec.n_ctx > 512 and fitting.bound is Bound.ASKED:
+    if least.spec.n_ctx_seq > 512 and fitting.bound is Bound.ASKED:
         advice.append("a smaller --ctx")
     yield Prose([f"It does not fit. What would help: {format_list(advice, 'or')}."])
 

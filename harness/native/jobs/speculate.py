@@ -29,10 +29,11 @@ from harness.native.speculative_loop import (
     ModelDrafter,
     NoDrafter,
     find_difference,
+    screen,
     write_guessing,
 )
 from harness.native.vocabularies import Vocabulary, find_vocabulary_difference
-from harness.records.speculation import Manner, Passage, Prompt, PromptText, SpeculationPlan, token_times
+from harness.records.speculation import Manner, Passage, Prompt, PromptText, SpeculationPlan
 from harness.records.text import TextRequest, hash_prompt
 from harness.spec import RunSpec
 
@@ -41,9 +42,6 @@ SETTLE_S = 0.01
 
 #: Candidates among which the draft's probabilities are counted. Source: common_speculative_impl_draft_simple in common/speculative.cpp.
 CANDIDATES = 10
-
-#: A length that was so much slower than the best one in the first round is not tried again where lengths are screened.
-SCREENED_SHARE = 0.85
 
 #: Tokens of the text that nobody times, by which weights are read and kernels started.
 WARMUP_TOKENS = 8
@@ -305,14 +303,3 @@ class _Texts:
                 engine.clear()
                 compute(engine, engine.batches(before))
                 self._states[place, prompt] = engine.save_state()
-
-
-def screen(passages: Sequence[Passage], lengths: Sequence[int]) -> list[int]:
-    """The lengths that the first round left near the best one, by the time of a token."""
-    found = {length: token_times(passages, length).get(0) for length in lengths}
-    best = min((time_ns for time_ns in found.values() if time_ns), default=None)
-    return [
-        length
-        for length in lengths
-        if best is None or (time_ns := found[length]) is None or best / time_ns >= SCREENED_SHARE
-    ]

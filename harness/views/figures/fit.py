@@ -28,7 +28,11 @@ def draw_fit(fitting: Fitting, *, theme: str = "light") -> Figure:
         if item.fits:
             taken = item.packing.cards or (item.packing.host,)
             axis.plot(
-                item.packing.spec.n_ctx, sum(one.total_bytes for one in taken) / GIB, "o", color=colour, markersize=8
+                item.packing.spec.n_ctx_seq,
+                sum(one.total_bytes for one in taken) / GIB,
+                "o",
+                color=colour,
+                markersize=8,
             )
     if None not in rooms:
         room = sum(size or 0 for size in rooms) / GIB
