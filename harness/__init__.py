@@ -30,6 +30,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     ),
     "harness.api_fit": ("fit",),
     "harness.api_share": ("measure_score", "read_shared", "share_records"),
+    "harness.api_tune": ("tune",),
     "harness.errors": ("HarnessError", "NativeError", "StoreError", "UsageError"),
     "harness.events": ("Event", "Measured", "Progress", "Remark"),
     "harness.records.advice": ("advise", "find_tests"),
@@ -56,6 +57,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "harness.spec": ("RunSpec",),
     "harness.speed.prediction": ("Prediction",),
     "harness.speed.speculation": ("SpeculationResult", "summarize_speculation"),
+    "harness.records.tuning": ("TuneRecord",),
     "harness.records.time_ledger": ("TimeLedger", "make_time_ledger"),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}

@@ -20,6 +20,7 @@ from harness.api_fit import fit as fit
 from harness.api_share import measure_score as measure_score
 from harness.api_share import read_shared as read_shared
 from harness.api_share import share_records as share_records
+from harness.api_tune import tune as tune
 from harness.errors import HarnessError as HarnessError
 from harness.errors import NativeError as NativeError
 from harness.errors import StoreError as StoreError
@@ -56,6 +57,7 @@ from harness.records.text import TextRun as TextRun
 from harness.records.time_ledger import TimeLedger as TimeLedger
 from harness.records.time_ledger import make_time_ledger as make_time_ledger
 from harness.records.token_time import TimeRecord as TimeRecord
+from harness.records.tuning import TuneRecord as TuneRecord
 from harness.runs.fit import Fitting as Fitting
 from harness.runs.inspection import Inspection as Inspection
 from harness.runs.placements import Sweep as Sweep

@@ -1,7 +1,7 @@
 """Hold `harness tune` against the full grid of the same settings, and on a simulated card against every placement.
 
 python scripts/tune_grid.py [--only MODEL …] [--grid-time 110] [--out bench_results/tune]      three models, about 10 minutes
-python scripts/tune_grid.py --simulated [--seeds 10] [--time 600]                             an 8 GB card, a minute
+python scripts/tune_grid.py --simulated [--seeds 10] [--time 300]                             an 8 GB card, a minute
 python scripts/tune_grid.py --show                                                            what is printed for such a card
 
 A model's grid is every combination of the values that `harness tune` itself would race here (its factors, laid out at the defaults),
@@ -65,7 +65,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 MODELS = ("smollm2:135m", "synth:qwen3:0.6b:q8_0", "synth:llama3.2:1b:q4_0")
 
 #: The search's share of the grid's time: below the quarter that it may take, as it may go on a little for what it has begun.
-SHARE = 0.2
+SHARE = 0.17
 
 #: Turns of the comparison at the end, and the least that its interval needs.
 MOST_TURNS, LEAST_TURNS = 24, 8
@@ -427,7 +427,7 @@ def main() -> None:
     arguments.add_argument("--table", action="store_true", help="write the kept figures of the models as Markdown")
     arguments.add_argument("--show", action="store_true", help="what harness tune would print, for the first seed")
     arguments.add_argument("--seeds", type=int, default=10)
-    arguments.add_argument("--time", type=float, default=600.0, dest="time_s")
+    arguments.add_argument("--time", type=float, default=300.0, dest="time_s")
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--out", type=pathlib.Path, default=ROOT / "bench_results" / "tune")
     asked = arguments.parse_args()

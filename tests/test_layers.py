@@ -41,6 +41,7 @@ FLOORS = {
     "harness.api": 9,
     "harness.api_fit": 9,
     "harness.api_share": 9,
+    "harness.api_tune": 9,
     "harness.cli": 9,
     "harness.__main__": 10,
 }
@@ -50,6 +51,7 @@ ALLOWED_SIDEWAYS = {
     ("harness.units", "harness.errors"),
     ("harness.api_share", "harness.api"),
     ("harness.api_fit", "harness.api"),
+    ("harness.api_tune", "harness.api"),
 }
 
 #: Floors 0-4, speed and views know no clock, file, process or environment; journals of records are files.

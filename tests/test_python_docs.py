@@ -19,6 +19,7 @@ def test_every_function_is_shown():
         *harness._PUBLIC["harness.api"],
         *harness._PUBLIC["harness.api_fit"],
         *harness._PUBLIC["harness.api_share"],
+        *harness._PUBLIC["harness.api_tune"],
         "summarize",
     }
     assert {name for name in functions if f"harness.{name}(" not in PAGE} == set()

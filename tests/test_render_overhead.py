@@ -349,3 +349,29 @@ def test_every_remark_has_its_sentence():
         note = Note(remark, Cause.KV, "detail", 2**20, 2**21, 9000, 4096, 2)
         assert len(describe_note(note)) > 5
         assert "{" not in describe_note(note)
+
+
+@pytest.mark.parametrize(
+    ("mode", "cause", "said"),
+    [
+        ("auto", Cause.MAPPED, "MiB of it are pages of the file, which the OS may drop and read again."),
+        ("mmap+mlock", Cause.MAPPED, "MiB of it are pages of the file, which are locked: the OS cannot drop them."),
+        ("mlock", Cause.COPIED, "MiB of it are locked: the OS can neither drop nor swap them."),
+        (
+            "none",
+            Cause.COPIED,
+            "MiB of it came through the OS's cache of files, which has them once more as long as there is room;",
+        ),
+        ("dio", Cause.COPIED, None),
+    ],
+)
+def test_what_becomes_of_weights_is_said_by_how_the_file_was_read(mode, cause, said):
+    lines = tuple(line for line in LINES if line.cause not in (Cause.MAPPED, Cause.COPIED))
+    forecast = dataclasses.replace(FORECAST, lines=(Line(cause, HOST, "CPU", 695 * MIB), *lines))
+    report = dataclasses.replace(REPORT, asked=dataclasses.replace(SPEC, load_mode=mode), forecasts=(forecast,))
+    text = " ".join(render(describe_memory(report), "table").split())
+    endings = ("the OS may drop", "are locked", "cache of files")
+    assert (said in text) if said else not any(ending in text for ending in endings)
+    unlocked = dataclasses.replace(report, measurement=dataclasses.replace(report.measurement, is_unlocked=True))
+    text = " ".join(render(describe_memory(unlocked), "table").split())
+    assert ("Not all weights could be locked in memory" in text) == ("mlock" in mode)

@@ -46,6 +46,7 @@ class Measurement:
     flash_attn: bool | None = None
     load_mode: str | None = None
     layers_by_device: Mapping[str, int] | None = None
+    is_unlocked: bool = False  #: weights that were to be locked in memory could not be, or not all of them
 
     @property
     def account(self) -> Account:

@@ -374,6 +374,7 @@ def measure(model: Model, spec: RunSpec, session: Session) -> tuple[Measurement,
         resolved.flash_attn,
         resolved.load_mode,
         resolved.layers_by_device,
+        resolved.is_unlocked,
     )
     seen = done.get("conditions")
     return measurement, decode(Conditions, seen) if seen else None

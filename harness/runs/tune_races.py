@@ -254,7 +254,7 @@ class Tuner:
 
     def _race_all(self) -> RunSpec:
         """Race every factor that the time allows, and those again that it cut short; returns what they came to."""
-        incumbent, todo, untried = self.base, list(self.factors), set[tuple[str, ...]]()
+        incumbent, todo = self.base, list(self.factors)
         for number in range(PASSES):
             cut_short = []
             for factor in todo:
@@ -262,15 +262,13 @@ class Tuner:
                 if len(candidates) < 2:
                     continue
                 left_s = self.max_time_s - self._reserve_s(incumbent) - self.spent_s
-                if self._least_s(factor, candidates) > left_s:
-                    untried.add(factor.settings)
-                    cut_short.append(factor)
-                    continue
-                untried.discard(factor.settings)
-                incumbent, is_settled = self._race(factor, candidates, left_s)
+                is_settled = False
+                if self._least_s(factor, candidates) <= left_s:
+                    incumbent, is_settled = self._race(factor, candidates, left_s)
                 cut_short += [] if is_settled else [factor]
             todo = cut_short
-        self.left_out += [LeftOut(factor.settings, Why.NO_TIME) for factor in todo if factor.settings in untried]
+        raced = {heat.settings for heat in self._heats}
+        self.left_out += [LeftOut(factor.settings, Why.NO_TIME) for factor in todo if factor.settings not in raced]
         return incumbent
 
     def _lay_out(self, factor: Factor, incumbent: RunSpec, *, is_first: bool) -> tuple[RunSpec, ...]:

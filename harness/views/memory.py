@@ -229,8 +229,22 @@ def _fit_notes(record: MemoryRecord) -> Iterator[str]:
     if copied := record.forecast.of(Part.REPACKED):
         size = format_value(copied, MODULE)
         yield f"{size} of it are a second copy of weights; -lm none keeps one copy, --repack off the file's."
+    mode = record.asked.load_mode
+    is_locked = mode in ("mlock", "mmap+mlock")
+    if is_locked and record.measurement is not None and record.measurement.is_unlocked:
+        yield "Not all weights could be locked in memory: allow more of it (ulimit -l)."
     if mapped := record.forecast.of(Cause.MAPPED):
-        yield f"{format_value(mapped, MODULE)} of it are pages of the file, which the OS may drop and read again."
+        fate = "which are locked: the OS cannot drop them" if is_locked else "which the OS may drop and read again"
+        yield f"{format_value(mapped, MODULE)} of it are pages of the file, {fate}."
+    if read := record.forecast.of(Cause.COPIED, HOST):
+        size = format_value(read, MODULE)
+        if is_locked:
+            yield f"{size} of it are locked: the OS can neither drop nor swap them."
+        elif mode == "none":
+            yield (
+                f"{size} of it came through the OS's cache of files, which has them once more as long as there is room; "
+                "-lm dio goes past it."
+            )
 
 
 def _describe_card(card: CardFit) -> str:
