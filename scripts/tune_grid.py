@@ -13,7 +13,7 @@ measured in turn, so that the figures do not rest on the least of many noisy med
 
 On the simulated card costs come from bytes and bandwidths (`harness.speed.placed`), with scatter and drift on each measurement. Every
 pair of -ngl and -ncmoe that fits is priced without noise, and the search's pick is held against the cheapest. Each seed is another
-machine: its bandwidths and arithmetic are drawn.
+machine: its bandwidths and arithmetic are drawn, and from the second on what other programs have taken of the card.
 """
 
 from __future__ import annotations
@@ -257,9 +257,12 @@ def _told_gain(record: TuneRecord) -> dict[str, float | None] | None:
 # --- the simulated card -------------------------------------------------------------------------------------------------
 
 #: A card as the RTX 3070 (published: 448 GB/s, 20 TFLOPS) on PCIe 4.0 x16, in a host with 8 cores and two channels of DDR5; and by how
-#: much the card, the host and the bus of a seed may be slower or faster.
+#: much the card, the host and the bus of a seed may be slower or faster (as exponents of e).
 CARD = CardAndHost(448e9, 20e12, 60e9, 0.6e12, 24e9, 15e-6, n_cores=8, n_threads_full=5)
 SPREAD = 0.5
+
+#: What other programs may have taken of the card.
+MOST_TAKEN_BYTES = 2 * GIB
 
 #: What a load takes: reading the card's part of a file that the system has in memory.
 LOAD_S = 6.0
@@ -310,9 +313,9 @@ def price_work(model: PlacedModel, spec: RunSpec, work: Work) -> float:
     return work.n_prompt * model.prompt_token_s(spec, work.n_prompt) + work.n_gen * model.token_s(spec, work.n_depth)
 
 
-def make_card_room(header: Header) -> Room:
-    """What an 8 GB card leaves to choose, with a host that holds the whole model."""
-    free = 8 * GIB - CUDA_CONTEXT_BYTES
+def make_card_room(header: Header, taken_bytes: int) -> Room:
+    """What an 8 GB card of which others have taken something leaves to choose, with a host that holds the whole model."""
+    free = 8 * GIB - CUDA_CONTEXT_BYTES - taken_bytes
     card = Device("CUDA0", "a simulated card", "gpu", free, 8 * GIB)
     rules = [device_rules(card.name, card.kind, free, 8 * GIB)]
     cost, tokens = cost_of_header(header, "", ""), CARD_CTX - 2
@@ -332,12 +335,14 @@ def simulate(seeds: Iterable[int], max_time_s: float) -> Iterator[dict[str, Any]
     shape = load_catalog().find(CARD_MODEL).shape
     assert shape is not None
     header = compute_header(shape, CARD_QUANTIZATION, CARD_MODEL)
-    room, work = make_card_room(header), plan_work("chat", CARD_CTX, None)
+    work = plan_work("chat", CARD_CTX, None)
     asked = RunSpec(CARD_MODEL, n_prompt=work.n_prompt, n_gen=work.n_gen, n_depth=work.n_depth, n_threads=8)
-    base = choose_base(asked, room)
-    assert base is not None
     for seed in seeds:
-        model = PlacedModel(header, draw_card(random.Random(seed)))
+        chance = random.Random(seed)
+        model = PlacedModel(header, draw_card(chance))
+        room = make_card_room(header, round(chance.uniform(0, MOST_TAKEN_BYTES)) if seed else 0)
+        base = choose_base(asked, room)
+        assert base is not None
         machine = SimulatedCard(model, seed)
         tuner = Tuner(base, work, room, machine, machine.clock, list_factors(), max_time_s=max_time_s, seed=seed)
         tuner.run()
