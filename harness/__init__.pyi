@@ -16,8 +16,8 @@ from harness.api import sweep as sweep
 from harness.api import to_dicts as to_dicts
 from harness.api import to_frame as to_frame
 from harness.api import write_text as write_text
-from harness.api_quality import measure_quality as measure_quality
 from harness.api_fit import fit as fit
+from harness.api_quality import measure_quality as measure_quality
 from harness.api_share import measure_score as measure_score
 from harness.api_share import read_shared as read_shared
 from harness.api_share import share_records as share_records
