@@ -16,6 +16,7 @@ from harness.api import sweep as sweep
 from harness.api import to_dicts as to_dicts
 from harness.api import to_frame as to_frame
 from harness.api import write_text as write_text
+from harness.api_fit import fit as fit
 from harness.api_share import measure_score as measure_score
 from harness.api_share import read_shared as read_shared
 from harness.api_share import share_records as share_records
@@ -59,6 +60,7 @@ from harness.records.time_ledger import TimeLedger as TimeLedger
 from harness.records.time_ledger import make_time_ledger as make_time_ledger
 from harness.records.token_time import TimeRecord as TimeRecord
 from harness.records.tuning import TuneRecord as TuneRecord
+from harness.runs.fit import Fitting as Fitting
 from harness.runs.inspection import Inspection as Inspection
 from harness.runs.placements import Sweep as Sweep
 from harness.runs.predict import PredictRequest as PredictRequest
