@@ -31,7 +31,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "harness.api_quality": ("measure_quality",),
     "harness.api_fit": ("fit",),
     "harness.api_share": ("measure_score", "read_shared", "share_records"),
-    "harness.api_tune": ("tune",),
+    "harness.api_tune": ("take_tuned", "tune", "write_lines"),
     "harness.errors": ("HarnessError", "NativeError", "StoreError", "UsageError"),
     "harness.events": ("Event", "Measured", "Progress", "Remark"),
     "harness.records.advice": ("advise", "find_tests"),

@@ -21,7 +21,9 @@ from harness.api_quality import measure_quality as measure_quality
 from harness.api_share import measure_score as measure_score
 from harness.api_share import read_shared as read_shared
 from harness.api_share import share_records as share_records
+from harness.api_tune import take_tuned as take_tuned
 from harness.api_tune import tune as tune
+from harness.api_tune import write_lines as write_lines
 from harness.errors import HarnessError as HarnessError
 from harness.errors import NativeError as NativeError
 from harness.errors import StoreError as StoreError
