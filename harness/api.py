@@ -357,7 +357,7 @@ def speculate(
     *,
     texts: Sequence[str] = (),
     n_draft: Values = None,
-    n_tokens: int = 64,
+    n_tokens: int = 32,
     rounds: int = 10,
     p_min: float = 0.0,
     n_min: int = 0,

@@ -46,7 +46,7 @@ class Grid:
         """
         if not self.tests():
             raise UsageError("Nothing to measure: give -p (prompt tokens), -n (generated tokens) or -pg P,N above 0.")
-        return list(dict.fromkeys(map(_share_with_others, self._combinations())))
+        return list(dict.fromkeys(cell for asked in self._combinations() for cell in _make_sense(asked)))
 
     def _combinations(self) -> Iterator[RunSpec]:
         names = sorted(self.axes, key=list(parameters()).index)
@@ -60,6 +60,13 @@ class Grid:
                 )  # fmt: skip
 
 
-def _share_with_others(cell: RunSpec) -> RunSpec:
-    """A prompt is shared by several sequences, and a single one has its own."""
-    return dataclasses.replace(cell, is_prompt_shared=False) if cell.n_parallel == 1 else cell
+def _make_sense(cell: RunSpec) -> Iterator[RunSpec]:
+    """A prompt is shared by several sequences, and a single one has its own. Where one begins as the one before, it is read anew as
+    well, to compare with; generation alone has no prompt."""
+    if cell.n_parallel == 1:
+        cell = dataclasses.replace(cell, is_prompt_shared=False)
+    if cell.n_prefix and not cell.n_prompt:
+        cell = dataclasses.replace(cell, n_prefix=0)
+    yield cell
+    if cell.n_prefix:
+        yield dataclasses.replace(cell, n_prompt=cell.n_prefix + cell.n_prompt, n_prefix=0)

@@ -236,6 +236,10 @@ class RunSpec:
         0, "-d", "--n-depth", "--depth", parse=whole_numbers(0, MAX_TOKENS), scope="test",
         help="Tokens that are in the cache before the clock starts.",
     )  # fmt: skip
+    n_prefix: int = _field(
+        0, "--reuse-prefix", parse=whole_numbers(0, MAX_TOKENS), scope="test",
+        help="Tokens before the prompt that the one before began with too; its cache is there.", heading="prefix",
+    )  # fmt: skip
     n_parallel: int = _field(
         1, "-np", "-npl", "--n-parallel", parse=whole_numbers(1, MAX_SEQUENCES), scope="test",
         help="Sequences at once, as of so many users; each has its own prompt, depth and tokens.", heading="parallel",
@@ -285,6 +289,8 @@ class RunSpec:
         """A step, in which each sequence gets a token, is one batch here; llama.cpp takes no more sequences than it has room for."""
         if not 1 <= self.n_parallel <= MAX_SEQUENCES:
             raise UsageError(f"llama.cpp holds 1 to {MAX_SEQUENCES} sequences at once, and not {self.n_parallel}.")
+        if self.n_prefix and self.n_parallel > 1:
+            raise UsageError("--reuse-prefix is about one sequence; leave out --n-parallel.")
         for flag, size in (("-b", self.n_batch), ("-ub", self.n_ubatch)):
             if size < self.n_parallel > 1:
                 raise UsageError(
@@ -297,13 +303,18 @@ class RunSpec:
 
         Source: to_llama_cparams in llama-bench.cpp; n_ctx_req in batched-bench.cpp.
         """
-        n_read, is_shared = self.n_depth + self.n_prompt, self.is_prompt_shared and self.kv_unified
+        n_read, is_shared = self.n_depth + self.n_prefix + self.n_prompt, self.is_prompt_shared and self.kv_unified
         return (1 if is_shared else self.n_parallel) * n_read + self.n_parallel * self.n_gen
 
     @property
     def n_ctx_seq(self) -> int:
         """Tokens that one sequence comes to."""
-        return self.n_prompt + self.n_gen + self.n_depth
+        return self.n_prompt + self.n_gen + self.n_depth + self.n_prefix
+
+    @property
+    def n_filled(self) -> int:
+        """Tokens of one sequence that are in the cache before the clock starts: the depth, or all of the prompt before."""
+        return self.n_depth + (self.n_prefix + self.n_prompt if self.n_prefix else 0)
 
     @property
     def n_tokens(self) -> int:
@@ -383,17 +394,25 @@ class RunSpec:
 
 
 def name_test(
-    n_prompt: int, n_gen: int, n_depth: int = 0, *, n_parallel: int = 1, is_prompt_shared: bool = False
+    n_prompt: int,
+    n_gen: int,
+    n_depth: int = 0,
+    *,
+    n_prefix: int = 0,
+    n_parallel: int = 1,
+    is_prompt_shared: bool = False,
 ) -> str:
     """llama-bench's name of a test: ``pp512``, ``tg128``, ``pp512+tg128``, ``tg128 @ d4096``; of several sequences, each of which does
-    that, ``tg128 x4 @ d4096``, and ``pp512+tg128 x4 shared`` where the prompt is read once."""
+    that, ``tg128 x4 @ d4096``, and ``pp512+tg128 x4 shared`` where the prompt is read once; ``pp512 after 4096`` where the cache holds
+    a prompt that begins with the same 4096 tokens."""
     parts = [f"pp{n_prompt}"] * (n_prompt > 0) + [f"tg{n_gen}"] * (n_gen > 0)
     several = f" x{n_parallel}" if n_parallel > 1 else ""
-    return "+".join(parts) + several + (f" @ d{n_depth}" if n_depth else "") + (" shared" if is_prompt_shared else "")
+    before = (f" @ d{n_depth}" if n_depth else "") + (f" after {n_prefix}" if n_prefix else "")
+    return "+".join(parts) + several + before + (" shared" if is_prompt_shared else "")
 
 
 #: Parameters that a test's name has in it.
-NAMED_IN_TEST = ("n_depth", "n_parallel", "is_prompt_shared")
+NAMED_IN_TEST = ("n_depth", "n_prefix", "n_parallel", "is_prompt_shared")
 
 
 def parameters(*scopes: Scope) -> dict[str, Parameter]:

@@ -33,6 +33,9 @@ LENGTHS, P_MINS, MOST_TOKENS = (1, 3, 4, 8), (0.0, 0.6), 400
 #: llama.h's LLAMA_FTYPE_MOSTLY_Q4_0.
 Q4_0 = 2
 
+#: Enough rounds for an interval within a minute and a half.
+USUAL = ("--n-draft", "1,2,4,8", "-r", "8", "--max-time", "90")
+
 SYNTHETIC = ("synth:gemma3:1b:q8_0", "synth:gemma3:270m:q4_0")
 
 
@@ -120,8 +123,8 @@ def main() -> None:
         draft = pathlib.Path(scratch) / "SmolLM2-135M-Instruct.Q4_0-again.gguf"
         quantize(model, draft)
         compare(program, str(model), str(draft), folder / "speculative-parity.txt")
-        measure("--max-time", "60", out=folder / "speculate-itself.txt")
-        measure("--draft", str(draft), "--max-time", "60", out=folder / "speculate-again.txt")
+        measure(*USUAL, out=folder / "speculate-itself.txt")
+        measure("--draft", str(draft), *USUAL, out=folder / "speculate-again.txt")
     target, small = SYNTHETIC
     measure(
         "-m", target, "--draft", small, "-n", "12", "-r", "6", "--n-draft", "1,2,4,8", "--text", "Hello there", "--max-time", "120",

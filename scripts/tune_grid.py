@@ -1,7 +1,7 @@
 """Hold `harness tune` against the full grid of the same settings, and on a simulated card against every placement.
 
 python scripts/tune_grid.py [--only MODEL …] [--grid-time 110] [--out bench_results/tune]      three models, about 10 minutes
-python scripts/tune_grid.py --simulated [--seeds 10] [--time 600]                             an 8 GB card, a minute
+python scripts/tune_grid.py --simulated [--seeds 10] [--time 300]                             an 8 GB card, a minute
 python scripts/tune_grid.py --show                                                            what is printed for such a card
 
 A model's grid is every combination of the values that `harness tune` itself would race here (its factors, laid out at the defaults),
@@ -13,7 +13,7 @@ measured in turn, so that the figures do not rest on the least of many noisy med
 
 On the simulated card costs come from bytes and bandwidths (`harness.speed.placed`), with scatter and drift on each measurement. Every
 pair of -ngl and -ncmoe that fits is priced without noise, and the search's pick is held against the cheapest. Each seed is another
-machine: its bandwidths and arithmetic are drawn.
+machine: its bandwidths and arithmetic are drawn, and from the second on what other programs have taken of the card.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 MODELS = ("smollm2:135m", "synth:qwen3:0.6b:q8_0", "synth:llama3.2:1b:q4_0")
 
 #: The search's share of the grid's time: below the quarter that it may take, as it may go on a little for what it has begun.
-SHARE = 0.2
+SHARE = 0.17
 
 #: Turns of the comparison at the end, and the least that its interval needs.
 MOST_TURNS, LEAST_TURNS = 24, 8
@@ -257,9 +257,12 @@ def _told_gain(record: TuneRecord) -> dict[str, float | None] | None:
 # --- the simulated card -------------------------------------------------------------------------------------------------
 
 #: A card as the RTX 3070 (published: 448 GB/s, 20 TFLOPS) on PCIe 4.0 x16, in a host with 8 cores and two channels of DDR5; and by how
-#: much the card, the host and the bus of a seed may be slower or faster.
+#: much the card, the host and the bus of a seed may be slower or faster (as exponents of e).
 CARD = CardAndHost(448e9, 20e12, 60e9, 0.6e12, 24e9, 15e-6, n_cores=8, n_threads_full=5)
 SPREAD = 0.5
+
+#: What other programs may have taken of the card.
+MOST_TAKEN_BYTES = 2 * GIB
 
 #: What a load takes: reading the card's part of a file that the system has in memory.
 LOAD_S = 6.0
@@ -310,9 +313,9 @@ def price_work(model: PlacedModel, spec: RunSpec, work: Work) -> float:
     return work.n_prompt * model.prompt_token_s(spec, work.n_prompt) + work.n_gen * model.token_s(spec, work.n_depth)
 
 
-def make_card_room(header: Header) -> Room:
-    """What an 8 GB card leaves to choose, with a host that holds the whole model."""
-    free = 8 * GIB - CUDA_CONTEXT_BYTES
+def make_card_room(header: Header, taken_bytes: int) -> Room:
+    """What an 8 GB card of which others have taken something leaves to choose, with a host that holds the whole model."""
+    free = 8 * GIB - CUDA_CONTEXT_BYTES - taken_bytes
     card = Device("CUDA0", "a simulated card", "gpu", free, 8 * GIB)
     rules = [device_rules(card.name, card.kind, free, 8 * GIB)]
     cost, tokens = cost_of_header(header, "", ""), CARD_CTX - 2
@@ -332,12 +335,14 @@ def simulate(seeds: Iterable[int], max_time_s: float) -> Iterator[dict[str, Any]
     shape = load_catalog().find(CARD_MODEL).shape
     assert shape is not None
     header = compute_header(shape, CARD_QUANTIZATION, CARD_MODEL)
-    room, work = make_card_room(header), plan_work("chat", CARD_CTX, None)
+    work = plan_work("chat", CARD_CTX, None)
     asked = RunSpec(CARD_MODEL, n_prompt=work.n_prompt, n_gen=work.n_gen, n_depth=work.n_depth, n_threads=8)
-    base = choose_base(asked, room)
-    assert base is not None
     for seed in seeds:
-        model = PlacedModel(header, draw_card(random.Random(seed)))
+        chance = random.Random(seed)
+        model = PlacedModel(header, draw_card(chance))
+        room = make_card_room(header, round(chance.uniform(0, MOST_TAKEN_BYTES)) if seed else 0)
+        base = choose_base(asked, room)
+        assert base is not None
         machine = SimulatedCard(model, seed)
         tuner = Tuner(base, work, room, machine, machine.clock, list_factors(), max_time_s=max_time_s, seed=seed)
         tuner.run()
@@ -427,7 +432,7 @@ def main() -> None:
     arguments.add_argument("--table", action="store_true", help="write the kept figures of the models as Markdown")
     arguments.add_argument("--show", action="store_true", help="what harness tune would print, for the first seed")
     arguments.add_argument("--seeds", type=int, default=10)
-    arguments.add_argument("--time", type=float, default=600.0, dest="time_s")
+    arguments.add_argument("--time", type=float, default=300.0, dest="time_s")
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--out", type=pathlib.Path, default=ROOT / "bench_results" / "tune")
     asked = arguments.parse_args()

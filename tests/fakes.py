@@ -50,6 +50,12 @@ class FakeEngine:
     def share(self) -> None:
         self.calls.append("share")
 
+    can_go_back, forgets_in_state = True, False
+
+    def go_back(self, n_tokens: int) -> bool:
+        self.calls.append(f"back to {n_tokens}")
+        return self.can_go_back
+
     def save_state(self) -> Any:
         self.calls.append("save")
         return "state"

@@ -16,6 +16,7 @@ FIGURES = {
     CautionCause.CPU_THROTTLED: {"n_held": 3, "held_s": 0.5},
     CautionCause.THROTTLED: {"reasons": ("power cap", "heat")},
     CautionCause.FEW_SAMPLES: {"n_wanted": 6},
+    CautionCause.PREFIX_LOST: {"n_ctx": 4096},
     CautionCause.INTERRUPTED: {"n_done": 6, "n_wanted": 10},
     CautionCause.LAYERS_CLAMPED: {"n_layers": 33},
     CautionCause.LAYERS_GUESSED: {"gpu_share": 0.5, "n_layers": 16},

@@ -95,9 +95,9 @@ def _read_draft_lengths(text: str) -> tuple[int, ...] | None:
     "--n-gen",
     "n_tokens",
     type=WholeNumber(1, MAX_TOKENS),
-    default=64,
+    default=32,
     metavar="N",
-    help="Tokens of each text. [64]",
+    help="Tokens of each text. [32]",
 )
 @context_option(least=8)
 @repetitions_option("rounds")

@@ -390,6 +390,13 @@ class Session:
     def share(self) -> None:
         sequences.copy_first(self.context, self._spec.n_parallel, self._step, is_unified=self._spec.kv_unified)
 
+    def go_back(self, n_tokens: int) -> bool:
+        return sequences.go_back(self.context, n_tokens, swa_full=self._spec.swa_full)
+
+    @property
+    def forgets_in_state(self) -> bool:
+        return sequences.forgets_in_state(self.context, swa_full=self._spec.swa_full)
+
     def _step(self) -> None:
         """Compute one token of the first sequence."""
         self.decode(batches.cut(self.random_tokens(1), 1)[0])

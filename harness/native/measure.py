@@ -52,6 +52,13 @@ class Engine(Computes, Protocol):
     def clear(self) -> None:
         """Empty the KV cache."""
 
+    def go_back(self, n_tokens: int) -> bool:
+        """Keep the first tokens of a sequence alone; False where that cannot be, and then it is empty."""
+
+    @property
+    def forgets_in_state(self) -> bool:
+        """Whether a saved state lacks something that the cache has."""
+
     def save_state(self) -> Any:
         """Copy the cache's content out."""
 
@@ -95,6 +102,21 @@ def time_prompt(engine: Engine, batches: Sequence[Any], clock: Clock) -> int:
         decode(batch)
     engine.synchronize()
     return clock() - start
+
+
+def time_second_prompt(
+    engine: Engine, n_before: int, prompt: Sequence[Any], whole: Sequence[Any], clock: Clock
+) -> tuple[int, bool]:
+    """Time a prompt of which the cache may have the first n_before tokens: in nanoseconds, and whether it had.
+
+    What lies behind them is taken back first; where that cannot be, the whole prompt is read.
+    """
+    start = clock()
+    can = engine.go_back(n_before)
+    for batch in prompt if can else whole:
+        engine.decode(batch)
+    engine.synchronize()
+    return clock() - start, can
 
 
 def time_generation(engine: Computes, batches: Sequence[Any], clock: Clock, stamps: array[int]) -> None:
@@ -153,10 +175,10 @@ def measure(
         report(samples[-1])
     else:
         compute(engine, engine.token_batches(1))
-    depth = depth or Depth(engine, spec.n_depth)
+    depth = depth or Depth(engine, spec.n_filled, is_kept_whole=bool(spec.n_prefix))
     for repetition in range(block.repetitions):
         engine.clear()
-        if spec.n_depth:
+        if spec.n_filled:
             progress("depth", repetition, block.repetitions)
             depth.fill()
         watch.begin()
@@ -171,7 +193,14 @@ def _run_once(engine: Engine, clock: Clock, spec: RunSpec, n_gen: int, watch: Wa
     prompt = engine.prompt_batches(spec.n_prompt) if spec.n_prompt else ()
     tokens = engine.token_batches(n_gen) if n_gen else ()
     stamps = array("q", bytes(8 * (len(tokens) + 1)))
-    prompt_ns = time_prompt(engine, prompt, clock) if prompt else None
+    prompt_ns = n_reused = None
+    if spec.n_prefix and not warmup:
+        n_before = spec.n_depth + spec.n_prefix
+        whole = engine.prompt_batches(n_before + spec.n_prompt)
+        prompt_ns, can = time_second_prompt(engine, n_before, prompt, whole, clock)
+        n_reused = n_before if can else 0
+    elif prompt:
+        prompt_ns = time_prompt(engine, prompt, clock)
     if tokens:
         if spec.is_prompt_shared and spec.n_parallel > 1:
             engine.share()
@@ -179,7 +208,7 @@ def _run_once(engine: Engine, clock: Clock, spec: RunSpec, n_gen: int, watch: Wa
     conditions = watch.end()
     token_ns = tuple(list_gaps(stamps)) if tokens else ()
     duration_ns = (prompt_ns or 0) + sum(token_ns)
-    return Sample(duration_ns, prompt_ns, token_ns, is_warmup=warmup, conditions=conditions)
+    return Sample(duration_ns, prompt_ns, token_ns, is_warmup=warmup, conditions=conditions, n_reused=n_reused)
 
 
 def compute(engine: Computes, batches: Iterable[Any]) -> None:
@@ -190,17 +219,21 @@ def compute(engine: Computes, batches: Iterable[Any]) -> None:
 
 
 class Depth:
-    """Fills a context's cache to a depth: computed once, then restored, as llama-bench does."""
+    """Fills a context's cache to a depth: computed once, then restored, as llama-bench does.
 
-    def __init__(self, engine: Engine, n_depth: int) -> None:
-        self._engine, self._n_depth, self._state = engine, n_depth, None
+    is_kept_whole: it is computed each time where a state that was saved lacks what lies outside a window.
+    """
+
+    def __init__(self, engine: Engine, n_depth: int, *, is_kept_whole: bool = False) -> None:
+        self._engine, self._n_depth, self._is_kept_whole, self._state = engine, n_depth, is_kept_whole, None
 
     def fill(self) -> None:
         """Fill an empty cache."""
         if self._state is not None and self._engine.restore_state(self._state):
             return
         compute(self._engine, self._engine.prompt_batches(self._n_depth))
-        self._state = self._engine.save_state()
+        if not (self._is_kept_whole and self._engine.forgets_in_state):
+            self._state = self._engine.save_state()
 
 
 class InstantEngine:

@@ -45,6 +45,29 @@ def copy_first(context: Any, n_sequences: int, step: Callable[[], None], *, is_u
         _restore(context, 0, state)
 
 
+def forgets_in_state(context: Any, *, swa_full: bool) -> bool:
+    """Whether a saved state lacks what lies outside a window, although the cache still has it.
+
+    Source: llama-kv-cache.cpp state_write (is_masked_swa).
+    """
+    return not swa_full and llama_cpp.llama_model_n_swa(llama_cpp.llama_get_model(context)) > 0
+
+
+def go_back(context: Any, n_tokens: int, *, swa_full: bool) -> bool:
+    """Take back what the first sequence holds behind its first tokens; False where it cannot be, and then it holds nothing.
+
+    A state cannot be taken back in part, and a layer with a window may have lost what lies before it: llama.cpp's server asks the same
+    (tools/server/server-context.cpp, pos_min_thold).
+    """
+    memory, model = llama_cpp.llama_get_memory(context), llama_cpp.llama_get_model(context)
+    window = 0 if swa_full else llama_cpp.llama_model_n_swa(model)
+    has_lost = window > 0 and llama_cpp.llama_memory_seq_pos_min(memory, 0) > max(0, n_tokens - window)
+    if not has_lost and llama_cpp.llama_memory_seq_rm(memory, 0, n_tokens, -1):
+        return True
+    llama_cpp.llama_memory_clear(memory, False)
+    return False
+
+
 def _save(context: Any, sequence: int) -> Any:
     size = llama_cpp.llama_state_seq_get_size(context, sequence)
     state = (ctypes.c_uint8 * size)()

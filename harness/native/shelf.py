@@ -134,7 +134,7 @@ class Shelf:
                 raise
             self._give_up_all(but=key)
             is_alone, session = True, loaded.model.open(spec, **options)
-        opened = Open(session, Depth(session, spec.n_depth), loaded, is_alone)
+        opened = Open(session, Depth(session, spec.n_filled, is_kept_whole=bool(spec.n_prefix)), loaded, is_alone)
         if keep:
             self._contexts[spec] = opened
         return opened

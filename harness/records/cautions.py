@@ -40,6 +40,7 @@ class CautionCause(str, enum.Enum):
     SWITCHED_AWAY = "switched-away"
     WIDE_INTERVAL = "wide-interval"
     PRECISION_MISSED = "precision-missed"
+    PREFIX_LOST = "prefix-lost"
     TWO_SPEEDS = "two-speeds"
     OWN_CROWD = "own-crowd"
     SLOWED_DOWN = "slowed-down"
@@ -132,6 +133,7 @@ _SENTENCES = {
         "threads had to leave their CPU to others {n_switched} times a repetition in {n_disturbed} of {n_timed}"
     ),
     CautionCause.WIDE_INTERVAL: "interval ± {lost_share}",
+    CautionCause.PREFIX_LOST: "read anew from its beginning: the cache could not go back to the {n_ctx} tokens that it had",
     CautionCause.PRECISION_MISSED: (
         "± {lost_share} after {n_done} repetitions and {limit_s:g} s, ± {wanted_share} was wanted"
     ),

@@ -58,6 +58,7 @@ class Sample:
     token_ns: tuple[int, ...]  #: each generated token
     is_warmup: bool  #: before the clock that counts
     conditions: Conditions | None = None  #: what the operating system says of it
+    n_reused: int | None = None  #: tokens before the prompt that the cache still had; None where none were to be reused
     turn: int | None = None  #: place of its block in the order of the whole run, from 0; None in older records
 
 

@@ -46,7 +46,7 @@ class Manner:
     lengths: tuple[int, ...]  #: tokens that a draft may have, each tried beside no draft at all
     n_min: int = 0
     p_min: float = 0.0
-    n_tokens: Positive = 64  #: of each text, unless it ends before
+    n_tokens: Positive = 32  #: of each text, unless it ends before
     rounds: Positive = 10  #: how often each text is written with each length
     max_time_s: PositiveNumber = 60.0  #: after which no further round begins
     seed: int = 0  #: of the order within a round

@@ -48,6 +48,7 @@ class Summary:
     half_width: float | None = None  #: of the rate's interval, as a share of the rate
     n_seen_warmups: int = 0  #: first repetitions that were left out
     sequence_rate_tok_per_s: float | None = None
+    has_lost_prefix: bool = False  #: whether a prompt was read whole although the cache had its beginning
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -83,12 +84,16 @@ def summarize(record: Record) -> Summary:
     cautions = (*cautions, *find_fallbacks(record))
     if (crowd := find_own_crowd(record, timed)) is not None:
         cautions = (*cautions, crowd)
+    has_lost = any(sample.n_reused == 0 for sample in timed)
+    if has_lost:
+        cautions = (Caution(CautionCause.PREFIX_LOST, n_ctx=record.asked.n_depth + record.asked.n_prefix), *cautions)
     quiet = undisturbed(marked)
     is_known = any(sample.conditions for sample in timed)
     return Summary(
         n_samples=len(durations),
         median_ns=middle,
         rate_tok_per_s=rate / middle,
+        has_lost_prefix=has_lost,
         sequence_rate_tok_per_s=record.asked.n_tokens_seq * NS_PER_S / middle,
         rate_low=rate / interval.high if interval else None,
         rate_high=rate / interval.low if interval else None,

@@ -27,7 +27,7 @@ from harness.spec import DEFAULT_N_CTX, RunSpec, Settings
 from harness.untrusted.harmless import line
 
 #: Drafts of as many tokens are tried where nobody says how many. llama.cpp's own default is 3.
-LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16)
+LENGTHS = (1, 2, 3, 4, 6, 8, 16)
 
 #: What is written where no text is given: an explanation, a program and a story, which are not equally easy to guess.
 PROMPTS = (

@@ -82,7 +82,9 @@ def parse_host(text: str | None) -> str:
     except ValueError:
         host = ""
     if scheme not in ("http", "https") or not re.fullmatch(r"[\w.:%-]+", host):
-        raise UsageError(f"OLLAMA_HOST is {given!r}, which is no address; write it as 127.0.0.1:11434.")
+        hidden, _, shown = given.rpartition("@")  # before it stand a user and a password
+        said = f"…@{shown}" if hidden else given
+        raise UsageError(f"OLLAMA_HOST is {said!r}, which is no address; write it as 127.0.0.1:11434.")
     # A server that listens everywhere is reached here.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{slash}{path}".rstrip("/")

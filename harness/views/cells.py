@@ -30,6 +30,7 @@ from harness.views.figures.style import shorten
 from harness.views.figures.users import describe_series, draw_users, find_series
 from harness.views.formats import render
 from harness.views.llama_bench import name_backends, render_csv, render_json, render_jsonl, render_sql
+from harness.views.reuse import describe_reuse
 from harness.views.settings import format_settings, setting_columns
 from harness.views.values import (
     BYTES,
@@ -116,11 +117,13 @@ def describe_cells(
     judged = (
         [] if is_kept else [(r.asked.test, summary) for r, summary in zip(records, summaries, strict=True) if summary]
     )
+    measured = [Digest(*one) for one in zip(records, summaries, strict=True) if one[1]]  # type: ignore[arg-type]
     verdicts = [Prose([describe_verdicts(judged)])] if judged else []
+    if reused := [] if is_kept else list(describe_reuse(measured)):
+        verdicts.insert(0, Prose(reused))
     blocks: list[Block] = (
         [table, *verdicts, Prose(_builds(records))] if with_builds else [_preparation(records), table, *verdicts]
     )
-    measured = [Digest(*one) for one in zip(records, summaries, strict=True) if one[1]]  # type: ignore[arg-type]
     return Document("cells", 1, "", [Section("", _pictures(measured, name_of, is_kept)), Section("", blocks)])
 
 

@@ -51,7 +51,7 @@ def bench_fields(record: Record) -> dict[str, Any]:
         "model_n_params": model.n_params,
         **_asked(spec, "n_batch", "n_ubatch", "n_threads", "cpu_mask", "cpu_strict", "poll"),
         **_asked(spec, "type_k", "type_v", "n_gpu_layers", "n_cpu_moe", "split_mode", "main_gpu", "no_kv_offload"),
-        "flash_attn": FLASH_MODES[spec.flash_attn],
+        "flash_attn": FLASH_MODES.get(spec.flash_attn),  # a record of strangers may say anything
         "devices": "/".join(spec.devices) or "auto",
         "tensor_split": "/".join(f"{share:.2f}" for share in spec.tensor_split or (0.0,)),
         "tensor_buft_overrides": ";".join(spec.override_tensors) or NO_OVERRIDES,

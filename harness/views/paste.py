@@ -16,7 +16,7 @@ from harness.views.settings import format_setting, heading
 from harness.views.spellings import SPELLINGS, Asked, Spelling
 
 #: Fields of `RunSpec` that are of a test and not of a program.
-OF_TESTS = frozenset({"n_depth", "is_prompt_shared"})
+OF_TESTS = frozenset({"n_depth", "n_prefix", "is_prompt_shared"})
 
 
 @dataclass(frozen=True, slots=True)
