@@ -135,7 +135,7 @@ _SENTENCES = {
     CautionCause.WIDE_INTERVAL: "interval ± {lost_share}",
     CautionCause.PREFIX_LOST: "read anew from its beginning: the cache could not go back to the {n_ctx} tokens that it had",
     CautionCause.PRECISION_MISSED: (
-        "± {lost_share} after {n_done} repetitions and {limit_s:g} s, ± {wanted_share} was wanted"
+        "± {lost_share} after {n_done} repetitions, which took {timed_s:.0f} of {limit_s:g} s; ± {wanted_share} was wanted"
     ),
     CautionCause.TWO_SPEEDS: "repetitions have two speeds, {lost_share} apart",
     CautionCause.OWN_CROWD: "{n_threads} threads on {n_cpus} CPUs wait for each other",
@@ -228,6 +228,7 @@ class Caution:
     lost_share: float | None = None  #: of the time, of the clock or of the median
     wanted_share: float | None = None  #: of the median, within which its interval was to be
     limit_s: float | None = None  #: time that a cell was given
+    timed_s: float | None = None  #: time that its repetitions took, without loads, caches that were filled and rests
     clock_mhz: float | None = None  #: at which the processor ran
     clock_limit_mhz: float | None = None  #: the highest that it can have
     n_pages: int | None = None  #: pages of memory, a repetition
