@@ -138,7 +138,7 @@ def tune(request: TuneRequest, session: Session, *, clock: Callable[[], float] =
     room = make_room(request, header, survey, asked)
     base = choose_base(asked, room)
     if base is None:
-        raise HarnessError(_describe_lack(header, asked, path))
+        raise HarnessError(_describe_lack(_of_context(asked, work.n_ctx), path))
     check_cells([base], session)
     facts = facts_in(session)(path)
     time_utc, source = utc_now(), "asked" if "n_threads" in request.settings else threads.source
@@ -223,7 +223,7 @@ def _ask(request: TuneRequest, work: Work) -> RunSpec:
     )
 
 
-def _describe_lack(header: Header, spec: RunSpec, path: pathlib.Path) -> str:
+def _describe_lack(spec: RunSpec, path: pathlib.Path) -> str:
     needs = estimate_needs(spec)
     size = f" ({format_mib(needs.file_bytes)} of weights)" if needs else ""
     return (
