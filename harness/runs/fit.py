@@ -20,7 +20,7 @@ from harness.memory.causes import HOST, Note, Part, Remark
 from harness.memory.companions import Projector, describe_projector
 from harness.memory.fit import CUDA_CONTEXT_BYTES, estimate_pipeline_bytes
 from harness.memory.forecast import Forecast, Host, device_rules
-from harness.memory.packing import Beside, Packer, Packing, Planned, Plans, Setting, Space, Wish
+from harness.memory.packing import FLOOR_N_CTX, Beside, Packer, Packing, Planned, Plans, Setting, Space, Wish
 from harness.records.memory import Subject
 from harness.runs.memory import Model, compute_on, estimate_compute, find_model, forecast, make_spec
 from harness.runs.vocabulary import compare_vocabularies
@@ -346,8 +346,8 @@ class _Case:
         self._packer = Packer(
             model.header, space, lambda spec: self._find_beside(spec, extras), self.spec_at(self._most)
         )
-        floor = {} if self._request.n_ctx is None else {"floor": self._request.n_ctx}
-        self.wish = Wish(self.spec_at, self._most, given=frozenset(self._request.options), **floor)
+        asked, given = self._request.n_ctx, frozenset(self._request.options)
+        self.wish = Wish(self.spec_at, self._most, asked or FLOOR_N_CTX, is_bound=asked is not None, given=given)
 
     def _find_beside(self, spec: RunSpec, extras: _Extras) -> Beside:
         working = self._plans.find(spec.n_ctx_seq, self._key(spec))
