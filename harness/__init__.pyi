@@ -16,10 +16,14 @@ from harness.api import sweep as sweep
 from harness.api import to_dicts as to_dicts
 from harness.api import to_frame as to_frame
 from harness.api import write_text as write_text
+from harness.api_fit import fit as fit
+from harness.api_quality import measure_quality as measure_quality
 from harness.api_share import measure_score as measure_score
 from harness.api_share import read_shared as read_shared
 from harness.api_share import share_records as share_records
+from harness.api_tune import take_tuned as take_tuned
 from harness.api_tune import tune as tune
+from harness.api_tune import write_lines as write_lines
 from harness.errors import HarnessError as HarnessError
 from harness.errors import NativeError as NativeError
 from harness.errors import StoreError as StoreError
@@ -43,6 +47,9 @@ from harness.records.noise import NoiseRecord as NoiseRecord
 from harness.records.ollama import Comparison as Comparison
 from harness.records.parity import Parity as Parity
 from harness.records.placements import PlacementResult as PlacementResult
+from harness.records.quality import QualityRecord as QualityRecord
+from harness.records.quality_figures import QualityFigures as QualityFigures
+from harness.records.quality_figures import find_figures as find_figures
 from harness.records.roofline import Roof as Roof
 from harness.records.score import Score as Score
 from harness.records.score import score_cells as score_cells
@@ -57,6 +64,7 @@ from harness.records.time_ledger import TimeLedger as TimeLedger
 from harness.records.time_ledger import make_time_ledger as make_time_ledger
 from harness.records.token_time import TimeRecord as TimeRecord
 from harness.records.tuning import TuneRecord as TuneRecord
+from harness.runs.fit import Fitting as Fitting
 from harness.runs.inspection import Inspection as Inspection
 from harness.runs.placements import Sweep as Sweep
 from harness.runs.predict import PredictRequest as PredictRequest

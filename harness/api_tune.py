@@ -10,6 +10,10 @@ from harness.events import OnEvent, ignore
 from harness.records.tuning import Quality, TuneRecord
 from harness.runs import asking
 from harness.runs import tune as tuning
+from harness.runs.tuned import take_settings
+from harness.spec import Settings
+from harness.views import paste
+from harness.views.tune import asked_of
 
 
 def tune(
@@ -50,3 +54,21 @@ def tune(
     )  # fmt: skip
     with open_session("tune", results, on_event) as session:
         return tuning.tune(request, session)
+
+
+def take_tuned(model: Model | None = None, *, on_event: OnEvent = ignore) -> Settings:
+    """The settings that ``harness tune`` has kept for a model, as ``--tuned`` takes them: ``harness.measure(**harness.take_tuned())``.
+
+    Returns
+    -------
+    Fields of `harness.RunSpec`; none where nothing was tuned, or for another build, file or machine, which on_event is told.
+    """
+    return take_settings(asking.find_file(refer(model), on_event), (), on_event)
+
+
+def write_lines(record: TuneRecord) -> dict[str, list[str]]:
+    """What other programs are told to run a model as a search found best: lines by program, as ``harness tune`` prints them."""
+    found: dict[str, list[str]] = {}
+    for pasted in paste.write_lines(asked_of(record, record.chosen)):
+        found.setdefault(pasted.program, []).extend(pasted.lines)
+    return found

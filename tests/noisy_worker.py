@@ -1,6 +1,6 @@
 """A worker without an engine, whose repetitions take what a kind of noise makes of them: `python -m tests.noisy_worker KIND`.
 
-quiet, bimodal (every third block of time is 8 % slower), drifting (6 % over half a minute), stolen (a third of the repetitions lose
+quiet, tunable (a fifth faster without flash attention, and it dies where the file is not mapped), bimodal (every third block of time is 8 % slower), drifting (6 % over half a minute), stolen (a third of the repetitions lose
 15 % to a hypervisor), crowded (other programs have the CPUs), dying (it ends in its fourth block).
 """
 
@@ -45,11 +45,14 @@ def main(kind: str) -> None:
         if kind == "dying" and n_blocks == 4:
             sys.exit(9)
         spec = command["measure"]
+        if kind == "tunable" and spec["load_mode"] == "none":
+            sys.exit(9)
+        share = 0.8 if kind == "tunable" and spec["flash_attn"] == "off" else 1.0
         emit("loaded", model=told["model"])
         for repetition in range(-1, command.get("repetitions") or spec["repetitions"]):
             emit("phase", phase="repetition", index=max(repetition, 0), count=spec["repetitions"])
             longer, is_stolen = scale(kind, at_ns, chance)
-            duration_ns = round(longer * sum(spec[name] * ns for name, ns in TOKEN_NS.items()))
+            duration_ns = round(share * longer * sum(spec[name] * ns for name, ns in TOKEN_NS.items()))
             at_ns += duration_ns
             seen = {
                 "wall_ns": duration_ns,

@@ -39,6 +39,8 @@ FLOORS = {
     "harness.runs": 7,
     "harness.views": 8,
     "harness.api": 9,
+    "harness.api_fit": 9,
+    "harness.api_quality": 9,
     "harness.api_share": 9,
     "harness.api_tune": 9,
     "harness.cli": 9,
@@ -49,6 +51,8 @@ FLOORS = {
 ALLOWED_SIDEWAYS = {
     ("harness.units", "harness.errors"),
     ("harness.api_share", "harness.api"),
+    ("harness.api_quality", "harness.api"),
+    ("harness.api_fit", "harness.api"),
     ("harness.api_tune", "harness.api"),
 }
 

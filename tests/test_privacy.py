@@ -28,6 +28,7 @@ def place(tmp_path_factory, model):
     (folder / "model.gguf").symlink_to(model)
     with open(model, "rb") as file:
         (folder / "cut.gguf").write_bytes(file.read(5_000_000))
+    (folder / "text.txt").write_text("mark prompt " * 60, encoding="utf-8")
     return tmp_path_factory.mktemp("work"), folder
 
 
@@ -65,6 +66,22 @@ COMMANDS = {
     "run": ("run", *QUICK, "--max-tokens", "2", "--system", "mark system", "mark prompt"),
     "overhead": ("overhead", *QUICK, "-c", "64", "-o", "json"),
     "inspect": ("inspect", "{folder}/model.gguf", "-o", "json"),
+    "speculate": (
+        "speculate",
+        *QUICK,
+        "--text",
+        "mark prompt",
+        "-n",
+        "4",
+        "-r",
+        "1",
+        "--n-draft",
+        "1",
+        "--max-time",
+        "2",
+    ),
+    "quality": ("quality", *QUICK, "--text", "{folder}/text.txt", "-c", "32", "--chunks", "1"),
+    "fit": ("fit", *QUICK, "-o", "json"),
     "ollama": ("ollama", "nothing"),
 }
 

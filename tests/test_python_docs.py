@@ -17,6 +17,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 def test_every_function_is_shown():
     functions = {
         *harness._PUBLIC["harness.api"],
+        *harness._PUBLIC["harness.api_fit"],
         *harness._PUBLIC["harness.api_share"],
         *harness._PUBLIC["harness.api_tune"],
         "summarize",

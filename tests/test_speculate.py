@@ -378,6 +378,9 @@ def test_lengths_are_summed_up_from_their_steps(record):
     assert result.best is four
     assert result.alpha == pytest.approx((5 + 4) / (6 + 4)), "behind a wrong guess none is looked at"
     assert result.predict(four) == pytest.approx(expected_tokens(0.9, 4) * 10.25 / 20.25)
+    unsure = summarize_speculation(dataclasses.replace(record, manner=dataclasses.replace(record.manner, p_min=0.5)))
+    assert unsure.predict(four) is None, "what a whole draft costs says nothing of those that are not"
+    assert unsure.predict(four, 0.9) == result.predict(four)
     assert [payoff.n_draft for payoff in result.payoffs((0.0, 1.0))] == [1, 4]
 
 

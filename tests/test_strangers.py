@@ -20,8 +20,13 @@ from click.testing import CliRunner
 from harness.cli import cli
 from harness.errors import HarnessError
 from harness.records.bench_terms import TABLE
-from harness.records.kinds import read_line, to_json
-from harness.records.text import Figures, TextRun, TextSettings
+from harness.records.journal import read_lines
+from harness.records.kinds import KINDS, read_line, to_json
+from harness.sources.user_catalog import load_catalog
+from harness.untrusted import harmless
+from harness.views.formats import render
+from harness.views.report import Material, read_material
+from harness.views.report.chapters import CHAPTERS
 
 from .conftest import HERE
 from .gguf_bytes import HeaderBytes
@@ -77,16 +82,12 @@ def lines_of(pattern, n=2):
 def journals(tmp_path_factory, recorded):
     """Two journals with a spoilt line of every kind that was ever kept here, and a spoilt file that was shared."""
     folder = tmp_path_factory.mktemp("strangers")
-    figures = Figures(2 * 10**9, 10**8, 30, 3 * 10**8, 100, 10**9, 4 * 10**8)
-    text = TextRun(
-        "run", "2026-11-24T12:00:00Z", recorded[0].machine, "0.1", TextSettings(), "hash", figures, "stop",
-        model=recorded[0].model, build=recorded[0].build, prompt="p", text="t",
-    )  # fmt: skip
     lines = [to_json(record) for record in recorded]
     lines += [{**to_json(record), "command": "sweep"} for record in recorded[:2]]
     for pattern in ("*overhead*", "*roofline*", "*time-ledger*", "*-parity*", "*-sweep*", "*-pp-tg*"):
         lines += lines_of(pattern)
-    lines.append(to_json(text))
+    # Short runs of the commands that no journal is kept of.
+    lines += map(json.loads, (HERE / "recorded" / "kinds.jsonl").read_text(encoding="utf-8").splitlines())
     spoilt, counts = zip(*map(spoil, [{**line, "label": "l"} for line in lines]), strict=True)
     assert min(counts) >= 4, "a text of each line can be anything"
     for name in ("20261124T000000Z-a.jsonl", "20261125T000000Z-b.jsonl"):
@@ -153,6 +154,7 @@ def check(text, form):
     if form == "html":
         assert Page(text).found == []
     elif form == "md":
+        text = "\n".join(line for line in text.splitlines() if not line.startswith("    "))  # code, which is as it is
         assert "<script" not in text
         assert "<img" not in text
         assert "](x)" not in text.replace("\\](x)", "")
@@ -283,3 +285,19 @@ def test_no_header_does_harm_in_any_format(words, form, header, tmp_path):
     assert done.exit_code == 0, (done.output, done.exception)
     check(done.stdout, form)
     check(done.stderr, "table")
+
+
+def test_lines_of_nearly_every_kind_are_spoilt(journals):
+    kinds = {json.loads(line)["kind"] for line in open(journals / "20261124T000000Z-a.jsonl", encoding="utf-8")}
+    assert set(KINDS) - kinds <= {"ollama-comparison"}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_no_document_of_any_kind_does_harm(form, journals):
+    """What a command shows of what it measured is the document that the report has of it."""
+    lines = read_material(read_lines([journals / "20261124T000000Z-a.jsonl"], pytest.fail))
+    material = Material(lines, made_utc="2026-11-28T12:00:00Z", harness_version="0.1", catalog=load_catalog())
+    shown = [document for make, _ in CHAPTERS.values() for document in make(material)]
+    assert len(shown) > 10
+    for document in shown:
+        check(harmless.lines(render(document, form)), form)  # as cli/terminal.show writes it

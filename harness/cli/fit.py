@@ -16,7 +16,6 @@ from harness.cli.options import (
     flatten,
     measured_options,
     one_reference,
-    one_value,
     single_axes,
 )
 from harness.cli.output import Output, output_options, show
@@ -39,12 +38,19 @@ Examples:
 """
 
 
+#: What a run is asked with, and how many sequences share it.
+_run_options = measured_options("load", "context", also=("n_parallel",))
+
+
 def _read_cards(text: str) -> tuple[int, ...]:
     return tuple(parse_size(part, example="8GB", memory=True) for part in text.split(","))
 
 
 @click.command(
-    "fit", cls=SectionedCommand, sections={"Options of the run": measured_options("load", "context")}, epilog=_EXAMPLES
+    "fit",
+    cls=SectionedCommand,
+    sections={"Options of the run": _run_options},
+    epilog=_EXAMPLES,
 )
 @one_reference()
 @click.option(
@@ -79,9 +85,8 @@ def _read_cards(text: str) -> tuple[int, ...]:
 @click.option("-mm", "--mmproj", metavar="REF", help="Projector (vision, sound) that goes with it.")
 @click.option("-md", "--draft", "--model-draft", "draft", metavar="REF", help="Draft model that guesses for it.")
 @click.option("--all-quants", is_flag=True, help="Set all quantizations of the model side by side.")
-@one_value("n_parallel")
 @output_options()
-@measured_options("load", "context")
+@_run_options
 def command(reference: str | None, output: Output, **options: Any) -> None:  # fmt: skip
     """Find the largest context that fits, for each type of KV cache, and where layers and experts go.
 
@@ -98,13 +103,11 @@ def command(reference: str | None, output: Output, **options: Any) -> None:  # f
         usual = defaults()
         pairs = list(dict.fromkeys(itertools.product(types[0] or (usual["type_k"],), types[1] or (usual["type_v"],))))
     spare = tuple(size * MIB for size in flatten(options["spare_mib"]))
-    asked = {"n_parallel": options.pop("n_parallel")}
-    settings = {**single_axes(options), **(asked if asked["n_parallel"] > 1 else {})}
     named = {name: options[name] for name in ("n_ctx", "vram_bytes", "ram_bytes", "mmproj", "draft", "all_quants")}
     with displayed() as on_event:
         request = plan_fit(
             reference or DEFAULT_MODEL,
-            settings,
+            single_axes(options),
             cache_types=pairs,
             spare_bytes=spare,
             on_event=on_event,

@@ -136,9 +136,13 @@ def tune(request: TuneRequest, session: Session, *, clock: Callable[[], float] =
     threads = choose_threads()
     asked = _ask(request, work).with_threads(threads.count)
     room = make_room(request, header, survey, asked)
+    if request.vram_bytes is not None and not room.devices:
+        session.remark(
+            "note: there is no device here whose memory --vram could bound; `harness fit --vram` answers for one elsewhere."
+        )
     base = choose_base(asked, room)
     if base is None:
-        raise HarnessError(_describe_lack(header, asked, path))
+        raise HarnessError(_describe_lack(_of_context(asked, work.n_ctx), path))
     check_cells([base], session)
     facts = facts_in(session)(path)
     time_utc, source = utc_now(), "asked" if "n_threads" in request.settings else threads.source
@@ -223,7 +227,7 @@ def _ask(request: TuneRequest, work: Work) -> RunSpec:
     )
 
 
-def _describe_lack(header: Header, spec: RunSpec, path: pathlib.Path) -> str:
+def _describe_lack(spec: RunSpec, path: pathlib.Path) -> str:
     needs = estimate_needs(spec)
     size = f" ({format_mib(needs.file_bytes)} of weights)" if needs else ""
     return (

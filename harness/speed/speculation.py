@@ -89,15 +89,21 @@ class Payoff:
 
 @dataclass(frozen=True, slots=True)
 class SpeculationResult:
-    """What a record comes to; alpha is the chance that a guess is right where those before it were, over all lengths."""
+    """What a record comes to; alpha is the chance that a guess is right where those before it were, over all lengths.
+
+    has_whole_drafts: a step drafts as many tokens as it may. A lookup that finds nothing, or a model that is not sure (p_min), drafts
+    fewer or none, so that nothing follows from what a whole draft costs for the text.
+    """
 
     alone: LengthResult
     lengths: tuple[LengthResult, ...]
     alpha: float | None
+    has_whole_drafts: bool = True
 
     def predict(self, length: LengthResult, alpha: float | None = None) -> float | None:
-        """The speed-up that follows from a chance (the measured one unless told) and what steps of a length cost."""
-        alpha = self.alpha if alpha is None else alpha
+        """The speed-up that follows from a chance (the measured one unless told) and what steps with a whole draft cost."""
+        if alpha is None and self.has_whole_drafts:
+            alpha = self.alpha
         if alpha is None or length.step_ns is None or not self.alone.step_ns:
             return None
         return expected_tokens(alpha, length.n_draft) * self.alone.step_ns / length.step_ns
@@ -126,7 +132,10 @@ def summarize_speculation(record: Speculation) -> SpeculationResult:
     """What the steps of a record come to, length by length in ascending order."""
     alone = _summarize(record, 0)
     lengths = tuple(_summarize(record, length) for length in sorted(set(record.manner.lengths)))
-    return SpeculationResult(alone, tuple(one for one in lengths if one.n_rounds), find_alpha(record.passages))
+    is_whole = record.draft is not None and not record.manner.p_min
+    return SpeculationResult(
+        alone, tuple(one for one in lengths if one.n_rounds), find_alpha(record.passages), is_whole
+    )
 
 
 def find_alpha(passages: Sequence[Passage]) -> float | None:
