@@ -71,6 +71,7 @@ class CautionCause(str, enum.Enum):
     NOT_LOCKED = "not-locked"
     NOT_REPACKED = "not-repacked"
     POLL_IDLE = "poll-idle"
+    MASK_IDLE = "mask-idle"
     SENTENCE = "sentence"
 
 
@@ -179,6 +180,7 @@ _SENTENCES = {
         "--no-host on` says what that costs"
     ),
     CautionCause.POLL_IDLE: "--poll does nothing: this ggml has its threads from OpenMP",
+    CautionCause.MASK_IDLE: "-C does nothing: macOS keeps no thread to a CPU",
     CautionCause.SENTENCE: "{said}",
 }
 _NEEDED = {
