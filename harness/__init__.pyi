@@ -17,6 +17,7 @@ from harness.api import to_dicts as to_dicts
 from harness.api import to_frame as to_frame
 from harness.api import write_text as write_text
 from harness.api_fit import fit as fit
+from harness.api_quality import measure_quality as measure_quality
 from harness.api_share import measure_score as measure_score
 from harness.api_share import read_shared as read_shared
 from harness.api_share import share_records as share_records
@@ -46,6 +47,9 @@ from harness.records.noise import NoiseRecord as NoiseRecord
 from harness.records.ollama import Comparison as Comparison
 from harness.records.parity import Parity as Parity
 from harness.records.placements import PlacementResult as PlacementResult
+from harness.records.quality import QualityRecord as QualityRecord
+from harness.records.quality_figures import QualityFigures as QualityFigures
+from harness.records.quality_figures import find_figures as find_figures
 from harness.records.roofline import Roof as Roof
 from harness.records.score import Score as Score
 from harness.records.score import score_cells as score_cells

@@ -179,6 +179,12 @@ def test_weights_that_pinned_memory_keeps_from_being_repacked(record, asked, lay
     assert CautionCause.NOT_REPACKED not in causes(with_(found, system_info="CPU : AVX2 = 1"))
 
 
+def test_a_mask_is_nothing_to_macos(record):
+    mac = dataclasses.replace(record, machine=dataclasses.replace(record.machine, os="Darwin 24.1.0"))
+    assert causes(with_(mac, {"cpu_mask": "0x3"})) == [CautionCause.MASK_IDLE]
+    assert causes(with_(record, {"cpu_mask": "0x3"})) == causes(mac) == []
+
+
 def test_spinning_is_not_openmps(record):
     assert causes(with_(record, {"poll": 0}, "CPU : OPENMP = 1")) == [CautionCause.POLL_IDLE]
     assert causes(with_(record, {"poll": 0}, "CPU : AVX2 = 1")) == []

@@ -26,10 +26,13 @@ from harness.runs.session import Session
 from harness.sources import texts
 from harness.sources.texts import OWN_TEXT, open_text
 from harness.spec import RunSpec
-from harness.views.document import Picture
+from harness.views.document import Picture, Table
 from harness.views.figures.style import to_bytes
 from harness.views.formats import format_names, render
 from harness.views.quality import describe_quality
+from harness.views.report import documents as documents_of_report
+
+from .test_cli import harness as harness_command
 
 # --- figures ----------------------------------------------------------------------------------------------------------
 
@@ -489,3 +492,79 @@ def test_what_a_second_group_says_of_the_base_is_not_counted_twice(two, monkeypa
         Answering(session, [events[0], events[2], events[4]])
         records = measure_quality(request, session)
     assert len(records[0].windows) == 2
+
+
+def test_the_report_puts_the_same_text_and_base_into_one_table(made):
+    record, _ = made
+    base = dataclasses.replace(record, asked=record.base.asked, base=None, kld_counts={})
+    other_text = dataclasses.replace(base, text=dataclasses.replace(base.text, name="other.txt", sha256="cd" * 32))
+    older = dataclasses.replace(record, windows=record.windows[:1])
+    material = read_material_of([older, record, base, other_text])
+    documents = [one for one in documents_of_report.show_quality(material) if list(one.blocks(Table))]
+    assert [len(next(iter(one.blocks(Table))).rows) for one in documents] == [2, 1]
+    assert "alice.txt, windows of 52 tokens" in documents[0].title
+
+
+def read_material_of(records):
+    class Material:
+        machines = ()
+
+        def contents(self, kind):
+            return [record for record in records if isinstance(record, kind)]
+
+    return Material()
+
+
+def test_a_script_asks_the_same(anything, monkeypatch):
+    import harness
+
+    asked = []
+    monkeypatch.setattr(asking_quality, "measure_quality", lambda request, _session: asked.append(request) or [])
+    harness.measure_quality(["a", "b"], base="big", n_ctx=64, n_chunks=3, type_k=("f16", "q8_0"))
+    (request,) = asked
+    assert [(cell.model, cell.type_k) for cell in request.cells] == [
+        ("/m/a.gguf", "f16"), ("/m/a.gguf", "q8_0"), ("/m/b.gguf", "f16"), ("/m/b.gguf", "q8_0"),
+    ]  # fmt: skip
+    assert (request.base.model, request.base.n_ctx, request.n_chunks) == ("/m/big.gguf", 64, 3)
+    harness.measure_quality()
+    assert asked[1].cells[0].model == "/m/own.gguf"
+
+
+def test_a_base_without_room_beside_it_is_told(two, monkeypatch):
+    request, events = two
+    heard = []
+    monkeypatch.setattr(asking_quality, "fit_together", lambda _found, _free: False)
+    with Session("quality", None, on_event=heard.append) as session:
+        Answering(session, events)
+        measure_quality(request, session)
+    assert any("m.gguf take more than the" in getattr(event, "text", "") for event in heard)
+
+
+@pytest.mark.engine
+def test_the_command_shows_all_formats_of_it_and_refuses_in_a_sentence(tmp_path):
+    code, out, _ = harness_command(
+        "quality", "-c", "32", "--chunks", "2", "-ctk", "f16,q8_0", "-o", "json", cwd=tmp_path
+    )
+    assert code == 0
+    data = json.loads(out)
+    assert [one["type_k"] for one in data["models"]] == ["f16", "q8_0"]
+    assert data["models"][0]["memory_bytes"] > data["models"][1]["memory_bytes"] > 0
+    assert data["text"]["is_own"]
+    assert data["trust"] == "quiet"
+    (tmp_path / "short.txt").write_text("Too short.", encoding="utf-8")
+    code, out, said = harness_command("quality", "--text", "short.txt", cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert "windows of 512 need 1024 at least" in said
+
+
+@pytest.mark.parametrize("counts", [{"x": 1}, {"-1": 1}, {"5": -1}, {"99999999": 1}])
+def test_counts_of_no_bin_are_refused(made, counts):
+    with pytest.raises(ValueError, match="no bin"):
+        dataclasses.replace(made[0], kld_counts=counts)
+
+
+@pytest.mark.parametrize("n_same_top", [-1, 26])
+def test_no_more_tokens_agree_than_were_scored(made, n_same_top):
+    window = made[0].windows[0]
+    with pytest.raises(ValueError, match="same top"):
+        dataclasses.replace(window, divergence=dataclasses.replace(window.divergence, n_same_top=n_same_top))

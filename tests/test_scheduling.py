@@ -12,7 +12,7 @@ import pytest
 
 from harness.errors import NativeError
 from harness.host import scheduling
-from harness.native.threads import Threads, list_threads
+from harness.native.threads import Threads, check_mask, list_threads
 from harness.runs import bench as bench_module
 from harness.runs.bench import Bench, Plan, process_nature
 from harness.runs.needs import fit_together
@@ -32,6 +32,23 @@ def test_a_pool_is_what_its_threads_are_made_of():
     asked = spec(n_threads_batch=4, cpu_mask="0x3", cpu_strict=True, poll=0, priority=-1)
     assert list_threads(asked) == (made, dataclasses.replace(made, count=4))
     assert made.cpus == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("mask", "is_strict", "said"),
+    [
+        ("0x0", False, None), ("0x1", True, None), ("0xff", False, None), ("0xff", True, "names CPUs that are not ours; there are 0, 1"),
+        ("0xf0", False, "The mask -C 0xf0 names no CPU that is ours; there are 0, 1."), ("0xf0", True, "names no CPU that is ours"),
+    ],
+)  # fmt: skip
+def test_a_mask_without_a_cpu_of_ours_is_refused(mask, is_strict, said):
+    asked = spec(cpu_mask=mask, cpu_strict=is_strict)
+    check_mask(asked, ())
+    if said is None:
+        check_mask(asked, {0, 1})
+        return
+    with pytest.raises(NativeError, match=said):
+        check_mask(asked, {0, 1})
 
 
 # ---- the system's word -----------------------------------------------------------------------------------------------

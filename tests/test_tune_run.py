@@ -152,3 +152,9 @@ def test_every_format_has_it(model, results, monkeypatch, form):
     done = CliRunner().invoke(cli, ["tune", "-m", model, "-o", form])
     assert done.exit_code == 0, done.output
     assert "flash_attn" in done.stdout or "fa off" in done.stdout
+
+
+def test_a_bound_on_devices_that_are_not_there_is_said_to_be_none(model):
+    remarks = []
+    search("crowded", model, vram_bytes=8 * GIB, on_event=lambda event: remarks.append(getattr(event, "text", "")))
+    assert any("--vram" in text for text in remarks)

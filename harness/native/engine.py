@@ -34,7 +34,7 @@ from harness.native.log import (
     read_splits,
     read_unlocked,
 )
-from harness.native.threads import Threads, list_threads
+from harness.native.threads import Threads, check_mask, list_threads
 from harness.records.cells import Build, Device, Model, Resolved
 from harness.records.native_errors import explain
 from harness.spec import RunSpec
@@ -61,7 +61,7 @@ class Runtime:
         self.give_up: Callable[[str], None] | None = None  # says a sentence and ends the process, from any thread
         #: What was asked of this process once and for all: its strategy for NUMA and its priority; None before the first model.
         self.nature: tuple[str, int] | None = None
-        self._cpus, self._is_bound = read_cpus(), False
+        self.cpus, self._is_bound = read_cpus(), False  #: those that this process may use
         llama_cpp.llama_backend_init()
 
     def describe(self) -> Build:
@@ -188,7 +188,7 @@ class Runtime:
         goes from one to another. Source: ggml-cpu.c ggml_graph_compute, ggml_threadpool_new_impl.
         """
         if self._is_bound and not spec.binds_threads:
-            free_threads(self._cpus, all_threads=b"OPENMP = 1" in llama_cpp.llama_print_system_info())
+            free_threads(self.cpus, all_threads=b"OPENMP = 1" in llama_cpp.llama_print_system_info())
         self._is_bound = spec.binds_threads
 
     def make_pool(self, threads: Threads) -> Any:
@@ -315,6 +315,7 @@ class Session:
         n_rs_seq: int = 0,
     ) -> None:
         self._model, self._spec, self._lib = model, spec, model.runtime.lib
+        check_mask(spec, model.runtime.cpus)
         tape = model.runtime.tape
         tape.rewind()
         parameters = self._parameters(spec)

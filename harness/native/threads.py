@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
+from harness.errors import NativeError
 from harness.parsers import read_mask
 from harness.spec import NO_MASK, RunSpec
 
@@ -33,3 +35,19 @@ def list_threads(spec: RunSpec) -> tuple[Threads, Threads | None]:
     n_threads = spec.n_threads or 1
     n_batch = n_threads if spec.n_threads_batch is None else spec.n_threads_batch
     return Threads(n_threads, *how), None if n_batch == n_threads else Threads(n_batch, *how)
+
+
+def check_mask(spec: RunSpec, ours: Collection[int]) -> None:
+    """Refuse a mask that the system would not take: ggml complains at every graph. ours are the CPUs that this process may use,
+    empty where that is not known.
+
+    Raises
+    ------
+    NativeError : no CPU of the mask is ours, or, where each thread is to have one, not all are.
+    """
+    asked = set(read_mask(spec.cpu_mask))
+    if not asked or not ours or (asked <= set(ours) if spec.cpu_strict else asked & set(ours)):
+        return
+    names = ", ".join(map(str, sorted(ours)))
+    why = "names CPUs that are not ours" if asked & set(ours) else "names no CPU that is ours"
+    raise NativeError(f"The mask -C {spec.cpu_mask} {why}; there are {names}.")

@@ -71,6 +71,7 @@ class CautionCause(str, enum.Enum):
     NOT_LOCKED = "not-locked"
     NOT_REPACKED = "not-repacked"
     POLL_IDLE = "poll-idle"
+    MASK_IDLE = "mask-idle"
     SENTENCE = "sentence"
 
 
@@ -134,7 +135,7 @@ _SENTENCES = {
     CautionCause.WIDE_INTERVAL: "interval ± {lost_share}",
     CautionCause.PREFIX_LOST: "read anew from its beginning: the cache could not go back to the {n_ctx} tokens that it had",
     CautionCause.PRECISION_MISSED: (
-        "± {lost_share} after {n_done} repetitions and {limit_s:g} s, ± {wanted_share} was wanted"
+        "± {lost_share} after {n_done} repetitions, which took {timed_s:.0f} of {limit_s:g} s; ± {wanted_share} was wanted"
     ),
     CautionCause.TWO_SPEEDS: "repetitions have two speeds, {lost_share} apart",
     CautionCause.OWN_CROWD: "{n_threads} threads on {n_cpus} CPUs wait for each other",
@@ -179,6 +180,7 @@ _SENTENCES = {
         "--no-host on` says what that costs"
     ),
     CautionCause.POLL_IDLE: "--poll does nothing: this ggml has its threads from OpenMP",
+    CautionCause.MASK_IDLE: "-C does nothing: macOS keeps no thread to a CPU",
     CautionCause.SENTENCE: "{said}",
 }
 _NEEDED = {
@@ -226,6 +228,7 @@ class Caution:
     lost_share: float | None = None  #: of the time, of the clock or of the median
     wanted_share: float | None = None  #: of the median, within which its interval was to be
     limit_s: float | None = None  #: time that a cell was given
+    timed_s: float | None = None  #: time that its repetitions took, without loads, caches that were filled and rests
     clock_mhz: float | None = None  #: at which the processor ran
     clock_limit_mhz: float | None = None  #: the highest that it can have
     n_pages: int | None = None  #: pages of memory, a repetition

@@ -25,6 +25,8 @@ def find_fallbacks(record: Record) -> Iterator[Caution]:
         )
     if resolved.is_unlocked:
         yield Caution(CautionCause.NOT_LOCKED)
+    if record.asked.binds_threads and record.machine.os.startswith(("Darwin", "macOS")):
+        yield Caution(CautionCause.MASK_IDLE)  # source: ggml_thread_apply_affinity in ggml-cpu.c
     if build is None:
         return
     if device := _find_pinning(record.asked, resolved, build):

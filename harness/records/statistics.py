@@ -80,7 +80,7 @@ def summarize(record: Record) -> Summary:
     if interval is None:
         cautions = (*cautions, Caution(CautionCause.FEW_SAMPLES, n_wanted=samples_needed()))
     width = half_width(record, as_rates(durations))
-    cautions = _miss_precision(record, len(durations), width, cautions)
+    cautions = _miss_precision(record, durations, width, cautions)
     cautions = (*cautions, *find_fallbacks(record))
     if (crowd := find_own_crowd(record, timed)) is not None:
         cautions = (*cautions, crowd)
@@ -108,15 +108,15 @@ def summarize(record: Record) -> Summary:
 
 
 def _miss_precision(
-    record: Record, n_timed: int, width: float | None, cautions: tuple[Caution, ...]
+    record: Record, durations_ns: Sequence[int], width: float | None, cautions: tuple[Caution, ...]
 ) -> tuple[Caution, ...]:
     """Say where repeating ended before the median was known as precisely as was wanted; it is then why the interval is wide, too."""
     asked = record.asked
     if asked.repetitions is not None or record.failure is not None or width is None or width <= asked.precision:
         return cautions
     missed = Caution(
-        CautionCause.PRECISION_MISSED, lost_share=width, wanted_share=asked.precision, n_done=n_timed,
-        limit_s=asked.max_time_s,
+        CautionCause.PRECISION_MISSED, lost_share=width, wanted_share=asked.precision, n_done=len(durations_ns),
+        limit_s=asked.max_time_s, timed_s=sum(durations_ns) / NS_PER_S,
     )  # fmt: skip
     return (*(caution for caution in cautions if caution.cause is not CautionCause.WIDE_INTERVAL), missed)
 

@@ -32,6 +32,7 @@ from harness.runs.needs import estimate_needs, fit_together
 from harness.runs.session import Session
 from harness.sources.texts import TextFile, open_text
 from harness.spec import DEFAULT_N_CTX, RunSpec, Settings
+from harness.units import format_gb
 
 #: Tokens of a window where nobody asks for others: llama-perplexity's.
 WINDOW_TOKENS = 512
@@ -239,6 +240,7 @@ def measure_quality(request: QualityRequest, session: Session) -> list[QualityRe
     records: list[QualityRecord] = []
     with session.until_interrupted():
         for group in group_cells(request):
+            _remark_on_room(group, session)
             _read_together(group, request, session, accounts)
     for cell, account in accounts.items():
         if session.is_interrupted and not account.is_whole:
@@ -252,6 +254,17 @@ def measure_quality(request: QualityRequest, session: Session) -> list[QualityRe
         session.keep(record)
         session.on_event(Measured(record))
     return records
+
+
+def _remark_on_room(group: Sequence[RunSpec], session: Session) -> None:
+    """Tell where a base and a model have no room in memory together: they are read side by side all the same."""
+    free = available_memory_bytes()
+    if len(group) > 1 and not fit_together([(cell, estimate_needs(cell)) for cell in group], free):
+        names = " and ".join(dict.fromkeys(cell.file_name for cell in group))
+        session.remark(
+            f"warning: {names} take more than the {format_gb(free)} of memory that are free; they may be read from disk again and "
+            "again, or be killed. A smaller --base would do."
+        )
 
 
 def _read_together(

@@ -136,6 +136,10 @@ def tune(request: TuneRequest, session: Session, *, clock: Callable[[], float] =
     threads = choose_threads()
     asked = _ask(request, work).with_threads(threads.count)
     room = make_room(request, header, survey, asked)
+    if request.vram_bytes is not None and not room.devices:
+        session.remark(
+            "note: there is no device here whose memory --vram could bound; `harness fit --vram` answers for one elsewhere."
+        )
     base = choose_base(asked, room)
     if base is None:
         raise HarnessError(_describe_lack(_of_context(asked, work.n_ctx), path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from harness.records.failures import describe_failure
 from harness.records.quality import QualityRecord
 from harness.records.quality_figures import CONFIDENCE, Departure, Estimate, QualityFigures, find_figures
 from harness.records.statistics import Summary, summarize
-from harness.records.verdict import Trust, Verdict, judge_all
+from harness.records.verdict import Trust, judge_all
 from harness.spec import CellKey, cell_key, find_varied
 from harness.units import format_count
 from harness.views.document import (
@@ -95,14 +96,13 @@ def describe_quality(records: Sequence[QualityRecord], speeds: Sequence[Record] 
     warnings = [caution.text for record in records for caution in record.warnings]
     first = records[0]
     data = {"text": first.text, "machine": first.machine, "build": first.build}
-    document = Document("quality", 1, "", sections, list(dict.fromkeys(warnings)), data, "models")
-    return with_verdict(document, _verdict(records))
-
-
-def _verdict(records: Sequence[QualityRecord]) -> Verdict | None:
-    """That the machine was quiet says nothing of figures that no noise touches."""
     verdict = judge_all(records)
-    return None if verdict and verdict.trust is Trust.QUIET else verdict
+    document = Document("quality", 1, "", sections, list(dict.fromkeys(warnings)), data, "models")
+    if (
+        verdict and verdict.trust is Trust.QUIET
+    ):  # that the machine was quiet says nothing of figures that no noise touches
+        return dataclasses.replace(document, data={**data, "trust": verdict.trust.value, "reasons": ()})
+    return with_verdict(document, verdict)
 
 
 def _key(spec_of: QualityRecord | Record) -> CellKey:

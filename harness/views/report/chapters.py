@@ -26,6 +26,7 @@ CHAPTERS: dict[str, tuple[Make, tuple[str, ...]]] = {
     "Speeds": (show_speeds, ("result",)),
     "Two settings decided": (documents.show_ab, ("ab",)),
     "Settings found": (documents.show_tuning, ("tuning",)),
+    "Quality": (documents.show_quality, ("quality",)),
     "Guessing ahead": (documents.show_speculation, ("speculation",)),
     "Many at once": (show_users, ("result",)),
     "Layers on the GPU": (show_layers, ("result",)),

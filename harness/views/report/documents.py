@@ -11,6 +11,7 @@ from harness.records.ab import Ab
 from harness.records.cells import machine_key
 from harness.records.memory import MemoryRecord
 from harness.records.ollama import Comparison
+from harness.records.quality import QualityRecord
 from harness.records.roofline import Roof
 from harness.records.speculation import Speculation
 from harness.records.token_time import TimeRecord
@@ -23,6 +24,7 @@ from harness.views.machines import describe_machines
 from harness.views.memory import describe_memory
 from harness.views.ollama import describe_comparison
 from harness.views.predict import describe_answers
+from harness.views.quality import describe_quality
 from harness.views.report.frame import explained, in_report
 from harness.views.report.material import Material
 from harness.views.roofline import describe_roofline
@@ -121,6 +123,39 @@ def show_tuning(material: Material) -> Sequence[Document]:
         for one in material.contents(TuneRecord)
     }
     return explained([means], [in_report(material, one, describe_tuning(one)) for one in latest.values()])
+
+
+def show_quality(material: Material) -> Sequence[Document]:
+    """Models over the same text and windows beside the same base, of each the latest."""
+    means = (
+        "How well a text is predicted (perplexity: the lower the better), and how far a model's predictions are from those of a base "
+        "model (KL divergence)."
+    )
+    latest = {(_quality_question(one), _who(one)): one for one in material.contents(QualityRecord) if one.windows}
+    groups: dict[Any, list[QualityRecord]] = {}
+    for (question, _), one in latest.items():
+        groups.setdefault(question, []).append(one)
+    ordered = [sorted(group, key=lambda one: one.base is not None) for group in groups.values()]
+    return explained([means], [in_report(material, group[0], _name_quality(group)) for group in ordered])
+
+
+def _name_quality(group: Sequence[QualityRecord]) -> Document:
+    text, n_ctx = group[0].text.name, group[0].asked.n_ctx
+    return dataclasses.replace(describe_quality(group), title=f"{text}, windows of {n_ctx} tokens")
+
+
+def _who(record: QualityRecord) -> tuple[Any, ...]:
+    """The model with its settings."""
+    return (record.model.file_sha256 if record.model else None) or record.asked.file_name, cell_key(
+        record.asked, but=("model",)
+    )
+
+
+def _quality_question(record: QualityRecord) -> tuple[Any, ...]:
+    """What models have to have in common to stand in one table: text, windows, base; a base is its own."""
+    asked, model = (record.base.asked, record.base.model) if record.base else (record.asked, record.model)
+    base = (model.file_sha256 if model else None) or asked.file_name, cell_key(asked, but=("model",))
+    return (machine_key(record.machine), record.text.sha256, base)
 
 
 def show_speculation(material: Material) -> Sequence[Document]:

@@ -12,6 +12,7 @@ from harness.records.failures import describe_failure
 from harness.records.memory import MemoryRecord
 from harness.records.ollama import Comparison
 from harness.records.parity import Parity
+from harness.records.quality import QualityRecord
 from harness.records.speculation import Speculation
 from harness.records.token_time import TimeRecord
 from harness.records.tuning import TuneRecord
@@ -36,14 +37,14 @@ def explained(paragraphs: Sequence[str], documents: Sequence[Document]) -> list[
 
 def in_report(
     material: Material,
-    record: MemoryRecord | TimeRecord | Comparison | Ab | Speculation | TuneRecord,
+    record: MemoryRecord | TimeRecord | Comparison | Ab | Speculation | TuneRecord | QualityRecord,
     document: Document,
 ) -> Document:
     """The document under the name that the model has on this page, with the machine, where there are several, and the time."""
     machine = material.machine_name(record.machine) if len(material.machines) > 1 else ""
     name = (
         document.title
-        if isinstance(record, Comparison | Ab | Speculation | TuneRecord)
+        if isinstance(record, Comparison | Ab | Speculation | TuneRecord | QualityRecord)
         else material.model_name(record)
     )
     parts = [name, machine, format_value(record.time_utc, MINUTE)]
