@@ -25,7 +25,10 @@ from harness.views.fit import describe_fit, list_arguments
 from harness.views.formats import format_names, render
 
 from .gguf_bytes import HeaderBytes, llama_like
-from .shapes import small_header
+from .hub.fixtures import hub  # noqa: F401
+from .rpc_server import rpc_server
+from .shapes import SMALL_SHAPES, small_header
+from .test_overhead import from_shape
 from .test_same_answers import MODELS
 
 #: What CUDA takes, and what computing is estimated at for these models.
@@ -268,3 +271,64 @@ def test_what_was_found_is_what_llama_cpp_plans():
     assert needed[0] <= room + MIB
     assert needed[1] > room - MIB
     assert fitting.fits[0].packing.taken[-1].device == HOST
+
+
+def test_the_files_of_a_repository_stand_side_by_side_by_their_headers_alone(hub):  # noqa: F811
+    from harness.sources.synthetic import make_header_bytes
+
+    sizes = {}
+    for kind in ("Q8_0", "Q4_0"):
+        data, size = make_header_bytes(SMALL_SHAPES["llama"], kind, name="small")
+        sizes[kind] = size
+        hub.add("owner/repo", f"small-{kind}.gguf", data + bytes(size - len(data)))
+    hub.add("owner/repo", "mmproj-small-F16.gguf", b"no model")
+    repository = "hf:owner/repo"
+    variants = parse_reference(repository).list_variants()
+    assert {item.quantization: item.size_bytes for item in variants} == sizes
+    request = plan_fit(repository, {}, vram_bytes=[GIB], ram_bytes=GIB, cache_types=[("f16", "f16")])
+    fitting = fit_model(request)
+    assert [(item.variant.quantization, item.fits) for item in fitting.variants] == [("Q4_0", True), ("Q8_0", True)]
+    smaller, larger = (item.packing.cards[0].weights_bytes for item in fitting.variants)
+    assert smaller < larger
+
+
+@pytest.mark.engine
+def test_a_device_that_is_here_takes_what_llama_cpp_plans_for_the_very_placement():
+    """On a real device behind RPC, of which some MiB may be taken: within them, and planned so by a dry run of that placement."""
+    from harness.runs.devices import survey_devices
+    from harness.runs.memory import compute_on, forecast
+
+    with rpc_server() as served:
+        (device,) = [item for item in survey_devices((served.endpoint,)).build.devices if item.name == "RPC0"]
+        room = 14 * MIB
+        model = Model("tiny", small_header("mixtral"), from_shape("mixtral").files, None)
+        request = FitRequest(
+            model,
+            {"rpc": (served.endpoint,)},
+            (("f16", "f16"),),
+            spare_bytes=(device.memory_free_bytes - room,),
+            ram_bytes=GIB,
+        )
+        (found,) = fit_model(request).fits
+        card = found.packing.cards[0]
+        assert found.fits
+        assert 0 <= card.left_bytes < room // 2
+        ((item,), _) = forecast(model, [found.packing.spec])
+        assert card.working_bytes == compute_on(item, "RPC0")
+        assert card.total_bytes == item.on("RPC0")
+
+
+def test_where_only_one_copy_of_the_weights_fits_that_is_said():
+    model = find_model("synth:smollm2:135m:q4_0", weights=False)
+    wide = FitRequest(model, cache_types=(("f16", "f16"),), ram_bytes=8 * GIB, n_ctx=4096)
+    host = fit_model(wide).fits[0].packing.host
+    copies = host.weights_bytes - sum(tensor.size_bytes for tensor in model.header.tensors)
+    if copies < 8 * MIB:
+        pytest.skip("this CPU repacks nothing of it")
+    tight = dataclasses.replace(wide, ram_bytes=host.total_bytes - copies // 2)
+    fitting = fit_model(tight)
+    assert not fitting.fits[0].fits
+    assert fitting.one_copy is not None
+    said = "--load-mode none, which keeps one copy of the weights: 4096 tokens fit then"
+    assert said in " ".join(render(describe_fit(fitting), "table").split())
+    assert fit_model(dataclasses.replace(tight, options={"load_mode": "mmap"})).one_copy is None

@@ -154,6 +154,8 @@ def test_the_host_bounds_it_too():
     found = bounded.find(Wish(spec_at, 8192))
     assert found.spec.n_ctx == 1024
     assert found.host.left_bytes == 0
+    assert bounded.find(Wish(spec_at, 2048, 2048, is_bound=True)) is None
+    assert bounded.find(Wish(spec_at, 2048, 2048)).spec.n_ctx == 1024
     tight = pack(header, WORKING // 2, host_bytes=free // 2)
     assert tight.find(Wish(spec_at, 8192)) is None
     lacking = tight.find_lacking(Wish(spec_at, 8192))

@@ -555,3 +555,16 @@ def test_the_command_shows_all_formats_of_it_and_refuses_in_a_sentence(tmp_path)
     code, out, said = harness_command("quality", "--text", "short.txt", cwd=tmp_path)
     assert (code, out) == (2, "")
     assert "windows of 512 need 1024 at least" in said
+
+
+@pytest.mark.parametrize("counts", [{"x": 1}, {"-1": 1}, {"5": -1}, {"99999999": 1}])
+def test_counts_of_no_bin_are_refused(made, counts):
+    with pytest.raises(ValueError, match="no bin"):
+        dataclasses.replace(made[0], kld_counts=counts)
+
+
+@pytest.mark.parametrize("n_same_top", [-1, 26])
+def test_no_more_tokens_agree_than_were_scored(made, n_same_top):
+    window = made[0].windows[0]
+    with pytest.raises(ValueError, match="same top"):
+        dataclasses.replace(window, divergence=dataclasses.replace(window.divergence, n_same_top=n_same_top))

@@ -126,12 +126,14 @@ class Wish:
     """What is to be found.
 
     spec_at makes the run in a context of so many tokens for each of its sequences. most is the largest context that is looked at, floor
-    the smallest for which layers are left on the CPU; given are the fields of `RunSpec` that were asked for and stay as they are.
+    the smallest for which layers are left on the CPU, and is_bound says that none below it will do. given are the fields of `RunSpec`
+    that were asked for and stay as they are.
     """
 
     spec_at: Callable[[int], RunSpec]
     most: int
     floor: int = FLOOR_N_CTX
+    is_bound: bool = False
     given: frozenset[str] = frozenset()
 
 
@@ -269,7 +271,7 @@ class Packer:
         """The largest context that fits, and its placement.
 
         With everything where it was asked to be (all layers on the cards) where that leaves the floor or more; else with the placement
-        that has the most on the cards at the floor; else whatever context below it fits. None where nothing does.
+        that has the most on the cards at the floor; else whatever context below it fits, if that will do. None where nothing does.
 
         Raises
         ------
@@ -285,6 +287,8 @@ class Packer:
         if whole is not None and whole.spec.n_ctx_seq >= floor:
             return whole
         start = self.place(wish.spec_at(floor), given)
+        if start is None and wish.is_bound:
+            return None
         if start is None:
             return whole or self._largest(floor, lambda n_ctx: self.place(wish.spec_at(n_ctx), given))
         names = ("n_gpu_layers", "n_cpu_moe")

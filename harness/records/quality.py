@@ -22,6 +22,9 @@ SCHEMA = 1
 #: Bins of KL divergences: so many to a doubling, from 2 to the power of LOWEST on; what is less, or below zero by rounding, is in one.
 BINS_A_DOUBLING, LOWEST = 64, -40
 
+#: The last bin, of what is beyond any sense: 2 to the power of 24 nats.
+LAST_BIN = BINS_A_DOUBLING * (24 - LOWEST)
+
 
 @dataclass(frozen=True, slots=True)
 class QualityPlan:
@@ -67,6 +70,10 @@ class Window:
     nll: float | None  #: negative log-likelihoods, in nats
     nll2: float | None  #: squared
     divergence: Divergence | None = None  #: from the base model
+
+    def __post_init__(self) -> None:
+        if self.divergence and not 0 <= self.divergence.n_same_top <= self.n_scored:
+            raise ValueError("more tokens have the same top than were scored, or fewer than none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +137,10 @@ class QualityRecord:
     threads_source: str = "asked"  #: what decided the number of threads, as of a cell
     schema: int = SCHEMA
 
+    def __post_init__(self) -> None:
+        if not all(number.isdecimal() and int(number) <= LAST_BIN and n >= 0 for number, n in self.kld_counts.items()):
+            raise ValueError("a count of no bin, or one below zero")
+
     @property
     def is_scored(self) -> bool:
         """Whether there is a figure."""
@@ -145,7 +156,7 @@ def bin_of(kld: float) -> int:
     """The bin of a token's KL divergence; 0 holds the smallest ones."""
     if not kld > 2.0**LOWEST:
         return 0
-    return 1 + max(int(BINS_A_DOUBLING * (math.log2(kld) - LOWEST)), 0)
+    return min(1 + max(int(BINS_A_DOUBLING * (math.log2(kld) - LOWEST)), 0), LAST_BIN)
 
 
 def middle_of(number: int) -> float:

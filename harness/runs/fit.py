@@ -20,7 +20,7 @@ from harness.memory.causes import HOST, Note, Part, Remark
 from harness.memory.companions import Projector, describe_projector
 from harness.memory.fit import CUDA_CONTEXT_BYTES, estimate_pipeline_bytes
 from harness.memory.forecast import Forecast, Host, device_rules
-from harness.memory.packing import Beside, Packer, Packing, Planned, Plans, Setting, Space, Wish
+from harness.memory.packing import FLOOR_N_CTX, Beside, Packer, Packing, Planned, Plans, Setting, Space, Wish
 from harness.records.memory import Subject
 from harness.runs.memory import Model, compute_on, estimate_compute, find_model, forecast, make_spec
 from harness.runs.vocabulary import compare_vocabularies
@@ -114,7 +114,8 @@ class Fitting:
     """What fits where. space has the memories; are_cards_here and is_host_here say whether they are this machine's, as free as now.
 
     most is the largest context that was looked for, and bound why it is no larger. difference says in what the draft has another
-    vocabulary.
+    vocabulary. one_copy is what fits of the first type where nothing else does and the file is read instead of mapped, so that weights
+    which the CPU repacks are in memory once.
     """
 
     subject: Subject
@@ -128,6 +129,7 @@ class Fitting:
     projector: Projector | None = None
     draft: Subject | None = None
     difference: str | None = None
+    one_copy: Packing | None = None
     notes: tuple[Note, ...] = ()
     asked: Settings = field(default_factory=dict)
 
@@ -226,10 +228,11 @@ def fit_model(request: FitRequest, on_event: OnEvent = ignore) -> Fitting:
     fits = tuple(case.conclude() for case in cases)
     variants = tuple(_fit_variants(request, able[0], space, on_event))
     notes = tuple(dict.fromkeys((*model.notes, *extras.notes, *(note for item in forecasts for note in item.notes))))
+    one_copy = None if any(item.fits for item in fits) else able[0].fit_one_copy()
     difference = compare_vocabularies(model, request.draft) if request.draft else None
     return Fitting(
         _name_file(model), space, are_cards_here, request.ram_bytes is None, most, bound, fits, variants, request.projector,
-        _name_file(request.draft) if request.draft else None, difference, notes, request.options,
+        _name_file(request.draft) if request.draft else None, difference, one_copy, notes, request.options,
     )  # fmt: skip
 
 
@@ -343,8 +346,8 @@ class _Case:
         self._packer = Packer(
             model.header, space, lambda spec: self._find_beside(spec, extras), self.spec_at(self._most)
         )
-        floor = {} if self._request.n_ctx is None else {"floor": self._request.n_ctx}
-        self.wish = Wish(self.spec_at, self._most, given=frozenset(self._request.options), **floor)
+        asked, given = self._request.n_ctx, frozenset(self._request.options)
+        self.wish = Wish(self.spec_at, self._most, asked or FLOOR_N_CTX, is_bound=asked is not None, given=given)
 
     def _find_beside(self, spec: RunSpec, extras: _Extras) -> Beside:
         working = self._plans.find(spec.n_ctx_seq, self._key(spec))
@@ -410,6 +413,16 @@ class _Case:
             placed = {name: getattr(packing.spec, name) for name in ("n_gpu_layers", "n_cpu_moe", "tensor_split")}
             taken = self._packer.weigh(dataclasses.replace(self.spec_at(n_ctx), **placed)).taken
             yield n_ctx, sum(one.total_bytes for one in taken[:-1] or taken)
+
+    def fit_one_copy(self) -> Packing | None:
+        """What fits where the file is not mapped; None where nothing does, or where how it is loaded was asked for."""
+        if self._space.devices or "load_mode" in self.wish.given:
+            return None
+        return self._packer.find(
+            dataclasses.replace(
+                self.wish, spec_at=lambda n_ctx: dataclasses.replace(self.spec_at(n_ctx), load_mode="none")
+            )
+        )
 
     def fit_other(self, header: Header) -> Packing:
         """What fits of another quantization of the same model, which computes with the same graph."""

@@ -263,6 +263,8 @@ def _verdict(fitting: Fitting, best: CacheFit | None) -> Iterator[Prose]:
         advice.append(f"{smaller.variant.quantization}, which fits (-m {smaller.variant.text})")
     elif not fitting.variants:
         advice.append("a smaller quantization (--all-quants sets a model's side by side)")
+    if (one := fitting.one_copy) is not None:
+        advice.append(f"--load-mode none, which keeps one copy of the weights: {one.spec.n_ctx_seq} tokens fit then")
     if least.spec.n_ctx_seq > 512 and fitting.bound is Bound.ASKED:
         advice.append("a smaller --ctx")
     yield Prose([f"It does not fit. What would help: {format_list(advice, 'or')}."])
