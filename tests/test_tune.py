@@ -166,6 +166,12 @@ def test_a_machine_that_is_too_noisy_ends_it_after_the_defaults():
     assert "llama-server" in text, "the safe settings"
 
 
+def test_a_moment_of_noise_costs_the_baseline_and_not_the_search():
+    answers = iter([True, False])
+    tuner, record = search(Simulated(machine_of_threads), is_noisy=lambda _tuner: next(answers))
+    assert (tuner.stop, len(record.baseline), record.is_proven) == (Stop.DONE, 6, True)
+
+
 def test_others_work_while_it_is_tuned_is_seen():
     crowded = Conditions(10**9, n_cpus=4, n_cores=4, busy_s=4.0, own_s=1.0, waited_ns=3 * 10**9)
     _, record = search(Simulated(machine_of_threads, conditions=crowded))

@@ -102,8 +102,9 @@ class _Heat:
 
 @dataclass(slots=True)
 class Tuner:
-    """One search. base is the defaults, of the whole work; is_noisy is asked once, when the defaults were measured, whether the machine
-    is too noisy to go on; given are settings that are not free; clock is in s, on_progress is told what is done.
+    """One search. base is the defaults, of the whole work; is_noisy is asked when the defaults were measured, and once more when they
+    were measured again, whether the machine is too noisy to go on; given are settings that are not free; clock is in s, on_progress is
+    told what is done.
 
     Whatever ends `run`, an interrupt too, what was measured until then is here.
     """
@@ -168,9 +169,11 @@ class Tuner:
         try:
             self._find_tests()
             self._measure_baseline()
-            if self.is_noisy(self):
-                self.stop = Stop.NOISY
-                return
+            if self.is_noisy(self):  # a moment's disturbance is over by now
+                self._measure_baseline()
+                if self.is_noisy(self):
+                    self.stop = Stop.NOISY
+                    return
             self._confirm(self._race_all())
         except BlockFailed as error:
             self.stop, self.failure = Stop.FAILED, error.failure
@@ -220,6 +223,8 @@ class Tuner:
 
     def _measure_baseline(self) -> None:
         costs: dict[Part, list[float]] = {part: [] for part in Part}
+        self.baseline.clear()
+        self._block_s.clear()
         for number in range(BASELINE_BLOCKS):
             for part in Part:
                 self.on_progress("measuring the defaults", self.spent_s)
@@ -319,7 +324,8 @@ class Tuner:
                 break
             race.add({one: rest_ns + sum(by_part[one][part][-1] for part in parts) for one in race.alive})
             round_s = self._round_s(factor, len(race.alive)) + len(race.alive) * self._change_s(specs)
-            if self.spent_s + round_s > until_s:
+            limit_s = until_s if race.n_rounds >= EARLY_LOOKS[0] else self.max_time_s  # one round alone says nothing
+            if self.spent_s + round_s > limit_s:
                 break
         winner = race.winner
         if winner is None:
