@@ -87,7 +87,7 @@ def journals(tmp_path_factory, recorded):
     for pattern in ("*overhead*", "*roofline*", "*time-ledger*", "*-parity*", "*-sweep*", "*-pp-tg*"):
         lines += lines_of(pattern)
     # Short runs of the commands that no journal is kept of.
-    lines += map(json.loads, (HERE / "recorded" / "kinds.jsonl").read_text(encoding="utf-8").splitlines())
+    lines += map(json.loads, (HERE / "strangers" / "kinds.jsonl").read_text(encoding="utf-8").splitlines())
     spoilt, counts = zip(*map(spoil, [{**line, "label": "l"} for line in lines]), strict=True)
     assert min(counts) >= 4, "a text of each line can be anything"
     for name in ("20261124T000000Z-a.jsonl", "20261125T000000Z-b.jsonl"):
