@@ -117,9 +117,10 @@ class Bench:
         if spec not in self._strays:
             from harness.native.strays import find_strays
 
+            self._strays[spec] = ()
             with contextlib.suppress(NativeError):  # there may be no memory left for it
                 self._strays[spec] = find_strays(loaded.model, spec)
-        return dataclasses.replace(resolved, strays=self._strays.get(spec, ()))
+        return dataclasses.replace(resolved, strays=self._strays[spec])
 
     def _load(self, request: BlockRequest, emit: Emit) -> Loaded:
         spec = request.measure

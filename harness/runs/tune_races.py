@@ -49,6 +49,9 @@ PROBE_PROMPT, PROBE_GEN, LEAST_PROMPT, LEAST_GEN = 64, 8, 64, 4
 #: Blocks of each part by which the defaults are known before anything is raced.
 BASELINE_BLOCKS = 3
 
+#: A disturbed baseline is measured once more where no more of the time than this is gone.
+AGAIN_SHARE = 0.2
+
 #: Of the whole time at least so much, and at most so much, is kept for holding the result against the defaults; what is wanted is
 #: time for so many pairs.
 LEAST_RESERVE, MOST_RESERVE, WANTED_PAIRS = 0.2, 0.4, 12
@@ -169,11 +172,13 @@ class Tuner:
         try:
             self._find_tests()
             self._measure_baseline()
-            if self.is_noisy(self):  # a moment's disturbance is over by now
+            is_noisy = self.is_noisy(self)
+            if is_noisy and self.spent_s < AGAIN_SHARE * self.max_time_s:  # a moment's disturbance is over by now
                 self._measure_baseline()
-                if self.is_noisy(self):
-                    self.stop = Stop.NOISY
-                    return
+                is_noisy = self.is_noisy(self)
+            if is_noisy:
+                self.stop = Stop.NOISY
+                return
             self._confirm(self._race_all())
         except BlockFailed as error:
             self.stop, self.failure = Stop.FAILED, error.failure
