@@ -8,6 +8,7 @@ from harness.memory.causes import HOST
 from harness.memory.forecast import device_rules
 from harness.memory.placement import count_pieces
 from harness.memory.repack import read_features
+from harness.parsers import split_override
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Build, Record, Resolved
 from harness.spec import RunSpec, defaults
@@ -63,6 +64,6 @@ def _find_pinning(spec: RunSpec, resolved: Resolved, build: Build) -> str | None
     is_on_host = (
         HOST in resolved.layers_by_device
         or spec.n_cpu_moe
-        or any(text.endswith(f"={HOST}") for text in spec.override_tensors)
+        or any(split_override(text)[1] == HOST for text in spec.override_tensors)
     )
     return pinning if is_on_host else None
