@@ -32,12 +32,10 @@ from harness.native.jobs import Emit
 from harness.native.measure import Block, measure, measure_dispatch
 from harness.native.shelf import Loaded, Needs, Open, Shelf
 from harness.native.slowdown import read_share, slow_down
+from harness.native.watching import SETTLE_S
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Load, Resolved, Sample, Stray
 from harness.spec import RunSpec
-
-#: The parent wakes up to hear an event; on a machine whose every core is about to be timed it is given the time to fall asleep again.
-SETTLE_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
