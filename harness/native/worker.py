@@ -27,7 +27,7 @@ from harness.errors import HarnessError, NativeError, Outcome
 from harness.evidence.medians import samples_needed
 from harness.host.noise import Watcher
 from harness.host.rpc import has_loopback
-from harness.memory.placement import count_pieces
+from harness.memory.placement import find_too_many_pieces
 from harness.native.jobs import Emit
 from harness.native.measure import Block, measure, measure_dispatch
 from harness.native.shelf import Loaded, Needs, Open, Shelf
@@ -109,8 +109,7 @@ class Bench:
 
         Once a cell, and after its block: it takes a context of its own.
         """
-        expected, found = count_pieces(spec, resolved.layers_by_device), resolved.n_graph_splits
-        if expected is None or found is None or found <= expected:
+        if find_too_many_pieces(spec, resolved.layers_by_device, resolved.n_graph_splits) is None:
             return resolved
         if spec not in self._strays:
             from harness.native.strays import find_strays
