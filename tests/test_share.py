@@ -113,6 +113,15 @@ def test_an_address_of_a_server_is_no_name_of_a_device(with_card):
     assert "192.168" not in write_share(share)
 
 
+def test_a_processor_beside_a_card_is_told_by_its_layers_and_not_by_names(with_card):
+    card = Device("CUDA0", "APU + CPU", "gpu", None, None)
+    for n_on_cpu, name in ((1, "APU + CPU"), (15, "APU + CPU + CPU")):
+        resolved = dataclasses.replace(with_card.resolved, layers_by_device={"CPU": n_on_cpu, "CUDA0": 16})
+        build = dataclasses.replace(with_card.build, devices=(card,))
+        (speed,) = share_of([dataclasses.replace(with_card, build=build, resolved=resolved)]).speeds
+        assert speed.device == name
+
+
 def test_a_file_of_ones_own_that_no_catalog_knows_has_no_name(with_card):
     model = dataclasses.replace(with_card.model, file_name="divorce-letters.gguf", n_params=7, file_sha256="ab" * 32)
     asked = dataclasses.replace(with_card.asked, model="divorce-letters.gguf")
@@ -208,6 +217,8 @@ def test_a_row_a_machine_by_the_speed_that_speaks_for_it(values):
             (10.0, {"trust": Trust.NOT_TRUSTED.value, "n_samples": 99}),
             (20.0, {"is_default": True}),
             (30.0, {"n_depth": 512}),
+            (60.0, {"test": "tg128 x4", "settings": {"n_parallel": 4}, "n_samples": 99}),
+            (70.0, {"test": "tg128 after 4096", "settings": {"n_prefix": 4096}, "n_samples": 99}),
             (40.0, {"device": "RTX 3090"}),
         )
     ]
