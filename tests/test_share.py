@@ -220,6 +220,28 @@ def test_a_row_a_machine_by_the_speed_that_speaks_for_it(values):
     assert shared_rows(read_share(values, pytest.fail), "theirs.json", "pp") == []
 
 
+def test_what_several_users_got_is_no_machines_speed(values):
+    """Such a rate is all users' together, and one's own rows leave it out too."""
+    plain = values["speeds"][1]
+    many = {**plain, "test": "tg16 x4", "settings": {"n_parallel": 4}, "is_default": True, "n_samples": 99}
+    after = {**plain, "settings": {"n_prefix": 512}, "is_default": True, "n_samples": 99}
+    for speeds, n_rows in (([many, after], 0), ([many, plain, after], 1)):
+        rows = shared_rows(read_share({**values, "speeds": speeds}, pytest.fail), "theirs.json", "tg")
+        assert [cell.test for row in rows for cell in row.cells.values()] == [plain["test"]] * n_rows
+
+
+def test_two_quantizations_of_a_friends_model_are_two_columns(values):
+    first = {**values["speeds"][1], "model": "llama3.2:1b"}
+    values["speeds"] = [{**first, "quantization": name} for name in ("Q4_0", "Q8_0")]
+    (row,) = shared_rows(read_share(values, pytest.fail), "theirs.json", "tg", CATALOG)
+    usual = CATALOG.entries["llama3.2:1b"].default_quantization
+    other = {"Q4_0": "Q8_0", "Q8_0": "Q4_0"}[usual]
+    assert {name: cell.quantization for name, cell in row.cells.items()} == {
+        "llama3.2:1b": usual,
+        f"llama3.2:1b {other}": other,
+    }
+
+
 # --- the commands -----------------------------------------------------------------------------------------------------
 
 
