@@ -14,7 +14,7 @@ from harness.records.cells import Build, Machine, machine_key
 from harness.records.share import Share, SharedBuild, SharedMachine, SharedSpeed
 from harness.records.trust import Trust
 from harness.spec import RunSpec, cell_key, defaults, parameters
-from harness.speed.rates import USUAL_TESTS, Measured, name_host, speaks_for
+from harness.speed.rates import USUAL_TESTS, Measured, count_layers, is_shared, name_host, speaks_for
 from harness.speed.standings import MachineRow, Standing, name_columns
 from harness.units import GIB
 
@@ -100,14 +100,13 @@ def _name_model(item: Measured) -> str:
 
 def name_device(item: Measured) -> str | None:
     """What held layers besides the CPU; of another machine only that it is one."""
-    if item.kind != "gpu":
+    _, names = count_layers(item.record)
+    if not names:
         return None
-    build, resolved = item.record.build, item.record.resolved
+    build = item.record.build
     said = {device.name: device.description for device in build.devices} if build else {}
-    layers = resolved.layers_by_device if resolved else {}
-    names = [name for name, count in layers.items() if count and not name.upper().startswith("CPU")]
     cards = dict.fromkeys("RPC server" if name.startswith("RPC") else said.get(name, "GPU") for name in names)
-    return " + ".join([*cards, *["CPU"] * item.machine_label.endswith(" + CPU")])
+    return " + ".join([*cards, *["CPU"] * is_shared(item.record)])
 
 
 def _share_settings(asked: RunSpec) -> dict[str, Any]:
@@ -140,7 +139,7 @@ def _is_word(name: str, value: str) -> bool:
 
 
 def shared_rows(share: Share, file_name: str, test_kind: str, catalog: Catalog | None = None) -> list[MachineRow]:
-    """A row for each machine of a file: of each model the speed that speaks for it, with an empty cache and one user.
+    """A row for each machine of a file: of each model the speed that speaks for it, of one user with an empty cache.
 
     Of a model of which the file has several quantizations, each but the catalog's usual one has a cell of its own, as in one's own
     rows. test_kind is tg or pp.
@@ -164,7 +163,7 @@ def shared_rows(share: Share, file_name: str, test_kind: str, catalog: Catalog |
 
 
 def _is_plain(speed: SharedSpeed) -> bool:
-    """As one's own records have to be to stand in the table (`standings`); settings are those that are not as usual."""
+    """As `standings.measured_rows` has it: settings name what is not as usual."""
     return speed.n_depth == 0 and not {"n_parallel", "n_prefix"} & speed.settings.keys()
 
 

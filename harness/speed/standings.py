@@ -67,7 +67,7 @@ def published_rows(catalog: Catalog) -> list[MachineRow]:
 
 def _is_plain(asked: RunSpec) -> bool:
     """Whether it began with an empty cache and served one user."""
-    return asked.n_filled == 0 and asked.n_parallel == 1
+    return asked.n_depth == 0 and asked.serves_one_afresh
 
 
 def name_columns(
