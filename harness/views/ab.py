@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from harness.errors import UsageError
 from harness.evidence.sequential import Decision, SequentialTest
+from harness.evidence.two_samples import Ratio
 from harness.records.ab import Ab, Arm, Side, Stop, replay
 from harness.records.failures import describe_failure
 from harness.records.verdict import judge_all
@@ -47,9 +48,9 @@ def describe_test(content: object) -> str | None:
     return f"{content.a.asked.test}: {_decide(content, replay(content))}"
 
 
-def change_of(test: SequentialTest) -> tuple[float | None, Change | None]:
-    """By how much B is faster than A (0.03: its rate is 3 % higher; below 0: slower), and the interval of that."""
-    ratio = test.ratio
+def change_of(ratio: Ratio | None) -> tuple[float | None, Change | None]:
+    """By how much B is faster than A (0.03: its rate is 3 % higher; below 0: slower) by the ratio of durations, and the interval of
+    that."""
     if ratio is None:
         return None, None
     ends = ratio.ends
@@ -66,7 +67,7 @@ def _columns() -> list[Column]:
 
 
 def _row(record: Ab, test: SequentialTest) -> list[Cell | Value]:
-    change, ends = change_of(test)
+    change, ends = change_of(test.ratio)
     rates = [record.rate(arm) for arm in Arm]
     counted = [len(block.timed) for block in record.blocks if not block.is_trial]
     return [
@@ -77,7 +78,7 @@ def _row(record: Ab, test: SequentialTest) -> list[Cell | Value]:
 
 def _decide(record: Ab, test: SequentialTest) -> str:
     """The answer, without a full stop."""
-    change, ends = change_of(test)
+    change, ends = change_of(test.ratio)
     match test.decision:
         case Decision.FASTER | Decision.SLOWER if change is not None and ends is not None:
             word = "faster" if change > 0 else "slower"
