@@ -9,12 +9,13 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from harness.catalog import Catalog
 from harness.records.cells import Build, Machine, machine_key
 from harness.records.share import Share, SharedBuild, SharedMachine, SharedSpeed
 from harness.records.trust import Trust
 from harness.spec import RunSpec, cell_key, defaults, parameters
 from harness.speed.rates import USUAL_TESTS, Measured, count_layers, is_shared, name_host, speaks_for
-from harness.speed.standings import MachineRow, Standing
+from harness.speed.standings import MachineRow, Standing, name_columns
 from harness.units import GIB
 
 #: Systems and processors by the names that kernels give themselves; a release of one's own may carry a name.
@@ -137,15 +138,21 @@ def _is_word(name: str, value: str) -> bool:
 # --- files of others --------------------------------------------------------------------------------------------------
 
 
-def shared_rows(share: Share, file_name: str, test_kind: str) -> list[MachineRow]:
-    """A row for each machine of a file: of each model the speed that speaks for it, of one user with an empty cache; test_kind is tg
-    or pp."""
+def shared_rows(share: Share, file_name: str, test_kind: str, catalog: Catalog | None = None) -> list[MachineRow]:
+    """A row for each machine of a file: of each model the speed that speaks for it, of one user with an empty cache.
+
+    Of a model of which the file has several quantizations, each but the catalog's usual one has a cell of its own, as in one's own
+    rows. test_kind is tg or pp.
+    """
+    speeds = [speed for speed in share.speeds if speed.test_kind == test_kind and _is_plain(speed)]
+    entries = catalog.entries if catalog else {}
+    usual = {name: entries[name].default_quantization for name in {speed.model for speed in speeds} & entries.keys()}
+    names = name_columns(((speed.model, speed.quantization) for speed in speeds), usual)
     groups: dict[tuple[str, str], dict[str, list[SharedSpeed]]] = {}
-    for speed in share.speeds:
-        if speed.test_kind == test_kind and _is_plain(speed):
-            label = speed.device or name_host(_as_machine(share.machines[speed.machine]))
-            row = groups.setdefault((label, "gpu" if speed.device else "cpu"), {})
-            row.setdefault(speed.model, []).append(speed)
+    for speed in speeds:
+        label = speed.device or name_host(_as_machine(share.machines[speed.machine]))
+        row = groups.setdefault((label, "gpu" if speed.device else "cpu"), {})
+        row.setdefault(names[speed.model, speed.quantization], []).append(speed)
     return [
         MachineRow(
             label, kind, False, {model: _stand(max(reversed(speeds), key=_voice)) for model, speeds in models.items()},
@@ -187,6 +194,6 @@ def _stand(speed: SharedSpeed) -> Standing:
     )
 
 
-def join_rows(shares: Sequence[tuple[str, Share]], test_kind: str) -> list[MachineRow]:
+def join_rows(shares: Sequence[tuple[str, Share]], test_kind: str, catalog: Catalog | None = None) -> list[MachineRow]:
     """The rows of several files, each by the name of its file."""
-    return [row for name, share in shares for row in shared_rows(share, name, test_kind)]
+    return [row for name, share in shares for row in shared_rows(share, name, test_kind, catalog)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.catalog import Catalog
@@ -69,6 +70,20 @@ def _is_plain(asked: RunSpec) -> bool:
     return asked.n_depth == 0 and asked.serves_one_afresh
 
 
+def name_columns(
+    found: Iterable[tuple[str, str | None]], usual: Mapping[str, str]
+) -> dict[tuple[str, str | None], str]:
+    """What the column of each model and quantization is called: of several of a model each but the usual one has its own."""
+    pairs = dict.fromkeys(found)
+    counts = collections.Counter(model for model, _ in pairs)
+    return {
+        (model, quantization): model
+        if counts[model] == 1 or quantization in (usual.get(model), None)
+        else f"{model} {quantization}"
+        for model, quantization in pairs
+    }
+
+
 def measured_rows(measured: Sequence[Measured], test_kind: str) -> list[MachineRow]:
     """A row for each machine (each set of devices) in the records; its cell is the record that speaks for it (`speaks_for`).
 
@@ -76,15 +91,13 @@ def measured_rows(measured: Sequence[Measured], test_kind: str) -> list[MachineR
     quantizations were measured, each but the usual one has a cell of its own. test_kind is tg or pp.
     """
     measured = [item for item in measured if item.test_kind == test_kind and _is_plain(item.record.asked)]
-    kinds: dict[str, set[str | None]] = {}
-    for item in measured:
-        kinds.setdefault(item.model, set()).add(item.quantization)
+    usual = {item.model: item.entry.default_quantization for item in measured if item.entry}
+    names = name_columns(((item.model, item.quantization) for item in measured), usual)
     groups: dict[tuple[str, str], dict[str, list[Measured]]] = {}
     for item in measured:
-        usual = item.entry.default_quantization if item.entry else None
-        is_usual = len(kinds[item.model]) == 1 or item.quantization in (usual, None)
-        name = item.model if is_usual else f"{item.model} {item.quantization}"
-        groups.setdefault((item.machine_label, item.kind), {}).setdefault(name, []).append(item)
+        groups.setdefault((item.machine_label, item.kind), {}).setdefault(
+            names[item.model, item.quantization], []
+        ).append(item)
     return [
         MachineRow(
             label, kind, False, {model: _stand(best) for model, items in models.items() if (best := speaks_for(items))}
