@@ -317,6 +317,11 @@ class RunSpec:
         return self.n_depth + (self.n_prefix + self.n_prompt if self.n_prefix else 0)
 
     @property
+    def serves_one_afresh(self) -> bool:
+        """Whether one user alone is served, of whose prompt nothing was read before; there may be a depth."""
+        return self.n_parallel == 1 and not self.n_prefix
+
+    @property
     def n_tokens(self) -> int:
         """Tokens that are timed in one repetition, of all sequences together; a prompt that is shared is read once."""
         return (1 if self.is_prompt_shared else self.n_parallel) * self.n_prompt + self.n_parallel * self.n_gen

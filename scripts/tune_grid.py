@@ -55,11 +55,11 @@ from harness.runs.tune import Bench, Question, TuneRequest, _Engine, make_room, 
 from harness.runs.tune_races import BlockFailed, Tuner
 from harness.runs.tune_space import Room, choose_base, lay_out, list_factors
 from harness.sources.user_catalog import load_catalog
-from harness.spec import RunSpec
+from harness.spec import RunSpec, find_varied
 from harness.speed.placed import CardAndHost, PlacedModel
 from harness.units import GIB, NS_PER_S
 from harness.views.formats import render
-from harness.views.tune import describe_tuning
+from harness.views.tune import describe_tuning, gain_of
 
 ROOT = pathlib.Path(__file__).parent.parent
 MODELS = ("smollm2:135m", "synth:qwen3:0.6b:q8_0", "synth:llama3.2:1b:q4_0")
@@ -192,11 +192,7 @@ def judge_ratio(one: Sequence[float], other: Sequence[float]) -> dict[str, float
 
 def list_changes(spec: RunSpec, base: RunSpec) -> dict[str, Any]:
     """The settings that differ."""
-    return {
-        item.name: getattr(spec, item.name)
-        for item in dataclasses.fields(spec)
-        if "parameter" in item.metadata and getattr(spec, item.name) != getattr(base, item.name)
-    }
+    return {name: getattr(spec, name) for name in find_varied((base, spec))}
 
 
 def run_model(reference: str, grid_s: float, seed: int) -> dict[str, Any]:
@@ -248,10 +244,8 @@ def find_tests(engine: _Engine, base: RunSpec, work: Work, room: Room, max_time_
 
 
 def _told_gain(record: TuneRecord) -> dict[str, float | None] | None:
-    ratio = replay_confirmation(record).ratio
-    if ratio is None or ratio.low is None or ratio.high is None:
-        return None
-    return {"gain": 1 / ratio.value, "low": 1 / ratio.high, "high": 1 / ratio.low}
+    gain = gain_of(replay_confirmation(record).ratio)
+    return {"gain": gain.value, "low": gain.low, "high": gain.high} if gain and gain.ends else None
 
 
 # --- the simulated card -------------------------------------------------------------------------------------------------

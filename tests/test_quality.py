@@ -13,6 +13,7 @@ import pytest
 
 from harness.codec import encode
 from harness.errors import Outcome, UsageError
+from harness.host.cpu import Threads
 from harness.records.cells import Record
 from harness.records.failures import Cause, Failure
 from harness.records.journal import read_lines
@@ -22,7 +23,14 @@ from harness.records.quality_figures import LEAST_WINDOWS, find_figures
 from harness.records.trust import Trust
 from harness.records.verdict import judge
 from harness.runs import quality as asking_quality
-from harness.runs.quality import QualityRequest, compare_caches, group_cells, measure_quality, plan_quality
+from harness.runs.quality import (
+    QualityRequest,
+    compare_caches,
+    group_cells,
+    measure_quality,
+    measure_speeds,
+    plan_quality,
+)
 from harness.runs.session import Session
 from harness.sources import texts
 from harness.sources.texts import OWN_TEXT, open_text
@@ -519,9 +527,11 @@ class Answering:
 
     def __init__(self, session, events, ends_with=None):
         self.session, self.events, self.ends_with = session, events, ends_with
+        self.requests = []
         session.ask = self.ask
 
-    def ask(self, _job, _request, _timeout_s=None):
+    def ask(self, _job, request, _timeout_s=None):
+        self.requests.append(request)
         yield from self.events
         if isinstance(self.ends_with, Failure):
             self.session.fail(self.ends_with)
@@ -595,6 +605,48 @@ def test_a_question_put_wrongly_is_no_record(two):
         Answering(session, [], Failure("load", "The text has 5 tokens.", Cause.QUESTION))
         with pytest.raises(UsageError, match="has 5 tokens"):
             measure_quality(request, session)
+
+
+def test_threads_that_nobody_asked_for_are_not_said_to_be_asked_for(anything, two, monkeypatch):
+    assert [cell.n_threads for cell in plan(axes={"type_k": ["f16", "q8_0"]}, base="big").ordered] == [None] * 3
+    request, events = two
+    cells = [dataclasses.replace(cell, n_threads=None) for cell in request.ordered]
+    assert compare_caches(cells[0], [{"type_k": "q8_0"}], n_ctx=52).ordered == tuple(cells)
+    monkeypatch.setattr(asking_quality, "choose_threads", lambda: Threads(3, "performance cores"))
+    request = dataclasses.replace(request, cells=tuple(cells[1:]), base=cells[0])
+    with Session("quality", None) as session:
+        worker = Answering(session, events[:-1])
+        base, other = measure_quality(request, session)
+    (asked,) = worker.requests
+    assert [cell["n_threads"] for cell in asked["cells"]] == [3, 3], "the engine is told a number"
+    assert {record.threads_source for record in (base, other)} == {"performance cores"}
+    assert [spec.n_threads for spec in (base.asked, other.asked, other.base.asked)] == [3, 3, 3]
+
+    timed = []
+    monkeypatch.setattr(asking_quality, "measure_cells", lambda request, _session: timed.extend(request.cells) or [])
+    failed = dataclasses.replace(base, windows=())
+    measure_speeds([failed, other], request, session)
+    assert [(cell.n_threads, cell.type_k, cell.test) for cell in timed] == [
+        (None, "q8_0", "pp512"), (None, "q8_0", "tg128"),
+    ], "as pp-tg is asked, and not of what could not be read with"  # fmt: skip
+
+
+def test_what_a_cell_would_take_is_planned_with_threads(two, monkeypatch):
+    request, events = two
+    cells = [dataclasses.replace(cell, n_threads=None) for cell in request.ordered]
+    planned = []
+
+    def predict(cells):
+        planned.extend(cells)
+        return {cell: Memory(4096, 1, 2, 3) for cell in cells}
+
+    monkeypatch.setattr(asking_quality, "predict_needs", predict)
+    request = dataclasses.replace(request, cells=tuple(cells[1:]), base=cells[0], with_memory=True)
+    with Session("quality", None) as session:
+        Answering(session, events)
+        records = measure_quality(request, session)
+    assert all(cell.n_threads is not None for cell in planned)
+    assert all(record.memory == Memory(4096, 1, 2, 3) for record in records)
 
 
 def test_what_a_second_group_says_of_the_base_is_not_counted_twice(two, monkeypatch):

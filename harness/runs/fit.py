@@ -22,7 +22,7 @@ from harness.memory.fit import CUDA_CONTEXT_BYTES, estimate_pipeline_bytes
 from harness.memory.forecast import Forecast, Host, device_rules
 from harness.memory.packing import FLOOR_N_CTX, Beside, Packer, Packing, Planned, Plans, Setting, Space, Wish
 from harness.records.memory import Subject
-from harness.runs.memory import Model, compute_on, estimate_compute, find_model, forecast, make_spec
+from harness.runs.memory import Model, compute_on, estimate_compute, find_model, forecast, make_spec, note_untrained
 from harness.runs.vocabulary import compare_vocabularies
 from harness.sources.reference import Variant
 from harness.sources.references import parse_reference
@@ -227,7 +227,10 @@ def fit_model(request: FitRequest, on_event: OnEvent = ignore) -> Fitting:
     _search(model, able)
     fits = tuple(case.conclude() for case in cases)
     variants = tuple(_fit_variants(request, able[0], space, on_event))
-    notes = tuple(dict.fromkeys((*model.notes, *extras.notes, *(note for item in forecasts for note in item.notes))))
+    untrained = note_untrained(model, request.n_ctx or 0)
+    notes = tuple(
+        dict.fromkeys((*untrained, *model.notes, *extras.notes, *(note for item in forecasts for note in item.notes)))
+    )
     one_copy = None if any(item.fits for item in fits) else able[0].fit_one_copy()
     difference = compare_vocabularies(model, request.draft) if request.draft else None
     return Fitting(

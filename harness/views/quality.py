@@ -95,7 +95,7 @@ def describe_quality(records: Sequence[QualityRecord], speeds: Sequence[Record] 
     rows = [
         _Row(record, names.of(_file_of(record)), find_figures(record), _speeds_of(record, speeds)) for record in records
     ]
-    sections = [Section("", [_facts(records), *_pictures(rows), _show_models(rows)])]
+    sections = [Section("", [_facts(rows), *_pictures(rows), _show_models(rows)])]
     if any(row.departure for row in rows):
         sections.append(Section("what is lost beside the base", [_show_departures(rows), *_decide(rows)]))
     warnings = [caution.text for record in records for caution in record.warnings]
@@ -121,15 +121,15 @@ def _key(spec_of: QualityRecord | Record) -> CellKey:
 def _speeds_of(record: QualityRecord, speeds: Sequence[Record]) -> dict[str, tuple[Record, Summary]]:
     """The timed cells of the same file and settings, by kind."""
     sha256 = record.model.file_sha256 if record.model else None
-    own = {sha256 or record.asked.file_name, record.asked.file_name} - {None}
+    own = {sha256 or record.asked.file_name, record.asked.file_name}
     found = [cell for cell in speeds if is_measured(cell) and model_key(cell) in own and _key(cell) == _key(record)]
     return {cell.asked.kind: (cell, summarize(cell)) for cell in found}
 
 
-def _facts(records: Sequence[QualityRecord]) -> KeyFigures:
-    first = records[0]
-    models = {record.model.description for record in records if record.model}
-    figures = [found for record in records if (found := find_figures(record))]
+def _facts(rows: Sequence[_Row]) -> KeyFigures:
+    first = rows[0].record
+    models = {row.record.model.description for row in rows if row.record.model}
+    figures = [row.figures for row in rows if row.figures]
     n_windows, n_scored = (
         max((getattr(one, name) for one in figures), default=None) for name in ("n_windows", "n_scored")
     )
