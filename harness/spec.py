@@ -101,7 +101,9 @@ def _field(
 
 
 _cache_type = choices(*CACHE_TYPES)
-_flash = choices("on", "off", "auto", aliases={"1": "on", "0": "off", "-1": "auto"})
+#: Source: is_truthy, is_falsey and is_autoy in llama.cpp's common/arg.cpp.
+_FLASH_WORDS = {"1": "on", "true": "on", "enabled": "on", "0": "off", "false": "off", "disabled": "off", "-1": "auto"}
+_flash = choices("on", "off", "auto", aliases=_FLASH_WORDS)
 
 
 @dataclass(frozen=True, slots=True)
