@@ -28,9 +28,13 @@ from harness.memory.overrides import check_overrides
 from harness.memory.placement import deal_out
 from harness.memory.repack import CpuFeatures
 from harness.spec import RunSpec
+from harness.units import MIB
 
 #: The context below which layers are left on the CPU rather than tokens out of it. Source: common/common.h fit_params_min_ctx.
 FLOOR_N_CTX = 4096
+
+#: What llama.cpp's own fitting leaves free on each device. Source: common/common.h fit_params_target.
+USUAL_SPARE_BYTES = 1024 * MIB
 
 
 @dataclass(frozen=True, slots=True)
