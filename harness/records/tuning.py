@@ -247,10 +247,6 @@ def replay_confirmation(record: TuneRecord) -> SequentialTest:
     """The test of the result (B) against the defaults (A) as it stood when the measuring ended; a ratio below 1 is a gain."""
     test = SequentialTest(record.margin, record.alpha)
     costs = costs_of(record.confirmation, record.work, record.final_tests or record.tests)
-    for defaults, found in zip(costs.get(0, ()), costs.get(1, ()), strict=False):
-        if test.is_over:
-            break
-        test.add(math.log(found / defaults))
-    if record.stop is Stop.TIME:
-        test.finish()
+    pairs = zip(costs.get(0, ()), costs.get(1, ()), strict=False)
+    test.replay((math.log(found / defaults) for defaults, found in pairs), is_last=record.stop is Stop.TIME)
     return test

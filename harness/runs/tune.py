@@ -186,9 +186,8 @@ def keep_result(path: pathlib.Path, record: TuneRecord) -> pathlib.Path | None:
     ------
     StoreError : it cannot be written.
     """
-    verdict, model = judge(record), record.model
-    is_believed = verdict is not None and verdict.trust is not Trust.NOT_TRUSTED
-    if record.stop not in (Stop.DONE, Stop.TIME) or not is_believed or record.build is None or model is None:
+    model = record.model
+    if record.stop not in (Stop.DONE, Stop.TIME) or not _is_believed(record) or record.build is None or model is None:
         return None
     tuned = make_tuned(
         record.chosen, record.work.purpose, record.work.n_ctx, record.time_utc, build=record.build, machine=record.machine,
@@ -197,21 +196,33 @@ def keep_result(path: pathlib.Path, record: TuneRecord) -> pathlib.Path | None:
     return keep_tuned(path, tuned)
 
 
+def _is_believed(record: TuneRecord) -> bool:
+    verdict = judge(record)
+    return verdict is not None and verdict.trust is not Trust.NOT_TRUSTED
+
+
 def price_quality(record: TuneRecord, session: Session) -> QualityRecord | None:
     """Measure what a quantized cache that was chosen costs of quality, beside the usual one, and keep it; None where none was chosen.
 
-    A model of random weights predicts nothing, so that nothing is lost. The time is not the search's.
+    A model of random weights predicts nothing, so that nothing is lost. The time is not the search's. Where it cannot be measured, that
+    is told, and what was found stands.
     """
     caches = {name: getattr(record.chosen, name) for name in ("type_k", "type_v")}
     is_known = record.model is not None and not record.model.is_synthetic
     if (
         session.is_interrupted
         or not is_known
+        or not _is_believed(record)
         or all(getattr(record.base, name) == kind for name, kind in caches.items())
     ):
         return None
     session.show("measuring what the cache costs of quality")
-    measured = measure_quality(compare_caches(record.chosen, [caches], n_chunks=PRICE_WINDOWS), session)
+    try:
+        measured = measure_quality(compare_caches(record.chosen, [caches], n_chunks=PRICE_WINDOWS), session)
+    except HarnessError as error:
+        session.remark(f"What the cache costs of quality is not known: {error}")
+        session.add(error.outcome)
+        return None
     return measured[-1] if len(measured) > 1 else None
 
 
