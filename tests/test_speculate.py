@@ -268,7 +268,8 @@ def test_texts_are_prompts_or_pieces_of_a_file(tmp_path):
     assert [prompt.raw for prompt in prompts] == [False, True, True, True]
     assert all(len(prompt.text) <= EXCERPT_LENGTH for prompt in prompts)
     assert len(read_texts([])) == 3
-    assert cut_excerpts("short") == ["short"]
+    assert cut_excerpts("short" + "\n" * 2000) == ["short"]
+    assert cut_excerpts("a b" + " " * 9000 + "c d") == ["a b", "c d"], "a blank piece is none"
 
 
 @pytest.mark.parametrize(("content", "said"), [(b"\xff\xfe\x00", "UTF-8"), (b"  \n", "no text")])

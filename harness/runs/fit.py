@@ -328,11 +328,18 @@ def _plan_working(
     return {name: size for name, size in working.items() if size or name == HOST}
 
 
+def _place_as(spec: RunSpec, found: RunSpec) -> RunSpec:
+    """A spec with the placement of another one."""
+    names = ("n_gpu_layers", "n_cpu_moe", "tensor_split")
+    return dataclasses.replace(spec, **{name: getattr(found, name) for name in names})
+
+
 class _Case:
     """One type of K and V: what was planned for it so far, and what was found by that."""
 
     def __init__(self, request: FitRequest, types: tuple[str, str], most: int) -> None:
-        self.types, self.packing, self.trouble = types, None, None
+        self.types = types
+        self.trouble: str | None = None
         self._request, self._most = request, most
         self._packing: Packing | None = None
         options = {**request.options, "type_k": types[0], "type_v": types[1]}
@@ -397,8 +404,7 @@ class _Case:
         """A spec with the placement that was found, where llama.cpp can plan that: on devices that are here."""
         if self._key(found) == Setting():
             return spec
-        names = ("n_gpu_layers", "n_cpu_moe", "tensor_split")
-        return dataclasses.replace(spec, **{name: getattr(found, name) for name in names})
+        return _place_as(spec, found)
 
     def conclude(self) -> CacheFit:
         """What was found."""
@@ -434,8 +440,7 @@ class _Case:
     def _draw(self, packing: Packing) -> Iterator[tuple[int, int]]:
         for step in range(1, 33):
             n_ctx = max(self._most * step // 32 // CONTEXT_PAD * CONTEXT_PAD, min(CONTEXT_PAD, self._most))
-            placed = {name: getattr(packing.spec, name) for name in ("n_gpu_layers", "n_cpu_moe", "tensor_split")}
-            taken = self._packer.weigh(dataclasses.replace(self.spec_at(n_ctx), **placed)).taken
+            taken = self._packer.weigh(_place_as(self.spec_at(n_ctx), packing.spec)).taken
             yield n_ctx, sum(one.total_bytes for one in taken[:-1] or taken)
 
     def fit_one_copy(self) -> Packing | None:

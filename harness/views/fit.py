@@ -28,7 +28,7 @@ from harness.views.document import (
 )  # fmt: skip
 from harness.views.memory import describe_note
 from harness.views.paste import llama_arguments, paste_section
-from harness.views.settings import format_setting
+from harness.views.settings import format_cache, format_setting
 from harness.views.spellings import Asked
 from harness.views.values import BYTES, FILE, MODULE, Unit, format_list, format_value
 
@@ -133,7 +133,11 @@ def _describe_spare(spare_bytes: Sequence[int]) -> str | None:
 
 
 def _name(item: CacheFit) -> str:
-    return item.type_k if item.type_k == item.type_v else f"{item.type_k} and {item.type_v}"
+    return format_cache(item.type_k, item.type_v)
+
+
+def _packing_of(item: CacheFit | VariantFit) -> Packing | None:
+    return item.packing
 
 
 def _layers(packing: Packing, fitting: Fitting) -> Cell:
@@ -193,24 +197,17 @@ def _placement_columns(
     ]  # fmt: skip
 
 
-def _verdict_column(of: Any) -> Column:
-    def judge(item: CacheFit | VariantFit) -> str:
-        packing = of(item)
-        if packing is not None:
-            return _judge(packing)
-        return item.trouble or "no, larger than all memory"
+def _judge_item(item: CacheFit | VariantFit) -> str:
+    return _judge(item.packing) if item.packing is not None else item.trouble or "no, larger than all memory"
 
-    return Column("verdict", "fits", wraps=True, of=judge)
+
+_VERDICT = Column("verdict", "fits", wraps=True, of=_judge_item)
 
 
 def _contexts(fitting: Fitting) -> Table:
-    def of(item: Any) -> Packing | None:
-        found: Packing | None = item.packing
-        return found
-
     columns = [
-        Column("cache", of=_name), *for_programs("type_k", "type_v"), *_placement_columns(fitting, fitting.fits, of),
-        _verdict_column(of), *for_programs("fits", "is_estimated"),
+        Column("cache", of=_name), *for_programs("type_k", "type_v"), *_placement_columns(fitting, fitting.fits, _packing_of),
+        _VERDICT, *for_programs("fits", "is_estimated"),
         Column("lacking", unit=BYTES, is_shown=False, of=lambda item: item.packing.lacking_bytes if item.packing else None),
     ]  # fmt: skip
     return Table.of("fits", fitting.fits, columns, missing="")
@@ -254,15 +251,11 @@ def _memories(packing: Packing, fitting: Fitting) -> Table:
 def _variants(fitting: Fitting) -> Table:
     ranked = sorted(fitting.variants, key=lambda item: -(item.file_bytes or 0))
 
-    def of(item: Any) -> Packing | None:
-        found: Packing | None = item.packing
-        return found
-
     columns = [
         Column("quantization", of=lambda item: Cell(item.variant.quantization, mark="*" if item.is_asked else "")),
         Column("name", is_shown=False, of=lambda item: item.variant.text),
-        Column("file", "size", FILE), *_placement_columns(fitting, ranked, of, with_host=not fitting.space.devices),
-        _verdict_column(of), *for_programs("fits", "is_asked"),
+        Column("file", "size", FILE), *_placement_columns(fitting, ranked, _packing_of, with_host=not fitting.space.devices),
+        _VERDICT, *for_programs("fits", "is_asked"),
     ]  # fmt: skip
     notes = ["* the one above"] if any(item.is_asked for item in ranked) else []
     return Table.of("quantizations", ranked, columns, notes, missing="")
