@@ -201,8 +201,9 @@ def run_model(reference: str, grid_s: float, seed: int) -> dict[str, Any]:
         work = plan_work("chat", None, read_count(header, "context_length"))
         request = TuneRequest(path, goes_on_anyway=True, seed=seed, max_time_s=SHARE * grid_s)
         asked = RunSpec(path, n_prompt=work.n_prompt, n_gen=work.n_gen, n_depth=work.n_depth, seed=seed)
-        room = make_room(request, header, survey_devices(()), asked.with_threads(choose_threads().count))
-        base = choose_base(asked.with_threads(choose_threads().count), room)
+        asked = asked.with_threads(choose_threads().count)
+        room = make_room(request, header, survey_devices(()), asked, work.n_ctx)
+        base = choose_base(asked, room)
         assert base is not None, "the model does not fit"
         facts = facts_in(session)(pathlib.Path(path))
         with contextlib.closing(_Engine(Bench(plan_in(session, station, None)), facts, None)) as engine:

@@ -58,7 +58,6 @@ class Why(str, enum.Enum):
     NO_DEVICE = "no-device"  # layers have nowhere to go but the CPU
     ONE_DEVICE = "one-device"  # there is nothing to share out
     ALL_ON_DEVICES = "all-on-devices"  # nothing is left to the CPU that this would change
-    NO_EXPERTS = "no-experts"  # the model has none
     ONE_NODE = "one-node"  # all memory is equally near
     ONE_CPU = "one-cpu"
     SHORT_PROMPT = "short-prompt"  # the work's prompts fit into one batch as it is
