@@ -282,7 +282,7 @@ class RunSpec:
         if self.numa not in NUMA_STRATEGIES:
             raise UsageError(f"There is no strategy --numa {self.numa}; there are {', '.join(NUMA_STRATEGIES)}.")
         if self.flash_attn == "off" and self.type_v not in ("f32", "f16", "bf16"):
-            raise UsageError(f"A {self.type_v} V cache needs flash attention; leave out -fa off or use -ctv f16.")
+            raise UsageError(f"A {self.type_v} V cache needs flash attention: say -fa on, or use -ctv f16.")
         self._check_sequences()
 
     def _check_sequences(self) -> None:

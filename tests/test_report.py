@@ -676,6 +676,17 @@ def test_a_text_that_stalled_is_so_in_the_report(text_run):
     assert "1 ledger, text or comparison is not to be trusted" in Text(page).text
 
 
+def test_a_table_without_rows_is_left_out_with_its_heading_and_notes():
+    made = [
+        Section(f"about {name}", [Table(name, [Column("a")], rows, ["what a is"])])
+        for name, rows in (("x", []), ("y", [[1]]))
+    ]
+    page = render(Document("test", 1, "t", made), "html")
+    assert "about x" not in page
+    assert "about y" in page
+    assert page.count("what a is") == 1
+
+
 def test_of_very_many_cells_those_that_speak_are_shown(measured, monkeypatch):
     """Somebody's hundred thousand records are a page that a browser opens, and it says what it leaves out."""
     monkeypatch.setattr(speeds, "MOST_ROWS", 5)
