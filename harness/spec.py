@@ -318,6 +318,11 @@ class RunSpec:
         return self.n_depth + (self.n_prefix + self.n_prompt if self.n_prefix else 0)
 
     @property
+    def serves_one_afresh(self) -> bool:
+        """Whether one user alone is served, of whose prompt nothing was read before; there may be a depth."""
+        return self.n_parallel == 1 and not self.n_prefix
+
+    @property
     def n_tokens(self) -> int:
         """Tokens that are timed in one repetition, of all sequences together; a prompt that is shared is read once."""
         return (1 if self.is_prompt_shared else self.n_parallel) * self.n_prompt + self.n_parallel * self.n_gen
@@ -363,6 +368,11 @@ class RunSpec:
         of_step = of_batch if self.n_parallel > 1 else self.n_threads
         found = [*[of_batch] * (self.n_prompt > 1), *[of_step] * (self.n_gen > 0)]
         return max((n for n in found if n is not None), default=self.n_threads)
+
+    @property
+    def n_threads_of_batch(self) -> int | None:
+        """CPU threads that compute a batch; None where nobody said."""
+        return self.n_threads if self.n_threads_batch is None else self.n_threads_batch
 
     @property
     def binds_threads(self) -> bool:

@@ -7,10 +7,12 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from harness.memory.placement import count_pieces
+from harness.memory.placement import count_pieces, find_too_many_pieces
+from harness.native import strays
 from harness.native.log import read_missing_kernels, read_splits, read_unlocked
 from harness.native.strays import Node, sum_up
 from harness.records.cautions import CautionCause
@@ -79,6 +81,28 @@ def test_memory_that_could_not_be_locked_is_heard_of():
 )  # fmt: skip
 def test_pieces_follow_from_the_places_of_layers(layers, changes, pieces):
     assert count_pieces(spec(**changes), layers) == pieces
+    assert find_too_many_pieces(spec(**changes), layers, pieces) is None
+    assert find_too_many_pieces(spec(**changes), layers, (pieces or 0) + 1) == pieces
+    assert find_too_many_pieces(spec(**changes), layers, None) is None
+
+
+def test_one_token_of_one_user_is_looked_at(monkeypatch):
+    """Whatever a cell's cache holds: what runs where does not depend on it, and memory may be short."""
+    asked = []
+
+    class Seen(Exception):
+        pass
+
+    def refuse(_model, small, **_more):
+        asked.append(small)
+        raise Seen
+
+    monkeypatch.setattr(strays, "_Listener", lambda _runtime: SimpleNamespace(callback=None, nodes=[]))
+    monkeypatch.setattr(strays, "Session", refuse)
+    for changes in ({"n_prompt": 512, "n_prefix": 4096}, {"n_depth": 512, "n_parallel": 4, "is_prompt_shared": True}):
+        with pytest.raises(Seen):
+            strays.find_strays(SimpleNamespace(runtime=None), spec(type_k="q8_0", **changes))
+    assert [(one.n_ctx, one.type_k) for one in asked] == [(1, "q8_0")] * 2
 
 
 def test_what_ran_elsewhere_is_summed_up_by_operation_with_what_was_carried_both_ways():

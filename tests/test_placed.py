@@ -67,6 +67,12 @@ def test_experts_on_the_host_cost_their_bytes_and_two_crossings_a_layer():
     assert MODEL.token_s(same, 0) == MODEL.token_s(kept, 0)
 
 
+def test_the_first_sign_divides_a_pattern_from_its_buffer():
+    kept = spec_of(n_cpu_moe=2)
+    named = spec_of(n_cpu_moe=2, override_tensors=("exps=CUDA0=CPU",))
+    assert MODEL.token_s(named, 0) == MODEL.token_s(spec_of(), 0) < MODEL.token_s(kept, 0)
+
+
 def test_a_large_batch_brings_the_hosts_weights_to_the_card():
     small, large = spec_of(n_cpu_moe=6, n_ubatch=128), spec_of(n_cpu_moe=6, n_ubatch=512)
     assert MODEL.prompt_token_s(large, 512) < MODEL.prompt_token_s(small, 512)

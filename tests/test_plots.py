@@ -14,7 +14,7 @@ from harness.speed.roofline import hold_against
 from harness.speed.standings import measured_rows, published_rows, size_models
 from harness.views.figures import speed as plots
 from harness.views.figures.roofline import draw_roofline
-from harness.views.figures.style import THEMES, to_bytes
+from harness.views.figures.style import THEMES, add_legend, new_figure, to_bytes
 from harness.views.formats import render
 from harness.views.roofline import describe_roofline
 
@@ -112,6 +112,17 @@ def test_nothing_to_draw_is_a_sentence(recorded):
         plots.draw_depth(once)
     with pytest.raises(UsageError, match="measured twice"):
         plots.draw_history(once)
+
+
+def test_a_legend_of_nothing_is_left_out_without_a_warning(recwarn):
+    figure, axis = new_figure()
+    add_legend(axis)
+    assert axis.get_legend() is None
+    axis.plot([1, 2], label="something")
+    add_legend(axis)
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["something"]
+    to_bytes(figure, "svg")
+    assert not recwarn.list
 
 
 def test_records_are_held_against_the_roof_of_their_device(measured, recorded):

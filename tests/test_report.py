@@ -486,6 +486,7 @@ def test_only_such_records_are_exit_2(results, tmp_path):
         (["nowhere"], 2, "There is no file or folder nowhere"),
         (["-o", "no/such/folder/r.html"], 2, "There is no folder"),
         (["-o", "."], 2, "is a directory"),
+        (["-o", "r.html", "--share", "./r.html"], 2, "one file cannot be"),
     ],
 )
 def test_what_cannot_be_meant_is_one_sentence(journal, tmp_path, arguments, code, words):

@@ -50,6 +50,7 @@ def test_the_whole_prompt_is_measured_beside_and_generation_alone_has_none():
     cells = Grid(["m"], {"n_prefix": (64,)}, (16,), (8,)).cells()
     assert [cell.test for cell in cells] == ["pp16 after 64", "pp80", "tg8"]
     assert (cells[0].n_ctx, cells[0].n_filled, cells[0].n_tokens) == (80, 80, 16)
+    assert not cells[0].serves_one_afresh
     with pytest.raises(UsageError, match="leave out --n-parallel"):
         RunSpec("m", n_prompt=8, n_prefix=8, n_parallel=2)
 

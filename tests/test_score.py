@@ -33,7 +33,8 @@ def ran(recorded):
         prompt_ns, token_ns = round(test.n_prompt / prompt_rate * 1e9), round(1e9 / gen_rate)
         tokens = (token_ns,) * test.n_gen
         sample = Sample(prompt_ns + sum(tokens), prompt_ns, tokens, is_warmup=False)
-        asked = dataclasses.replace(recorded[0].asked, n_prompt=test.n_prompt, n_gen=test.n_gen, repetitions=n)
+        own = {"n_prompt": test.n_prompt, "n_gen": test.n_gen, "repetitions": n, "flash_attn": "off"}
+        asked = dataclasses.replace(recorded[0].asked, **own)
         return dataclasses.replace(recorded[0], command="score", asked=asked, samples=(sample,) * n, **changed)
 
     return make
@@ -105,6 +106,27 @@ def test_less_than_all_tests_is_called_no_localscore(ran, recorded):
         assert ("not comparable" in text) is not is_comparable
         assert "Nothing is sent anywhere." in text
         assert json.loads(render(document, "json"))["is_comparable"] is is_comparable
+
+
+def test_other_settings_are_another_test(ran, recorded):
+    tiny = dataclasses.replace(recorded[0].model, description=OFFICIAL[0].description, n_params=OFFICIAL[0].n_params)
+    records = [ran(test, 100, 10, model=tiny) for test in TESTS]
+    records = [
+        dataclasses.replace(one, asked=dataclasses.replace(one.asked, flash_attn="on", type_k="q8_0", n_threads=1))
+        for one in records
+    ]
+    document = describe_score(score_cells(records), records)
+    text = " ".join(render(document, "table").split())
+    assert "no LocalScore" in text
+    assert "measured with fa on, type_k q8_0, and LocalScore with fa off, type_k f16" in text
+    assert json.loads(render(document, "json"))["is_comparable"] is False
+
+
+def test_a_model_that_the_site_has_not_is_not_comparable(ran):
+    records = [ran(test, 100, 10) for test in TESTS]
+    document = describe_score(score_cells(records), records)
+    assert "and not by this model" in " ".join(render(document, "table").split())
+    assert json.loads(render(document, "json"))["is_comparable"] is False
 
 
 def test_what_is_not_to_be_trusted_says_so(ran):

@@ -113,6 +113,15 @@ def test_an_address_of_a_server_is_no_name_of_a_device(with_card):
     assert "192.168" not in write_share(share)
 
 
+def test_a_processor_beside_a_card_is_told_by_its_layers_and_not_by_names(with_card):
+    card = Device("CUDA0", "APU + CPU", "gpu", None, None)
+    for n_on_cpu, name in ((1, "APU + CPU"), (15, "APU + CPU + CPU")):
+        resolved = dataclasses.replace(with_card.resolved, layers_by_device={"CPU": n_on_cpu, "CUDA0": 16})
+        build = dataclasses.replace(with_card.build, devices=(card,))
+        (speed,) = share_of([dataclasses.replace(with_card, build=build, resolved=resolved)]).speeds
+        assert speed.device == name
+
+
 def test_a_file_of_ones_own_that_no_catalog_knows_has_no_name(with_card):
     model = dataclasses.replace(with_card.model, file_name="divorce-letters.gguf", n_params=7, file_sha256="ab" * 32)
     asked = dataclasses.replace(with_card.asked, model="divorce-letters.gguf")
@@ -185,6 +194,13 @@ def test_a_file_that_is_none_is_refused(values, change, words):
         read_share([], pytest.fail)
 
 
+def test_of_many_bad_entries_some_are_told_and_their_number(values):
+    told = []
+    read_share({**values, "speeds": [{"machine": 0}] * 900}, told.append)
+    assert len(told) == 4
+    assert told[-1] == "900 of its speeds are left out, of which the first 3 are told"
+
+
 def test_no_more_than_so_many_entries_are_used(values, monkeypatch):
     monkeypatch.setattr(shares, "MOST_SPEEDS", 3)
     values["speeds"] *= 5
@@ -208,6 +224,8 @@ def test_a_row_a_machine_by_the_speed_that_speaks_for_it(values):
             (10.0, {"trust": Trust.NOT_TRUSTED.value, "n_samples": 99}),
             (20.0, {"is_default": True}),
             (30.0, {"n_depth": 512}),
+            (60.0, {"test": "tg128 x4", "settings": {"n_parallel": 4}, "n_samples": 99}),
+            (70.0, {"test": "tg128 after 4096", "settings": {"n_prefix": 4096}, "n_samples": 99}),
             (40.0, {"device": "RTX 3090"}),
         )
     ]
@@ -218,6 +236,18 @@ def test_a_row_a_machine_by_the_speed_that_speaks_for_it(values):
     ]
     assert {row.shared_in for row in rows} == {"theirs.json"}
     assert shared_rows(read_share(values, pytest.fail), "theirs.json", "pp") == []
+
+
+def test_two_quantizations_of_a_friends_model_are_two_columns(values):
+    first = {**values["speeds"][1], "model": "llama3.2:1b"}
+    values["speeds"] = [{**first, "quantization": name} for name in ("Q4_0", "Q8_0")]
+    (row,) = shared_rows(read_share(values, pytest.fail), "theirs.json", "tg", CATALOG)
+    usual = CATALOG.entries["llama3.2:1b"].default_quantization
+    other = {"Q4_0": "Q8_0", "Q8_0": "Q4_0"}[usual]
+    assert {name: cell.quantization for name, cell in row.cells.items()} == {
+        "llama3.2:1b": usual,
+        f"llama3.2:1b {other}": other,
+    }
 
 
 # --- the commands -----------------------------------------------------------------------------------------------------
@@ -259,6 +289,8 @@ def test_a_file_goes_from_one_to_the_other(folder):
     assert "› Another 9000" in text
     assert "» AMD EPYC" in text, "one's own beside it"
     assert "speeds[2]: has no model" in text
+    assert "broken.json: no JSON; it is skipped." in text
+    assert "notes.json" not in text, "JSON of another kind"
     assert "shared by others, unchecked: friend.json" in text
     rows, code = run(folder, "table", friend, "--no-published", "-o", "json")
     found = json.loads(rows[rows.index("{") :])["figures"]
@@ -274,9 +306,11 @@ def test_what_is_named_and_no_such_file_is_one_sentence(folder, monkeypatch):
         assert code == 2
         assert words in text
     monkeypatch.setattr("harness.runs.share.MOST_BYTES", 3)
+    told = []
+    assert read_shares([folder / "friends"], told.append) == ([], [folder / "friends"])
+    assert "notes.json: larger than" in " ".join(told)
     with pytest.raises(UsageError, match="is larger than"):
         read_shares([folder / "friends" / "notes.json"], pytest.fail)
-    assert read_shares([folder / "friends"], pytest.fail)[0] == []
 
 
 def test_a_page_is_written_too_where_it_is_asked_for(folder):

@@ -27,7 +27,7 @@ from harness.units import MIB, parse_size
 _EXAMPLES = """
 \b
 Examples:
-  harness fit -m llama3.1:8b                    in the memory that is free here
+  harness fit -m llama3.1:8b                 in the memory free here
   harness fit -m llama3.1:8b:q4_0 --vram 8GB
   harness fit -m qwen3:30b --vram 8GB --ram 32GB
   harness fit -m llama3.1:70b --vram 24GB,24GB -ctk q8_0 -ctv q8_0

@@ -61,6 +61,8 @@ def command(
     for path in filter(None, (output, share)):
         if not path.parent.is_dir():
             raise UsageError(f"There is no folder {path.parent}; make it, or write the file elsewhere.")
+    if output is not None and share is not None and output.resolve() == share.resolve():
+        raise UsageError(f"-o and --share both say {output}; one file cannot be the page and the speeds.")
     paths = find_journals(files, results)
     troubles: list[str] = []
     lines = read_material(read_lines(paths, troubles.append, without=(TOKEN_TIMES,)))

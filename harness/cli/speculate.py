@@ -33,7 +33,7 @@ Examples:
   harness speculate -m big.gguf --draft small.gguf --n-draft 3 --p-min 0.5
   harness speculate -m big.gguf --draft ngram --text report.md
   harness speculate                             smollm2:135m drafts for itself
-  harness speculate -m synth:qwen3:1.7b:q8_0 --draft synth:qwen3:0.6b:q4_0 -n 16
+  harness speculate -m synth:qwen3:1.7b:q8_0 --draft synth:qwen3:0.6b:q4_0
 """
 
 _read_lengths = whole_numbers(1, MOST_DRAFTED)

@@ -51,7 +51,7 @@ def command(
     shares, journals = read_shares(files, terminal.echo_error)
     rows = published_rows(catalog) if published and test_kind == "tg" else []
     rows += measured_rows(read_measured(find_journals(journals, results), catalog), test_kind)
-    rows += join_rows(shares, test_kind)
+    rows += join_rows(shares, test_kind, catalog)
     if not rows:
         raise UsageError(
             f"There are no records of {test_kind} in {', '.join(map(str, files)) or results}"

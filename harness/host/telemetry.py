@@ -25,8 +25,8 @@ INTERVAL_S = 0.1
 #: The most of one CPU's time that watching may take.
 MAX_SHARE = 0.01
 
-#: The longest that reading the processor's clock may take: the worker rests 10 ms before each repetition (`native.worker.SETTLE_S`). On
-#: a machine that needs longer, for its many cores, it is read once.
+#: The longest that reading the processor's clock may take: the worker rests 10 ms before each repetition
+#: (`native.watching.SETTLE_S`). On a machine that needs longer, for its many cores, it is read once.
 CLOCK_READ_S = 0.005
 
 _RAPL = pathlib.Path("/sys/class/powercap")

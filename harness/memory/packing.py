@@ -28,9 +28,13 @@ from harness.memory.overrides import check_overrides
 from harness.memory.placement import deal_out
 from harness.memory.repack import CpuFeatures
 from harness.spec import RunSpec
+from harness.units import MIB
 
 #: The context below which layers are left on the CPU rather than tokens out of it. Source: common/common.h fit_params_min_ctx.
 FLOOR_N_CTX = 4096
+
+#: What llama.cpp's own fitting leaves free on each device. Source: common/common.h fit_params_target.
+USUAL_SPARE_BYTES = 1024 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +229,7 @@ class Packer:
                 placement = [index if first <= layer < stop else None for layer in range(self.n_layers)]
                 return self.weigh(spec, placement).taken[index].fits
 
-            counts[index] = _most(rest, holds)
+            counts[index] = most(rest, holds)
             rest, stop = rest - counts[index], stop - counts[index]
         return None if rest else counts
 
@@ -258,13 +262,13 @@ class Packer:
         on_cpu = spec.n_cpu_moe
         if self.has_experts and "n_cpu_moe" not in given:
             last, on_cpu = self.n_layers - 1, self.n_layers - 1
-            kept = _most(last, lambda count: self.split(replace(spec, n_cpu_moe=last - count), given) is not None)
+            kept = most(last, lambda count: self.split(replace(spec, n_cpu_moe=last - count), given) is not None)
             if (found := self.split(replace(spec, n_cpu_moe=last - kept), given)) is not None:
                 return found
         if "n_gpu_layers" in given:
             return None
         bare = replace(spec, n_cpu_moe=on_cpu)
-        count = _most(self.n_layers, lambda count: self.split(replace(bare, n_gpu_layers=count), given) is not None)
+        count = most(self.n_layers, lambda count: self.split(replace(bare, n_gpu_layers=count), given) is not None)
         return self.split(replace(bare if count else spec, n_gpu_layers=count), given)
 
     def find(self, wish: Wish) -> Packing | None:
@@ -306,16 +310,16 @@ class Packer:
         return self.fill_cards(spec, wish.given) or self.weigh(spec)
 
     @staticmethod
-    def _largest(most: int, accept: Callable[[int], Packing | None]) -> Packing | None:
+    def _largest(limit: int, accept: Callable[[int], Packing | None]) -> Packing | None:
         """The largest context that is accepted, in the steps in which llama.cpp makes cells."""
-        if (found := accept(most)) is not None:
+        if (found := accept(limit)) is not None:
             return found
-        steps = range(CONTEXT_PAD, most, CONTEXT_PAD)
-        count = _most(len(steps), lambda count: accept(steps[count - 1]) is not None)
+        steps = range(CONTEXT_PAD, limit, CONTEXT_PAD)
+        count = most(len(steps), lambda count: accept(steps[count - 1]) is not None)
         return accept(steps[count - 1]) if count else None
 
 
-def _most(limit: int, holds: Callable[[int], bool]) -> int:
+def most(limit: int, holds: Callable[[int], bool]) -> int:
     """The largest count up to a limit that holds, of what no more holds once it does not; 0 where none does."""
     return bisect_right(range(1, limit + 1), 0, key=lambda count: 0 if holds(count) else 1)
 

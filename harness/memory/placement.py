@@ -122,5 +122,12 @@ def count_pieces(spec: RunSpec, layers_by_device: Mapping[str, int]) -> int | No
     return 1 + len(on_devices) + 2 * n_repeating * spec.no_kv_offload
 
 
+def find_too_many_pieces(spec: RunSpec, layers_by_device: Mapping[str, int], n_found: int | None) -> int | None:
+    """How many pieces the places of layers explain, where a token's work was cut into more; None where it was not, or nobody knows."""
+    n_expected = count_pieces(spec, layers_by_device)
+    is_more = n_expected is not None and n_found is not None and n_found > n_expected
+    return n_expected if is_more else None
+
+
 def _single(value: float) -> float:
     return float(struct.unpack("f", struct.pack("f", value))[0])

@@ -10,6 +10,7 @@ from harness.memory.causes import HOST
 from harness.memory.overrides import refuse_buffer
 from harness.memory.placement import choose_devices
 from harness.native import bindings
+from harness.parsers import split_override
 from harness.spec import MAX_LAYERS, RunSpec
 
 
@@ -24,11 +25,14 @@ def list_overrides(runtime: Any, spec: RunSpec) -> Any:
 
     Source: to_llama_mparams in llama-bench.cpp; LLM_FFN_EXPS_REGEX and llm_ffn_block_regex in common/common.h.
     """
-    named = [text.partition("=")[::2] for text in spec.override_tensors]
+    named = list(map(split_override, spec.override_tensors))
     targets = _find_buffers(runtime, spec, [buffer for _, buffer in named])
     cpu = runtime.lib.ggml_backend_cpu_buffer_type()
     experts = [rf"blk\.{layer}\.{EXPERT_STACK}" for layer in range(min(spec.n_cpu_moe, MAX_LAYERS))]
-    listed = [*zip([pattern for pattern, _ in named], targets, strict=True), *((pattern, cpu) for pattern in experts)]
+    listed = [
+        *zip([pattern.pattern for pattern, _ in named], targets, strict=True),
+        *((pattern, cpu) for pattern in experts),
+    ]
     overrides = (bindings.BufferOverride * (len(listed) + 1))()
     for override, (pattern, buffer) in zip(overrides, listed, strict=False):
         override.pattern, override.buffer_type = pattern.encode(), buffer

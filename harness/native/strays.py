@@ -49,7 +49,7 @@ def find_strays(model: LoadedModel, spec: RunSpec) -> tuple[Stray, ...]:
     ------
     NativeError : there is no memory for such a context.
     """
-    small = dataclasses.replace(spec, n_prompt=0, n_gen=1, n_depth=0, n_parallel=1, is_prompt_shared=False)
+    small = dataclasses.replace(spec, n_prompt=0, n_gen=1, n_depth=0, n_prefix=0, n_parallel=1, is_prompt_shared=False)
     listener = _Listener(model.runtime)
     with contextlib.closing(Session(model, small, eval_callback=listener.callback)) as session:
         for batch in session.token_batches(1):

@@ -11,6 +11,9 @@ from harness.records.cells import Conditions
 
 Found = TypeVar("Found")
 
+#: The parent wakes up to hear an event; on a machine whose every core is about to be timed it is given the time to fall asleep again.
+SETTLE_S = 0.01
+
 
 def watched(
     work: Callable[[], Found], watcher: Watcher | None, settle_s: float = 0.0

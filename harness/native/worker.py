@@ -27,17 +27,15 @@ from harness.errors import HarnessError, NativeError, Outcome
 from harness.evidence.medians import samples_needed
 from harness.host.noise import Watcher
 from harness.host.rpc import has_loopback
-from harness.memory.placement import count_pieces
+from harness.memory.placement import find_too_many_pieces
 from harness.native.jobs import Emit
 from harness.native.measure import Block, measure, measure_dispatch
 from harness.native.shelf import Loaded, Needs, Open, Shelf
 from harness.native.slowdown import read_share, slow_down
+from harness.native.watching import SETTLE_S
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Load, Resolved, Sample, Stray
 from harness.spec import RunSpec
-
-#: The parent wakes up to hear an event; on a machine whose every core is about to be timed it is given the time to fall asleep again.
-SETTLE_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +109,7 @@ class Bench:
 
         Once a cell, and after its block: it takes a context of its own.
         """
-        expected, found = count_pieces(spec, resolved.layers_by_device), resolved.n_graph_splits
-        if expected is None or found is None or found <= expected:
+        if find_too_many_pieces(spec, resolved.layers_by_device, resolved.n_graph_splits) is None:
             return resolved
         if spec not in self._strays:
             from harness.native.strays import find_strays

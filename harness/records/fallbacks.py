@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from harness.memory.causes import HOST
 from harness.memory.forecast import device_rules
-from harness.memory.placement import count_pieces
+from harness.memory.placement import find_too_many_pieces
 from harness.memory.repack import read_features
+from harness.parsers import split_override
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Build, Record, Resolved
 from harness.spec import RunSpec, defaults
@@ -46,9 +47,9 @@ def _find_strays(spec: RunSpec, resolved: Resolved) -> Iterator[Caution]:
             n_layers=max(stray.n_layers for stray in there),
             size_bytes=sum(stray.copied_bytes for stray in there),
         )
-    expected, found = count_pieces(spec, resolved.layers_by_device), resolved.n_graph_splits
-    if not resolved.strays and expected is not None and found is not None and found > expected:
-        yield Caution(CautionCause.MORE_PIECES, n_pieces=found, n_expected=expected)
+    expected = find_too_many_pieces(spec, resolved.layers_by_device, resolved.n_graph_splits)
+    if not resolved.strays and expected is not None:
+        yield Caution(CautionCause.MORE_PIECES, n_pieces=resolved.n_graph_splits, n_expected=expected)
 
 
 def _find_pinning(spec: RunSpec, resolved: Resolved, build: Build) -> str | None:
@@ -63,6 +64,6 @@ def _find_pinning(spec: RunSpec, resolved: Resolved, build: Build) -> str | None
     is_on_host = (
         HOST in resolved.layers_by_device
         or spec.n_cpu_moe
-        or any(text.endswith(f"={HOST}") for text in spec.override_tensors)
+        or any(split_override(text)[1] == HOST for text in spec.override_tensors)
     )
     return pinning if is_on_host else None

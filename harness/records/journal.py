@@ -361,6 +361,8 @@ _QUICK_DECODER = json.JSONDecoder(parse_constant=_refuse_number)
 
 #: In `without`: the times of single tokens in a cell's samples. Most of a line of tg128 is that; it is taken out before it is read.
 TOKEN_TIMES = "samples.token_ns"
+#: In `without`: what no comparison and no history needs of cells, which are read by the hundred thousand.
+DETAILS = frozenset({"resolved", "load", "telemetry", "dispatch_ns_per_token", TOKEN_TIMES})
 _CELL = re.compile(rb'\{"schema":\d+,"kind":"(?:result|failure)"')
 #: Inside a string of JSON the quotes would have backslashes.
 _TOKEN_TIMES = re.compile(rb'"token_ns":\[[0-9,]+\]')

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from harness.evidence.medians import mean
 from harness.records.cells import Record, Sample, is_measured
@@ -38,6 +39,10 @@ TESTS = (
 
 #: Some of them, which take a sixth of the time: their figure is not comparable.
 QUICK = tuple(test for test in TESTS if (test.n_prompt, test.n_gen) in {(1024, 16), (2048, 256), (64, 1024)})
+
+
+#: Settings that LocalScore measures with (localscore/cmd.cpp, localscore.cpp); with others it is another test.
+SETTINGS = MappingProxyType({"n_batch": 2048, "n_ubatch": 512, "flash_attn": "off", "type_k": "f16", "type_v": "f16"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +81,25 @@ class ScoredTest:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The tests that have a result, of one model on one machine with the same settings; those that were not measured are missing."""
+    """The tests that have a result, of one model on one machine with the same settings; those that were not measured are missing.
+
+    changed names the settings that are not LocalScore's.
+    """
 
     tests: tuple[ScoredTest, ...]
     missing: tuple[ScoreTest, ...] = ()
     official: OfficialModel | None = None  #: None: LocalScore's site has other models beside this one
+    changed: tuple[str, ...] = ()
 
     @property
     def is_whole(self) -> bool:
         """Whether every test of LocalScore's has a result."""
         return not self.missing
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether LocalScore's site has figures of the same tests of the same model."""
+        return self.is_whole and not self.changed and self.official is not None
 
     @property
     def prompt_rate_tok_per_s(self) -> float:
@@ -121,7 +135,9 @@ def score_cells(records: Iterable[Record]) -> Score | None:
     if not scored:
         return None
     last = next(record for _, record in reversed(found) if record is not None)
-    return Score(tuple(scored), tuple(test for test, record in found if record is None), find_official(last))
+    missing = tuple(test for test, record in found if record is None)
+    changed = tuple(name for name, usual in SETTINGS.items() if getattr(last.asked, name) != usual)
+    return Score(tuple(scored), missing, find_official(last), changed)
 
 
 def _score(test: ScoreTest, timed: Sequence[Sample]) -> ScoredTest:

@@ -24,6 +24,9 @@ MARK = "harness_share"
 #: A file larger than this is not read; more entries than these are not used, and no longer text.
 MOST_BYTES, MOST_SPEEDS, MOST_MACHINES, LONGEST_TEXT = 4 * 1024 * 1024, 5000, 200, 120
 
+#: So many entries that cannot be believed are told one by one; of all there is one sentence more.
+_MOST_TOLD = 3
+
 #: No machine has a higher rate.
 HIGHEST_RATE = 1e7
 
@@ -123,13 +126,17 @@ def read_share(values: Any, warn: Callable[[str], None]) -> Share:
         raise Malformed(f"has schema {schema}, and this harness knows up to {SCHEMA}: update harness")
     machines = [_read(SharedMachine, item) for item in _list(values, "machines", MOST_MACHINES)]
     builds = [_read(SharedBuild, item) for item in _list(values, "builds", MOST_MACHINES)]
-    speeds = []
+    speeds, n_refused = [], 0
     given = values.get("speeds")
     for at, item in enumerate(_list(values, "speeds", MOST_SPEEDS)):
         try:
             speeds.append(_check(_read(SharedSpeed, item), len(machines), len(builds)))
         except (Malformed, UsageError) as error:
-            warn(f"speeds[{at}]: {str(error).rstrip('.')}; it is left out")
+            n_refused += 1
+            if n_refused <= _MOST_TOLD:
+                warn(f"speeds[{at}]: {str(error).rstrip('.')}; it is left out")
+    if n_refused > _MOST_TOLD:
+        warn(f"{n_refused} of its speeds are left out, of which the first {_MOST_TOLD} are told")
     if isinstance(given, list) and len(given) > MOST_SPEEDS:
         warn(f"it has {len(given)} speeds, of which the first {MOST_SPEEDS} are used")
     version = values.get("harness_version")

@@ -19,7 +19,7 @@ from harness.errors import HarnessError, StoreError
 from harness.records.bench_rows import MARKS, Row, is_row, read_row
 from harness.records.bench_terms import OWN_TABLE, TABLE
 from harness.records.cells import Record, is_measured
-from harness.records.journal import TOKEN_TIMES, read_lines
+from harness.records.journal import DETAILS, read_lines
 from harness.records.measurements import Measurement, Subject, Subjects, measurement_of
 from harness.spec import name_test
 from harness.units import format_count
@@ -27,9 +27,6 @@ from harness.untrusted import harmless
 from harness.untrusted.json import read_json
 
 Warn = Callable[[str], None]
-
-#: Fields of a record that no comparison needs.
-_LEFT_OUT = frozenset({"resolved", "load", "telemetry", "dispatch_ns_per_token", TOKEN_TIMES})
 
 _SQLITE = b"SQLite format 3\0"
 #: What a file begins with that says how its text is written; PowerShell redirects into the second.
@@ -74,7 +71,7 @@ def read_measurements(path: pathlib.Path, warn: Warn) -> Iterator[Measurement]:
 
 def _read_journal(path: pathlib.Path, warn: Warn) -> Iterator[Measurement]:
     subjects = Subjects()
-    for line in read_lines([path], warn, ("result", "failure"), _LEFT_OUT):
+    for line in read_lines([path], warn, ("result", "failure"), DETAILS):
         if isinstance(line.content, Record) and is_measured(line.content):
             yield measurement_of(line.content, subjects, line.label)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from harness.errors import UsageError
 from harness.records.history import Series, group_series, is_of_test
-from harness.records.journal import TOKEN_TIMES, each_record, find_journals
+from harness.records.journal import DETAILS, each_record, find_journals
 from harness.sources.user_catalog import load_catalog
 from harness.speed.model_names import ModelNames, file_of, name_stem, squeeze
 
@@ -45,7 +45,7 @@ def read_history(
     ------
     UsageError : there is no such file, or no such record.
     """
-    everything = group_series(each_record(find_journals(files, results), warn, without=_LEFT_OUT))
+    everything = group_series(each_record(find_journals(files, results), warn, without=DETAILS))
     names = ModelNames([file for series in everything if (file := file_of(series.latest))], load_catalog())
     named = [Named(names.of(file_of(series.latest)), series) for series in everything]
     found = [chosen for one in named if (chosen := _choose(one, wanted)) is not None]
@@ -57,10 +57,6 @@ def read_history(
             else f"There are no measured cells in {where}; run `harness pp-tg` first."
         )
     return found
-
-
-#: Fields of a record that no history shows: it is read by the hundred thousand.
-_LEFT_OUT = frozenset({"resolved", "load", "telemetry", "dispatch_ns_per_token", TOKEN_TIMES})
 
 
 def _choose(one: Named, wanted: Wanted) -> Named | None:

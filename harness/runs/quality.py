@@ -30,9 +30,11 @@ from harness.runs.cells import CellsRequest, facts_in, measure_cells, model_of
 from harness.runs.memory import find_model, forecast
 from harness.runs.needs import estimate_needs, fit_together
 from harness.runs.session import Session
+from harness.sources.model_file import FileFacts
 from harness.sources.texts import TextFile, open_text
 from harness.spec import DEFAULT_N_CTX, RunSpec, Settings
 from harness.units import format_gb
+from harness.untrusted import harmless
 
 #: Tokens of a window where nobody asks for others: llama-perplexity's.
 WINDOW_TOKENS = 512
@@ -50,6 +52,7 @@ _QUESTIONED = ("type_k", "type_v", "flash_attn", "swa_full")
 @dataclass(frozen=True, slots=True)
 class QualityRequest:
     """Cells with contexts of a window each, over one text. base is the cell that the others are compared with, None: nothing is.
+    Threads that nobody asked for are left open: they are filled in where a cell's record begins.
 
     n_chunks bounds the windows. with_memory predicts what each would take. is_rounded has the base's log-probabilities rounded as
     llama-perplexity's file of them is.
@@ -107,17 +110,22 @@ def plan_quality(
     if any(axes.get("embeddings", ())):
         raise UsageError("Embeddings predict nothing; leave out -embd.")
     files = [str(_find_reader(reference, n_ctx, on_event)) for reference in references or (None,)]
-    threads = choose_threads().count
 
     def make(models: Sequence[str], values: Mapping[str, Sequence[Any]]) -> list[RunSpec]:
-        return [cell.with_threads(threads) for cell in Grid(models, values, n_prompt=(n_ctx,), n_gen=()).cells()]
+        return list(Grid(models, values, n_prompt=(n_ctx,), n_gen=()).cells())
 
     cells = make(files, axes)
     reference_cell = cells[0] if len(cells) > 1 else None
     if base is not None:
         shared = {name: values[:1] for name, values in axes.items() if name not in _QUESTIONED}
         (reference_cell,) = make([str(_find_reader(base, n_ctx, on_event))], shared)
-    return QualityRequest(tuple(dict.fromkeys(cells)), open_text(text), reference_cell, n_chunks, is_rounded)
+    read = open_text(text)
+    if not read.is_text:
+        name = harmless.line(read.path.name)
+        on_event(
+            Remark(f"note: {name} is no UTF-8 text, so that tokenizers take it for another one; convert it beforehand.")
+        )
+    return QualityRequest(tuple(dict.fromkeys(cells)), read, reference_cell, n_chunks, is_rounded)
 
 
 def compare_caches(
@@ -139,7 +147,7 @@ def compare_caches(
         "n_parallel": 1,
         "is_prompt_shared": False,
     }
-    base = dataclasses.replace(spec, **usual).with_threads(choose_threads().count)
+    base = dataclasses.replace(spec, **usual)
     return QualityRequest(
         tuple(dataclasses.replace(base, **one) for one in caches), base=base, with_memory=False, **more
     )
@@ -160,10 +168,9 @@ def _find_reader(reference: str | None, n_ctx: int, on_event: OnEvent) -> pathli
 class _Account:
     """What is heard of one cell until it can be filed."""
 
-    def __init__(self, spec: RunSpec, session: Session, request: QualityRequest) -> None:
+    def __init__(self, spec: RunSpec, session: Session, text: TextFile, facts: FileFacts) -> None:
         threads = choose_threads()
-        text = request.text
-        self._facts = facts_in(session)(pathlib.Path(spec.model))
+        self._facts = facts
         self._windows: list[Window] = []
         self._bins: Counter[str] = Counter()
         self._record = QualityRecord(
@@ -171,6 +178,11 @@ class _Account:
             TextFacts(text.path.name, text.sha256, text.size_bytes, text.is_own),
             threads_source="asked" if spec.n_threads is not None else threads.source,
         )  # fmt: skip
+
+    @property
+    def asked(self) -> RunSpec:
+        """The cell as the engine is asked for it, with a number of threads."""
+        return self._record.asked
 
     @property
     def model(self) -> Model | None:
@@ -202,7 +214,7 @@ class _Account:
     def fail(self, failure: Failure) -> None:
         """It will have no more windows, for what is not the user's doing."""
         if self._record.failure is None:
-            self.learn(failure=blame_file(failure, self._record.asked.model))
+            self.learn(failure=blame_file(failure, self.asked.model))
 
     def interrupt(self) -> None:
         """It will have no more windows, for the user wants none."""
@@ -228,15 +240,18 @@ def measure_quality(request: QualityRequest, session: Session) -> list[QualityRe
 
     Raises
     ------
-    UsageError : the text is shorter than two windows; a model has another vocabulary than its base.
+    UsageError : the text is shorter than two windows; a model makes other tokens of it than its base. Where windows of others were
+                 computed already, that is the record of those that cannot be asked, and the others are kept.
     NativeError : a worker cannot be started; an RPC server does not answer as one.
     """
     check_servers(list(dict.fromkeys(endpoint for cell in request.ordered for endpoint in cell.rpc)))
-    accounts = {cell: _Account(cell, session, request) for cell in request.ordered}
+    describe, text = facts_in(session), request.text
+    accounts = {cell: _Account(cell, session, text, describe(pathlib.Path(cell.model))) for cell in request.ordered}
     if request.with_memory:
         session.show("dry run")
-        for cell, memory in predict_needs(request.ordered).items():
-            accounts[cell].learn(memory=memory)
+        needs = predict_needs([account.asked for account in accounts.values()])
+        for account in accounts.values():
+            account.learn(memory=needs.get(account.asked))
     records: list[QualityRecord] = []
     with session.until_interrupted():
         for group in group_cells(request):
@@ -249,7 +264,8 @@ def measure_quality(request: QualityRequest, session: Session) -> list[QualityRe
                 continue
         account.learn(build=session.build)
         if request.base is not None and cell != request.base:
-            account.learn(base=Reference(request.base, accounts[request.base].model, request.is_rounded))
+            base = accounts[request.base]
+            account.learn(base=Reference(base.asked, base.model, request.is_rounded))
         records.append(record := account.record())
         session.keep(record)
         session.on_event(Measured(record))
@@ -272,10 +288,8 @@ def _read_together(
 ) -> None:
     """One worker's work. What the base was heard to say before is not heard again."""
     known = {cell for cell in group if accounts[cell].n_done}
-    plan = QualityPlan(
-        tuple(group), str(request.text.path), 0 if request.base else None, request.n_chunks, request.is_rounded
-    )
-    failure = None
+    cells = tuple(accounts[cell].asked for cell in group)
+    plan = QualityPlan(cells, str(request.text.path), 0 if request.base else None, request.n_chunks, request.is_rounded)
     for event in session.ask("quality", encode(plan, keep_paths=True)):
         if event["event"] == "phase":
             session.show(event["phase"], event["index"], event["count"])
@@ -284,7 +298,7 @@ def _read_together(
     failure = session.failure
     if failure is None:
         return
-    if failure.cause is Cause.QUESTION:
+    if failure.cause is Cause.QUESTION and not any(account.n_done for account in accounts.values()):
         raise UsageError(failure.message or "The text cannot be asked of these models.")
     for cell in group:
         if not accounts[cell].is_whole:
@@ -293,11 +307,11 @@ def _read_together(
 
 def measure_speeds(records: Sequence[QualityRecord], request: QualityRequest, session: Session) -> list[Record]:
     """Time prompts and generation of every cell that could be read with, as ``harness pp-tg`` does; their records are kept too."""
-    failed = {record.asked for record in records if not record.is_scored}
+    failed, threads = {record.asked for record in records if not record.is_scored}, choose_threads()
     cells = [
         dataclasses.replace(cell, n_prompt=n_prompt, n_gen=n_gen)
         for cell in request.ordered
-        if cell not in failed
+        if cell.with_threads(threads.count) not in failed
         for n_prompt, n_gen in SPEED_TESTS
     ]
     return measure_cells(CellsRequest(tuple(cells)), session) if cells else []

@@ -12,16 +12,15 @@ from harness.events import OnEvent
 from harness.grid import Grid
 from harness.host.telemetry import Station
 from harness.records.cells import Record
-from harness.records.score import QUICK, TESTS, ScoreTest, score_cells
+from harness.records.score import QUICK, SETTINGS, TESTS, ScoreTest, score_cells
 from harness.runs.asking import plan_cells
 from harness.runs.bench import Bench
 from harness.runs.cells import Course, check_cells, keep_cell, plan_in, run_cells
 from harness.runs.session import Session
 from harness.spec import RunSpec, Settings
 
-#: As LocalScore has it (cmd.cpp): one repetition, and no flash attention.
+#: As LocalScore has it (cmd.cpp).
 USUAL_REPETITIONS: int = 1
-USUAL_FLASH: str = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ def plan_score(
     UsageError : the model cannot generate.
     HarnessError : there is no such model here.
     """
-    given = {"flash_attn": USUAL_FLASH, **settings}
+    given = {**SETTINGS, **settings}
     tests: Sequence[ScoreTest] = QUICK if is_quick else TESTS
     grid = Grid(
         [] if reference is None else [reference], {name: (value,) for name, value in given.items()}, (), (),

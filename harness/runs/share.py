@@ -20,7 +20,8 @@ MOST_FILES = 2000
 def read_shares(named: Sequence[pathlib.Path], warn: Warn) -> tuple[list[tuple[str, Share]], list[pathlib.Path]]:
     """The shared files among files and folders, each with its name, and what of them holds journals.
 
-    In a folder whatever is no shared file is passed over; a file that is named and ends in .json has to be one.
+    In a folder JSON of another kind is passed over, and what cannot be read as JSON is told; a file that is named and ends in
+    .json has to be one.
 
     Raises
     ------
@@ -54,14 +55,16 @@ def _list_files(folder: pathlib.Path, warn: Warn) -> Iterator[pathlib.Path]:
 def _try(path: pathlib.Path, warn: Warn) -> Share | None:
     """A file of a folder, if it is a shared one; what is wrong with one is told."""
     try:
-        if (values := _load(path)) is None or not is_share(values):
-            return None
-        return read_share(values, lambda trouble: warn(f"{path}: {trouble}."))
-    except (ValueError, OSError) as error:
-        warn(f"{path}: not a shared file ({str(error).rstrip('.')}); it is skipped.") if isinstance(
-            error, Malformed
-        ) else None
-        return None
+        if (values := _load(path)) is None:
+            warn(f"{path}: larger than {MOST_BYTES >> 20} MiB, which no shared file is; it is skipped.")
+        elif is_share(values):
+            return read_share(values, lambda trouble: warn(f"{path}: {trouble}."))
+    except OSError as error:
+        warn(f"{path}: cannot be read ({error.strerror}); it is skipped.")
+    except ValueError as error:
+        why = f"not a shared file ({str(error).rstrip('.')})" if isinstance(error, Malformed) else "no JSON"
+        warn(f"{path}: {why}; it is skipped.")
+    return None
 
 
 def _read(path: pathlib.Path, warn: Warn) -> Share:

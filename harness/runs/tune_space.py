@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from harness.errors import HarnessError
+from harness.memory.packing import most
 from harness.memory.placement import is_remote
 from harness.records.cells import Device
 from harness.records.tuning import LeftOut, Part, Quality, Why
@@ -91,25 +92,16 @@ def choose_base(spec: RunSpec, room: Room) -> RunSpec | None:
 
 def most_layers(spec: RunSpec, room: Room) -> int | None:
     """How many layers fit on the devices at the most; None where even none does not fit."""
-    return _last_fitting(range(room.n_layers + 1), lambda n: room.fits(dataclasses.replace(spec, n_gpu_layers=n)))
+    counts = range(room.n_layers + 1)
+    n_fitting = most(len(counts), lambda n: room.fits(dataclasses.replace(spec, n_gpu_layers=counts[n - 1])))
+    return counts[n_fitting - 1] if n_fitting else None
 
 
 def least_experts(spec: RunSpec, room: Room) -> int | None:
     """Of how few layers the experts must stay on the CPU so that all else fits on the devices; None where all are too few."""
-    kept = range(room.n_layers - 1, -1, -1)
-    return _last_fitting(kept, lambda n: room.fits(dataclasses.replace(spec, n_gpu_layers=-1, n_cpu_moe=n)))
-
-
-def _last_fitting(values: range, fits: Callable[[int], bool]) -> int | None:
-    """The last of some values that fits, where those before one that fits do too."""
-    low, high = -1, len(values) - 1
-    while low < high:
-        middle = (low + high + 1) // 2
-        if fits(values[middle]):
-            low = middle
-        else:
-            high = middle - 1
-    return values[low] if low >= 0 else None
+    kept, whole = range(room.n_layers - 1, -1, -1), dataclasses.replace(spec, n_gpu_layers=-1)
+    n_fitting = most(len(kept), lambda n: room.fits(dataclasses.replace(whole, n_cpu_moe=kept[n - 1])))
+    return kept[n_fitting - 1] if n_fitting else None
 
 
 def list_factors() -> tuple[Factor, ...]:
@@ -197,14 +189,12 @@ def _count_threads(room: Room) -> list[int]:
 
 def _threads(room: Room, spec: RunSpec) -> list[Settings]:
     """Of generation alone: those of prompts stay what they are."""
-    of_prompts = spec.n_threads_batch or spec.n_threads
     counts = [count for count in _count_threads(room) if count != spec.n_threads]
-    return [{"n_threads": count, "n_threads_batch": of_prompts} for count in counts]
+    return [{"n_threads": count, "n_threads_batch": spec.n_threads_of_batch} for count in counts]
 
 
 def _threads_batch(room: Room, spec: RunSpec) -> list[Settings]:
-    usual = spec.n_threads_batch or spec.n_threads
-    return [{"n_threads_batch": count} for count in _count_threads(room) if count != usual]
+    return [{"n_threads_batch": count} for count in _count_threads(room) if count != spec.n_threads_of_batch]
 
 
 def _on_one_cpu(room: Room, _spec: RunSpec) -> Why | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import pathlib
+import stat
 from dataclasses import dataclass
 
 from harness.errors import UsageError
@@ -17,11 +19,15 @@ MOST_BYTES = 256 * 1024**2
 
 @dataclass(frozen=True, slots=True)
 class TextFile:
-    """A text on this disk, known by its hash (SHA-256 in hex); is_own says that it is the one that comes with harness."""
+    """A text on this disk, known by its hash (SHA-256 in hex); is_own says that it is the one that comes with harness.
+
+    Where is_text is False (no UTF-8, or zeros in it), tokenizers take bytes for something else than what stands there.
+    """
 
     path: pathlib.Path
     sha256: str
     size_bytes: int
+    is_text: bool = True
 
     @property
     def is_own(self) -> bool:
@@ -38,7 +44,10 @@ def open_text(path: pathlib.Path | None = None) -> TextFile:
     """
     path = path or OWN_TEXT
     try:
-        size = path.stat().st_size
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):  # a pipe gives its text once, and it is read twice
+            raise OSError(errno.EINVAL, "it is no file")
+        size = facts.st_size
         if size > MOST_BYTES:
             raise UsageError(
                 f"{path.name} has {size / 1e6:.0f} MB; give a text of no more than {MOST_BYTES / 1e6:.0f} MB."
@@ -49,4 +58,12 @@ def open_text(path: pathlib.Path | None = None) -> TextFile:
         raise UsageError(f"The text {path.name} cannot be read ({why}); name another file with --text.") from None
     if not data.strip():
         raise UsageError(f"The text {path.name} is empty; name another file with --text.")
-    return TextFile(path, hashlib.sha256(data).hexdigest(), len(data))
+    return TextFile(path, hashlib.sha256(data).hexdigest(), len(data), _is_text(data))
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in data

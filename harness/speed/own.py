@@ -84,7 +84,7 @@ def own_points(measured: Sequence[Measured], question: Question | None = None) -
     groups: dict[tuple[str, str | None, int], list[Measured]] = {}
     costs: dict[int, Cost] = {}
     for item in measured:
-        if item.test_kind != "tg" or item.record.asked.n_parallel > 1 or item.record.asked.n_prefix:
+        if item.test_kind != "tg" or not item.record.asked.serves_one_afresh:
             continue
         cost, model = item.cost(), item.record.model
         if cost is None and question and question.file_sha256 and model and question.file_sha256 == model.file_sha256:

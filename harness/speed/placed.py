@@ -11,14 +11,16 @@ of the host are brought to the card for 32 tokens and more: ggml_backend_cuda_de
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from harness.gguf.cost import Cost, cost_of_header, read_weights
 from harness.gguf.header import Header
 from harness.gguf.roles import find_role
+from harness.memory.overrides import Home, find_home
 from harness.memory.placement import deal_out
+from harness.parsers import split_override
 from harness.spec import RunSpec
 
 #: Tokens of a batch from which on weights of the host are computed on a card.
@@ -58,22 +60,25 @@ class PlacedModel:
 
     def token_s(self, spec: RunSpec, n_depth: int) -> float:
         """Seconds of one generated token with n_depth tokens in the cache."""
-        card, host = self._split_bytes(spec)
+        homes = self._homes(spec)
+        card = self._bytes_on_card(homes)
+        host = self._cost.read_bytes - card
         cached = self._cost.bytes_per_token(n_depth) - self._cost.read_bytes
         on_card = 0.0 if spec.no_kv_offload else self._share_of_layers(spec)
         rate = self.machine.host_bytes_per_s * self.machine.host_share(spec.n_threads or 1, computes=False)
         reading = (card + on_card * cached) / self.machine.card_bytes_per_s + (host + (1 - on_card) * cached) / rate
-        return reading + self._count_crossings(spec) * self.machine.crossing_s
+        return reading + self._count_crossings(homes) * self.machine.crossing_s
 
     def prompt_token_s(self, spec: RunSpec, n_prompt: int) -> float:
         """Seconds of one token of a prompt of n_prompt tokens."""
-        share = self._share_on_card(spec)
+        homes = self._homes(spec)
+        share = self._bytes_on_card(homes) / self._cost.read_bytes
         flops = self._cost.flops_per_prompt_token(n_prompt)
         n_batch = min(spec.n_ubatch, n_prompt)
-        threads = spec.n_threads_batch or spec.n_threads or 1
-        crossing_s = self._count_crossings(spec) * self.machine.crossing_s / n_batch
+        threads = spec.n_threads_of_batch or 1
+        crossing_s = self._count_crossings(homes) * self.machine.crossing_s / n_batch
         if share and not spec.no_op_offload and n_batch >= OFFLOADED_BATCH:
-            brought_s = self._host_bytes(spec) / self.machine.bus_bytes_per_s / n_batch
+            brought_s = self._host_bytes(homes) / self.machine.bus_bytes_per_s / n_batch
             return flops / self.machine.card_flops + brought_s + crossing_s
         rate = self.machine.host_flops * self.machine.host_share(threads, computes=True)
         return flops * (share / self.machine.card_flops + (1 - share) / rate) + crossing_s
@@ -99,40 +104,36 @@ class PlacedModel:
     def _homes(self, spec: RunSpec) -> tuple[bool, ...]:
         """Whether each of the weights lies on the card."""
         layers = [home is not None for home in deal_out(self._cost.n_layers, spec, (1,))]
-        patterns = [override.rpartition("=")[::2] for override in spec.override_tensors]
+        named = tuple(map(split_override, spec.override_tensors))
 
         def lies_on_card(name: str, layer: int | None, is_experts: bool) -> bool:
-            for pattern, buffer in patterns:
-                if re.search(pattern, name):
-                    return buffer != "CPU"
+            home = find_home(name, named, ())
+            if home is not Home.ITS_LAYER:
+                return home is Home.ELSEWHERE  # which is the card: there is nothing else
             if is_experts and layer is not None and layer < spec.n_cpu_moe:
                 return False
             return layers[-1 if layer is None else layer]
 
         return tuple(lies_on_card(name, layer, is_experts) for name, layer, is_experts, _, _ in self._weights)
 
-    def _split_bytes(self, spec: RunSpec) -> tuple[float, float]:
-        """Bytes that one token reads on the card, and on the host."""
-        on_card = sum(read for (*_, read, _), home in zip(self._weights, self._homes(spec), strict=True) if home)
-        return on_card, self._cost.read_bytes - on_card
+    def _bytes_on_card(self, homes: Sequence[bool]) -> float:
+        """Bytes that one token reads on the card; the others of its bytes lie on the host."""
+        return sum(read for (*_, read, _), home in zip(self._weights, homes, strict=True) if home)
 
-    def _host_bytes(self, spec: RunSpec) -> float:
+    def _host_bytes(self, homes: Sequence[bool]) -> float:
         """All bytes of weights on the host that a batch visits: with many tokens, every expert."""
-        return sum(size for (*_, size), home in zip(self._weights, self._homes(spec), strict=True) if not home)
-
-    def _share_on_card(self, spec: RunSpec) -> float:
-        return self._split_bytes(spec)[0] / self._cost.read_bytes
+        return sum(size for (*_, size), home in zip(self._weights, homes, strict=True) if not home)
 
     def _share_of_layers(self, spec: RunSpec) -> float:
         layers = deal_out(self._cost.n_layers, spec, (1,))[:-1]
         return sum(home is not None for home in layers) / len(layers)
 
-    def _count_crossings(self, spec: RunSpec) -> int:
+    def _count_crossings(self, homes: Sequence[bool]) -> int:
         """How often a token goes from one place to the other, from the embeddings on the host to the logits there."""
         places = [False]
         attention: dict[int | None, bool] = {}
         experts: dict[int | None, bool] = {}
-        for (_, layer, is_experts, _, _), home in zip(self._weights, self._homes(spec), strict=True):
+        for (_, layer, is_experts, _, _), home in zip(self._weights, homes, strict=True):
             (experts if is_experts else attention).setdefault(layer, home)
         for layer in range(self._cost.n_layers):
             places += [attention.get(layer, False), experts.get(layer, attention.get(layer, False))]

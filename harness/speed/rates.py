@@ -146,7 +146,7 @@ def find_entry(record: Record, catalog: Catalog) -> Entry | None:
 def name_machine(record: Record) -> tuple[str, str]:
     """(label, kind) of what ran: the GPUs that held layers, with the CPU's name where it held some too; else the host."""
     said = {device.name: device.description for device in record.build.devices} if record.build else {}
-    cards = dict.fromkeys(said.get(name, name) for name in _count_layers(record)[1])
+    cards = dict.fromkeys(said.get(name, name) for name in count_layers(record)[1])
     if not cards:
         return name_host(record.machine), "cpu"
     return " + ".join(cards) + (" + CPU" if is_shared(record) else ""), "gpu"
@@ -154,12 +154,12 @@ def name_machine(record: Record) -> tuple[str, str]:
 
 def is_shared(record: Record) -> bool:
     """Whether the CPU held layers beside a GPU; one is llama.cpp's input, which always lies there."""
-    on_cpu, cards = _count_layers(record)
+    on_cpu, cards = count_layers(record)
     return on_cpu > 1 and bool(cards)
 
 
-def _count_layers(record: Record) -> tuple[int, list[str]]:
-    """(layers on the CPU, devices that held others)."""
+def count_layers(record: Record) -> tuple[int, list[str]]:
+    """(layers on the CPU, ggml's names of the devices that held others)."""
     layers = record.resolved.layers_by_device if record.resolved else {}
     cards = [name for name, count in layers.items() if count and not name.upper().startswith("CPU")]
     return sum(count for name, count in layers.items() if name.upper().startswith("CPU")), cards

@@ -63,9 +63,7 @@ def hold_against(measured: Sequence[Measured], roof: Roof) -> list[UnderRoof]:
         best = roof.best(READING if is_tg else ARITHMETIC, device) if device else None
         if best is None or item.test_kind == "pp+tg" or (cost := item.cost()) is None:
             continue
-        if (
-            item.record.asked.n_parallel > 1 or item.record.asked.n_prefix
-        ):  # what is read is shared, or may have to be read again
+        if not item.record.asked.serves_one_afresh:  # what is read is shared, or may have to be read again
             continue
         depth, resolved = item.mean_depth, item.record.resolved
         found[item.machine_label, record_key(item.record)] = UnderRoof(

@@ -9,12 +9,13 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from harness.catalog import Catalog
 from harness.records.cells import Build, Machine, machine_key
 from harness.records.share import Share, SharedBuild, SharedMachine, SharedSpeed
 from harness.records.trust import Trust
 from harness.spec import RunSpec, cell_key, defaults, parameters
-from harness.speed.rates import USUAL_TESTS, Measured, name_host, speaks_for
-from harness.speed.standings import MachineRow, Standing
+from harness.speed.rates import USUAL_TESTS, Measured, count_layers, is_shared, name_host, speaks_for
+from harness.speed.standings import MachineRow, Standing, name_columns
 from harness.units import GIB
 
 #: Systems and processors by the names that kernels give themselves; a release of one's own may carry a name.
@@ -99,14 +100,13 @@ def _name_model(item: Measured) -> str:
 
 def name_device(item: Measured) -> str | None:
     """What held layers besides the CPU; of another machine only that it is one."""
-    if item.kind != "gpu":
+    _, names = count_layers(item.record)
+    if not names:
         return None
-    build, resolved = item.record.build, item.record.resolved
+    build = item.record.build
     said = {device.name: device.description for device in build.devices} if build else {}
-    layers = resolved.layers_by_device if resolved else {}
-    names = [name for name, count in layers.items() if count and not name.upper().startswith("CPU")]
     cards = dict.fromkeys("RPC server" if name.startswith("RPC") else said.get(name, "GPU") for name in names)
-    return " + ".join([*cards, *["CPU"] * item.machine_label.endswith(" + CPU")])
+    return " + ".join([*cards, *["CPU"] * is_shared(item.record)])
 
 
 def _share_settings(asked: RunSpec) -> dict[str, Any]:
@@ -138,14 +138,21 @@ def _is_word(name: str, value: str) -> bool:
 # --- files of others --------------------------------------------------------------------------------------------------
 
 
-def shared_rows(share: Share, file_name: str, test_kind: str) -> list[MachineRow]:
-    """A row for each machine of a file: of each model the speed that speaks for it, with an empty cache; test_kind is tg or pp."""
+def shared_rows(share: Share, file_name: str, test_kind: str, catalog: Catalog | None = None) -> list[MachineRow]:
+    """A row for each machine of a file: of each model the speed that speaks for it, of one user with an empty cache.
+
+    Of a model of which the file has several quantizations, each but the catalog's usual one has a cell of its own, as in one's own
+    rows. test_kind is tg or pp.
+    """
+    speeds = [speed for speed in share.speeds if speed.test_kind == test_kind and _is_plain(speed)]
+    entries = catalog.entries if catalog else {}
+    usual = {name: entries[name].default_quantization for name in {speed.model for speed in speeds} & entries.keys()}
+    names = name_columns(((speed.model, speed.quantization) for speed in speeds), usual)
     groups: dict[tuple[str, str], dict[str, list[SharedSpeed]]] = {}
-    for speed in share.speeds:
-        if speed.test_kind == test_kind and speed.n_depth == 0:
-            label = speed.device or name_host(_as_machine(share.machines[speed.machine]))
-            row = groups.setdefault((label, "gpu" if speed.device else "cpu"), {})
-            row.setdefault(speed.model, []).append(speed)
+    for speed in speeds:
+        label = speed.device or name_host(_as_machine(share.machines[speed.machine]))
+        row = groups.setdefault((label, "gpu" if speed.device else "cpu"), {})
+        row.setdefault(names[speed.model, speed.quantization], []).append(speed)
     return [
         MachineRow(
             label, kind, False, {model: _stand(max(reversed(speeds), key=_voice)) for model, speeds in models.items()},
@@ -153,6 +160,11 @@ def shared_rows(share: Share, file_name: str, test_kind: str) -> list[MachineRow
         )
         for (label, kind), models in groups.items()
     ]  # fmt: skip
+
+
+def _is_plain(speed: SharedSpeed) -> bool:
+    """As `standings.measured_rows` has it: settings name what is not as usual."""
+    return speed.n_depth == 0 and not {"n_parallel", "n_prefix"} & speed.settings.keys()
 
 
 def _as_machine(machine: SharedMachine) -> Machine:
@@ -182,6 +194,6 @@ def _stand(speed: SharedSpeed) -> Standing:
     )
 
 
-def join_rows(shares: Sequence[tuple[str, Share]], test_kind: str) -> list[MachineRow]:
+def join_rows(shares: Sequence[tuple[str, Share]], test_kind: str, catalog: Catalog | None = None) -> list[MachineRow]:
     """The rows of several files, each by the name of its file."""
-    return [row for name, share in shares for row in shared_rows(share, name, test_kind)]
+    return [row for name, share in shares for row in shared_rows(share, name, test_kind, catalog)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.catalog import Catalog
@@ -66,7 +67,21 @@ def published_rows(catalog: Catalog) -> list[MachineRow]:
 
 def _is_plain(asked: RunSpec) -> bool:
     """Whether it began with an empty cache and served one user."""
-    return asked.n_filled == 0 and asked.n_parallel == 1
+    return asked.n_depth == 0 and asked.serves_one_afresh
+
+
+def name_columns(
+    found: Iterable[tuple[str, str | None]], usual: Mapping[str, str]
+) -> dict[tuple[str, str | None], str]:
+    """What the column of each model and quantization is called: of several of a model each but the usual one has its own."""
+    pairs = dict.fromkeys(found)
+    counts = collections.Counter(model for model, _ in pairs)
+    return {
+        (model, quantization): model
+        if counts[model] == 1 or quantization in (usual.get(model), None)
+        else f"{model} {quantization}"
+        for model, quantization in pairs
+    }
 
 
 def measured_rows(measured: Sequence[Measured], test_kind: str) -> list[MachineRow]:
@@ -76,15 +91,13 @@ def measured_rows(measured: Sequence[Measured], test_kind: str) -> list[MachineR
     quantizations were measured, each but the usual one has a cell of its own. test_kind is tg or pp.
     """
     measured = [item for item in measured if item.test_kind == test_kind and _is_plain(item.record.asked)]
-    kinds: dict[str, set[str | None]] = {}
-    for item in measured:
-        kinds.setdefault(item.model, set()).add(item.quantization)
+    usual = {item.model: item.entry.default_quantization for item in measured if item.entry}
+    names = name_columns(((item.model, item.quantization) for item in measured), usual)
     groups: dict[tuple[str, str], dict[str, list[Measured]]] = {}
     for item in measured:
-        usual = item.entry.default_quantization if item.entry else None
-        is_usual = len(kinds[item.model]) == 1 or item.quantization in (usual, None)
-        name = item.model if is_usual else f"{item.model} {item.quantization}"
-        groups.setdefault((item.machine_label, item.kind), {}).setdefault(name, []).append(item)
+        groups.setdefault((item.machine_label, item.kind), {}).setdefault(
+            names[item.model, item.quantization], []
+        ).append(item)
     return [
         MachineRow(
             label, kind, False, {model: _stand(best) for model, items in models.items() if (best := speaks_for(items))}

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 from harness.errors import UsageError
 from harness.evidence.sequential import Decision, SequentialTest
+from harness.evidence.two_samples import Ratio
 from harness.records.ab import Ab, Arm, Side, Stop, replay
 from harness.records.failures import describe_failure
 from harness.records.verdict import judge_all
 from harness.spec import find_varied
+from harness.units import format_count
 from harness.views.document import Bar, Bars, Cell, Column, Document, Figure, KeyFigures, Prose, Section, Table, Value
 from harness.views.settings import format_settings
 from harness.views.values import CHANGE, DURATION, GIVEN_SHARE, INTERVAL, RATE, SHARE, format_value
@@ -46,9 +48,9 @@ def describe_test(content: object) -> str | None:
     return f"{content.a.asked.test}: {_decide(content, replay(content))}"
 
 
-def change_of(test: SequentialTest) -> tuple[float | None, Change | None]:
-    """By how much B is faster than A (0.03: its rate is 3 % higher; below 0: slower), and the interval of that."""
-    ratio = test.ratio
+def change_of(ratio: Ratio | None) -> tuple[float | None, Change | None]:
+    """By how much B is faster than A (0.03: its rate is 3 % higher; below 0: slower) by the ratio of durations, and the interval of
+    that."""
     if ratio is None:
         return None, None
     ends = ratio.ends
@@ -65,7 +67,7 @@ def _columns() -> list[Column]:
 
 
 def _row(record: Ab, test: SequentialTest) -> list[Cell | Value]:
-    change, ends = change_of(test)
+    change, ends = change_of(test.ratio)
     rates = [record.rate(arm) for arm in Arm]
     counted = [len(block.timed) for block in record.blocks if not block.is_trial]
     return [
@@ -76,7 +78,7 @@ def _row(record: Ab, test: SequentialTest) -> list[Cell | Value]:
 
 def _decide(record: Ab, test: SequentialTest) -> str:
     """The answer, without a full stop."""
-    change, ends = change_of(test)
+    change, ends = change_of(test.ratio)
     match test.decision:
         case Decision.FASTER | Decision.SLOWER if change is not None and ends is not None:
             word = "faster" if change > 0 else "slower"
@@ -88,23 +90,23 @@ def _decide(record: Ab, test: SequentialTest) -> str:
 
 
 def _why(record: Ab) -> str:
-    n = len(record.pairs)
+    pairs = format_count(len(record.pairs), "pair")
     match record.stop:
         case Stop.TIME:
             return f" within {record.max_time_s:g} s"
         case Stop.PAIRS | Stop.DECIDED:
-            return f" by {n} pairs"
+            return f" by {pairs}"
         case Stop.INTERRUPTED:
-            return f", interrupted after {n} pairs"
+            return f", interrupted after {pairs}"
         case Stop.FAILED:
             arm = record.failed_arm.value if record.failed_arm else "a worker"
             what = describe_failure(record.failure) if record.failure else "it failed"
-            return f", {arm} failed after {n} pairs ({what})"
+            return f", {arm} failed after {pairs} ({what})"
 
 
 def _within(ends: Change | None, n_pairs: int) -> str:
     if ends is None:
-        return f"{n_pairs} pairs are too few for an interval"
+        return f"{format_count(n_pairs, 'pair')} {'is' if n_pairs == 1 else 'are'} too few for an interval"
     words = [f"{_share(abs(end))} {'slower' if end < 0 else 'faster'}" for end in ends]
     return f"B is between {words[0]} and {words[1]}"
 

@@ -89,4 +89,7 @@ def _list_quantizations(rows: Sequence[MachineRow]) -> str:
         model: dict.fromkeys(row.cells[model].quantization or "?" for row in rows if model in row.cells)
         for model in list_models(rows)
     }
-    return ", ".join(f"{model} {'/'.join(kinds)}" for model, kinds in found.items())
+    # Where a model has several columns, each but one has its quantization in its name already.
+    return ", ".join(
+        " ".join((model.removesuffix(f" {'/'.join(kinds)}"), "/".join(kinds))) for model, kinds in found.items()
+    )

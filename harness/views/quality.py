@@ -13,6 +13,7 @@ from harness.records.quality_figures import CONFIDENCE, Departure, Estimate, Qua
 from harness.records.statistics import Summary, summarize
 from harness.records.verdict import Trust, judge_all
 from harness.spec import CellKey, cell_key, find_varied
+from harness.speed.model_names import ModelFile, ModelNames, file_of
 from harness.units import format_count
 from harness.views.document import (
     Cell,
@@ -50,9 +51,10 @@ _OWN = ("n_prompt", "n_gen", "n_depth")
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A record with all that is shown of it."""
+    """A record with all that is shown of it; name is what its file is called, no two of them alike."""
 
     record: QualityRecord
+    name: str
     figures: QualityFigures | None
     speeds: Mapping[str, tuple[Record, Summary]]
 
@@ -89,8 +91,11 @@ def describe_quality(records: Sequence[QualityRecord], speeds: Sequence[Record] 
     ------
     ValueError : there is no record.
     """
-    rows = [_Row(record, find_figures(record), _speeds_of(record, speeds)) for record in records]
-    sections = [Section("", [_facts(records), *_pictures(rows), _show_models(rows)])]
+    names = ModelNames(map(_file_of, records))
+    rows = [
+        _Row(record, names.of(_file_of(record)), find_figures(record), _speeds_of(record, speeds)) for record in records
+    ]
+    sections = [Section("", [_facts(rows), *_pictures(rows), _show_models(rows)])]
     if any(row.departure for row in rows):
         sections.append(Section("what is lost beside the base", [_show_departures(rows), *_decide(rows)]))
     warnings = [caution.text for record in records for caution in record.warnings]
@@ -105,6 +110,10 @@ def describe_quality(records: Sequence[QualityRecord], speeds: Sequence[Record] 
     return with_verdict(document, verdict)
 
 
+def _file_of(record: QualityRecord) -> ModelFile:
+    return file_of(record) or ModelFile(record.asked.file_name)
+
+
 def _key(spec_of: QualityRecord | Record) -> CellKey:
     return cell_key(spec_of.asked, but={"model", *_OWN})
 
@@ -112,15 +121,15 @@ def _key(spec_of: QualityRecord | Record) -> CellKey:
 def _speeds_of(record: QualityRecord, speeds: Sequence[Record]) -> dict[str, tuple[Record, Summary]]:
     """The timed cells of the same file and settings, by kind."""
     sha256 = record.model.file_sha256 if record.model else None
-    own = {sha256 or record.asked.file_name, record.asked.file_name} - {None}
+    own = {sha256 or record.asked.file_name, record.asked.file_name}
     found = [cell for cell in speeds if is_measured(cell) and model_key(cell) in own and _key(cell) == _key(record)]
     return {cell.asked.kind: (cell, summarize(cell)) for cell in found}
 
 
-def _facts(records: Sequence[QualityRecord]) -> KeyFigures:
-    first = records[0]
-    models = {record.model.description for record in records if record.model}
-    figures = [found for record in records if (found := find_figures(record))]
+def _facts(rows: Sequence[_Row]) -> KeyFigures:
+    first = rows[0].record
+    models = {row.record.model.description for row in rows if row.record.model}
+    figures = [row.figures for row in rows if row.figures]
     n_windows, n_scored = (
         max((getattr(one, name) for one in figures), default=None) for name in ("n_windows", "n_scored")
     )
@@ -145,7 +154,7 @@ def _show_models(rows: Sequence[_Row]) -> Table:
         for kind in ("pp", "tg")
     }
     columns = [
-        *_name_columns(records, varied),
+        *_name_columns(rows, varied),
         Column("size", unit=BYTES, left_out=2), Column("memory", unit=BYTES, left_out=1),
         *(Column(kind, f"{test} t/s", RATE) for kind, test in tests.items()),
         Column("perplexity", "perplexity", PERPLEXITY), Column("perplexity_error", "±", PERPLEXITY),
@@ -164,14 +173,13 @@ def _note_memory(records: Sequence[QualityRecord]) -> Iterator[str]:
         yield f"memory: predicted for a context of {format_value(contexts[-1], COUNT)} tokens (weights, cache, work buffers)."
 
 
-def _name_columns(records: Sequence[QualityRecord], varied: Sequence[str]) -> list[Column]:
-    files = {record.asked.file_name for record in records}
-    return [Column("model", is_shown=len(files) > 1), *setting_columns(varied)]
+def _name_columns(rows: Sequence[_Row], varied: Sequence[str]) -> list[Column]:
+    return [Column("model", is_shown=len({row.name for row in rows}) > 1), *setting_columns(varied)]
 
 
 def _names(row: _Row, varied: Sequence[str]) -> list[Cell]:
     return [
-        Cell(row.record.asked.file_name.removesuffix(".gguf")),
+        Cell(row.name),
         *(Cell(getattr(row.record.asked, name)) for name in varied),
     ]
 
@@ -196,7 +204,7 @@ def _show_departures(rows: Sequence[_Row]) -> Table:
     records = [row.record for row in rows]
     varied = find_varied(record.asked for record in records)
     columns = [
-        *_name_columns(records, varied),
+        *_name_columns(rows, varied),
         Column("lost", "perplexity", LOST, interval=INTERVAL),
         Column("kld", "KL divergence", NATS), Column("kld_error", "±", NATS),
         Column("kld_median", "median", NATS, left_out=3), Column("kld_99", "99 %", NATS, left_out=2),
@@ -237,11 +245,11 @@ def _change(ratio: Estimate) -> Cell:
 
 def _decide(rows: Sequence[_Row]) -> list[Prose]:
     """For each whether the text shows a loss, in a sentence."""
-    varied = _find_varied([row.record for row in rows])
+    varied = _find_varied(rows)
     said = []
     for row in rows:
         if row.departure and (ends := row.departure.ratio.interval):
-            name = _call(row.record, varied)
+            name = _call(row, varied)
             level = f"{100 * CONFIDENCE:.0f} %"
             if ends[0] > 1:
                 said.append(f"{name} predicts this text worse than the base ({level}).")
@@ -255,17 +263,17 @@ def _decide(rows: Sequence[_Row]) -> list[Prose]:
     return [Prose(said)] if said else []
 
 
-def _find_varied(records: Sequence[QualityRecord]) -> list[str]:
-    """What tells records apart: the model, and settings."""
-    files = {record.asked.file_name for record in records}
-    return [*(["model"] if len(files) > 1 else []), *find_varied(record.asked for record in records)]
+def _find_varied(rows: Sequence[_Row]) -> list[str]:
+    """What tells rows apart: the model, and settings."""
+    names = {row.name for row in rows}
+    return [*(["model"] if len(names) > 1 else []), *find_varied(row.record.asked for row in rows)]
 
 
-def _call(record: QualityRecord, varied: Sequence[str]) -> str:
-    """What tells a record from the others."""
-    name = record.asked.file_name.removesuffix(".gguf") if "model" in varied else ""
-    settings = format_settings(record.asked, [one for one in varied if one != "model"])
-    return ", ".join(filter(None, (name, settings))) or record.asked.file_name
+def _call(row: _Row, varied: Sequence[str]) -> str:
+    """What tells a row from the others."""
+    name = row.name if "model" in varied else ""
+    settings = format_settings(row.record.asked, [one for one in varied if one != "model"])
+    return ", ".join(filter(None, (name, settings))) or row.record.asked.file_name
 
 
 def _pictures(rows: Sequence[_Row]) -> list[Picture]:
@@ -278,7 +286,7 @@ def _pictures(rows: Sequence[_Row]) -> list[Picture]:
 
 
 def _points(rows: Sequence[_Row]) -> Iterator[Point]:
-    varied = _find_varied([row.record for row in rows])
+    varied = _find_varied(rows)
     for row in rows:
         if row.figures is None:
             continue
@@ -286,5 +294,5 @@ def _points(rows: Sequence[_Row]) -> Iterator[Point]:
         memory = row.record.memory.total_bytes if row.record.memory else None
         rates = {kind: summary.rate_tok_per_s for kind, (_, summary) in row.speeds.items()}
         kld = row.departure.kld.value if row.departure else None
-        name, perplexity = _call(row.record, varied), row.figures.perplexity.value
+        name, perplexity = _call(row, varied), row.figures.perplexity.value
         yield Point(name, perplexity, memory or size or 0, rates.get("tg"), rates.get("pp"), kld)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness.records.cells import Record
-from harness.records.score import OFFICIAL, TESTS, Score, score_cells
+from harness.records.score import OFFICIAL, SETTINGS, TESTS, Score, score_cells
 from harness.records.verdict import judge_all
-from harness.spec import name_test
+from harness.spec import RunSpec, name_test
 from harness.units import format_count
 from harness.views.document import Block, Cell, Column, Document, Figure, KeyFigures, Prose, Section, Table
+from harness.views.settings import format_setting, format_settings, heading
 from harness.views.values import DURATION, RATE, Unit, format_list
 from harness.views.verdict import with_verdict
 
@@ -28,12 +29,14 @@ def describe_score(score: Score, records: Sequence[Record]) -> Document:
     """The score of cells of one model."""
     model = records[-1].model
     title = model.description + (" (synthetic)" if model.is_synthetic else "") if model else ""
+    notes = list(_qualify(score, records[-1].asked))
+    name = "LocalScore" if score.is_whole and not score.changed else "no LocalScore"
     figures = [
-        Figure("score", "LocalScore" if score.is_whole else "no LocalScore", Cell(score.value, notes=[*_qualify(score)]), SCORE),
+        Figure("score", name, Cell(score.value, notes=notes), SCORE),
         Figure("prompt_rate", "prompt", score.prompt_rate_tok_per_s, RATE),
         Figure("gen_rate", "generation", score.gen_rate_tok_per_s, RATE),
         Figure("first_token", "first token after", score.first_token_ns, DURATION),
-        Figure("n_tests", "", len(score.tests), is_shown=False), Figure("is_comparable", "", score.is_whole, is_shown=False),
+        Figure("n_tests", "", len(score.tests), is_shown=False), Figure("is_comparable", "", score.is_comparable, is_shown=False),
         Figure("size", "size class", score.official.size if score.official else None),
     ]  # fmt: skip
     columns = [
@@ -48,13 +51,19 @@ def describe_score(score: Score, records: Sequence[Record]) -> Document:
     return with_verdict(Document("score", 1, title, [Section("", blocks)]), judge_all(records))
 
 
-def _qualify(score: Score) -> Iterator[str]:
+def _qualify(score: Score, asked: RunSpec) -> Iterator[str]:
     """What keeps the figure from being held against others."""
+    if score.changed:
+        yield f"measured with {format_settings(asked, score.changed)}, and LocalScore with {_list_usual(score.changed)}"
     if score.missing:
         yield f"{len(score.tests)} of {format_count(len(TESTS), 'test')}: not comparable with any LocalScore"
     if score.official is None:
         models = format_list([f"{one.name} ({one.size})" for one in OFFICIAL])
         yield f"the site compares machines by {models}, and not by this model"
+
+
+def _list_usual(names: Sequence[str]) -> str:
+    return ", ".join(f"{heading(name)} {format_setting(SETTINGS[name])}" for name in names)
 
 
 def describe_test(content: object) -> str | None:

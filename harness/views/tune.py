@@ -14,6 +14,7 @@ from harness.records.trust import Trust
 from harness.records.tuning import LeftOut, Stop, TuneRace, TuneRecord, Why, replay_confirmation, replay_race
 from harness.records.verdict import judge
 from harness.spec import RunSpec, find_varied, parameters
+from harness.views.ab import change_of
 from harness.views.document import Block, Cell, Column, Document, Figure, KeyFigures, Line, Prose, Section, Table
 from harness.views.paste import paste_section
 from harness.views.settings import format_setting, format_settings, heading
@@ -39,7 +40,6 @@ _WHY = {
     Why.NO_DEVICE: "there is no device but the CPU",
     Why.ONE_DEVICE: "there is one device",
     Why.ALL_ON_DEVICES: "everything is on devices",
-    Why.NO_EXPERTS: "the model has no experts",
     Why.ONE_NODE: "all memory is equally near",
     Why.ONE_CPU: "there is one CPU",
     Why.SHORT_PROMPT: "the prompt fits into one batch",
@@ -188,8 +188,7 @@ def _changes(record: TuneRecord, races: Races, chosen: RunSpec) -> Table:
         if winner in (None, replayed.incumbent) or chosen == record.base:
             continue
         spec, before = race.candidates[winner].asked, race.candidates[replayed.incumbent].asked
-        gain = gain_of(replayed.ratio_of(winner, replayed.incumbent))
-        change, ends = _change_of(gain)
+        change, ends = change_of(replayed.ratio_of(winner, replayed.incumbent))
         rows += [
             [heading(name), format_setting(getattr(record.base, name)), format_setting(getattr(spec, name)),
              Cell(change if first else None, interval=ends if first else None)]
@@ -201,12 +200,6 @@ def _changes(record: TuneRecord, races: Races, chosen: RunSpec) -> Table:
         Column("change", "gain", CHANGE, interval=INTERVAL),
     ]  # fmt: skip
     return Table("settings", columns, rows, notes, missing="")
-
-
-def _change_of(gain: Ratio | None) -> tuple[float | None, tuple[float, float] | None]:
-    if gain is None:
-        return None, None
-    return gain.value - 1, gain.ends and (gain.ends[0] - 1, gain.ends[1] - 1)
 
 
 def _candidates(races: Races) -> Table:
@@ -227,7 +220,7 @@ def _candidates(races: Races) -> Table:
 
 
 def _row(race: TuneRace, names: Sequence[str], replayed: Race, standing: Standing) -> Line:
-    change, ends = _change_of(gain_of(standing.ratio))
+    change, ends = change_of(standing.ratio)
     is_winner = standing.candidate == replayed.winner
     failure = race.candidates[standing.candidate].failure
     fate: Cell = Cell(

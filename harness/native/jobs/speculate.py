@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
 import random
 import time
@@ -29,16 +30,15 @@ from harness.native.speculative_loop import (
     ModelDrafter,
     NoDrafter,
     find_difference,
+    forget,
     screen,
     write_guessing,
 )
 from harness.native.vocabularies import Vocabulary, find_vocabulary_difference
+from harness.native.watching import SETTLE_S, watched
 from harness.records.speculation import Manner, Passage, Prompt, PromptText, SpeculationPlan
 from harness.records.text import TextRequest, hash_prompt
 from harness.spec import RunSpec
-
-#: The parent is given this long to fall asleep again after an event.
-SETTLE_S = 0.01
 
 #: Candidates among which the draft's probabilities are counted. Source: common_speculative_impl_draft_simple in common/speculative.cpp.
 CANDIDATES = 10
@@ -206,8 +206,7 @@ class GuessSession(TextSession):
         if mark is not None:
             flags = llama_cpp.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
             llama_cpp.llama_state_seq_set_data_ext(self.context, mark, len(mark), 0, flags)
-        if not self.forget_from(position):
-            raise NativeError(f"llama.cpp cannot forget the tokens from {position} on; write without a draft.")
+        forget(self, position)
 
 
 class _Texts:
@@ -259,14 +258,13 @@ class _Texts:
             task = f"round {number + 1}, text {prompt + 1}, draft of {length}"
             self._emit("phase", {"phase": task, "index": place, "count": len(order)})
             self._fill(prompt)
-            time.sleep(SETTLE_S)
-            self._watcher.begin()
-            done = self._write(prompt, length, self._manner.n_tokens)
-            conditions = self._watcher.end()
+            write = functools.partial(self._write, prompt, length, self._manner.n_tokens)
+            done, seen = watched(write, self._watcher, SETTLE_S)
             reference = self._references.setdefault(prompt, done.tokens)
             passage = Passage(
                 prompt, number, length, tuple(done.n_drafted), tuple(done.n_accepted), tuple(done.draft_ns), tuple(done.verify_ns),
-                tuple(done.follow_ns), len(done.tokens), done.finish, find_difference(done.tokens, reference), conditions,
+                tuple(done.follow_ns), len(done.tokens), done.finish, find_difference(done.tokens, reference),
+                next(iter(seen), None),
             )  # fmt: skip
             self._passages.append(passage)
             self._emit("passage", encode(passage))
@@ -300,6 +298,5 @@ class _Texts:
                 continue
             state = self._states.get((place, prompt))
             if state is None or not engine.restore_state(state):
-                engine.clear()
                 compute(engine, engine.batches(before))
                 self._states[place, prompt] = engine.save_state()

@@ -31,12 +31,9 @@ from harness.native.jobs.load_time import time_loads
 from harness.native.jobs.text import make_sampler
 from harness.native.measure import compute, list_gaps, measure_dispatch, time_generation
 from harness.native.observer import Observer
-from harness.native.watching import watched
+from harness.native.watching import SETTLE_S, watched
 from harness.records.cells import Resolved
 from harness.records.token_time import PARTS, WARMUP_TOKENS, Remark, TimePlan
-
-#: The parent is given this long to fall asleep again after an event.
-SETTLE_S = 0.01
 
 #: The usual chain of samplers, with llama.cpp's own defaults. Source: common/common.h common_params_sampling.
 TOP_K, TOP_P, TEMPERATURE = 40, 0.95, 0.8

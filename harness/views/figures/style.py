@@ -66,8 +66,9 @@ def new_figure(
 
 
 def add_legend(axis: Any, *, theme: str = "light", **options: Any) -> None:
-    """Add a legend without a frame, in the theme's ink."""
-    axis.legend(frameon=False, labelcolor=THEMES[theme].ink, fontsize=10, **options)
+    """Add a legend without a frame, in the theme's ink, where there is something to name: matplotlib warns of an empty one."""
+    if options.get("handles") or axis.get_legend_handles_labels()[0]:
+        axis.legend(frameon=False, labelcolor=THEMES[theme].ink, fontsize=10, **options)
 
 
 def set_title(axis: Any, text: str, theme: str, *, x: str = "", y: str = "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from harness.records.cells import Record, record_key
 from harness.records.statistics import Digest, speaking
 from harness.spec import NAMED_IN_TEST, find_varied
 from harness.units import format_count
+from harness.views.document import Picture
 from harness.views.figures.style import PALETTE, add_legend_below, new_figure, set_log, set_title
 from harness.views.settings import format_settings
 
@@ -26,8 +28,9 @@ _TITLES = {"pp": "Prompts", "tg": "Generation", "pp+tg": "Prompt and generation"
 def find_series(cells: Sequence[Digest], name_of: Callable[[Record], str]) -> Series:
     """Cells of several numbers of sequences that differ in nothing else; name_of says what a model is called."""
     groups: dict[Any, dict[int, list[Digest]]] = {}
+    has_shared = any(cell.record.asked.is_prompt_shared for cell in cells)
     for cell in cells:
-        for key in _list_keys(cell.record):
+        for key in _list_keys(cell.record, has_shared=has_shared):
             groups.setdefault(key, {}).setdefault(cell.record.asked.n_parallel, []).append(cell)
     lines = [
         [best for _, found in sorted(counts.items()) if (best := speaking(found))]
@@ -49,10 +52,10 @@ def find_series(cells: Sequence[Digest], name_of: Callable[[Record], str]) -> Se
     return series
 
 
-def _list_keys(record: Record) -> Iterator[Any]:
+def _list_keys(record: Record, *, has_shared: bool) -> Iterator[Any]:
     """The lines that a cell is on: a single user's is the first of those with a shared prompt and of those without."""
     yield record_key(record, but=("n_parallel",))
-    if record.asked.n_parallel == 1:
+    if has_shared and record.asked.n_parallel == 1:
         shared = dataclasses.replace(record, asked=dataclasses.replace(record.asked, is_prompt_shared=True))
         yield record_key(shared, but=("n_parallel",))
 
@@ -99,6 +102,12 @@ def _draw_line(total: Any, each: Any, name: str, line: Sequence[Digest], number:
             counts, rates, yerr=[low, high], fmt=_MARKS[number % len(_MARKS)] + "-", color=PALETTE[number % len(PALETTE)],
             capsize=3, markersize=6, label=name,
         )  # fmt: skip
+
+
+def show_series(series: Series) -> Picture:
+    """The picture with its words."""
+    alt = f"Speed over users: {describe_series(series)}"
+    return Picture(functools.partial(draw_users, series), alt, name="users")
 
 
 def describe_series(series: Series) -> str:

@@ -38,6 +38,7 @@ CHAPTERS: dict[str, tuple[Make, tuple[str, ...]]] = {
     "Beside llama.cpp's own programs": (frame.show_parity, ("parity",)),
     "Among published machines": (documents.show_published, ()),
     "Predictions": (documents.show_predictions, ()),
+    "What this machine can show": (documents.show_noise, ("noise",)),
     "Failures": (frame.list_failures, ("failure",)),
     "Warnings": (frame.list_warnings, ()),
     "How it was measured": (_describe_method, ()),

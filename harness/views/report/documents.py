@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from harness.records.ab import Ab
+from harness.records.advice import advise, find_tests
 from harness.records.cells import machine_key
 from harness.records.memory import MemoryRecord
+from harness.records.noise import NoiseRecord
 from harness.records.ollama import Comparison
 from harness.records.quality import QualityRecord
 from harness.records.roofline import Roof
@@ -22,6 +24,7 @@ from harness.views.ab import describe_ab
 from harness.views.document import Document
 from harness.views.machines import describe_machines
 from harness.views.memory import describe_memory
+from harness.views.noise import describe_noise
 from harness.views.ollama import describe_comparison
 from harness.views.predict import describe_answers
 from harness.views.quality import describe_quality
@@ -113,6 +116,20 @@ def show_ab(material: Material) -> Sequence[Document]:
     for one in latest.values():
         runs.setdefault(_ab_question(one, but=("n_prompt", "n_gen")), []).append(one)
     return explained([means], [in_report(material, found[0], describe_ab(found)) for found in runs.values()])
+
+
+def show_noise(material: Material) -> Sequence[Document]:
+    """How noisy each machine was, by its latest half minute."""
+    means = (
+        "Two small tests repeated by turns for a while: which differences this machine can show, and what would help."
+    )
+    latest = {machine_key(one.machine): one for one in material.contents(NoiseRecord) if one.blocks}
+    return explained([means], [in_report(material, one, _describe_noise(one)) for one in latest.values()])
+
+
+def _describe_noise(record: NoiseRecord) -> Document:
+    tests = find_tests(record)
+    return describe_noise(record, tests, advise(tests, record.tuning))
 
 
 def show_tuning(material: Material) -> Sequence[Document]:

@@ -10,6 +10,7 @@ from harness.records.ab import Ab
 from harness.records.cells import Machine, machine_key
 from harness.records.failures import describe_failure
 from harness.records.memory import MemoryRecord
+from harness.records.noise import NoiseRecord
 from harness.records.ollama import Comparison
 from harness.records.parity import Parity
 from harness.records.quality import QualityRecord
@@ -37,16 +38,12 @@ def explained(paragraphs: Sequence[str], documents: Sequence[Document]) -> list[
 
 def in_report(
     material: Material,
-    record: MemoryRecord | TimeRecord | Comparison | Ab | Speculation | TuneRecord | QualityRecord,
+    record: MemoryRecord | TimeRecord | Comparison | Ab | Speculation | TuneRecord | QualityRecord | NoiseRecord,
     document: Document,
 ) -> Document:
     """The document under the name that the model has on this page, with the machine, where there are several, and the time."""
     machine = material.machine_name(record.machine) if len(material.machines) > 1 else ""
-    name = (
-        document.title
-        if isinstance(record, Comparison | Ab | Speculation | TuneRecord | QualityRecord)
-        else material.model_name(record)
-    )
+    name = material.model_name(record) if isinstance(record, MemoryRecord | TimeRecord) else document.title
     parts = [name, machine, format_value(record.time_utc, MINUTE)]
     return dataclasses.replace(document, title=" · ".join(filter(None, parts)))
 
