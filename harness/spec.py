@@ -364,6 +364,11 @@ class RunSpec:
         return max((n for n in found if n is not None), default=self.n_threads)
 
     @property
+    def n_threads_of_batch(self) -> int | None:
+        """CPU threads that compute a batch; None where nobody said."""
+        return self.n_threads if self.n_threads_batch is None else self.n_threads_batch
+
+    @property
     def binds_threads(self) -> bool:
         """Whether its threads are kept to some CPUs."""
         return bool(read_mask(self.cpu_mask))

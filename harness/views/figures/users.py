@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from harness.errors import UsageError
 from harness.records.cells import Record, record_key
 from harness.records.statistics import Digest, speaking
 from harness.spec import NAMED_IN_TEST, find_varied
+from harness.views.document import Picture
 from harness.views.figures.style import PALETTE, add_legend_below, new_figure, set_log, set_title
 from harness.views.settings import format_settings
 
@@ -90,6 +92,12 @@ def _draw_line(total: Any, each: Any, name: str, line: Sequence[Digest], number:
             counts, rates, yerr=[low, high], fmt=_MARKS[number % len(_MARKS)] + "-", color=PALETTE[number % len(PALETTE)],
             capsize=3, markersize=6, label=name,
         )  # fmt: skip
+
+
+def show_series(series: Series) -> Picture:
+    """The picture with its words."""
+    alt = f"Speed over users: {describe_series(series)}"
+    return Picture(functools.partial(draw_users, series), alt, name="users")
 
 
 def describe_series(series: Series) -> str:
