@@ -40,12 +40,12 @@ def parse_size(text: str, *, example: str = "8GB", ending: str = "", memory: boo
     if memory and unit in ("k", "kb", "m", "mb", "g", "gb", "t", "tb"):
         unit = f"{unit[0]}ib"
     factor = _SIZE_FACTORS.get(unit) if match else None
-    if match and not unit:
+    if match and not unit and float(match[1]):
         unit = example.lstrip("0123456789. ") if float(match[1]) < 10**6 else "B"
         raise ValueError(f"{text.strip()!r} has no unit; did you mean {match[1]}{unit}?")
-    if match is None or factor is None:
+    if match is None or (factor is None and unit):
         raise ValueError(f"{text!r} is not an amount such as {example}")
-    amount = float(match[1]) * factor
+    amount = float(match[1]) * (factor or 1)
     if not 0 < amount <= _LARGEST:
         raise ValueError(f"{text!r} is {'not above zero' if amount == 0 else 'more than there can be'}")
     return round(amount)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import pathlib
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import click
-from parity import FLOOR, Found, Rows, decide
+from parity import FLOOR, Found, Rows, decide, run_program
 
 from harness.cli.options import MAX_S, Number, seed_option
 from harness.cli.progress import displayed
@@ -84,17 +83,9 @@ class Tools:
         """One pair: both tests of harness, and of llama-batched-bench, each from a process of its own."""
         ours, theirs = self.commands
         if harness_first:
-            return read_harness(run(ours)), read_batched_bench(run(theirs))
-        found = read_batched_bench(run(theirs))
-        return read_harness(run(ours)), found
-
-
-def run(command: list[str]) -> str:
-    """Run one program and return what it printed."""
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode not in (0, 5):  # 5: measured on a busy machine; the pairs and their interval deal with that
-        raise click.ClickException(f"{pathlib.Path(command[0]).name} failed:\n{done.stderr[-2000:]}")
-    return done.stdout
+            return read_harness(run_program(ours)), read_batched_bench(run_program(theirs))
+        found = read_batched_bench(run_program(theirs))
+        return read_harness(run_program(ours)), found
 
 
 def read_harness(text: str) -> Rows:

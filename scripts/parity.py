@@ -37,12 +37,17 @@ FLOOR = 0.99
 Rows = dict[str, dict[str, Any]]
 
 
-def run(command: list[str]) -> Rows:
-    """Run one tool and return its rows by test."""
+def run_program(command: list[str]) -> str:
+    """Run one program and return what it printed."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode not in (0, 5):  # 5: measured on a busy machine; the pairs and their interval deal with that
         raise click.ClickException(f"{pathlib.Path(command[0]).name} failed:\n{done.stderr[-2000:]}")
-    return {spec.name_test(row["n_prompt"], row["n_gen"]): row for row in json.loads(done.stdout)}
+    return done.stdout
+
+
+def run(command: list[str]) -> Rows:
+    """Run one tool and return its rows by test."""
+    return {spec.name_test(row["n_prompt"], row["n_gen"]): row for row in json.loads(run_program(command))}
 
 
 def compare(

@@ -30,7 +30,7 @@ from typing import Any
 
 from harness.events import ignore
 from harness.runs.asking import find_file
-from harness.spec import RunSpec, parameters
+from harness.spec import RunSpec
 from harness.views.paste import llama_arguments, python_arguments, write_lines
 from harness.views.spellings import Asked
 
@@ -82,9 +82,8 @@ PARSED: dict[str, dict[str, Any]] = {
 
 
 def make_case(model: str, settings: dict[str, Any], n_ctx: int) -> Asked:
-    """The question of a case; settings that this edition does not have are left out."""
-    known = {name: value for name, value in settings.items() if name in parameters()}
-    return Asked(RunSpec(model, n_prompt=1, **known), n_ctx)
+    """The question of a case."""
+    return Asked(RunSpec(model, n_prompt=1, **settings), n_ctx)
 
 
 def find_programs(folder: pathlib.Path | None) -> dict[str, str]:
@@ -132,10 +131,9 @@ def start_server(program: str, words: list[str], asked: Asked) -> str | None:
     if props is None:
         return "it did not answer"
     n_ctx, slots = props["default_generation_settings"]["n_ctx"], props["total_slots"]
-    wanted = getattr(asked.spec, "n_parallel", slots)
-    if slots != wanted:
-        return f"it has {slots} slots instead of {wanted}"
-    is_one = getattr(asked.spec, "kv_unified", True) or slots == 1
+    if slots != asked.spec.n_parallel:
+        return f"it has {slots} slots instead of {asked.spec.n_parallel}"
+    is_one = asked.spec.kv_unified or slots == 1
     return None if not is_one or n_ctx == asked.n_ctx else f"its context has {n_ctx} tokens instead of {asked.n_ctx}"
 
 

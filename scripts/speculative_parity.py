@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 
+from perplexity_parity import quantize
+
 import harness
 from harness.host.machine import describe_machine, machine_slug
 from harness.sources.model_file import default_model
@@ -37,15 +39,6 @@ Q4_0 = 2
 USUAL = ("--n-draft", "1,2,4,8", "-r", "8", "--max-time", "90")
 
 SYNTHETIC = ("synth:gemma3:1b:q8_0", "synth:gemma3:270m:q4_0")
-
-
-def quantize(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Quantize a quantized model once more, in a process of its own: it prints, and may abort."""
-    code = (
-        "import llama_cpp, sys; p = llama_cpp.llama_model_quantize_default_params(); p.ftype = int(sys.argv[3]); "
-        "p.allow_requantize = True; sys.exit(llama_cpp.llama_model_quantize(sys.argv[1].encode(), sys.argv[2].encode(), p))"
-    )
-    subprocess.run([sys.executable, "-c", code, str(source), str(target), str(Q4_0)], check=True, capture_output=True)
 
 
 def run_theirs(program: str, model: str, draft: str, prompt: str, n_draft: int, p_min: float) -> tuple[int, int, int]:
@@ -121,7 +114,7 @@ def main() -> None:
     model = default_model()
     with tempfile.TemporaryDirectory() as scratch:
         draft = pathlib.Path(scratch) / "SmolLM2-135M-Instruct.Q4_0-again.gguf"
-        quantize(model, draft)
+        quantize(model, draft, Q4_0)
         compare(program, str(model), str(draft), folder / "speculative-parity.txt")
         measure(*USUAL, out=folder / "speculate-itself.txt")
         measure("--draft", str(draft), *USUAL, out=folder / "speculate-again.txt")

@@ -11,11 +11,13 @@ import pytest
 
 from harness.records.kinds import to_json
 from harness.records.measurements import Evidence
+from harness.records.trust import Trust
 from harness.runs.bench_files import read_measurements
 from harness.views.cells import write_cells
 
 from .conftest import HERE
 from .measured import draw, with_durations
+from .test_comparison import DISTRUST
 
 GOLDEN = HERE / "golden"
 
@@ -86,6 +88,16 @@ def test_a_journal_and_its_exports_are_the_same_cells(recorded, tmp_path):
         if form in ("json", "jsonl"):
             assert exported.durations_ns == own.durations_ns
             assert exported.subject.facets(is_coarse=False) == own.subject.facets(is_coarse=False)
+
+
+@pytest.mark.parametrize("form", ["json", "jsonl", "csv", "sql"])
+def test_an_export_of_what_is_not_to_be_trusted_is_not_either(recorded, tmp_path, form):
+    cell = with_durations(recorded[0], draw(1e8))
+    for warnings, is_distrusted in (((DISTRUST,), True), ((), False)):
+        path = tmp_path / f"{is_distrusted}.{form}"
+        path.write_text(write_cells([dataclasses.replace(cell, warnings=warnings)], form), encoding="utf-8")
+        (exported,) = read(path)
+        assert (exported.verdict.trust is Trust.NOT_TRUSTED) is is_distrusted
 
 
 def test_settings_of_llama_bench_alone_keep_cells_apart(tmp_path):

@@ -132,6 +132,23 @@ def test_what_is_not_to_be_trusted_ends_with_5_and_breaks_no_limit(keep):
     assert "Nothing is proved of pp64" in said
 
 
+def test_a_limit_that_is_about_nothing_is_a_question_put_wrongly(two):
+    code, _, said = run(*two, "--fail-if", "tg99:slower:3%", "--fail-if", "pp64:slower:9%")
+    assert code == 2
+    assert "--fail-if tg99:slower:3% is about none of these tests (pp64 and tg16)." in said
+    assert run(*two, "--fail-if", "tg99:slower:3%", "--fail-if", "pp64:slower:2%")[0] == 6
+
+
+def test_a_test_is_called_without_what_the_comparison_is_by(keep):
+    for n in (1, 4):
+        path = keep(None, BEFORE, n_parallel=n)
+    code, text, said = run(path.parent, "--by", "np", "--fail-if", "tg16:faster:1%")
+    assert code == 6
+    assert "tg16 " in text
+    assert "tg16 is faster beyond the limit" in said
+    assert "x4" not in text + said
+
+
 def test_one_repetition_has_no_interval(keep):
     keep([BEFORE[0]])
     keep([AFTER[0]])
@@ -190,7 +207,7 @@ def test_nothing_is_compared_with_something(keep, tmp_path, recorded):
     (tmp_path / "other.txt").write_text("hello")
     for name in ("empty.jsonl", "other.txt"):
         code, text, _ = run(tmp_path / name, "last")
-        assert (code, "holds nothing that was measured" in text) == (2, True)
+        assert (code, "holds no test that was measured" in text) == (2, True)
 
 
 def test_what_cannot_be_read_is_said_and_the_rest_is_used(two):

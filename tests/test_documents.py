@@ -36,6 +36,7 @@ from harness.views.document import (
 from harness.views.figures.bars import pictures_of
 from harness.views.figures.style import to_bytes
 from harness.views.formats import format_names, render
+from harness.views.grid import write_figures, write_table
 from harness.views.report import Material, read_material
 from harness.views.report.chapters import CHAPTERS
 from harness.views.values import (
@@ -283,3 +284,11 @@ def test_bars_are_named_by_words_stand_at_whole_binary_sizes_and_say_how_many_ar
     assert picture.alt.startswith("a model · size · the first 40 of 60: Q4_0 522.00 MiB; F32 1.00 MiB")
     (axis,) = picture.draw("light").axes
     assert [tick.get_text() for tick in axis.get_xticklabels()][1:4] == ["0.00 MiB", "128.00 MiB", "256.00 MiB"]
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "1 thread"), (2, "2 threads"), (11, "11 threads")])
+def test_one_of_a_thing_is_not_several(count, said):
+    figures = KeyFigures([Figure("n_threads", "", count, phrase="{} threads")], in_line=True)
+    table = Table("t", [Column("n_threads", "threads", shared="{} threads"), Column("rate")], [[count, 1], [count, 2]])
+    assert write_figures(figures)[0] == [("", said)]
+    assert write_table(table, share=True).shared == [said]

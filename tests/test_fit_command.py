@@ -104,10 +104,58 @@ def test_rows_and_formats_of_a_card(moe):
         assert render(document, form)
     for width in (60, 80, 200):
         with page.of_width(width):
-            assert max(map(len, render(document, "table").split("\n"))) <= width
+            lines = render(document, "table").split("\n")
+            # What is pasted is not broken.
+            assert max(len(line) for line in lines if "MoE weights" not in line) <= width
     for theme in ("light", "dark"):
         picture = next(document.blocks(type(document.sections[-1].blocks[0])))
         assert to_bytes(picture.draw(theme), "svg").startswith(b"<?xml")
+
+
+def warnings(fitting):
+    return " ".join(json.loads(render(describe_fit(fitting), "json"))["warnings"])
+
+
+def test_a_card_that_is_filled_to_the_last_is_said_with_what_keeps_some_of_it_free(moe):
+    tight = FitRequest(moe, vram_bytes=(BESIDE + 22 * MIB,), ram_bytes=GIB, cache_types=(("f16", "f16"),))
+    assert "-fitt 1024" in warnings(fit_model(tight))
+    assert "of the card" in warnings(fit_model(tight))
+    two = dataclasses.replace(tight, vram_bytes=(BESIDE + 22 * MIB, BESIDE + 23 * MIB))
+    assert "of CUDA" in warnings(fit_model(two))
+    roomy = dataclasses.replace(tight, vram_bytes=(8 * GIB,))
+    assert "-fitt" not in warnings(fit_model(roomy))
+    # Who says how much is to be left knows it; the page says that it was heeded.
+    kept = dataclasses.replace(tight, spare_bytes=(MIB,))
+    assert "-fitt" not in warnings(fit_model(kept))
+    assert "1 MiB kept free" in render(describe_fit(fit_model(kept)), "table")
+    apart = dataclasses.replace(two, spare_bytes=(MIB, 2 * MIB))
+    assert "1 MiB and 2 MiB kept free" in " ".join(render(describe_fit(fit_model(apart)), "table").split())
+    # Without a layer on the card nothing of it is taken.
+    assert "-fitt" not in warnings(fit_model(dataclasses.replace(tight, options={"n_gpu_layers": 0})))
+
+
+def test_programs_that_cannot_keep_experts_back_are_told_the_layers_that_fit_with_them(moe):
+    tight = FitRequest(moe, vram_bytes=(BESIDE + 12 * MIB,), ram_bytes=GIB, cache_types=(("f16", "f16"),), n_ctx=4096)
+    fitting = fit_model(tight)
+    (found,) = fitting.fits
+    assert found.packing.spec.n_cpu_moe
+    alone = dataclasses.replace(tight, options={"n_cpu_moe": 0})
+    count = fit_model(alone).fits[0].packing.n_layers_on_cards
+    assert found.n_layers_alone == count
+    text = render(describe_fit(fitting), "table")
+    assert f"PARAMETER num_gpu {count}\n" in text
+    assert f"MoE weights onto CPU: {found.packing.spec.n_cpu_moe}" in " ".join(text.split())
+    assert fit_model(alone).fits[0].n_layers_alone is None
+    # Of a draft only llama-server is told.
+    assert "Ollama" not in render(describe_fit(fit_model(dataclasses.replace(tight, draft=moe))), "table")
+
+
+def test_a_context_beyond_what_the_model_was_trained_for_is_said(model):
+    wide = FitRequest(model, vram_bytes=(8 * GIB,), ram_bytes=GIB, cache_types=(("f16", "f16"),))
+    trained = model.subject.n_ctx_train
+    asked = dataclasses.replace(wide, n_ctx=2 * trained)
+    assert f"trained for {trained} tokens of context, and {2 * trained} are asked for" in warnings(fit_model(asked))
+    assert "are asked for" not in warnings(fit_model(dataclasses.replace(wide, n_ctx=trained)))
 
 
 def test_two_cards_have_a_split_and_the_flags_say_it(model):
@@ -223,6 +271,7 @@ def test_each_kind_of_reference_knows_its_quantizations():
     ("arguments", "said"),
     [
         (("--ram", "0GB"), "not above zero"),
+        (("--ram", "0"), "not above zero"),
         (("--ram", "16"), "did you mean 16GB?"),
         (("--vram", "8GB,x"), "is not an amount"),
         (("--vram", "99999999999999TB"), "more than there can be"),

@@ -77,7 +77,9 @@ def test_one_repetition_decides_nothing(pairs):
     assert (len(found.broken), len(found.undecided)) == (0, 1)
 
 
-@pytest.mark.parametrize("text", ["", "slow:3%", "slower:-3%", "slower:x", "slower:100%", "pp:3%", "slower:3%:pp"])
+@pytest.mark.parametrize(
+    "text", ["", "slow:3%", "slower:-3%", "slower:x", "slower:100%", "pp:3%", "slower:3%:pp", "slower:0.03"]
+)
 def test_what_is_no_limit(text):
     with pytest.raises(ValueError, match="is not a limit such as"):
         parse_limit(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import random
 import statistics
 
@@ -40,6 +41,8 @@ from harness.views.formats import format_names, render
 from harness.views.quality import describe_quality
 from harness.views.report import documents as documents_of_report
 
+from .kind_files import FILES
+from .shapes import TINY
 from .test_cli import harness as harness_command
 
 # --- figures ----------------------------------------------------------------------------------------------------------
@@ -211,12 +214,34 @@ def test_our_own_text_is_what_its_page_says():
 def test_texts_that_cannot_be_read_are_refused(tmp_path, monkeypatch):
     empty = tmp_path / "empty.txt"
     empty.write_bytes(b" \n")
-    for path, words in ((empty, "is empty"), (tmp_path, "cannot be read"), (tmp_path / "none.txt", "cannot be read")):
+    pipe = tmp_path / "pipe"
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(pipe)
+    for path, words in (
+        (empty, "is empty"), (tmp_path, "cannot be read"), (tmp_path / "none.txt", "cannot be read"), (pipe, "cannot be read"),
+    ):  # fmt: skip
         with pytest.raises(UsageError, match=words):
             open_text(path)
+    for beyond in (b"\xf7\xbf\xbf\xbf", b"\xf4\x90\x80\x80"):
+        empty.write_bytes(b"text " + beyond)
+        with pytest.raises(UsageError, match="is no text: the bytes from 5 on"):
+            open_text(empty)
+    empty.write_bytes("text \U0010ffff".encode())
+    assert open_text(empty).is_text
     monkeypatch.setattr(texts, "MOST_BYTES", 1)
     with pytest.raises(UsageError, match="no more than"):
         open_text(empty)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "is_text"), [("utf-8", True), ("utf-8-sig", True), ("utf-16", False), ("utf-16-le", False)]
+)
+def test_bytes_that_are_no_text_are_told_of(anything, tmp_path, encoding, is_text):
+    path = tmp_path / "a.txt"
+    path.write_bytes("Füchse\r\n".encode(encoding))
+    heard = []
+    plan_quality([], {}, heard.append, text=path)
+    assert ["a.txt is no UTF-8 text" in event.text for event in heard] == [True] * (not is_text)
 
 
 # --- plans ------------------------------------------------------------------------------------------------------------
@@ -326,6 +351,90 @@ def test_a_text_shorter_than_two_windows_is_refused(tmp_path):
         measure_quality(request, session)
 
 
+# --- other models -----------------------------------------------------------------------------------------------------
+
+
+def test_what_embeds_is_refused_before_anything_is_loaded(tmp_path):
+    path = tmp_path / "bert.gguf"
+    path.write_bytes(FILES["bert"][0]().build(data=True))
+    for more in ([str(path)], []), ([], [str(path)]):
+        models, base = more
+        with pytest.raises(UsageError, match=r"bert\.gguf is an embedding model"):
+            plan_quality(models, {}, lambda _event: None, base=base[0] if base else None)
+
+
+def read_tiny(folder, others, text):
+    """Have a tiny model and others, all of random weights, read a text; the first is the base."""
+    path = folder / "text.txt"
+    path.write_bytes(text)
+    base, *cells = (RunSpec(str(file), n_prompt=16, n_threads=1) for file in others)
+    request = QualityRequest(tuple(cells), open_text(path), base, n_chunks=2, with_memory=False)
+    with Session("quality", None) as session:
+        return measure_quality(request, session)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Files of three tiny models: two of one vocabulary, and one whose vocabulary is larger."""
+    from harness.sources.synthetic import write_synthetic
+
+    folder = tmp_path_factory.mktemp("tiny")
+    more = dataclasses.replace(TINY, vocab_size=TINY.vocab_size + 32)
+    return [
+        write_synthetic(shape, "Q8_0", folder / f"{name}.gguf", name="x:1b", seed=seed)
+        for name, shape, seed in (("a", TINY, 0), ("b", TINY, 1), ("more", more, 0))
+    ]
+
+
+TEXT = b"the quick brown fox jumps over the lazy dog. " * 3
+
+
+@pytest.mark.engine
+def test_a_model_of_another_vocabulary_is_refused(tiny, tmp_path):
+    a, b, more = tiny
+    with pytest.raises(UsageError, match=r"more\.gguf has another vocabulary than a\.gguf"):
+        read_tiny(tmp_path, [a, b, more], TEXT)
+    base, other = read_tiny(tmp_path, [a, b], TEXT)
+    assert find_figures(other).departure.base_perplexity == find_figures(base).perplexity
+
+
+@pytest.mark.engine
+def test_a_model_that_cuts_the_text_otherwise_is_refused(tiny, tmp_path):
+    """Of one vocabulary, but without BOS: each of its tokens would be held against the base's next one."""
+    a, *_ = tiny
+    key = b"tokenizer.ggml.add_bos_token"
+    data = bytearray(a.read_bytes())
+    place = data.index(key) + len(key) + 4
+    assert data[place] == 1
+    data[place] = 0
+    without = tmp_path / "without.gguf"
+    without.write_bytes(data)
+    with pytest.raises(UsageError, match=r"without\.gguf makes other tokens of this text than a\.gguf"):
+        read_tiny(tmp_path, [a, without], TEXT)
+
+
+@pytest.mark.engine
+def test_bytes_that_are_no_text_are_tokens_all_the_same(tiny, tmp_path):
+    """Each becomes U+FFFD, which is three bytes: there are more tokens than bytes. Every byte stands before every other."""
+    records = read_tiny(tmp_path, tiny[:2], b"\xff" * 100)
+    assert records[0].text.n_tokens > 200
+    every = b"".join(bytes((first, second, 0x80, 0x80)) for first in range(256) for second in range(0, 256, 16))
+    every = texts._BEYOND_UNICODE.sub(b"?", every)
+    assert len(read_tiny(tmp_path, tiny[:2], every)[1].windows) == 2
+
+
+@pytest.mark.engine
+def test_what_was_read_before_a_foreign_model_is_kept(tiny, tmp_path, monkeypatch):
+    """Where models are read one after the other, the first ones' windows have taken hours."""
+    a, b, more = tiny
+    monkeypatch.setattr(asking_quality, "fit_together", lambda found, _free: len(found) <= 2)
+    base, other, foreign = read_tiny(tmp_path, [a, b, more], TEXT)
+    assert (len(base.windows), len(other.windows), len(foreign.windows)) == (2, 2, 0)
+    assert base.failure is other.failure is None
+    assert foreign.failure.cause is Cause.QUESTION
+    assert "has another vocabulary than a.gguf" in render(describe_quality([base, other, foreign]), "table")
+
+
 # --- shown ------------------------------------------------------------------------------------------------------------
 
 
@@ -369,6 +478,18 @@ def test_a_table_has_size_memory_speed_and_what_is_lost(shown):
     assert "llama.cpp cannot make a context" in text
     assert "quiet" not in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_two_files_of_one_name_are_told_apart(made):
+    record, _ = made
+    base = dataclasses.replace(record, asked=record.base.asked, base=None, kld_counts={})
+    models = [dataclasses.replace(record.model, file_sha256=digit * 64) for digit in "ab"]
+    records = [dataclasses.replace(base, model=models[0]), dataclasses.replace(record, model=models[1])]
+    data = json.loads(render(describe_quality(records), "json"))
+    names = [one["model"] for one in data["models"]]
+    assert ["aaaaaaaa" in names[0], "bbbbbbbb" in names[1]] == [True, True]
+    assert data["departures"][-1]["model"] == names[1]
+    assert all(name in render(describe_quality(records), "csv") for name in names)
 
 
 def test_programs_get_every_figure(shown):

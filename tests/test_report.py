@@ -120,6 +120,20 @@ def test_the_quickest_is_named_with_its_interval(measured):
     assert "95 % interval" in sentence
 
 
+def test_the_quickest_is_of_one_user_where_there_is_one(measured):
+    alone, together = (
+        dataclasses.replace(
+            with_rate(measured[0], rate), asked=dataclasses.replace(measured[0].asked, n_parallel=count)
+        )
+        for rate, count in ((1, 1), (3, 4))
+    )
+    both, one = (
+        Text(render_report(material(map(to_json, records)))).text for records in ([alone, together], [together])
+    )
+    assert not re.search(r"Prompts went in at up to [^:]*: pp\d+ x4", both)
+    assert re.search(r"Prompts went in at up to [^:]*: pp\d+ x4", one)
+
+
 def test_the_quickest_is_told_with_its_devices_and_doubts(measured):
     resolved = dataclasses.replace(measured[0].resolved, layers_by_device={"CPU": 1, "CUDA0": 30})
     busy = dataclasses.replace(

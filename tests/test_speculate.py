@@ -32,6 +32,7 @@ from harness.records.speculation import (
     PromptText,
     Speculation,
     SpeculationPlan,
+    round_ratios,
     token_times,
 )
 from harness.records.trust import Trust
@@ -267,7 +268,8 @@ def test_texts_are_prompts_or_pieces_of_a_file(tmp_path):
     assert [prompt.raw for prompt in prompts] == [False, True, True, True]
     assert all(len(prompt.text) <= EXCERPT_LENGTH for prompt in prompts)
     assert len(read_texts([])) == 3
-    assert cut_excerpts("short") == ["short"]
+    assert cut_excerpts("short" + "\n" * 2000) == ["short"]
+    assert cut_excerpts("a b" + " " * 9000 + "c d") == ["a b", "c d"], "a blank piece is none"
 
 
 @pytest.mark.parametrize(("content", "said"), [(b"\xff\xfe\x00", "UTF-8"), (b"  \n", "no text")])
@@ -389,6 +391,9 @@ def test_half_a_round_does_not_count():
                 for number in range(2) for prompt in range(2) for length in (0, 4)]  # fmt: skip
     assert set(token_times(passages, 4)) == {0, 1}
     assert set(token_times(passages[:-1], 4)) == {0}
+    one, other = (round_ratios(some, 0, 4) for some in (passages, passages[:-1]))
+    assert (len(one), other) == (2, one[:1])
+    assert one[0] == token_times(passages, 0)[0] / token_times(passages, 4)[0]
 
 
 def test_a_first_round_leaves_what_is_near_the_best():

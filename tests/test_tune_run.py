@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import sys
@@ -11,17 +12,18 @@ from click.testing import CliRunner
 
 from harness.cli import cli
 from harness.codec import decode
-from harness.errors import HarnessError, Outcome, UsageError
+from harness.errors import HarnessError, NativeError, Outcome, UsageError
 from harness.events import Progress, ignore
 from harness.records.cells import Build
 from harness.records.failures import Cause
 from harness.records.journal import read_lines
-from harness.records.tuning import Stop, Why
+from harness.records.trust import Trust, Verdict
+from harness.records.tuning import Quality, Stop, Why
 from harness.runs import tune as run
 from harness.runs import worker as child
 from harness.runs.devices import Cards, Survey
 from harness.runs.session import Session
-from harness.runs.tune import TuneRequest, keep_result, tune
+from harness.runs.tune import PRICE_WINDOWS, TuneRequest, keep_result, price_quality, tune
 from harness.sources.tuned_settings import find_tuned
 from harness.units import GIB
 from harness.views.tune import describe_tuning, summarize_tuning
@@ -131,6 +133,74 @@ def use_worker(monkeypatch, kind):
     """Have the command line start this worker."""
     command, init = (sys.executable, "-m", "tests.noisy_worker", kind), child.Worker.__init__
     monkeypatch.setattr(child.Worker, "__init__", lambda self, _command=None, **more: init(self, command, **more))
+
+
+# --- what a quantized cache costs of quality --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def with_cache():
+    """A search that chose a quantized cache; made once, by whoever asks first."""
+    found = []
+
+    def make(model):
+        found[:] = found or [search("cached", model, quality=Quality.ALLOW)[0]]
+        return found[0]
+
+    return make
+
+
+@pytest.fixture
+def asked_of_quality(monkeypatch):
+    """What would be asked of the models; nothing is computed, and each cell's record is itself."""
+    asked = []
+    monkeypatch.setattr(
+        run, "measure_quality", lambda request, _session: asked.append(request) or list(request.ordered)
+    )
+    return asked
+
+
+def test_the_price_of_a_cache_is_asked_beside_the_usual_one(model, with_cache, asked_of_quality):
+    record = with_cache(model)
+    assert (record.chosen.type_k, record.chosen.type_v) == ("q8_0", "q8_0")
+    with Session("tune", None) as session:
+        price = price_quality(record, session)
+    [request] = asked_of_quality
+    assert (request.base.type_k, request.base.type_v, request.n_chunks) == ("f16", "f16", PRICE_WINDOWS)
+    assert price == request.cells[0]
+    assert (price.type_k, price.type_v, price.n_depth, price.n_gen) == ("q8_0", "q8_0", 0, 0)
+
+
+@pytest.mark.parametrize("why", ["synthetic", "defaults stay", "interrupted", "not to be trusted", "no model"])
+def test_there_is_no_price_where_nothing_is_chosen_or_lost(model, with_cache, asked_of_quality, monkeypatch, why):
+    record = with_cache(model)
+    if why == "synthetic":
+        record = dataclasses.replace(record, model=dataclasses.replace(record.model, is_synthetic=True))
+    elif why == "no model":
+        record = dataclasses.replace(record, model=None)
+    elif why == "defaults stay":
+        record = dataclasses.replace(record, confirmation=())
+    elif why == "not to be trusted":
+        monkeypatch.setattr(run, "judge", lambda _record: Verdict(Trust.NOT_TRUSTED))
+    with Session("tune", None) as session:
+        if why == "interrupted":
+            session.add(Outcome.INTERRUPTED)
+        assert price_quality(record, session) is None
+    assert asked_of_quality == []
+
+
+def test_a_price_that_cannot_be_had_costs_the_price_alone(model, results, monkeypatch):
+    use_worker(monkeypatch, "cached")
+
+    def refuse(_request, _session):
+        raise NativeError("There is no memory for two contexts.")
+
+    monkeypatch.setattr(run, "measure_quality", refuse)
+    done = CliRunner().invoke(cli, ["tune", "-m", model, "--quality", "allow"])
+    assert done.exit_code == Outcome.NATIVE, done.output
+    assert "-ctk q8_0" in done.stdout
+    assert "There is no memory for two contexts." in done.stderr
+    assert find_tuned(pathlib.Path(model)).settings["type_k"] == "q8_0"
 
 
 def test_the_command_shows_keeps_and_forgets(model, results, monkeypatch):

@@ -150,7 +150,7 @@ def test_auto_says_when_its_precision_was_not_reached():
     missed = Sample(1000, None, (1000,), False), Sample(1500, None, (1500,), False)
     record = dataclasses.replace(steady[0], samples=missed * 6, warnings=())
     (caution,) = [one for one in summarize(record).cautions if one.cause is CautionCause.PRECISION_MISSED]
-    assert caution.text == "± 20 % after 12 repetitions, which took 0 of 60 s; ± 2 % was wanted"
+    assert caution.text == "± 20 % after 12 repetitions and 0 s; ± 2 % within 60 s was wanted"
     fixed = dataclasses.replace(record, asked=dataclasses.replace(record.asked, repetitions=12))
     assert CautionCause.PRECISION_MISSED not in {one.cause for one in summarize(fixed).cautions}
 

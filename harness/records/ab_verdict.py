@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from harness.records.ab import Ab, Arm
 from harness.records.cautions import CautionCause
-from harness.records.cell_verdict import judge_cell
+from harness.records.cell_verdict import judge_cells
 from harness.records.cells import Record
-from harness.records.doubts import gravest
 from harness.records.trust import Verdict
 
 
@@ -16,11 +15,7 @@ def judge_ab(ab: Ab) -> Verdict | None:
     How wide an arm's interval is says nothing here: what both have in common cancels, and the test minds the rest. Of what disturbed
     both arms the graver is told, once.
     """
-    verdicts = [verdict for arm in Arm if (verdict := judge_cell(as_cell(ab, arm)))]
-    if not verdicts:
-        return None
-    reasons = [*(reason for verdict in verdicts for reason in verdict.reasons), *ab.warnings]
-    return Verdict.of(gravest(reason for reason in reasons if reason.cause is not CautionCause.WIDE_INTERVAL))
+    return judge_cells([as_cell(ab, arm) for arm in Arm], ab.warnings, but={CautionCause.WIDE_INTERVAL})
 
 
 def as_cell(ab: Ab, arm: Arm) -> Record:

@@ -19,7 +19,7 @@ from harness.records.bench_terms import FLASH_MODES, NO_OVERRIDES, USUAL
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Machine
 from harness.records.measurements import Measurement, Subject, name_hardware
-from harness.records.trust import Verdict
+from harness.records.trust import Trust, Verdict
 from harness.spec import LOAD_MODES, RunSpec, defaults, parameters
 
 #: Repetitions of llama-bench where nobody asks for another number. Source: cmd_params_defaults in llama-bench.cpp.
@@ -57,6 +57,7 @@ class _Row:
     samples_ns: tuple[Positive, ...] = ()
     repetitions: int | None = None  # harness's own
     warnings: str = ""  # harness's own
+    verdict: str = ""  # harness's own: a `Trust`
 
 
 def read_row(row: Row) -> Measurement:
@@ -89,7 +90,10 @@ def read_row(row: Row) -> Measurement:
     )
     samples = read.samples_ns
     # What harness exported says what qualified it, but not how much.
-    verdict = Verdict.of([Caution(CautionCause.SENTENCE, said=read.warnings)] if read.warnings else [])
+    distrust = read.verdict == Trust.NOT_TRUSTED.value
+    verdict = Verdict.of(
+        [Caution(CautionCause.SENTENCE, distrust=distrust, said=read.warnings)] if read.warnings else []
+    )
     # A deviation of exactly 0 is what a single repetition has.
     known = len(samples) or read.repetitions or (None if read.stddev_ts else 1)
     return Measurement(subject, read.test_time, samples, read.avg_ts, read.stddev_ts, known, verdict)

@@ -135,7 +135,7 @@ _SENTENCES = {
     CautionCause.WIDE_INTERVAL: "interval ± {lost_share}",
     CautionCause.PREFIX_LOST: "read anew from its beginning: the cache could not go back to the {n_ctx} tokens that it had",
     CautionCause.PRECISION_MISSED: (
-        "± {lost_share} after {n_done} repetitions, which took {timed_s:.0f} of {limit_s:g} s; ± {wanted_share} was wanted"
+        "± {lost_share} after {n_done} repetitions and {timed_s:.0f} s; ± {wanted_share} within {limit_s:g} s was wanted"
     ),
     CautionCause.TWO_SPEEDS: "repetitions have two speeds, {lost_share} apart",
     CautionCause.OWN_CROWD: "{n_threads} threads on {n_cpus} CPUs wait for each other",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from harness.evidence.medians import median
 from harness.evidence.modes import find_two_levels
@@ -11,6 +11,7 @@ from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Record, Sample, has_died
 from harness.records.disturbances import is_own_crowd
 from harness.records.disturbed import Marked, judge_marked, mark_samples
+from harness.records.doubts import gravest
 from harness.records.spread import half_width
 from harness.records.trust import Verdict
 
@@ -62,6 +63,16 @@ def judge_cell(record: Record, marked: Sequence[Marked] | None = None) -> Verdic
         *_judge_levels(timed, quiet),
     )
     return Verdict.of(found)
+
+
+def judge_cells(cells: Iterable[Record], warnings: Sequence[Caution], but: Collection[CautionCause]) -> Verdict | None:
+    """Judge what several cells were measured for: of each cause the gravest, once, but those that say nothing here; None where nothing
+    was measured. warnings are of all of it."""
+    verdicts = [verdict for cell in cells if (verdict := judge_cell(cell))]
+    if not verdicts:
+        return None
+    reasons = [*(reason for verdict in verdicts for reason in verdict.reasons), *warnings]
+    return Verdict.of(gravest(reason for reason in reasons if reason.cause not in but))
 
 
 def _rates(samples: Sequence[Sample]) -> list[float]:

@@ -16,7 +16,7 @@ from harness.records.ollama import Comparison, Round
 from harness.records.parity import Parity
 from harness.records.quality import QualityRecord
 from harness.records.roofline import ARITHMETIC, READING, SECOND_METHOD, Roof, RoofTest
-from harness.records.speculation import Speculation, token_times
+from harness.records.speculation import Speculation, round_ratios
 from harness.records.text import Figures, TextRun
 
 #: Repetitions of one piece of work: those of a virtual machine with neighbours differ by 10 %.
@@ -175,11 +175,8 @@ def doubt_memory(record: MemoryRecord) -> Iterator[Caution]:
 
 def doubt_speculation(record: Speculation) -> Iterator[Caution]:
     """Rounds that disagree on how much faster a text is with some draft than without."""
-    alone = token_times(record.passages, 0)
     for length in record.manner.lengths:
-        times = token_times(record.passages, length)
-        ratios = [alone[number] / time_ns for number, time_ns in times.items() if number in alone]
-        yield from doubt_rounds(ratios, part=f"the speed-up by drafts of {length}")
+        yield from doubt_rounds(round_ratios(record.passages, 0, length), part=f"the speed-up by drafts of {length}")
 
 
 def doubt_quality(record: QualityRecord) -> Iterator[Caution]:

@@ -178,3 +178,9 @@ def token_times(passages: Sequence[Passage], n_draft: int) -> dict[int, float]:
         number: sum(one.duration_ns for one in found) / sum(one.n_written for one in found)
         for number, found in whole_rounds(passages, n_draft).items()
     }
+
+
+def round_ratios(passages: Sequence[Passage], one: int, other: int) -> list[float]:
+    """What a token took with one length of draft over what it took with another, in each round that has both, in their order."""
+    ones = token_times(passages, one)
+    return [ones[number] / time_ns for number, time_ns in token_times(passages, other).items() if number in ones]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from harness.records.cautions import CautionCause
-from harness.records.cell_verdict import judge_cell
+from harness.records.cell_verdict import judge_cells
 from harness.records.cells import Record, Sample
-from harness.records.doubts import gravest
 from harness.records.trust import Verdict
 from harness.records.tuning import Part, TuneBlock, TuneRecord, short_test
 from harness.spec import RunSpec
@@ -28,11 +27,7 @@ def judge_tuning(record: TuneRecord) -> Verdict | None:
         for part in Part
         if (cell := _as_cell(record, spec, part, blocks)) is not None
     ]
-    verdicts = [verdict for cell in cells if (verdict := judge_cell(cell))]
-    if not verdicts:
-        return None
-    reasons = [*(reason for verdict in verdicts for reason in verdict.reasons), *record.warnings]
-    return Verdict.of(gravest(reason for reason in reasons if reason.cause not in _MINDED))
+    return judge_cells(cells, record.warnings, but=_MINDED)
 
 
 def _as_cell(record: TuneRecord, spec: RunSpec, part: Part, blocks: list[TuneBlock]) -> Record | None:

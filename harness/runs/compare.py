@@ -55,9 +55,11 @@ def compare_files(request: CompareRequest, warn: Callable[[str], None]) -> Compa
 
 
 def outcome_of(comparison: Comparison, judgement: Judgement) -> Outcome:
-    """What became of a comparison: a limit that was proved to be broken, else whether anything rests on what is not to be trusted."""
+    """What became of a comparison: a limit that was proved to be broken, one that is about nothing, else what is not to be trusted."""
     if judgement.broken:
         return Outcome.LIMIT
+    if judgement.idle:
+        return Outcome.QUESTION
     is_weak = judgement.undecided or any(pair.is_distrusted for pair in comparison.pairs)
     return Outcome.NOT_TRUSTED if is_weak else Outcome.OK
 
@@ -110,7 +112,11 @@ def read_inputs(names: Sequence[str], results: pathlib.Path, warn: Callable[[str
         seen[key] = text
         measurements = [one for file in files for one in read_measurements(file, warn)]
         if not measurements:
-            raise UsageError(f"{text} holds nothing that was measured, and nothing cannot be compared with something.")
+            kept = f" ({files[0].name})" if len(files) == 1 and files[0].name != path.name else ""
+            raise UsageError(
+                f"{text}{kept} holds no test that was measured, as pp-tg, sweep and llama-bench keep them; "
+                "`harness list` shows what does."
+            )
         found.append(Side(name or _name_input(path, measurements), measurements))
     return _name_apart(found, names)
 

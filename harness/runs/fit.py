@@ -22,7 +22,7 @@ from harness.memory.fit import CUDA_CONTEXT_BYTES, estimate_pipeline_bytes
 from harness.memory.forecast import Forecast, Host, device_rules
 from harness.memory.packing import FLOOR_N_CTX, Beside, Packer, Packing, Planned, Plans, Setting, Space, Wish
 from harness.records.memory import Subject
-from harness.runs.memory import Model, compute_on, estimate_compute, find_model, forecast, make_spec
+from harness.runs.memory import Model, compute_on, estimate_compute, find_model, forecast, make_spec, note_untrained
 from harness.runs.vocabulary import compare_vocabularies
 from harness.sources.reference import Variant
 from harness.sources.references import parse_reference
@@ -78,7 +78,8 @@ class CacheFit:
     packing is the largest context and its placement, or where nothing fits (then `Packing.fits` is false) what comes closest; None
     where llama.cpp refuses the types, for the trouble's reason. whole is the placement with the largest context that is looked for,
     where packing has a smaller one and that fits. curve has contexts with what all devices take of them, as packing places them; the
-    host, where there are no devices. is_estimated says that llama.cpp did not plan what computing takes.
+    host, where there are no devices. is_estimated says that llama.cpp did not plan what computing takes. n_layers_alone is how many
+    layers fit on the devices in packing's context with all their experts, where packing keeps some back, for programs that cannot.
     """
 
     type_k: str
@@ -88,6 +89,7 @@ class CacheFit:
     trouble: str | None = None
     is_estimated: bool = False
     curve: tuple[tuple[int, int], ...] = ()
+    n_layers_alone: int | None = None
 
     @property
     def fits(self) -> bool:
@@ -227,7 +229,10 @@ def fit_model(request: FitRequest, on_event: OnEvent = ignore) -> Fitting:
     _search(model, able)
     fits = tuple(case.conclude() for case in cases)
     variants = tuple(_fit_variants(request, able[0], space, on_event))
-    notes = tuple(dict.fromkeys((*model.notes, *extras.notes, *(note for item in forecasts for note in item.notes))))
+    untrained = note_untrained(model, request.n_ctx or 0)
+    notes = tuple(
+        dict.fromkeys((*untrained, *model.notes, *extras.notes, *(note for item in forecasts for note in item.notes)))
+    )
     one_copy = None if any(item.fits for item in fits) else able[0].fit_one_copy()
     difference = compare_vocabularies(model, request.draft) if request.draft else None
     return Fitting(
@@ -323,11 +328,18 @@ def _plan_working(
     return {name: size for name, size in working.items() if size or name == HOST}
 
 
+def _place_as(spec: RunSpec, found: RunSpec) -> RunSpec:
+    """A spec with the placement of another one."""
+    names = ("n_gpu_layers", "n_cpu_moe", "tensor_split")
+    return dataclasses.replace(spec, **{name: getattr(found, name) for name in names})
+
+
 class _Case:
     """One type of K and V: what was planned for it so far, and what was found by that."""
 
     def __init__(self, request: FitRequest, types: tuple[str, str], most: int) -> None:
-        self.types, self.packing, self.trouble = types, None, None
+        self.types = types
+        self.trouble: str | None = None
         self._request, self._most = request, most
         self._packing: Packing | None = None
         options = {**request.options, "type_k": types[0], "type_v": types[1]}
@@ -392,8 +404,7 @@ class _Case:
         """A spec with the placement that was found, where llama.cpp can plan that: on devices that are here."""
         if self._key(found) == Setting():
             return spec
-        names = ("n_gpu_layers", "n_cpu_moe", "tensor_split")
-        return dataclasses.replace(spec, **{name: getattr(found, name) for name in names})
+        return _place_as(spec, found)
 
     def conclude(self) -> CacheFit:
         """What was found."""
@@ -405,13 +416,31 @@ class _Case:
         whole = None
         if self._packing.fits and self._packing.spec.n_ctx_seq < self._most:
             whole = self._packer.place(self.spec_at(self._most), self.wish.given)
-        return CacheFit(*self.types, self._packing, whole, None, self._is_estimated, tuple(self._draw(self._packing)))
+        return CacheFit(
+            *self.types,
+            self._packing,
+            whole,
+            None,
+            self._is_estimated,
+            tuple(self._draw(self._packing)),
+            self._count_alone(found),
+        )
+
+    def _count_alone(self, found: RunSpec) -> int | None:
+        """How many layers fit with all experts in the same context; None where none were kept back, or where that fits nowhere."""
+        given = self.wish.given
+        if not found.n_cpu_moe or found.override_tensors:
+            return None
+        bare = dataclasses.replace(
+            found, n_cpu_moe=0, tensor_split=found.tensor_split if "tensor_split" in given else ()
+        )
+        alone = self._packer.place(bare, (given - {"n_gpu_layers"}) | {"n_cpu_moe"})
+        return alone.n_layers_on_cards if alone is not None else None
 
     def _draw(self, packing: Packing) -> Iterator[tuple[int, int]]:
         for step in range(1, 33):
             n_ctx = max(self._most * step // 32 // CONTEXT_PAD * CONTEXT_PAD, min(CONTEXT_PAD, self._most))
-            placed = {name: getattr(packing.spec, name) for name in ("n_gpu_layers", "n_cpu_moe", "tensor_split")}
-            taken = self._packer.weigh(dataclasses.replace(self.spec_at(n_ctx), **placed)).taken
+            taken = self._packer.weigh(_place_as(self.spec_at(n_ctx), packing.spec)).taken
             yield n_ctx, sum(one.total_bytes for one in taken[:-1] or taken)
 
     def fit_one_copy(self) -> Packing | None:

@@ -439,10 +439,15 @@ def _score_notes(model: Model, spec: RunSpec, last: Forecast) -> Iterator[Note]:
         yield Note(Remark.SCORES_GROW, size_bytes=full, n_ctx=n_ctx)
 
 
-def _context_notes(model: Model, specs: Sequence[RunSpec]) -> Iterator[Note]:
-    trained, n_ctx = model.subject.n_ctx_train, max(spec.n_ctx_seq for spec in specs)
+def note_untrained(model: Model, n_ctx: int) -> Iterator[Note]:
+    """A remark where a sequence's context is longer than what the model was trained for."""
+    trained = model.subject.n_ctx_train
     if trained and n_ctx > trained:
         yield Note(Remark.UNTRAINED, n_ctx=n_ctx, n_ctx_train=trained)
+
+
+def _context_notes(model: Model, specs: Sequence[RunSpec]) -> Iterator[Note]:
+    yield from note_untrained(model, max(spec.n_ctx_seq for spec in specs))
     if skipped := describe_attention(model.header).skipped:
         yield Note(Remark.BLOCKS_SKIPPED, count=len(skipped))
     yield from model.notes

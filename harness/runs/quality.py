@@ -34,6 +34,7 @@ from harness.sources.model_file import FileFacts
 from harness.sources.texts import TextFile, open_text
 from harness.spec import DEFAULT_N_CTX, RunSpec, Settings
 from harness.units import format_gb
+from harness.untrusted import harmless
 
 #: Tokens of a window where nobody asks for others: llama-perplexity's.
 WINDOW_TOKENS = 512
@@ -118,7 +119,13 @@ def plan_quality(
     if base is not None:
         shared = {name: values[:1] for name, values in axes.items() if name not in _QUESTIONED}
         (reference_cell,) = make([str(_find_reader(base, n_ctx, on_event))], shared)
-    return QualityRequest(tuple(dict.fromkeys(cells)), open_text(text), reference_cell, n_chunks, is_rounded)
+    read = open_text(text)
+    if not read.is_text:
+        name = harmless.line(read.path.name)
+        on_event(
+            Remark(f"note: {name} is no UTF-8 text, so that tokenizers take it for another one; convert it beforehand.")
+        )
+    return QualityRequest(tuple(dict.fromkeys(cells)), read, reference_cell, n_chunks, is_rounded)
 
 
 def compare_caches(
@@ -233,7 +240,8 @@ def measure_quality(request: QualityRequest, session: Session) -> list[QualityRe
 
     Raises
     ------
-    UsageError : the text is shorter than two windows; a model has another vocabulary than its base.
+    UsageError : the text is shorter than two windows; a model makes other tokens of it than its base. Where windows of others were
+                 computed already, that is the record of those that cannot be asked, and the others are kept.
     NativeError : a worker cannot be started; an RPC server does not answer as one.
     """
     check_servers(list(dict.fromkeys(endpoint for cell in request.ordered for endpoint in cell.rpc)))
@@ -290,7 +298,7 @@ def _read_together(
     failure = session.failure
     if failure is None:
         return
-    if failure.cause is Cause.QUESTION:
+    if failure.cause is Cause.QUESTION and not any(account.n_done for account in accounts.values()):
         raise UsageError(failure.message or "The text cannot be asked of these models.")
     for cell in group:
         if not accounts[cell].is_whole:

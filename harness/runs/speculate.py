@@ -154,15 +154,16 @@ def _is_file(path: pathlib.Path) -> bool:
 
 
 def cut_excerpts(content: str) -> list[str]:
-    """Pieces of a text, evenly spread over it and begun with a whole word; one where it is short."""
+    """Pieces of a text, evenly spread over it and begun with a whole word; one where it is short. Blank ones are left out."""
+    content = content.strip()
     if len(content) <= EXCERPTS * EXCERPT_LENGTH:
         return [content[-EXCERPT_LENGTH:].strip()]
     found = []
     for number in range(EXCERPTS):
         start = number * (len(content) - EXCERPT_LENGTH) // (EXCERPTS - 1)
         piece = content[start : start + EXCERPT_LENGTH]
-        found.append((piece if start == 0 else piece.partition(" ")[2] or piece).rstrip())
-    return found
+        found.append((piece if start == 0 else piece.partition(" ")[2] or piece).strip())
+    return [piece for piece in found if piece]
 
 
 def measure_speculation(plan: SpeculationPlan, session: Session) -> Speculation | None:

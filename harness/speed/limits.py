@@ -26,11 +26,12 @@ class Limit:
     way: Standing
     share: float
     test: str = ""
+    text: str = ""  #: as it was written
 
     def watches(self, pair: Pair) -> bool:
         """Whether it is about this pair."""
         spec = pair.other.spec
-        return self.test in ("", spec.kind, spec.test)
+        return self.test in ("", spec.kind, spec.test, pair.base.spec.test)
 
     def is_broken_by(self, pair: Pair) -> bool:
         """Whether the pair's whole interval lies beyond it."""
@@ -44,11 +45,13 @@ class Limit:
 class Judgement:
     """What limits say of a comparison: the pairs that broke one, and those of which nothing can be said.
 
-    A pair that rests on a record which is not to be trusted breaks nothing and is undecided.
+    A pair that rests on a record which is not to be trusted breaks nothing and is undecided. idle: limits that are about none of the
+    pairs, so that nothing could ever break them.
     """
 
     broken: Sequence[Pair]
     undecided: Sequence[Pair]
+    idle: Sequence[Limit] = ()
 
 
 def parse_limit(text: str) -> Limit:
@@ -56,22 +59,23 @@ def parse_limit(text: str) -> Limit:
 
     Raises
     ------
-    ValueError : it is none of these.
+    ValueError : it is none of these, or a share without its sign as small as 0.03, which means 3 % to some and 0.03 % to others.
     """
     match = _LIMIT.fullmatch(text.strip())
     share = float(match["share"] or 0) / 100 if match else 0.0
-    if match is None or (match["way"] == "slower" and share >= 1):
+    is_ambiguous = 0 < share < 0.01 and "%" not in text
+    if match is None or is_ambiguous or (match["way"] == "slower" and share >= 1):
         raise ValueError(f"{text!r} is not a limit such as slower:3%, pp:slower:3% or tg128:faster:5%")
-    return Limit(Standing(match["way"]), share, (match["test"] or "").strip())
+    return Limit(Standing(match["way"]), share, (match["test"] or "").strip(), text.strip())
 
 
-def judge_pairs(limits: Iterable[Limit], pairs: Iterable[Pair]) -> Judgement:
+def judge_pairs(limits: Iterable[Limit], pairs: Sequence[Pair]) -> Judgement:
     """Hold limits against the pairs that they watch."""
     found = [*limits]
     watched = [pair for pair in pairs if any(limit.watches(pair) for limit in found)]
     undecided = [pair for pair in watched if _is_undecided(pair)]
     broken = [pair for pair in watched if not _is_undecided(pair) and any(one.is_broken_by(pair) for one in found)]
-    return Judgement(broken, undecided)
+    return Judgement(broken, undecided, [limit for limit in found if not any(limit.watches(pair) for pair in pairs)])
 
 
 def _is_undecided(pair: Pair) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from harness.catalog import Catalog, Entry
 from harness.gguf.types import FILE_TYPES
 from harness.records.cells import Record
+from harness.records.quality import QualityRecord
 from harness.records.text import TextRun
 
 #: Digits of a hash that tell files apart.
@@ -36,12 +37,12 @@ class ModelFile:
         return self.file_sha256 or self.file_name
 
 
-def file_of(found: Record | TextRun) -> ModelFile | None:
+def file_of(found: Record | TextRun | QualityRecord) -> ModelFile | None:
     """The file that a record is of; None where a text's model was never loaded."""
     model = found.model
     if model is not None:
         return ModelFile(model.file_name, model.file_sha256, read_quantization(model.description), model.is_synthetic)
-    return ModelFile(found.asked.file_name) if isinstance(found, Record) else None
+    return None if isinstance(found, TextRun) else ModelFile(found.asked.file_name)
 
 
 class ModelNames:

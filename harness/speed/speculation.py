@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.evidence.medians import Interval, median, median_interval
-from harness.records.speculation import Passage, Speculation, token_times, whole_rounds
+from harness.records.speculation import Passage, Speculation, round_ratios, token_times, whole_rounds
 from harness.units import NS_PER_S
 
 #: Halvings of the range of a chance: closer than any chance is measured.
@@ -158,9 +158,8 @@ def _summarize(record: Speculation, n_draft: int) -> LengthResult:
     passages, times = record.passages, token_times(record.passages, n_draft)
     if not times:
         return LengthResult(n_draft, 0)
-    alone = token_times(passages, 0)
     rates = [NS_PER_S / time_ns for time_ns in times.values()]
-    ratios = [alone[number] / time_ns for number, time_ns in times.items() if number in alone]
+    ratios = round_ratios(passages, 0, n_draft)
     found = [passage for one in whole_rounds(passages, n_draft).values() for passage in one]
     first = [passage for passage in found if passage.round == 0]
     n_drafted, n_steps = sum(sum(one.n_drafted) for one in first), sum(len(one.n_drafted) for one in first)
@@ -186,12 +185,11 @@ def rivals_of(record: Speculation, best: int) -> list[int]:
 
     Those that the first round left behind, where lengths are screened, are none.
     """
-    ours = token_times(record.passages, best)
+    n_ours = len(whole_rounds(record.passages, best))
     found = []
     for length in sorted(set(record.manner.lengths) - {best}):
-        theirs = token_times(record.passages, length)
-        ratios = [theirs[number] / time_ns for number, time_ns in ours.items() if number in theirs]
-        if not ratios or (record.manner.is_screened and len(ratios) < len(ours)):
+        ratios = round_ratios(record.passages, length, best)
+        if not ratios or (record.manner.is_screened and len(ratios) < n_ours):
             continue
         interval = median_interval(ratios)
         if interval is None or interval.low <= 1:

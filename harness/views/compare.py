@@ -164,7 +164,7 @@ def _row(comparison: Comparison, pair: Pair) -> list[Any]:
     counts = pair.base.n, pair.other.n
     n = " / ".join("?" if count is None else str(count) for count in counts)
     return [
-        _name_model(pair), *settings, spec.test, call_side(comparison, pair.side),
+        _name_model(pair), *settings, spec.name_test_without(*comparison.by), call_side(comparison, pair.side),
         Cell(pair.base_tok_per_s, notes=_doubts("A", pair.base)),
         Cell(pair.other_tok_per_s, notes=_doubts(letter(pair.side), pair.other)),
         Cell(pair.ratio.value, interval=pair.interval, notes=_weaknesses(comparison, pair)),
@@ -238,7 +238,7 @@ def label_pairs(comparison: Comparison, pairs: Sequence[Pair]) -> list[str]:
         settings = [format_settings(pair.other.spec, (name,)) for name in varied]
         model = [_name_model(pair)] if several else []
         side = [call_side(comparison, pair.side)] if len(comparison.sides) > 2 else []
-        labels.append(" · ".join([*side, *model, pair.other.spec.test, *settings]))
+        labels.append(" · ".join([*side, *model, pair.other.spec.name_test_without(*comparison.by), *settings]))
     return labels
 
 
@@ -279,6 +279,9 @@ def describe_judgement(judgement: Judgement, comparison: Comparison) -> list[str
         said.append(
             f"Nothing is proved of {format_list(names[:_MOST_NAMED])}: too few repetitions, or records not to be trusted."
         )
+    tests = list(dict.fromkeys(pair.other.spec.test for pair in comparison.pairs)) if judgement.idle else []
+    named = format_list(tests) if len(tests) <= _MOST_NAMED else f"{tests[0]} and others"
+    said += [f"--fail-if {limit.text} is about none of these tests ({named})." for limit in judgement.idle]
     return said
 
 

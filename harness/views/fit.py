@@ -9,10 +9,11 @@ from typing import Any
 
 from harness.memory.causes import HOST
 from harness.memory.fit import CUDA_CONTEXT_BYTES
-from harness.memory.packing import Packing, Taken
+from harness.memory.packing import USUAL_SPARE_BYTES, Packing, Taken
 from harness.runs.fit import Bound, CacheFit, Fitting, VariantFit
-from harness.units import GIB
+from harness.units import GIB, MIB
 from harness.views.document import (
+    Block,
     Cell,
     Code,
     Column,
@@ -26,8 +27,8 @@ from harness.views.document import (
     for_programs,
 )  # fmt: skip
 from harness.views.memory import describe_note
-from harness.views.paste import llama_arguments
-from harness.views.settings import format_setting
+from harness.views.paste import llama_arguments, paste_section
+from harness.views.settings import format_cache, format_setting
 from harness.views.spellings import Asked
 from harness.views.values import BYTES, FILE, MODULE, Unit, format_list, format_value
 
@@ -61,20 +62,31 @@ def describe_fit(fitting: Fitting) -> Document:
     if fitting.variants:
         sections.append(Section(f"each quantization, with a cache of {_name(fitting.fits[0])}", [_variants(fitting)]))
     if best is not None and best.packing is not None:
-        sections.append(
-            Section("to paste", [Code([shlex.join(["llama-server", *list_arguments(best.packing, fitting)])])])
-        )
+        sections.append(_paste(best, best.packing, fitting))
     sections.append(Section("", [Picture(draw, f"Memory over the context of {fitting.subject.label}", name="fit")]))
     title = f"{fitting.subject.label}{' (synthetic)' if fitting.subject.is_synthetic else ''}"
-    return Document("fit", 1, title, sections, list(_warn(fitting)), _data(fitting), "fits")
+    return Document("fit", 1, title, sections, list(_warn(fitting, best)), _data(fitting), "fits")
 
 
 def list_arguments(packing: Packing, fitting: Fitting) -> list[str]:
     """The arguments of llama-server for a placement; a file stands for what is no file yet."""
-    spec = dataclasses.replace(packing.spec, model=fitting.subject.file_name or "model.gguf", n_threads=None)
-    words = llama_arguments("llama-server", Asked(spec, spec.n_ctx, fitting.subject.n_layers, bool(packing.cards)))
+    words = llama_arguments("llama-server", _ask(packing, fitting))
     words += ["--mmproj", fitting.projector.label] if fitting.projector else []
     return [*words, *(["-md", fitting.draft.file_name or "draft.gguf"] if fitting.draft else [])]
+
+
+def _ask(packing: Packing, fitting: Fitting, n_layers_alone: int | None = None) -> Asked:
+    """What programs are to be told."""
+    spec = dataclasses.replace(packing.spec, model=fitting.subject.file_name or "model.gguf", n_threads=None)
+    return Asked(spec, spec.n_ctx, fitting.subject.n_layers, bool(packing.cards), n_layers_alone)
+
+
+def _paste(best: CacheFit, packing: Packing, fitting: Fitting) -> Section:
+    """Lines for the first that fits; of what goes along llama-server alone is told."""
+    blocks: list[Block] = [Code([shlex.join(["llama-server", *list_arguments(packing, fitting)])])]
+    if not (fitting.projector or fitting.draft):
+        blocks += paste_section(_ask(packing, fitting, best.n_layers_alone), programs=("Ollama", "LM Studio")).blocks
+    return Section("to paste", blocks)
 
 
 def _facts(fitting: Fitting) -> KeyFigures:
@@ -102,16 +114,30 @@ def _facts(fitting: Fitting) -> KeyFigures:
         Figure("projector", "", projector.label if projector else None, phrase="projector {}"),
         Figure("draft", "", fitting.draft.label if fitting.draft else None, phrase="draft {}"),
         *(Figure(f"card_{number}", "", card) for number, card in enumerate(cards)),
+        Figure("spare", "", _describe_spare(space.spare_bytes), phrase="{} kept free"),
         Figure("host_bytes", "", space.host_bytes, MODULE, phrase=free),
     ]  # fmt: skip
     return KeyFigures(figures, in_line=True)
+
+
+def _describe_spare(spare_bytes: Sequence[int]) -> str | None:
+    """What was asked to be left free on each card; None where nothing was."""
+    if not any(spare_bytes):
+        return None
+    is_same = len(set(spare_bytes)) == 1
+    words = [format_value(size, MODULE) for size in spare_bytes[: 1 if is_same else None]]
+    return f"{format_list(words)}{' of each' if is_same and len(spare_bytes) > 1 else ''}"
 
 
 # --- tables of placements ---------------------------------------------------------------------------------------------
 
 
 def _name(item: CacheFit) -> str:
-    return item.type_k if item.type_k == item.type_v else f"{item.type_k} and {item.type_v}"
+    return format_cache(item.type_k, item.type_v)
+
+
+def _packing_of(item: CacheFit | VariantFit) -> Packing | None:
+    return item.packing
 
 
 def _layers(packing: Packing, fitting: Fitting) -> Cell:
@@ -171,24 +197,17 @@ def _placement_columns(
     ]  # fmt: skip
 
 
-def _verdict_column(of: Any) -> Column:
-    def judge(item: CacheFit | VariantFit) -> str:
-        packing = of(item)
-        if packing is not None:
-            return _judge(packing)
-        return item.trouble or "no, larger than all memory"
+def _judge_item(item: CacheFit | VariantFit) -> str:
+    return _judge(item.packing) if item.packing is not None else item.trouble or "no, larger than all memory"
 
-    return Column("verdict", "fits", wraps=True, of=judge)
+
+_VERDICT = Column("verdict", "fits", wraps=True, of=_judge_item)
 
 
 def _contexts(fitting: Fitting) -> Table:
-    def of(item: Any) -> Packing | None:
-        found: Packing | None = item.packing
-        return found
-
     columns = [
-        Column("cache", of=_name), *for_programs("type_k", "type_v"), *_placement_columns(fitting, fitting.fits, of),
-        _verdict_column(of), *for_programs("fits", "is_estimated"),
+        Column("cache", of=_name), *for_programs("type_k", "type_v"), *_placement_columns(fitting, fitting.fits, _packing_of),
+        _VERDICT, *for_programs("fits", "is_estimated"),
         Column("lacking", unit=BYTES, is_shown=False, of=lambda item: item.packing.lacking_bytes if item.packing else None),
     ]  # fmt: skip
     return Table.of("fits", fitting.fits, columns, missing="")
@@ -202,14 +221,16 @@ def _whole(fitting: Fitting, items: Sequence[CacheFit]) -> Table:
     return Table.of("whole", items, columns, missing="")
 
 
-def _memories(packing: Packing, fitting: Fitting) -> Table:
-    def label(one: Taken) -> str:
-        if one.device == HOST:
-            return "memory"
-        return one.device if fitting.are_cards_here or len(packing.cards) > 1 else "the card"
+def _name_memory(one: Taken, packing: Packing, fitting: Fitting) -> str:
+    if one.device == HOST:
+        return "memory"
+    return one.device if fitting.are_cards_here or len(packing.cards) > 1 else "the card"
 
+
+def _memories(packing: Packing, fitting: Fitting) -> Table:
     columns = [
-        *for_programs("device"), Column("where", of=label), Column("n_layers", "layers", of=lambda one: one.n_layers or None),
+        *for_programs("device"), Column("where", of=lambda one: _name_memory(one, packing, fitting)),
+        Column("n_layers", "layers", of=lambda one: one.n_layers or None),
         Column("weights", unit=MODULE, of=lambda one: one.weights_bytes or None),
         Column("cache", unit=MODULE, of=lambda one: one.cache_bytes or None),
         Column("working", "working\nat most", MODULE, of=lambda one: one.working_bytes or None),
@@ -230,15 +251,11 @@ def _memories(packing: Packing, fitting: Fitting) -> Table:
 def _variants(fitting: Fitting) -> Table:
     ranked = sorted(fitting.variants, key=lambda item: -(item.file_bytes or 0))
 
-    def of(item: Any) -> Packing | None:
-        found: Packing | None = item.packing
-        return found
-
     columns = [
         Column("quantization", of=lambda item: Cell(item.variant.quantization, mark="*" if item.is_asked else "")),
         Column("name", is_shown=False, of=lambda item: item.variant.text),
-        Column("file", "size", FILE), *_placement_columns(fitting, ranked, of, with_host=not fitting.space.devices),
-        _verdict_column(of), *for_programs("fits", "is_asked"),
+        Column("file", "size", FILE), *_placement_columns(fitting, ranked, _packing_of, with_host=not fitting.space.devices),
+        _VERDICT, *for_programs("fits", "is_asked"),
     ]  # fmt: skip
     notes = ["* the one above"] if any(item.is_asked for item in ranked) else []
     return Table.of("quantizations", ranked, columns, notes, missing="")
@@ -270,7 +287,24 @@ def _verdict(fitting: Fitting, best: CacheFit | None) -> Iterator[Prose]:
     yield Prose([f"It does not fit. What would help: {format_list(advice, 'or')}."])
 
 
-def _warn(fitting: Fitting) -> Iterator[str]:
+def _warn_of_full_card(packing: Packing, fitting: Fitting) -> Iterator[str]:
+    """Whoever pastes a line that fills a card runs out of it as soon as another program takes some, unless he wanted it so."""
+    used = [(card.left_bytes, card) for card in packing.cards if card.left_bytes is not None and card.total_bytes]
+    if not used or any(fitting.space.spare_bytes):
+        return
+    left, card = min(used, key=lambda one: one[0])
+    if left < USUAL_SPARE_BYTES:
+        name = _name_memory(card, packing, fitting)
+        others = "which other programs may want" if fitting.are_cards_here else "and a desktop takes 0.3 to 1 GB"
+        yield (
+            f"what is to be pasted leaves {format_value(left, MODULE)} of {name} free, {others}: -fitt {USUAL_SPARE_BYTES // MIB} "
+            f"plans with {format_value(USUAL_SPARE_BYTES, MODULE)} less, as llama.cpp's own fitting does."
+        )
+
+
+def _warn(fitting: Fitting, best: CacheFit | None) -> Iterator[str]:
+    if best is not None and best.packing is not None:
+        yield from _warn_of_full_card(best.packing, fitting)
     if fitting.difference is not None and fitting.draft is not None:
         yield f"{fitting.draft.label} cannot guess for {fitting.subject.label}: {fitting.difference}; llama.cpp refuses it."
     if any(item.is_estimated for item in fitting.fits):
@@ -297,6 +331,7 @@ def _data(fitting: Fitting) -> dict[str, Any]:
         "are_cards_here": fitting.are_cards_here,
         "is_host_here": fitting.is_host_here,
         "cards": [{"name": device.name, "memory_bytes": device.memory_bytes} for device in fitting.space.devices],
+        "spare_bytes": list(fitting.space.spare_bytes),
         "vocabulary_difference": fitting.difference,
         "projector_bytes": fitting.projector.total_bytes if fitting.projector else None,
         "arguments": [

@@ -65,7 +65,7 @@ def write_table(table: Table, *, share: bool, without: Sequence[Column] = ()) ->
         sides=[side for _, _, side, _ in written],
         columns=[column for column, _, _, _ in written],
         rows=[(row, [values[at] for _, _, _, values in written]) for at, (row, _) in enumerate(lines)],
-        shared=[column.shared.format(write_cell(cell, column, table.missing)) for column, cell in shared],
+        shared=[write_phrase(column.shared, write_cell(cell, column, table.missing)) for column, cell in shared],
         notes=[*table.notes, *common],
         footnotes=notes.texts(),
     )
@@ -137,6 +137,12 @@ def _key(cell: Cell) -> float | None:
     return float(cell.value) if isinstance(cell.value, int | float) else None
 
 
+def write_phrase(phrase: str, text: str) -> str:
+    """A figure in its phrase; of one thing as of one (``{} threads``: 1 thread)."""
+    said = phrase.format(text)
+    return said.removesuffix("s") if text == "1" and "{} " in phrase else said
+
+
 def write_figures(block: KeyFigures) -> tuple[list[tuple[str, str]], list[str]]:
     """Title and value of each figure that has one, in a line no title and how it reads there; and the footnotes."""
     notes = Footnotes()
@@ -144,7 +150,7 @@ def write_figures(block: KeyFigures) -> tuple[list[tuple[str, str]], list[str]]:
     for figure in block.figures:
         text = write_cell(figure.cell, None, "") + notes.mark(figure.cell.notes) if figure.is_shown else ""
         if text and block.in_line:
-            found.append(("", figure.phrase.format(text) if figure.phrase else f"{figure.title} {text}".strip()))
+            found.append(("", write_phrase(figure.phrase, text) if figure.phrase else f"{figure.title} {text}".strip()))
         elif text:
             found.append((figure.title, text))
     return found, notes.texts()

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from harness.records.cells import Record, is_measured, model_key
 from harness.records.failures import describe_failure
 from harness.records.quality import QualityRecord
-from harness.records.quality_figures import CONFIDENCE, Departure, Estimate, QualityFigures, find_figures
+from harness.records.quality_figures import CONFIDENCE, LEAST_WINDOWS, Departure, Estimate, QualityFigures, find_figures
 from harness.records.statistics import Summary, summarize
 from harness.records.verdict import Trust, judge_all
 from harness.spec import CellKey, cell_key, find_varied
+from harness.speed.model_names import ModelFile, ModelNames, file_of
 from harness.units import format_count
 from harness.views.document import (
     Cell,
@@ -50,9 +51,10 @@ _OWN = ("n_prompt", "n_gen", "n_depth")
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A record with all that is shown of it."""
+    """A record with all that is shown of it; name is what its file is called, no two of them alike."""
 
     record: QualityRecord
+    name: str
     figures: QualityFigures | None
     speeds: Mapping[str, tuple[Record, Summary]]
 
@@ -89,7 +91,10 @@ def describe_quality(records: Sequence[QualityRecord], speeds: Sequence[Record] 
     ------
     ValueError : there is no record.
     """
-    rows = [_Row(record, find_figures(record), _speeds_of(record, speeds)) for record in records]
+    names = ModelNames(map(_file_of, records))
+    rows = [
+        _Row(record, names.of(_file_of(record)), find_figures(record), _speeds_of(record, speeds)) for record in records
+    ]
     sections = [Section("", [_facts(rows), *_pictures(rows), _show_models(rows)])]
     if any(row.departure for row in rows):
         sections.append(Section("what is lost beside the base", [_show_departures(rows), *_decide(rows)]))
@@ -103,6 +108,10 @@ def describe_quality(records: Sequence[QualityRecord], speeds: Sequence[Record] 
     ):  # that the machine was quiet says nothing of figures that no noise touches
         return dataclasses.replace(document, data={**data, "trust": verdict.trust.value, "reasons": ()})
     return with_verdict(document, verdict)
+
+
+def _file_of(record: QualityRecord) -> ModelFile:
+    return file_of(record) or ModelFile(record.asked.file_name)
 
 
 def _key(spec_of: QualityRecord | Record) -> CellKey:
@@ -145,7 +154,7 @@ def _show_models(rows: Sequence[_Row]) -> Table:
         for kind in ("pp", "tg")
     }
     columns = [
-        *_name_columns(records, varied),
+        *_name_columns(rows, varied),
         Column("size", unit=BYTES, left_out=2), Column("memory", unit=BYTES, left_out=1),
         *(Column(kind, f"{test} t/s", RATE) for kind, test in tests.items()),
         Column("perplexity", "perplexity", PERPLEXITY), Column("perplexity_error", "±", PERPLEXITY),
@@ -164,14 +173,13 @@ def _note_memory(records: Sequence[QualityRecord]) -> Iterator[str]:
         yield f"memory: predicted for a context of {format_value(contexts[-1], COUNT)} tokens (weights, cache, work buffers)."
 
 
-def _name_columns(records: Sequence[QualityRecord], varied: Sequence[str]) -> list[Column]:
-    files = {record.asked.file_name for record in records}
-    return [Column("model", is_shown=len(files) > 1), *setting_columns(varied)]
+def _name_columns(rows: Sequence[_Row], varied: Sequence[str]) -> list[Column]:
+    return [Column("model", is_shown=len({row.name for row in rows}) > 1), *setting_columns(varied)]
 
 
 def _names(row: _Row, varied: Sequence[str]) -> list[Cell]:
     return [
-        Cell(row.record.asked.file_name.removesuffix(".gguf")),
+        Cell(row.name),
         *(Cell(getattr(row.record.asked, name)) for name in varied),
     ]
 
@@ -196,7 +204,7 @@ def _show_departures(rows: Sequence[_Row]) -> Table:
     records = [row.record for row in rows]
     varied = find_varied(record.asked for record in records)
     columns = [
-        *_name_columns(records, varied),
+        *_name_columns(rows, varied),
         Column("lost", "perplexity", LOST, interval=INTERVAL),
         Column("kld", "KL divergence", NATS), Column("kld_error", "±", NATS),
         Column("kld_median", "median", NATS, left_out=3), Column("kld_99", "99 %", NATS, left_out=2),
@@ -205,8 +213,10 @@ def _show_departures(rows: Sequence[_Row]) -> Table:
         *for_programs("kld_max", "kld_min", "kld_low", "kld_high", unit=NATS),
         *for_programs("p_diff", "p_diff_error", "p_diff_rms", "p_diff_rms_error", "correlation", "is_rounded"),
     ]  # fmt: skip
+    has_any = any(row.departure and row.departure.ratio.interval for row in rows)
+    intervals = "intervals are by windows" if has_any else f"an interval needs {LEAST_WINDOWS} windows"
     notes = [
-        "perplexity: by how much it is above the base's; intervals are by windows. KL divergence: nats a token; 99 %: of tokens are no "
+        f"perplexity: by how much it is above the base's; {intervals}. KL divergence: nats a token; 99 %: of tokens are no "
         "further off. same top: "
         "tokens for which both find the same one likeliest.",
         *(["The base's log-probabilities are rounded to 16 bits, as llama-perplexity's are."] if any(
@@ -237,11 +247,11 @@ def _change(ratio: Estimate) -> Cell:
 
 def _decide(rows: Sequence[_Row]) -> list[Prose]:
     """For each whether the text shows a loss, in a sentence."""
-    varied = _find_varied([row.record for row in rows])
+    varied = _find_varied(rows)
     said = []
     for row in rows:
         if row.departure and (ends := row.departure.ratio.interval):
-            name = _call(row.record, varied)
+            name = _call(row, varied)
             level = f"{100 * CONFIDENCE:.0f} %"
             if ends[0] > 1:
                 said.append(f"{name} predicts this text worse than the base ({level}).")
@@ -255,17 +265,17 @@ def _decide(rows: Sequence[_Row]) -> list[Prose]:
     return [Prose(said)] if said else []
 
 
-def _find_varied(records: Sequence[QualityRecord]) -> list[str]:
-    """What tells records apart: the model, and settings."""
-    files = {record.asked.file_name for record in records}
-    return [*(["model"] if len(files) > 1 else []), *find_varied(record.asked for record in records)]
+def _find_varied(rows: Sequence[_Row]) -> list[str]:
+    """What tells rows apart: the model, and settings."""
+    names = {row.name for row in rows}
+    return [*(["model"] if len(names) > 1 else []), *find_varied(row.record.asked for row in rows)]
 
 
-def _call(record: QualityRecord, varied: Sequence[str]) -> str:
-    """What tells a record from the others."""
-    name = record.asked.file_name.removesuffix(".gguf") if "model" in varied else ""
-    settings = format_settings(record.asked, [one for one in varied if one != "model"])
-    return ", ".join(filter(None, (name, settings))) or record.asked.file_name
+def _call(row: _Row, varied: Sequence[str]) -> str:
+    """What tells a row from the others."""
+    name = row.name if "model" in varied else ""
+    settings = format_settings(row.record.asked, [one for one in varied if one != "model"])
+    return ", ".join(filter(None, (name, settings))) or row.record.asked.file_name
 
 
 def _pictures(rows: Sequence[_Row]) -> list[Picture]:
@@ -278,7 +288,7 @@ def _pictures(rows: Sequence[_Row]) -> list[Picture]:
 
 
 def _points(rows: Sequence[_Row]) -> Iterator[Point]:
-    varied = _find_varied([row.record for row in rows])
+    varied = _find_varied(rows)
     for row in rows:
         if row.figures is None:
             continue
@@ -286,5 +296,5 @@ def _points(rows: Sequence[_Row]) -> Iterator[Point]:
         memory = row.record.memory.total_bytes if row.record.memory else None
         rates = {kind: summary.rate_tok_per_s for kind, (_, summary) in row.speeds.items()}
         kld = row.departure.kld.value if row.departure else None
-        name, perplexity = _call(row.record, varied), row.figures.perplexity.value
+        name, perplexity = _call(row, varied), row.figures.perplexity.value
         yield Point(name, perplexity, memory or size or 0, rates.get("tg"), rates.get("pp"), kld)

@@ -28,6 +28,11 @@ def format_settings(spec: RunSpec, names: Sequence[str]) -> str:
     return ", ".join(f"{heading(name)} {format_setting(getattr(spec, name))}" for name in names)
 
 
+def format_cache(type_k: str, type_v: str) -> str:
+    """The types of a cache, ``q8_0`` or ``q8_0 and f16``."""
+    return type_k if type_k == type_v else f"{type_k} and {type_v}"
+
+
 def setting_columns(
     names: Iterable[str], shown: Collection[str] | None = None, hoisted: Mapping[str, str] | None = None
 ) -> list[Column]:

@@ -38,7 +38,7 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
     Raises
     ------
     NativeError : llama.cpp refused the base model, or every cell.
-    UsageError : the text is shorter than two windows, or a model has another vocabulary than its base.
+    UsageError : the text is shorter than two windows, or a model has another vocabulary than its base, or cuts it otherwise.
     """
     plan = decode(QualityPlan, request)
     text = pathlib.Path(plan.text).read_bytes()
@@ -108,6 +108,12 @@ class _Readers:
                 raise UsageError(
                     f"{name} has another vocabulary than {other}, so that their tokens cannot be compared; leave it out, or take "
                     "another --base."
+                )
+            if reader.tokens != base.tokens:
+                name, other = (one.model.describe().file_name for one in (reader, base))
+                raise UsageError(
+                    f"{name} makes other tokens of this text than {other}, of the same vocabulary: it was converted with other "
+                    "settings (whether a text begins with BOS, how words are split); leave it out, or take another --base."
                 )
 
     def _base(self) -> _Reader | None:
@@ -220,9 +226,11 @@ def tokenize(vocab: Any, text: bytes) -> Sequence[int]:
     Source: common_tokenize in common/common.cpp; the option --file in common/arg.cpp.
     """
     text = text.removesuffix(b"\n")
-    room = len(text) + 2
-    tokens = (llama_cpp.llama_token * room)()
-    count = llama_cpp.llama_tokenize(vocab, text, len(text), tokens, room, True, False)
+    room, count = 0, -len(text) - 2
+    while room < -count < 2**31:  # bytes that are no UTF-8 become three each: below 0 it says how many tokens there are
+        room = -count
+        tokens = (llama_cpp.llama_token * room)()
+        count = llama_cpp.llama_tokenize(vocab, text, len(text), tokens, room, True, False)
     if count < 0:
         raise NativeError(f"llama.cpp cannot tokenize the text (llama_tokenize gave {count}); name another --text.")
     return tokens[:count]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from harness.runs.fit import Fitting
 from harness.units import GIB
 from harness.views.figures.style import PALETTE, THEMES, add_legend, new_figure, set_title, shorten
+from harness.views.settings import format_cache
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,7 +22,7 @@ def draw_fit(fitting: Fitting, *, theme: str = "light") -> Figure:
         if item.packing is None:
             continue
         colour = PALETTE[number % len(PALETTE)]
-        name = item.type_k if item.type_k == item.type_v else f"{item.type_k} and {item.type_v}"
+        name = format_cache(item.type_k, item.type_v)
         contexts, sizes = [n_ctx for n_ctx, _ in item.curve], [size / GIB for _, size in item.curve]
         layers = f", {item.packing.n_layers_on_cards} layers" if cards else ""
         axis.plot(contexts, sizes, color=colour, linewidth=2, label=f"{name}{layers}")
