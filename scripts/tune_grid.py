@@ -102,7 +102,7 @@ def combine(axes: Sequence[tuple[frozenset[Part], list[dict[str, Any]]]], base: 
 def _cell(spec: RunSpec, part: Part) -> RunSpec:
     """What a part's test depends on: a prompt's threads are n_threads_batch's, and a token's n_threads'."""
     if part is Part.PROMPT:
-        return dataclasses.replace(spec, n_threads=spec.n_threads_batch or spec.n_threads, n_threads_batch=None)
+        return dataclasses.replace(spec, n_threads=spec.n_threads_of_batch, n_threads_batch=None)
     return dataclasses.replace(spec, n_threads_batch=None, n_ubatch=512, n_batch=2048)
 
 
@@ -181,10 +181,7 @@ def compare(
 def judge_ratio(one: Sequence[float], other: Sequence[float]) -> dict[str, float | int | None]:
     """one's time over the other's, with its interval, by pairs of the same turn."""
     test = SequentialTest(margin=1e-6)
-    for a, b in zip(one, other, strict=True):
-        if not test.is_over:
-            test.add(math.log(a / b))
-    test.finish()
+    test.replay((math.log(a / b) for a, b in zip(one, other, strict=True)), is_last=True)
     ratio = test.ratio
     assert ratio is not None
     return {"ratio": ratio.value, "low": ratio.low, "high": ratio.high, "pairs": len(test.log_ratios)}
@@ -204,8 +201,9 @@ def run_model(reference: str, grid_s: float, seed: int) -> dict[str, Any]:
         work = plan_work("chat", None, read_count(header, "context_length"))
         request = TuneRequest(path, goes_on_anyway=True, seed=seed, max_time_s=SHARE * grid_s)
         asked = RunSpec(path, n_prompt=work.n_prompt, n_gen=work.n_gen, n_depth=work.n_depth, seed=seed)
-        room = make_room(request, header, survey_devices(()), asked.with_threads(choose_threads().count))
-        base = choose_base(asked.with_threads(choose_threads().count), room)
+        asked = asked.with_threads(choose_threads().count)
+        room = make_room(request, header, survey_devices(()), asked, work.n_ctx)
+        base = choose_base(asked, room)
         assert base is not None, "the model does not fit"
         facts = facts_in(session)(pathlib.Path(path))
         with contextlib.closing(_Engine(Bench(plan_in(session, station, None)), facts, None)) as engine:

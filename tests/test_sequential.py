@@ -76,6 +76,17 @@ def test_time_is_up():
     assert SequentialTest(0.01).finish() is Decision.UNDECIDED
 
 
+def test_what_was_measured_is_taken_in_again_as_far_as_it_was_needed():
+    clear, short = [0.03 + 0.001 * (n % 3) for n in range(LOOKS[-1])], [0.03, 0.031, 0.029] * 3
+    one, cut, open_end = (SequentialTest(0.01) for _ in range(3))
+    one.replay(clear, is_last=True)
+    assert one == run(clear)
+    cut.replay(short[:7], is_last=True)
+    open_end.replay(short[:7], is_last=False)
+    assert (cut.decision, cut.n_at_look) == (Decision.SLOWER, 7)
+    assert (open_end.decision, open_end.n_at_look, len(open_end.log_ratios)) == (Decision.UNDECIDED, 0, 7)
+
+
 def test_time_is_up_at_a_planned_look():
     chance = random.Random(0)
     test = run([chance.gauss(0, 0.02) for _ in range(LOOKS[1])])

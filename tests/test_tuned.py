@@ -143,6 +143,17 @@ def test_what_is_given_expressly_stays(kept):
     assert [(cell.n_threads, cell.n_ubatch, cell.test) for cell in taken] == [(2, 1024, "pp64"), (2, 1024, "tg8")]
 
 
+def test_the_build_is_asked_of_one_worker_whatever_the_number_of_models(kept, tmp_path):
+    other = tmp_path / "b.gguf"
+    other.write_bytes(kept.read_bytes())
+    keep_tuned(other, find_tuned(kept))
+    started = []
+    cells = [RunSpec(str(path), n_prompt=64) for path in (kept, other)]
+    taken = take_tuned(cells, (), find_build=lambda: started.append(1) or BUILD)
+    assert [cell.n_ubatch for cell in taken] == [1024, 1024]
+    assert started == [1]
+
+
 def test_what_a_command_has_no_use_for_is_not_told(kept):
     settings, told = recall(kept, wanted={"n_threads", "n_gpu_layers"})
     assert settings == {"n_threads": 4}

@@ -153,8 +153,6 @@ def _make_arm(shared: dict[str, Any], own: dict[str, Any], on_event: OnEvent) ->
         from harness.runs.asking import find_file
         from harness.runs.tuned import take_settings
 
-        settings = {
-            **take_settings(find_file(references[0] if references else None, on_event), settings, on_event),
-            **settings,
-        }
+        path = find_file(references[0] if references else None, on_event)
+        settings |= take_settings(path, settings, on_event)
     return ArmQuestion(references[0] if references else None, settings, given.get("python"))

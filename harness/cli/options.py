@@ -273,6 +273,11 @@ def single_axes(options: dict[str, Any]) -> dict[str, Any]:
     return {name: values[0] for name, values in axes(options).items()}
 
 
+def given_settings(options: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of loads and contexts that were given, where each takes one value (`single_options`)."""
+    return {name: options[name] for name in parameters("load", "context") if options[name] is not None}
+
+
 def flatten(values: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
     """The values of an option that may be given several times, each a list."""
     return tuple(item for group in values for item in group)

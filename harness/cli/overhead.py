@@ -92,7 +92,7 @@ def command(reference: str | None, output: Output, **options: Any) -> None:
         model = find_model(reference, weights=weights, on_event=on_event)
         settings = single_axes(options)
         if options["takes_tuned"]:
-            settings = {**take_settings(model.path, settings, on_event), **settings}
+            settings |= take_settings(model.path, settings, on_event)
     account = find_account(model.header, options)
     wanted = {name: options[name] for name in ("predict_only", "vram_bytes", "force")}
     request = make_request(model, contexts, settings, **wanted)

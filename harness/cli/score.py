@@ -12,13 +12,14 @@ from harness.cli.options import (
     Number,
     WholeNumber,
     cell_timeout_option,
+    given_settings,
     one_reference,
     results_option,
     save_option,
     single_options,
 )
 from harness.cli.output import Output, output_options, show
-from harness.spec import MAX_REPEATS, parameters
+from harness.spec import MAX_REPEATS
 
 _EXAMPLES = """
 \b
@@ -57,7 +58,7 @@ def command(reference: str | None, output: Output, quick: bool, budget_s: float 
     from harness.runs.score import measure_score, plan_score
     from harness.views.score import describe_score, describe_test
 
-    settings = {name: options[name] for name in parameters("load", "context") if options[name] is not None}
+    settings = given_settings(options)
     with displayed() as on_event:
         request = plan_score(
             reference, settings, on_event, repetitions=options["repetitions"], is_quick=quick, budget_s=budget_s,

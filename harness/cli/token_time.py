@@ -85,7 +85,7 @@ def command(reference: str | None, output: Output, **options: Any) -> None:
         path = find_file(reference, on_event)
         settings = single_axes(options)
         if options["takes_tuned"]:
-            settings = {**take_settings(path, settings, on_event), **settings}
+            settings |= take_settings(path, settings, on_event)
     shape = ("cache_types", "rounds", "n_tokens", "with_load", "with_application")
     request = plan_token_time(
         path, settings, label=label, depths=flatten(options["depths"]) or DEPTHS,

@@ -13,6 +13,7 @@ from harness.cli.options import (
     SectionedCommand,
     cell_timeout_option,
     context_option,
+    given_settings,
     one_reference,
     results_option,
     save_option,
@@ -23,7 +24,6 @@ from harness.cli.options import (
 )
 from harness.cli.output import Output, output_options, show
 from harness.cli.progress import displayed, end, open_session
-from harness.spec import parameters
 
 _EXAMPLES = """
 \b
@@ -87,7 +87,7 @@ def command(reference: str | None, output: Output, **options: Any) -> None:
         return
     request = TuneRequest(
         str(path), quality=Quality(options["quality"]),
-        settings={name: options[name] for name in parameters("load", "context") if options[name] is not None},
+        settings=given_settings(options),
         **{name: options[name] for name in ("purpose", "n_ctx", "vram_bytes", "max_time_s", "seed", "cell_timeout_s")},
     )  # fmt: skip
     with open_session("tune", options, summarize_tuning) as session:

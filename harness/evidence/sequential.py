@@ -16,6 +16,7 @@ from __future__ import annotations
 import enum
 import functools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from harness.evidence.medians import median
@@ -105,6 +106,20 @@ class SequentialTest:
                 self._spent -= self._spent_last
             self._look(self._spent + (self.alpha - self._spent) / 2)
         return self.decision
+
+    def replay(self, log_ratios: Iterable[float], *, is_last: bool) -> None:
+        """Take in what pairs came to, as far as the test needs them; is_last: no pair follows them, for which the test did not ask.
+
+        Raises
+        ------
+        ValueError : a log ratio is not finite.
+        """
+        for log_ratio in log_ratios:
+            if self.is_over:
+                break
+            self.add(log_ratio)
+        if is_last:
+            self.finish()
 
     def _look(self, spendable: float) -> None:
         n = self.n_at_look = len(self.log_ratios)

@@ -350,7 +350,7 @@ class Session:
         parameters.n_ctx = spec.n_ctx
         parameters.n_batch, parameters.n_ubatch = spec.n_batch, spec.n_ubatch
         parameters.n_threads = spec.n_threads
-        parameters.n_threads_batch = spec.n_threads if spec.n_threads_batch is None else spec.n_threads_batch
+        parameters.n_threads_batch = spec.n_threads_of_batch
         parameters.type_k = tensor_type(spec.type_k).type_id
         parameters.type_v = tensor_type(spec.type_v).type_id
         parameters.offload_kqv, parameters.op_offload = not spec.no_kv_offload, not spec.no_op_offload

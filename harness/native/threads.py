@@ -32,8 +32,7 @@ class Threads:
 def list_threads(spec: RunSpec) -> tuple[Threads, Threads | None]:
     """(the threads of single tokens, those of batches where they are others), as llama_attach_threadpool takes them."""
     how = (spec.cpu_mask, spec.cpu_strict, spec.poll, spec.priority)
-    n_threads = spec.n_threads or 1
-    n_batch = n_threads if spec.n_threads_batch is None else spec.n_threads_batch
+    n_threads, n_batch = spec.n_threads or 1, spec.n_threads_of_batch or 1
     return Threads(n_threads, *how), None if n_batch == n_threads else Threads(n_batch, *how)
 
 

@@ -153,10 +153,5 @@ def log_ratio(pair: tuple[Block, Block]) -> float:
 def replay(ab: Ab) -> SequentialTest:
     """The test as it stood when the measuring ended, from the samples."""
     test = SequentialTest(ab.margin, ab.alpha / ab.n_tests)
-    for pair in ab.pairs:
-        if test.is_over:
-            break
-        test.add(log_ratio(pair))
-    if ab.stop is Stop.TIME:
-        test.finish()
+    test.replay(map(log_ratio, ab.pairs), is_last=ab.stop is Stop.TIME)
     return test

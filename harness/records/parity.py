@@ -117,9 +117,5 @@ def open_test(margin: float) -> SequentialTest:
 def weigh(ratios: Sequence[float], margin: float) -> SequentialTest:
     """The test as it stands after pairs that are not to be followed by others."""
     test = open_test(margin)
-    for ratio in ratios:
-        if test.is_over:
-            break
-        test.add(math.log(ratio))
-    test.finish()
+    test.replay(map(math.log, ratios), is_last=True)
     return test

@@ -58,7 +58,6 @@ class Why(str, enum.Enum):
     NO_DEVICE = "no-device"  # layers have nowhere to go but the CPU
     ONE_DEVICE = "one-device"  # there is nothing to share out
     ALL_ON_DEVICES = "all-on-devices"  # nothing is left to the CPU that this would change
-    NO_EXPERTS = "no-experts"  # the model has none
     ONE_NODE = "one-node"  # all memory is equally near
     ONE_CPU = "one-cpu"
     SHORT_PROMPT = "short-prompt"  # the work's prompts fit into one batch as it is
@@ -248,10 +247,6 @@ def replay_confirmation(record: TuneRecord) -> SequentialTest:
     """The test of the result (B) against the defaults (A) as it stood when the measuring ended; a ratio below 1 is a gain."""
     test = SequentialTest(record.margin, record.alpha)
     costs = costs_of(record.confirmation, record.work, record.final_tests or record.tests)
-    for defaults, found in zip(costs.get(0, ()), costs.get(1, ()), strict=False):
-        if test.is_over:
-            break
-        test.add(math.log(found / defaults))
-    if record.stop is Stop.TIME:
-        test.finish()
+    pairs = zip(costs.get(0, ()), costs.get(1, ()), strict=False)
+    test.replay((math.log(found / defaults) for defaults, found in pairs), is_last=record.stop is Stop.TIME)
     return test

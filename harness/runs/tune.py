@@ -135,7 +135,7 @@ def tune(request: TuneRequest, session: Session, *, clock: Callable[[], float] =
     survey = survey_devices(request.rpc, session.worker_command)
     threads = choose_threads()
     asked = _ask(request, work).with_threads(threads.count)
-    room = make_room(request, header, survey, asked)
+    room = make_room(request, header, survey, asked, work.n_ctx)
     if request.vram_bytes is not None and not room.devices:
         session.remark(
             "note: there is no device here whose memory --vram could bound; `harness fit --vram` answers for one elsewhere."
@@ -250,14 +250,16 @@ def _describe_lack(spec: RunSpec, path: pathlib.Path) -> str:
 # --- what there is ----------------------------------------------------------------------------------------------------
 
 
-def make_room(request: TuneRequest, header: Header, survey: Survey, spec: RunSpec) -> Room:
-    """What this machine and this model leave to choose, with memory as it is free now."""
+def make_room(request: TuneRequest, header: Header, survey: Survey, spec: RunSpec, n_ctx: int) -> Room:
+    """What this machine and this model leave to choose, with memory as it is free now; the spec has its threads."""
+    assert spec.n_threads is not None, "threads are filled in before there is room for them"
     ours, cores = find_our_cpus(), read_tuning().core_cpus
     devices = tuple(device for device in survey.build.devices if device.is_gpu)
     features, blocks = read_features(survey.build.system_info), describe_blocks(header)
     repacked = predict_memory(header, dataclasses.replace(spec, n_gpu_layers=0), Host(features))
+    rules = tuple(_limit(rule, request.vram_bytes) for rule in list_rules(survey.build.devices))
     return Room(
-        n_threads=spec.n_threads or choose_threads().count,
+        n_threads=spec.n_threads,
         n_cpus=ours.count,
         n_layers=blocks.max_gpu_layers,
         core_cpus=cores,
@@ -266,7 +268,7 @@ def make_room(request: TuneRequest, header: Header, survey: Survey, spec: RunSpe
         has_experts=bool(read_count(header, "expert_count")),
         has_repacked=any(line.cause is Cause.REPACKED for line in repacked.lines),
         has_openmp=features.has("OPENMP"),
-        fits=_make_fits(request, header, survey, spec),
+        fits=_make_fits(request, header, Host(features, rules), spec, n_ctx),
     )
 
 
@@ -276,16 +278,13 @@ def _count_nodes() -> int:
     return max(sum(name.startswith("node") and name[4:].isdecimal() for name in names), 1)
 
 
-def _make_fits(request: TuneRequest, header: Header, survey: Survey, spec: RunSpec) -> Callable[[RunSpec], bool]:
-    """Whether settings have room: weights, the whole context and computing, on the devices and in the host's memory."""
-    rules = [_limit(rule, request.vram_bytes) for rule in list_rules(survey.build.devices)]
-    features, free_bytes = read_features(survey.build.system_info), available_memory_bytes() - RESERVE_BYTES
-    cost, n_ctx = (
-        cost_of_header(header, "", ""),
-        plan_work(request.purpose, request.n_ctx, read_count(header, "context_length")).n_ctx,
-    )
+def _make_fits(
+    request: TuneRequest, header: Header, host: Host, spec: RunSpec, n_ctx: int
+) -> Callable[[RunSpec], bool]:
+    """Whether settings have room: weights, the whole context and computing, on the host's devices and in its memory."""
+    free_bytes, cost = available_memory_bytes() - RESERVE_BYTES, cost_of_header(header, "", "")
     planned: dict[str, int] = {}
-    if rules:
+    if host.devices:
         with contextlib.suppress(HarnessError):  # without a plan weights and cache are a lower bound
             planned = dict(plan_compute(find_model(request.model, weights=False), _of_context(spec, n_ctx))[0])
 
@@ -294,9 +293,8 @@ def _make_fits(request: TuneRequest, header: Header, survey: Survey, spec: RunSp
         whole = _of_context(asked, n_ctx)
         times = max(1.0, whole.n_ubatch / N_UBATCH)
         computed = {name: round(size * times) for name, size in planned.items()}
-        if rules and not check_placement(header, whole, rules, computed, free_bytes).fits:
+        if host.devices and not check_placement(header, whole, host.devices, computed, free_bytes).fits:
             return False
-        host = Host(features, tuple(rules))
         lines = predict_memory(header, whole, host).lines
         needed = needed_in_host_memory(lines, host.chosen(whole).devices, header)
         return needed + round(estimate_compute_bytes(cost, n_ctx, header) * times) <= free_bytes

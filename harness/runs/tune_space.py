@@ -189,14 +189,12 @@ def _count_threads(room: Room) -> list[int]:
 
 def _threads(room: Room, spec: RunSpec) -> list[Settings]:
     """Of generation alone: those of prompts stay what they are."""
-    of_prompts = spec.n_threads_batch or spec.n_threads
     counts = [count for count in _count_threads(room) if count != spec.n_threads]
-    return [{"n_threads": count, "n_threads_batch": of_prompts} for count in counts]
+    return [{"n_threads": count, "n_threads_batch": spec.n_threads_of_batch} for count in counts]
 
 
 def _threads_batch(room: Room, spec: RunSpec) -> list[Settings]:
-    usual = spec.n_threads_batch or spec.n_threads
-    return [{"n_threads_batch": count} for count in _count_threads(room) if count != usual]
+    return [{"n_threads_batch": count} for count in _count_threads(room) if count != spec.n_threads_of_batch]
 
 
 def _on_one_cpu(room: Room, _spec: RunSpec) -> Why | None:

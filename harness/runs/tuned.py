@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -88,8 +89,9 @@ def take_tuned(
     ------
     UsageError : what is given contradicts what was tuned.
     """
+    find_once = functools.cache(find_build)  # it starts a worker
     found = {
-        model: take_settings(pathlib.Path(model), given, on_event, find_build=find_build)
+        model: take_settings(pathlib.Path(model), given, on_event, find_build=find_once)
         for model in dict.fromkeys(cell.model for cell in cells)
     }
     return tuple(dataclasses.replace(cell, **found[cell.model]) for cell in cells)

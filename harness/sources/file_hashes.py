@@ -7,14 +7,13 @@ named by a hash of the model's place, so that no path is written down.
 from __future__ import annotations
 
 import hashlib
-import os
 import pathlib
 import re
 import time
 
 from harness.events import OnEvent, Progress, ignore
 from harness.sources.cache_folder import cache_folder
-from harness.sources.whole_files import put_file
+from harness.sources.whole_files import name_by_place, put_file
 
 #: A file that was written this short a time ago may be written again without its time being another one: it is not kept on the disk.
 SETTLED_S = 2.0
@@ -70,7 +69,7 @@ def digest_file(path: pathlib.Path, digest: hashlib._Hash, on_event: OnEvent = i
 
 
 def _kept_in(identity: _Identity) -> pathlib.Path:
-    return cache_folder("hashes") / hashlib.sha256(os.fsencode(identity[0])).hexdigest()[:32]
+    return cache_folder("hashes") / name_by_place(pathlib.Path(identity[0]))
 
 
 def _look_up(identity: _Identity) -> str | None:

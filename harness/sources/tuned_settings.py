@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from pathlib import Path
 
 from harness.codec import Malformed, decode, encode
 from harness.errors import StoreError, UsageError
 from harness.records.tuned import SCHEMA, Tuned
 from harness.sources.config_folder import config_folder
-from harness.sources.whole_files import put_file
+from harness.sources.whole_files import name_by_place, put_file
 from harness.untrusted.harmless import json_text
 from harness.untrusted.json import read_json
 
@@ -79,4 +77,4 @@ def forget_tuned(model: Path) -> bool:
 
 def tuned_path(model: Path) -> Path:
     """Where the settings for a model's file are, or would be."""
-    return config_folder() / "tuned" / f"{hashlib.sha256(os.fsencode(model.resolve())).hexdigest()[:32]}.json"
+    return config_folder() / "tuned" / f"{name_by_place(model.resolve())}.json"

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
+
+
+def name_by_place(place: Path) -> str:
+    """The name of what is kept about a file, by the place of that: 32 hex digits, so that no path is written down."""
+    return hashlib.sha256(os.fsencode(place)).hexdigest()[:32]
 
 
 def put_file(path: Path, text: str) -> None:

@@ -75,7 +75,7 @@ class PlacedModel:
         share = self._bytes_on_card(homes) / self._cost.read_bytes
         flops = self._cost.flops_per_prompt_token(n_prompt)
         n_batch = min(spec.n_ubatch, n_prompt)
-        threads = spec.n_threads_batch or spec.n_threads or 1
+        threads = spec.n_threads_of_batch or 1
         crossing_s = self._count_crossings(homes) * self.machine.crossing_s / n_batch
         if share and not spec.no_op_offload and n_batch >= OFFLOADED_BATCH:
             brought_s = self._host_bytes(homes) / self.machine.bus_bytes_per_s / n_batch

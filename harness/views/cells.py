@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,13 +20,12 @@ from harness.views.document import (
     Document,
     Figure,
     KeyFigures,
-    Picture,
     Prose,
     Section,
     Table,
 )
 from harness.views.figures.style import shorten
-from harness.views.figures.users import describe_series, draw_users, find_series
+from harness.views.figures.users import find_series, show_series
 from harness.views.formats import render
 from harness.views.llama_bench import name_backends, render_csv, render_json, render_jsonl, render_sql
 from harness.views.reuse import describe_reuse
@@ -132,9 +130,7 @@ def _pictures(cells: Sequence[Digest], name_of: Callable[[Record], str] | None, 
     named = name_of or (lambda record: record.model.description if record.model else record.asked.file_name)
     if is_kept or not (series := find_series(cells, named)):
         return list(_bars(cells, name_of))
-    return [
-        Picture(functools.partial(draw_users, series), f"Speed over users: {describe_series(series)}", name="users")
-    ]
+    return [show_series(series)]
 
 
 def _bars(cells: Sequence[Digest], name_of: Callable[[Record], str] | None) -> list[Bars]:

@@ -40,7 +40,6 @@ _WHY = {
     Why.NO_DEVICE: "there is no device but the CPU",
     Why.ONE_DEVICE: "there is one device",
     Why.ALL_ON_DEVICES: "everything is on devices",
-    Why.NO_EXPERTS: "the model has no experts",
     Why.ONE_NODE: "all memory is equally near",
     Why.ONE_CPU: "there is one CPU",
     Why.SHORT_PROMPT: "the prompt fits into one batch",

@@ -72,7 +72,7 @@ class _Loop:
             n_batch=min(spec.n_batch, 512),
             n_ubatch=min(spec.n_ubatch, 512),
             n_threads=spec.n_threads,
-            n_threads_batch=spec.n_threads_batch or spec.n_threads,
+            n_threads_batch=spec.n_threads_of_batch,
             offload_kqv=not spec.no_kv_offload,
             flash_attn=spec.flash_attn != "off",
             type_k=tensor_type(spec.type_k).type_id,

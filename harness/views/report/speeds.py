@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from harness.spec import find_varied
 from harness.views.cells import describe_cells
 from harness.views.document import Document, Picture, Section
 from harness.views.figures.placements import draw_layers
-from harness.views.figures.users import describe_series, draw_users, find_series
+from harness.views.figures.users import find_series, show_series
 from harness.views.placements import describe_placements
 from harness.views.report.frame import explained
 from harness.views.report.material import Material
@@ -52,10 +51,7 @@ def show_users(material: Material) -> Sequence[Document]:
     series = find_series(material.cells, material.model_name)
     if not series:
         return []
-    picture = Picture(
-        functools.partial(draw_users, series), f"Speed over users: {describe_series(series)}", name="users"
-    )
-    return [Document("users", 1, "", [Section("", [picture])])]
+    return [Document("users", 1, "", [Section("", [show_series(series)])])]
 
 
 def show_layers(material: Material) -> Sequence[Document]:
