@@ -50,7 +50,7 @@ class Threads:
 
 
 def find_our_cpus(numbers: Collection[int] = ()) -> Ours:
-    """Read what bounds this process just now, or threads that have the CPUs of these numbers: the one that asks may be bound to fewer."""
+    """Read what bounds this process just now; or threads that have the CPUs of these numbers, where the one that asks has others."""
     system = the_os()
     online = parse_cpu_list(system.read(f"{_CPUS}/online"))
     n_online = len(online) or system.count_cpus(logical=True) or 1

@@ -64,7 +64,8 @@ class _Reading:
 class Watcher:
     """Reads around one repetition after the other: `begin` before the rest that precedes it, `end` when it is done.
 
-    n_threads are those that compute, on `cpus`, those of this thread where none are named; is_server_here says that an RPC server of ours on this machine computes beside them.
+    n_threads are those that compute, on `cpus`, or where this thread may run if none are named; is_server_here says that an RPC server
+    of ours on this machine computes beside them.
     """
 
     def __init__(self, n_threads: int, *, is_server_here: bool = False, cpus: Collection[int] = ()) -> None:
