@@ -104,7 +104,9 @@ def test_rows_and_formats_of_a_card(moe):
         assert render(document, form)
     for width in (60, 80, 200):
         with page.of_width(width):
-            assert max(map(len, render(document, "table").split("\n"))) <= width
+            lines = render(document, "table").split("\n")
+            # What is pasted is not broken.
+            assert max(len(line) for line in lines if "MoE weights" not in line) <= width
     for theme in ("light", "dark"):
         picture = next(document.blocks(type(document.sections[-1].blocks[0])))
         assert to_bytes(picture.draw(theme), "svg").startswith(b"<?xml")
@@ -130,6 +132,22 @@ def test_a_card_that_is_filled_to_the_last_is_said_with_what_keeps_some_of_it_fr
     assert "1 MiB and 2 MiB kept free" in " ".join(render(describe_fit(fit_model(apart)), "table").split())
     # Without a layer on the card nothing of it is taken.
     assert "-fitt" not in warnings(fit_model(dataclasses.replace(tight, options={"n_gpu_layers": 0})))
+
+
+def test_programs_that_cannot_keep_experts_back_are_told_the_layers_that_fit_with_them(moe):
+    tight = FitRequest(moe, vram_bytes=(BESIDE + 12 * MIB,), ram_bytes=GIB, cache_types=(("f16", "f16"),), n_ctx=4096)
+    fitting = fit_model(tight)
+    (found,) = fitting.fits
+    assert found.packing.spec.n_cpu_moe
+    alone = dataclasses.replace(tight, options={"n_cpu_moe": 0})
+    count = fit_model(alone).fits[0].packing.n_layers_on_cards
+    assert found.n_layers_alone == count
+    text = render(describe_fit(fitting), "table")
+    assert f"PARAMETER num_gpu {count}\n" in text
+    assert f"MoE weights onto CPU: {found.packing.spec.n_cpu_moe}" in " ".join(text.split())
+    assert fit_model(alone).fits[0].n_layers_alone is None
+    # Of a draft only llama-server is told.
+    assert "Ollama" not in render(describe_fit(fit_model(dataclasses.replace(tight, draft=moe))), "table")
 
 
 def test_a_context_beyond_what_the_model_was_trained_for_is_said(model):

@@ -222,6 +222,12 @@ def test_texts_that_cannot_be_read_are_refused(tmp_path, monkeypatch):
     ):  # fmt: skip
         with pytest.raises(UsageError, match=words):
             open_text(path)
+    for beyond in (b"\xf7\xbf\xbf\xbf", b"\xf4\x90\x80\x80"):
+        empty.write_bytes(b"text " + beyond)
+        with pytest.raises(UsageError, match="is no text: the bytes from 5 on"):
+            open_text(empty)
+    empty.write_bytes("text \U0010ffff".encode())
+    assert open_text(empty).is_text
     monkeypatch.setattr(texts, "MOST_BYTES", 1)
     with pytest.raises(UsageError, match="no more than"):
         open_text(empty)
@@ -409,9 +415,12 @@ def test_a_model_that_cuts_the_text_otherwise_is_refused(tiny, tmp_path):
 
 @pytest.mark.engine
 def test_bytes_that_are_no_text_are_tokens_all_the_same(tiny, tmp_path):
-    """Each becomes U+FFFD, which is three bytes: there are more tokens than bytes."""
+    """Each becomes U+FFFD, which is three bytes: there are more tokens than bytes. Every byte stands before every other."""
     records = read_tiny(tmp_path, tiny[:2], b"\xff" * 100)
     assert records[0].text.n_tokens > 200
+    every = b"".join(bytes((first, second, 0x80, 0x80)) for first in range(256) for second in range(0, 256, 16))
+    every = texts._BEYOND_UNICODE.sub(b"?", every)
+    assert len(read_tiny(tmp_path, tiny[:2], every)[1].windows) == 2
 
 
 @pytest.mark.engine

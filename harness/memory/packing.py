@@ -9,12 +9,14 @@ Source: common/fit.cpp common_params_fit_impl (the order of its steps; fit_param
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from harness.errors import HarnessError
 from harness.gguf.attention import describe_attention
@@ -283,8 +285,8 @@ class Packer:
         """
         floor, given = min(wish.floor, wish.most), wish.given
 
-        def stay(n_ctx: int) -> Packing | None:
-            found = self.split(wish.spec_at(n_ctx), given)
+        def stay(n_ctx: int, **placed: Any) -> Packing | None:
+            found = self.split(replace(wish.spec_at(n_ctx), **placed), given)
             return found if found is not None and found.host.fits else None
 
         whole = self._largest(wish.most, stay)
@@ -297,12 +299,7 @@ class Packer:
             return whole or self._largest(floor, lambda n_ctx: self.place(wish.spec_at(n_ctx), given))
         names = ("n_gpu_layers", "n_cpu_moe")
         placed = {name: getattr(start.spec, name) for name in names}
-
-        def stay_placed(n_ctx: int) -> Packing | None:
-            found = self.split(replace(wish.spec_at(n_ctx), **placed), given)
-            return found if found is not None and found.host.fits else None
-
-        return self._largest(wish.most, stay_placed) or start
+        return self._largest(wish.most, functools.partial(stay, **placed)) or start
 
     def find_lacking(self, wish: Wish) -> Packing:
         """What is closest to fitting at the floor where nothing fits: the cards filled as far as can be, the rest left to the host."""

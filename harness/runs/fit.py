@@ -78,7 +78,8 @@ class CacheFit:
     packing is the largest context and its placement, or where nothing fits (then `Packing.fits` is false) what comes closest; None
     where llama.cpp refuses the types, for the trouble's reason. whole is the placement with the largest context that is looked for,
     where packing has a smaller one and that fits. curve has contexts with what all devices take of them, as packing places them; the
-    host, where there are no devices. is_estimated says that llama.cpp did not plan what computing takes.
+    host, where there are no devices. is_estimated says that llama.cpp did not plan what computing takes. n_layers_alone is how many
+    layers fit on the devices in packing's context with all their experts, where packing keeps some back, for programs that cannot.
     """
 
     type_k: str
@@ -88,6 +89,7 @@ class CacheFit:
     trouble: str | None = None
     is_estimated: bool = False
     curve: tuple[tuple[int, int], ...] = ()
+    n_layers_alone: int | None = None
 
     @property
     def fits(self) -> bool:
@@ -414,7 +416,26 @@ class _Case:
         whole = None
         if self._packing.fits and self._packing.spec.n_ctx_seq < self._most:
             whole = self._packer.place(self.spec_at(self._most), self.wish.given)
-        return CacheFit(*self.types, self._packing, whole, None, self._is_estimated, tuple(self._draw(self._packing)))
+        return CacheFit(
+            *self.types,
+            self._packing,
+            whole,
+            None,
+            self._is_estimated,
+            tuple(self._draw(self._packing)),
+            self._count_alone(found),
+        )
+
+    def _count_alone(self, found: RunSpec) -> int | None:
+        """How many layers fit with all experts in the same context; None where none were kept back, or where that fits nowhere."""
+        given = self.wish.given
+        if not found.n_cpu_moe or found.override_tensors:
+            return None
+        bare = dataclasses.replace(
+            found, n_cpu_moe=0, tensor_split=found.tensor_split if "tensor_split" in given else ()
+        )
+        alone = self._packer.place(bare, (given - {"n_gpu_layers"}) | {"n_cpu_moe"})
+        return alone.n_layers_on_cards if alone is not None else None
 
     def _draw(self, packing: Packing) -> Iterator[tuple[int, int]]:
         for step in range(1, 33):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import pathlib
+import re
 import stat
 from dataclasses import dataclass
 
@@ -15,6 +16,10 @@ OWN_TEXT = pathlib.Path(__file__).parent / "data" / "alice.txt"
 
 #: The largest file that is taken: its tokens would be computed for weeks.
 MOST_BYTES = 256 * 1024**2
+
+#: Four bytes that look like UTF-8 and stand for a character beyond the last one: llama.cpp's tokenizers abort at them. Whatever else is
+#: no UTF-8 they take for U+FFFD. Source: unicode_cpt_from_utf8 and unicode_cpt_to_utf8 in src/unicode.cpp.
+_BEYOND_UNICODE = re.compile(rb"(?:\xf4[\x90-\xbf]|[\xf5-\xf7][\x80-\xbf])[\x80-\xbf]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,7 @@ def open_text(path: pathlib.Path | None = None) -> TextFile:
 
     Raises
     ------
-    UsageError : there is no such file, it cannot be read, it is empty or far too large.
+    UsageError : there is no such file, it cannot be read, it is empty or far too large, or no tokenizer takes it.
     """
     path = path or OWN_TEXT
     try:
@@ -58,6 +63,11 @@ def open_text(path: pathlib.Path | None = None) -> TextFile:
         raise UsageError(f"The text {path.name} cannot be read ({why}); name another file with --text.") from None
     if not data.strip():
         raise UsageError(f"The text {path.name} is empty; name another file with --text.")
+    if found := _BEYOND_UNICODE.search(data):
+        raise UsageError(
+            f"{path.name} is no text: the bytes from {found.start():,} on are a character that does not exist; name another file "
+            "with --text."
+        )
     return TextFile(path, hashlib.sha256(data).hexdigest(), len(data), _is_text(data))
 
 

@@ -13,6 +13,7 @@ from harness.memory.packing import USUAL_SPARE_BYTES, Packing, Taken
 from harness.runs.fit import Bound, CacheFit, Fitting, VariantFit
 from harness.units import GIB, MIB
 from harness.views.document import (
+    Block,
     Cell,
     Code,
     Column,
@@ -26,7 +27,7 @@ from harness.views.document import (
     for_programs,
 )  # fmt: skip
 from harness.views.memory import describe_note
-from harness.views.paste import llama_arguments
+from harness.views.paste import llama_arguments, paste_section
 from harness.views.settings import format_cache, format_setting
 from harness.views.spellings import Asked
 from harness.views.values import BYTES, FILE, MODULE, Unit, format_list, format_value
@@ -61,9 +62,7 @@ def describe_fit(fitting: Fitting) -> Document:
     if fitting.variants:
         sections.append(Section(f"each quantization, with a cache of {_name(fitting.fits[0])}", [_variants(fitting)]))
     if best is not None and best.packing is not None:
-        sections.append(
-            Section("to paste", [Code([shlex.join(["llama-server", *list_arguments(best.packing, fitting)])])])
-        )
+        sections.append(_paste(best, best.packing, fitting))
     sections.append(Section("", [Picture(draw, f"Memory over the context of {fitting.subject.label}", name="fit")]))
     title = f"{fitting.subject.label}{' (synthetic)' if fitting.subject.is_synthetic else ''}"
     return Document("fit", 1, title, sections, list(_warn(fitting, best)), _data(fitting), "fits")
@@ -71,10 +70,23 @@ def describe_fit(fitting: Fitting) -> Document:
 
 def list_arguments(packing: Packing, fitting: Fitting) -> list[str]:
     """The arguments of llama-server for a placement; a file stands for what is no file yet."""
-    spec = dataclasses.replace(packing.spec, model=fitting.subject.file_name or "model.gguf", n_threads=None)
-    words = llama_arguments("llama-server", Asked(spec, spec.n_ctx, fitting.subject.n_layers, bool(packing.cards)))
+    words = llama_arguments("llama-server", _ask(packing, fitting))
     words += ["--mmproj", fitting.projector.label] if fitting.projector else []
     return [*words, *(["-md", fitting.draft.file_name or "draft.gguf"] if fitting.draft else [])]
+
+
+def _ask(packing: Packing, fitting: Fitting, n_layers_alone: int | None = None) -> Asked:
+    """What programs are to be told."""
+    spec = dataclasses.replace(packing.spec, model=fitting.subject.file_name or "model.gguf", n_threads=None)
+    return Asked(spec, spec.n_ctx, fitting.subject.n_layers, bool(packing.cards), n_layers_alone)
+
+
+def _paste(best: CacheFit, packing: Packing, fitting: Fitting) -> Section:
+    """Lines for the first that fits; of what goes along llama-server alone is told."""
+    blocks: list[Block] = [Code([shlex.join(["llama-server", *list_arguments(packing, fitting)])])]
+    if not (fitting.projector or fitting.draft):
+        blocks += paste_section(_ask(packing, fitting, best.n_layers_alone), programs=("Ollama", "LM Studio")).blocks
+    return Section("to paste", blocks)
 
 
 def _facts(fitting: Fitting) -> KeyFigures:

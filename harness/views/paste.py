@@ -6,7 +6,7 @@ Only what differs from the program's own default is written; what a program cann
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,10 +40,12 @@ def write_lines(asked: Asked) -> list[Pasted]:
     ]
 
 
-def paste_section(asked: Asked, title: str = "to paste") -> Section:
-    """The same as a section of a Document."""
+def paste_section(asked: Asked, title: str = "to paste", programs: Collection[str] | None = None) -> Section:
+    """The same as a section of a Document, of these programs alone where some are named."""
     blocks: list[Block] = []
     for pasted in write_lines(asked):
+        if programs is not None and pasted.program not in programs:
+            continue
         where = f", {pasted.where}" if pasted.where else ""
         untold = f" — {'; '.join(pasted.untold)}" if pasted.untold else ""
         blocks += [Prose([f"{pasted.program}{where}{untold}"]), Code(pasted.lines)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from harness.records.cells import Record, is_measured, model_key
 from harness.records.failures import describe_failure
 from harness.records.quality import QualityRecord
-from harness.records.quality_figures import CONFIDENCE, Departure, Estimate, QualityFigures, find_figures
+from harness.records.quality_figures import CONFIDENCE, LEAST_WINDOWS, Departure, Estimate, QualityFigures, find_figures
 from harness.records.statistics import Summary, summarize
 from harness.records.verdict import Trust, judge_all
 from harness.spec import CellKey, cell_key, find_varied
@@ -213,8 +213,10 @@ def _show_departures(rows: Sequence[_Row]) -> Table:
         *for_programs("kld_max", "kld_min", "kld_low", "kld_high", unit=NATS),
         *for_programs("p_diff", "p_diff_error", "p_diff_rms", "p_diff_rms_error", "correlation", "is_rounded"),
     ]  # fmt: skip
+    has_any = any(row.departure and row.departure.ratio.interval for row in rows)
+    intervals = "intervals are by windows" if has_any else f"an interval needs {LEAST_WINDOWS} windows"
     notes = [
-        "perplexity: by how much it is above the base's; intervals are by windows. KL divergence: nats a token; 99 %: of tokens are no "
+        f"perplexity: by how much it is above the base's; {intervals}. KL divergence: nats a token; 99 %: of tokens are no "
         "further off. same top: "
         "tokens for which both find the same one likeliest.",
         *(["The base's log-probabilities are rounded to 16 bits, as llama-perplexity's are."] if any(
