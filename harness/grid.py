@@ -61,9 +61,9 @@ class Grid:
 
 
 def _make_sense(cell: RunSpec) -> Iterator[RunSpec]:
-    """A prompt is shared by several sequences, and a single one has its own. Where one begins as the one before, it is read anew as
-    well, to compare with; generation alone has no prompt."""
-    if cell.n_parallel == 1:
+    """What several sequences share is a prompt or a depth; a single one has its own. Where a prompt begins as the one before, it is
+    read anew as well, to compare with; generation alone has no prompt."""
+    if cell.n_parallel == 1 or not cell.n_prompt + cell.n_depth:
         cell = dataclasses.replace(cell, is_prompt_shared=False)
     if cell.n_prefix and not cell.n_prompt:
         cell = dataclasses.replace(cell, n_prefix=0)

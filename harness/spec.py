@@ -263,7 +263,8 @@ class RunSpec:
             raise UsageError("Nothing to measure: give -p (prompt tokens), -n (generated tokens) or -pg P,N above 0.")
         if self.n_ctx > MAX_TOKENS:
             raise UsageError(
-                f"A context of {self.n_ctx} tokens is beyond reason; -p, -n and -d together may be {MAX_TOKENS}."
+                f"A context of {self.n_ctx} tokens is beyond reason; -p, -n and -d together"
+                f"{', times -np,' if self.n_parallel > 1 else ''} may be {MAX_TOKENS}."
             )
         for endpoint in self.rpc:
             if not is_endpoint(endpoint):
@@ -282,7 +283,7 @@ class RunSpec:
         if self.numa not in NUMA_STRATEGIES:
             raise UsageError(f"There is no strategy --numa {self.numa}; there are {', '.join(NUMA_STRATEGIES)}.")
         if self.flash_attn == "off" and self.type_v not in ("f32", "f16", "bf16"):
-            raise UsageError(f"A {self.type_v} V cache needs flash attention; leave out -fa off or use -ctv f16.")
+            raise UsageError(f"A {self.type_v} V cache needs flash attention: say -fa on, or use -ctv f16.")
         self._check_sequences()
 
     def _check_sequences(self) -> None:
@@ -358,9 +359,14 @@ class RunSpec:
 
     @property
     def n_threads_busy(self) -> int | None:
-        """CPU threads that compute at once at the most: a prompt's may be others than a token's; None where nobody said."""
-        of_prompt = self.n_threads if self.n_threads_batch is None else self.n_threads_batch
-        found = [*[of_prompt] * (self.n_prompt > 1), *[self.n_threads] * (self.n_gen > 0)]
+        """CPU threads that compute at once at the most; None where nobody said.
+
+        Those of a prompt may be others than those of a token; a step of several sequences is computed by a prompt's.
+        Source: llama-context.cpp (graph_compute, batched).
+        """
+        of_batch = self.n_threads_of_batch
+        of_step = of_batch if self.n_parallel > 1 else self.n_threads
+        found = [*[of_batch] * (self.n_prompt > 1), *[of_step] * (self.n_gen > 0)]
         return max((n for n in found if n is not None), default=self.n_threads)
 
     @property

@@ -199,6 +199,13 @@ def test_arms_without_a_common_test_are_refused(file):
         AbRequest(ArmRequest((RunSpec(file, n_gen=8),)), ArmRequest((RunSpec(file, n_prompt=8),)))
 
 
+def test_other_numbers_of_users_are_other_work(file, monkeypatch):
+    asked = iter([(RunSpec(file, n_gen=8),), (RunSpec(file, n_gen=8, n_parallel=4),)])
+    monkeypatch.setattr(run, "plan_cells", lambda grid, _asked, _on_event: next(asked))
+    with pytest.raises(UsageError, match="--by np"):
+        plan_ab((ArmQuestion(file), ArmQuestion(file, settings={"n_parallel": 4})), lambda _event: None)
+
+
 @pytest.mark.parametrize(
     ("overhead_s", "repetition_s", "count"), [(0.04, 0.06, 1), (0.04, 0.005, 3), (0.04, 1e-6, 9), (0.04, 30.0, 1)]
 )

@@ -14,6 +14,8 @@ from harness.errors import HarnessError, StoreError, UsageError
 from harness.host.machine import machine_slug
 from harness.records import journal as journals
 from harness.records.cautions import Caution, CautionCause
+from harness.records.cells import Failure
+from harness.records.failures import Cause
 from harness.records.journal import Journal, edit_lines, read_lines, set_label
 from harness.records.kept import Kept, summarize_line
 from harness.records.kinds import Line
@@ -98,6 +100,15 @@ def test_a_record_is_found_by_the_command_that_made_it(kind, command, recorded):
     one = summarize_line(Line(kind, 1, recorded[0].machine))
     assert one.kind == command
     assert one.is_about(command)
+
+
+def test_what_was_cut_short_has_not_failed(recorded, tmp_path):
+    """It has the samples until then, and every table shows them."""
+    failures = [None, Failure("repetition", "after 5 of 6", Cause.INTERRUPTED), Failure("load", "gone", Cause.REFUSED)]
+    with Journal(tmp_path / "machine", "pp-tg") as journal:
+        for failure in failures:
+            journal.append(dataclasses.replace(recorded[0], failure=failure))
+    assert [row["n_failed"] for row in listed(tmp_path, "last")] == [None, None, 1]
 
 
 def test_a_label_is_given_changed_and_taken_away(kept):

@@ -71,6 +71,9 @@ def test_an_encoder_has_no_sequences_to_go_on_with():
 def test_a_prompt_is_shared_by_several():
     cells = Grid(["m"], {"n_parallel": (1, 2), "is_prompt_shared": (False, True)}, (64,), (0,)).cells()
     assert [(cell.n_parallel, cell.is_prompt_shared) for cell in cells] == [(1, False), (2, False), (2, True)]
+    shared = {"n_parallel": (2,), "is_prompt_shared": (True,), "n_depth": (0, 16)}
+    generations = Grid(["m"], shared, (0,), (8,)).cells()
+    assert [cell.test for cell in generations] == ["tg8 x2", "tg8 x2 @ d16 shared"], "without either nothing is shared"
 
 
 def run(cell):

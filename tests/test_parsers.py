@@ -89,6 +89,7 @@ def test_an_older_word_that_was_none_is_refused():
     [
         ({"n_prompt": 8}, 2), ({"n_prompt": 8, "n_threads_batch": 4}, 4), ({"n_gen": 8, "n_threads_batch": 4}, 2),
         ({"n_prompt": 8, "n_gen": 8, "n_threads_batch": 1}, 2), ({"n_prompt": 8, "n_threads_batch": 1}, 1),
+        ({"n_gen": 8, "n_threads_batch": 4, "n_parallel": 3}, 4), ({"n_gen": 8, "n_parallel": 3}, 2),
     ],
 )  # fmt: skip
 def test_a_prompt_may_have_other_threads(changes, busy):

@@ -120,6 +120,20 @@ def test_the_quickest_is_named_with_its_interval(measured):
     assert "95 % interval" in sentence
 
 
+def test_the_quickest_is_of_one_user_where_there_is_one(measured):
+    alone, together = (
+        dataclasses.replace(
+            with_rate(measured[0], rate), asked=dataclasses.replace(measured[0].asked, n_parallel=count)
+        )
+        for rate, count in ((1, 1), (3, 4))
+    )
+    both, one = (
+        Text(render_report(material(map(to_json, records)))).text for records in ([alone, together], [together])
+    )
+    assert not re.search(r"Prompts went in at up to [^:]*: pp\d+ x4", both)
+    assert re.search(r"Prompts went in at up to [^:]*: pp\d+ x4", one)
+
+
 def test_the_quickest_is_told_with_its_devices_and_doubts(measured):
     resolved = dataclasses.replace(measured[0].resolved, layers_by_device={"CPU": 1, "CUDA0": 30})
     busy = dataclasses.replace(
@@ -674,6 +688,17 @@ def test_a_text_that_stalled_is_so_in_the_report(text_run):
         material([to_json(dataclasses.replace(text_run, token_ns=tuple([10**6] * 20 + [9 * 10**6] * 6)))])
     )
     assert "1 ledger, text or comparison is not to be trusted" in Text(page).text
+
+
+def test_a_table_without_rows_is_left_out_with_its_heading_and_notes():
+    made = [
+        Section(f"about {name}", [Table(name, [Column("a")], rows, ["what a is"])])
+        for name, rows in (("x", []), ("y", [[1]]))
+    ]
+    page = render(Document("test", 1, "t", made), "html")
+    assert "about x" not in page
+    assert "about y" in page
+    assert page.count("what a is") == 1
 
 
 def test_of_very_many_cells_those_that_speak_are_shown(measured, monkeypatch):

@@ -35,6 +35,20 @@ def test_cells_that_differ_by_the_users_alone_are_a_line(recorded):
     assert [one.record.asked.n_parallel for one in line] == [1, 2, 4]
 
 
+def test_a_single_user_begins_the_line_of_a_shared_prompt_too(recorded):
+    records = [*cells(recorded, (1, 2), n_depth=8), *cells(recorded, (4,), n_depth=8, is_prompt_shared=True)]
+    lines = {name: [one.record.asked.n_parallel for one in line] for (_, name), line in series_of(records).items()}
+    assert lines == {"tg32 @ d8": [1, 2], "tg32 @ d8 shared": [1, 4]}
+
+
+def test_prompt_and_generation_as_one_test_have_panels_of_their_own(recorded):
+    both = [with_durations(recorded[0], draw(10**9), n_prompt=8, n_gen=8, n_parallel=n) for n in (1, 2)]
+    figure = draw_users(series_of(both))
+    assert [axis.get_title(loc="left") for axis in figure.axes] == [
+        "Prompt and generation, t/s of all users", "Prompt and generation, t/s of each user",
+    ]  # fmt: skip
+
+
 def test_of_a_cell_that_was_repeated_the_one_that_speaks_is_drawn(recorded):
     records = cells(recorded)
     again = dataclasses.replace(records[1], time_utc="2027-01-01T00:00:00Z")
@@ -64,7 +78,9 @@ def test_a_run_over_users_is_drawn_as_that(recorded):
     assert not list(document.blocks(Bars))
     assert list(describe_cells(cells(recorded, (4,))).blocks(Bars)), "a single number of users is bars, as ever"
     assert list(describe_cells(cells(recorded), is_kept=True).blocks(Bars)), "what was kept has a chapter of its own"
-    assert "2 users 64" in describe_series(series_of(cells(recorded)))
+    said = describe_series(series_of(cells(recorded)))
+    assert "1 user 32" in said
+    assert "2 users 64" in said
 
 
 def test_nothing_to_draw_says_what_to_run(recorded):

@@ -50,7 +50,7 @@ def summarize_line(line: Line) -> Kept:
         machine=line.machine,
         model=_name_model(content),
         test=_name_test(content),
-        failed=bool(getattr(content, "failure", None)),
+        failed=bool((failure := getattr(content, "failure", None)) and failure.is_fatal),
         label=line.label or "",
         trust=verdict.trust if content is not None and (verdict := judge(content)) else None,
     )

@@ -103,6 +103,10 @@ def _list_tests(arm: ArmRequest) -> list[str]:
     return [spec.test_without_depth for spec in arm.specs]
 
 
+def _differ_in_users(a: Sequence[RunSpec], b: Sequence[RunSpec]) -> bool:
+    return bool({cell.n_parallel for cell in a} ^ {cell.n_parallel for cell in b})
+
+
 def plan_ab(
     arms: tuple[ArmQuestion, ArmQuestion],
     on_event: OnEvent,
@@ -128,6 +132,11 @@ def plan_ab(
         grid = Grid([question.reference] if question.reference else [], axes, *lengths, seed=manner.get("seed", 0))
         cells[arm] = plan_cells(grid, asked | set(axes), on_event)
     common = {cell.test_without_depth for cell in cells[Arm.A]} & {cell.test_without_depth for cell in cells[Arm.B]}
+    if not common and _differ_in_users(cells[Arm.A], cells[Arm.B]):
+        raise UsageError(
+            "A and B are of another number of users, which is other work; measure both by `harness pp-tg -np 1,4` and hold them "
+            "against each other by `harness compare last --by np`."
+        )
     a, b = (
         ArmRequest(
             tuple(cell for cell in cells[arm] if cell.test_without_depth in common),

@@ -68,9 +68,10 @@ class _Writer:
                 level += 1
             # A picture of the whole is looked at first.
             for section in sorted(document.sections, key=lambda section: not _is_drawn(section)):
-                if section.heading:
+                blocks = [block for block in section.blocks if not isinstance(block, Table) or block.rows]
+                if section.heading and blocks:
                     parts.append(self._macros.heading(level=level, text=section.heading))
-                parts += map(self._block, section.blocks)
+                parts += map(self._block, blocks)
             parts.append(self._macros.warnings(texts=document.warnings))
         return parts
 

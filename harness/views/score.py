@@ -17,10 +17,10 @@ from harness.views.verdict import with_verdict
 #: A score has no unit, and is shown whole, as LocalScore's site does.
 SCORE = Unit("", lambda value: f"{value:.0f}" if value >= 10 else f"{value:.1f}")
 
-#: What is done otherwise here than by LocalScore 0.9 (localscore/cmd.cpp, localscore.cpp).
+#: What is done otherwise here than by LocalScore 0.9 (localscore/cmd.cpp, localscore.cpp), whatever was asked for.
 DIFFERENCES = (
-    "Tests, order, formula, one repetition and no flash attention are LocalScore's. The engine is not: LocalScore ships llamafile, "
-    "with an older llama.cpp and matrix kernels of its own, and a bf16 cache on CPUs that have AVX512_BF16, where this one is f16.",
+    "Tests, order and formula are LocalScore's. The engine is not: LocalScore ships llamafile, with an older llama.cpp and matrix "
+    "kernels of its own. Its cache is bf16 on CPUs that have AVX512_BF16, and f16 on others.",
     "Nothing is sent anywhere.",
 )
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.errors import UsageError
 from harness.records.cells import Record, record_key
 from harness.records.statistics import Digest, speaking
 from harness.spec import NAMED_IN_TEST, find_varied
+from harness.units import format_count
 from harness.views.document import Picture
 from harness.views.figures.style import PALETTE, add_legend_below, new_figure, set_log, set_title
 from harness.views.settings import format_settings
@@ -20,15 +22,15 @@ _MARKS = "osD^vPX*"
 #: Lines by what is timed (pp or tg) and by what tells them apart: of each number of sequences the cell that speaks.
 Series = Mapping[tuple[str, str], Sequence[Digest]]
 
-_TITLES = {"pp": "Prompts", "tg": "Generation"}
+_TITLES = {"pp": "Prompts", "tg": "Generation", "pp+tg": "Prompt and generation"}
 
 
 def find_series(cells: Sequence[Digest], name_of: Callable[[Record], str]) -> Series:
-    """The prompts and generations of several numbers of sequences that differ in nothing else; name_of says what a model is called."""
+    """Cells of several numbers of sequences that differ in nothing else; name_of says what a model is called."""
     groups: dict[Any, dict[int, list[Digest]]] = {}
+    has_shared = any(cell.record.asked.is_prompt_shared for cell in cells)
     for cell in cells:
-        if cell.record.asked.kind in _TITLES:
-            key = record_key(cell.record, but=("n_parallel",))
+        for key in _list_keys(cell.record, has_shared=has_shared):
             groups.setdefault(key, {}).setdefault(cell.record.asked.n_parallel, []).append(cell)
     lines = [
         [best for _, found in sorted(counts.items()) if (best := speaking(found))]
@@ -50,8 +52,16 @@ def find_series(cells: Sequence[Digest], name_of: Callable[[Record], str]) -> Se
     return series
 
 
+def _list_keys(record: Record, *, has_shared: bool) -> Iterator[Any]:
+    """The lines that a cell is on: a single user's is the first of those with a shared prompt and of those without."""
+    yield record_key(record, but=("n_parallel",))
+    if has_shared and record.asked.n_parallel == 1:
+        shared = dataclasses.replace(record, asked=dataclasses.replace(record.asked, is_prompt_shared=True))
+        yield record_key(shared, but=("n_parallel",))
+
+
 def draw_users(series: Series, theme: str = "light") -> Any:
-    """A row of two panels for prompts and one for generation: tokens a second of all users, and of each.
+    """A row of two panels for prompts, generation, and both as one test: tokens a second of all users, and of each.
 
     Raises
     ------
@@ -104,6 +114,8 @@ def describe_series(series: Series) -> str:
     """The picture in words, for who does not see it."""
     return "; ".join(
         f"{name}: "
-        + ", ".join(f"{one.record.asked.n_parallel} users {one.summary.rate_tok_per_s:.4g} t/s" for one in line)
+        + ", ".join(
+            f"{format_count(one.record.asked.n_parallel, 'user')} {one.summary.rate_tok_per_s:.4g} t/s" for one in line
+        )
         for (_, name), line in series.items()
     )

@@ -91,8 +91,15 @@ def _describe_best(material: Material, kind: str) -> str | None:
     wanted = [cell for cell in material.cells if cell.record.asked.kind == kind and not cell.record.failure]
     if not wanted:
         return None
-    # What is not to be trusted is told only where there is nothing else.
-    quickest = max(wanted, key=lambda cell: (not cell.summary.is_distrusted, cell.summary.rate_tok_per_s))
+    # What is not to be trusted is told only where there is nothing else, and so is what several users get together.
+    quickest = max(
+        wanted,
+        key=lambda cell: (
+            not cell.summary.is_distrusted,
+            cell.record.asked.n_parallel == 1,
+            cell.summary.rate_tok_per_s,
+        ),
+    )
     best, summary = quickest.record, quickest.summary
     what = "Prompts went in at up to" if kind == "pp" else "Text came out at up to"
     interval = "too few repetitions for an interval"
