@@ -366,7 +366,7 @@ class RunSpec:
         Those of a prompt may be others than those of a token; a step of several sequences is computed by a prompt's.
         Source: llama-context.cpp (graph_compute, batched).
         """
-        of_batch = self.n_threads if self.n_threads_batch is None else self.n_threads_batch
+        of_batch = self.n_threads_of_batch
         of_step = of_batch if self.n_parallel > 1 else self.n_threads
         found = [*[of_batch] * (self.n_prompt > 1), *[of_step] * (self.n_gen > 0)]
         return max((n for n in found if n is not None), default=self.n_threads)
