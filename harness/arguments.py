@@ -76,5 +76,6 @@ def read_values(name: str, parse: Parser, value: Values, *, takes_several: bool 
 def _write(name: str, value: Any) -> str:
     """A value as one writes it on the command line."""
     if isinstance(value, tuple):
-        return ("," if name == "rpc" else "/").join(map(str, value)) or "auto"
+        joint = {"rpc": ",", "override_tensors": ";"}.get(name, "/")
+        return joint.join(map(str, value)) or "auto"
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)

@@ -207,7 +207,7 @@ def split_override(text: str) -> tuple[re.Pattern[str], str]:
 
 
 def parse_overrides(text: str) -> tuple[tuple[str, ...], ...]:
-    """Read llama-bench's overrides: ``PATTERN=BUFFER`` joined by ``;``, alternatives by ``,``; an empty one, or ``none``, is none.
+    """Read llama-bench's overrides: ``PATTERN=BUFFER`` joined by ``;``, alternatives by ``,``; an empty one, ``none`` or ``auto`` is none.
 
     Raises
     ------
@@ -215,7 +215,7 @@ def parse_overrides(text: str) -> tuple[tuple[str, ...], ...]:
     """
     alternatives = []
     for alternative in text.split(","):
-        words = () if alternative.strip() in ("", "none") else tuple(filter(None, alternative.split(";")))
+        words = () if alternative.strip() in ("", "none", "auto") else tuple(filter(None, alternative.split(";")))
         for word in words:
             split_override(word)
         alternatives.append(words)

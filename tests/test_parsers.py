@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import UsageError
+from harness.arguments import read_axes
 from harness.parsers import parse_masks, parse_overrides, read_mask, split_override
 from harness.spec import RunSpec, parameters
 
@@ -94,3 +95,9 @@ def test_an_older_word_that_was_none_is_refused():
 )  # fmt: skip
 def test_a_prompt_may_have_other_threads(changes, busy):
     assert RunSpec("m", n_threads=2, **changes).n_threads_busy == busy
+
+
+def test_overrides_of_a_script_are_those_of_the_command_line():
+    several = read_axes({"override_tensors": [("a=CPU", "b=CPU"), ()]})
+    assert several == {"override_tensors": (("a=CPU", "b=CPU"), ())}
+    assert read_axes({"override_tensors": ("a=CPU", "b=CPU")}) == {"override_tensors": (("a=CPU", "b=CPU"),)}
