@@ -101,7 +101,9 @@ def _field(
 
 
 _cache_type = choices(*CACHE_TYPES)
-_flash = choices("on", "off", "auto", aliases={"1": "on", "0": "off", "-1": "auto"})
+#: Source: is_truthy, is_falsey and is_autoy in llama.cpp's common/arg.cpp.
+_FLASH_WORDS = {"1": "on", "true": "on", "enabled": "on", "0": "off", "false": "off", "disabled": "off", "-1": "auto"}
+_flash = choices("on", "off", "auto", aliases=_FLASH_WORDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,7 +366,7 @@ class RunSpec:
         Those of a prompt may be others than those of a token; a step of several sequences is computed by a prompt's.
         Source: llama-context.cpp (graph_compute, batched).
         """
-        of_batch = self.n_threads if self.n_threads_batch is None else self.n_threads_batch
+        of_batch = self.n_threads_of_batch
         of_step = of_batch if self.n_parallel > 1 else self.n_threads
         found = [*[of_batch] * (self.n_prompt > 1), *[of_step] * (self.n_gen > 0)]
         return max((n for n in found if n is not None), default=self.n_threads)

@@ -166,7 +166,7 @@ def run_python(asked: Asked) -> str | None:
     if status or found is None:
         return (said.strip().splitlines() or [str(status)])[-1]
     spec, n_ubatch = asked.spec, str(min(asked.n_batch_physical, asked.n_ctx))
-    threads, batch = spec.n_threads or found[2], spec.n_threads_batch or spec.n_threads or found[3]
+    threads, batch = spec.n_threads or found[2], spec.n_threads_of_batch or found[3]
     wanted = ["1", str(asked.n_ctx), str(threads), str(batch), n_ubatch]
     return None if found == wanted else f"it has {found} instead of {wanted}"
 

@@ -140,6 +140,17 @@ def test_an_older_llama_bench_is_read(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("row", "mode"),
+    [({"use_mmap": 0}, "none"), ({"use_mmap": True, "use_direct_io": False}, "mmap"), ({"use_mmap": True, "use_direct_io": True}, "dio")],
+)  # fmt: skip
+def test_ways_to_read_a_file_have_had_several_columns(tmp_path, row, mode):
+    golden = json.loads((GOLDEN / "llama-bench.json").read_text(encoding="utf-8"))[0]
+    del golden["load_mode"]
+    (tmp_path / "a").write_text(json.dumps([golden | row]), encoding="utf-8")
+    assert read(tmp_path / "a")[0].subject.spec.load_mode == mode
+
+
 def test_lines_of_both_programs_may_stand_in_one_file(recorded, tmp_path):
     theirs = (GOLDEN / "llama-bench.jsonl").read_text(encoding="utf-8")
     path = tmp_path / "mixed"

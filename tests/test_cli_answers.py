@@ -123,6 +123,16 @@ def test_predict_by_own_records(own):
     assert max(map(len, text.splitlines())) <= 80
 
 
+@pytest.mark.parametrize(
+    ("name", "has_experts"), [("qwen3:30b", True), ("gpt-oss:20b", True), ("llama3.1:70b:q4_0", False)]
+)
+def test_of_a_model_with_experts_that_is_split_it_is_said_what_may_be_faster(name, has_experts):
+    asked = ("predict", "-m", name, "--machine", "RTX 3070 Ti", "--ctx", "2048", "-o", "json")
+    warnings = " ".join(json.loads(run(*asked).output)["warnings"])
+    assert "layers on the card" in warnings
+    assert ("experts" in warnings) == has_experts
+
+
 def test_predict_of_a_file_on_disk(own, model):
     found = json.loads(run("predict", "-m", model, "--depth", "2048", "-ctk", "q8_0", "-o", "json").output)
     assert found["cost"]["n_layers"] == 30

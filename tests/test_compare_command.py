@@ -15,7 +15,9 @@ import harness
 from harness.cli import cli
 from harness.errors import HarnessError
 from harness.records.journal import Journal
+from harness.runs.compare import CompareRequest, compare_files
 from harness.views import page
+from harness.views.compare import label_pairs, name_side
 from harness.views.formats import format_names
 
 from .conftest import HERE
@@ -147,6 +149,15 @@ def test_a_test_is_called_without_what_the_comparison_is_by(keep):
     assert "tg16 " in text
     assert "tg16 is faster beyond the limit" in said
     assert "x4" not in text + said
+
+
+def test_a_picture_of_several_sides_has_their_names(keep):
+    for name in ("long name of one", "long name of another", "long name of a third"):
+        path = keep(BEFORE, label=name)
+    found = compare_files(CompareRequest(sorted(map(str, path.parent.glob("*.jsonl")))), print)
+    labels = label_pairs(found, found.pairs, is_alone=True)
+    assert [label.partition(" · ")[0] for label in labels] == [name_side(side) for side in found.sides[1:]]
+    assert [label[0] for label in label_pairs(found, found.pairs)] == ["B", "C"]
 
 
 def test_one_repetition_has_no_interval(keep):

@@ -191,6 +191,17 @@ def test_what_a_system_does_not_tell_is_not_known(monkeypatch, name):
     assert find_disturbances(sample, 2) == ()
 
 
+def test_cpus_of_the_threads_are_not_those_of_the_thread_that_looks(machine):
+    """ggml binds the thread that looks to one CPU of a strict mask, and it stays there for the blocks that follow."""
+    machine.os.allowed = frozenset({0})
+    assert watch(machine)[0].n_cpus == 1
+    watcher = Watcher(2, cpus={0, 1})
+    watcher.begin()
+    machine.work()
+    conditions = watcher.end()
+    assert (conditions.n_cpus, conditions.n_cores) == (2, 2)
+
+
 def test_an_end_without_a_beginning_says_nothing(machine):
     assert Watcher(2).end() is None
 

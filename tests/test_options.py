@@ -130,13 +130,13 @@ LLAMA_BENCH = """
 -p 128,512 | --n-prompt 0-512+128 | -n 16 | --n-gen 1-64*2 | -pg 512,128 | -d 0,4096 | --n-depth 8 | -b 2048 | --batch-size 64,128
 -ub 512 | --ubatch-size 64 | -ctk f16,q8_0 | --cache-type-k q4_0 | -ctv f16 | --cache-type-v f32 | -t 1-8*2 | --threads 4
 -ngl 99 | -ngl -1 | --n-gpu-layers 0-33+4 | -ncmoe 3 | --n-cpu-moe 0,4 | -sm none,layer | --split-mode row | -mg 0 | --main-gpu 1
--nkvo 0,1 | --no-kv-offload 1 | -fa on | -fa 0,1 | --flash-attn auto | -dev CUDA0/RPC0 | --device none | -lm mmap | --load-mode none,auto
+-nkvo 0,1 | --no-kv-offload 1 | -fa on | -fa 0,1 | -fa true,disabled | --flash-attn auto | -dev CUDA0/RPC0 | --device none | -lm mmap | --load-mode none,auto
 -lm mlock,mmap+mlock | -lm dio | --numa distribute | --numa numactl | --prio 2 | --prio -1 | -C 0x3 | --cpu-mask 0x3,0xff | --cpu-strict 0,1
 --poll 0,50 | -ot a=CPU | --override-tensor a=CPU;b.*=CUDA0,c=CPU | -nopo 1 | --no-op-offload 0,1 | --no-host 1
 -embd 1 | --embeddings 0 | -ts 3/1,1/1 | --tensor-split 1 | --repack 0,1 | -mmp 0,1 | --mmap 1
 """
 REFUSED = """
---list-devices | -v | --verbose | --progress | -fitt 1024 | --fit-target 1024 | -fitc 4096 | --fit-ctx 4096
+--list-devices | --version | -v | --verbose | --progress | -fitt 1024 | --fit-target 1024 | -fitc 4096 | --fit-ctx 4096
 -hff x.gguf | --hf-file x.gguf | -hft T | --hf-token T | --offline | -lzm on | --lazy-mode on
 """
 

@@ -342,3 +342,13 @@ def test_a_command_keeps_to_the_page_on_a_machine_of_long_names(arguments, colum
     done = CliRunner().invoke(cli, arguments, env=environment)
     assert done.exit_code == 0, done.output
     assert [line for line in done.stdout.splitlines() if page.columns_of(line) > columns] == []
+
+
+def test_parts_of_a_table_repeat_what_tells_its_rows_apart(monkeypatch):
+    monkeypatch.setattr(page, "width", lambda: 40)
+    rows = [[threads, test, *["123456789"] * 4] for threads in "12" for test in ("pp64", "tg16")]
+    text = page.table(["threads", "test", "first", "second", "third", "fourth"], rows, "rlrrrr")
+    parts = text.split("\n\n")
+    assert len(parts) > 1
+    for part in parts:
+        assert [line.split()[:2] for line in part.splitlines()[2:]] == [row[:2] for row in rows]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import click
 import pytest
 
 from harness.cli import terminal
-from harness.cli.progress import displayed
+from harness.cli.progress import displayed, end
 from harness.events import Measured, Progress, Remark
+from harness.records.failures import Cause, Failure
 from harness.runs.cells import Course, Step
+from harness.runs.session import Session
 from harness.spec import RunSpec
 from harness.views.cells import describe_cell
 
@@ -66,3 +69,12 @@ def test_a_run_of_cells_goes_on_by_hundredths_never_back_and_never_too_far():
         "noise asks for more than was expected"
     )
     assert course.at(Step(0, 1, spec, "load", 0, 1, 0.9), "", 5).done == 200, "a search may measure more often"
+
+
+@pytest.mark.parametrize(("cause", "is_said"), [(Cause.INTERRUPTED, False), (Cause.REFUSED, True)])
+def test_an_interrupt_is_said_once_by_the_program(capsys, cause, is_said):
+    with Session("ab") as session:
+        session.fail(Failure("pairs", None, cause))
+    with pytest.raises(click.exceptions.Exit):
+        end(session, with_failure=True)
+    assert bool(capsys.readouterr().err) is is_said

@@ -35,6 +35,7 @@ from harness.runs.session import Session
 from harness.sources import texts
 from harness.sources.texts import OWN_TEXT, open_text
 from harness.spec import RunSpec
+from harness.speed.model_names import name_stem
 from harness.views.document import Picture, Table
 from harness.views.figures.style import to_bytes
 from harness.views.formats import format_names, render
@@ -487,7 +488,7 @@ def test_two_files_of_one_name_are_told_apart(made):
     records = [dataclasses.replace(base, model=models[0]), dataclasses.replace(record, model=models[1])]
     data = json.loads(render(describe_quality(records), "json"))
     names = [one["model"] for one in data["models"]]
-    assert ["aaaaaaaa" in names[0], "bbbbbbbb" in names[1]] == [True, True]
+    assert [name.removeprefix(name_stem(record.model.file_name)) for name in names] == [" (aaaaaaaa)", " (bbbbbbbb)"]
     assert data["departures"][-1]["model"] == names[1]
     assert all(name in render(describe_quality(records), "csv") for name in names)
 

@@ -12,7 +12,7 @@ import pytest
 
 from harness.errors import NativeError
 from harness.host import scheduling
-from harness.native.threads import Threads, check_mask, list_threads
+from harness.native.threads import Threads, check_mask, choose_cpus, list_threads
 from harness.runs import bench as bench_module
 from harness.runs.bench import Bench, Plan, process_nature
 from harness.runs.needs import fit_together
@@ -49,6 +49,12 @@ def test_a_mask_without_a_cpu_of_ours_is_refused(mask, is_strict, said):
         return
     with pytest.raises(NativeError, match=said):
         check_mask(asked, {0, 1})
+
+
+@pytest.mark.parametrize(("mask", "cpus"), [("0x0", {0, 1, 2}), ("0x3", {0, 1}), ("0xc", {2}), ("0xf0", {0, 1, 2})])
+def test_threads_have_those_of_our_cpus_that_a_mask_names(mask, cpus):
+    assert choose_cpus(spec(cpu_mask=mask), {0, 1, 2}) == cpus
+    assert choose_cpus(spec(cpu_mask=mask), ()) == frozenset()
 
 
 # ---- the system's word -----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from harness.errors import UsageError
 from harness.grid import Grid
 from harness.parsers import parse_range, parse_split, parse_switch, whole_numbers
 from harness.spec import RunSpec, parameters
+from harness.views.settings import format_setting
 
 
 @pytest.mark.parametrize(
@@ -104,3 +105,11 @@ def test_words_stand_in_lists_of_layers():
     for text in ("alle", "0-all", "al l", ",all", "all,"):
         with pytest.raises(ValueError, match="not a number or a range"):
             parse(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(("exps=CPU", "blk=CUDA0"), "exps=CPU;blk=CUDA0"), (("CUDA0", "RPC0"), "CUDA0/RPC0"), ((3.0, 1.0), "3/1"), ((), "auto")],
+)  # fmt: skip
+def test_values_are_written_as_their_options_take_them(value, written):
+    assert format_setting(value) == written

@@ -416,6 +416,7 @@ _LLAMA_BENCH_ALONE = {
     ("-lzm", "--lazy-mode"): "llama.cpp's usual way is what is measured",
     ("-fitt", "--fit-target", "-fitc", "--fit-ctx"): "`harness fit` says what fits, `harness sweep --best` what is fastest",
     ("-v", "--verbose"): "-o json has what really ran",
+    ("--version",): "`harness --version` says it",
     ("--progress",): "progress is shown by itself",
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ from harness.cli import terminal
 from harness.cli.options import given_label
 from harness.errors import Outcome
 from harness.events import Event, Measured, OnEvent, Progress
-from harness.records.failures import describe_end
+from harness.records.failures import Cause, describe_end
 from harness.runs.session import Session
 from harness.views import page
 
@@ -118,7 +118,7 @@ def open_session(
 
 def end(session: Session, *, with_failure: bool = False) -> None:
     """Tell on stderr where the records are (and what llama.cpp failed of), and end the command with what became of it."""
-    if with_failure and session.failure:
+    if with_failure and session.failure and session.failure.cause is not Cause.INTERRUPTED:  # which the outcome says
         terminal.echo_error(describe_end(session.failure))
     if session.kept_in:
         terminal.echo_note(f"kept in {session.kept_in}")

@@ -69,6 +69,11 @@ class Cost:
             )
 
     @property
+    def has_experts(self) -> bool:
+        """Whether a token visits only some of what is loaded: a dense model's reads all of it, but for the rows of its tables."""
+        return self.read_bytes + self.input_bytes < 0.9 * self.memory_bytes
+
+    @property
     def kv_bytes_per_token(self) -> int | None:
         """What each token adds to the cache, below the window; None where that is not known."""
         return None if self.cache is None else self.cache.bytes_per_token

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from harness.host import cgroup
@@ -48,12 +49,12 @@ class Threads:
     source: str
 
 
-def find_our_cpus() -> Ours:
-    """Read what bounds this process just now."""
+def find_our_cpus(those: Collection[int] = ()) -> Ours:
+    """Read what bounds this process just now; or threads that have those CPUs, where the one that asks has others."""
     system = the_os()
     online = parse_cpu_list(system.read(f"{_CPUS}/online"))
     n_online = len(online) or system.count_cpus(logical=True) or 1
-    numbers, set_by = system.affinity(), None
+    numbers, set_by = frozenset(those) or system.affinity(), None
     if numbers and online:
         numbers = numbers & online or numbers
     if numbers and len(numbers) < n_online:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from harness.host.cgroup import find_throttling_files, read_throttling
@@ -64,12 +64,13 @@ class _Reading:
 class Watcher:
     """Reads around one repetition after the other: `begin` before the rest that precedes it, `end` when it is done.
 
-    n_threads are those that compute; is_server_here says that an RPC server of ours on this machine computes beside them.
+    n_threads are those that compute, on `cpus`, or where this thread may run if none are named; is_server_here says that an RPC server
+    of ours on this machine computes beside them.
     """
 
-    def __init__(self, n_threads: int, *, is_server_here: bool = False) -> None:
+    def __init__(self, n_threads: int, *, is_server_here: bool = False, cpus: Collection[int] = ()) -> None:
         self._n_threads, self._is_server_here = n_threads, is_server_here
-        self._ours = find_our_cpus()
+        self._ours = find_our_cpus(cpus)
         self._n_cores = count_cores_of(self._ours)
         self._throttling_files = find_throttling_files()
         numbers = sorted(self._ours.numbers or range(self._ours.n_online))[:MAX_CPUS]

@@ -36,6 +36,11 @@ def list_threads(spec: RunSpec) -> tuple[Threads, Threads | None]:
     return Threads(n_threads, *how), None if n_batch == n_threads else Threads(n_batch, *how)
 
 
+def choose_cpus(spec: RunSpec, ours: Collection[int]) -> frozenset[int]:
+    """Those of our CPUs that a spec's threads may use, whichever of them the asking thread was bound to by an earlier graph."""
+    return frozenset(ours).intersection(read_mask(spec.cpu_mask)) or frozenset(ours)
+
+
 def check_mask(spec: RunSpec, ours: Collection[int]) -> None:
     """Refuse a mask that the system would not take: ggml complains at every graph. ours are the CPUs that this process may use,
     empty where that is not known.

@@ -32,6 +32,7 @@ from harness.native.jobs import Emit
 from harness.native.measure import Block, measure, measure_dispatch
 from harness.native.shelf import Loaded, Needs, Open, Shelf
 from harness.native.slowdown import read_share, slow_down
+from harness.native.threads import choose_cpus
 from harness.native.watching import SETTLE_S
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Load, Resolved, Sample, Stray
@@ -157,7 +158,8 @@ class Bench:
         gc.disable()
         try:
             # The server of a loopback run is one of the others, and its work is what is measured.
-            watch = Watcher(spec.n_threads_busy or 1, is_server_here=has_loopback(spec.rpc))
+            cpus = choose_cpus(spec, self.runtime.cpus)
+            watch = Watcher(spec.n_threads_busy or 1, is_server_here=has_loopback(spec.rpc), cpus=cpus)
             measure(engine, time.perf_counter_ns, spec, report, progress, block, opened.depth, watch)
         finally:
             gc.enable()

@@ -103,7 +103,8 @@ def _read_spec(plain: Mapping[str, Any], read: _Row) -> RunSpec:
     values: dict[str, Any] = {name: plain[name] for name in parameters() if plain.get(name) not in (None, "")}
     if "flash_attn" in values:
         values["flash_attn"] = _FLASH_MODES.get(values["flash_attn"], values["flash_attn"])
-    mode = plain.get("load_mode", {1: "mmap", 0: "none"}.get(plain.get("use_mmap", -1), "auto"))
+    formerly = "dio" if plain.get("use_direct_io") else {1: "mmap", 0: "none"}.get(plain.get("use_mmap", -1), "auto")
+    mode = plain.get("load_mode", formerly)
     values["load_mode"] = mode if mode in LOAD_MODES else "auto"
     overrides = plain.get("tensor_buft_overrides", NO_OVERRIDES)
     values["override_tensors"] = () if overrides == NO_OVERRIDES else tuple(str(overrides).split(";"))

@@ -2,7 +2,7 @@
 
 A file of which the catalog has the hash, or whose name says which model of the catalog it holds, has that name and its quantization
 (``llama3.1:8b Q4_0``), any other its own name without ``.gguf``. Where two files would be called the same, each has its file's name
-behind it, and the beginning of its hash where even that is the same. Weights that were made up are marked.
+behind it, or the beginning of its hash where even that is the same. Weights that were made up are marked.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class ModelNames:
             for key, name in names.items():
                 same.setdefault(name, []).append(key)
             for name, keys in same.items():
-                for key in keys if len(keys) > 1 else ():
+                is_told = len({longer(files[key]) for key in keys}) > 1  # what all of them have tells nothing
+                for key in keys if is_told else ():
                     names[key] = f"{name} ({longer(files[key])})"
         return names
 

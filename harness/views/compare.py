@@ -80,7 +80,7 @@ def describe_comparison(comparison: Comparison) -> Document:
     listed = [f"{letter(at)}  {_describe_side(side, shared)}" for at, side in enumerate(sides)]
     blocks: list[Block] = [KeyFigures(told, in_line=True), Prose(listed), _table(comparison)]
     if comparison.pairs:
-        labels = label_pairs(comparison, comparison.pairs)
+        labels = label_pairs(comparison, comparison.pairs, is_alone=True)
         draw = functools.partial(
             draw_contrasts, comparison.pairs, labels, [name_side(side) for side in comparison.sides]
         )
@@ -229,15 +229,19 @@ def _notes(comparison: Comparison) -> list[str]:
     return notes
 
 
-def label_pairs(comparison: Comparison, pairs: Sequence[Pair]) -> list[str]:
-    """What tells each of some pairs from all others: test, settings that differ, the side where there are several."""
+def label_pairs(comparison: Comparison, pairs: Sequence[Pair], *, is_alone: bool = False) -> list[str]:
+    """What tells each of some pairs from all others: test, settings that differ, the side where there are several.
+
+    is_alone: no list of letters stands above them, so that sides have their names.
+    """
     several = len({_name_model(one) for one in comparison.pairs}) > 1
     varied = _varied(comparison)
     labels = []
     for pair in pairs:
         settings = [format_settings(pair.other.spec, (name,)) for name in varied]
         model = [_name_model(pair)] if several else []
-        side = [call_side(comparison, pair.side)] if len(comparison.sides) > 2 else []
+        called = name_side(comparison.sides[pair.side]) if is_alone else call_side(comparison, pair.side)
+        side = [called] if len(comparison.sides) > 2 else []
         labels.append(" · ".join([*side, *model, pair.other.spec.name_test_without(*comparison.by), *settings]))
     return labels
 

@@ -19,6 +19,9 @@ from harness.untrusted import harmless
 #: most that a sentence takes, for longer lines are hard to read.
 NARROWEST, USUAL, WIDEST, LONGEST_LINE = 60, 80, 200, 100
 
+#: No more columns than this are repeated where a table is taken apart.
+_MOST_KEYS = 3
+
 #: No column of names is cut below this, as long as anything else helps.
 _SHORTEST = 16
 
@@ -119,8 +122,8 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], sides: Sequence[s
     """Columns of the page's width, headings above them.
 
     Cells and headings may have several lines. What does not fit is made to fit, in this order: the air around headings goes, headings
-    break at blanks, names lose their middle or go on in the next line, and at last the table is taken apart, with its first column
-    repeated.
+    break at blanks, names lose their middle or go on in the next line, and at last the table is taken apart, with the columns repeated
+    that tell its rows apart.
 
     Parameters
     ----------
@@ -174,17 +177,29 @@ class _Table:
 
 
 def _split(table: _Table) -> list[_Table]:
-    """The table as few tables that fit: its columns shortened, or dealt out with the first one in each."""
+    """The table as few tables that fit: its columns shortened, or dealt out with those in each that tell the rows apart."""
     whole = _fit(table)
     if whole.width() <= width() or len(table.heads) < 3:
         return [whole]
-    parts, kept = [], [0]
-    for column in range(1, len(table.heads)):
-        if len(kept) > 1 and _fit(table.pick([*kept, column])).width() > width():
+    keys = _find_keys(table)
+    parts, kept = [], keys
+    for column in range(len(keys), len(table.heads)):
+        if len(kept) > len(keys) and _fit(table.pick([*kept, column])).width() > width():
             parts.append(kept)
-            kept = [0]
+            kept = keys
         kept = [*kept, column]
     return [_fit(table.pick(part)) for part in (*parts, kept)]
+
+
+def _find_keys(table: _Table) -> list[int]:
+    """The columns that stand in each part: as many of the first as no two rows share, up to a name; else the first alone."""
+    for n in range(2, min(_MOST_KEYS, len(table.heads) - 2) + 1):
+        if len({row[0] for row in table.rows}) == len(table.rows):
+            break
+        has_all = len({tuple(row[:n]) for row in table.rows}) == len(table.rows)
+        if has_all and table.sides[n - 1] == "l" and _fit(table.pick(range(n))).width() <= width() // 2:
+            return [*range(n)]
+    return [0]
 
 
 def _break_heads(table: _Table) -> _Table:

@@ -210,6 +210,8 @@ def _list_doubts(answer: Answer) -> Iterator[str]:
         yield (
             f"{split.n_layers_gpu} of {split.n_layers} layers on the card (the output layer is one), the rest on {host}"
         )
+        if answer.cost.has_experts:
+            yield "with experts alone on the CPU and all else on the card it may be faster; harness fit says of how many layers"
     elif any(not room.fits and room.place is not Place.VRAM for room in answer.rooms):
         yield "it does not fit; the rates are what it would do if it did"
 

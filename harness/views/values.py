@@ -50,6 +50,8 @@ def _setting(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):
+        if any("=" in str(item) for item in value):  # overrides of tensors, as -ot takes them
+            return ";".join(map(str, value))
         return "/".join(_plain(item) for item in value) or "auto"
     return str(value)
 
