@@ -313,6 +313,13 @@ def test_what_is_named_and_no_such_file_is_one_sentence(folder, monkeypatch):
         read_shares([folder / "friends" / "notes.json"], pytest.fail)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_is_not_waited_for(folder):
+    os.mkfifo(folder / "pipe.json")
+    with pytest.raises(UsageError, match="is no file"):
+        read_shares([folder / "pipe.json"], pytest.fail)
+
+
 def test_a_page_is_written_too_where_it_is_asked_for(folder):
     _, code = run(folder, "report", "--share", folder / "me.json", "-o", folder / "page.html")
     assert code == 0

@@ -68,6 +68,8 @@ def _try(path: pathlib.Path, warn: Warn) -> Share | None:
 
 
 def _read(path: pathlib.Path, warn: Warn) -> Share:
+    if not path.is_file():  # a pipe would be waited for
+        raise UsageError(f"{path} is no file; name another one.")
     try:
         values = _load(path)
         if values is None:
