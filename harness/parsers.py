@@ -207,7 +207,7 @@ def split_override(text: str) -> tuple[re.Pattern[str], str]:
 
 
 def parse_overrides(text: str) -> tuple[tuple[str, ...], ...]:
-    """Read llama-bench's overrides: ``PATTERN=BUFFER`` joined by ``;``, alternatives by ``,``; an empty one, ``none`` or ``auto`` is none.
+    """Read llama-bench's overrides: ``PATTERN=BUFFER`` joined by ``;``, alternatives by ``,``; empty, ``none``, ``auto``: none.
 
     Raises
     ------

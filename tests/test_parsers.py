@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.errors import UsageError
 from harness.arguments import read_axes
+from harness.errors import UsageError
 from harness.parsers import parse_masks, parse_overrides, read_mask, split_override
 from harness.spec import RunSpec, parameters
 
