@@ -129,7 +129,7 @@ def sweep(
     Parameters
     ----------
     n_prompt, n_gen : as in `measure`; 512 and 128 unless told
-    goal            : look for the best count for ``tg``, ``pp``, ``chat``, ``rag`` or ``batch`` instead of measuring all
+    goal            : look for the best count for ``tg``, ``pp``, ``chat``, ``rag``, ``coding`` or ``batch``, not all
     repetitions, precision, max_time_s : as in `measure`
     interleave      : have the tests of a placement take turns
     try_anyway      : measure what is predicted not to fit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import numbers
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,10 @@ class Grid:
 
     axes maps a field of `RunSpec` to the values that it takes (a missing one keeps its default); n_prompt and n_gen are lengths of
     separate tests, as in llama-bench, and n_pg pairs of (prompt, generation) that are timed together.
+
+    Raises
+    ------
+    UsageError : what scripts may hand in as it comes is no number, or no pair of lengths.
     """
 
     models: Sequence[str]
@@ -32,9 +37,19 @@ class Grid:
     precision: float = 0.02
     max_time_s: float = 60.0
 
+    def __post_init__(self) -> None:
+        _refuse_others(numbers.Integral, "a whole number", repetitions=self.repetitions, seed=self.seed)
+        rest = {name: getattr(self, name) for name in ("delay_s", "precision", "max_time_s")}
+        _refuse_others(numbers.Real, "a number", **rest)
+        for pair in self.n_pg:
+            if not (
+                isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(n, int) and n >= 0 for n in pair)
+            ):
+                raise UsageError(f"n_pg={self.n_pg!r} is no list of pairs of lengths such as [(512, 128)].")
+
     def tests(self) -> list[tuple[int, int]]:
         """(n_prompt, n_gen) of each test, without the empty ones. Source: get_cmd_params_instances in llama-bench.cpp."""
-        tests = [(n, 0) for n in self.n_prompt] + [(0, n) for n in self.n_gen] + list(self.n_pg)
+        tests = [(n, 0) for n in self.n_prompt] + [(0, n) for n in self.n_gen] + [(n, m) for n, m in self.n_pg]
         return list(dict.fromkeys(test for test in tests if test != (0, 0)))
 
     def cells(self) -> list[RunSpec]:
@@ -58,6 +73,13 @@ class Grid:
                     delay_s=self.delay_s, seed=self.seed, precision=self.precision, max_time_s=self.max_time_s,
                     **dict(zip(names, combination, strict=True)),
                 )  # fmt: skip
+
+
+def _refuse_others(kind: type, words: str, **values: Any) -> None:
+    """The command line has read its numbers; a script hands in what it likes."""
+    for name, value in values.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+            raise UsageError(f"{name}={value!r} is not {words}.")
 
 
 def _make_sense(cell: RunSpec) -> Iterator[RunSpec]:

@@ -65,6 +65,10 @@ def test_settings_are_values_lists_or_what_one_types(settings, expected):
         ({"n_batch": 0}, "n_batch=0: 0 is out of range"),
         ({"n_batch": 1.5}, "n_batch=1.5: '1.5' is not a number"),
         ({"repack": 7}, "repack=7: '7' is neither on nor off"),
+        ({"n_pg": "8,2"}, "n_pg='8,2' is no list of pairs of lengths"),
+        ({"n_pg": [(8, -2)]}, "is no list of pairs of lengths"),
+        ({"repetitions": "2"}, "repetitions='2' is not a whole number"),
+        ({"precision": "2%"}, "precision='2%' is not a number"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(settings, said):
