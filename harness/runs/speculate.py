@@ -136,10 +136,10 @@ def read_texts(texts: Sequence[str], *, raw: bool = False) -> tuple[PromptText, 
             continue
         try:
             content = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(
-                f"{line(path.name)} cannot be read as UTF-8 text ({type(error).__name__}); convert it."
-            ) from None
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{line(path.name)} is not UTF-8 text (byte {error.start}); convert it.") from None
+        except OSError as error:
+            raise UsageError(f"{line(path.name)} cannot be read ({error.strerror}); give another file.") from None
         if not content.strip():
             raise UsageError(f"{line(path.name)} has no text in it; give another file.")
         found += [PromptText(piece, raw=True) for piece in cut_excerpts(content)]
