@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-import re
 
 import pytest
 
@@ -73,9 +72,7 @@ def test_what_was_measured_is_one_kind_of_line_each_and_names_nobody(measured):
         assert str(measured) not in text
         assert str(pathlib.Path.home()) not in text
     page = (measured / "report.html").read_text(encoding="utf-8")
-    assert re.findall("Not shown: [^<]*", page) == [
-        "Not shown: 1 line of kind noise, which this version has no section for."
-    ]
+    assert "Not shown: " not in page
     assert set(KINDS) >= {line.kind for line in read_lines(journals, pytest.fail)}
 
 
