@@ -741,7 +741,7 @@ def test_ctrl_c_keeps_what_arrived_while_a_server_says_nothing(filled, tmp_path)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     gate.set()
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert "Traceback" not in err
     assert incomplete(tmp_path)[0].stat().st_size >= 1_900_000
 

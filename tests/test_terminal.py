@@ -108,6 +108,20 @@ def test_before_a_command_runs_an_interrupt_ends_at_once():
 
 
 @posix
+def test_an_interrupt_that_python_loses_comes_again():
+    code = (
+        "import harness.host.interrupt as i, os, signal, time\n"
+        "i.leave_at_once(); i.raise_in_command()\n"
+        "class Cleared:\n"
+        " def __del__(self): os.kill(os.getpid(), signal.SIGINT); time.sleep(0.01)\n"
+        "try:\n Cleared()\n for _ in range(500): time.sleep(0.01)\n print('lost')\n"
+        "except KeyboardInterrupt: print('heard')"
+    )
+    done = run_with_handler(code, signal.SIGINT, signal.SIG_DFL)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "heard\n", "")
+
+
+@posix
 def test_what_the_shell_switched_off_stays_off():
     code = (
         "import harness.host.interrupt as i, os, signal\n"

@@ -5,7 +5,10 @@ program leaves at once. While a command runs all of them are a KeyboardInterrupt
 process without a word.
 """
 
+import _thread
 import os
+import sys
+import time
 
 try:
     # The part that is built in: `signal` itself takes a few ms more to import, in which Ctrl-C would show a traceback.
@@ -32,6 +35,21 @@ def raise_in_command() -> None:
     """From now on an interrupt is a KeyboardInterrupt; nothing changes where `leave_at_once` was never called, as in tests."""
     if _is_ours:
         _set(signal.default_int_handler)
+        sys.unraisablehook = _raise_again
+
+
+def _raise_again(lost: "sys.UnraisableHookArgs") -> None:
+    """Python prints and forgets an interrupt that comes while an object is cleared away: have it raised once more, outside."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        _thread.start_new_thread(_interrupt_soon, ())
+    else:
+        sys.__unraisablehook__(lost)
+
+
+def _interrupt_soon() -> None:
+    """From a thread, for what is raised before the hook returns would be lost as well."""
+    time.sleep(0.01)
+    _thread.interrupt_main()
 
 
 def end_quietly() -> None:
