@@ -101,7 +101,8 @@ def compare(program: str, model: str, draft: str, out: pathlib.Path) -> None:
 def measure(*words: str, out: pathlib.Path) -> None:
     """A run of `harness speculate`, and its table in a file."""
     with out.open("w", encoding="utf-8") as file:
-        print("$ harness speculate", *words, file=file, flush=True)
+        names = (pathlib.Path(word).name if word.endswith(".gguf") else word for word in words)
+        print("$ harness speculate", *names, file=file, flush=True)
         subprocess.run([sys.executable, "-m", "harness", "speculate", *words], stdout=file)
     print(out.read_text(encoding="utf-8"))
 
