@@ -70,7 +70,8 @@ def list_figures(kept: dict[str, Results]) -> str:
 def list_parity(results: pathlib.Path) -> str:
     """The table of every run of scripts/parity that decided by its pairs, in their order."""
     lines = read_lines(find_journals((), results), _complain, ("parity",))
-    found = [line.content for line in lines if isinstance(line.content, Parity) and line.content.margin is not None]
+    runs = [line.content for line in lines if isinstance(line.content, Parity) and line.content.margin is not None]
+    found = [run for run in runs if run.reference == "llama-bench"]
     rows = [
         (
             one.model,

@@ -675,6 +675,8 @@ def start(*arguments, hub, folder, **more):  # noqa: F811
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background job ignores Ctrl-C, and so would all that it starts.
+        preexec_fn=None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 

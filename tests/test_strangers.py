@@ -73,7 +73,7 @@ def spoil(line):
 
 def lines_of(pattern, n=2):
     """The first lines of the latest such journal."""
-    path = sorted(JOURNALS.glob(pattern))[-1]
+    path = sorted(JOURNALS.glob(f"{pattern}.jsonl"))[-1]
     with open(path, encoding="utf-8") as file:
         return [json.loads(line) for line in file][:n]
 
