@@ -35,7 +35,8 @@ class Cost:
     token reads one row; read_bytes is what one token reads (of an embedding that is not the output too nothing, of experts those that
     it visits), block_bytes one layer's part of that, output_bytes the output matrix's. n_multiplied counts the weights in matrix
     products. cache is None where what the layers keep is not known, and cache_unknown then says why; skipped are blocks of the file
-    that llama.cpp does not load. is_estimate marks a cost that was guessed from a size alone.
+    that llama.cpp does not load. has_experts says that a token visits only some of the weights, is_estimate that the cost was guessed
+    from a size alone.
 
     Raises
     ------
@@ -59,6 +60,7 @@ class Cost:
     cache_unknown: str | None = None
     n_ctx_train: int | None = None
     skipped: tuple[int, ...] = ()
+    has_experts: bool = False
     is_estimate: bool = False
 
     def __post_init__(self) -> None:
@@ -67,11 +69,6 @@ class Cost:
                 f"{self.name or 'the model'} has no matrices that a token is multiplied with, so no speed follows from it; "
                 "name a file that holds a whole model"
             )
-
-    @property
-    def has_experts(self) -> bool:
-        """Whether a token visits only some of what is loaded: a dense model's reads all of it, but for the rows of its tables."""
-        return self.read_bytes + self.input_bytes < 0.9 * self.memory_bytes
 
     @property
     def kv_bytes_per_token(self) -> int | None:
@@ -151,6 +148,7 @@ def cost_of_header(header: Header, quantization: str, name: str, type_k: str = "
         cache_unknown=None if cache else unknown,
         n_ctx_train=read_count(header, "context_length"),
         skipped=attention.skipped,
+        has_experts=bool(read_count(header, "expert_count")),
     )
 
 
@@ -244,6 +242,7 @@ def cost_of_size(size_bytes: int, like: Iterable[Cost]) -> Cost:
         n_params=round(near.n_params * scale),
         n_multiplied=round(near.n_multiplied * scale),
         n_ctx_train=None,
+        has_experts=False,
         cache=CacheCost((CacheRows(round(cache), round(n_scored * layers / near.n_layers)),)),
         is_estimate=True,
     )
