@@ -48,6 +48,10 @@ class Threads:
     count: int
     source: str
 
+    def source_of(self, n_asked: int | None) -> str:
+        """What decided a number of threads that was asked for, or that is this one where none was."""
+        return self.source if n_asked is None else "asked"
+
 
 def find_our_cpus(those: Collection[int] = ()) -> Ours:
     """Read what bounds this process just now; or threads that have those CPUs, where the one that asks has others."""

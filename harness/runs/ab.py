@@ -347,7 +347,7 @@ class _Duel:
             self._session.command, self._time_utc, self._session.machine, harness.__version__,
             self._sides[Arm.A], self._sides[Arm.B], self.stop, tuple(self.blocks), request.margin, request.alpha, self._n_tests,
             request.max_time_s, round(elapsed_s * NS_PER_S), request.seed, failure, self._failed_arm,
-            threads_source="asked" if request.a.specs[0].n_threads is not None else self._threads.source,
+            threads_source=self._threads.source_of(request.a.specs[0].n_threads),
         )  # fmt: skip
 
 

@@ -259,7 +259,7 @@ class _Cell:
         self._observer = plan.observe() if plan.observe else None
         self._record = Record(
             plan.command, utc_now(), spec.with_threads(threads.count), plan.machine, harness.__version__,
-            threads_source="asked" if spec.n_threads is not None else threads.source,
+            threads_source=threads.source_of(spec.n_threads),
             file_sha256=file_facts.file_sha256, file_size_bytes=file_facts.file_size_bytes,
         )  # fmt: skip
 

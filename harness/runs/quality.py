@@ -176,7 +176,7 @@ class _Account:
         self._record = QualityRecord(
             session.command, utc_now(), spec.with_threads(threads.count), session.machine, harness.__version__,
             TextFacts(text.path.name, text.sha256, text.size_bytes, text.is_own),
-            threads_source="asked" if spec.n_threads is not None else threads.source,
+            threads_source=threads.source_of(spec.n_threads),
         )  # fmt: skip
 
     @property

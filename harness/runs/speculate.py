@@ -103,7 +103,7 @@ def plan_speculation(
                 )
             )
     whole = Manner(**manner, n_gram=N_GRAM if other is None else None)
-    source = "asked" if settings.get("n_threads") is not None else choose_threads().source
+    source = choose_threads().source_of(settings.get("n_threads"))
     target = _make_spec(path, n_ctx, whole, settings)
     drafts = None if other is None else _make_spec(other, n_ctx, whole, {**settings, **draft_settings})
     return SpeculationPlan(target, drafts, read_texts(texts, raw=raw), whole, source)

@@ -145,7 +145,7 @@ def tune(request: TuneRequest, session: Session, *, clock: Callable[[], float] =
         raise HarnessError(_describe_lack(_of_context(asked, work.n_ctx), path))
     check_cells([base], session)
     facts = facts_in(session)(path)
-    time_utc, source = utc_now(), "asked" if "n_threads" in request.settings else threads.source
+    time_utc, source = utc_now(), threads.source_of(request.settings.get("n_threads"))
     with contextlib.closing(Station()) as station:
         engine = _Engine(Bench(plan_in(session, station, request.cell_timeout_s)), facts, request.cell_timeout_s)
 
