@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import cProfile
 import dataclasses
 import json
@@ -35,6 +34,7 @@ from harness.views.formats import render
 from harness.views.machines import describe_machines
 from harness.views.report import Material, read_material
 from harness.views.report.chapters import CHAPTERS
+from tests.places import with_value
 
 from .conftest import HERE
 
@@ -225,15 +225,6 @@ def places(value, path=()):
     items = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
     for key, item in items:
         yield from places(item, (*path, key))
-
-
-def with_value(line, path, value):
-    changed = copy.deepcopy(line)
-    at = changed
-    for key in path[:-1]:
-        at = at[key]
-    at[path[-1]] = value
-    return changed
 
 
 def shorten(line):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import os
@@ -25,6 +24,7 @@ from harness.sources.user_catalog import load_catalog
 from harness.speed.rates import collect
 from harness.speed.sharing import make_share, shared_rows
 from harness.units import GIB
+from tests.places import strings_of, with_value
 
 CATALOG = load_catalog()
 MARK = "planted-by-a-test"
@@ -38,27 +38,6 @@ def share_of(records):
 def values(recorded):
     """A shared file as JSON."""
     return json.loads(write_share(share_of(recorded)))
-
-
-def strings_of(values, path=()):
-    """Where texts are in JSON."""
-    if isinstance(values, str):
-        yield path
-    elif isinstance(values, dict):
-        for key, item in values.items():
-            yield from strings_of(item, (*path, key))
-    elif isinstance(values, list):
-        for at, item in enumerate(values):
-            yield from strings_of(item, (*path, at))
-
-
-def plant(values, path, text=MARK):
-    changed = copy.deepcopy(values)
-    inside = changed
-    for key in path[:-1]:
-        inside = inside[key]
-    inside[path[-1]] = text
-    return changed
 
 
 #: What says on which hardware it was measured and, of a file that the catalog does not know, what llama.cpp calls it.
@@ -88,7 +67,7 @@ def test_no_text_of_a_record_is_shared_but_what_says_on_what_it_ran(with_card):
     shared, n_planted = set(), 0
     for path in places:
         try:
-            record = read_line(json.loads(json.dumps(plant(line, path)))).content
+            record = read_line(json.loads(json.dumps(with_value(line, path, MARK)))).content
         except (Malformed, UsageError):
             record = None
         if record is None:  # of no kind that is known

@@ -27,6 +27,7 @@ from harness.untrusted import harmless
 from harness.views.formats import render
 from harness.views.report import Material, read_material
 from harness.views.report.chapters import CHAPTERS
+from tests.places import strings_of, with_value
 
 from .conftest import HERE
 from .gguf_bytes import HeaderBytes
@@ -38,34 +39,17 @@ SPITEFUL = "=1+1\x1b[31m\x1b]0;title\x07\u202e\u2028\x85<script>alert(1)</script
 FORMATS = ("table", "md", "csv", "json", "jsonl", "html")
 
 
-def strings_of(values, path=()):
-    if isinstance(values, str):
-        yield path
-    elif isinstance(values, dict):
-        for key, item in values.items():
-            yield from strings_of(item, (*path, key))
-    elif isinstance(values, list):
-        for at, item in enumerate(values):
-            yield from strings_of(item, (*path, at))
-
-
 def spoil(line):
     """A line with every text replaced of which the line may still be read, and how many these are."""
     spoilt, n_spoilt = copy.deepcopy(line), 0
-    for path in list(strings_of(line)):
-        inside = spoilt
-        for key in path[:-1]:
-            inside = inside[key]
-        before = inside[path[-1]]
-        inside[path[-1]] = SPITEFUL
+    for path in strings_of(line):
+        tried = with_value(spoilt, path, SPITEFUL)
         try:
-            kept = read_line(json.loads(json.dumps(spoilt))).content is not None
+            is_kept = read_line(json.loads(json.dumps(tried))).content is not None
         except (HarnessError, ValueError):
-            kept = False
-        if kept:
-            n_spoilt += 1
-        else:
-            inside[path[-1]] = before
+            is_kept = False
+        if is_kept:
+            spoilt, n_spoilt = tried, n_spoilt + 1
     if layers := (spoilt.get("resolved") or {}).get("layers_by_device"):
         spoilt["resolved"]["layers_by_device"] = {SPITEFUL: sum(layers.values())}
     return spoilt, n_spoilt
