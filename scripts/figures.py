@@ -1,8 +1,8 @@
-"""What the proofs of docs/trust.md came to: every figure that they promise, and how the scripts keep what they found.
+"""What the proofs of docs/trust.md and docs/reliability.md came to: every promised figure, and how scripts keep what they found.
 
 A script hands `keep` its figures by the names of `GOALS`, with the command that made them and whatever else it saw; that becomes
-``bench_results/trust/NAME.json``, which ends so and not in .jsonl because it is no journal. `scripts/trust_docs.py` writes the page's
-table from these files.
+``bench_results/PAGE/NAME.json``, which ends so and not in .jsonl because it is no journal. `scripts/trust_docs.py` and
+`scripts/reliability_docs.py` write the pages' tables from these files.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from harness.records.cells import Machine
 from harness.records.journal import utc_now
 
 ROOT = pathlib.Path(__file__).parent.parent
-FOLDER = ROOT / "bench_results" / "trust"
+RESULTS = ROOT / "bench_results"
+FOLDER = RESULTS / "trust"
+RELIABILITY_FOLDER = RESULTS / "reliability"
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A figure that is promised: what it is, in which unit (share, s, count, ratio), and its bound where there is one."""
+    """A figure that is promised: what it is, in which unit (share, s, MiB, count, ratio), and its bound where there is one."""
 
     about: str
     unit: str
@@ -69,6 +71,42 @@ GOALS = {
     "precision.llama_bench_reached": Goal("tests within ± 2 % after llama-bench's five (mean, Student's t)", "share"),
 }  # fmt: skip
 
+#: The same of docs/reliability.md. Those of `scripts/proven_by_tests.py` count the cases of the test files that it names.
+RELIABILITY = {
+    # scripts/fuzz-header
+    "headers.mutations": Goal("spoilt headers through the reader, inspect, predict and overhead", "count", at_least=100_000),
+    "headers.wrong": Goal("of them, answered by anything but a result or one sentence", "count", at_most=0),
+    "headers.slowest_s": Goal("CPU time of the slowest of them", "s", at_most=1),
+    "headers.peak_mib": Goal("memory that the hungriest of them took", "MiB", at_most=100),
+    "headers.worker_mutations": Goal("spoilt files through the worker and llama.cpp itself", "count", at_least=1_000),
+    "headers.worker_wrong": Goal("of them, not answered by a result or one sentence", "count", at_most=0),
+    # scripts/kill_sweeps.py
+    "kills.sweeps": Goal("sweeps killed at a random moment: parent, worker or both, by any signal", "count", at_least=100),
+    "kills.cells_lost": Goal("finished cells that were lost by it", "count", at_most=0),
+    "kills.wrong_resumes": Goal("resumed sweeps that measured a cell again or left one out", "count", at_most=0),
+    "kills.orphans": Goal("processes left behind", "count", at_most=0),
+    # scripts/proven_by_tests.py
+    "storage.wrong": Goal("full disk, read-only folder, two writers, clock set back: what lost a record", "count", at_most=0),
+    "pipes.wrong": Goal("commands that `| head -1` makes print a traceback or end wrongly", "count", at_most=0),
+    "workers.wrong": Goal("ways for a worker to end that give anything but one failure", "count", at_most=0),
+    "network.wrong": Goal("faults of a hub by stages, not answered by one sentence in time", "count", at_most=0),
+    "rpc.wrong": Goal("attacks on an RPC server after which it does not serve, or does not say why", "count", at_most=0),
+    "text.wrong": Goal("places in which strangers' text is not neutral", "count", at_most=0),
+    "privacy.wrong": Goal("outputs that tell a planted mark", "count", at_most=0),
+    # scripts/rpc_attacks.py
+    "rpc.back_s": Goal("time until an attacked RPC server serves again, the longest", "s", at_most=1),
+    # scripts/long_sweep.py
+    "scale.cells": Goal("cells of one sweep", "count", at_least=2_000),
+    "scale.parent_peak_mib": Goal("the parent's memory in it, at most", "MiB", at_most=100),
+    # scripts/scale.py
+    "scale.records": Goal("records read by `table`, `compare`, `history` and `report`", "count", at_least=100_000),
+    "scale.table_s": Goal("CPU time of `table` over them", "s", at_most=5),
+    "scale.compare_s": Goal("CPU time of `compare`", "s", at_most=5),
+    "scale.history_s": Goal("CPU time of `history`", "s", at_most=5),
+    "scale.report_s": Goal("CPU time of `report`", "s", at_most=5),
+    "scale.peak_mib": Goal("memory of the hungriest of the four", "MiB", at_most=500),
+}  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -82,7 +120,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What one script found. machine is None for simulations, details are whatever else the script saw."""
+    """What one script found, for either page. machine is None for simulations, details are whatever else the script saw."""
 
     command: str
     time_utc: UtcTime
@@ -91,7 +129,7 @@ class Results:
     details: Any = None
 
     def __post_init__(self) -> None:
-        if unknown := sorted(set(self.figures) - set(GOALS)):
+        if unknown := sorted(set(self.figures) - set(GOALS) - set(RELIABILITY)):
             raise ValueError(f"scripts/figures.py has no figure {', '.join(unknown)}")
 
 

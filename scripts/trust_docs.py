@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
 
-from figures import GOALS, ROOT, Figure, Goal, Results, read
+from figure_tables import NOT_MEASURED, fill, list_figures, write_table
+from figures import FOLDER, GOALS, RESULTS, ROOT, read
 from parity import FLOOR
 
 from harness.evidence.medians import median
@@ -13,58 +13,7 @@ from harness.records.journal import find_journals, read_lines
 from harness.records.parity import Parity
 from harness.views.parity import describe_equality, name_test
 
-RESULTS = ROOT / "bench_results"
 PAGE = ROOT / "docs" / "trust.md"
-
-#: What stands between these is written here; name is that of a table.
-BEGIN, END = "<!-- {name} by scripts/trust_docs.py -->", "<!-- end of {name} -->"
-
-NOT_MEASURED = "not measured yet"
-
-
-def write_number(value: float, unit: str) -> str:
-    """A figure with its unit."""
-    match unit:
-        case "share":
-            return f"{value * 100:.3g} %"
-        case "s":
-            return f"{value:.3g} s"
-        case _:
-            return f"{value:.3g}"
-
-
-def write_figure(figure: Figure, unit: str) -> str:
-    """A figure, its interval and of how many it is."""
-    text = write_number(figure.value, unit)
-    if figure.low is not None and figure.high is not None:
-        text += f" [{write_number(figure.low, unit)}, {write_number(figure.high, unit)}]"
-    return text + (f" of {figure.n:,}" if figure.n is not None else "")
-
-
-def write_bound(goal: Goal) -> str:
-    """What is promised; empty where nothing is."""
-    if goal.at_most is not None:
-        return f"≤ {write_number(goal.at_most, goal.unit)}"
-    return f"≥ {write_number(goal.at_least, goal.unit)}" if goal.at_least is not None else ""
-
-
-def write_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of Markdown; its cells are Markdown already, and all of them ours."""
-    return "\n".join("| " + " | ".join(row) + " |" for row in (heads, ["---"] * len(heads), *rows))
-
-
-def list_figures(kept: dict[str, Results]) -> str:
-    """The table of every promised figure."""
-    found = {key: (figure, results) for results in kept.values() for key, figure in results.figures.items()}
-    rows = []
-    for key, goal in GOALS.items():
-        if key not in found:
-            rows.append((goal.about, write_bound(goal), NOT_MEASURED, "", ""))
-            continue
-        figure, results = found[key]
-        is_met = {True: "yes", False: "no", None: ""}[goal.is_met(figure.value)]
-        rows.append((goal.about, write_bound(goal), write_figure(figure, goal.unit), is_met, f"`{results.command}`"))
-    return write_table(("figure", "goal", "found", "met", "by"), rows)
 
 
 def list_parity(results: pathlib.Path) -> str:
@@ -102,11 +51,8 @@ def _complain(sentence: str) -> None:
 
 def render(text: str, results: pathlib.Path = RESULTS) -> str:
     """The page with its tables."""
-    for name, table in (("figures", list_figures(read(results / "trust"))), ("parity", list_parity(results))):
-        begin, end = BEGIN.format(name=name), END.format(name=name)
-        before, _, rest = text.partition(begin)
-        text = f"{before}{begin}\n\n{table}\n\n{end}{rest.partition(end)[2]}"
-    return text
+    tables = {"figures": list_figures(read(results / FOLDER.name), GOALS), "parity": list_parity(results)}
+    return fill(text, tables)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ import shlex
 
 import click
 import pytest
+from figure_tables import NOT_MEASURED
 from figures import GOALS, ROOT, Figure, Goal, keep, read, share_of
 
 from harness.cli import cli
 from harness.codec import Malformed
-from scripts import trust_docs
 from scripts.trust_docs import PAGE, render
 
 
@@ -66,11 +66,7 @@ def test_a_figure_is_stated_with_its_interval_its_goal_and_its_command(tmp_path)
 
 def test_what_nobody_measured_has_no_figure(tmp_path):
     assert "\n\nNot measured yet.\n\n" in render(PAGE.read_text(encoding="utf-8"), tmp_path)
-    rows = [
-        line
-        for line in render(PAGE.read_text(encoding="utf-8"), tmp_path).splitlines()
-        if trust_docs.NOT_MEASURED in line
-    ]
+    rows = [line for line in render(PAGE.read_text(encoding="utf-8"), tmp_path).splitlines() if NOT_MEASURED in line]
     assert len(rows) == len(GOALS)
 
 
