@@ -236,7 +236,9 @@ def test_what_is_installed_runs_from_another_folder(installed, tmp_path, model):
     )
     rows = json.loads(run(installed, tmp_path, "pp-tg", "-p", "8", "-n", "2", "-r", "1", "-o", "json"))
     assert [(row["n_prompt"], row["n_gen"]) for row in rows] == [(8, 0), (0, 2)]
-    assert len(list((tmp_path / "bench_results").rglob("*.jsonl"))) == 1
+    (journal,) = tmp_path.rglob("*.jsonl")
+    assert journal.parent.parent == tmp_path / "bench_results"
+    assert re.fullmatch(r"\d{8}T\d{6}Z-pp-tg\.jsonl", journal.name)
     run(installed, tmp_path, "report", "-o", "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "pp8" in page
