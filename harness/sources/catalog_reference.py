@@ -67,7 +67,7 @@ class CatalogReference(Reference):
 
     def header(self) -> Found:
         """As of any reference; computed where the hub cannot be reached or has no such file, and of a model that cannot be run."""
-        from harness.sources.remote import RemoteError
+        from harness.sources.remote_errors import RemoteError
 
         entry, files = self.entry, _pick_files(self.entry, self.quantization)
         if entry.refused:
