@@ -6,7 +6,7 @@ it is first used.
 
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 #: What a script may use, by the module that has it; `__init__.pyi` says the same to type checkers.
 _PUBLIC: dict[str, tuple[str, ...]] = {

@@ -205,6 +205,9 @@ def _read_commands(stream: TextIO, commands: queue.SimpleQueue[dict[str, Any] | 
 
 
 def _load_llama() -> Any:
+    from harness.native.versions import import_binding
+
+    import_binding()
     from harness.native.engine import Runtime
 
     return Runtime()
@@ -222,7 +225,7 @@ def main(make_runtime: Callable[[], Any] | None = None) -> None:
 
     try:
         bench = Bench((make_runtime or _load_llama)())
-    except (HarnessError, ImportError, OSError, RuntimeError) as error:  # llama_cpp's own loader raises the last three
+    except (HarnessError, ImportError) as error:
         emit("refused", {"message": str(error)})
         sys.exit(3)
 

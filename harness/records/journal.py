@@ -19,6 +19,7 @@ from harness.codec import Malformed
 from harness.errors import HarnessError, StoreError, UsageError
 from harness.records.cells import Record
 from harness.records.kinds import Entry, Line, read_line, to_json
+from harness.records.quick_lines import read_quickly
 from harness.units import format_count
 from harness.untrusted import harmless
 from harness.untrusted.json import read_json
@@ -412,6 +413,8 @@ def _read_line(
         return None
     if TOKEN_TIMES in without and _CELL.match(raw):
         raw = _TOKEN_TIMES.sub(b'"token_ns":[]', raw)
+        if (line := read_quickly(raw, kinds, frozenset(without), number)) is not None:
+            return line
     values = read_json(raw.decode("utf-8", "replace"), _DECODER if strictly else _QUICK_DECODER)
     if kinds is not None and isinstance(values, dict) and values.get("kind") not in kinds:
         return None

@@ -30,6 +30,7 @@ def describe_devices(survey: Survey, absence: Absence | None) -> Document:
             Figure("ggml_commit", "llama.cpp", build.commit),
             Figure("ggml_version", "ggml", build.ggml_version),
             Figure("llama_cpp_python", "llama-cpp-python", build.llama_cpp_python),
+            Figure("wheel_tag", "wheel", (build.wheel_tag + (", prebuilt" if build.is_prebuilt else "")) or None),
             Figure("built_for", "built for", ", ".join(survey.compiled) + flags),
             Figure("features", "CPU features", " ".join(features) or "none reported"),
             Figure("nvidia_driver", "NVIDIA driver", survey.cards.driver),
