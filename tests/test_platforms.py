@@ -106,7 +106,7 @@ def test_the_rule_sees_what_it_is_for(source, n_found):
     assert len(find_unasked(source)) == n_found
 
 
-_MODES = ("r", "w", "a", "x", "rb", "wb", "ab", "xb", "r+b", "rb+", "w+b", "a+b")
+_MODES = ("r", "w", "a", "x", "rb", "wb", "ab", "xb", "r+b", "rb+", "w+b", "a+b", "x+b")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
