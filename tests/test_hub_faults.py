@@ -182,6 +182,7 @@ PARTS: set[str] = set()
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, str], Case]]:
     folder = tmp_path_factory.mktemp("faults")
+    faults.enough.clear()
     write_split(folder)
     parts = sorted(folder.glob("m-*.gguf"))
     PARTS.update(hashlib.sha256(path.read_bytes()).hexdigest() for path in parts)
