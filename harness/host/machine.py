@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from harness.host.cgroup import read_oom_kills
-from harness.host.cpu import Ours, count_physical_cores, find_our_cpus, read_cpu_name
+from harness.host.cpu import Ours, count_physical_cores, find_our_cpus, read_cpu_features, read_cpu_name
 from harness.host.memory import memory_limit_bytes
 from harness.host.system import CpuTime, the_os
 from harness.memory.repack import CpuFeatures
@@ -28,6 +28,7 @@ def describe_machine() -> Machine:
         cpus_bound=ours.bound,
         cpu_quota=ours.quota,
         memory_limit_bytes=memory_limit_bytes(),
+        cpu_features=read_cpu_features(),
     )
 
 
@@ -39,35 +40,15 @@ def machine_slug(machine: Machine) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text).strip("-")
 
 
-#: llama.cpp's names of CPU features that decide what is repacked, by those of Linux's /proc/cpuinfo and of macOS's sysctl.
-_LINUX_FEATURES = {
-    "avx2": "AVX2", "avx512f": "AVX512", "avx512_vnni": "AVX512_VNNI", "amx_int8": "AMX_INT8",
-    "asimd": "NEON", "asimddp": "DOTPROD", "i8mm": "MATMUL_INT8", "vxe": "VXE",
-}  # fmt: skip
-_MACOS_FEATURES = {"FEAT_DotProd": "DOTPROD", "FEAT_I8MM": "MATMUL_INT8"}
+def predict_features() -> CpuFeatures | None:
+    """What an llama.cpp that is compiled here would be compiled for, as far as repacking goes; None where the OS does not tell.
 
-
-def read_cpu_features() -> CpuFeatures | None:
-    """Read the CPU's features by the OS, as an llama.cpp that was built here would use them; None where the OS does not tell.
-
-    Quick, for what needs no engine; llama_print_system_info says what a build really has. SVE and RISC-V vectors are left out, for
-    their length is not told here.
+    SVE and RISC-V vectors are left out, for their length is not told here.
 
     Source: ggml-cpu is compiled with -march=native (GGML_NATIVE) and with repacking (GGML_CPU_REPACK) by default.
     """
-    system = the_os()
-    if system.platform == "linux":
-        match = re.search(r"^(?:flags|Features|features)\s*:\s*(.+)$", system.read("/proc/cpuinfo") or "", re.MULTILINE)
-        words = set(match[1].split()) if match else set()
-        if not words or words & {"sve"} or system.arch.startswith("riscv"):
-            return None
-        return CpuFeatures(frozenset({"REPACK", *(name for word, name in _LINUX_FEATURES.items() if word in words)}))
-    if system.platform == "darwin" and system.arch == "arm64":
-        found = {
-            name for feature, name in _MACOS_FEATURES.items() if system.sysctl(f"hw.optional.arm.{feature}") == "1"
-        }
-        return CpuFeatures(frozenset({"REPACK", "NEON", *found}))
-    return None
+    names = frozenset(read_cpu_features())
+    return CpuFeatures(frozenset({"REPACK", *names})) if names and "SVE" not in names else None
 
 
 @dataclass(frozen=True, slots=True)

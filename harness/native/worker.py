@@ -229,6 +229,9 @@ def _end_with_parent() -> None:
 
 
 def _load_llama() -> Any:
+    from harness.native.versions import import_binding
+
+    import_binding()
     from harness.native.engine import Runtime
 
     return Runtime()
@@ -253,7 +256,7 @@ def main(make_runtime: Callable[[], Any] | None = None) -> None:
             if commands.get() is None:
                 return
         bench = Bench((make_runtime or _load_llama)())
-    except (HarnessError, ImportError, OSError, RuntimeError) as error:  # llama_cpp's own loader raises the last three
+    except (HarnessError, ImportError) as error:
         emit("refused", {"message": str(error)})
         sys.exit(3)
 

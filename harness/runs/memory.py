@@ -21,7 +21,7 @@ from harness.gguf.header import BytesSource, Header, read_header
 from harness.gguf.model_kinds import Question, find_kind, may_be_asked, refuse, refuse_context, suit_batches
 from harness.gguf.settings import read_count
 from harness.host.cpu import choose_threads
-from harness.host.machine import read_cpu_features
+from harness.host.machine import predict_features
 from harness.host.memory import available_memory_bytes, total_memory_bytes
 from harness.host.rpc import check_servers
 from harness.memory.causes import CACHE_CAUSES, HOST, Cause, Note, Part, Remark
@@ -199,7 +199,7 @@ def forecast(model: Model, specs: Sequence[RunSpec]) -> tuple[tuple[Forecast, ..
     if not model.files and dry.trouble is None:
         dry.trouble = f"llama.cpp does not know the architecture {model.header.architecture}"
     # Without an engine the CPU's own word has to do.
-    host = Host(read_cpu_features())
+    host = Host(predict_features())
     if dry.build is not None:
         host = Host(read_features(dry.build.system_info), list_rules(dry.build.devices))
     host.chosen(specs[0])  # a -mg that names nothing is refused before anything is said

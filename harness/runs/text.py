@@ -25,6 +25,7 @@ from harness.runs.worker import understand
 from harness.sources.model_file import hash_file, is_synthetic
 from harness.sources.references import parse_reference
 from harness.spec import Settings
+from harness.untrusted import harmless
 
 #: Receives each piece of text as it comes; False ends the text, since nobody reads it.
 OnText = Callable[[str], bool | None]
@@ -60,7 +61,9 @@ def plan_text(reference: str | None, prompt: str, settings: Settings, on_event: 
 
 
 def _refuse_synthetic(name: str) -> None:
-    raise UsageError(f"{name} has random weights, which write noise; time it with `harness pp-tg -m {name}` instead.")
+    raise UsageError(
+        f"{name} has random weights, which write noise; time it with {harmless.command('harness', 'pp-tg', '-m', name)} instead."
+    )
 
 
 def write_text(

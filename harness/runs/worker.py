@@ -312,14 +312,19 @@ def _is_event(line: bytes) -> bool:
     return True
 
 
+#: What no measuring needs, and a library that runs in the worker, its log or its core dump could give away.
+_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_ID_TOKEN")
+
+
 def _environment() -> dict[str, str]:
     """The parent's, so that the child imports this very package, and ggml does not run a debugger when it aborts."""
     package_parent = str(pathlib.Path(harness.__file__).resolve().parent.parent)
     paths = [package_parent, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     # A process that dies by a thread's end is not to be had where the thread may end before the program.
     ends_with_us = {"HARNESS_PARENT": str(os.getpid())} if threading.current_thread() is threading.main_thread() else {}
+    kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
     return {
-        **os.environ,
+        **kept,
         **ends_with_us,
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
         "PYTHONSAFEPATH": "1",  # -m would put the current folder first
