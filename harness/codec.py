@@ -53,7 +53,7 @@ _SHARED, _SHARED_BYTES = 256, 16 * 1024
 _PLAIN = 2
 
 #: Numbers beyond these were never measured.
-_LARGEST = 2**63
+LARGEST = 2**63
 
 _QUANTITIES = ("_ns", "_s", "_bytes")
 _UTC = re.compile(r"([12]\d{3})-(0[1-9]|1[0-2])-(\d\d)T([01]\d|2[0-3]):[0-5]\d:[0-5]\dZ")
@@ -84,6 +84,11 @@ def decode(kind: type[Value], values: Any) -> Value:
     return found
 
 
+def reader_of(hint: Any, name: str) -> Reader:
+    """What reads the value of a field, by its annotation without None and by its name; raises what `decode` raises."""
+    return _reader(hint, name)
+
+
 def encode(value: Any, *, keep_paths: bool = False) -> Any:
     """The plain JSON values of a dataclass, which `decode` reads; of a `FilePath` only the file's name, unless paths are kept."""
     if dataclasses.is_dataclass(value):
@@ -109,7 +114,7 @@ def encode(value: Any, *, keep_paths: bool = False) -> Any:
 def _written(kind: Any) -> tuple[tuple[str, bool], ...]:
     """The fields of a dataclass, and which of them are paths."""
     hints = typing.get_type_hints(kind, include_extras=True)
-    meant = {name: _without_null(hint) for name, hint in hints.items()}
+    meant = {name: without_null(hint) for name, hint in hints.items()}
     return tuple(
         (item.name, meant[item.name] == FilePath or FilePath in typing.get_args(meant[item.name]))
         for item in dataclasses.fields(kind)
@@ -128,7 +133,7 @@ def _object_reader(kind: Any) -> Reader:
     fields = [
         (
             field.name,
-            _reader(_without_null(hints[field.name]), field.name),
+            _reader(without_null(hints[field.name]), field.name),
             type(None) in typing.get_args(hints[field.name]),
             (field.default, field.default_factory) != (dataclasses.MISSING, dataclasses.MISSING),
             field.metadata.get(FORMERLY) or None,
@@ -192,7 +197,7 @@ def _compile(kind: Any, hints: Mapping[str, Any], read: Reader) -> Reader:
             is_null = type(None) in typing.get_args(hint) and field.default_factory is dataclasses.MISSING
             instead = "pass" if is_null else "return read(values)"
         lines.append(f"  if v{at} is None: {instead}")
-        meant = _without_null(hint)
+        meant = without_null(hint)
         if (test := _quick_test(meant, name, f"v{at}")) is not None:
             lines.append(f"  elif not ({test}): return read(values)")
         else:
@@ -213,9 +218,9 @@ def _quick_test(hint: Any, name: str, value: str) -> str | None:
     marks = hint.__metadata__ if typing.get_origin(hint) is Annotated else ()
     plain = typing.get_args(hint)[0] if marks else hint
     if plain in (int, float) and type(plain) is type:
-        least, _ = _bounds(plain, name, marks)
+        least, _ = find_bounds(plain, name, marks)
         kinds = f"type({value}) is int" if plain is int else f"(type({value}) is float or type({value}) is int)"
-        return f"{kinds} and {least!r} <= {value} < {_LARGEST}"
+        return f"{kinds} and {least!r} <= {value} < {LARGEST}"
     if plain in (str, bool) and "utc-time" not in marks:
         return f"type({value}) is {plain.__name__}"
     return None
@@ -259,7 +264,7 @@ def _reader(hint: Any, name: str, marks: tuple[Any, ...] = ()) -> Reader:
     return simple[hint]
 
 
-def _without_null(hint: Any) -> Any:
+def without_null(hint: Any) -> Any:
     """X of ``X | None``: what a field's value is where there is one."""
     inside = typing.get_args(hint)
     return next(item for item in inside if item is not type(None)) if type(None) in inside else hint
@@ -293,7 +298,7 @@ def _list_reader(reader: Reader, item: Any, name: str, *, must_hold_some: bool) 
                 raise Malformed("is empty")
             return ()
         # A record holds thousands of token times: the usual case is checked all at once.
-        if is_counts and set(map(type, values)) == {int} and min(values) >= 0 and sum(values) < _LARGEST:
+        if is_counts and set(map(type, values)) == {int} and min(values) >= 0 and sum(values) < LARGEST:
             return tuple(values)
         found: list[Any] = []
         try:
@@ -322,25 +327,25 @@ def _mapping_reader(reader: Reader) -> Reader:
 
 
 def _number_reader(kind: type[int] | type[float], name: str, marks: tuple[Any, ...]) -> Reader:
-    least, what = _bounds(kind, name, marks)
+    least, what = find_bounds(kind, name, marks)
     kinds = (int,) if kind is int else (int, float)
 
     # A truth value is an int to Python and no number to anybody else; NaN is within no bounds.
     def read(value: Any) -> Any:
-        if type(value) in kinds and least <= value < _LARGEST:
+        if type(value) in kinds and least <= value < LARGEST:
             return value
         raise _wrong(value, what)
 
     return read
 
 
-def _bounds(kind: type[int] | type[float], name: str, marks: tuple[Any, ...]) -> tuple[float, str]:
+def find_bounds(kind: type[int] | type[float], name: str, marks: tuple[Any, ...]) -> tuple[float, str]:
     """The least value that a number may have, by its field's name and marks, and what it is called."""
     is_whole, is_positive = kind is int, "above 0" in marks
     is_quantity = name.endswith(_QUANTITIES) and "signed" not in marks
     what = "a whole number" if is_whole else "a number"
     what += " above 0" if is_positive else " from 0 on" if is_quantity else ""
-    return (1 if is_whole else math.ulp(0.0)) if is_positive else 0 if is_quantity else 1 - _LARGEST, what
+    return (1 if is_whole else math.ulp(0.0)) if is_positive else 0 if is_quantity else 1 - LARGEST, what
 
 
 def _plain_reader(kind: type, expected: str) -> Reader:

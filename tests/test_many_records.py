@@ -19,6 +19,8 @@ from harness.runs.bench_files import read_measurements
 from harness.sources.user_catalog import load_catalog
 from harness.views.report import Material, read_material
 
+from .same import plain
+
 N = 5
 
 
@@ -90,7 +92,7 @@ def test_times_of_tokens_are_left_out_and_nothing_else(journal):
     (whole, *_), (bare, *_) = read_lines([path], pytest.fail), read_lines([path], pytest.fail, without=(TOKEN_TIMES,))
     without = tuple(dataclasses.replace(one, token_ns=()) for one in record.samples)
     assert whole.content == record
-    assert bare.content == dataclasses.replace(record, samples=without)
+    assert plain(bare.content) == plain(dataclasses.replace(record, samples=without))
     assert any(one.token_ns for one in record.samples)
 
 

@@ -160,20 +160,3 @@ def test_what_is_installed_is_the_whole_package(tmp_path: pathlib.Path) -> None:
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_a_wheel_holds_what_is_read_at_run_time():
-    """The text that quality reads, and every other file beside the code."""
-    builders = pytest.importorskip("hatchling.builders.wheel")
-    builder = builders.WheelBuilder(str(ROOT))
-    held = {pathlib.PurePath(one.distribution_path).as_posix() for one in builder.recurse_included_files()}
-    held |= set(builder.config.force_include.values())
-    package = ROOT / "harness"
-    beside = {
-        path.relative_to(ROOT).as_posix()
-        for path in package.rglob("*")
-        if path.is_file() and path.suffix not in (".py", ".pyc", ".gguf")
-    }
-    assert {"harness/sources/data/alice.txt", "harness/py.typed", "harness/__init__.pyi"} <= beside
-    assert beside <= held
-    assert "harness/models.toml" in held

@@ -134,3 +134,6 @@ UPGRADES: dict[str, tuple[Upgrade, ...]] = {
     "run": (_without_sentence, _cautions_of_codes),
     "time-ledger": (_times_1, _cautions_of_codes),
 }
+
+#: What the steps of measured cells are about: a line with none of these is the same in every schema (`quick_lines`).
+CHANGED_OF_CELLS = ("failure", "warnings")

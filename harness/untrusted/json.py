@@ -26,7 +26,7 @@ def read_json(text: str | bytes | bytearray, decoder: json.JSONDecoder | None = 
         value = json.loads(text) if decoder is None else decoder.decode(str(text))
     except RecursionError:
         raise ValueError("nested too deep") from None
-    if _count_brackets(text) <= MAX_DEPTH:  # of most texts that says enough
+    if count_brackets(text) <= MAX_DEPTH:  # of most texts that says enough
         return value
     level = [[value]]
     for _ in range(MAX_DEPTH + 1):
@@ -36,7 +36,8 @@ def read_json(text: str | bytes | bytearray, decoder: json.JSONDecoder | None = 
     raise ValueError("nested too deep")
 
 
-def _count_brackets(text: str | bytes | bytearray) -> int:
+def count_brackets(text: str | bytes | bytearray) -> int:
+    """How many lists and objects a text begins, those in its strings too: it is nested no deeper than that."""
     return text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
 
 
