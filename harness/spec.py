@@ -368,8 +368,10 @@ class RunSpec:
         """
         of_batch = self.n_threads_of_batch
         of_step = of_batch if self.n_parallel > 1 else self.n_threads
-        found = [*[of_batch] * (self.n_prompt > 1), *[of_step] * (self.n_gen > 0)]
-        return max((n for n in found if n is not None), default=self.n_threads)
+        found = [
+            n for n, is_used in ((of_batch, self.n_prompt > 1), (of_step, self.n_gen > 0)) if is_used and n is not None
+        ]
+        return max(found) if found else self.n_threads
 
     @property
     def n_threads_of_batch(self) -> int | None:

@@ -113,7 +113,7 @@ def _judge_levels(timed: Sequence[Sample], quiet: Sequence[Sample]) -> Iterator[
 
 def find_own_crowd(record: Record, timed: Sequence[Sample]) -> Caution | None:
     """What is to be said of a cell that ran more threads than it had CPUs: our own doing, and no noise. None where it did not."""
-    seen = next((sample.conditions for sample in timed if sample.conditions), None)
+    seen = next((one for sample in timed if (one := sample.conditions) is not None), None)
     n_threads = record.asked.n_threads_busy or 1
     if seen is None or not is_own_crowd(seen, n_threads):
         return None

@@ -39,10 +39,14 @@ class Marked:
 
 def mark_samples(samples: Sequence[Sample], n_threads: int) -> tuple[Marked, ...]:
     """Each of them with what disturbed it."""
-    if all(sample.conditions is None for sample in samples):  # thousands of older records are read at once
+    if not _has_conditions(samples):  # thousands of older records are read at once
         return tuple([Marked(sample, ()) for sample in samples])
     usual_mhz = _usual_clock(samples)
-    return tuple(Marked(sample, find_disturbances(sample, n_threads, usual_mhz)) for sample in samples)
+    return tuple([Marked(sample, find_disturbances(sample, n_threads, usual_mhz)) for sample in samples])
+
+
+def _has_conditions(samples: Sequence[Sample]) -> bool:
+    return any(sample.conditions is not None for sample in samples)
 
 
 def _usual_clock(samples: Sequence[Sample]) -> float | None:
@@ -63,10 +67,12 @@ def judge_conditions(
 def judge_marked(marked: Sequence[Marked], n_threads: int, every: Sequence[Sample] | None = None) -> Iterator[Caution]:
     """The same of pieces of which it is known already what disturbed each."""
     samples = [one.sample for one in marked]
-    if all(sample.conditions is None for sample in samples):
+    if not _has_conditions(samples):
         return
     yield from _judge_others(samples if every is None else every, marked, n_threads)
     seen = {disturbance for one in marked for disturbance in one.disturbances} - {Disturbance.OTHERS}
+    if not seen:
+        return
     for disturbance in sorted(seen, key=list(Disturbance).index):
         hit = [one.sample for one in marked if disturbance in one.disturbances]
         if not _is_rare(len(hit), len(marked)):
@@ -83,11 +89,11 @@ def _judge_others(samples: Sequence[Sample], marked: Sequence[Marked], n_threads
     The warm-up counts into the sum: others seldom come and go with it.
     """
     seen = [sample.conditions for sample in samples if sample.conditions is not None]
-    if any(one.is_server_here for one in seen):
+    if True in [one.is_server_here for one in seen]:
         return
     hit = [one.sample for one in marked if Disturbance.OTHERS in one.disturbances]
-    wall_s = sum(one.wall_ns for one in seen) / NS_PER_S
-    excess = sum(excess_s(one, n_threads) for one in seen)
+    wall_s = sum([one.wall_ns for one in seen]) / NS_PER_S
+    excess = sum([excess_s(one, n_threads) for one in seen])
     is_crowded = exceeds(excess, CROWDED_CPUS, wall_s)
     if not is_crowded and _is_rare(len(hit), len(marked)):
         return

@@ -181,7 +181,10 @@ def list_warnings(material: Material) -> Sequence[Document]:
     for record, verdict in material.verdicts:
         reasons = verdict.reasons if verdict else ()
         cautions += dict.fromkeys([*getattr(record, "warnings", ()), *reasons])
-    counts = collections.Counter((caution.text, caution.distrust) for caution in cautions)
+    # Many records share one object: its sentence is made once.
+    same, counts = {id(caution): caution for caution in cautions}, collections.Counter[tuple[str, bool]]()
+    for place, count in collections.Counter(map(id, cautions)).items():
+        counts[same[place].text, same[place].distrust] += count
     rows = [
         [text, "not to be trusted" if distrust else "with care", count]
         for (text, distrust), count in sorted(counts.items(), key=lambda item: (not item[0][1], item[0][0]))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from harness.catalog import Catalog
-from harness.records.cells import Machine, Record, has_died, is_measured, machine_key
+from harness.records.cells import Machine, Record, has_died, is_measured, machine_key, without_samples
 from harness.records.kinds import Entry, Line
 from harness.records.memory import MemoryRecord
 from harness.records.statistics import Digest, digest
@@ -32,8 +32,8 @@ def condense(line: Line) -> Line:
     """A line without what no page shows: the single samples of a measured cell, the times of a text's tokens."""
     content = line.content
     if isinstance(content, Record):
-        shown = digest(content) if is_measured(content) else dataclasses.replace(content, samples=())
-        return dataclasses.replace(line, content=shown)
+        shown = digest(content) if is_measured(content) else without_samples(content)
+        return Line(line.kind, line.schema, line.machine, line.harness_version, line.label, shown, line.number)
     if isinstance(content, TextRun):
         return dataclasses.replace(line, content=JudgedText.of(content, judge(content)))
     return line
