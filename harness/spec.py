@@ -366,6 +366,8 @@ class RunSpec:
         Those of a prompt may be others than those of a token; a step of several sequences is computed by a prompt's.
         Source: llama-context.cpp (graph_compute, batched).
         """
+        if self.n_threads_batch is None:
+            return self.n_threads
         of_batch = self.n_threads_of_batch
         of_step = of_batch if self.n_parallel > 1 else self.n_threads
         found = [

@@ -87,22 +87,20 @@ def collect_cells(cells: Iterable[Digest], catalog: Catalog) -> list[Measured]:
     A device behind a loopback RPC server is a stand-in for one, on the same machine; its figures speak for no machine.
     """
     found = []
-    entries: dict[tuple[str, int, str | None], Entry | None] = {}
+    about = OncePerParts(functools.partial(_name_model, catalog=catalog))
     for cell in cells:
         record = cell.record
         if record.model is None or has_died(record) or has_loopback(record.asked.rpc):
             continue
-        model = (record.model.file_name, record.model.n_params, record.model.file_sha256)
-        if model not in entries:
-            entries[model] = find_entry(record, catalog)
-        found.append(_measure(cell, record.model, entries[model]))
+        machine, kind = name_machine(record)
+        name, entry, quantization = about(record.model)
+        found.append(Measured(record, cell.summary, machine, kind, name, entry, quantization, is_default(record)))
     return found
 
 
-def _measure(cell: Digest, model: Model, entry: Entry | None) -> Measured:
-    name, quantization = entry.name if entry else name_stem(model.file_name), read_quantization(model.description)
-    machine = name_machine(cell.record)
-    return Measured(cell.record, cell.summary, *machine, name, entry, quantization, is_default(cell.record))
+def _name_model(model: Model, catalog: Catalog) -> tuple[str, Entry | None, str | None]:
+    entry = _find_entry(model, catalog)
+    return entry.name if entry else name_stem(model.file_name), entry, read_quantization(model.description)
 
 
 def speaks_for(measured: Sequence[Measured]) -> Measured | None:
@@ -141,10 +139,14 @@ def find_entry(record: Record, catalog: Catalog) -> Entry | None:
     number of parameters, which says that at least the shape is that one's.
     """
     assert record.model is not None
-    if found := find_file_entry(record.model.file_name, record.model.file_sha256, catalog):
+    return _find_entry(record.model, catalog)
+
+
+def _find_entry(model: Model, catalog: Catalog) -> Entry | None:
+    if found := find_file_entry(model.file_name, model.file_sha256, catalog):
         return found
     for entry in catalog.entries.values():
-        if entry.parameters and 0 <= record.model.n_params - entry.parameters <= ROPE_PARAMS:
+        if entry.parameters and 0 <= model.n_params - entry.parameters <= ROPE_PARAMS:
             return entry
     return None
 
