@@ -15,6 +15,7 @@ from harness.cli.options import published_option, results_option
 from harness.errors import StoreError, UsageError
 from harness.host.machine import describe_machine, machine_slug
 from harness.records.journal import find_journals
+from harness.records.shared_parts import collector_at_rest
 from harness.units import format_count
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ Examples:
 @published_option
 @click.option("--predict/--no-predict", default=True, help="Predict the article's models for this machine. [on]")
 @results_option
+@collector_at_rest()
 def command(
     files: tuple[pathlib.Path, ...], output: pathlib.Path | None, share: pathlib.Path | None, published: bool, predict: bool,
     results: pathlib.Path,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.evidence.medians import median
 from harness.records.cautions import Caution, CautionCause
@@ -29,8 +28,7 @@ RARE_SHARE, ENOUGH_FOR_ONE = 0.10, 6
 HOPELESS_CPUS, HOPELESS_SHARE = 0.50, 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class Marked:
+class Marked(NamedTuple):
     """A piece of work that counts, and what disturbed it."""
 
     sample: Sample
@@ -70,9 +68,9 @@ def judge_marked(marked: Sequence[Marked], n_threads: int, every: Sequence[Sampl
     if not _has_conditions(samples):
         return
     yield from _judge_others(samples if every is None else every, marked, n_threads)
-    seen = {disturbance for one in marked for disturbance in one.disturbances} - {Disturbance.OTHERS}
-    if not seen:
+    if not any(one.disturbances for one in marked):
         return
+    seen = {disturbance for one in marked for disturbance in one.disturbances} - {Disturbance.OTHERS}
     for disturbance in sorted(seen, key=list(Disturbance).index):
         hit = [one.sample for one in marked if disturbance in one.disturbances]
         if not _is_rare(len(hit), len(marked)):
