@@ -85,6 +85,7 @@ RELIABILITY = {
     "kills.cells_lost": Goal("finished cells that were lost by it", "count", at_most=0),
     "kills.wrong_resumes": Goal("resumed sweeps that measured a cell again or left one out", "count", at_most=0),
     "kills.orphans": Goal("processes left behind", "count", at_most=0),
+    "kills.wrong": Goal("kills of any command that measures, after which anything at all was not as it should be", "count", at_most=0),
     # scripts/proven_by_tests.py
     "storage.wrong": Goal("full disk, read-only folder, two writers, clock set back: what lost a record", "count", at_most=0),
     "pipes.wrong": Goal("commands that `| head -1` makes print a traceback or end wrongly", "count", at_most=0),
@@ -93,6 +94,7 @@ RELIABILITY = {
     "rpc.wrong": Goal("attacks on an RPC server after which it does not serve, or does not say why", "count", at_most=0),
     "text.wrong": Goal("places in which strangers' text is not neutral", "count", at_most=0),
     "privacy.wrong": Goal("outputs that tell a planted mark", "count", at_most=0),
+    "release.wrong": Goal("what a wheel, an sdist or a promise is said to hold, and does not", "count", at_most=0),
     # scripts/rpc_attacks.py
     "rpc.back_s": Goal("time until an attacked RPC server serves again, the longest", "s", at_most=1),
     # scripts/long_sweep.py

@@ -29,6 +29,8 @@ FIGURES = {
     CautionCause.MORE_PIECES: {"n_pieces": 62, "n_expected": 2},
     CautionCause.NO_KERNEL: {"part": "Flash Attention", "device": "CUDA0", "other_part": "CPU"},
     CautionCause.NOT_REPACKED: {"device": "CUDA0"},
+    CautionCause.LEFT_OUT: {"part": "AVX-512"},
+    CautionCause.UNTRIED_VERSION: {"part": "0.4.1"},
     CautionCause.OTHER_PROGRAMS: {"cpus_lost": 0.6, "n_cpus": 2, "n_disturbed": 9, "n_timed": 10},
     CautionCause.THREADS_WAITED: {"lost_share": 0.3, "n_disturbed": 9, "n_timed": 10},
     CautionCause.TIME_STOLEN: {"cpus_lost": 0.6, "n_cpus": 2, "n_disturbed": 9, "n_timed": 10},

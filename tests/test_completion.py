@@ -64,8 +64,8 @@ def test_where_no_model_is_meant_files_are_offered(tmp_path):
 
 def test_machines_whose_names_have_blanks(tmp_path):
     offered = texts(tmp_path, "predict", "--machine", "m4")
-    assert any(text.startswith(r"M4\ Pro") for text in offered)
-    assert not any(" " in text.replace(r"\ ", "") for text in offered)
+    assert any(text.startswith(r"M4\\ Pro") for text in offered)
+    assert not any(" " in text.replace(r"\\ ", "") for text in offered)
 
 
 def test_a_model_on_this_disk_comes_before_the_catalog(tmp_path):
@@ -73,6 +73,23 @@ def test_a_model_on_this_disk_comes_before_the_catalog(tmp_path):
     blob.parent.mkdir(parents=True)
     blob.write_bytes(b"GGUF")
     assert "owner" in texts(tmp_path, "pp-tg", "-m", "")[0]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_a_name_that_a_shell_would_carry_out_is_put_into_the_line_as_a_name(tmp_path):
+    from click.shell_completion import CompletionItem
+
+    from harness.cli.completion import _ColonComplete
+
+    one = object.__new__(_ColonComplete)
+    one._n_known = 0
+    name = "$(touch x);`y` 'z' * \\ &|<>#!{a,b}~\"é"
+    script = 'IFS="," read type value <<<"$ANSWER"; IFS=$\'\\n\'; COMPREPLY=($value); eval "printf %s ${COMPREPLY[0]}"'
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, encoding="utf-8", cwd=tmp_path, timeout=60,
+        env={**os.environ, "ANSWER": one.format_completion(CompletionItem(name))},
+    )  # fmt: skip
+    assert (done.stdout, done.stderr, list(tmp_path.iterdir())) == (name, "", [])
 
 
 def test_other_shells_are_answered_by_click(tmp_path):

@@ -4,7 +4,14 @@ import pytest
 
 from harness.host import system as host_os
 from harness.host.cgroup import parse_cpu_list, read_cpu_quota, read_throttling
-from harness.host.cpu import Threads, choose_threads, count_physical_cores, find_our_cpus, read_cpu_name
+from harness.host.cpu import (
+    Threads,
+    choose_threads,
+    count_physical_cores,
+    find_our_cpus,
+    read_cpu_features,
+    read_cpu_name,
+)
 from harness.host.machine import describe_machine, machine_slug
 from harness.host.memory import available_memory_bytes, memory_limit_bytes, total_memory_bytes
 
@@ -219,3 +226,23 @@ def test_this_machine_answers_too():
     assert choose_threads().count >= 1
     assert 1 <= machine.n_cores_physical <= machine.n_cores_logical
     assert 0 < available_memory_bytes() <= total_memory_bytes() <= machine.memory_bytes
+
+
+_AVX2, _AVX512 = {"AVX", "AVX2", "F16C", "FMA"}, {"AVX512", "AVX512_VNNI"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("threadripper-pro", _AVX2), ("xeon-platinum", _AVX2 | _AVX512), ("ryzen-7840hs", _AVX2 | _AVX512),
+        ("ampere-altra", {"NEON", "DOTPROD"}), ("ampereone", {"NEON", "DOTPROD", "MATMUL_INT8"}),
+        ("gb10", {"NEON", "DOTPROD", "MATMUL_INT8", "SVE"}), ("m2-max", {"NEON", "DOTPROD", "MATMUL_INT8"}),
+        ("macbook-intel", _AVX2), ("windows-desktop", set()),
+    ],
+)  # fmt: skip
+def test_what_a_cpu_has_beyond_its_architecture(put, name, expected):
+    put(name)
+    found = read_cpu_features()
+    assert set(found) - {"AVX512_BF16", "AVX_VNNI", "AMX_INT8"} == expected
+    assert list(found) == sorted(found)
+    assert describe_machine().cpu_features == found

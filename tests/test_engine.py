@@ -5,7 +5,7 @@ import ctypes
 import pytest
 
 from harness.errors import NativeError
-from harness.native import bindings
+from harness.native import bindings, versions
 from harness.native.engine import Runtime
 from harness.spec import RunSpec
 
@@ -123,5 +123,5 @@ def test_another_struct_is_refused(monkeypatch):
         _fields_ = (("n_ctx", ctypes.c_uint32),)
 
     monkeypatch.setattr(llama_cpp, "llama_context_params", Other)
-    with pytest.raises(NativeError, match="another Other than harness knows"):
-        bindings.check_structs()
+    with pytest.raises(NativeError, match="another llama_context_params than harness knows"):
+        versions.check_binding(llama_cpp)

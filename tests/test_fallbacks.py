@@ -12,12 +12,13 @@ from types import SimpleNamespace
 import pytest
 
 from harness.memory.placement import count_pieces, find_too_many_pieces
+from harness.memory.repack import read_features
 from harness.native import strays
 from harness.native.log import read_missing_kernels, read_splits, read_unlocked
 from harness.native.strays import Node, sum_up
 from harness.records.cautions import CautionCause
 from harness.records.cells import MissingKernel, Stray
-from harness.records.fallbacks import find_fallbacks
+from harness.records.fallbacks import find_fallbacks, find_left_out
 from harness.records.kinds import read_line, to_json
 from harness.records.statistics import summarize
 from harness.spec import RunSpec
@@ -201,6 +202,60 @@ def test_weights_that_pinned_memory_keeps_from_being_repacked(record, asked, lay
     assert (CautionCause.NOT_REPACKED in causes(found)) is is_said
     assert CautionCause.NOT_REPACKED not in causes(with_(found, repacked_bytes=5))
     assert CautionCause.NOT_REPACKED not in causes(with_(found, system_info="CPU : AVX2 = 1"))
+
+
+#: Lines of llama_print_system_info: compiled with -march=native, with GGML_NATIVE=OFF, without AVX (as the ROCm wheels are), without
+#: AVX2 (as the CUDA wheels are), and for an Apple processor.
+_NATIVE = (
+    "CPU : SSE3 = 1 | SSSE3 = 1 | AVX = 1 | AVX_VNNI = 1 | AVX2 = 1 | F16C = 1 | FMA = 1 | BMI2 = 1 | AVX512 = 1 | AVX512_VBMI = 1 | "
+    "AVX512_VNNI = 1 | AVX512_BF16 = 1 | LLAMAFILE = 1 | OPENMP = 1 | REPACK = 1"
+)
+_PORTABLE = "CPU : SSE3 = 1 | SSSE3 = 1 | AVX = 1 | AVX2 = 1 | F16C = 1 | FMA = 1 | BMI2 = 1 | LLAMAFILE = 1 | OPENMP = 1 | REPACK = 1"
+_NO_AVX = "CPU : SSE3 = 1 | SSSE3 = 1 | LLAMAFILE = 1 | REPACK = 1"
+_NO_AVX2 = "CPU : SSE3 = 1 | SSSE3 = 1 | AVX = 1 | LLAMAFILE = 1 | REPACK = 1"
+_APPLE = "CPU : NEON = 1 | ARM_FMA = 1 | FP16_VA = 1 | DOTPROD = 1 | LLAMAFILE = 1 | ACCELERATE = 1 | REPACK = 1"
+_ZEN5 = ("AVX", "AVX2", "AVX512", "AVX512_BF16", "AVX512_VNNI", "AVX_VNNI", "F16C", "FMA")
+_ZEN2 = ("AVX", "AVX2", "F16C", "FMA")
+
+
+@pytest.mark.parametrize(
+    ("of_cpu", "system_info", "expected"),
+    [
+        (_ZEN5, _NATIVE, []),
+        (_ZEN5, _PORTABLE, ["AVX-512", "AVX-VNNI"]),
+        (_ZEN5, _NO_AVX, ["AVX"]),
+        (_ZEN5, _NO_AVX2, ["AVX2"]),
+        (_ZEN2, _PORTABLE, []),
+        (_ZEN2, _NO_AVX, ["AVX"]),
+        ((*_ZEN5, "AMX_INT8"), _NATIVE, ["AMX"]),
+        (("NEON", "DOTPROD", "MATMUL_INT8"), _APPLE, ["matrix products (I8MM)"]),
+        (("NEON", "DOTPROD"), _APPLE, []),
+        (("NEON", "DOTPROD"), _NATIVE, []),
+        (_ZEN5, _APPLE, []),
+        (_ZEN5, "", []),
+        ((), _PORTABLE, []),
+    ],
+)
+def test_what_a_build_leaves_out_of_what_the_cpu_has(of_cpu, system_info, expected):
+    assert find_left_out(of_cpu, read_features(system_info)) == expected
+
+
+def test_a_portable_build_is_a_footnote(record):
+    portable = with_(record, system_info=_PORTABLE)
+    assert causes(portable) == [], "a record that does not say what the CPU has"
+    portable = dataclasses.replace(
+        portable, machine=dataclasses.replace(record.machine, cpu_features=(*_ZEN2, "AVX512"))
+    )
+    (caution,) = find_fallbacks(portable)
+    assert caution in summarize(portable).cautions
+    assert caution.text == "this build of llama.cpp does not use AVX-512, which this CPU has"
+    assert not caution.distrust, "it is how fast this build is"
+
+
+def test_a_version_that_was_never_tried_is_a_footnote(record):
+    build = dataclasses.replace(record.build, llama_cpp_python="0.4.1", is_untried=True)
+    (caution,) = find_fallbacks(dataclasses.replace(record, build=build))
+    assert caution.text == "harness was never tried with llama-cpp-python 0.4.1, which is laid out as one that was"
 
 
 def test_a_mask_is_nothing_to_macos(record):

@@ -55,6 +55,11 @@ def test_flash_attention_is_what_auto_became():
 def test_load_mode():
     assert read_load_mode(CPU) == "mmap"
     assert read_load_mode([]) is None
+    # llama-cpp-python 0.3.34 and before
+    older = "load_tensors: loading model tensors, this can take a while... (mmap = {}, direct_io = {})"
+    assert read_load_mode([older.format("true", "false")]) == "mmap"
+    assert read_load_mode([older.format("false", "false")]) == "none"
+    assert read_load_mode([older.format("true", "true")]) == "dio"
 
 
 def test_host_memory_is_told_from_a_device():

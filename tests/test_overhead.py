@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from harness.cli import overhead as cli
 from harness.errors import HarnessError, NativeError, UsageError
 from harness.gguf.header import BytesSource, read_header
-from harness.host.machine import read_cpu_features
+from harness.host.machine import predict_features
 from harness.memory.causes import HOST, Cause
 from harness.memory.repack import read_features
 from harness.memory.resident import cause_of_log, device_of_buffer
@@ -137,7 +137,7 @@ def test_other_architectures_too(name, quantization, load_mode, tmp_path):
 
 def test_repacking_is_predicted_where_the_cpu_repacks(small):
     """So that the grid's comparison is not one of nothing with nothing."""
-    features = read_cpu_features()
+    features = predict_features()
     if features is None or (not features.has("AVX2") and not features.has("NEON", "DOTPROD")):
         pytest.skip("needs a CPU that repacks Q4_0")
     (item,), _ = forecast(find_model(small, weights=True), [make_spec(find_model(small, weights=True), 512, {})])
@@ -363,7 +363,7 @@ def test_a_worker_that_dies_is_a_remark(monkeypatch):
     (item,), host = forecast(found, [make_spec(found, 512, {})])
     assert predicted_buffers(item)[Cause.KV, HOST] > 0
     assert any("abort" in remark for remark in said(item))
-    assert host.features == read_cpu_features()
+    assert host.features == predict_features()
 
 
 def test_a_death_while_measuring_is_told(model):
@@ -421,7 +421,7 @@ def test_more_than_there_is_is_refused_before_loading(model, monkeypatch):
 
 def test_the_cpu_by_its_own_word_is_the_cpu_that_llama_cpp_was_built_for():
     """Then `harness inspect`, which asks the CPU, and the ledger, which asks llama.cpp, agree on what is repacked."""
-    mine = read_cpu_features()
+    mine = predict_features()
     if mine is None:
         pytest.skip("needs an OS that tells the CPU's features")
     found = from_shape("llama")

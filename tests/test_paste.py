@@ -121,12 +121,30 @@ def test_what_a_program_does_by_itself_is_not_written():
 
 
 def test_a_shell_gives_the_words_back():
-    path = "/a b/it's $HOME;*.gguf"
+    path = "/a b/it's (1) & more;*.gguf"
     asked = ask(model=path, tensor_split=(3.0, 1.0), override_tensors=(r"blk\.(1|2)\..*=CPU",))
     (line,) = lines_of("llama-server", asked)
     assert shlex.split(line) == ["llama-server", *llama_arguments("llama-server", asked)]
     assert shlex.split(line)[1:3] == ["-m", path]
     assert shlex.split(line)[shlex.split(line).index("-ts") + 1] == "3,1"
+
+
+@pytest.mark.parametrize(
+    "name", ["it's $HOME.gguf & more", "a\nrm -rf b", "a\u2019; calc; \u2018$b", 'a"; calc', "%PATH%'$x", "a\x1b[2J"]
+)
+def test_a_name_that_no_quotes_make_a_word_of_is_not_written(name):
+    """What a shell would do with it is nobody's to find out by pasting."""
+    asked = ask(model=name)
+    for pasted in write_lines(asked):
+        if pasted.program in ("llama-server", "llama-cli"):
+            assert shlex.split(pasted.lines[0])[1:3] == ["-m", "NAME"]
+            assert "in place of NAME" in " ".join(pasted.untold)
+        elif pasted.lines[0].startswith("FROM"):
+            assert all("\n" not in line for line in pasted.lines)
+    assert (
+        ast.literal_eval(lines_of("llama-cpp-python", asked)[-1].partition("model_path=")[2].partition(", n_ctx")[0])
+        == name
+    )
 
 
 def read_words(program: str, words: list[str]) -> dict[str, str | None]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Iterator
 
 import click
 from click.shell_completion import BashComplete, CompletionItem, add_completion_class
 
 from harness.errors import HarnessError
+from harness.untrusted import harmless
 
 #: Journals that say which models were used last.
 _LATEST = 5
@@ -32,7 +34,9 @@ def complete_machines(_ctx: click.Context, _param: click.Parameter, incomplete: 
 
 
 def _offer(names: Iterable[str], incomplete: str) -> list[CompletionItem[str]]:
-    found = [CompletionItem(name) for name in dict.fromkeys(names) if name.startswith(incomplete)]
+    # A line end would be a name of its own to the shell; whoever called a model so has to type it.
+    names = (name for name in dict.fromkeys(names) if name.startswith(incomplete) and harmless.line(name) == name)
+    found = [CompletionItem(name) for name in names]
     return found or [CompletionItem(incomplete, type="file")]
 
 
@@ -83,4 +87,7 @@ class _ColonComplete(BashComplete):
         return args, incomplete
 
     def format_completion(self, item: CompletionItem[str]) -> str:
-        return f"{item.type},{item.value[max(self._n_known, 0) :].replace(' ', chr(92) + ' ')}"
+        value = item.value[max(self._n_known, 0) :]
+        if item.type == "plain":  # bash inserts it as it is, once click's script has read half of the backslashes away
+            value = re.sub(r"[^\w./:=+,@%-]", r"\\\g<0>", value).replace("\\", "\\\\")
+        return f"{item.type},{value}"

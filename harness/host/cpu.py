@@ -181,6 +181,36 @@ def read_cpu_name() -> str:
     return " ".join(system.processor().split()) or system.arch or "unknown processor"
 
 
+#: llama.cpp's names of vector instructions (ggml-cpu.cpp ggml_backend_cpu_get_features) by those of Linux's /proc/cpuinfo, of the
+#: sysctl of Macs with Apple's processors, and of those with Intel's.
+_LINUX_FEATURES = {
+    "avx": "AVX", "avx2": "AVX2", "fma": "FMA", "f16c": "F16C", "avx_vnni": "AVX_VNNI", "avx512f": "AVX512",
+    "avx512_vnni": "AVX512_VNNI", "avx512_bf16": "AVX512_BF16", "amx_int8": "AMX_INT8",
+    "asimd": "NEON", "asimddp": "DOTPROD", "i8mm": "MATMUL_INT8", "sve": "SVE", "vxe": "VXE",
+}  # fmt: skip
+_APPLE_FEATURES = {"FEAT_DotProd": "DOTPROD", "FEAT_I8MM": "MATMUL_INT8"}
+_INTEL_MAC_FEATURES = {"AVX1.0": "AVX", "AVX2": "AVX2", "FMA": "FMA", "F16C": "F16C", "AVX512F": "AVX512"}
+
+
+def read_cpu_features() -> tuple[str, ...]:
+    """Vector instructions that the CPU has, by llama.cpp's names, sorted; empty where the OS does not tell (Windows).
+
+    Quick, for what needs no engine: llama_print_system_info says what a build was compiled for, whatever the CPU has.
+    """
+    system, found = the_os(), set[str]()
+    if system.platform == "linux":
+        match = re.search(r"^(?:flags|Features|features)\s*:\s*(.+)$", system.read("/proc/cpuinfo") or "", re.MULTILINE)
+        words = set(match[1].split()) if match else set()
+        found = {name for word, name in _LINUX_FEATURES.items() if word in words}
+    elif system.platform == "darwin" and system.arch == "arm64":
+        names = _APPLE_FEATURES.items()
+        found = {"NEON", *(name for word, name in names if system.sysctl(f"hw.optional.arm.{word}") == "1")}
+    elif system.platform == "darwin":
+        words = {*system.sysctl("machdep.cpu.features").split(), *system.sysctl("machdep.cpu.leaf7_features").split()}
+        found = {name for word, name in _INTEL_MAC_FEATURES.items() if word in words}
+    return tuple(sorted(found))
+
+
 def read_cache_bytes() -> int | None:
     """The last-level caches of the CPUs that are ours, all together; None where the OS does not say."""
     system = the_os()

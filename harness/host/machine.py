@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import platform
 import re
+from dataclasses import dataclass
 
-from harness.host.cpu import Ours, count_physical_cores, find_our_cpus, read_cpu_name
+from harness.host.cgroup import read_oom_kills
+from harness.host.cpu import Ours, count_physical_cores, find_our_cpus, read_cpu_features, read_cpu_name
 from harness.host.memory import memory_limit_bytes
 from harness.host.system import CpuTime, the_os
 from harness.memory.repack import CpuFeatures
@@ -26,6 +28,7 @@ def describe_machine() -> Machine:
         cpus_bound=ours.bound,
         cpu_quota=ours.quota,
         memory_limit_bytes=memory_limit_bytes(),
+        cpu_features=read_cpu_features(),
     )
 
 
@@ -37,41 +40,46 @@ def machine_slug(machine: Machine) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text).strip("-")
 
 
-#: llama.cpp's names of CPU features that decide what is repacked, by those of Linux's /proc/cpuinfo and of macOS's sysctl.
-_LINUX_FEATURES = {
-    "avx2": "AVX2", "avx512f": "AVX512", "avx512_vnni": "AVX512_VNNI", "amx_int8": "AMX_INT8",
-    "asimd": "NEON", "asimddp": "DOTPROD", "i8mm": "MATMUL_INT8", "vxe": "VXE",
-}  # fmt: skip
-_MACOS_FEATURES = {"FEAT_DotProd": "DOTPROD", "FEAT_I8MM": "MATMUL_INT8"}
+def predict_features() -> CpuFeatures | None:
+    """What an llama.cpp that is compiled here would be compiled for, as far as repacking goes; None where the OS does not tell.
 
-
-def read_cpu_features() -> CpuFeatures | None:
-    """Read the CPU's features by the OS, as an llama.cpp that was built here would use them; None where the OS does not tell.
-
-    Quick, for what needs no engine; llama_print_system_info says what a build really has. SVE and RISC-V vectors are left out, for
-    their length is not told here.
+    SVE and RISC-V vectors are left out, for their length is not told here.
 
     Source: ggml-cpu is compiled with -march=native (GGML_NATIVE) and with repacking (GGML_CPU_REPACK) by default.
     """
-    system = the_os()
-    if system.platform == "linux":
-        match = re.search(r"^(?:flags|Features|features)\s*:\s*(.+)$", system.read("/proc/cpuinfo") or "", re.MULTILINE)
-        words = set(match[1].split()) if match else set()
-        if not words or words & {"sve"} or system.arch.startswith("riscv"):
-            return None
-        return CpuFeatures(frozenset({"REPACK", *(name for word, name in _LINUX_FEATURES.items() if word in words)}))
-    if system.platform == "darwin" and system.arch == "arm64":
-        found = {
-            name for feature, name in _MACOS_FEATURES.items() if system.sysctl(f"hw.optional.arm.{feature}") == "1"
-        }
-        return CpuFeatures(frozenset({"REPACK", "NEON", *found}))
-    return None
+    names = frozenset(read_cpu_features())
+    return CpuFeatures(frozenset({"REPACK", *names})) if names and "SVE" not in names else None
 
 
-def count_oom_kills() -> int | None:
-    """How often the kernel has killed for memory since boot; None where it does not tell. Source: proc(5), /proc/vmstat oom_kill."""
+@dataclass(frozen=True, slots=True)
+class OomKills:
+    """How often the kernel had killed for memory when a process was looked at: anywhere, and in that process's control group.
+
+    None where it does not tell.
+    """
+
+    pid: int
+    anywhere: int | None
+    group: tuple[str, int] | None
+
+    def have_risen(self) -> bool:
+        """Whether it has killed since: in the process's own group where that is known, which may be another one now, else anywhere.
+
+        The group is known until the process's end was asked for (wait).
+        """
+        now = count_oom_kills(self.pid)
+        if self.anywhere is not None and now.anywhere is not None and now.anywhere <= self.anywhere:
+            return False
+        if now.group is None or self.group is None:
+            return self.anywhere is not None and now.anywhere is not None
+        before = self.group[1] if now.group[0] == self.group[0] else 0
+        return now.group[1] > before
+
+
+def count_oom_kills(pid: int) -> OomKills:
+    """What the kernel has counted. Source: proc(5), /proc/vmstat oom_kill; `cgroup.read_oom_kills`."""
     match = re.search(r"^oom_kill (\d+)$", the_os().read("/proc/vmstat") or "", re.MULTILINE)
-    return int(match[1]) if match else None
+    return OomKills(pid, int(match[1]) if match else None, read_oom_kills(pid))
 
 
 def cpu_times_of(ours: Ours) -> tuple[CpuTime, ...]:

@@ -1,4 +1,4 @@
-"""The C functions that llama_cpp does not declare, and the check that its structs are the ones that we know.
+"""The C functions that llama_cpp does not declare; what it declares itself is held against `harness.native.versions`.
 
 Three tiers meet at the native edge: this file declares, `engine` owns what it gets, `worker` decides what to do when it fails.
 """
@@ -11,22 +11,7 @@ from typing import Any
 import llama_cpp
 
 from harness.errors import NativeError
-
-#: Versions of the binding whose struct layouts and log lines were tried.
-KNOWN_VERSIONS = ("0.3.36",)
-
-#: Fields that are set or read by name, in the order of llama.h; a struct that differs would be filled wrongly without a word.
-_MODEL_FIELDS = (
-    "devices tensor_buft_overrides n_gpu_layers split_mode load_mode lazy_mode main_gpu tensor_split progress_callback "
-    "progress_callback_user_data kv_overrides vocab_only check_tensors use_extra_bufts no_host no_alloc load_mtp"
-)
-_CONTEXT_FIELDS = (
-    "n_ctx n_batch n_ubatch n_seq_max n_rs_seq n_outputs_max n_outputs_max_per_seq n_threads n_threads_batch ctx_type "
-    "rope_scaling_type pooling_type attention_type flash_attn_type rope_freq_base rope_freq_scale yarn_ext_factor "
-    "yarn_attn_factor yarn_beta_fast yarn_beta_slow yarn_orig_ctx defrag_thold cb_eval cb_eval_user_data type_k type_v "
-    "abort_callback abort_callback_data embeddings offload_kqv no_perf op_offload swa_full kv_unified samplers n_samplers "
-    "ctx_other"
-)
+from harness.native import versions
 
 #: enum ggml_backend_dev_type of ggml-backend.h.
 DEVICE_KINDS = {0: "cpu", 1: "gpu", 2: "igpu", 3: "accel"}
@@ -91,31 +76,6 @@ def knows_layout(lib: Any, node: int) -> bool:
     return is_named and lib.ggml_get_data(node) == Tensor.from_address(node).data
 
 
-def check_structs() -> None:
-    """Refuse a binding whose structs are not the known ones, before anything is written into them.
-
-    Raises
-    ------
-    NativeError : the version was never tried and its fields differ, or the library's defaults do not come out where they should.
-    """
-    for struct, expected in (
-        (llama_cpp.llama_model_params, _MODEL_FIELDS),
-        (llama_cpp.llama_context_params, _CONTEXT_FIELDS),
-    ):
-        if [item[0] for item in struct._fields_] != expected.split():
-            raise NativeError(
-                f"llama-cpp-python {llama_cpp.__version__} has another {struct.__name__} than harness knows; "
-                f"install llama-cpp-python {KNOWN_VERSIONS[-1]}."
-            )
-    defaults = llama_cpp.llama_context_default_params()
-    # Values from the middle and the end: a shifted layout puts something else there (llama_context_default_params).
-    if (defaults.n_batch, defaults.n_ubatch, defaults.type_k, defaults.type_v) != (2048, 512, 1, 1):
-        raise NativeError(
-            "The installed libllama does not fit its Python binding (defaults read wrongly); reinstall llama-cpp-python "
-            f"{KNOWN_VERSIONS[-1]}."
-        )
-
-
 _POINTER, _TEXT, _SIZE = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
 
 _P, _SIZES, _RANGE = (_POINTER,), ctypes.POINTER(_SIZE), (_POINTER, _POINTER, _SIZE, _SIZE)
@@ -173,10 +133,7 @@ def library() -> Any:
             try:
                 function = getattr(lib, name)
             except AttributeError:
-                raise NativeError(
-                    f"llama-cpp-python {llama_cpp.__version__} has no {name}, which harness calls; install llama-cpp-python "
-                    f"{KNOWN_VERSIONS[-1]}."
-                ) from None
+                raise versions.refuse(llama_cpp, f"has no {name}, which harness calls") from None
             function.restype, function.argtypes = result, arguments
     return lib
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import pathlib
 import random
 import threading
 import time
@@ -22,7 +23,7 @@ from harness.gguf.split import list_parts
 from harness.gguf.types import tensor_type
 from harness.host.rpc import check_servers
 from harness.host.scheduling import free_threads, read_cpus, set_priority
-from harness.native import batches, bindings, sequences
+from harness.native import batches, bindings, sequences, versions
 from harness.native.buffer_overrides import list_overrides
 from harness.native.log import (
     Tape,
@@ -35,13 +36,13 @@ from harness.native.log import (
     read_unlocked,
 )
 from harness.native.threads import Threads, check_mask, list_threads
+from harness.native.wheels import is_prebuilt, read_wheel_tag
 from harness.records.cells import Build, Device, Model, Resolved
 from harness.records.native_errors import explain
 from harness.spec import RunSpec
 
-# enum llama_split_mode, llama_load_mode, llama_flash_attn_type of llama.h; ggml_numa_strategy of ggml-cpu.h.
+# enum llama_split_mode, llama_flash_attn_type of llama.h; ggml_numa_strategy of ggml-cpu.h.
 _SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}
-_LOAD_MODES = {"auto": -1, "none": 0, "mmap": 1, "mlock": 2, "mmap+mlock": 3, "dio": 4}
 _FLASH_MODES = {"auto": -1, "off": 0, "on": 1}
 _NUMA_STRATEGIES = {"disabled": 0, "distribute": 1, "isolate": 2, "numactl": 3}
 
@@ -53,8 +54,11 @@ class Runtime:
     """The library itself: initialised once a process, with its log on tape."""
 
     def __init__(self, *, log_to_stderr: bool = True) -> None:
-        bindings.check_structs()
+        versions.check_binding(llama_cpp)
         self.lib = bindings.library()
+        package = pathlib.Path(llama_cpp.__file__).parent
+        self._wheel_tag = read_wheel_tag(package)
+        self._is_prebuilt = is_prebuilt(self._wheel_tag, getattr(llama_cpp.llama_cpp, "_base_path", package / "lib"))
         self.tape = Tape(to_stderr=log_to_stderr)
         #: RPC servers whose devices this process knows; ggml cannot forget them.
         self.rpc: tuple[str, ...] = ()
@@ -74,6 +78,9 @@ class Runtime:
             system_info=llama_cpp.llama_print_system_info().decode().strip(" |"),
             backends=tuple(self._backend_names()),
             devices=tuple(device for _, device in self.list_devices()),
+            wheel_tag=self._wheel_tag,
+            is_prebuilt=self._is_prebuilt,
+            is_untried=not versions.is_tried(llama_cpp.__version__),
         )
 
     def _backend_names(self) -> list[str]:
@@ -249,7 +256,7 @@ class LoadedModel:
         parameters.n_gpu_layers = spec.n_gpu_layers
         parameters.split_mode = _SPLIT_MODES[spec.split_mode]
         parameters.main_gpu = spec.main_gpu
-        parameters.load_mode = _LOAD_MODES[spec.load_mode]
+        versions.set_load_mode(parameters, spec.load_mode)
         parameters.no_host, parameters.use_extra_bufts = spec.no_host, spec.repack
         n_devices = llama_cpp.llama_max_devices()
         if len(spec.tensor_split) > n_devices:

@@ -1,6 +1,7 @@
 """llama.cpp's log: kept, passed on to stderr for the post-mortem, and read for what only it tells.
 
-The wording is that of the llama.cpp in llama-cpp-python 0.3.36; `tests/test_log.py` holds lines recorded from it.
+The wording is that of the versions of llama-cpp-python that were tried (`harness.native.versions`); `tests/test_log.py` holds lines
+recorded from them.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _MISMATCH = re.compile(r"layer \d+ is assigned to device (\S+) but (.+?) is assi
 _UNLOCKED = re.compile(r"failed to (?:mlock|VirtualLock)|mlock not supported")
 _FLASH = re.compile(r"Flash Attention (enabled|not supported)|flash_attn\s*=\s*(enabled|disabled)")
 _LOAD_MODE = re.compile(r"\(load_mode = ([a-z+]+)\)")
+_OLDER_LOAD_MODE = re.compile(r"\(mmap = (true|false), direct_io = (true|false)\)")
 _DEBUG_WORTH_KEEPING = "assigned to device"
 
 
@@ -133,6 +135,10 @@ def read_flash_attention(lines: Iterable[str]) -> bool | None:
 
 
 def read_load_mode(lines: Iterable[str]) -> str | None:
-    """How the file was read: mmap, none, mlock, …"""
-    found = (_LOAD_MODE.search(line) for line in lines)
-    return next((match[1] for match in found if match), None)
+    """How the file was read: mmap, none, mlock, …; before 0.3.35 the log does not say whether it was locked."""
+    for line in lines:
+        if match := _LOAD_MODE.search(line):
+            return match[1]
+        if match := _OLDER_LOAD_MODE.search(line):
+            return "dio" if match[2] == "true" else "mmap" if match[1] == "true" else "none"
+    return None

@@ -74,6 +74,8 @@ class CautionCause(str, enum.Enum):
     NOT_REPACKED = "not-repacked"
     POLL_IDLE = "poll-idle"
     MASK_IDLE = "mask-idle"
+    LEFT_OUT = "left-out"
+    UNTRIED_VERSION = "untried-version"
     SENTENCE = "sentence"
 
 
@@ -183,6 +185,8 @@ _SENTENCES = {
     ),
     CautionCause.POLL_IDLE: "--poll does nothing: this ggml has its threads from OpenMP",
     CautionCause.MASK_IDLE: "-C does nothing: macOS keeps no thread to a CPU",
+    CautionCause.LEFT_OUT: "this build of llama.cpp does not use {part}, which this CPU has",
+    CautionCause.UNTRIED_VERSION: "harness was never tried with llama-cpp-python {part}, which is laid out as one that was",
     CautionCause.SENTENCE: "{said}",
 }
 _NEEDED = {

@@ -114,7 +114,12 @@ def group_servers(devices: Sequence[Device]) -> dict[str, list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """The engine that ran: version of llama-cpp-python, ggml and the commit it was built from, CPU features compiled in."""
+    """The engine that ran: version of llama-cpp-python, ggml and the commit it was built from, CPU features compiled in.
+
+    wheel_tag is the platform that its wheel was made for (``py3-none-manylinux_2_28_x86_64``), empty where that is not known and in
+    records of before; is_prebuilt says that the wheel was compiled by a build service for many machines, is_untried that harness was
+    tried with other versions.
+    """
 
     llama_cpp_python: str  #: version
     ggml_version: str  #: version
@@ -122,6 +127,9 @@ class Build:
     system_info: str  #: CPU features, as llama.cpp's log has them
     backends: tuple[str, ...]  #: ggml's backends that were loaded
     devices: tuple[Device, ...]  #: every device that ggml sees
+    wheel_tag: str = ""  #: as Python's packages spell it
+    is_prebuilt: bool = False
+    is_untried: bool = False
 
     @property
     def commit(self) -> str:
@@ -155,7 +163,8 @@ class Machine:
 
     n_cores_physical counts the cores that were ours, the other figures are the whole machine's. cpus_bound says what kept CPUs from
     us (``affinity``, ``cpuset``, ``cgroup quota``), cpu_quota is a control group's in CPUs' worth of time and memory_limit_bytes its
-    limit; None where the whole machine was ours, and in records of before.
+    limit; None where the whole machine was ours, and in records of before. cpu_features are those vector instructions of the CPU
+    that an llama.cpp may be compiled for, by llama.cpp's names; empty where the system does not tell, and in records of before.
     """
 
     cpu: str
@@ -168,6 +177,7 @@ class Machine:
     cpus_bound: str | None = None
     cpu_quota: float | None = None
     memory_limit_bytes: int | None = None
+    cpu_features: tuple[str, ...] = ()  #: AVX2, AVX512, NEON, …
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from harness.memory.causes import HOST
 from harness.memory.forecast import device_rules
 from harness.memory.placement import find_too_many_pieces
-from harness.memory.repack import read_features
+from harness.memory.repack import CpuFeatures, read_features
 from harness.parsers import split_override
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Build, Machine, Record, Resolved
@@ -40,10 +40,36 @@ def _each_fallback(asked: RunSpec, machine: Machine, resolved: Resolved, build: 
         yield Caution(CautionCause.MASK_IDLE)  # source: ggml_thread_apply_affinity in ggml-cpu.c
     if build is None:
         return
+    if build.is_untried:
+        yield Caution(CautionCause.UNTRIED_VERSION, part=build.llama_cpp_python)
+    if left_out := find_left_out(machine.cpu_features, read_features(build.system_info)):
+        yield Caution(CautionCause.LEFT_OUT, part=" and ".join(left_out))
     if device := _find_pinning(asked, resolved, build):
         yield Caution(CautionCause.NOT_REPACKED, device=device)
     if asked.poll != defaults()["poll"] and read_features(build.system_info).has("OPENMP"):
         yield Caution(CautionCause.POLL_IDLE)
+
+
+#: Vector instructions that make a difference: what each is called, and what it rests on.
+_VECTORS = {
+    "AVX": ("AVX", "SSE3"), "AVX2": ("AVX2", "AVX"), "FMA": ("FMA", "AVX2"), "F16C": ("F16C", "AVX2"),
+    "AVX512": ("AVX-512", "AVX2"), "AVX512_VNNI": ("AVX-512 VNNI", "AVX512"), "AVX512_BF16": ("AVX-512 BF16", "AVX512"),
+    "AMX_INT8": ("AMX", "AVX512"), "AVX_VNNI": ("AVX-VNNI", "AVX2"), "DOTPROD": ("dot products (DOTPROD)", "NEON"),
+    "MATMUL_INT8": ("matrix products (I8MM)", "NEON"), "SVE": ("SVE", "NEON"),
+}  # fmt: skip
+
+
+def find_left_out(of_cpu: Collection[str], of_build: CpuFeatures) -> list[str]:
+    """What of a CPU's vector instructions a build does not use, by their names for people.
+
+    What rests on something that the build does not use either goes without saying, and so does everything of another architecture
+    or of a build that lists nothing.
+    """
+    return [
+        title
+        for name, (title, base) in _VECTORS.items()
+        if name in of_cpu and not of_build.has(name) and of_build.has(base)
+    ]
 
 
 def _find_strays(spec: RunSpec, resolved: Resolved) -> Iterator[Caution]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from harness.gguf.anatomy import Anatomy, describe_model
 from harness.gguf.header import Fetched, Header
-from harness.host.machine import read_cpu_features
+from harness.host.machine import predict_features
 from harness.memory.repack import RepackedType, find_repacked_types
 from harness.sources.references import parse_reference
 
@@ -44,5 +44,5 @@ def inspect_model(reference: str) -> Inspection:
 
 def find_repacked(header: Header) -> tuple[RepackedType, ...] | None:
     """Say which weights this CPU would repack. The CPU is asked, not llama.cpp, which would have to be started for it."""
-    features = read_cpu_features()
+    features = predict_features()
     return None if features is None else find_repacked_types(header, features)

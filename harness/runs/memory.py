@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import __version__
-from harness.codec import decode
 from harness.errors import HarnessError, NativeError, UsageError
 from harness.events import OnEvent, ignore
 from harness.gguf.anatomy import name_file_type
@@ -22,7 +21,7 @@ from harness.gguf.header import BytesSource, Header, read_header
 from harness.gguf.model_kinds import Question, find_kind, may_be_asked, refuse, refuse_context, suit_batches
 from harness.gguf.settings import read_count
 from harness.host.cpu import choose_threads
-from harness.host.machine import read_cpu_features
+from harness.host.machine import predict_features
 from harness.host.memory import available_memory_bytes, total_memory_bytes
 from harness.host.rpc import check_servers
 from harness.memory.causes import CACHE_CAUSES, HOST, Cause, Note, Part, Remark
@@ -54,6 +53,7 @@ from harness.records.journal import utc_now
 from harness.records.memory import MemoryRecord, Subject
 from harness.runs.dry_run import WORKER, DryRun, run_dry
 from harness.runs.session import Session
+from harness.runs.worker import understand
 from harness.sources.catalog_reference import CatalogReference
 from harness.sources.model_file import hash_file
 from harness.sources.references import parse_reference
@@ -199,7 +199,7 @@ def forecast(model: Model, specs: Sequence[RunSpec]) -> tuple[tuple[Forecast, ..
     if not model.files and dry.trouble is None:
         dry.trouble = f"llama.cpp does not know the architecture {model.header.architecture}"
     # Without an engine the CPU's own word has to do.
-    host = Host(read_cpu_features())
+    host = Host(predict_features())
     if dry.build is not None:
         host = Host(read_features(dry.build.system_info), list_rules(dry.build.devices))
     host.chosen(specs[0])  # a -mg that names nothing is refused before anything is said
@@ -354,7 +354,7 @@ def measure(model: Model, spec: RunSpec, session: Session) -> tuple[Measurement,
                 elif event["event"] == "phase":
                     session.show(event["phase"])
                 elif event["event"] == "reading":
-                    readings.append(decode(MemoryReading, event))
+                    readings.append(understand(MemoryReading, event))
                 elif event["event"] == "done":
                     done = event
     except NativeError:
@@ -363,8 +363,8 @@ def measure(model: Model, spec: RunSpec, session: Session) -> tuple[Measurement,
     if done is None:
         return None
     files = [os.path.realpath(model.path.parent / item.name) for item in model.files]
-    buffers = tuple(decode(NativeBuffer, item) for item in done["buffers"])
-    resolved = decode(Resolved, done["resolved"])
+    buffers = tuple(understand(NativeBuffer, item) for item in done["buffers"])
+    resolved = understand(Resolved, done["resolved"])
     runtime, weights_resident = explain_growth([item for item in readings if item.step != "after"], buffers, files)
     measurement = Measurement(
         tuple(dataclasses.replace(item, maps=()) for item in readings),
@@ -377,7 +377,7 @@ def measure(model: Model, spec: RunSpec, session: Session) -> tuple[Measurement,
         resolved.is_unlocked,
     )
     seen = done.get("conditions")
-    return measurement, decode(Conditions, seen) if seen else None
+    return measurement, understand(Conditions, seen) if seen else None
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------

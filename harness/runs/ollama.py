@@ -105,7 +105,7 @@ def _find_served(name: str | None, server: OllamaServer, on_event: OnEvent) -> t
     if not names:
         raise UsageError(f"The Ollama server {server.address} has no models; run `ollama pull llama3.2:1b`.")
     if len(names) > 1:
-        shown = f"{', '.join(names[:12])}{' …' if len(names) > 12 else ''}"
+        shown = f"{', '.join(one[:80] for one in names[:12])}{' …' if len(names) > 12 else ''}"
         raise UsageError(f"The Ollama server has several models; name one: {shown}.")
     found = server.show(names[0])
     if found.has_adapter:

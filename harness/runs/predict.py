@@ -18,7 +18,7 @@ from harness.gguf.cost import Cost, cost_of_header
 from harness.gguf.header import Header
 from harness.gguf.model_kinds import Kind, find_kind, refuse, refuse_context
 from harness.gguf.model_kinds import Question as Ability
-from harness.host.machine import describe_machine, machine_slug, read_cpu_features
+from harness.host.machine import describe_machine, machine_slug, predict_features
 from harness.host.memory import available_memory_bytes
 from harness.records.cells import Record
 from harness.records.journal import find_journals, read_lines
@@ -245,7 +245,7 @@ def predict_this_machine(own: Own, question: Question, machines: Sequence[Machin
     for test in roof.tests if roof else ():
         labels.setdefault(host if test.kind == "cpu" else test.description, test.kind if test.kind == "cpu" else "gpu")
     memory_bytes = question.memory_bytes or available_memory_bytes()
-    question = dataclasses.replace(question, memory_bytes=memory_bytes, features=read_cpu_features())
+    question = dataclasses.replace(question, memory_bytes=memory_bytes, features=predict_features())
     return [
         predict_own(_describe_own(own, label, kind, question), question, machines)
         for label, kind in (labels or {host: "cpu"}).items()

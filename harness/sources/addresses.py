@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit, urlunsplit
@@ -41,8 +44,56 @@ def split_url(url: str) -> SplitResult:
 
 
 def is_same_origin(url: str, other: str) -> bool:
-    """Whether two addresses are of one server, to which a token may go: scheme, host and port."""
+    """Whether two addresses are of one server: scheme, host and port."""
     return _origin(url) == _origin(other)
+
+
+def is_same_server(url: str, target: str) -> bool:
+    """Whether a redirection stays with the server that was asked, to which a token may go.
+
+    Its origin, or the same host by https instead of http, both at their usual ports. Another port of a host, a sub-domain, and http
+    instead of https are others.
+    """
+    try:
+        before, after = _origin(url), _origin(target)
+    except UsageError:
+        return False
+    return before == after or (before == ("http", before[1], 80) and after == ("https", before[1], 443))
+
+
+def why_not_to(url: str, target: str) -> str | None:
+    """Say where a redirection leads that is not to be followed, such as ``to no web address``; None where it may be.
+
+    A server that is not on this machine has nobody here to send us to, nor to a network's own services (169.254.169.254 of clouds).
+    """
+    try:
+        before, after = split_url(url), split_url(target)
+        (after.hostname or "").encode("idna")
+    except (UsageError, UnicodeError):
+        return "to what is no address"
+    if after.scheme not in ("http", "https") or not after.hostname:
+        return "to what is no web address"
+    if (before.scheme, after.scheme) == ("https", "http"):
+        return "from https to http"
+    near, here = _is_near(after.hostname), _is_near(before.hostname or "")
+    return (
+        f"to {after.hostname}, an address of this machine or its network's own services" if near and not here else None
+    )
+
+
+def _is_near(host: str) -> bool:
+    """Whether a host is this machine itself, or an address that routers do not pass on, however it is written (2130706433, 127.1)."""
+    host = host.rstrip(".").partition("%")[0]
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        with contextlib.suppress(OSError):
+            host = socket.inet_ntoa(socket.inet_aton(host))
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_link_local or address.is_unspecified
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

@@ -9,7 +9,7 @@ from harness.catalog import Catalog, Files
 from harness.sources.catalog_reference import list_catalog_files
 from harness.sources.choice import find_same_name
 from harness.sources.hub import HubFacts, list_files
-from harness.sources.remote import NotThereError
+from harness.sources.remote_errors import NotThereError
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from harness.sources.ollama_reference import PREFIX as OLLAMA_PREFIX
 from harness.sources.reference import Reference, Variant
 from harness.sources.sparse import HeaderFile
 from harness.sources.user_catalog import load_catalog
+from harness.untrusted import harmless
 
 SYNTHETIC_PREFIX = "synth:"
 
@@ -66,7 +67,7 @@ class CatalogReference(Reference):
 
     def header(self) -> Found:
         """As of any reference; computed where the hub cannot be reached or has no such file, and of a model that cannot be run."""
-        from harness.sources.remote import RemoteError
+        from harness.sources.remote_errors import RemoteError
 
         entry, files = self.entry, _pick_files(self.entry, self.quantization)
         if entry.refused:
@@ -116,8 +117,8 @@ class CatalogReference(Reference):
         except UsageError:
             hint = ""
         return (
-            f"{entry.name} {files.quantization} is not on this disk; {hint}run `harness pull {name}` first, or time its shape with "
-            f"-m {SYNTHETIC_PREFIX}{name}."
+            f"{entry.name} {files.quantization} is not on this disk; {hint}run {harmless.command('harness', 'pull', name)} first, "
+            f"or time its shape with -m {SYNTHETIC_PREFIX}{name}."
         )
 
 

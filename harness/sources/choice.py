@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from harness.untrusted import harmless
+
 _PART = re.compile(r"-([0-9]{5})-of-([0-9]{5})\.gguf$", re.IGNORECASE)
 #: A file cut by bytes, as `split` does it and some repositories have large ones: x.gguf.part1of2, x.gguf-split-a.
 _BYTE_SPLIT = re.compile(r"\.gguf[.-](?:part|split)[-_.]?[0-9a-z]+$", re.IGNORECASE)
@@ -42,9 +44,11 @@ def explain_byte_split(name: str) -> str:
     """Say of a piece of a file what it is and what to do."""
     whole = _BYTE_SPLIT.sub(".gguf", name)
     ending = "-split*" if "-split" in name[len(whole) :].lower() else ".part*"
+    word = harmless.shell_word(whole)
+    join = f"join them with `cat {word}{ending} > {word}`" if word else "join them"
     return (
-        f"{name} is a piece of a file that was cut by bytes, which llama.cpp cannot open; download all pieces, join them with "
-        f"`cat {whole}{ending} > {whole}` in the order of their numbers, and name {whole}"
+        f"{name} is a piece of a file that was cut by bytes, which llama.cpp cannot open; download all pieces, {join} "
+        f"in the order of their numbers, and name {whole}"
     )
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,16 @@ from harness.sources.addresses import Address
 from harness.sources.remote import (
     STALL_BYTES,
     Answer,
-    NotThereError,
-    RemoteError,
     ask_small,
+    find_validator,
+    is_consistent,
     open_answer,
     pause,
     read_content_range,
     read_number,
     transport_errors,
 )
+from harness.sources.remote_errors import NotThereError, RemoteError
 from harness.units import MIB, format_gb
 
 #: What a download leaves free on the disk.
@@ -54,12 +54,6 @@ def probe(address: Address) -> Probe:
     if response.status_code == 200:
         total = read_number(response.headers.get("Content-Length"))
     return Probe(total, find_validator(response) if response.status_code == 206 else None, opening)
-
-
-def find_validator(response: Any) -> str | None:
-    """The strong ETag of an answer: the same as long as every byte is. A date is none (RFC 9110, 8.8.2)."""
-    etag: str = response.headers.get("ETag", "")
-    return etag if re.fullmatch(r'"[\x21\x23-\x7e]*"', etag) else None
 
 
 def check_space(folder: Path, need_bytes: int, name: str, remedy: str) -> None:
@@ -104,10 +98,10 @@ def fetch_into(
     RemoteError  : the server cannot be reached, refuses, stalls, or sends another length; what arrived stays for the next time.
     HarnessError : the disk cannot be written.
     """
-    attempt, most = 0, _size_of(part)
+    attempt, most = 0, size_of(part)
     errors = transport_errors()
-    while size_bytes is None or _size_of(part) != size_bytes or not (validator or is_pinned):
-        before = _size_of(part) if validator or is_pinned else 0
+    while size_bytes is None or size_of(part) != size_bytes or not (validator or is_pinned):
+        before = size_of(part) if validator or is_pinned else 0
         response, error = None, None
         try:
             span = {"Range": f"bytes={before}-"} if before else {}
@@ -125,12 +119,12 @@ def fetch_into(
         except errors as failure:
             error = failure
         # A few bytes more are no progress: a server could hand out a file in four thousand million connections.
-        attempt = 1 if _size_of(part) >= most + STALL_BYTES else attempt + 1
-        most = max(most, _size_of(part))
+        attempt = 1 if size_of(part) >= most + STALL_BYTES else attempt + 1
+        most = max(most, size_of(part))
         try:
             pause(error, response, address.name, attempt)
         except RemoteError as said:
-            kept_bytes = _size_of(part) if validator or is_pinned else 0
+            kept_bytes = size_of(part) if validator or is_pinned else 0
             if not kept_bytes or isinstance(said, NotThereError):
                 raise
             raise type(said)(
@@ -156,7 +150,7 @@ def _append(
     if response.status_code == 200:
         have, start = 0, 0
         total = read_number(response.headers.get("Content-Length"))
-    if start != have:
+    if start != have or not is_consistent(response):
         raise RemoteError(f"The server of {name} sent other bytes than those asked for; run the same command again.")
     if size_bytes is not None and total is not None and total != size_bytes:
         raise RemoteError(
@@ -185,9 +179,41 @@ def _append(
 
 
 @contextlib.contextmanager
+def held(lock: Path, name: str, on_remark: Callable[[str], None], on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock while a file is fetched, so that two processes do not write one beginning.
+
+    Parameters
+    ----------
+    on_remark : told that another process has it
+    on_wait   : called about once a second while it has
+
+    Raises
+    ------
+    OSError : the lock's file cannot be made.
+    """
+    from huggingface_hub.utils import WeakFileLock
+
+    is_said = False
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(WeakFileLock(lock, timeout=1.0))
+                break
+            except TimeoutError:
+                if not is_said:
+                    on_remark(f"another process is fetching {name}; this one waits for it")
+                is_said = True
+                on_wait()
+        yield
+
+
+@contextlib.contextmanager
 def _open_part(part: Path, have: int) -> Iterator[Any]:
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
+        if part.is_symlink():  # we make none here, and what it leads to is not ours to write over
+            part.unlink()
         file = open(part, "ab")
         file.truncate(have)
     except OSError as error:
@@ -210,8 +236,9 @@ def _write(file: Any, piece: bytes | None, part: Path) -> None:
         ) from None
 
 
-def _size_of(part: Path) -> int:
+def size_of(part: Path) -> int:
+    """How much of a file arrived so far, in bytes; a link counts as nothing."""
     try:
-        return part.stat().st_size
+        return 0 if part.is_symlink() else part.stat().st_size
     except OSError:
         return 0

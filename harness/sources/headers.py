@@ -57,7 +57,7 @@ def read_remote(names: Sequence[str], sources: Sequence[RemoteSource]) -> Found:
     ------
     HarnessError : a server cannot be reached or refuses, a file is no whole GGUF file, or the parts do not belong together.
     """
-    from harness.sources.remote import RemoteError
+    from harness.sources.remote_errors import RemoteError
 
     headers, keepers = [], [KeepingSource(source) for source in sources]
     for index, (name, source, kept) in enumerate(zip(names, sources, keepers, strict=True)):

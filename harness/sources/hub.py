@@ -10,10 +10,15 @@ from urllib.parse import quote
 from harness.sources.addresses import Address
 from harness.sources.choice import find_same_name, is_byte_split, is_gguf
 from harness.sources.hub_cache import HubFile
-from harness.sources.remote import NoSuchFileError, RemoteError, ask_head, ask_small, read_number
+from harness.sources.hub_client import hub_endpoint, token_headers
+from harness.sources.remote import ask_head, ask_small, read_number
+from harness.sources.remote_errors import NoSuchFileError, RemoteError
 from harness.sources.remote_source import RemoteSource
 from harness.untrusted.json import read_json
-from harness.untrusted.names import find_commit, find_digest
+from harness.untrusted.names import find_commit, find_digest, is_relative_name
+
+#: More GGUF files than any repository has; comparing names takes its time.
+MAX_LISTED = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +47,10 @@ def list_files(repository: str, revision: str = "main") -> list[HubFacts]:
 
     Source: huggingface_hub hf_api.py model_info.
     """
-    from huggingface_hub import constants
-
     HubFile(repository, "x.gguf", revision)  # refuses what is no repository or revision
-    url = f"{constants.ENDPOINT}/api/models/{repository}/revision/{quote(revision, safe='')}?blobs=true"
+    url = f"{hub_endpoint()}/api/models/{repository}/revision/{quote(revision, safe='')}?blobs=true"
     # Not through huggingface_hub's functions, which read without end, as slowly as the server likes.
-    _, body = ask_small("GET", Address(url, repository, _token_headers()))
+    _, body = ask_small("GET", Address(url, repository, token_headers()))
     try:
         answer = read_json(body)
     except ValueError:
@@ -57,12 +60,15 @@ def list_files(repository: str, revision: str = "main") -> list[HubFacts]:
             f"What answers for {repository} does not speak as a Hugging Face hub does; check HF_ENDPOINT and proxies."
         )
     commit = _take_commit(answer.get("sha"), repository)
-    found = []
+    found: list[HubFacts] = []
     for item in answer["siblings"]:
+        if len(found) >= MAX_LISTED:
+            break
         name, size_bytes = (item.get("rfilename"), item.get("size")) if isinstance(item, dict) else (None, None)
         if isinstance(size_bytes, bool) or not (isinstance(size_bytes, int) and 0 <= size_bytes < 2**63):
             continue
-        if isinstance(name, str) and (is_gguf(name) or is_byte_split(name)):
+        # A name that no file can have is nobody's: who names it itself is told so, and the others are still there.
+        if isinstance(name, str) and is_relative_name(name) and (is_gguf(name) or is_byte_split(name)):
             lfs = item.get("lfs")
             digest = find_digest(lfs.get("sha256") if isinstance(lfs, dict) else item.get("blobId"))
             found.append(HubFacts(HubFile(repository, name, revision), size_bytes, digest, commit))
@@ -125,25 +131,15 @@ def find_other_case(file: HubFile) -> HubFacts:
     if same is None:
         names = list(listed)
         near = difflib.get_close_matches(file.name, names, n=3, cutoff=0.4) or names[:3]
-        hint = f"did you mean {' or '.join(near)}?" if near else "it has no GGUF file at all."
+        hint = f"did you mean {' or '.join(name[:160] for name in near)}?" if near else "it has no GGUF file at all."
         raise NoSuchFileError(f"{file.repository} has no file {file.name}; {hint}")
     return listed[same]
 
 
-def _token_headers() -> dict[str, str]:
-    from huggingface_hub import constants, get_token
-
-    # Not build_hf_headers: once a day it asks the hub which programs it should name as the caller.
-    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
-    return {"authorization": f"Bearer {token}"} if token else {}
-
-
 def locate(file: HubFile, revision: str) -> Address:
     """Where a file of the hub, or of the mirror in HF_ENDPOINT, is; with the user's token, where there is one."""
-    from huggingface_hub import constants
-
-    url = f"{constants.ENDPOINT}/{file.repository}/resolve/{quote(revision, safe='')}/{quote(file.name)}"
-    return Address(url, str(file), _token_headers())
+    url = f"{hub_endpoint()}/{file.repository}/resolve/{quote(revision, safe='')}/{quote(file.name)}"
+    return Address(url, str(file), token_headers())
 
 
 def open_remote(file: HubFile) -> RemoteSource:

@@ -5,13 +5,15 @@ Source: https://huggingface.co/docs/huggingface_hub/guides/manage-cache (the lay
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
 from harness.gguf import split
 from harness.sources.choice import find_same_name, is_gguf
+from harness.sources.hub_client import hub_settings
 from harness.untrusted.names import below, find_commit, is_relative_name, is_repository
 
 
@@ -50,9 +52,7 @@ def list_parts(file: HubFile) -> tuple[HubFile, ...]:
 
 def cache_dir() -> Path:
     """Where huggingface_hub keeps files: HF_HUB_CACHE, or ``hub`` in HF_HOME."""
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE)
+    return Path(hub_settings().HF_HUB_CACHE)
 
 
 def find_cached(files: Sequence[HubFile]) -> list[Path] | None:
@@ -130,6 +130,32 @@ def cached_commit(repository: str, revision: str, root: Path | None = None) -> s
         return find_commit(below(storage_folder(repository, root) / "refs", revision).read_text(encoding="utf-8"))
     except (OSError, ValueError, UsageError):
         return None
+
+
+def make_place(folder: Path, name: str) -> Path:
+    """The place of a file below a folder of ours, whose folders are made; it need not be there.
+
+    Raises
+    ------
+    UsageError   : its name leaves the folder.
+    HarnessError : a link on the way leads out of the folder, or what is there has this name in another case, which this file system
+        takes for the same.
+    OSError      : a folder cannot be made.
+    """
+    place = below(folder, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    at = folder
+    for part in place.relative_to(folder).parts:
+        at, parent = at / part, at
+        if not parent.resolve().is_relative_to(folder.resolve()):
+            raise HarnessError(f"{parent} is a link that leads out of the cache; remove it, and pull again.")
+        if os.path.lexists(at) and part not in os.listdir(parent):
+            raise HarnessError(
+                f"{parent} has another file that this file system takes for {part}; keep the two in caches of their own (HF_HOME)."
+            )
+        if at != place:
+            at.mkdir(exist_ok=True)
+    return place
 
 
 def storage_folder(repository: str, root: Path | None = None) -> Path:

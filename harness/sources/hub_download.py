@@ -12,18 +12,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import overload
 
 from harness.errors import HarnessError
 from harness.events import OnEvent, Progress, Remark
-from harness.sources.fetching import check_space, fetch_into, probe
+from harness.sources.fetching import check_space, fetch_into, held, probe, size_of
 from harness.sources.file_hashes import digest_file
 from harness.sources.hub import HubFacts, describe_file, list_files, locate
-from harness.sources.hub_cache import HubFile, cache_dir, cached_commit, find_cached, storage_folder
-from harness.sources.remote import RemoteError
-from harness.untrusted.names import below, find_commit
+from harness.sources.hub_cache import HubFile, cache_dir, cached_commit, find_cached, make_place, storage_folder
+from harness.sources.remote_errors import NotThereError, RemoteError
+from harness.sources.whole_files import put_file
+from harness.untrusted.names import find_commit
 
 
 def download(files: Sequence[HubFile], on_event: OnEvent, task: str, expected: Sequence[str] = ()) -> list[Path]:
@@ -44,6 +46,9 @@ def download(files: Sequence[HubFile], on_event: OnEvent, task: str, expected: S
         return cached
     noted = expected if len(expected) == len(files) else [None] * len(files)
     facts = [replace(describe_file(file), expected=digest) for file, digest in zip(files, noted, strict=True)]
+    for item in facts:
+        if not item.size_bytes:
+            raise NotThereError(f"{item.file} is empty at its server; ask who put it there.")
     total, done, downloads = sum(item.size_bytes for item in facts), 0, []
     for item in facts:
         downloads.append(_Download(item, on_event, Progress(task, done, total, "B")))
@@ -68,7 +73,7 @@ class _Download:
 
     @property
     def have_bytes(self) -> int:
-        return self.part.stat().st_size if self.part.exists() else 0
+        return size_of(self.part)
 
     def need_bytes(self) -> int:
         """What is still to come."""
@@ -81,9 +86,9 @@ class _Download:
         try:
             with self._locked():
                 blob = self.blobs / facts.digest if facts.digest else None
-                if blob is None or not blob.exists():
+                if blob is None or not blob.is_file():
                     blob = self._fetch()
-            path = self._place(blob)
+                path = self._place(blob)
         except OSError as error:
             raise HarnessError(
                 f"{cache_dir()} cannot be written ({error.strerror or error}); set HF_HOME to another folder."
@@ -102,32 +107,23 @@ class _Download:
     def _remark(self, text: str) -> None:
         self.on_event(Remark(text))
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the lock that huggingface_hub itself takes for a blob; while another process has it, say so and show how far that is."""
-        from huggingface_hub.utils import WeakFileLock
-
-        lock, is_said = cache_dir() / ".locks" / self.storage.name / f"{self.part.stem}.lock", False
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            while True:
-                try:
-                    stack.enter_context(WeakFileLock(lock, timeout=1.0))
-                    break
-                except TimeoutError:
-                    if not is_said:
-                        self._remark(f"another process is fetching {self.file}; this one waits for it")
-                    is_said = True
-                    self._show(self.have_bytes, self.facts.size_bytes)
-            yield
+    def _locked(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the lock that huggingface_hub itself takes for a blob."""
+        lock = cache_dir() / ".locks" / self.storage.name / f"{self.part.stem}.lock"
+        return held(lock, str(self.file), self._remark, lambda: self._show(self.have_bytes, self.facts.size_bytes))
 
     def _fetch(self) -> Path:
         """Fetch a blob and name it by its digest, which is the hub's or, where that names none, the one that it turns out to have."""
         facts, part = self.facts, self.part
         address = locate(self.file, facts.commit or self.file.revision)
         if facts.digest:
+            had_bytes = self.have_bytes
             fetch_into(part, address, facts.size_bytes, self._show, is_pinned=True)
-            digest = self._confirm(facts.digest)
+            digest = self._confirm(facts.digest, raises=not had_bytes)
+            if digest is None:
+                self._remark(f"what was here of {self.file} was not its beginning; it is fetched anew")
+                fetch_into(part, address, facts.size_bytes, self._show, is_pinned=True)
+                digest = self._confirm(facts.digest)
         else:
             fetch_into(part, address, facts.size_bytes, self._show, validator=probe(address).validator)
             digest = digest_file(part, hashlib.sha256())
@@ -135,8 +131,14 @@ class _Download:
                 self._remark(f"{self.file} was not checked, for its server names no SHA-256; it has {digest}")
         return part.replace(self.blobs / digest)
 
-    def _confirm(self, expected: str) -> str:
-        """Return the digest of a file that is what the hub says that it is; remove any other.
+    @overload
+    def _confirm(self, expected: str) -> str: ...
+
+    @overload
+    def _confirm(self, expected: str, raises: bool) -> str | None: ...
+
+    def _confirm(self, expected: str, raises: bool = True) -> str | None:
+        """Return the digest of a file that is what the hub says that it is; remove any other, and raise RemoteError or return None.
 
         A mirror's headers may be wrong where the hub's listing, which it passes on, is right: that is asked before anything is removed.
 
@@ -154,6 +156,8 @@ class _Download:
             if any(item.file == self.file and item.digest == sha256 for item in listed):
                 return sha256
         self.part.unlink(missing_ok=True)
+        if not raises:
+            return None
         raise RemoteError(
             f"{self.file} arrived with the digest {found[:12]}… where the hub has {expected[:12]}…, so it was removed; "
             "pull it again, and if that repeats, look for a proxy that changes downloads."
@@ -169,18 +173,15 @@ class _Download:
         made_up = hashlib.sha1(f"{file.repository}@{revision}".encode(), usedforsecurity=False).hexdigest()
         known = cached_commit(file.repository, revision) or find_commit(revision)
         commit = self.facts.commit or known or made_up
-        pointer = below(self.storage / "snapshots" / commit, file.name)
-        pointer.parent.mkdir(parents=True, exist_ok=True)
-        if not pointer.exists():
+        pointer = make_place(self.storage / "snapshots" / commit, file.name)
+        if not (pointer.exists() and pointer.samefile(blob)):
+            pointer.unlink(missing_ok=True)  # a link to a blob that somebody deleted, or of what a mirror had before
             try:
-                pointer.unlink(missing_ok=True)  # a link to a blob that somebody deleted
-                pointer.symlink_to(os.path.relpath(blob, pointer.parent))
+                pointer.symlink_to(os.path.relpath(blob.resolve(), pointer.parent.resolve()))
             except OSError:  # Windows permits links only to developers; huggingface_hub moves the blob there too
                 blob.replace(pointer)
         if revision != commit:
-            reference = below(self.storage / "refs", revision)
-            reference.parent.mkdir(parents=True, exist_ok=True)
-            reference.write_text(commit, encoding="utf-8")
+            put_file(make_place(self.storage / "refs", revision), commit)  # whole, for whoever reads it meanwhile
         if find_cached([file]) is None:
             raise HarnessError(
                 f"huggingface_hub does not find {file} in its cache after the download; please report this."

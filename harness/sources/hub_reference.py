@@ -102,7 +102,7 @@ class HubReference(Reference):
 
     def _choose_here(self, files: Sequence[HubFile], on_event: OnEvent) -> HubFile | None:
         """The file that is meant among those that are here."""
-        from harness.sources.remote import NotThereError
+        from harness.sources.remote_errors import NotThereError
 
         try:
             return self._choose(files, on_event)
@@ -175,7 +175,7 @@ def choose_file(files: Sequence[HubFile], repository: str, quantization: str | N
     ------
     NotThereError : there is none of this quantization; the ones that are there are named.
     """
-    from harness.sources.remote import NotThereError
+    from harness.sources.remote_errors import NotThereError
 
     by_name = {file.name: file for file in files}
     names = list(by_name)
@@ -187,7 +187,8 @@ def choose_file(files: Sequence[HubFile], repository: str, quantization: str | N
         return by_name[chosen.name]
     if (piece := byte_split_of(names, quantization)) is not None:
         raise NotThereError(f"{repository}: {explain_byte_split(piece)}.")
-    known = ", ".join(name_quantizations(names)) or ", ".join(names[:8])
+    kinds = name_quantizations(names)
+    known = ", ".join(kind[:24] for kind in kinds[:24]) or ", ".join(name[:80] for name in names[:8])
     raise NotThereError(
         f"{repository} has no GGUF file of {quantization or 'any kind'}; it has {known or 'none at all'}."
     )
@@ -196,7 +197,7 @@ def choose_file(files: Sequence[HubFile], repository: str, quantization: str | N
 def read_hub_files(files: Sequence[HubFile]) -> Found:
     """Read the headers of a model's files; where the hub has not the first, perhaps it has it in another case."""
     from harness.sources.hub import find_other_case, open_remote
-    from harness.sources.remote import NoSuchFileError
+    from harness.sources.remote_errors import NoSuchFileError
 
     try:
         return read_remote([str(file) for file in files], [open_remote(file) for file in files])

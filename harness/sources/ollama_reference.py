@@ -9,6 +9,7 @@ from harness.errors import UsageError
 from harness.events import OnEvent, ignore
 from harness.sources.model_file import open_model
 from harness.sources.reference import Reference
+from harness.untrusted import harmless
 
 PREFIX = "ollama:"
 
@@ -30,5 +31,5 @@ class OllamaReference(Reference):
 
     def pull(self, on_event: OnEvent = ignore) -> list[Path]:
         raise UsageError(
-            f"{self.text} is Ollama's own; run `ollama pull {self.name}`, and measure it with -m {self.text}."
+            f"{self.text} is Ollama's own; run {harmless.command('ollama', 'pull', self.name)}, and measure it with -m {self.text}."
         )

@@ -8,13 +8,15 @@ from __future__ import annotations
 import http.client
 import os
 import platform
+import queue
 import re
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 from harness.errors import HarnessError, UsageError
@@ -34,12 +36,22 @@ LOOKUP_TIMEOUT_S, GENERATE_TIMEOUT_S = 10.0, 1800.0
 #: The largest answers hold a model's vocabulary (/api/show) or every token of a context as a number.
 MAX_ANSWER_BYTES = 64 * 2**20
 
+#: What is repeated of a server's own words.
+MAX_SAID_CHARS = 200
+
 #: Time given to a server to let go of a model.
 UNLOAD_TIMEOUT_S = 30.0
 
 _FIGURES = (
     "total_duration", "load_duration", "prompt_eval_count", "prompt_eval_duration", "eval_count", "eval_duration",
 )  # fmt: skip
+
+
+class _NoRedirections(urllib.request.HTTPRedirectHandler):
+    """Ollama redirects nobody; urllib would go wherever it is told, by FTP too."""
+
+    def redirect_request(self, *arguments: Any) -> None:
+        return None
 
 
 class NoServerError(HarnessError):
@@ -116,9 +128,9 @@ class OllamaServer:
         self.is_local = _is_here(urlsplit(self.address).hostname or "")
         # Where a proxy is configured it is for other machines, never for this one.
         handlers = [urllib.request.ProxyHandler({})] if self.is_local else []
-        self._opener = urllib.request.build_opener(*handlers)
+        self._opener = urllib.request.build_opener(_NoRedirections, *handlers)
         version = self._ask("/api/version", None, LOOKUP_TIMEOUT_S).get("version")
-        if not isinstance(version, str):
+        if not isinstance(version, str) or not re.fullmatch(r"[\w.+-]{1,64}", version, re.ASCII):
             raise ServerError(f"{self.address} answers, but is no Ollama server; set OLLAMA_HOST.")
         self.version = version
         numbers = parse_version(version)
@@ -130,7 +142,8 @@ class OllamaServer:
 
     def list_names(self) -> list[str]:
         """The models that the server has."""
-        return [str(model["name"]) for model in self._ask("/api/tags", None, LOOKUP_TIMEOUT_S).get("models") or []]
+        models = _objects(self._ask("/api/tags", None, LOOKUP_TIMEOUT_S).get("models"))
+        return [model["name"] for model in models if isinstance(model.get("name"), str)]
 
     def show(self, name: str) -> Shown:
         """Ask what a model is made of.
@@ -143,24 +156,29 @@ class OllamaServer:
         values = self._ask("/api/show", {"model": name, "name": name}, LOOKUP_TIMEOUT_S)
         modelfile = str(values.get("modelfile", ""))
         blobs = re.findall(r"^FROM\s+(.*sha256[-:][0-9a-f]{64})\s*$", modelfile, re.MULTILINE)
-        info: Mapping[str, Any] = values.get("model_info") or {}
+        info = values.get("model_info")
+        info = info if isinstance(info, dict) else {}
         blocks = next((value for key, value in info.items() if key.endswith(".block_count")), None)
         return Shown(
             blob=blobs[0] if blobs else None,
             has_adapter=re.search(r"^ADAPTER\s", modelfile, re.MULTILINE) is not None,
-            block_count=blocks if isinstance(blocks, int) else None,
+            block_count=blocks if _is_count(blocks) else None,
         )
 
     def find_loaded(self, name: str) -> Loaded | None:
         """What /api/ps says of a model; None where it is not loaded, or the server is older than that endpoint."""
         try:
-            models = self._ask("/api/ps", None, LOOKUP_TIMEOUT_S).get("models") or []
+            models = _objects(self._ask("/api/ps", None, LOOKUP_TIMEOUT_S).get("models"))
         except UsageError:  # 404: /api/ps came with v0.1.38
             return None
-        wanted = {name, f"{name}:latest"}
         for model in models:
-            if wanted & {model.get("name"), model.get("model")}:
-                return Loaded(int(model["size"]), int(model.get("size_vram", 0)), model.get("context_length"))
+            if any(model.get(key) in (name, f"{name}:latest") for key in ("name", "model")):
+                size, in_vram, n_ctx = model.get("size"), model.get("size_vram") or 0, model.get("context_length")
+                if not (_is_count(size) and _is_count(in_vram)):
+                    raise ServerError(
+                        f"Ollama {self.version} at {self.address} does not say how much memory {name} takes; update it."
+                    )
+                return Loaded(size, in_vram, n_ctx if _is_count(n_ctx) else None)
         return None
 
     def generate(self, name: str, prompt: str, options: Mapping[str, Any]) -> Answer:
@@ -174,7 +192,7 @@ class OllamaServer:
         start = time.perf_counter_ns()
         values = self._ask("/api/generate", {**request, "options": dict(options)}, GENERATE_TIMEOUT_S)
         wall_ns = time.perf_counter_ns() - start
-        missing = [figure for figure in _FIGURES if not isinstance(values.get(figure), int)]
+        missing = [figure for figure in _FIGURES if not _is_count(values.get(figure))]
         if missing:
             raise ServerError(
                 f"Ollama {self.version} left {', '.join(missing)} out of its answer; it is too old for this, or {name} said nothing."
@@ -196,15 +214,13 @@ class OllamaServer:
         data = None if body is None else json_text(body, indent=None).encode()
         request = urllib.request.Request(self.address + path, data, {"Content-Type": "application/json"})
         try:
-            with self._opener.open(request, timeout=timeout_s) as response:
-                values = read_json(_receive(response, time.monotonic() + timeout_s))
-        except urllib.error.HTTPError as error:
-            try:
-                said = str(read_json(_receive(error, time.monotonic() + LOOKUP_TIMEOUT_S))["error"])
-            except (ValueError, KeyError, TypeError, OSError):
-                said = error.reason
-            kind_of = UsageError if error.code in (400, 404) else ServerError
-            raise kind_of(f"Ollama at {self.address} refuses {path}: {said.rstrip('.')}.") from None
+            values = read_json(_within(timeout_s, lambda: self._send(request, timeout_s)))
+        except _Refusal as refusal:
+            said = " ".join(refusal.said.split())[:MAX_SAID_CHARS].rstrip(".")
+            kind_of = UsageError if refusal.code in (400, 404) else ServerError
+            raise kind_of(
+                f"Ollama at {self.address} refuses {path} ({refusal.code}): {said or 'it says no more'}."
+            ) from None
         except (TimeoutError, ValueError, http.client.HTTPException) as error:
             kind = "does not answer in time" if isinstance(error, TimeoutError) else "does not answer as Ollama does"
             raise ServerError(f"The server at {self.address} {kind} ({path}); look at its log.") from None
@@ -217,6 +233,62 @@ class OllamaServer:
         if not isinstance(values, dict):
             raise ServerError(f"The server at {self.address} does not answer as Ollama does ({path}); set OLLAMA_HOST.")
         return values
+
+    def _send(self, request: urllib.request.Request, timeout_s: float) -> bytes:
+        """Send a request and receive the answer, in a thread of its own."""
+        end = time.monotonic() + timeout_s
+        try:
+            with self._opener.open(request, timeout=timeout_s) as response:
+                return _receive(response, end)
+        except urllib.error.HTTPError as error:
+            try:
+                said = str(read_json(_receive(error, end))["error"])
+            except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
+                said = str(error.reason)
+            raise _Refusal(error.code, said) from None
+
+
+class _Refusal(Exception):
+    """A server's answer that is none of success: its code, and what it says."""
+
+    def __init__(self, code: int, said: str) -> None:
+        super().__init__(said)
+        self.code, self.said = code, said
+
+
+def _within(limit_s: float, ask: Callable[[], bytes]) -> bytes:
+    """What a function gives that may take too long: TimeoutError then, while it goes on. A socket's own timeout begins anew with each
+    byte of the answer's head, and a name may take for ever to be looked up."""
+    done: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            done.put(ask())
+        except Exception as error:  # whatever it is, the waiting side raises it
+            done.put(error)
+
+    threading.Thread(target=run, daemon=True, name="ollama").start()
+    end = time.monotonic() + limit_s
+    while True:
+        try:  # a second at most each time, for Ctrl-C on Windows
+            answer = done.get(timeout=max(min(end - time.monotonic(), 1.0), 0.0))
+        except queue.Empty:
+            if time.monotonic() >= end:
+                raise TimeoutError from None
+            continue
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def _objects(said: object) -> list[dict[str, Any]]:
+    """The JSON objects of a list; none where it is no list."""
+    return [item for item in said if isinstance(item, dict)] if isinstance(said, list) else []
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    """Whether a value of JSON is a number of bytes, tokens or nanoseconds."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def _receive(response: Any, end: float) -> bytes:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
+from harness.untrusted import harmless
 from harness.untrusted.json import read_json
 from harness.untrusted.names import find_digest
 
@@ -140,7 +141,7 @@ def _find_blob(manifest: Path, folder: Path, name: OllamaName) -> Path:
         layers = [(layer["mediaType"], layer["digest"]) for layer in said["layers"] or []]
     except (ValueError, KeyError, TypeError):
         raise UsageError(
-            f"Ollama's manifest {manifest} cannot be understood; run `ollama pull {name}` again."
+            f"Ollama's manifest {manifest} cannot be understood; run {harmless.command('ollama', 'pull', name)} again."
         ) from None
     digests = [digest for kind, digest in layers if kind == _MODEL_LAYER]
     if not digests:
@@ -148,7 +149,7 @@ def _find_blob(manifest: Path, folder: Path, name: OllamaName) -> Path:
     if (blob := _blob_path(folder, digests[0])) is not None:
         return blob
     raise UsageError(
-        f"Ollama's {name} is known but its file {str(digests[0])[:19]}… is gone; run `ollama pull {name}` again."
+        f"Ollama's {name} is known but its file {str(digests[0])[:19]}… is gone; run {harmless.command('ollama', 'pull', name)} again."
     )
 
 
@@ -175,22 +176,22 @@ def _describe_fileless(manifest: Any, kinds: list[Any], path: Path, folder: Path
     if config.get("remote_host") or name.tag.endswith("cloud"):
         host = config.get("remote_host") or "Ollama's cloud"
         model = config.get("remote_model") or re.sub(r"[:-]cloud$", "", str(name))
-        return f"Ollama's {name} runs at {host} and not here; there is no file of it. See if one runs here: `ollama pull {model}`."
+        pull = harmless.command("ollama", "pull", model)
+        return f"Ollama's {name} runs at {host} and not here; there is no file of it. See if one runs here: {pull}."
     if config.get("model_format") == "safetensors" or _TENSOR_LAYER in kinds:
         return (
             f"Ollama's {name} is made for its MLX engine, in safetensors, which llama.cpp cannot read; pull another tag of "
             f"{name.model} with `ollama pull`, or a GGUF file with `harness pull`."
         )
-    return f"Ollama's {name} has no model file in its manifest {path}; run `ollama pull {name}` again."
+    return f"Ollama's {name} has no model file in its manifest {path}; run {harmless.command('ollama', 'pull', name)} again."
 
 
 def _describe_missing(name: OllamaName) -> str:
     known = [str(item) for item in list_ollama()]
     if not known:
         folders = " or ".join(str(folder) for folder in store_folders())
-        return (
-            f"There is no Ollama model in {folders}; run `ollama pull {name}`, or set OLLAMA_MODELS to where they are."
-        )
+        pull = harmless.command("ollama", "pull", name)
+        return f"There is no Ollama model in {folders}; run {pull}, or set OLLAMA_MODELS to where they are."
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4)
     hint = (
         f"did you mean {' or '.join(f'ollama:{item}' for item in near)}?" if near else f"it has {', '.join(known[:8])}."

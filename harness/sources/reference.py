@@ -11,6 +11,7 @@ from harness.errors import UsageError
 from harness.events import Event, OnEvent, Remark, ignore
 from harness.sources.addresses import hide_secrets
 from harness.sources.headers import Found, read_local
+from harness.untrusted import harmless
 
 
 def show_reference(text: str) -> str:
@@ -145,4 +146,4 @@ class Reference(abc.ABC):
         raise UsageError(self._describe_missing())
 
     def _describe_missing(self) -> str:
-        return f"{self.shown} is not on this disk; run `harness pull {self.text}` first."
+        return f"{self.shown} is not on this disk; run {harmless.command('harness', 'pull', self.text)} first."

@@ -1,35 +1,45 @@
 """Bytes over HTTP: headers of remote models by ranges, downloads that go on where they stopped, and every trouble in one sentence.
 
-All requests go through huggingface_hub's own client (`get_session`), which knows proxies, certificates and HF_HUB_OFFLINE. Its timeouts
+All requests go through huggingface_hub's own client (`hub_client`), which knows proxies, certificates and HF_HUB_OFFLINE. Its timeouts
 bound one operation of a socket and no more: a server that sends a byte a second never meets them. So answers are received by a thread
-(`open_answer`), and whoever waits for it stops waiting in time.
+(`open_answer`), and whoever waits for it stops waiting in time. Redirections are followed here and not by the client, which reads their
+bodies whole, however long and packed they are, and goes wherever they say.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
-from harness.errors import HarnessError, Outcome
-from harness.sources.addresses import Address, first_line, is_same_origin
+from harness.errors import HarnessError
+from harness.sources.addresses import Address, is_same_server, why_not_to
+from harness.sources.hub_client import hub_client
+from harness.sources.remote_errors import (
+    HopelessError,
+    RemoteError,
+    SlowError,
+    explain,
+    explain_status,
+    find_wait_s,
+    short_reason,
+)
 from harness.units import KIB, MIB
 
 #: How long a server may be silent.
 TIMEOUT_S = 20.0
 #: How long an answer may take to begin, redirections and names included.
 HEAD_LIMIT_S = 60.0
-#: A small answer, whole: a listing of the largest repositories is some MB.
+#: A small answer, whole: a listing of the largest repositories is some MB. What JSON becomes in memory is up to 24 times as much.
 SMALL_LIMIT_S = 60.0
-SMALL_LIMIT_BYTES = 32 * MIB
+SMALL_LIMIT_BYTES = 8 * MIB
 #: Less than this in that time (1 KiB/s) is nothing: a model would take weeks.
 STALL_BYTES = 64 * KIB
 STALL_S = 60.0
@@ -37,36 +47,23 @@ STALL_S = 60.0
 RETRY_WAITS_S = (1.0, 2.0, 4.0, 8.0)
 #: A rate limit is waited for if it ends this soon; a longer one is told.
 LONGEST_WAIT_S = 10.0
+#: The hub redirects twice at most, and a mirror perhaps once more.
+MAX_REDIRECTIONS = 8
+
+_REDIRECTING = (301, 302, 303, 307, 308)
+#: Encodings that change the bytes. S3 leaves words among Content-Encoding that say nothing of them, such as aws-chunked.
+_PACKED = re.compile(r"gzip|deflate|compress|br|zstd", re.IGNORECASE)
+#: What is no better the next time.
+_HOPELESS = (
+    "OfflineModeIsEnabled", "UnsupportedProtocol", "InvalidURL", "LocalProtocolError", "ProxyError", "HopelessError",
+)  # fmt: skip
 
 _sleep = time.sleep
 
 
-class RemoteError(HarnessError):
-    """A server could not be reached, or would not give what was asked."""
-
-
-class NotThereError(RemoteError):
-    """The server was reached and has no such thing, or not for this user."""
-
-    outcome = Outcome.QUESTION
-
-
-class NoSuchFileError(NotThereError):
-    """The hub has the repository and not the file."""
-
-
-class SlowError(OSError):
-    """A server answers too slowly to be waited for; the text says how slowly."""
-
-
 def session() -> Any:
-    """huggingface_hub's HTTP client, kept alive between requests; it waits `TIMEOUT_S` where its own default is for ever."""
-    from huggingface_hub import get_session
-    from huggingface_hub.utils import logging
-
-    if not os.environ.get("HF_HUB_VERBOSITY"):
-        logging.set_verbosity_error()  # its warnings name whole addresses, signatures included
-    client = get_session()
+    """`hub_client`, which waits `TIMEOUT_S` where its own default is for ever."""
+    client = hub_client()
     client.timeout = TIMEOUT_S
     return client
 
@@ -78,75 +75,16 @@ def transport_errors() -> tuple[type[Exception], ...]:
     return (module.HTTPError, module.InvalidURL, OSError)
 
 
-def explain(error: Exception, name: str) -> RemoteError:
-    """Turn an error of huggingface_hub or its client into a sentence about `name` that says what to do."""
-    if (response := getattr(error, "response", None)) is not None:
-        return explain_status(response, name)
-    kind = type(error).__name__
-    if kind == "OfflineModeIsEnabled":
-        return RemoteError(
-            f"{name} is not on this disk, and HF_HUB_OFFLINE forbids to ask for it; unset that variable, or copy the cache of a "
-            "machine that has it."
-        )
-    if isinstance(error, SlowError):
-        return RemoteError(f"The server of {name} is too slow ({error}); check the network, or try again later.")
-    reason = "no answer in time" if "Timeout" in kind else first_line(error) or kind
-    return RemoteError(
-        f"{name} cannot be reached ({reason}); check the network, HF_ENDPOINT and proxies, and run the same command again."
-    )
-
-
-def explain_status(response: Any, name: str) -> RemoteError:
-    """Turn a refusing answer into a sentence. Source of the codes: huggingface_hub utils/_http.py hf_raise_for_status."""
-    status = response.status_code
-    code = response.headers.get("X-Error-Code", "")
-    host = urlsplit(str(response.url)).netloc.rpartition("@")[2]
-    if code == "GatedRepo":
-        return NotThereError(
-            f"{name} is gated: accept its terms on its page at {host}, then set HF_TOKEN or run `hf auth login`, and pull again."
-        )
-    if code == "EntryNotFound":
-        return NoSuchFileError(f"{name} does not exist: the repository is there, this file is not; check its name.")
-    if code == "RevisionNotFound":
-        return NotThereError(f"{name} does not exist at this revision; leave the revision out for the newest.")
-    if "credentials" in response.headers.get("X-Error-Message", "").lower():
-        return NotThereError(f"{host} does not accept the token; correct HF_TOKEN, or run `hf auth login`.")
-    if code == "RepoNotFound" or status == 401:
-        return NotThereError(
-            f"{host} shows no repository for {name}; check its name, and set HF_TOKEN or run `hf auth login` if it is private."
-        )
-    if status == 403:
-        return NotThereError(f"{host} forbids {name} (403); set HF_TOKEN to a token that may read it.")
-    if status in (404, 410):
-        return NotThereError(f"{host} has no {name} ({status}); check the address.")
-    if status == 429:
-        wait_s = _find_wait_s(response)
-        when = "later" if wait_s is None else f"in {wait_s:.0f} s"
-        return RemoteError(
-            f"{host} limits how often it answers (429); run the same command again {when}, or set HF_TOKEN, which has a higher limit."
-        )
-    if status >= 500:
-        return RemoteError(f"{host} has trouble of its own ({status}) with {name}; run the same command again later.")
-    return RemoteError(f"{host} answers {status} to the request for {name}; check the address.")
-
-
-def _find_wait_s(response: Any) -> float | None:
-    """Read how long a server wants to be left alone. Source: RFC 9110 Retry-After; the ratelimit header's t."""
-    limit = re.search(r"r\s*=\s*0\s*;\s*t\s*=\s*([0-9]{1,9})", response.headers.get("ratelimit", ""))
-    text = limit[1] if limit else response.headers.get("Retry-After", "").strip()
-    return float(text) if re.fullmatch("[0-9]{1,9}", text) else None
-
-
 def _wait_before_retry(error: Exception | None, response: Any, attempt: int) -> float | None:
     """Say how long to wait before attempt number `attempt`, from 1 on; None where trying again is of no use."""
-    if type(error).__name__ in ("OfflineModeIsEnabled", "UnsupportedProtocol", "InvalidURL"):
+    if type(error).__name__ in _HOPELESS:
         return None
     if attempt > (1 if isinstance(error, SlowError) else len(RETRY_WAITS_S)):
         return None
     if response is None:
         return RETRY_WAITS_S[attempt - 1]
     if response.status_code == 429:
-        wait_s = _find_wait_s(response)
+        wait_s = find_wait_s(response)
         return wait_s if wait_s is not None and wait_s <= LONGEST_WAIT_S else None
     return RETRY_WAITS_S[attempt - 1] if response.status_code in (408, 500, 502, 503, 504) and attempt <= 2 else None
 
@@ -173,26 +111,81 @@ def read_number(text: str | None) -> int | None:
     return int(text) if text and re.fullmatch("[0-9]{1,19}", text) else None
 
 
-class _Receiver(threading.Thread):
-    """Receives one answer: its head, its body piece by piece, then None; an exception where it ends badly."""
+def find_target(response: Any) -> str | None:
+    """Where an answer redirects to; None where it does not.
 
-    def __init__(self, open_stream: Callable[[], contextlib.AbstractContextManager[Any]]) -> None:
+    Raises
+    ------
+    HopelessError : it says so of what is no address.
+    """
+    location = response.headers.get("Location")
+    if response.status_code not in _REDIRECTING or not location:
+        return None
+    try:
+        return urljoin(str(response.url), location)
+    except ValueError:
+        raise HopelessError("it redirects to what is no address") from None
+
+
+def redirect(address: Address, target: str) -> Address:
+    """The address that an answer redirects to, without the token where that is another server.
+
+    Raises
+    ------
+    RemoteError : it is none that a server may redirect to.
+    """
+    if (why := why_not_to(address.url, target)) is not None:
+        raise RemoteError(
+            f"The server of {address.name} redirects {why}, which is not followed; check HF_ENDPOINT and proxies, or ask who runs it."
+        )
+    headers = dict(address.headers)
+    if not is_same_server(address.url, target):
+        headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
+    return Address(target, address.name, headers)
+
+
+class _Receiver(threading.Thread):
+    """Receives one answer: its head and whose it is, its body piece by piece, then None; an exception where it ends badly."""
+
+    def __init__(self, method: str, address: Address, headers: Mapping[str, str], follows: bool) -> None:
         super().__init__(daemon=True, name="answer")
-        self._open_stream = open_stream
+        self._method, self._address, self._more, self._follows = method, address, dict(headers), follows
+        self._client = session()
         self._items: queue.Queue[Any] = queue.Queue(maxsize=16)
         self.is_unwanted = threading.Event()
+        self.n_requests = 0
 
     def run(self) -> None:
+        known: tuple[type[Exception], ...] = (HarnessError, *transport_errors())
         try:
-            with self._open_stream() as response:
-                self._hand_over(response)
+            while not self.is_unwanted.is_set() and self._ask():
+                pass
+            self._hand_over(None)
+        except (
+            Exception
+        ) as error:  # whatever it is, the waiting side raises it: of what the client did not foresee, only its words
+            self._hand_over(error if isinstance(error, known) else HopelessError(short_reason(error)))
+
+    def _ask(self) -> bool:
+        """Ask once, and hand the answer over; True where it is a redirection, which is followed next and whose body nobody reads."""
+        sent = {**self._address.headers, **self._more, "Accept-Encoding": "identity"}
+        options = {"headers": sent, "timeout": TIMEOUT_S, "follow_redirects": False}
+        self.n_requests += 1
+        with self._client.stream(self._method, self._address.url, **options) as response:
+            target = find_target(response) if self._follows else None
+            if target is not None:
+                if self.n_requests > MAX_REDIRECTIONS:
+                    raise RemoteError(
+                        f"The server of {self._address.name} redirects without end; check HF_ENDPOINT and proxies."
+                    )
+                self._address = redirect(self._address, target)
+                return True
+            if self._hand_over((response, self._address)):
                 # Without a size: pieces as they come. A chunk that is being filled would be lost when the connection is cut.
                 for piece in response.iter_raw():
                     if not self._hand_over(piece):
-                        return
-            self._hand_over(None)
-        except Exception as error:  # whatever it is, the waiting side raises it
-            self._hand_over(error)
+                        break
+        return False
 
     def _hand_over(self, item: Any) -> bool:
         while not self.is_unwanted.is_set():
@@ -218,10 +211,19 @@ class _Receiver(threading.Thread):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer that has begun: its head, with the status and headers, and a body that is still to come."""
+    """An answer that has begun: its head, with the status and headers, and a body that is still to come.
+
+    address is what gave it, after all redirections, and may have lost its token on the way.
+    """
 
     head: Any
+    address: Address
     _receiver: _Receiver
+
+    @property
+    def n_requests(self) -> int:
+        """How many requests it took."""
+        return self._receiver.n_requests
 
     def pieces(self) -> Iterator[bytes]:
         """The body, as pieces come in; an empty one about once a second while nothing comes.
@@ -247,22 +249,29 @@ class Answer:
 
 
 @contextlib.contextmanager
-def open_answer(method: str, address: Address, headers: Mapping[str, str], **options: Any) -> Iterator[Answer]:
+def open_answer(method: str, address: Address, headers: Mapping[str, str], *, follows: bool = True) -> Iterator[Answer]:
     """Send a request and wait for the head of its answer; the connection is kept if the body is read to its end.
 
     Parameters
     ----------
-    options : of the client's `stream`: ``data``, ``follow_redirects``
+    follows : go where redirections lead
 
     Raises
     ------
-    SlowError : the answer has not begun in `HEAD_LIMIT_S`; the client's own errors otherwise.
+    SlowError   : the answer has not begun in `HEAD_LIMIT_S`; the client's own errors otherwise.
+    RemoteError : the answer is packed, which nobody asked for, or redirects to where nobody should go.
     """
-    client, sent = session(), {**address.headers, **headers, "Accept-Encoding": "identity"}
-    receiver = _Receiver(lambda: client.stream(method, address.url, headers=sent, timeout=TIMEOUT_S, **options))
+    receiver = _Receiver(method, address, headers, follows)
     receiver.start()
     try:
-        yield Answer(receiver.take(HEAD_LIMIT_S), receiver)
+        response, final = receiver.take(HEAD_LIMIT_S)
+        encoding = response.headers.get("Content-Encoding", "")
+        if response.status_code < 300 and _PACKED.search(encoding):
+            kind = _PACKED.findall(encoding)[0].lower()
+            raise RemoteError(
+                f"What answers for {address.name} sends it packed ({kind}), unasked; look for a proxy that changes downloads."
+            )
+        yield Answer(response, final, receiver)
     finally:
         receiver.is_unwanted.set()
 
@@ -273,7 +282,7 @@ def ask_small(
     headers: Mapping[str, str] | None = None,
     *,
     enough_bytes: int | None = None,
-    **options: Any,
+    follows: bool = True,
 ) -> tuple[Any, bytes]:
     """Ask for an answer that is small, again where the trouble may pass, and return its head and its body.
 
@@ -291,7 +300,7 @@ def ask_small(
     attempt = 0
     while True:
         try:
-            with open_answer(method, address, headers or {}, **options) as answer:
+            with open_answer(method, address, headers or {}, follows=follows) as answer:
                 response = answer.head
                 if response.status_code < 400:
                     return response, _read_small(answer, address.name, enough_bytes)
@@ -316,20 +325,30 @@ def _read_small(answer: Answer, name: str, enough_bytes: int | None) -> bytes:
     return bytes(body)
 
 
-def ask_head(address: Address, limit: int = 5) -> Any:
+def ask_head(address: Address) -> Any:
     """Ask for the head of an address, following redirections within its own server only; the answer may be a redirection.
 
     Raises
     ------
     RemoteError : as `ask_small`.
     """
-    while True:
-        response, _ = ask_small("HEAD", address, follow_redirects=False)
-        target = urljoin(address.url, response.headers.get("Location") or "")
-        limit -= 1
-        if not 300 <= response.status_code < 400 or not is_same_origin(address.url, target) or limit < 0:
+    for _ in range(MAX_REDIRECTIONS):
+        response, _ = ask_small("HEAD", address, follows=False)
+        try:
+            target = find_target(response)
+        except HopelessError as error:
+            raise explain(error, address.name) from None
+        if target is None or not is_same_server(address.url, target):
             return response
-        address = Address(target, address.name, address.headers)
+        address = redirect(address, target)
+    raise RemoteError(f"The server of {address.name} redirects without end; check HF_ENDPOINT and proxies.")
+
+
+def is_consistent(response: Any) -> bool:
+    """Whether a part of a file is as long as it says that it is, where it says both."""
+    said = re.match(r"bytes\s+([0-9]{1,19})-([0-9]{1,19})/", response.headers.get("Content-Range", "").strip())
+    length = read_number(response.headers.get("Content-Length"))
+    return response.status_code != 206 or said is None or length in (None, int(said[2]) - int(said[1]) + 1)
 
 
 def read_content_range(response: Any) -> tuple[int | None, int | None]:
@@ -337,3 +356,9 @@ def read_content_range(response: Any) -> tuple[int | None, int | None]:
     said = response.headers.get("Content-Range", "").strip()
     match = re.fullmatch(r"bytes\s+(?:([0-9]{1,19})-[0-9]{1,19}|\*)/([0-9]{1,19}|\*)", said)
     return (read_number(match[1]), read_number(match[2])) if match else (None, None)
+
+
+def find_validator(response: Any) -> str | None:
+    """The strong ETag of an answer: the same as long as every byte is. A date is none (RFC 9110, 8.8.2)."""
+    etag: str = response.headers.get("ETag", "")
+    return etag if re.fullmatch(r'"[\x21\x23-\x7e]*"', etag) else None

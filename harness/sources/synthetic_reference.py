@@ -12,6 +12,7 @@ from harness.sources.catalog_reference import SYNTHETIC_PREFIX, compute_catalog_
 from harness.sources.headers import Found
 from harness.sources.reference import Reference, Variant
 from harness.sources.user_catalog import load_catalog
+from harness.untrusted import harmless
 
 #: The quantizations that people choose among, the largest first.
 USUAL_QUANTIZATIONS = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K")
@@ -50,7 +51,9 @@ class SyntheticReference(Reference):
 
     def pull(self, on_event: OnEvent = ignore) -> list[Path]:
         name = self.text.removeprefix(SYNTHETIC_PREFIX)
-        raise UsageError(f"{self.text} is made here and not downloaded; run `harness synth {name}`.")
+        raise UsageError(
+            f"{self.text} is made here and not downloaded; run {harmless.command('harness', 'synth', name)}."
+        )
 
     def list_variants(self) -> tuple[Variant, ...]:
         kinds = dict.fromkeys((*USUAL_QUANTIZATIONS, self.quantization))

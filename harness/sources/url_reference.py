@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.events import OnEvent, count_bytes, ignore
+from harness.events import OnEvent, ignore
 from harness.sources.addresses import split_url
 from harness.sources.choice import is_gguf
 from harness.sources.headers import Found, read_remote
@@ -42,7 +42,7 @@ class UrlReference(Reference):
     def pull(self, on_event: OnEvent = ignore) -> list[Path]:
         from harness.sources.downloads import downloads_dir, fetch, list_part_urls
 
-        return [fetch(part, downloads_dir(), count_bytes(on_event, self.shown)) for part in list_part_urls(self.url)]
+        return [fetch(part, downloads_dir(), on_event, self.shown) for part in list_part_urls(self.url)]
 
     def _read_afar(self, on_event: OnEvent) -> Found:
         from harness.sources.downloads import list_part_urls, open_url

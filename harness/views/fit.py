@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from harness.memory.fit import CUDA_CONTEXT_BYTES
 from harness.memory.packing import USUAL_SPARE_BYTES, Packing, Taken
 from harness.runs.fit import Bound, CacheFit, Fitting, VariantFit
 from harness.units import GIB, MIB
+from harness.untrusted import harmless
 from harness.views.document import (
     Block,
     Cell,
@@ -27,7 +27,7 @@ from harness.views.document import (
     for_programs,
 )  # fmt: skip
 from harness.views.memory import describe_note
-from harness.views.paste import llama_arguments, paste_section
+from harness.views.paste import explain_withheld, llama_arguments, paste_section
 from harness.views.settings import format_cache, format_setting
 from harness.views.spellings import Asked
 from harness.views.values import BYTES, FILE, MODULE, Unit, format_list, format_value
@@ -83,7 +83,8 @@ def _ask(packing: Packing, fitting: Fitting, n_layers_alone: int | None = None) 
 
 def _paste(best: CacheFit, packing: Packing, fitting: Fitting) -> Section:
     """Lines for the first that fits; of what goes along llama-server alone is told."""
-    blocks: list[Block] = [Code([shlex.join(["llama-server", *list_arguments(packing, fitting)])])]
+    words = ["llama-server", *list_arguments(packing, fitting)]
+    blocks: list[Block] = [Code([harmless.shell_line(words)]), Prose([f"{text}." for text in explain_withheld(words)])]
     if not (fitting.projector or fitting.draft):
         blocks += paste_section(_ask(packing, fitting, best.n_layers_alone), programs=("Ollama", "LM Studio")).blocks
     return Section("to paste", blocks)

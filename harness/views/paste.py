@@ -5,12 +5,12 @@ Only what differs from the program's own default is written; what a program cann
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from harness.spec import defaults, parameters
+from harness.untrusted import harmless
 from harness.views.document import Block, Code, Prose, Section
 from harness.views.settings import format_setting, heading
 from harness.views.spellings import SPELLINGS, Asked, Spelling
@@ -80,14 +80,22 @@ def _each(asked: Asked) -> Iterator[tuple[str, Spelling, Any]]:
 _SERVER_ALONE = {"embeddings": "llama-embedding is the program for that", "kv_unified": "it has one sequence"}
 
 
+_WITHHELD = f"in place of {harmless.WITHHELD} write what holds characters that a shell would not leave alone"
+
+
+def explain_withheld(words: Iterable[str]) -> tuple[str, ...]:
+    """What to say beside a command line in which `harmless.shell_line` withheld a word."""
+    return (_WITHHELD,) if any(harmless.shell_word(word) is None for word in words) else ()
+
+
 def _write_command(program: str, asked: Asked) -> Pasted:
-    line = shlex.join([program, *llama_arguments(program, asked)])
+    words = [program, *llama_arguments(program, asked)]
     cannot = [
         f"{_name(name, asked)} cannot be told: {why}"
         for name, why in _SERVER_ALONE.items()
         if program == "llama-cli" and getattr(asked.spec, name) != defaults()[name]
     ]
-    return Pasted(program, (line,), untold=tuple(cannot))
+    return Pasted(program, (harmless.shell_line(words),), untold=(*cannot, *explain_withheld(words)))
 
 
 def _write_python(asked: Asked) -> Pasted:
@@ -100,10 +108,13 @@ def _write_python(asked: Asked) -> Pasted:
 def _write_ollama(asked: Asked) -> Iterator[Pasted]:
     """A Modelfile, and the variables of its server where there are any."""
     words = [word for _, spelling, value in _each(asked) for word in spelling.ollama(value, asked) or ()]
-    file = [f"FROM {asked.spec.model}", f"PARAMETER num_ctx {asked.n_ctx}"]
+    model = asked.spec.model
+    is_plain = harmless.line(model) == model and '"' not in model  # a quote would take in the lines below
+    file = [f"FROM {model if is_plain else harmless.WITHHELD}", f"PARAMETER num_ctx {asked.n_ctx}"]
     file += [word for word in words if word.startswith("PARAMETER")]
     variables = [word for word in dict.fromkeys(words) if not word.startswith("PARAMETER")]
-    yield Pasted("Ollama", tuple(file), "a Modelfile", _untold("ollama", asked))
+    untold = (*_untold("ollama", asked), *(() if is_plain else (_WITHHELD,)))
+    yield Pasted("Ollama", tuple(file), "a Modelfile", untold)
     if variables:
         yield Pasted("Ollama", (f"{' '.join(variables)} ollama serve",), "its server's environment")
 

@@ -41,7 +41,7 @@ def _block(block: Block) -> str:
         mark, gap = ("- ", "\n") if block.is_list else ("", "\n\n")
         return gap.join(f"{mark}{harmless.markdown(text)}" for text in block.paragraphs)
     if isinstance(block, Code):
-        return "\n".join(f"    {harmless.line(line)}" for line in block.lines)
+        return "\n".join(harmless.fence(block.lines))
     assert isinstance(block, Picture | Bars)
     return ""
 

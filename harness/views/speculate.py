@@ -10,6 +10,7 @@ from harness.records.speculation import Member, Speculation
 from harness.records.verdict import judge
 from harness.speed.speculation import LengthResult, Payoff, SpeculationResult, rivals_of, summarize_speculation
 from harness.units import format_count
+from harness.untrusted import harmless
 from harness.views.document import (
     Block,
     Cell,
@@ -192,7 +193,7 @@ def _lines_to_paste(record: Speculation, result: SpeculationResult) -> list[str]
     more = [f" --spec-draft-p-min {record.manner.p_min:g}"] if record.manner.p_min else []
     more += [f" --spec-draft-n-min {record.manner.n_min}"] if record.manner.n_min else []
     return [
-        f"llama-server -m {_name(record.target)} -md {_name(record.draft)} \\",
+        f"{harmless.shell_line(['llama-server', '-m', _name(record.target), '-md', _name(record.draft)])} \\",
         f"  --spec-type draft-simple --spec-draft-n-max {best.n_draft}{''.join(more)}",
     ]
 

@@ -14,11 +14,9 @@ from harness.errors import NativeError
 from harness.native.engine import LoadedModel, Session
 from harness.native.jobs.memory_steps import early_readings, list_malloced, take_reading
 from harness.native.log import read_buffers, read_caches, read_flash_attention, read_layers
+from harness.native.versions import set_load_mode
 from harness.records.cells import Buffer
 from harness.spec import RunSpec
-
-# enum llama_load_mode of llama.h: any other mode asserts that memory may be allocated.
-_LOAD_MODE_NONE = 0
 
 
 class DryModel(LoadedModel):
@@ -32,7 +30,7 @@ class DryModel(LoadedModel):
     def _parameters(self, spec: RunSpec) -> Any:
         parameters = super()._parameters(spec)
         parameters.no_alloc = True
-        parameters.load_mode = _LOAD_MODE_NONE
+        set_load_mode(parameters, "none")  # any other mode asserts that memory may be allocated
         return parameters
 
 
