@@ -176,10 +176,10 @@ _MACOS = {"platform": "darwin", "identity": "m2-max", "encoding": "utf-8", "modu
 #: Commands that need no engine.
 COMMANDS = [
     ["--help"], ["pp-tg", "--help"], ["models"], ["models", "--local"], ["predict", "-m", "llama3.2:1b", "--machine", "M2"],
-    ["inspect", "synth:llama3.2:1b:q4_0"], ["list"], ["report", "-o", "md"], ["man"], ["tune", "--help"], ["compare", "no.jsonl"],
+    ["inspect", "synth:llama3.2:1b:q4_0"], ["list"], ["report", "-o", "report.html"], ["man"], ["tune", "--help"], ["compare", "no.jsonl"],
 ]  # fmt: skip
 
-ANSWERS = {"report -o md": 2, "compare no.jsonl": 2}  # there is nothing to report of, and no such file
+ANSWERS = {"report -o report.html": 2, "compare no.jsonl": 2}  # there is nothing to report of, and no such file
 
 
 @pytest.fixture(scope="module", params=[_WINDOWS, _MACOS], ids=lambda system: system["platform"])
