@@ -137,6 +137,7 @@ def test_addresses_of_two_files_are_two_places(tmp_path):
 
 def test_a_listing_of_traps_is_read_in_bounds(monkeypatch):
     """Names as long as they may be, of as many parts, of as many quantizations: a sentence of some hundred characters."""
+    monkeypatch.setattr(hub_listing, "MAX_LISTED", 200)
     long = "Q4_K_M-" * 20
     names = [
         f"{long}/{long}{index}-Q4_{'A' * 40}{index}-00001-of-01024.gguf"
