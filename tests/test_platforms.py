@@ -205,7 +205,7 @@ def answers(request, tmp_path_factory):
     return dict(zip(map(" ".join, COMMANDS), lines, strict=True))
 
 
-@pytest.mark.parametrize("command", map(" ".join, COMMANDS))
+@pytest.mark.parametrize("command", [" ".join(words) for words in COMMANDS])
 def test_commands_run_with_what_another_platform_has(answers, command):
     """On Windows with a console of code page 1252, which has no ·, ± beyond Latin-1, lines or arrows."""
     code, shown, said = answers[command]
