@@ -33,7 +33,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "harness.api_share": ("measure_score", "read_shared", "share_records"),
     "harness.api_tune": ("take_tuned", "tune", "write_lines"),
     "harness.errors": ("HarnessError", "NativeError", "StoreError", "UsageError"),
-    "harness.events": ("Event", "Measured", "Progress", "Remark"),
+    "harness.events": ("Event", "Measured", "Progress", "Remark", "Unkept"),
     "harness.records.advice": ("advise", "find_tests"),
     "harness.records.ab": ("Ab", "replay"),
     "harness.records.cells": ("Failure", "Machine", "Record", "Sample"),

@@ -32,6 +32,7 @@ from harness.events import Event as Event
 from harness.events import Measured as Measured
 from harness.events import Progress as Progress
 from harness.events import Remark as Remark
+from harness.events import Unkept as Unkept
 from harness.evidence.medians import Interval as Interval
 from harness.records.ab import Ab as Ab
 from harness.records.ab import replay as replay

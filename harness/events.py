@@ -37,7 +37,14 @@ class Measured:
     content: object
 
 
-Event = Progress | Remark | Measured
+@dataclass(frozen=True, slots=True)
+class Unkept:
+    """A record that could be written nowhere, as the line of JSON that a journal would hold: its last way out."""
+
+    line: str
+
+
+Event = Progress | Remark | Measured | Unkept
 OnEvent = Callable[[Event], None]
 #: Called with (bytes done, bytes in all).
 OnBytes = Callable[[int, int], None]

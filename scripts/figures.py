@@ -85,6 +85,7 @@ RELIABILITY = {
     "kills.cells_lost": Goal("finished cells that were lost by it", "count", at_most=0),
     "kills.wrong_resumes": Goal("resumed sweeps that measured a cell again or left one out", "count", at_most=0),
     "kills.orphans": Goal("processes left behind", "count", at_most=0),
+    "kills.wrong": Goal("kills of any command that measures, after which anything at all was not as it should be", "count", at_most=0),
     # scripts/proven_by_tests.py
     "storage.wrong": Goal("full disk, read-only folder, two writers, clock set back: what lost a record", "count", at_most=0),
     "pipes.wrong": Goal("commands that `| head -1` makes print a traceback or end wrongly", "count", at_most=0),

@@ -98,7 +98,7 @@ def test_a_worker_that_dies_in_a_block_costs_the_rest_and_not_what_was_measured(
     assert (record.stop, record.failed_arm, record.failure.cause) == (Stop.FAILED, Arm.B, Cause.EXIT)
     assert 4 <= len(record.pairs) <= 6
     assert "B failed after" in " ".join(render(describe_ab([record]), "table").split())
-    assert len(list(read_lines([session.kept_in], pytest.fail))) == 1
+    assert len(list(read_lines([session.journals[0]], pytest.fail))) == 1
 
 
 def test_an_arm_that_cannot_be_loaded_is_a_failure_with_its_sentence(file):

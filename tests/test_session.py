@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import sys
 
 import pytest
@@ -14,6 +13,8 @@ from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Failure
 from harness.records.journal import read_records
 from harness.runs.session import Session
+
+from .bad_storage import fill
 
 #: A worker that greets, says something, and then does as it is told.
 WORKER = """
@@ -89,7 +90,7 @@ def test_what_is_kept_says_what_became_of_it(tmp_path, recorded):
         assert one.outcome is Outcome.NOT_TRUSTED
         one.keep(dataclasses.replace(recorded[0], failure=Failure("load", "no", "refused")))
         assert one.outcome is Outcome.NATIVE
-    assert len(read_records([one.kept_in], pytest.fail)) == 3
+    assert len(read_records(one.journals, pytest.fail)) == 3
 
 
 def test_ctrl_c_while_the_disk_is_waited_for_leaves_the_record_and_its_place(tmp_path, recorded, monkeypatch):
@@ -101,30 +102,32 @@ def test_ctrl_c_while_the_disk_is_waited_for_leaves_the_record_and_its_place(tmp
             monkeypatch.setattr("os.fsync", interrupt)
             one.keep(recorded[0])
         assert one.is_interrupted
-        assert one.kept_in is not None
-    assert len(read_records([one.kept_in], pytest.fail)) == 1
+        assert one.journals
+    assert len(read_records(one.journals, pytest.fail)) == 1
 
 
-def test_a_full_disk_costs_the_records_and_is_told_once(tmp_path, recorded, monkeypatch):
+def test_a_full_disk_costs_no_record_and_is_told_once(tmp_path, recorded, monkeypatch):
     told = []
-    with session(results=tmp_path, on_event=told.append) as one:
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
+    with session(results=tmp_path / "results", on_event=told.append) as one:
         one.keep(recorded[0])
-
-        def full(_descriptor):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        monkeypatch.setattr("os.fsync", full)
-        one.keep(recorded[0])
+        fill(monkeypatch, tmp_path / "results")
+        one.keep(recorded[1])
         one.keep(recorded[0])
     assert one.outcome is Outcome.STORE
     assert [type(event) for event in told] == [Remark]
-    assert "No space left on device); from here on results are shown, but not kept" in told[0].text
+    assert "No space left on device); from here on records are kept in" in told[0].text
+    first, second = one.journals
+    assert first.is_relative_to(tmp_path / "results")
+    assert second.is_relative_to(tmp_path / "cache")
+    assert read_records([first], pytest.fail) == [recorded[0]]
+    assert read_records([second], pytest.fail) == [recorded[1], recorded[0]]
 
 
 def test_without_a_folder_nothing_is_kept(recorded):
     with session() as one:
         one.keep(recorded[0])
-        assert (one.kept_in, one.outcome) == (None, Outcome.OK)
+        assert (one.journals, one.outcome) == ([], Outcome.OK)
 
 
 def test_whoever_took_the_processors_is_named_on_the_terminal_and_nowhere_else(tmp_path, recorded, machine_it_runs_on):
@@ -138,7 +141,7 @@ def test_whoever_took_the_processors_is_named_on_the_terminal_and_nowhere_else(t
     (remark,) = told
     assert isinstance(remark, Remark)
     assert remark.text.startswith("fire\ufffdfox used 0.7 CPUs meanwhile"), "harmless, and the one that took most"
-    assert "fox" not in one.kept_in.read_text(encoding="utf-8")
+    assert "fox" not in one.journals[0].read_text(encoding="utf-8")
 
 
 def test_nobody_is_named_on_a_quiet_machine(tmp_path, recorded, machine_it_runs_on):

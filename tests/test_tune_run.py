@@ -55,7 +55,7 @@ def test_what_is_faster_is_found_kept_and_used_again(model, results):
     record, session = search("tunable", model, results=results)
     assert (record.stop, record.is_proven, record.chosen.flash_attn) == (Stop.DONE, True, "off")
     assert session.outcome is Outcome.OK
-    [line] = read_lines([session.kept_in], pytest.fail)
+    [line] = read_lines([session.journals[0]], pytest.fail)
     assert line.content.chosen.flash_attn == "off"
     assert keep_result(pathlib.Path(model), record).is_file()
     assert find_tuned(pathlib.Path(model)).settings["flash_attn"] == "off"
@@ -90,7 +90,7 @@ def test_defaults_that_die_are_a_failure_with_a_record(model, results):
     record, session = search("dying", model, results=results)
     assert (record.stop, record.failure.cause) == (Stop.FAILED, Cause.EXIT)
     assert session.outcome is Outcome.NATIVE
-    assert len(list(read_lines([session.kept_in], pytest.fail))) == 1
+    assert len(list(read_lines([session.journals[0]], pytest.fail))) == 1
 
 
 def test_an_interrupt_in_a_race(model, results):

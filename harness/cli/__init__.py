@@ -55,6 +55,7 @@ GROUPS = {
     "Machines": {
         "table": "Set this machine's speeds beside published ones.",
         "devices": "List what llama.cpp can compute on, and why not.",
+        "doctor": "Say which versions run here, for a report of a fault.",
         "rpc-server": "Lend this machine's devices to another one.",
     },
     "Records": {
@@ -125,6 +126,21 @@ Help on one command: harness COMMAND --help; on all: harness man
 """
 
 
+def _show_version(ctx: click.Context, parameter: click.Parameter, is_asked: bool) -> None:
+    """The versions that a report of a fault needs first; `harness doctor` has the rest."""
+    if not is_asked or ctx.resilient_parsing:
+        return
+    from importlib import metadata
+    from platform import python_version
+
+    try:
+        engine = metadata.version("llama-cpp-python")
+    except metadata.PackageNotFoundError:
+        engine = "not installed"
+    terminal.show(f"harness {harness.__version__}, llama-cpp-python {engine}, Python {python_version()}")
+    ctx.exit()
+
+
 @click.command(
     cls=LazyGroup,
     invoke_without_command=True,
@@ -132,7 +148,9 @@ Help on one command: harness COMMAND --help; on all: harness man
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _HELP_WIDTH},
     epilog=_START,
 )
-@click.version_option(harness.__version__, prog_name="harness")
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show versions and exit."
+)
 @click.pass_context
 def cli(ctx: click.Context) -> None:
     """Measure GGUF language models on this machine, in-process through llama.cpp.

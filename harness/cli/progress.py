@@ -13,7 +13,7 @@ import click
 from harness.cli import terminal
 from harness.cli.options import given_label
 from harness.errors import Outcome
-from harness.events import Event, Measured, OnEvent, Progress
+from harness.events import Event, Measured, OnEvent, Progress, Unkept
 from harness.records.failures import Cause, describe_end
 from harness.runs.session import Session
 from harness.views import page
@@ -47,6 +47,9 @@ class Display:
                 self._draw(event)
         elif isinstance(event, Measured):
             self._show_measured(self._describe(event.content))
+        elif isinstance(event, Unkept):
+            self._clear()
+            terminal.echo_note(event.line)
         else:
             self._clear()
             terminal.echo_error(event.text)
@@ -120,8 +123,8 @@ def end(session: Session, *, with_failure: bool = False) -> None:
     """Tell on stderr where the records are (and what llama.cpp failed of), and end the command with what became of it."""
     if with_failure and session.failure and session.failure.cause is not Cause.INTERRUPTED:  # which the outcome says
         terminal.echo_error(describe_end(session.failure))
-    if session.kept_in:
-        terminal.echo_note(f"kept in {session.kept_in}")
+    for path in session.journals:
+        terminal.echo_note(f"kept in {path}")
     end_with(session.outcome)
 
 

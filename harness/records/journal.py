@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import errno
+import io
 import json
 import math
 import os
@@ -73,17 +75,21 @@ class Journal:
         if resume is not None:
             self._reopen(resume)
             return
+        self._open(folder, command)
+
+    def _open(self, folder: pathlib.Path, command: str) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             stamp, number = _next_name(folder)
             for attempt in range(number, number + 1000):
                 self.path = folder / f"{stamp}-{command}{f'-{attempt}' if attempt > 1 else ''}.jsonl"
                 try:
-                    self._file = open(self.path, "xb")
-                    _lock(self._file)
-                    return
+                    self._file = open(self.path, "x+b", buffering=0)
                 except FileExistsError:  # two runs in one second
                     continue
+                _lock(self._file)
+                _sync_folder(folder)
+                return
         except OSError as error:
             raise StoreError(
                 f"Cannot write records into {folder} ({error.strerror}); choose another folder with --results or use --no-save."
@@ -94,12 +100,14 @@ class Journal:
         """Go on in an old journal, after a line that may have been cut off."""
         self.path = path
         try:
-            is_cut = path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
-            self._file = open(path, "ab")
+            self._file = open(path, "r+b", buffering=0)
             if not _lock(self._file):
+                self._file.close()
                 raise StoreError(_IS_WRITTEN.format(path=path))
-            if is_cut:
-                self._file.write(b"\n")
+            if self._file.seek(0, os.SEEK_END):
+                self._file.seek(-1, os.SEEK_END)
+                if self._file.read(1) != b"\n":
+                    _write_all(self._file, b"\n")
         except OSError as error:
             raise StoreError(
                 f"Cannot go on in {path} ({error.strerror}); name another journal or leave out --resume."
@@ -110,19 +118,47 @@ class Journal:
 
         Raises
         ------
-        StoreError : the disk is full or the file is gone; what was written before stays.
+        StoreError : the disk is full or the file is gone; what was written before stays, and nothing of the record.
         ValueError : a number is not finite, which JSON does not have.
         """
-        line = _write_line({**to_json(record), **({"label": self._label} if self._label else {})})
         try:
-            self._file.write(line)
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            self._append(to_line(record, self._label))
         except OSError as error:
-            raise StoreError(
-                f"Cannot write to {self.path} ({error.strerror}); from here on results are shown, but not kept: "
-                "free some space or use --results with another folder."
-            ) from None
+            raise StoreError(f"Cannot write to {self.path} ({_reason(error)})") from None
+
+    def _append(self, data: bytes) -> None:
+        size_bytes = self._file.seek(0, os.SEEK_END)
+        try:
+            _write_all(self._file, data)
+            os.fsync(self._file.fileno())
+            if os.fstat(self._file.fileno()).st_nlink == 0:
+                raise FileNotFoundError(errno.ENOENT, "it was deleted meanwhile")
+        except OSError:
+            try:
+                self._file.truncate(size_bytes)
+            except OSError:
+                pass  # half a line is told of when the journal is read
+            raise
+
+    def move(self, folder: pathlib.Path, command: str) -> Journal:
+        """A journal in another folder that goes on in place of this one, with what only this one still holds: its lines, where its file
+        was deleted.
+
+        Raises
+        ------
+        StoreError : that folder does not take it either; this one is as it was.
+        """
+        other = Journal(folder, command)
+        other._label = self._label
+        try:
+            if os.fstat(self._file.fileno()).st_nlink == 0:
+                self._file.seek(0)
+                other._append(self._file.readall())
+        except OSError as error:
+            other.__exit__()
+            raise StoreError(f"Cannot write to {other.path} ({_reason(error)})") from None
+        self.__exit__()
+        return other
 
     def __enter__(self) -> Journal:
         return self
@@ -139,6 +175,31 @@ class Journal:
             pass  # an empty file that cannot be removed harms nobody
 
 
+def _write_all(file: io.FileIO, data: bytes) -> None:
+    """Write bytes without a buffer, which would try once more what a full disk refused."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
+
+
+def _sync_folder(folder: pathlib.Path) -> None:
+    """Have the name of a new file on the disk too, where the system can."""
+    try:
+        number = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folder
+        return
+    try:
+        os.fsync(number)
+    except OSError:
+        pass
+    finally:
+        os.close(number)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
 _IS_WRITTEN = "{path} is being written by another harness; wait until that has ended."
 
 
@@ -153,6 +214,11 @@ def _lock(file: IO[bytes]) -> bool:
     except OSError:  # a file system without locks
         pass
     return True
+
+
+def to_line(record: Entry, label: str | None = None) -> bytes:
+    """A record as the line that it is kept as."""
+    return _write_line({**to_json(record), **({"label": label} if label else {})})
 
 
 def _write_line(values: Mapping[str, Any]) -> bytes:
@@ -265,7 +331,7 @@ def find_journals(files: Sequence[pathlib.Path], results: pathlib.Path) -> list[
     UsageError : a named file or folder does not exist, or a named folder holds no journal.
     """
     if not files:
-        return sorted(results.rglob("*.jsonl"), key=journal_order) if results.is_dir() else []
+        return sorted(_begun_in(results), key=journal_order) if results.is_dir() else []
     found: dict[pathlib.Path, None] = {}
     for path in files:
         if (match := _LAST.fullmatch(str(path))) and not path.exists():
@@ -280,6 +346,18 @@ def find_journals(files: Sequence[pathlib.Path], results: pathlib.Path) -> list[
             raise UsageError(f"There are no journals (.jsonl) in {path}; `harness pp-tg` writes some.")
         found |= dict.fromkeys(inside)
     return sorted(found, key=journal_order)
+
+
+def _begun_in(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The journals of a folder with something in them: one is empty that is just being begun, or that a kill left so."""
+    for path in folder.rglob("*.jsonl"):
+        try:
+            if path.stat().st_size:
+                yield path
+        except FileNotFoundError:  # taken away meanwhile, or a link to nothing
+            continue
+        except OSError:  # whoever reads it says why it cannot be
+            yield path
 
 
 def read_records(paths: Iterable[pathlib.Path], warn: Callable[[str], None]) -> list[Record]:

@@ -14,22 +14,24 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from harness.codec import decode
 from harness.errors import NativeError, Outcome, StoreError
-from harness.events import OnEvent, Progress, Remark, ignore
+from harness.events import OnEvent, Progress, Remark, Unkept, ignore
+from harness.host import interrupt
 from harness.host.machine import describe_machine, machine_slug
 from harness.host.programs import ProgramWatch
 from harness.records.cautions import CautionCause
 from harness.records.cells import Build
 from harness.records.failures import Cause, Failure, describe_end
-from harness.records.journal import Journal
+from harness.records.journal import Journal, check_label, to_line
 from harness.records.kinds import Entry
 from harness.records.verdict import Trust, judge
-from harness.runs.worker import Worker
+from harness.runs.worker import Garbled, Worker, understand
+from harness.sources.cache_folder import cache_folder
 from harness.untrusted import harmless
 
 #: Reasons of a verdict that other programs are to blame for, and the CPUs' worth of time from which on one of them is named.
@@ -44,8 +46,8 @@ class Session:
     into all that is.
 
     resume is a journal of before that goes on, worker_command replaces the worker in tests. machine is this machine, build the engine
-    once a worker has greeted, failure the latest one. A journal that stops taking records costs the records and not the results: the
-    outcome says so.
+    once a worker has greeted, failure the latest one. A journal that stops taking records costs neither results nor
+    records: they go on in another place, which is told, and the outcome says so.
 
     Raises
     ------
@@ -67,12 +69,14 @@ class Session:
         self.build: Build | None = None
         self.failure: Failure | None = None
         self.outcome = Outcome.OK
-        #: Where records are kept, as soon as one is.
-        self.kept_in: pathlib.Path | None = None
+        #: Where records are kept, as soon as one is; more than one place where the first stopped taking them.
+        self.journals: list[pathlib.Path] = []
         self._workers: list[Worker] = []
+        self._minding = interrupt.Held()
         self._programs, self._begun_s, self._had_company = ProgramWatch(), time.monotonic(), False
-        folder = results and results / machine_slug(self.machine)
-        self._journal = None if folder is None else Journal(folder, command, resume, label)
+        self._label = check_label(label) if label else None
+        self._folder = results and results / machine_slug(self.machine)
+        self._journal = None if self._folder is None else Journal(self._folder, command, resume, label)
 
     def __enter__(self) -> Session:
         return self
@@ -82,7 +86,8 @@ class Session:
         if self._had_company:
             self._name_company()
         if self._journal is not None:
-            self._journal.__exit__(None, None, None)
+            self._journal.__exit__()
+        self._minding.__exit__()
 
     def add(self, outcome: Outcome) -> None:
         """Take note of what became of a part: the gravest is the whole's."""
@@ -106,19 +111,62 @@ class Session:
             self._had_company |= any(reason.cause in COMPANY for reason in verdict.reasons)
             if verdict.trust is Trust.NOT_TRUSTED:
                 self.add(Outcome.NOT_TRUSTED)
-        if self._journal is None:
+        if self._folder is None:
             return
+        with interrupt.Held():  # what is measured is kept before anybody is heard
+            self._write(record)
+
+    def _write(self, record: Entry) -> None:
         try:
-            self._journal.append(record)
-            self.kept_in = self._journal.path
-        except KeyboardInterrupt:  # while it waited for the disk: the line is written
-            self.kept_in = self._journal.path
+            if self._journal is not None:
+                self._journal.append(record)
+                self._note_place(self._journal.path)
+                return
+        except (
+            KeyboardInterrupt
+        ):  # of whoever minds interrupts otherwise, while it waited for the disk: the line is written
+            assert self._journal is not None
+            self._note_place(self._journal.path)
             raise
         except StoreError as error:
-            self._journal.__exit__(None, None, None)
-            self._journal = None
             self.add(Outcome.STORE)
-            self.on_event(Remark(str(error)))
+            if self._write_elsewhere(record, str(error)):
+                return
+        self.on_event(Unkept(to_line(record, self._label).decode("utf-8").rstrip("\n")))
+
+    def _note_place(self, path: pathlib.Path) -> None:
+        if path not in self.journals:
+            self.journals.append(path)
+
+    def _write_elsewhere(self, record: Entry, why: str) -> bool:
+        """Go on in another journal after the one has stopped taking records; whether there is a place for it."""
+        assert self._journal is not None
+        for folder in self._refuges():
+            try:
+                refuge = self._journal.move(folder, self.command)
+                self._journal = refuge
+                refuge.append(record)
+            except StoreError:
+                continue
+            self._note_place(refuge.path)
+            self.remark(f"{why}; from here on records are kept in {refuge.path}, from where they may be moved.")
+            return True
+        self._journal.__exit__()
+        self._journal = None
+        self.remark(f"{why}, nor anywhere else; from here on each record follows as a line for a .jsonl file.")
+        return False
+
+    def _refuges(self) -> Iterator[pathlib.Path]:
+        """Where records may go instead: the same folder, which somebody may have taken away meanwhile; the cache; a folder of its own
+        among the temporary ones."""
+        assert self._folder is not None
+        slug = machine_slug(self.machine)
+        if not self._folder.exists():
+            yield self._folder
+        with contextlib.suppress(RuntimeError):  # there is no home folder
+            yield cache_folder("records") / slug
+        with contextlib.suppress(OSError):
+            yield pathlib.Path(tempfile.mkdtemp(prefix="harness-records-"))
 
     def _name_company(self) -> None:
         """Tell which program took most of the processors meanwhile: to whoever waits, and in no record."""
@@ -137,12 +185,26 @@ class Session:
 
     @contextlib.contextmanager
     def until_interrupted(self) -> Iterator[None]:
-        """Measure inside: Ctrl-C ends the worker at once and is noted, and what follows shows and keeps what was measured."""
+        """Measure inside: Ctrl-C ends the worker at once and is noted, and what follows shows and keeps what was measured.
+
+        The same becomes of a worker that talks nonsense, as `until_garbled`.
+        """
         try:
-            yield
+            with self.until_garbled():
+                yield
         except KeyboardInterrupt:
+            self._minding.__enter__()  # until all is kept, one more would cut that off
             self._kill()  # native code does not listen to anything gentler
             self.add(Outcome.INTERRUPTED)
+
+    @contextlib.contextmanager
+    def until_garbled(self) -> Iterator[None]:
+        """Hear a worker inside: one that says what cannot be read is ended, which is a `failure`."""
+        try:
+            yield
+        except Garbled as error:
+            self._kill()
+            self.fail(Failure("answer", None, Cause.GARBLED, reason=error.reason))
 
     @contextlib.contextmanager
     def worker(self, command: Sequence[str] | None = None, *, guest: str | None = None) -> Iterator[Worker]:
@@ -161,7 +223,7 @@ class Session:
             if isinstance(greeting, Failure):
                 self.fail(greeting)
                 raise NativeError(describe_end(greeting), reason=greeting.reason, trouble=greeting.trouble)
-            self.build = decode(Build, greeting["build"])
+            self.build = understand(Build, greeting["build"])
             yield worker
         except BaseException:
             worker.kill()
@@ -183,7 +245,7 @@ class Session:
                     self.fail(event)
                     return
                 if event["event"] == "build":
-                    self.build = decode(Build, event["build"])
+                    self.build = understand(Build, event["build"])
                 yield event
 
     def _kill(self) -> None:

@@ -79,6 +79,8 @@ def _percent(sign: str = "", digits: int = 1) -> Callable[[Any], str]:
 
 PLAIN = Unit("", _plain)
 SETTING = Unit("", _setting)
+#: Names that JSON has one by one.
+LIST = Unit("", ", ".join)
 COUNT = Unit("", lambda count: f"{count:,}")
 PARAMS = Unit("", format_params)
 RATIO = Unit("", _scaled(1, 2))
