@@ -29,7 +29,13 @@ PROOFS: dict[str, tuple[str, ...]] = {
         "tests/test_names_afar.py",
         "tests/test_two_pulls.py",
     ),
-    "text.wrong": ("tests/test_strangers.py", "tests/test_harmless.py", "tests/test_safe_names.py"),
+    "text.wrong": (
+        "tests/test_neutral.py",
+        "tests/test_strangers.py",
+        "tests/test_harmless.py",
+        "tests/test_safe_names.py",
+        "tests/test_safe_json.py",
+    ),
     "privacy.wrong": ("tests/test_privacy.py",),
 }
 
