@@ -29,6 +29,7 @@ PROOFS: dict[str, tuple[str, ...]] = {
         "tests/test_names_afar.py",
         "tests/test_two_pulls.py",
     ),
+<<<<<<< HEAD
     "text.wrong": (
         "tests/test_neutral.py",
         "tests/test_strangers.py",
@@ -36,6 +37,10 @@ PROOFS: dict[str, tuple[str, ...]] = {
         "tests/test_safe_names.py",
         "tests/test_safe_json.py",
     ),
+=======
+    "text.wrong": ("tests/test_strangers.py", "tests/test_harmless.py", "tests/test_safe_names.py"),
+    "release.wrong": ("tests/test_release.py", "tests/test_surface.py", "tests/test_licences.py"),
+>>>>>>> main
     "privacy.wrong": ("tests/test_privacy.py",),
 }
 
