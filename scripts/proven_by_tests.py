@@ -29,7 +29,6 @@ PROOFS: dict[str, tuple[str, ...]] = {
         "tests/test_names_afar.py",
         "tests/test_two_pulls.py",
     ),
-<<<<<<< HEAD
     "text.wrong": (
         "tests/test_neutral.py",
         "tests/test_strangers.py",
@@ -37,10 +36,14 @@ PROOFS: dict[str, tuple[str, ...]] = {
         "tests/test_safe_names.py",
         "tests/test_safe_json.py",
     ),
-=======
-    "text.wrong": ("tests/test_strangers.py", "tests/test_harmless.py", "tests/test_safe_names.py"),
     "release.wrong": ("tests/test_release.py", "tests/test_surface.py", "tests/test_licences.py"),
->>>>>>> main
+    "compatibility.wrong": (
+        "tests/test_versions.py",
+        "tests/test_wheels.py",
+        "tests/test_fallbacks.py",
+        "tests/test_platforms.py",
+        "tests/test_powershell.py",
+    ),
     "privacy.wrong": ("tests/test_privacy.py",),
 }
 
