@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +22,7 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
     """Serve `request`'s devices (names; all GPUs, else the CPU, where there are none) at its endpoint with its n_threads.
 
     Emits ``serving`` just before the port is opened, where it can be seen ``open`` once it is, and ``cut`` for each client that was
-    hung up on; returns only where the port could not be opened.
+    hung up on, and ``useless`` before it ends for another one to take its place; returns only where the port could not be opened.
 
     Raises
     ------
@@ -40,10 +41,17 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
     emit("serving", {"devices": [encode(device) for device in lent], "says_open": CAN_GUARD})
     if CAN_GUARD:
         host, _, port = request["endpoint"].rpartition(":")
-        Guard(host, int(port), lambda: emit("open", {}), lambda why: emit("cut", {"why": why})).start()
+        on_open, on_cut = (lambda: emit("open", {})), (lambda why: emit("cut", {"why": why}))
+        Guard(host, int(port), on_open, on_cut, lambda: _end(emit)).start()
     listed = (ctypes.c_void_p * len(pointers))(*pointers)
     start_server(request["endpoint"].encode(), None, request["n_threads"], len(pointers), listed)
     raise NativeError(f"llama.cpp cannot listen on {request['endpoint']}; choose another --port or --host.")
+
+
+def _end(emit: Emit) -> None:
+    """End this process from the guard's thread: the one that computes cannot be stopped."""
+    emit("useless", {})
+    os._exit(0)
 
 
 def _keep_within_memory(lent: Sequence[Device]) -> None:
