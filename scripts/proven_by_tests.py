@@ -30,6 +30,7 @@ PROOFS: dict[str, tuple[str, ...]] = {
         "tests/test_two_pulls.py",
     ),
     "text.wrong": ("tests/test_strangers.py", "tests/test_harmless.py", "tests/test_safe_names.py"),
+    "release.wrong": ("tests/test_release.py", "tests/test_surface.py", "tests/test_licences.py"),
     "privacy.wrong": ("tests/test_privacy.py",),
 }
 

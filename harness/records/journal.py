@@ -54,6 +54,9 @@ def journal_order(path: pathlib.Path) -> tuple[str, int, str]:
     return (written.strftime(_STAMP), 0, str(path))
 
 
+#: Much of a file at once: a line has ten thousand bytes.
+_BUFFER_BYTES = 1 << 20
+
 _STAMP = "%Y%m%dT%H%M%SZ"
 
 
@@ -392,7 +395,7 @@ def read_lines(
     """
     for path in paths:
         try:
-            with open(path, "rb") as file:
+            with open(path, "rb", buffering=_BUFFER_BYTES) as file:
                 for number, raw in enumerate(file, start=1):
                     try:
                         line = _read_line(raw, kinds, without, number)
