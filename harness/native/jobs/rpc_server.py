@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +21,7 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
     """Serve `request`'s devices (names; all GPUs, else the CPU, where there are none) at its endpoint with its n_threads.
 
     Emits ``serving`` just before the port is opened, where it can be seen ``open`` once it is, and ``cut`` for each client that was
-    hung up on, and ``useless`` before it ends for another one to take its place; returns only where the port could not be opened.
+    hung up on, and ``useless`` where another process should take this one's place, which cannot be stopped; returns only where the port could not be opened.
 
     Raises
     ------
@@ -42,16 +41,10 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
     if CAN_GUARD:
         host, _, port = request["endpoint"].rpartition(":")
         on_open, on_cut = (lambda: emit("open", {})), (lambda why: emit("cut", {"why": why}))
-        Guard(host, int(port), on_open, on_cut, lambda: _end(emit)).start()
+        Guard(host, int(port), on_open, on_cut, lambda: emit("useless", {})).start()
     listed = (ctypes.c_void_p * len(pointers))(*pointers)
     start_server(request["endpoint"].encode(), None, request["n_threads"], len(pointers), listed)
     raise NativeError(f"llama.cpp cannot listen on {request['endpoint']}; choose another --port or --host.")
-
-
-def _end(emit: Emit) -> None:
-    """End this process from the guard's thread: the one that computes cannot be stopped."""
-    emit("useless", {})
-    os._exit(0)
 
 
 def _keep_within_memory(lent: Sequence[Device]) -> None:
