@@ -20,8 +20,9 @@ from harness.records.cells import Device
 def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
     """Serve `request`'s devices (names; all GPUs, else the CPU, where there are none) at its endpoint with its n_threads.
 
-    Emits ``serving`` just before the port is opened, where it can be seen ``open`` once it is, and ``cut`` for each client that was
-    hung up on, and ``useless`` where another process should take this one's place, which cannot be stopped; returns only where the port could not be opened.
+    Emits ``serving`` just before the port is opened; where that can be seen ``open`` once it is, ``cut`` for each client that was
+    hung up on, and ``useless`` where another process should take this one's place, which cannot be stopped. Returns only where the
+    port could not be opened.
 
     Raises
     ------
