@@ -225,7 +225,9 @@ def _run() -> int:
             return 0
         if os.environ.get("HARNESS_DEBUG"):
             raise
-        echo_error(f"{type(error).__name__}: {error}. Set HARNESS_DEBUG=1 to see where, and please report it.")
+        echo_error(
+            f"{type(error).__name__}: {error}. HARNESS_DEBUG=1 shows where; please report it with what `harness doctor` prints."
+        )
         return Outcome.OTHER
 
 
