@@ -20,6 +20,7 @@ from figures import RELIABILITY_FOLDER, ROOT, Figure, keep
 #: Which test files prove which figure. A new one is a line here and a goal in scripts/figures.py.
 PROOFS: dict[str, tuple[str, ...]] = {
     "text.wrong": ("tests/test_strangers.py", "tests/test_harmless.py", "tests/test_safe_names.py"),
+    "storage.wrong": ("tests/test_storage.py", "tests/test_store.py"),
     "privacy.wrong": ("tests/test_privacy.py",),
 }
 
