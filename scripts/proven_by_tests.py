@@ -19,6 +19,16 @@ from figures import RELIABILITY_FOLDER, ROOT, Figure, keep
 
 #: Which test files prove which figure. A new one is a line here and a goal in scripts/figures.py.
 PROOFS: dict[str, tuple[str, ...]] = {
+    "workers.wrong": ("tests/test_wrong_workers.py", "tests/test_worker.py"),
+    "rpc.wrong": ("tests/test_rpc.py",),
+    "network.wrong": (
+        "tests/test_hub_faults.py",
+        "tests/test_ollama_faults.py",
+        "tests/test_redirections.py",
+        "tests/test_hub_client.py",
+        "tests/test_names_afar.py",
+        "tests/test_two_pulls.py",
+    ),
     "text.wrong": ("tests/test_strangers.py", "tests/test_harmless.py", "tests/test_safe_names.py"),
     "storage.wrong": ("tests/test_storage.py", "tests/test_store.py"),
     "privacy.wrong": ("tests/test_privacy.py",),

@@ -219,8 +219,11 @@ def noise(noises, tests_of):
         governors=("powersave",), is_turbo_on=True, is_plugged_in=False, n_siblings=4, core_cpus=(0, 1, 2, 5),
         profile="balanced", quota=1.5,
     )  # fmt: skip
+    machine = dataclasses.replace(
+        noises["bimodal"].machine, python="3.11.7"
+    )  # which of them runs the tests is no matter
     record = dataclasses.replace(
-        noises["bimodal"], tuning=tuning, time_utc="2026-11-28T12:00:00Z", harness_version="0.1.0"
+        noises["bimodal"], tuning=tuning, time_utc="2026-11-28T12:00:00Z", harness_version="0.1.0", machine=machine
     )
     return record, tests_of["bimodal"], advise(tests_of["bimodal"], tuning)
 

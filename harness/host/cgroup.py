@@ -87,6 +87,18 @@ def read_memory_rooms() -> list[Room]:
     return rooms
 
 
+def read_oom_kills(pid: int) -> tuple[str, int] | None:
+    """A process's group of memory, and how often the kernel killed in it for memory; None where either is not told.
+
+    Only of version 2: version 1 does not tell the group of a process that has ended. Source: cgroup-v2.rst, memory.events (oom_kill);
+    proc_cgroup_show in linux/kernel/cgroup/cgroup.c; __oom_kill_process in linux/mm/oom_kill.c counts it to the victim's group.
+    """
+    for folder, generation in _folders("memory", pid):
+        counted = _table(f"{folder}/memory.events") if generation == 2 else {}
+        return (folder, counted["oom_kill"]) if "oom_kill" in counted else None
+    return None
+
+
 def parse_cpu_list(text: str | None) -> frozenset[int]:
     """CPU numbers of a list as the kernel writes it, ``0-3,8``; empty where there is none. Source: cpuset(7), "List format"."""
     found: set[int] = set()
@@ -96,9 +108,9 @@ def parse_cpu_list(text: str | None) -> frozenset[int]:
     return frozenset(found)
 
 
-def _folders(controller: str) -> Iterator[tuple[str, int]]:
-    """(folder, generation) of this process's group for a controller, then of each above it up to where the hierarchy is mounted."""
-    path, generation = _own_path(controller)
+def _folders(controller: str, pid: int | None = None) -> Iterator[tuple[str, int]]:
+    """(folder, generation) of a process's group for a controller, then of each above it up to where the hierarchy is mounted."""
+    path, generation = _path_of(controller, "self" if pid is None else str(pid))
     if path is None:
         return
     for root, mount in _mounts(controller, generation):
@@ -111,10 +123,10 @@ def _folders(controller: str) -> Iterator[tuple[str, int]]:
         return
 
 
-def _own_path(controller: str) -> tuple[str | None, int]:
-    """This process's group in the hierarchy that has the controller, and its generation: the first where it is mounted there."""
+def _path_of(controller: str, process: str) -> tuple[str | None, int]:
+    """A process's group in the hierarchy that has the controller, and its generation: the first where it is mounted there."""
     unified = None
-    for line in (the_os().read("/proc/self/cgroup") or "").splitlines():
+    for line in (the_os().read(f"/proc/{process}/cgroup") or "").splitlines():
         if match := re.fullmatch(r"\d+:([^:]*):(.*)", line):
             if controller in match[1].split(","):
                 return match[2], 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import platform
 import re
+from dataclasses import dataclass
 
+from harness.host.cgroup import read_oom_kills
 from harness.host.cpu import Ours, count_physical_cores, find_our_cpus, read_cpu_features, read_cpu_name
 from harness.host.memory import memory_limit_bytes
 from harness.host.system import CpuTime, the_os
@@ -49,10 +51,35 @@ def predict_features() -> CpuFeatures | None:
     return CpuFeatures(frozenset({"REPACK", *names})) if names and "SVE" not in names else None
 
 
-def count_oom_kills() -> int | None:
-    """How often the kernel has killed for memory since boot; None where it does not tell. Source: proc(5), /proc/vmstat oom_kill."""
+@dataclass(frozen=True, slots=True)
+class OomKills:
+    """How often the kernel had killed for memory when a process was looked at: anywhere, and in that process's control group.
+
+    None where it does not tell.
+    """
+
+    pid: int
+    anywhere: int | None
+    group: tuple[str, int] | None
+
+    def have_risen(self) -> bool:
+        """Whether it has killed since: in the process's own group where that is known, which may be another one now, else anywhere.
+
+        The group is known until the process's end was asked for (wait).
+        """
+        now = count_oom_kills(self.pid)
+        if self.anywhere is not None and now.anywhere is not None and now.anywhere <= self.anywhere:
+            return False
+        if now.group is None or self.group is None:
+            return self.anywhere is not None and now.anywhere is not None
+        before = self.group[1] if now.group[0] == self.group[0] else 0
+        return now.group[1] > before
+
+
+def count_oom_kills(pid: int) -> OomKills:
+    """What the kernel has counted. Source: proc(5), /proc/vmstat oom_kill; `cgroup.read_oom_kills`."""
     match = re.search(r"^oom_kill (\d+)$", the_os().read("/proc/vmstat") or "", re.MULTILINE)
-    return int(match[1]) if match else None
+    return OomKills(pid, int(match[1]) if match else None, read_oom_kills(pid))
 
 
 def cpu_times_of(ours: Ours) -> tuple[CpuTime, ...]:

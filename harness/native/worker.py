@@ -9,12 +9,14 @@ Everything else that is printed, llama.cpp's log first of all, goes to stderr, w
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import gc
 import importlib
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -36,6 +38,7 @@ from harness.native.threads import choose_cpus
 from harness.native.watching import SETTLE_S
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Load, Resolved, Sample, Stray
+from harness.records.native_errors import MEMORY
 from harness.spec import RunSpec
 
 
@@ -182,6 +185,9 @@ def serve(bench: Bench, commands: queue.SimpleQueue[dict[str, Any] | None], emit
             reason, trouble = getattr(error, "reason", None), getattr(error, "trouble", None)
             is_question = error.outcome is Outcome.QUESTION
             emit("refused", {"message": str(error), "reason": reason, "trouble": trouble, "is_question": is_question})
+        except MemoryError:
+            message = "There is not enough memory left for the measuring process; ask for less, or end other programs."
+            emit("refused", {"message": message, "reason": "no memory left", "trouble": MEMORY})
     bench.close()
 
 
@@ -195,13 +201,31 @@ def _answer(bench: Bench, command: dict[str, Any], emit: Emit) -> None:
 
 
 def _read_commands(stream: TextIO, commands: queue.SimpleQueue[dict[str, Any] | None]) -> None:
-    """Pass commands on; when the parent is gone there is nobody to measure for, whatever llama.cpp is doing."""
-    for line in stream:
-        command = json.loads(line)
-        commands.put(command or None)
-        if not command:
-            return  # an orderly goodbye
+    """Pass commands on; when the parent is gone there is nobody to measure for, whatever llama.cpp is doing.
+
+    It may go in the middle of a command, which is no JSON then.
+    """
+    with contextlib.suppress(ValueError):
+        for line in stream:
+            command = json.loads(line)
+            commands.put(command or None)
+            if not command:
+                return  # an orderly goodbye
     os._exit(0)
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process when its parent dies: code that never lets go of Python's lock would not see stdin close.
+
+    Only where the parent says that its thread lives as long as itself. Source: prctl(2), PR_SET_PDEATHSIG.
+    """
+    parent = os.environ.get("HARNESS_PARENT")
+    if sys.platform != "linux" or parent is None:
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, int(signal.SIGKILL), 0, 0, 0)
+    if str(os.getppid()) != parent:  # it died before this was asked
+        os._exit(0)
 
 
 def _load_llama() -> Any:
@@ -223,7 +247,14 @@ def main(make_runtime: Callable[[], Any] | None = None) -> None:
         events.write(json.dumps({"event": event, **body}) + "\n")
         events.flush()
 
+    _end_with_parent()
+    commands: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+    threading.Thread(target=_read_commands, args=(sys.stdin, commands), daemon=True).start()
     try:
+        if "HARNESS_SPARE" in os.environ:
+            importlib.import_module("llama_cpp")  # ahead, since libraries take longest; devices are not looked at yet
+            if commands.get() is None:
+                return
         bench = Bench((make_runtime or _load_llama)())
     except (HarnessError, ImportError) as error:
         emit("refused", {"message": str(error)})
@@ -234,8 +265,6 @@ def main(make_runtime: Callable[[], Any] | None = None) -> None:
         os._exit(3)
 
     bench.runtime.give_up = give_up
-    commands: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-    threading.Thread(target=_read_commands, args=(sys.stdin, commands), daemon=True).start()
     serve(bench, commands, emit)
 
 

@@ -10,7 +10,8 @@ from harness.records.native_errors import hide_folders
 
 
 class Cause(str, enum.Enum):
-    """How it ended. refused: llama.cpp or we said no; question: what was asked for does not exist here."""
+    """How it ended. refused: llama.cpp or we said no; question: what was asked for does not exist here; garbled: it talked nonsense,
+    or no longer at all."""
 
     REFUSED = "refused"
     QUESTION = "question"
@@ -22,6 +23,7 @@ class Cause(str, enum.Enum):
     KILLED = "killed"
     EXIT = "exit"
     TIMEOUT = "timeout"
+    GARBLED = "garbled"
     INTERRUPTED = "interrupted"
 
 
@@ -71,6 +73,8 @@ def describe_failure(failure: Failure) -> str:
     if failure.cause == Cause.TIMEOUT:
         who = " (--cell-timeout)" if failure.is_cell_limit else ""
         return f"nothing came of it within {failure.limit_s:g} s{who}; the worker was ended"
+    if failure.cause == Cause.GARBLED:
+        return f"what the worker said cannot be read ({failure.reason}); it was ended"
     if failure.cause == Cause.EXIT:
         return f"the worker ended by itself with exit code {failure.exit_code}"
     if failure.cause == Cause.KILLED:

@@ -19,7 +19,7 @@ MEMORY, CARD, SERVER = "memory", "card", "server"
 class Explanation:
     """What made llama.cpp give up: the kind, which decides what is tried next, and half a sentence for people."""
 
-    trouble: str
+    trouble: str | None
     text: str
 
 
@@ -51,6 +51,13 @@ _OTHERS = (
     ),
 )
 
+
+# libstdc++'s verbose terminate handler, libc++'s: "terminate called after throwing an instance of 'std::bad_alloc'", "  what():  …";
+# "libc++abi: terminating due to uncaught exception of type std::bad_alloc: std::bad_alloc".
+_UNCAUGHT = re.compile(
+    r"throwing an instance of '([^']+)'(?:\s+what\(\):\s*(.*))?|uncaught exception of type (\S+?)(?:: (.*)|$)",
+    re.MULTILINE,
+)
 
 #: A path may begin a line or stand behind a blank, a quote or a bracket.
 _BEFORE = r"(?<![\w.:/\\~-])"
@@ -100,4 +107,9 @@ def explain(lines: Iterable[str]) -> Explanation | None:
     for pattern, trouble, said in _OTHERS:
         if match := pattern.search(text):
             return Explanation(trouble, said.format(*map(str.strip, match.groups())))
+    if match := _UNCAUGHT.search(text):
+        name, what = match[1] or match[3], (match[2] or match[4] or "").strip()
+        if name == "std::bad_alloc":
+            return Explanation(MEMORY, "out of memory in llama.cpp (std::bad_alloc)")
+        return Explanation(None, f"nobody caught {name}{f': {what}' if what and what != name else ''}")
     return None

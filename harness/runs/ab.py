@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import harness
-from harness.codec import decode
 from harness.errors import NativeError, UsageError
 from harness.events import Measured, OnEvent, Remark
 from harness.evidence.sequential import Decision, SequentialTest
@@ -29,7 +28,7 @@ from harness.runs.asking import blame_file, plan_cells
 from harness.runs.bench import block_events, process_nature
 from harness.runs.cells import check_cells, facts_in, model_of
 from harness.runs.session import Session
-from harness.runs.worker import Worker
+from harness.runs.worker import Garbled, Worker, understand
 from harness.sources.model_file import FileFacts
 from harness.spec import RunSpec, Settings
 from harness.units import NS_PER_S
@@ -316,9 +315,11 @@ class _Duel:
                 if isinstance(event, Failure):
                     raise _Failed(blame_file(event, spec.model), arm)
                 if event["event"] == "sample":
-                    samples.append(decode(Sample, event))
+                    samples.append(understand(Sample, event))
                 else:
                     self._learn(arm, spec, event)
+        except Garbled as error:
+            raise _Failed(worker.give_up(error), arm) from None
         finally:
             if any(not sample.is_warmup for sample in samples):
                 self.blocks.append(Block(arm, tuple(samples), is_trial))
@@ -328,13 +329,13 @@ class _Duel:
     def _learn(self, arm: Arm, spec: RunSpec, event: dict[str, Any]) -> None:
         side = self._sides[arm]
         if event["event"] == "build":
-            self._workers.learn_build(arm, spec, decode(Build, event["build"]))
+            self._workers.learn_build(arm, spec, understand(Build, event["build"]))
         elif event["event"] == "loaded" and side.model is None:
             model = model_of(event, self._facts[arm])
             self._sides[arm] = dataclasses.replace(side, model=model, build=self._workers.build_of(arm, spec))
         elif event["event"] == "done":
             if side.resolved is None:
-                resolved, load = decode(Resolved, event["resolved"]), decode(Load, event["load"])
+                resolved, load = understand(Resolved, event["resolved"]), understand(Load, event["load"])
                 self._sides[arm] = dataclasses.replace(side, resolved=resolved, load=load)
 
     def record(self) -> Ab:

@@ -18,7 +18,7 @@ from harness.host.telemetry import Watch
 from harness.native.shelf import Needs
 from harness.records.cells import Build, Failure, Machine
 from harness.records.failures import Cause
-from harness.runs.worker import Worker
+from harness.runs.worker import Garbled, Worker, understand
 from harness.sources.model_file import FileFacts
 from harness.spec import RunSpec
 
@@ -97,7 +97,7 @@ class Bench:
             if isinstance(greeting, Failure):
                 self._drop()
                 return greeting
-            self.build = decode(Build, greeting["build"])
+            self.build = understand(Build, greeting["build"])
         return None
 
     def run(
@@ -116,11 +116,16 @@ class Bench:
         limit_s = self._plan.cell_timeout_s
         for event in block_events(self._worker, spec, timeout_s, **command, needs=encode(needs)):
             if isinstance(event, dict) and event["event"] == "build":
-                self.build = decode(Build, event["build"])
+                self.build = understand(Build, event["build"])
             elif isinstance(event, Failure) and event.cause is Cause.TIMEOUT and limit_s is not None:
                 yield dataclasses.replace(event, limit_s=limit_s)  # of all blocks of the cell
             else:
                 yield event
+
+    def give_up(self, error: Garbled) -> Failure:
+        """End a worker that talks nonsense; what is said of it."""
+        assert isinstance(self._worker, Worker), "our own code says what we mean"
+        return self._worker.give_up(error)
 
     def _drop(self) -> None:
         if self._worker is not None:

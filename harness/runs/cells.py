@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import harness
-from harness.codec import decode
 from harness.events import Measured, Progress
 from harness.host.cpu import choose_threads
 from harness.host.memory import available_memory_bytes
@@ -37,6 +36,7 @@ from harness.runs.bench import Bench, Plan
 from harness.runs.needs import estimate_needs, fit_together
 from harness.runs.rounds import Rounds, Visit
 from harness.runs.session import Session
+from harness.runs.worker import Garbled, understand
 from harness.sources.model_file import FileFacts, describe_file, model_size_bytes
 from harness.spec import RunSpec
 from harness.units import format_gb
@@ -227,7 +227,11 @@ class _Turns:
         n_wanted, n_done_before, left = state.n_wanted, self._rounds.n_done, 1 - state.share
         command = {"repetitions": visit.repetitions, "keep": visit.keep, "is_first": visit.is_first}
         for event in self._bench.run(cell.spec, command, self._needs[self._cells[visit.cell]], limit_s):
-            cell.on_event(event, visit.turn)
+            try:
+                cell.on_event(event, visit.turn)
+            except Garbled as error:
+                cell.on_event(self._bench.give_up(error), visit.turn)
+                break
             if not isinstance(event, dict):
                 continue
             if event["event"] == "loaded":
@@ -246,7 +250,7 @@ class _Turns:
 def model_of(event: Mapping[str, Any], facts: FileFacts) -> Model:
     """The model that a worker has loaded, with what the parent knows of its file."""
     known = {name: value for name, value in dataclasses.asdict(facts).items() if value is not None}
-    return dataclasses.replace(decode(Model, event["model"]), **known)
+    return dataclasses.replace(understand(Model, event["model"]), **known)
 
 
 class _Cell:
@@ -290,13 +294,13 @@ class _Cell:
         elif event["event"] == "loaded":
             self._learn(model=model_of(event, self._file_facts))
         elif event["event"] == "sample":
-            sample = dataclasses.replace(decode(Sample, event), turn=turn)
+            sample = dataclasses.replace(understand(Sample, event), turn=turn)
             self._learn(samples=(*self._record.samples, sample))
         elif event["event"] == "done":
             self._learn(
-                resolved=decode(Resolved, event["resolved"]), load=self._record.load or decode(Load, event["load"]),
+                resolved=understand(Resolved, event["resolved"]), load=self._record.load or understand(Load, event["load"]),
                 dispatch_ns_per_token=event["dispatch_ns_per_token"],
-                warnings=gravest((*self._record.warnings, *(decode(Caution, caution) for caution in event["cautions"]))),
+                warnings=gravest((*self._record.warnings, *(understand(Caution, caution) for caution in event["cautions"]))),
             )  # fmt: skip
 
     def interrupt(self, n_wanted: int) -> None:

@@ -9,13 +9,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.codec import decode
 from harness.errors import NativeError
 from harness.host.rpc import check_servers
 from harness.host.telemetry import Nvml
 from harness.records.cells import Build
 from harness.records.failures import describe_end
 from harness.runs.session import Session
+from harness.runs.worker import understand
 
 #: PCI vendors of graphics cards. Source: the PCI ID database (pci-ids.ucw.cz).
 _VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
@@ -87,7 +87,7 @@ def survey_devices(rpc: Sequence[str] = (), command: Sequence[str] | None = None
         assert session.failure is not None, "a job ends with done or a failure"
         raise NativeError(describe_end(session.failure))
     return Survey(
-        build=decode(Build, found["build"]), backend_of=found["backend_of"], compiled=tuple(found["compiled"]),
+        build=understand(Build, found["build"]), backend_of=found["backend_of"], compiled=tuple(found["compiled"]),
         cards=look_for_cards(), build_flags=_read_build_flags(),
     )  # fmt: skip
 

@@ -11,14 +11,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from harness.codec import decode
 from harness.errors import HarnessError
 from harness.memory.causes import Cause
 from harness.memory.forecast import Line
 from harness.memory.resident import MemoryReading, cause_of_log, device_of_buffer
 from harness.records.cells import Buffer, Build, Failure, group_servers
 from harness.records.failures import describe_end
-from harness.runs.worker import Worker
+from harness.runs.worker import Worker, understand
 from harness.sources.sparse import HeaderFile, write_sparse
 from harness.spec import RunSpec
 
@@ -83,21 +82,29 @@ def run_dry(files: Sequence[HeaderFile], specs: Sequence[RunSpec], command: Sequ
             if isinstance(greeting, Failure):
                 dry.trouble = describe_end(greeting).rstrip(".")
                 return dry
-            dry.build = decode(Build, greeting["build"])
+            dry.build = understand(Build, greeting["build"])
             if not files:
                 return dry
             first = str(write_sparse(files, folder))
         except HarnessError as error:
             dry.trouble = str(error).rstrip(".")
             return dry
-        asked = [dataclasses.replace(spec, model=first).to_dict() for spec in specs]
-        for event in worker.ask("dry_run", {"specs": asked}, TIMEOUT_S):
-            if isinstance(event, Failure):
-                dry.trouble = describe_end(event).rstrip(".")
-            elif event["event"] == "planned":
-                dry.plans[event["index"]] = decode(Plan, event)
-            elif event["event"] == "build":
-                dry.build = decode(Build, event["build"])
-            elif event["event"] == "reading":
-                dry.readings.append(decode(MemoryReading, event))
+        try:
+            _ask(worker, [dataclasses.replace(spec, model=first) for spec in specs], dry)
+        except HarnessError as error:  # it talks nonsense
+            dry.trouble = str(error).rstrip(".")
     return dry
+
+
+def _ask(worker: Worker, specs: Sequence[RunSpec], dry: DryRun) -> None:
+    """Have a worker plan specs, and take note of what it says."""
+    asked = [spec.to_dict() for spec in specs]
+    for event in worker.ask("dry_run", {"specs": asked}, TIMEOUT_S):
+        if isinstance(event, Failure):
+            dry.trouble = describe_end(event).rstrip(".")
+        elif event["event"] == "planned":
+            dry.plans[event["index"]] = understand(Plan, event)
+        elif event["event"] == "build":
+            dry.build = understand(Build, event["build"])
+        elif event["event"] == "reading":
+            dry.readings.append(understand(MemoryReading, event))

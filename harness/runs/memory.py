@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import __version__
-from harness.codec import decode
 from harness.errors import HarnessError, NativeError, UsageError
 from harness.events import OnEvent, ignore
 from harness.gguf.anatomy import name_file_type
@@ -54,6 +53,7 @@ from harness.records.journal import utc_now
 from harness.records.memory import MemoryRecord, Subject
 from harness.runs.dry_run import WORKER, DryRun, run_dry
 from harness.runs.session import Session
+from harness.runs.worker import understand
 from harness.sources.catalog_reference import CatalogReference
 from harness.sources.model_file import hash_file
 from harness.sources.references import parse_reference
@@ -354,7 +354,7 @@ def measure(model: Model, spec: RunSpec, session: Session) -> tuple[Measurement,
                 elif event["event"] == "phase":
                     session.show(event["phase"])
                 elif event["event"] == "reading":
-                    readings.append(decode(MemoryReading, event))
+                    readings.append(understand(MemoryReading, event))
                 elif event["event"] == "done":
                     done = event
     except NativeError:
@@ -363,8 +363,8 @@ def measure(model: Model, spec: RunSpec, session: Session) -> tuple[Measurement,
     if done is None:
         return None
     files = [os.path.realpath(model.path.parent / item.name) for item in model.files]
-    buffers = tuple(decode(NativeBuffer, item) for item in done["buffers"])
-    resolved = decode(Resolved, done["resolved"])
+    buffers = tuple(understand(NativeBuffer, item) for item in done["buffers"])
+    resolved = understand(Resolved, done["resolved"])
     runtime, weights_resident = explain_growth([item for item in readings if item.step != "after"], buffers, files)
     measurement = Measurement(
         tuple(dataclasses.replace(item, maps=()) for item in readings),
@@ -377,7 +377,7 @@ def measure(model: Model, spec: RunSpec, session: Session) -> tuple[Measurement,
         resolved.is_unlocked,
     )
     seen = done.get("conditions")
-    return measurement, decode(Conditions, seen) if seen else None
+    return measurement, understand(Conditions, seen) if seen else None
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------

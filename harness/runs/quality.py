@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import harness
-from harness.codec import decode, encode
+from harness.codec import encode
 from harness.errors import HarnessError, UsageError
 from harness.events import Measured, OnEvent, Remark
 from harness.gguf.model_kinds import Question, refuse_context
@@ -30,6 +30,7 @@ from harness.runs.cells import CellsRequest, facts_in, measure_cells, model_of
 from harness.runs.memory import find_model, forecast
 from harness.runs.needs import estimate_needs, fit_together
 from harness.runs.session import Session
+from harness.runs.worker import Garbled, understand
 from harness.sources.model_file import FileFacts
 from harness.sources.texts import TextFile, open_text
 from harness.spec import DEFAULT_N_CTX, RunSpec, Settings
@@ -202,10 +203,10 @@ class _Account:
         """Take note of what a worker says of the cell."""
         if event["event"] == "opened":
             text = dataclasses.replace(self._record.text, n_tokens=event["n_tokens"])
-            resolved = decode(Resolved, event["resolved"])
+            resolved = understand(Resolved, event["resolved"])
             self.learn(model=model_of(event, self._facts), resolved=resolved, text=text, n_wanted=event["n_chunks"])
         elif event["event"] == "window":
-            self._windows.append(decode(Window, event["window"]))
+            self._windows.append(understand(Window, event["window"]))
             self._bins.update(event["bins"])
         elif event["event"] == "failed":
             self.fail(Failure("load" if self.model is None else "window", event["message"], Cause.REFUSED,
@@ -290,11 +291,12 @@ def _read_together(
     known = {cell for cell in group if accounts[cell].n_done}
     cells = tuple(accounts[cell].asked for cell in group)
     plan = QualityPlan(cells, str(request.text.path), 0 if request.base else None, request.n_chunks, request.is_rounded)
-    for event in session.ask("quality", encode(plan, keep_paths=True)):
-        if event["event"] == "phase":
-            session.show(event["phase"], event["index"], event["count"])
-        elif "cell" in event and group[event["cell"]] not in known:
-            accounts[group[event["cell"]]].on_event(event)
+    with session.until_garbled():
+        for event in session.ask("quality", encode(plan, keep_paths=True)):
+            if event["event"] == "phase":
+                session.show(event["phase"], event["index"], event["count"])
+            elif "cell" in event and (cell := _cell_of(event, group)) not in known:
+                accounts[cell].on_event(event)
     failure = session.failure
     if failure is None:
         return
@@ -303,6 +305,19 @@ def _read_together(
     for cell in group:
         if not accounts[cell].is_whole:
             accounts[cell].fail(failure)
+
+
+def _cell_of(event: Mapping[str, Any], group: Sequence[RunSpec]) -> RunSpec:
+    """The cell that a worker speaks of, of those that it was given.
+
+    Raises
+    ------
+    Garbled : there is none.
+    """
+    number = event["cell"]
+    if not isinstance(number, int) or not 0 <= number < len(group):
+        raise Garbled("no such cell")
+    return group[number]
 
 
 def measure_speeds(records: Sequence[QualityRecord], request: QualityRequest, session: Session) -> list[Record]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import harness
-from harness.codec import decode, encode
+from harness.codec import encode
 from harness.errors import Outcome
 from harness.host.cpu import choose_threads, read_cache_bytes
 from harness.host.rpc import check_servers
@@ -11,6 +11,7 @@ from harness.records.cautions import Caution, CautionCause
 from harness.records.journal import utc_now
 from harness.records.roofline import CACHE_FACTOR, Roof, RoofRequest, RoofTest
 from harness.runs.session import Session
+from harness.runs.worker import understand
 from harness.units import MIB
 
 #: A matrix below this says nothing of a memory.
@@ -50,7 +51,7 @@ def measure_roofline(request: RoofRequest, session: Session) -> Roof | None:
             if event["event"] == "phase":
                 session.show(event["phase"], event["index"], event["count"])
             elif event["event"] == "test":
-                tests.append(decode(RoofTest, event["test"]))
+                tests.append(understand(RoofTest, event["test"]))
     if session.build is None or not tests:
         return None
     roof = Roof(utc_now(), session.machine, harness.__version__, session.build, tuple(tests), cautions, session.failure)

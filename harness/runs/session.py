@@ -19,7 +19,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from harness.codec import decode
 from harness.errors import NativeError, Outcome, StoreError
 from harness.events import OnEvent, Progress, Remark, Unkept, ignore
 from harness.host import interrupt
@@ -31,7 +30,7 @@ from harness.records.failures import Cause, Failure, describe_end
 from harness.records.journal import Journal, check_label, to_line
 from harness.records.kinds import Entry
 from harness.records.verdict import Trust, judge
-from harness.runs.worker import Worker
+from harness.runs.worker import Garbled, Worker, understand
 from harness.sources.cache_folder import cache_folder
 from harness.untrusted import harmless
 
@@ -186,13 +185,26 @@ class Session:
 
     @contextlib.contextmanager
     def until_interrupted(self) -> Iterator[None]:
-        """Measure inside: Ctrl-C ends the worker at once and is noted, and what follows shows and keeps what was measured."""
+        """Measure inside: Ctrl-C ends the worker at once and is noted, and what follows shows and keeps what was measured.
+
+        The same becomes of a worker that talks nonsense, as `until_garbled`.
+        """
         try:
-            yield
+            with self.until_garbled():
+                yield
         except KeyboardInterrupt:
             self._minding.__enter__()  # until all is kept, one more would cut that off
             self._kill()  # native code does not listen to anything gentler
             self.add(Outcome.INTERRUPTED)
+
+    @contextlib.contextmanager
+    def until_garbled(self) -> Iterator[None]:
+        """Hear a worker inside: one that says what cannot be read is ended, which is a `failure`."""
+        try:
+            yield
+        except Garbled as error:
+            self._kill()
+            self.fail(Failure("answer", None, Cause.GARBLED, reason=error.reason))
 
     @contextlib.contextmanager
     def worker(self, command: Sequence[str] | None = None, *, guest: str | None = None) -> Iterator[Worker]:
@@ -211,7 +223,7 @@ class Session:
             if isinstance(greeting, Failure):
                 self.fail(greeting)
                 raise NativeError(describe_end(greeting), reason=greeting.reason, trouble=greeting.trouble)
-            self.build = decode(Build, greeting["build"])
+            self.build = understand(Build, greeting["build"])
             yield worker
         except BaseException:
             worker.kill()
@@ -233,7 +245,7 @@ class Session:
                     self.fail(event)
                     return
                 if event["event"] == "build":
-                    self.build = decode(Build, event["build"])
+                    self.build = understand(Build, event["build"])
                 yield event
 
     def _kill(self) -> None:

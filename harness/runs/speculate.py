@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import harness
-from harness.codec import decode, encode
+from harness.codec import encode
 from harness.errors import UsageError
 from harness.events import OnEvent, Remark
 from harness.gguf.model_kinds import Question, refuse_context
@@ -22,6 +22,7 @@ from harness.records.text import REFERENCE_PROMPT
 from harness.runs.asking import blame_file, find_file, read_for
 from harness.runs.cells import facts_in, model_of
 from harness.runs.session import Session
+from harness.runs.worker import understand
 from harness.sources.model_file import FileFacts
 from harness.spec import DEFAULT_N_CTX, RunSpec, Settings
 from harness.untrusted.harmless import line
@@ -216,11 +217,13 @@ def _file(
         case "target" | "draft" as name:
             spec = plan.draft if name == "draft" and plan.draft else plan.target
             model = model_of(event, facts[name == "draft"])
-            found.members[name] = Member(spec, model, decode(Resolved, event["resolved"]), event["load_duration_ns"])
+            found.members[name] = Member(
+                spec, model, understand(Resolved, event["resolved"]), event["load_duration_ns"]
+            )
         case "prompt":
-            found.prompts.append(decode(Prompt, event))
+            found.prompts.append(understand(Prompt, event))
         case "passage":
-            found.passages.append(decode(Passage, event))
+            found.passages.append(understand(Passage, event))
         case "rollback":
             found.rollback = event["rollback"]
         case "done":

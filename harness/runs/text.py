@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import harness
-from harness.codec import decode, encode
+from harness.codec import encode
 from harness.errors import UsageError
 from harness.events import OnEvent
 from harness.gguf.model_kinds import Question, refuse_context
@@ -21,6 +21,7 @@ from harness.records.journal import utc_now
 from harness.records.text import Figures, TextRequest, TextRun, hash_prompt
 from harness.runs.asking import find_file, read_for
 from harness.runs.session import Session
+from harness.runs.worker import understand
 from harness.sources.model_file import hash_file, is_synthetic
 from harness.sources.references import parse_reference
 from harness.spec import Settings
@@ -170,11 +171,11 @@ class _Account:
             harness_version=harness.__version__,
             asked=self._asked.settings(self._get("loaded", "n_ctx")),
             prompt_sha256=hash_prompt(self._asked.prompt),
-            figures=decode(Figures, {**far, "total_duration_ns": total_ns, "load_duration_ns": load_ns}),
+            figures=understand(Figures, {**far, "total_duration_ns": total_ns, "load_duration_ns": load_ns}),
             finish=self._get("done", "finish") or ("failed" if self._failure else "interrupted"),
-            model=decode(Model, {**model, **facts}) if model else None,
+            model=understand(Model, {**model, **facts}) if model else None,
             build=self._session.build,
-            resolved=decode(Resolved, resolved) if resolved else None,
+            resolved=understand(Resolved, resolved) if resolved else None,
             template=self._get("framed", "template"),
             token_ns=tuple(self._get("done", "token_ns") or ()),
             sample_ns=far.get("sample_ns"),
@@ -184,5 +185,5 @@ class _Account:
             warnings=tuple(self._cautions),
             prompt=self._asked.prompt if keep_text else None,
             text="".join(self._pieces) if keep_text else None,
-            conditions=decode(Conditions, seen) if (seen := self._get("done", "conditions")) else None,
+            conditions=understand(Conditions, seen) if (seen := self._get("done", "conditions")) else None,
         )

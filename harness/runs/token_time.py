@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import harness
-from harness.codec import decode, encode
+from harness.codec import encode
 from harness.errors import UsageError
 from harness.gguf.attention import describe_attention
 from harness.gguf.caches import Context
@@ -35,6 +35,7 @@ from harness.records.token_time import (
 )
 from harness.runs.asking import read_for
 from harness.runs.session import Session
+from harness.runs.worker import understand
 from harness.sources.model_file import hash_file
 from harness.spec import RunSpec, Settings, defaults
 
@@ -165,21 +166,21 @@ def measure_token_time(
             kind = event["event"]
             if kind in _LISTED:
                 name, made = _LISTED[kind]
-                lists[name].append(decode(made, event))
+                lists[name].append(understand(made, event))
             elif kind == "phase":
                 session.show(event["phase"], event["index"], event["count"])
             elif kind == "loaded":
                 model = event["model"]
             elif kind == "copies":
-                copies = decode(Copies, event)
+                copies = understand(Copies, event)
             elif kind == "done":
                 done = event
     if session.is_interrupted:
         lists["remarks"].append(Remark("interrupted"))
-    resolved = decode(Resolved, done["resolved"]) if done else None
+    resolved = understand(Resolved, done["resolved"]) if done else None
     record = TimeRecord(
         plan,
-        decode(TimedModel, {**model, **named}),
+        understand(TimedModel, {**model, **named}),
         session.machine,
         began,
         harness.__version__,

@@ -3,92 +3,140 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pathlib
 import queue
 import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn, TypeVar
+
+import psutil
 
 import harness
-from harness.errors import NativeError
-from harness.host.machine import count_oom_kills
+from harness.codec import Malformed, decode
+from harness.errors import NativeError, UsageError
+from harness.host.machine import OomKills, count_oom_kills
+from harness.records.cells import Build
 from harness.records.failures import Cause, Failure
 from harness.records.native_errors import explain
+from harness.runs.child import MAX_LINE_BYTES, Child
+from harness.units import MIB
+from harness.untrusted.json import read_json
 
-#: Lines of the worker's last words that a Failure keeps.
-LOG_LINES = 20
+#: Lines of the worker's last words that a Failure keeps, and how many characters of each.
+LOG_LINES, LOG_LINE_CHARS = 20, 500
 
 #: The worker needs this long, at the most, to import llama.cpp and say hello (cold disk, virus scanner).
 HELLO_TIMEOUT_S = 120.0
 
+#: Where no limit was given, a worker hangs that says nothing for twice as long and computes for less than a second in the latter half.
+STILL_S = 900.0
+
+#: A worker whose way to us is broken has so long to die by itself, of whatever broke it.
+DEATH_S = 1.0
+
+#: A worker that is let go ends by then, or is ended.
+GOODBYE_S = 10.0
+
 #: NTSTATUS codes that Windows gives instead of a signal.
 _WINDOWS_CAUSES = {
     0xC0000005: Cause.SEGFAULT,
+    0xC000001D: Cause.ILLEGAL,
     0xC0000409: Cause.ABORT,
     0xC0000017: Cause.OUT_OF_MEMORY,
     3: Cause.ABORT,
 }
 
+#: What everybody reads of an event, by its type.
+_TEXTS, _COUNTS = ("event", "message", "phase"), ("index", "count")
+
+Value = TypeVar("Value")
+
+
+class Garbled(NativeError):
+    """A worker said what it cannot mean; reason is what is wrong with it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The measuring process said what cannot be read ({reason}); try again.", reason=reason)
+
+
+class _Late(Exception):
+    """Nothing came within a limit, in s; None: that of the whole."""
+
+    def __init__(self, limit_s: float | None) -> None:
+        super().__init__(limit_s)
+        self.limit_s = limit_s
+
+
+class Event(dict[str, Any]):
+    """What a worker says; whoever looks for what is not there learns that it is garbled."""
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise Garbled(f"{self.get('event')} has no {key}")
+
+
+def understand(kind: type[Value], values: Any) -> Value:
+    """As `harness.codec.decode`, of what a worker said.
+
+    Raises
+    ------
+    Garbled : that is no such thing.
+    """
+    try:
+        return decode(kind, values)
+    except (Malformed, UsageError) as error:
+        raise Garbled(f"{kind.__name__}: {error}") from None
+
 
 class Worker:
-    """One worker process. `events` yields what it says until a cell is over; a death becomes a `Failure`.
+    """One worker process. `events` yields what it says until a cell is over; whatever else it does becomes one `Failure`.
 
     command is the program to run, for tests that need one which dies in a particular way; guest is another environment's Python, which
-    runs this package with the llama_cpp that it has.
+    runs this package with the llama_cpp that it has. is_spare starts it without its runtime, which it makes on the first `send`.
     """
 
-    def __init__(self, command: Sequence[str] | None = None, *, guest: str | None = None) -> None:
-        self._words = tempfile.TemporaryFile()
-        self._oom_kills = count_oom_kills()
+    def __init__(
+        self, command: Sequence[str] | None = None, *, guest: str | None = None, is_spare: bool = False
+    ) -> None:
+        self._phase, self._is_spare = "start", is_spare
+        self._oom_kills: OomKills | None = None
+        self._memory_ran_out = False
+        self._nonsense: bytes | None = None
+        environment = _guest_environment() if guest else _environment()
+        if is_spare:
+            environment["HARNESS_SPARE"] = "1"
         try:
-            self._process = subprocess.Popen(
-                list(_guest_command(guest) if guest else command or (sys.executable, "-m", "harness.native.worker")),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._words,
-                env=_guest_environment() if guest else _environment(),
-                # Ctrl-C is for the parent, who ends the child itself after keeping what was measured.
-                start_new_session=os.name == "posix",
-                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+            self._child = Child(
+                _guest_command(guest) if guest else command or (sys.executable, "-m", "harness.native.worker"),
+                environment,
+                self._look_for_oom_kills,
             )
         except OSError as error:
-            self._words.close()
             todo = "name an environment's python" if guest else "close some programs and try again"
             raise NativeError(f"The measuring process cannot be started ({error.strerror}); {todo}.") from None
-        self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._oom_kills = count_oom_kills(self.pid)
+
+    def _look_for_oom_kills(self) -> None:
+        """When it has ended: its control group is told until it is asked for."""
+        self._memory_ran_out = self._oom_kills is not None and self._oom_kills.have_risen()
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._child.pid
 
     @property
     def is_alive(self) -> bool:
-        return self._process.poll() is None
-
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            try:
-                self._events.put(json.loads(line))
-            except ValueError:
-                break  # cut off by the death that the parent is about to see
-        self._events.put(None)
+        return self._child.ended_with is None
 
     def send(self, command: dict[str, Any]) -> None:
         """Give the worker a command; a dead one is noticed when its events are read."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(command).encode() + b"\n")
-            self._process.stdin.flush()
-        except OSError:
-            pass
+        # Whatever it still said belongs to what came before; but one that talks nonsense is not asked again.
+        self._nonsense = next((line for line in self._child.lines.take() if not _is_event(line)), None)
+        self._child.write(json.dumps(command).encode() + b"\n")
 
     def events(
         self,
@@ -97,96 +145,171 @@ class Worker:
         *,
         is_cell_limit: bool = False,
         silence_s: float | None = None,
-    ) -> Iterator[dict[str, Any] | Failure]:
-        """Yield events until ``done`` or ``refused``; a death or a limit ends with a Failure instead.
+    ) -> Iterator[Event | Failure]:
+        """Yield events until ``done`` or ``refused``; a death, a limit or nonsense ends with a Failure instead.
 
-        timeout_s limits it all, which --cell-timeout set where is_cell_limit; silence_s limits the time between two events.
+        timeout_s limits it all, which --cell-timeout set where is_cell_limit; silence_s limits the time between two events, which
+        without either is limited by `STILL_S`.
         """
-        begun = time.monotonic()
+        self._phase, ends_s = phase, math.inf if timeout_s is None else time.monotonic() + timeout_s
         while True:
-            remaining = None if timeout_s is None else max(begun + timeout_s - time.monotonic(), 0)
-            limits = [limit for limit in (remaining, silence_s) if limit is not None]
             try:
-                event = self._events.get(timeout=min(limits, default=None))
-            except queue.Empty:
+                event = self._next(ends_s, silence_s, is_open=timeout_s is None)
+            except _Late as late:
                 self.kill()
-                limit_s = silence_s if timeout_s is None or min(limits) != remaining else timeout_s
-                yield Failure(
-                    phase, None, Cause.TIMEOUT, log=self.last_lines(), limit_s=limit_s, is_cell_limit=is_cell_limit
-                )
+                limit_s = timeout_s if late.limit_s is None else late.limit_s
+                yield self._fail(Cause.TIMEOUT, limit_s=limit_s, is_cell_limit=is_cell_limit)
+                return
+            except Garbled as error:
+                yield self.give_up(error)
                 return
             if event is None:
-                yield self._post_mortem(phase)
+                yield self._post_mortem()
                 return
             if event["event"] == "phase":
-                phase = event["phase"]
+                self._phase = event["phase"]
             if event["event"] == "refused":
-                cause = Cause.QUESTION if event.get("is_question") else Cause.REFUSED
-                yield Failure(
-                    phase,
-                    event["message"],
-                    cause,
-                    log=self.last_lines(),
-                    reason=event.get("reason"),
-                    trouble=event.get("trouble"),
-                )
+                yield self._refusal(event)
                 return
             yield event
             if event["event"] == "done":
                 return
 
-    def hello(self) -> dict[str, Any] | Failure:
+    def _next(self, ends_s: float, silence_s: float | None, *, is_open: bool) -> Event | None:
+        """The next event; None where no more will come.
+
+        Raises
+        ------
+        _Late : none came in time.
+        Garbled : what came is no event.
+        """
+        if self._nonsense is not None:
+            return _read_event(self._nonsense)
+        begun_s, worked_s = time.monotonic(), None
+        limit_s = silence_s if silence_s is not None else STILL_S if is_open else math.inf
+        while True:
+            left_s = min(ends_s - time.monotonic(), limit_s - (time.monotonic() - begun_s))
+            try:
+                line = self._child.lines.get(None if left_s == math.inf else max(left_s, 0.0))
+            except queue.Empty:
+                has_ended = time.monotonic() >= ends_s
+                if not has_ended and silence_s is None:  # looked at late: while it measures, nothing is done here
+                    now_s = self._cpu_s()
+                    if worked_s is None or now_s is None or now_s - worked_s >= 1:
+                        begun_s, worked_s = time.monotonic(), now_s  # it computes, however long that takes
+                        continue
+                    limit_s *= 2
+                raise _Late(None if has_ended else limit_s) from None
+            return None if line is None else _read_event(line)
+
+    def _cpu_s(self) -> float | None:
+        """The CPU time that it had so far, in s; None where the system does not tell."""
+        try:
+            times = psutil.Process(self.pid).cpu_times()
+        except psutil.Error:
+            return None
+        return float(times.user + times.system)
+
+    def hello(self) -> Event | Failure:
         """Wait for the worker's greeting, which describes the engine."""
-        return next(iter(self.events(HELLO_TIMEOUT_S)))
+        if self._is_spare:
+            self.send({"start": {}})
+        greeting = next(self.events(HELLO_TIMEOUT_S))
+        if isinstance(greeting, Failure):
+            return greeting
+        try:
+            understand(Build, greeting["build"])
+        except Garbled as error:
+            return self.give_up(error)
+        return greeting
 
     def ask(
-        self, job: str, request: dict[str, Any], timeout_s: float | None = None
-    ) -> Iterator[dict[str, Any] | Failure]:
+        self, job: str, request: dict[str, Any], timeout_s: float | None = None, *, silence_s: float | None = None
+    ) -> Iterator[Event | Failure]:
         """Have one of the worker's jobs done and yield its events; the last one is ``done`` or a Failure."""
         self.send({job: request})
-        yield from self.events(timeout_s, job)
+        yield from self.events(timeout_s, job, silence_s=silence_s)
 
-    def _post_mortem(self, phase: str) -> Failure:
+    def give_up(self, error: Garbled) -> Failure:
+        """End a worker that talks nonsense, and say so, or what it died of where that is why."""
+        if self._child.wait(DEATH_S):
+            return self._post_mortem()
+        self.kill()
+        return self._fail(Cause.GARBLED, reason=error.reason)
+
+    def _refusal(self, event: Event) -> Failure:
+        cause = Cause.QUESTION if event.get("is_question") else Cause.REFUSED
+        known = {name: found for name in ("reason", "trouble") if isinstance(found := event.get(name), str)}
+        return self._fail(cause, event.get("message") or "it refused", **known)
+
+    def _fail(self, cause: Cause, message: str | None = None, **fields: Any) -> Failure:
+        return Failure(self._phase, message, cause, log=self.last_lines(), **fields)
+
+    def _post_mortem(self) -> Failure:
         """Name the cause of death from the exit status, and from the kernel's own count of memory kills."""
-        code = self._process.wait()
-        words = self.last_lines()
+        if self._child.is_too_long or not self._child.wait(DEATH_S):
+            self.kill()
+            what = (
+                f"a line of more than {MAX_LINE_BYTES // MIB} MiB" if self._child.is_too_long else "its pipe was closed"
+            )
+            return self._fail(Cause.GARBLED, reason=what)
+        code = self._child.ended_with or 0
+        said = explain(self.last_lines())
         if code < 0:
-            cause = _find_cause(-code, _oom_kills_since(self._oom_kills))
-            said = explain(words) if cause is Cause.ABORT else None
-            reason, trouble = (said.text, said.trouble) if said else (None, None)
-            return Failure(phase, None, cause, signal=-code, log=words, reason=reason, trouble=trouble)
+            cause = _find_cause(-code, self._memory_ran_out)
+            if cause is Cause.ABORT and said:
+                return self._fail(cause, signal=-code, reason=said.text, trouble=said.trouble)
+            return self._fail(cause, signal=-code)
         cause = _WINDOWS_CAUSES.get(code, Cause.EXIT) if os.name == "nt" else Cause.EXIT
-        return Failure(phase, None, cause, exit_code=code, log=words)
+        return self._fail(cause, exit_code=code)
 
     def last_lines(self) -> tuple[str, ...]:
         """The last lines that the worker and llama.cpp wrote to stderr."""
-        try:
-            size = self._words.seek(0, os.SEEK_END)
-            self._words.seek(max(size - 16_384, 0))
-            text = self._words.read().decode("utf-8", "replace")
-        except (OSError, ValueError):
-            return ()
-        return tuple(line.rstrip() for line in text.splitlines() if line.strip())[-LOG_LINES:]
+        text = self._child.words.read_last().decode("utf-8", "replace")
+        lines = (line.rstrip()[-LOG_LINE_CHARS:] for line in text.splitlines() if line.strip())
+        return tuple(lines)[-LOG_LINES:]
 
     def kill(self) -> None:
         """End the worker at once; native code does not listen to anything gentler."""
-        if self.is_alive:
-            self._process.kill()
-        self._process.wait()
+        self._child.kill()
 
     def close(self) -> None:
         """Let the worker end in order, and end it if it does not."""
-        self.send({})
-        try:
-            self._process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.kill()
-        for stream in (self._process.stdin, self._words):
-            try:
-                if stream is not None:
-                    stream.close()
-            except OSError:
-                pass
+        if self.is_alive:
+            self.send({})
+            self._child.wait(GOODBYE_S)
+        self.kill()
+        self._child.release()
+
+
+def _read_event(line: bytes) -> Event:
+    """What a worker said in a line.
+
+    Raises
+    ------
+    Garbled : it is no event.
+    """
+    try:
+        event = read_json(line)
+    except ValueError:
+        raise Garbled("no JSON") from None
+    if not isinstance(event, dict) or "event" not in event:
+        raise Garbled("no event")
+    for names, kind in ((_TEXTS, str), (_COUNTS, int)):
+        for name in names:
+            if name in event and not isinstance(event[name], kind):
+                raise Garbled(f"its {name} is of another type")
+    if event["event"] == "phase" and "phase" not in event:
+        raise Garbled("phase has no phase")
+    return Event(event)
+
+
+def _is_event(line: bytes) -> bool:
+    try:
+        _read_event(line)
+    except Garbled:
+        return False
+    return True
 
 
 #: What no measuring needs, and a library that runs in the worker, its log or its core dump could give away.
@@ -197,9 +320,12 @@ def _environment() -> dict[str, str]:
     """The parent's, so that the child imports this very package, and ggml does not run a debugger when it aborts."""
     package_parent = str(pathlib.Path(harness.__file__).resolve().parent.parent)
     paths = [package_parent, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    # A process that dies by a thread's end is not to be had where the thread may end before the program.
+    ends_with_us = {"HARNESS_PARENT": str(os.getpid())} if threading.current_thread() is threading.main_thread() else {}
     kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
     return {
         **kept,
+        **ends_with_us,
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
         "PYTHONSAFEPATH": "1",  # -m would put the current folder first
         "GGML_NO_BACKTRACE": "1",
@@ -241,11 +367,6 @@ def _guest_environment() -> dict[str, str]:
     """As `_environment`, without what belongs to our own Python."""
     ours = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"}
     return {name: value for name, value in _environment().items() if name not in ours}
-
-
-def _oom_kills_since(before: int | None) -> bool:
-    now = count_oom_kills()
-    return before is not None and now is not None and now > before
 
 
 _SIGNAL_CAUSES = {

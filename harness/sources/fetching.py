@@ -18,6 +18,7 @@ from harness.sources.remote import (
     Answer,
     ask_small,
     find_validator,
+    is_consistent,
     open_answer,
     pause,
     read_content_range,
@@ -149,7 +150,7 @@ def _append(
     if response.status_code == 200:
         have, start = 0, 0
         total = read_number(response.headers.get("Content-Length"))
-    if start != have:
+    if start != have or not is_consistent(response):
         raise RemoteError(f"The server of {name} sent other bytes than those asked for; run the same command again.")
     if size_bytes is not None and total is not None and total != size_bytes:
         raise RemoteError(

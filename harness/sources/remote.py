@@ -344,6 +344,13 @@ def ask_head(address: Address) -> Any:
     raise RemoteError(f"The server of {address.name} redirects without end; check HF_ENDPOINT and proxies.")
 
 
+def is_consistent(response: Any) -> bool:
+    """Whether a part of a file is as long as it says that it is, where it says both."""
+    said = re.match(r"bytes\s+([0-9]{1,19})-([0-9]{1,19})/", response.headers.get("Content-Range", "").strip())
+    length = read_number(response.headers.get("Content-Length"))
+    return response.status_code != 206 or said is None or length in (None, int(said[2]) - int(said[1]) + 1)
+
+
 def read_content_range(response: Any) -> tuple[int | None, int | None]:
     """Read where the answer begins and how large the file is. Source: RFC 9110, Content-Range."""
     said = response.headers.get("Content-Range", "").strip()

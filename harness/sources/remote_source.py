@@ -10,6 +10,7 @@ from harness.sources.remote import (
     RETRY_WAITS_S,
     Answer,
     find_validator,
+    is_consistent,
     open_answer,
     pause,
     read_content_range,
@@ -90,7 +91,7 @@ class RemoteSource:
             raise RemoteError(
                 f"The server of {self._name} does not serve parts of files (HTTP ranges); download the file and name it on this disk."
             )
-        if start != offset:
+        if start != offset or not is_consistent(response):
             raise RemoteError(
                 f"The server of {self._name} sent other bytes than those asked for; download the file instead."
             )

@@ -27,8 +27,10 @@ _MAX_REPOSITORY_CHARS = 96
 
 #: Separators, what Windows forbids, and control characters of both ranges.
 _FORBIDDEN = re.compile('[\\\\:*?"<>|/\x00-\x1f\x7f-\x9f]')
-#: Source: https://learn.microsoft.com/windows/win32/fileio/naming-a-file (reserved with any ending).
-_DEVICES = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
+#: Source: https://learn.microsoft.com/windows/win32/fileio/naming-a-file (reserved with any ending; superscripts are digits).
+_DEVICES = re.compile(
+    r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\u00b9\u00b2\u00b3]) *(?:\..*)?", re.IGNORECASE
+)
 
 
 def find_commit(text: object) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from harness.records.cells import Device
+from harness.records.cells import Build, Device
 from harness.runs.devices import Absence, Survey
 from harness.views.document import Cell, Code, Column, Document, Figure, KeyFigures, Prose, Section, Table
 from harness.views.values import BYTES
@@ -29,8 +29,7 @@ def describe_devices(survey: Survey, absence: Absence | None) -> Document:
         [
             Figure("ggml_commit", "llama.cpp", build.commit),
             Figure("ggml_version", "ggml", build.ggml_version),
-            Figure("llama_cpp_python", "llama-cpp-python", build.llama_cpp_python),
-            Figure("wheel_tag", "wheel", (build.wheel_tag + (", prebuilt" if build.is_prebuilt else "")) or None),
+            *describe_binding(build),
             Figure("built_for", "built for", ", ".join(survey.compiled) + flags),
             Figure("features", "CPU features", " ".join(features) or "none reported"),
             Figure("nvidia_driver", "NVIDIA driver", survey.cards.driver),
@@ -46,6 +45,16 @@ def describe_devices(survey: Survey, absence: Absence | None) -> Document:
         sections.append(Section("", [Prose([f"No GPU: {absence.reason}."])]))
         sections += [Section("To change that:", [Code([absence.command])])] if absence.command else []
     return Document("devices", 1, "", sections, data={"no_gpu": absence})
+
+
+def describe_binding(build: Build) -> list[Figure]:
+    """The version of llama-cpp-python, and what is known of the wheel that it came in."""
+    untried = ", never tried with this harness" if build.is_untried else ""
+    made = "prebuilt" if build.is_prebuilt else None
+    return [
+        Figure("llama_cpp_python", "llama-cpp-python", build.llama_cpp_python + untried),
+        Figure("wheel", "wheel", ", ".join(filter(None, (build.wheel_tag, made))) or None),
+    ]
 
 
 def list_cpu_features(system_info: str) -> list[str]:

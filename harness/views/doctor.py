@@ -6,7 +6,7 @@ import re
 
 from harness.runs.devices import Survey
 from harness.runs.doctor import Examination
-from harness.views.devices import list_cpu_features
+from harness.views.devices import describe_binding, list_cpu_features
 from harness.views.document import Cell, Column, Document, Figure, KeyFigures, Line, Prose, Section, Table
 from harness.views.values import BYTES, LIST
 
@@ -40,7 +40,7 @@ def _show_build(survey: Survey) -> list[Figure]:
     build = survey.build
     devices = tuple(f"{device.name} ({device.description})" for device in build.devices)
     return [
-        Figure("llama_cpp_python", "llama-cpp-python", build.llama_cpp_python),
+        *describe_binding(build),
         Figure("ggml_commit", "llama.cpp", build.ggml_commit),
         Figure("ggml_version", "ggml", build.ggml_version),
         Figure("built_for", "built for", survey.compiled, LIST),

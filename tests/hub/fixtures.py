@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,25 +23,32 @@ def environment(hub: Hub, folder: Path, **more: str) -> dict[str, str]:
     return {**kept, **own, **home, "XDG_CONFIG_HOME": str(folder / "config"), **more}
 
 
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+@contextlib.contextmanager
+def use_hub(folder: Path, patch: pytest.MonkeyPatch, **options: int) -> Iterator[Hub]:
     """A hub without files, which this process takes for Hugging Face's; waits before retries take no time."""
     from huggingface_hub import constants
     from huggingface_hub.utils import close_session
 
-    made = Hub()
-    monkeypatch.setattr(constants, "ENDPOINT", made.url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", made.url + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "AGENT_HARNESSES_PATH", str(tmp_path / "agents.json"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr(remote, "_sleep", lambda seconds: None)
-    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    made = Hub(**options)
+    patch.setattr(constants, "ENDPOINT", made.url)
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", made.url + "/{repo_id}/resolve/{revision}/{filename}")
+    patch.setattr(constants, "HF_HUB_CACHE", str(folder / "hf" / "hub"))
+    patch.setattr(constants, "HF_HUB_OFFLINE", False)
+    patch.setattr(constants, "AGENT_HARNESSES_PATH", str(folder / "agents.json"))
+    patch.setattr(constants, "HF_TOKEN_PATH", str(folder / "no-token"))
+    patch.setattr(remote, "_sleep", lambda seconds: None)
+    patch.setenv("HARNESS_CACHE_DIR", str(folder / "cache"))
+    patch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
     for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT"):
-        monkeypatch.delenv(variable, raising=False)
+        patch.delenv(variable, raising=False)
     close_session()
     yield made
     made.close()
     close_session()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """As `use_hub`, for one test."""
+    with use_hub(tmp_path, monkeypatch) as made:
+        yield made

@@ -17,12 +17,16 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 MAX_CONNECTIONS = 16
+
+#: Given the handler of a request, whose socket is its `connection`, and the right answer's status, headers and body.
+Act = Callable[[BaseHTTPRequestHandler, int, dict[str, str], bytes], None]
 MAX_BODY_BYTES = 1 << 16
 CHUNK_BYTES = 1 << 16
 IDLE_S = 30
@@ -37,7 +41,8 @@ class Fault:
     of the file; announce adds to the length that is told, extra sends more than was told; slow_s rests before each 64 KiB;
     no_ranges ignores ranges; no_etag tells none; gate is waited for after cut_at bytes instead of cutting. say replaces headers of the
     answer, or leaves those out that it maps to None; body replaces a small answer. drip_s rests before every single byte: of the
-    body, or with drip_head of everything behind the status line.
+    body, or with drip_head of everything behind the status line. act sends whatever it likes instead of the answer that would be right,
+    which it is given (`tests/hub/faults.py`).
     """
 
     where: str
@@ -59,6 +64,7 @@ class Fault:
     drip_s: float = 0.0
     drip_head: bool = False
     no_if_range: bool = False
+    act: Act | None = None
 
 
 @dataclass
@@ -78,7 +84,8 @@ class Asked:
 class Hub:
     """The hub and its store; files are bytes or paths (sparse ones may be larger than the disk)."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_connections: int = MAX_CONNECTIONS) -> None:
+        self.max_connections = max_connections
         self.repos: dict[str, dict[str, bytes | Path]] = {}
         self.digests: dict[tuple[str, str], str] = {}
         self.tokens: dict[str, str] = {}  # repository → the token that may read it
@@ -93,7 +100,7 @@ class Hub:
 
     def _start(self, name: str) -> ThreadingHTTPServer:
         handler = type("Handler", (_Handler,), {"hub": self, "name": name})
-        server = _BoundedServer(("127.0.0.1", 0), handler)
+        server = _BoundedServer(("127.0.0.1", 0), handler, self.max_connections)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return server
 
@@ -159,9 +166,11 @@ class _BoundedServer(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, *arguments: object) -> None:
-        self._room = threading.BoundedSemaphore(MAX_CONNECTIONS)
-        super().__init__(*arguments)  # type: ignore[arg-type]
+    request_queue_size = 64
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler], max_connections: int) -> None:
+        self._room = threading.BoundedSemaphore(max_connections)
+        super().__init__(address, handler)
 
     def process_request(self, request: socket.socket, client_address: object) -> None:
         if not self._room.acquire(blocking=False):
@@ -334,7 +343,11 @@ class _Handler(BaseHTTPRequestHandler):
             told = start + (1 if fault.wrong_range else 0)
             headers["Content-Range"] = f"bytes {told}-{stop - 1}/{total}"
         length = stop - start + (fault.announce if stop == size else 0)
-        self._send_head(206 if match else 200, {**headers, "Content-Length": str(length + fault.extra)})
+        headers["Content-Length"] = str(length + fault.extra)
+        if fault.act:
+            self._act(206 if match else 200, headers, hub.read(repository, name, start, stop - start))
+            return
+        self._send_head(206 if match else 200, headers)
         self._send_body(repository, name, start, stop)
 
     def _send_body(self, repository: str, name: str, start: int, stop: int) -> None:
@@ -378,6 +391,12 @@ class _Handler(BaseHTTPRequestHandler):
             if time.monotonic() > end:
                 raise OSError("enough")
 
+    def _act(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        assert self.fault.act is not None
+        self.asked.status, self.close_connection = status, True
+        with contextlib.suppress(OSError):
+            self.fault.act(self, status, headers, body)
+
     def _hang_up(self) -> None:
         self.close_connection = True
         with contextlib.suppress(OSError):
@@ -386,9 +405,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _say(self, status: int, data: object, headers: dict[str, str] | None = None) -> None:
         body = self.fault.body if self.fault.body is not None else json.dumps(data).encode()
-        self._send_head(
-            status, {"Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}
-        )
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}
+        if self.fault.act:
+            self._act(status, headers, b"" if self.command == "HEAD" else body)
+            return
+        self._send_head(status, headers)
         if self.command != "HEAD":
             with contextlib.suppress(OSError):
                 (self._drip if self.fault.drip_s else self.wfile.write)(body)
