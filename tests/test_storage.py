@@ -409,8 +409,8 @@ def test_an_output_that_cannot_be_written_is_one_sentence_and_leaves_the_old_one
 
 def test_where_records_are_is_said_though_the_picture_cannot_be_drawn(capsys):
     terminal.note_kept([pathlib.Path("a.jsonl"), pathlib.Path("b.jsonl")])
-    terminal.tell_kept()
-    terminal.tell_kept()
+    terminal.echo_kept()
+    terminal.echo_kept()
     assert capsys.readouterr().err == "kept in a.jsonl\nkept in b.jsonl\n"
 
 

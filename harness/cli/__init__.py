@@ -181,7 +181,7 @@ def main() -> None:
         eval("None")
         code = Outcome.INTERRUPTED
     interrupt.end_quietly()
-    terminal.tell_kept()  # of a command that did not come to its end
+    terminal.echo_kept()  # of a command that did not come to its end
     if (
         code == Outcome.INTERRUPTED
     ):  # whatever a command shows of what it has done: that this is not all is said by each

@@ -126,7 +126,7 @@ def end(session: Session, *, with_failure: bool = False) -> None:
     """Tell on stderr where the records are (and what llama.cpp failed of), and end the command with what became of it."""
     if with_failure and session.failure and session.failure.cause is not Cause.INTERRUPTED:  # which the outcome says
         terminal.echo_error(describe_end(session.failure))
-    terminal.tell_kept()
+    terminal.echo_kept()
     end_with(session.outcome)
 
 

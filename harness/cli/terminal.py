@@ -109,11 +109,11 @@ def account_for_output(code: int) -> int:
 
 
 def note_kept(journals: Iterable[pathlib.Path]) -> None:
-    """Take note of where records are; `tell_kept` says it below the answer, or whatever comes instead of one."""
+    """Take note of where records are; `echo_kept` says it below the answer, or whatever comes instead of one."""
     _untold.extend(journals)
 
 
-def tell_kept() -> None:
+def echo_kept() -> None:
     """Say on stderr where the records are, once."""
     while _untold:
         echo_note(f"kept in {_untold.pop(0)}")
