@@ -380,7 +380,8 @@ def _read_any(value: Any) -> Any:
 
 def _read_utc(value: Any) -> str:
     match = _UTC.fullmatch(value) if isinstance(value, str) else None
-    if match is None or not 1 <= int(match[3]) <= calendar.monthrange(int(match[1]), int(match[2]))[1]:
+    day = int(match[3]) if match else 0
+    if match is None or not (1 <= day <= 28 or 28 < day <= calendar.monthrange(int(match[1]), int(match[2]))[1]):
         raise _wrong(value, "a time such as 2026-11-24T10:59:57Z")
     return str(value)
 

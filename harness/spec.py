@@ -366,10 +366,14 @@ class RunSpec:
         Those of a prompt may be others than those of a token; a step of several sequences is computed by a prompt's.
         Source: llama-context.cpp (graph_compute, batched).
         """
+        if self.n_threads_batch is None:
+            return self.n_threads
         of_batch = self.n_threads_of_batch
         of_step = of_batch if self.n_parallel > 1 else self.n_threads
-        found = [*[of_batch] * (self.n_prompt > 1), *[of_step] * (self.n_gen > 0)]
-        return max((n for n in found if n is not None), default=self.n_threads)
+        found = [
+            n for n, is_used in ((of_batch, self.n_prompt > 1), (of_step, self.n_gen > 0)) if is_used and n is not None
+        ]
+        return max(found) if found else self.n_threads
 
     @property
     def n_threads_of_batch(self) -> int | None:

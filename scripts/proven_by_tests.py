@@ -31,6 +31,7 @@ PROOFS: dict[str, tuple[str, ...]] = {
     ),
     "text.wrong": ("tests/test_strangers.py", "tests/test_harmless.py", "tests/test_safe_names.py"),
     "storage.wrong": ("tests/test_storage.py", "tests/test_store.py"),
+    "release.wrong": ("tests/test_release.py", "tests/test_surface.py", "tests/test_licences.py"),
     "privacy.wrong": ("tests/test_privacy.py",),
 }
 

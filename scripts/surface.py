@@ -130,24 +130,23 @@ def _describe_class(kind: type) -> Surface:
     if dataclasses.is_dataclass(kind):
         # Fields of records are under "records", with their types.
         fields = {} if kind in classes() else {item.name: True for item in dataclasses.fields(kind)}
-        made = _describe_call(kind) if kind.__name__ in ("RunSpec", "PredictRequest") else {}
+        made = _describe_call(kind, by_place=False) if kind.__name__ in ("RunSpec", "PredictRequest") else {}
         return {"fields": fields, "properties": readable, "methods": methods, **made}
     return {"properties": readable, "methods": methods}
 
 
-def _describe_call(function: Any) -> Surface:
-    """The parameters of a function: how each is given, where it stands, and its default."""
+def _describe_call(function: Any, *, by_place: bool = True) -> Surface:
+    """The parameters of a function: how each is given, where it stands (unless all are given by name), and its default."""
     found = {}
     parameters = [one for one in inspect.signature(function).parameters.values() if one.name not in ("self", "cls")]
     for place, one in enumerate(parameters):
-        by_place = one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
         said: Surface = {
             "given": one.kind.description,
             "required": one.default is one.empty and one.kind < one.VAR_KEYWORD,
         }
         if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
             said["required"] = False
-        if by_place:
+        if by_place and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD):
             said["place"] = place
         if isinstance(one.default, str | int | float | tuple | None):
             said["default"] = repr(one.default)

@@ -259,3 +259,54 @@ def test_the_changelog_begins_with_this_version():
     assert len(versions) == text.count("\n## ")
     kinds = set(re.findall(r"^### (.+)$", text, re.MULTILINE))
     assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+# The pages
+
+PAGES = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")})
+
+
+def anchors_of(text: str) -> set[str]:
+    """The names by which the headings of a page are linked, as GitHub makes them."""
+    bare = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    heads = re.findall(r"^#+ (.+)$", bare, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", text)):
+        if "://" in target:
+            continue
+        place, _, anchor = target.partition("#")
+        there = (page.parent / place).resolve() if place else page
+        assert there.exists(), target
+        if anchor and there.suffix == ".md":
+            assert anchor in anchors_of(there.read_text(encoding="utf-8")), target
+
+
+def test_every_page_is_linked_from_the_readme():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    linked = set(re.findall(r"\]\(([^)#\s]+)", readme))
+    assert {page.relative_to(ROOT).as_posix() for page in PAGES} - {"README.md"} <= linked
+
+
+def test_files_that_a_page_names_are_there():
+    for name in ("CONTRIBUTING.md", "SECURITY.md", "docs/promises.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        for path in re.findall(r"(?<![\w/.])(?:harness|scripts|tests|docs)/[\w/]+(?:\.(?:py|md|json))?(?![\w*])", text):
+            assert (ROOT / path).exists() or "NAME" in path, path
+
+
+def test_the_citation_is_of_this_version():
+    yaml = pytest.importorskip("yaml", reason="comes with huggingface-hub")
+    said = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= set(said), "what the format requires"
+    assert said["cff-version"] == "1.2.0"
+    assert said["version"] == harness.__version__
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{said['version']}] - {said['date-released']}" in changes
+    assert said["license"] == "MIT"
+    licence = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert [one["name"] for one in said["authors"] if one["name"] not in licence] == []

@@ -11,6 +11,7 @@ from harness.cli import terminal
 from harness.cli.options import Read, WholeNumber, results_option
 from harness.cli.output import Output, output_options, show
 from harness.errors import UsageError
+from harness.records.shared_parts import collector_at_rest
 from harness.spec import MAX_REPEATS
 from harness.speed.limits import Limit, parse_limit
 
@@ -46,6 +47,7 @@ _LIMIT = Read(parse_limit, "LIMIT")
 )  # fmt: skip
 @output_options("benchstat")
 @results_option
+@collector_at_rest()
 def command(
     inputs: Sequence[str], by: Sequence[str], base: str | None, limits: Sequence[Limit], assumed_n: int, output: Output,
     results: pathlib.Path,

@@ -12,6 +12,7 @@ from harness.cli.options import Read, results_option
 from harness.cli.output import Output, output_options, show
 from harness.cli.terminal import echo_error
 from harness.records.history import PER, Per
+from harness.records.shared_parts import collector_at_rest
 
 _EXAMPLES = """
 \b
@@ -46,6 +47,7 @@ def _read_date(text: str) -> str:
 @click.option("--per", type=click.Choice(PER), default=PER[0], help="What a row stands for. [record]")
 @output_options()
 @results_option
+@collector_at_rest()
 def command(files: tuple[pathlib.Path, ...], per: Per, output: Output, results: pathlib.Path, **wanted: Any) -> None:
     """Show how a cell's speed went over time and over builds of llama.cpp, and when it changed.
 

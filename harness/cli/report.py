@@ -15,6 +15,7 @@ from harness.cli.options import published_option, results_option
 from harness.errors import StoreError, UsageError
 from harness.host.machine import describe_machine, machine_slug
 from harness.records.journal_files import find_journals
+from harness.records.shared_parts import collector_at_rest
 from harness.sources.whole_files import replace_file
 from harness.units import format_count
 
@@ -44,6 +45,7 @@ Examples:
 @published_option
 @click.option("--predict/--no-predict", default=True, help="Predict the article's models for this machine. [on]")
 @results_option
+@collector_at_rest()
 def command(
     files: tuple[pathlib.Path, ...], output: pathlib.Path | None, share: pathlib.Path | None, published: bool, predict: bool,
     results: pathlib.Path,
@@ -122,6 +124,7 @@ def _share(lines: Sequence[Line]) -> str:
 def _answers(lines: Sequence[Line], *, published: bool, predict: bool) -> dict[str, Any]:
     """What stands beside the records: models of the catalog, published machines, predictions for this machine if it is among them."""
     from harness.records.roofline import Roof
+    from harness.records.shared_parts import OncePerParts
     from harness.records.statistics import Digest
     from harness.records.verdict import speaking_roof
     from harness.runs.predict import Own, predict_article
@@ -129,15 +132,15 @@ def _answers(lines: Sequence[Line], *, published: bool, predict: bool) -> dict[s
     from harness.speed.rates import collect_cells
 
     catalog = load_catalog()
-    slug = machine_slug(describe_machine())
-    ours = [line.content for line in lines if machine_slug(line.machine) == slug]
+    answers = {"catalog": catalog, "with_published": published}
+    if not predict:
+        return answers
+    slug, slug_of = machine_slug(describe_machine()), OncePerParts(machine_slug)
+    ours = [line.content for line in lines if slug_of(line.machine) == slug]
     roofs = [content for content in ours if isinstance(content, Roof)]
     cells = collect_cells([content for content in ours if isinstance(content, Digest)], catalog)
-    return {
-        "catalog": catalog,
-        "with_published": published,
-        "answers": predict_article(catalog, Own(cells, speaking_roof(roofs))) if predict and ours else (),
-    }
+    own = Own(cells, speaking_roof(roofs))
+    return {**answers, "answers": predict_article(catalog, own) if ours else ()}
 
 
 def _without_folder(trouble: str, paths: list[pathlib.Path]) -> str:

@@ -12,6 +12,7 @@ from harness.cli.options import published_option, results_option
 from harness.cli.output import Output, output_options, show
 from harness.errors import UsageError
 from harness.records.journal_files import find_journals
+from harness.records.shared_parts import collector_at_rest
 from harness.runs.share import read_shares
 from harness.sources.user_catalog import load_catalog
 from harness.speed.sharing import join_rows
@@ -37,6 +38,7 @@ Examples:
 @click.option("--sort", "sort", default="speed", metavar="BY", help="speed, given, or a model's name. [speed]")
 @output_options()
 @results_option
+@collector_at_rest()
 def command(
     files: tuple[pathlib.Path, ...], test_kind: str, published: bool, sort: str, output: Output, results: pathlib.Path
 ) -> None:

@@ -90,10 +90,13 @@ def _is_rare(score: float, by_chance: Any, alpha: float) -> bool:
 
 
 def _centred_ranks(values: Any) -> Any:
-    """Ranks around 0, ties share theirs."""
-    from scipy.stats import rankdata
+    """Ranks around 0, ties share the mean of theirs."""
+    import numpy
 
-    return rankdata(values) - (len(values) + 1) / 2
+    ordered = numpy.sort(values)
+    # As many ranks lie below the first of equal values as smaller values do; scipy.stats would take half a second to import.
+    below, up_to = numpy.searchsorted(ordered, values, "left"), numpy.searchsorted(ordered, values, "right")
+    return (below + up_to + 1) / 2 - (len(values) + 1) / 2
 
 
 def _sum_up(ranks: Any) -> Any:

@@ -72,7 +72,7 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
     """
     if not values or not 0 < confidence < 1:
         raise ValueError("an interval needs values and a confidence between 0 and 1")
-    found = _find_ranks(len(values), confidence)
+    found = find_ranks(len(values), confidence)
     if found is None:
         return None
     rank, level = found
@@ -81,7 +81,7 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
 
 
 @functools.lru_cache(maxsize=1024)
-def _find_ranks(n: int, confidence: float) -> tuple[int, float] | None:
+def find_ranks(n: int, confidence: float) -> tuple[int, float] | None:
     """(how many of n ordered values lie below the interval's low end, the level that this gives); None: no pair reaches it."""
     best, outside = None, 0
     for rank in range(n // 2):

@@ -28,10 +28,10 @@ def find_two_levels(values: Sequence[float]) -> tuple[float, float] | None:
     ----------
     values : shape (n,), any order, any unit
     """
-    ordered, n = sorted(values), len(values)
-    least = max(math.ceil(GROUP_SHARE * n), 2)
+    n = len(values)
     if n < MIN_VALUES:
         return None
+    ordered, least = sorted(values), max(math.ceil(GROUP_SHARE * n), 2)
     cut = max(range(least, n - least + 1), key=lambda place: ordered[place] - ordered[place - 1])
     low, high = ordered[:cut], ordered[cut:]
     widest = max(low[-1] - low[0], high[-1] - high[0])

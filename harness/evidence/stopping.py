@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.evidence.drift import is_falling
-from harness.evidence.medians import CONFIDENCE, Interval, median, median_interval, relative_width, samples_needed
+from harness.evidence.medians import CONFIDENCE, Interval, find_ranks, median, relative_width, samples_needed
 
 #: Below six samples no pair of order statistics bounds a median with 95 %. The first look: smallest to largest, 96.9 %.
 MIN_REPETITIONS = samples_needed()
@@ -33,11 +33,13 @@ def bound_median(durations: Sequence[float]) -> Interval | None:
     -------
     An interval in that unit, whose level is what is left of its confidence after all looks; None below six samples.
     """
-    if len(durations) < MIN_REPETITIONS:
+    n = len(durations)
+    if n < MIN_REPETITIONS:
         return None
     # Between six and eight samples even the extremes hold less than LOOK_CONFIDENCE: no more can be had.
-    found = median_interval(durations, LOOK_CONFIDENCE) or Interval(min(durations), max(durations), CONFIDENCE)
-    return Interval(found.low, found.high, CONFIDENCE)
+    rank, _ = find_ranks(n, LOOK_CONFIDENCE) or (0, CONFIDENCE)
+    ordered = sorted(durations)
+    return Interval(ordered[rank], ordered[n - 1 - rank], CONFIDENCE)
 
 
 def as_rates(durations: Sequence[float]) -> list[float]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+import functools
 import string
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from harness.errors import UsageError
@@ -277,32 +279,41 @@ class Caution:
         return describe_caution(self)
 
 
-#: The fields of a caution, of which thousands are described at once.
-_NAMES = tuple(item.name for item in fields(Caution))
+#: How figures are written that are not written as they are; others are, but for sizes.
+_WRITTEN: dict[str, Callable[[Caution], Any]] = {
+    "gpu_share": lambda one: f"{100 * (one.gpu_share or 0):.0f} %",
+    "lost_share": lambda one: f"{100 * (one.lost_share or 0):.{1 if (one.lost_share or 0) < 0.1 else 0}f} %",
+    "wanted_share": lambda one: f"{100 * (one.wanted_share or 0):g} %",
+    "slowdown": lambda one: f"{100 * (one.slowdown or 0):g} %",
+    "reasons": lambda one: ", ".join(one.reasons),
+    "cpus_lost": lambda one: f"{one.cpus_lost or 0:{'.1f' if (one.cpus_lost or 0) >= 0.05 else '.1g'}}",
+    "share": lambda one: f"{100 * (one.share or 0):.{1 if abs(one.share or 0) < 0.1 else 0}f} %",
+    "part": lambda one: _PARTS.get(one.part or "", one.part),
+    "other_part": lambda one: _PARTS.get(one.other_part or "", one.other_part),
+    "at_depth": lambda one: "" if one.depth is None else f" at depth {one.depth}",
+    "template": lambda one: (
+        _TEMPLATES.get(one.template or "", "") + (f" ({one.template_error})" if one.template_error else "")
+    ),
+}
+
+
+def _write_as_is(name: str, caution: Caution) -> Any:
+    value = getattr(caution, name)
+    return format_mib(value) if name.endswith("_bytes") and value is not None else value
+
+
+@functools.cache
+def _writers(cause: CautionCause) -> tuple[tuple[str, Callable[[Caution], Any]], ...]:
+    """What a cause's sentence names, and what writes it: thousands are written at once."""
+    names = dict.fromkeys(name for _, name, _, _ in string.Formatter().parse(_SENTENCES[cause]) if name)
+    return tuple((name, _WRITTEN.get(name) or functools.partial(_write_as_is, name)) for name in names)
 
 
 def describe_caution(caution: Caution) -> str:
     """What is to be known about the number, without a full stop."""
     if caution.said is not None:
         return caution.said
-    values: dict[str, Any] = {name: getattr(caution, name) for name in _NAMES}
-    values |= {
-        name: format_mib(value) for name, value in values.items() if name.endswith("_bytes") and value is not None
-    }
-    why = f" ({caution.template_error})" if caution.template_error else ""
-    values |= {
-        "gpu_share": f"{100 * (caution.gpu_share or 0):.0f} %",
-        "lost_share": f"{100 * (caution.lost_share or 0):.{1 if (caution.lost_share or 0) < 0.1 else 0}f} %",
-        "wanted_share": f"{100 * (caution.wanted_share or 0):g} %",
-        "slowdown": f"{100 * (caution.slowdown or 0):g} %",
-        "reasons": ", ".join(caution.reasons),
-        "cpus_lost": f"{caution.cpus_lost or 0:{'.1f' if (caution.cpus_lost or 0) >= 0.05 else '.1g'}}",
-        "share": f"{100 * (caution.share or 0):.{1 if abs(caution.share or 0) < 0.1 else 0}f} %",
-        "part": _PARTS.get(caution.part or "", caution.part),
-        "other_part": _PARTS.get(caution.other_part or "", caution.other_part),
-        "at_depth": "" if caution.depth is None else f" at depth {caution.depth}",
-        "template": _TEMPLATES.get(caution.template or "", "") + why,
-    }
+    values = {name: write(caution) for name, write in _writers(caution.cause)}
     among = "; an RPC server on this machine is among them" if caution.is_server_here else ""
     dropped = ", and without the system message" if caution.is_system_dropped else ""
     return _SENTENCES[caution.cause].format_map(values) + among + dropped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from harness.evidence.medians import median
@@ -13,7 +14,7 @@ from harness.records.disturbances import is_own_crowd
 from harness.records.disturbed import Marked, judge_marked, mark_samples
 from harness.records.doubts import gravest
 from harness.records.spread import half_width
-from harness.records.trust import Verdict
+from harness.records.trust import QUIET, Verdict
 
 #: Relative half width of the median's interval: beyond the first a number says less than its digits, beyond the second too little to
 #: decide anything by.
@@ -56,13 +57,15 @@ def judge_cell(record: Record, marked: Sequence[Marked] | None = None) -> Verdic
         return None
     timed, quiet = [one.sample for one in marked], undisturbed(marked)
     disturbed = judge_marked(marked, record.asked.n_threads_busy or 1, record.samples)
+    rates = _rates(timed)
+    quiet_rates = rates if len(quiet) == len(timed) else _rates(quiet)
     found = (
         *own_noise(record.warnings),
         *disturbed,
-        *_judge_spread(record, timed, quiet),
-        *_judge_levels(timed, quiet),
+        *_judge_spread(record, rates, quiet_rates),
+        *_judge_levels(timed, quiet_rates),
     )
-    return Verdict.of(found)
+    return Verdict.of(found) if found else QUIET
 
 
 def judge_cells(cells: Iterable[Record], warnings: Sequence[Caution], but: Collection[CautionCause]) -> Verdict | None:
@@ -79,12 +82,12 @@ def _rates(samples: Sequence[Sample]) -> list[float]:
     return as_rates([sample.duration_ns for sample in samples])
 
 
-def _judge_spread(record: Record, timed: Sequence[Sample], quiet: Sequence[Sample]) -> Iterator[Caution]:
+def _judge_spread(record: Record, timed: Sequence[float], quiet: Sequence[float]) -> Iterator[Caution]:
     """The interval of the median over undisturbed repetitions where they suffice, else over all. Of rates, as they are shown."""
-    rates = _rates(quiet)
+    rates = quiet
     width = half_width(record, rates)
-    if width is None:
-        rates = _rates(timed)
+    if width is None and len(timed) > len(quiet):
+        rates = timed
         width = half_width(record, rates)
     if width is not None and width > WIDE:
         distrust = width > HOPELESSLY_WIDE and not _is_one_alone(rates)
@@ -98,9 +101,10 @@ def _is_one_alone(values: Sequence[float]) -> bool:
     return distances[-2] <= WIDE
 
 
-def _judge_levels(timed: Sequence[Sample], quiet: Sequence[Sample]) -> Iterator[Caution]:
-    """Undisturbed repetitions of two speeds, for which nothing is to blame, and a clock far below what the processor can have."""
-    levels = find_two_levels(_rates(quiet))
+def _judge_levels(timed: Sequence[Sample], quiet: Sequence[float]) -> Iterator[Caution]:
+    """Rates of undisturbed repetitions at two speeds, for which nothing is to blame, and a clock far below what the processor can
+    have."""
+    levels = find_two_levels(quiet)
     if levels is not None and levels[1] / levels[0] - 1 > APART:
         yield Caution(CautionCause.TWO_SPEEDS, lost_share=levels[1] / levels[0] - 1)
     seen = [sample.conditions for sample in timed if sample.conditions is not None]
@@ -113,8 +117,13 @@ def _judge_levels(timed: Sequence[Sample], quiet: Sequence[Sample]) -> Iterator[
 
 def find_own_crowd(record: Record, timed: Sequence[Sample]) -> Caution | None:
     """What is to be said of a cell that ran more threads than it had CPUs: our own doing, and no noise. None where it did not."""
-    seen = next((sample.conditions for sample in timed if sample.conditions), None)
+    seen = next((one for sample in timed if (one := sample.conditions) is not None), None)
     n_threads = record.asked.n_threads_busy or 1
     if seen is None or not is_own_crowd(seen, n_threads):
         return None
-    return Caution(CautionCause.OWN_CROWD, n_threads=n_threads, n_cpus=seen.n_cpus)
+    return _own_crowd(n_threads, seen.n_cpus)
+
+
+@functools.lru_cache(64)
+def _own_crowd(n_threads: int, n_cpus: int) -> Caution:
+    return Caution(CautionCause.OWN_CROWD, n_threads=n_threads, n_cpus=n_cpus)

@@ -5,6 +5,8 @@ Nothing here is derived: means, medians, rates and intervals are computed by `ha
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +15,7 @@ from harness.codec import Positive, PositiveNumber, Shared, UtcTime
 from harness.evidence.drift import count_warmups
 from harness.records.cautions import Caution
 from harness.records.failures import Failure as Failure
+from harness.records.shared_parts import OncePerParts
 from harness.spec import RunSpec, cell_key
 
 #: History of the line format.
@@ -298,23 +301,38 @@ class Record:
     @property
     def timed(self) -> tuple[Sample, ...]:
         """The samples that count: all but warm-ups, those that are seen to be among them where nobody asked for one."""
-        return self._after_warmup[self.n_seen_warmups :]
+        after = self._after_warmup
+        return after[self._count_seen(after) :]
 
     @property
     def n_seen_warmups(self) -> int:
         """How many of the first repetitions belong to a warm-up, by their durations; 0 where nobody looks for any."""
+        return self._count_seen(self._after_warmup)
+
+    def _count_seen(self, samples: Sequence[Sample]) -> int:
         if not self.asked.seeks_warmups:
             return 0
-        return count_warmups([sample.duration_ns for sample in self._after_warmup])
+        return count_warmups([sample.duration_ns for sample in samples])
 
     @property
     def _after_warmup(self) -> tuple[Sample, ...]:
-        return tuple(sample for sample in self.samples if not sample.is_warmup)
+        return tuple([sample for sample in self.samples if not sample.is_warmup])
+
+
+_SAMPLES = list(Record.__dataclass_fields__).index("samples")
+_values = operator.attrgetter(*Record.__dataclass_fields__)
+
+
+def without_samples(record: Record) -> Record:
+    """The same cell without its samples: a hundred thousand are held at once."""
+    values = list(_values(record))
+    values[_SAMPLES] = ()
+    return Record(*values)
 
 
 def is_measured(record: Record) -> bool:
     """Whether it has a number to show. A warm-up that is seen is never all that there is."""
-    return any(not sample.is_warmup for sample in record.samples) and not has_died(record)
+    return False in [sample.is_warmup for sample in record.samples] and not has_died(record)
 
 
 def has_died(record: Record) -> bool:
@@ -338,9 +356,34 @@ def is_of(record: Record, machine: Machine, sha256: str | None, size_bytes: int 
 
 def model_key(record: Record) -> str:
     """What makes a model the same one: its file's hash, or the file's name where that is not known."""
-    return (record.model.file_sha256 if record.model else None) or record.asked.file_name
+    return _model_key(record.model, record.asked)
+
+
+def _model_key(model: Model | None, asked: RunSpec) -> str:
+    return (model.file_sha256 if model else None) or asked.file_name
 
 
 def record_key(record: Record, *, but: Collection[str] = ()) -> tuple[Any, ...]:
     """The key by which records of several machines and models are the same: machine, model, and `cell_key` without `but`."""
-    return (machine_key(record.machine), model_key(record), cell_key(record.asked, but={"model", *but}))
+    return _keys(frozenset(but))(record.machine, record.model, record.asked)
+
+
+class _Key(tuple[Any, ...]):
+    """A long tuple that is hashed once: many records are grouped by the same."""
+
+    _hash: int
+
+    def __hash__(self) -> int:
+        try:
+            return self._hash
+        except AttributeError:
+            self._hash = super().__hash__()
+            return self._hash
+
+
+@functools.cache
+def _keys(but: frozenset[str]) -> OncePerParts[_Key]:
+    def make(machine: Machine, model: Model | None, asked: RunSpec) -> _Key:
+        return _Key((machine_key(machine), _model_key(model, asked), cell_key(asked, but={"model", *but})))
+
+    return OncePerParts(make)

@@ -59,22 +59,28 @@ def find_disturbances(sample: Sample, n_threads: int, usual_mhz: float | None = 
     if seen is None:
         return ()
     wall_s, took_s = seen.wall_ns / NS_PER_S, sample.duration_ns / NS_PER_S
-    found = {
-        Disturbance.OTHERS: _did_others(seen, wall_s, took_s, n_threads),
-        Disturbance.STEAL: (seen.stolen_s or 0) > max(1.5 * TICK_S, NOTICED_SHARE * wall_s),
-        Disturbance.QUOTA: (seen.n_held or 0) > 0,
-        Disturbance.PAGE_INS: (seen.n_major_faults or 0) * PAGE_READ_S > NOTICED_SHARE * took_s,
-        Disturbance.SWAP: (seen.n_swapped_pages or 0) * PAGE_READ_S > NOTICED_SHARE * took_s,
-        Disturbance.HEAT: (seen.n_thermal or 0) > 0,
-        Disturbance.CLOCK: usual_mhz is not None
-        and seen.clock_mhz is not None
-        and seen.clock_mhz < (1 - CLOCK_SHARE) * usual_mhz,
-        Disturbance.SWITCHES: seen.waited_ns is None
-        and seen.busy_s is None
-        and not is_own_crowd(seen, n_threads)
-        and (seen.n_switched or 0) > SWITCHES_PER_S * took_s * n_threads,
-    }
-    return tuple(one for one, is_so in found.items() if is_so)
+    found = []  # plain questions one by one: half a million repetitions are asked at once
+    if _did_others(seen, wall_s, took_s, n_threads):
+        found.append(Disturbance.OTHERS)
+    if seen.stolen_s and seen.stolen_s > max(1.5 * TICK_S, NOTICED_SHARE * wall_s):
+        found.append(Disturbance.STEAL)
+    if seen.n_held and seen.n_held > 0:
+        found.append(Disturbance.QUOTA)
+    if seen.n_major_faults and seen.n_major_faults * PAGE_READ_S > NOTICED_SHARE * took_s:
+        found.append(Disturbance.PAGE_INS)
+    if seen.n_swapped_pages and seen.n_swapped_pages * PAGE_READ_S > NOTICED_SHARE * took_s:
+        found.append(Disturbance.SWAP)
+    if seen.n_thermal and seen.n_thermal > 0:
+        found.append(Disturbance.HEAT)
+    if usual_mhz is not None and seen.clock_mhz is not None and seen.clock_mhz < (1 - CLOCK_SHARE) * usual_mhz:
+        found.append(Disturbance.CLOCK)
+    if seen.waited_ns is None and seen.busy_s is None and _did_switch(seen, took_s, n_threads):
+        found.append(Disturbance.SWITCHES)
+    return tuple(found)
+
+
+def _did_switch(seen: Conditions, took_s: float, n_threads: int) -> bool:
+    return not is_own_crowd(seen, n_threads) and (seen.n_switched or 0) > SWITCHES_PER_S * took_s * n_threads
 
 
 def _did_others(seen: Conditions, wall_s: float, took_s: float, n_threads: int) -> bool:

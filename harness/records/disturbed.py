@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.evidence.medians import median
 from harness.records.cautions import Caution, CautionCause
@@ -29,8 +28,7 @@ RARE_SHARE, ENOUGH_FOR_ONE = 0.10, 6
 HOPELESS_CPUS, HOPELESS_SHARE = 0.50, 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class Marked:
+class Marked(NamedTuple):
     """A piece of work that counts, and what disturbed it."""
 
     sample: Sample
@@ -39,10 +37,14 @@ class Marked:
 
 def mark_samples(samples: Sequence[Sample], n_threads: int) -> tuple[Marked, ...]:
     """Each of them with what disturbed it."""
-    if all(sample.conditions is None for sample in samples):  # thousands of older records are read at once
+    if not _has_conditions(samples):  # thousands of older records are read at once
         return tuple([Marked(sample, ()) for sample in samples])
     usual_mhz = _usual_clock(samples)
-    return tuple(Marked(sample, find_disturbances(sample, n_threads, usual_mhz)) for sample in samples)
+    return tuple([Marked(sample, find_disturbances(sample, n_threads, usual_mhz)) for sample in samples])
+
+
+def _has_conditions(samples: Sequence[Sample]) -> bool:
+    return any(sample.conditions is not None for sample in samples)
 
 
 def _usual_clock(samples: Sequence[Sample]) -> float | None:
@@ -63,9 +65,11 @@ def judge_conditions(
 def judge_marked(marked: Sequence[Marked], n_threads: int, every: Sequence[Sample] | None = None) -> Iterator[Caution]:
     """The same of pieces of which it is known already what disturbed each."""
     samples = [one.sample for one in marked]
-    if all(sample.conditions is None for sample in samples):
+    if not _has_conditions(samples):
         return
     yield from _judge_others(samples if every is None else every, marked, n_threads)
+    if not any(one.disturbances for one in marked):
+        return
     seen = {disturbance for one in marked for disturbance in one.disturbances} - {Disturbance.OTHERS}
     for disturbance in sorted(seen, key=list(Disturbance).index):
         hit = [one.sample for one in marked if disturbance in one.disturbances]
@@ -83,11 +87,11 @@ def _judge_others(samples: Sequence[Sample], marked: Sequence[Marked], n_threads
     The warm-up counts into the sum: others seldom come and go with it.
     """
     seen = [sample.conditions for sample in samples if sample.conditions is not None]
-    if any(one.is_server_here for one in seen):
+    if True in [one.is_server_here for one in seen]:
         return
     hit = [one.sample for one in marked if Disturbance.OTHERS in one.disturbances]
-    wall_s = sum(one.wall_ns for one in seen) / NS_PER_S
-    excess = sum(excess_s(one, n_threads) for one in seen)
+    wall_s = sum([one.wall_ns for one in seen]) / NS_PER_S
+    excess = sum([excess_s(one, n_threads) for one in seen])
     is_crowded = exceeds(excess, CROWDED_CPUS, wall_s)
     if not is_crowded and _is_rare(len(hit), len(marked)):
         return

@@ -60,7 +60,8 @@ class Failure:
     def __post_init__(self) -> None:
         for name in ("message", "reason"):
             text = getattr(self, name)
-            object.__setattr__(self, name, None if text is None else hide_folders(text))
+            # One line, whatever llama.cpp quotes of a file; what else is in it is made harmless where it is shown.
+            object.__setattr__(self, name, None if text is None else " ".join(hide_folders(text).split()))
         object.__setattr__(self, "log", tuple(map(hide_folders, self.log)))
 
 

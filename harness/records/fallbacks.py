@@ -10,33 +10,43 @@ from harness.memory.placement import find_too_many_pieces
 from harness.memory.repack import CpuFeatures, read_features
 from harness.parsers import split_override
 from harness.records.cautions import Caution, CautionCause
-from harness.records.cells import Build, Record, Resolved
+from harness.records.cells import Build, Machine, Record, Resolved
+from harness.records.shared_parts import OncePerParts
 from harness.spec import RunSpec, defaults
 
 
-def find_fallbacks(record: Record) -> Iterator[Caution]:
+def find_fallbacks(record: Record) -> tuple[Caution, ...]:
     """What ran elsewhere or was left out in a cell; nothing of a cell that never ran."""
-    resolved, build = record.resolved, record.build
-    if resolved is None:
-        return
-    yield from _find_strays(record.asked, resolved)
+    return _fallbacks(record.asked, record.machine, record.resolved, record.build)
+
+
+def _find(asked: RunSpec, machine: Machine, resolved: Resolved | None, build: Build | None) -> tuple[Caution, ...]:
+    return () if resolved is None else tuple(_each_fallback(asked, machine, resolved, build))
+
+
+#: Known again for lines of equal parts.
+_fallbacks = OncePerParts(_find)
+
+
+def _each_fallback(asked: RunSpec, machine: Machine, resolved: Resolved, build: Build | None) -> Iterator[Caution]:
+    yield from _find_strays(asked, resolved)
     for missing in resolved.missing_kernels:
         yield Caution(
             CautionCause.NO_KERNEL, part=missing.operation, device=missing.device, other_part=missing.other_device
         )
     if resolved.is_unlocked:
         yield Caution(CautionCause.NOT_LOCKED)
-    if record.asked.binds_threads and record.machine.os.startswith(("Darwin", "macOS")):
+    if asked.binds_threads and machine.os.startswith(("Darwin", "macOS")):
         yield Caution(CautionCause.MASK_IDLE)  # source: ggml_thread_apply_affinity in ggml-cpu.c
     if build is None:
         return
     if build.is_untried:
         yield Caution(CautionCause.UNTRIED_VERSION, part=build.llama_cpp_python)
-    if left_out := find_left_out(record.machine.cpu_features, read_features(build.system_info)):
+    if left_out := find_left_out(machine.cpu_features, read_features(build.system_info)):
         yield Caution(CautionCause.LEFT_OUT, part=" and ".join(left_out))
-    if device := _find_pinning(record.asked, resolved, build):
+    if device := _find_pinning(asked, resolved, build):
         yield Caution(CautionCause.NOT_REPACKED, device=device)
-    if record.asked.poll != defaults()["poll"] and read_features(build.system_info).has("OPENMP"):
+    if asked.poll != defaults()["poll"] and read_features(build.system_info).has("OPENMP"):
         yield Caution(CautionCause.POLL_IDLE)
 
 

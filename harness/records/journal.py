@@ -31,6 +31,9 @@ except ImportError:  # Windows
 
 LONGEST_LABEL = 200
 
+#: Much of a file at once: a line has ten thousand bytes.
+_BUFFER_BYTES = 1 << 20
+
 
 class Journal:
     """An append-only file of records, opened before anything is measured and removed again if nothing was.
@@ -328,7 +331,7 @@ def read_lines(
     """
     for path in paths:
         try:
-            with open(path, "rb") as file:
+            with open(path, "rb", buffering=_BUFFER_BYTES) as file:
                 for number, raw in enumerate(file, start=1):
                     try:
                         line = _read_line(raw, kinds, without, number)

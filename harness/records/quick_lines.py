@@ -172,10 +172,14 @@ def _read_once(field: dataclasses.Field[Any], hint: Any) -> Callable[[Any], Any]
         return default if value is None else read(value)
 
     known = functools.lru_cache(_KNOWN)(read_text)
+    latest: tuple[bytes, Any] = (b"", None)
 
     def convert(raw: Any) -> Any:
+        nonlocal latest
         text = bytes(raw)
-        return known(text) if len(text) <= _LONGEST else read_text(text)
+        if text != latest[0] or not text:  # to compare takes less than to hash
+            latest = (text, known(text) if len(text) <= _LONGEST else read_text(text))
+        return latest[1]
 
     return convert
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from harness.evidence.medians import median, quantile, samples_needed
 from harness.evidence.stopping import as_rates
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cell_verdict import find_own_crowd, judge_cell, mark, undisturbed
-from harness.records.cells import Power, Record, Sample
+from harness.records.cells import Power, Record, Sample, without_samples
 from harness.records.fallbacks import find_fallbacks
 from harness.records.spread import bound, half_width
 from harness.records.trust import QUIET, Trust, Verdict
@@ -78,13 +78,13 @@ def summarize(record: Record) -> Summary:
     verdict = judge_cell(record, marked) or QUIET
     cautions = (*record.warnings, *(reason for reason in verdict.reasons if reason not in record.warnings))
     if interval is None:
-        cautions = (*cautions, Caution(CautionCause.FEW_SAMPLES, n_wanted=samples_needed()))
+        cautions = (*cautions, _few_samples())
     width = half_width(record, as_rates(durations))
     cautions = _miss_precision(record, durations, width, cautions)
     cautions = (*cautions, *find_fallbacks(record))
     if (crowd := find_own_crowd(record, timed)) is not None:
         cautions = (*cautions, crowd)
-    has_lost = any(sample.n_reused == 0 for sample in timed)
+    has_lost = 0 in [sample.n_reused for sample in timed]
     if has_lost:
         cautions = (Caution(CautionCause.PREFIX_LOST, n_ctx=record.asked.n_depth + record.asked.n_prefix), *cautions)
     quiet = undisturbed(marked)
@@ -101,10 +101,15 @@ def summarize(record: Record) -> Summary:
         joules_per_token=joules_per_token(record, timed),
         verdict=verdict,
         half_width=width,
-        n_seen_warmups=sum(not sample.is_warmup for sample in record.samples) - len(timed),
+        n_seen_warmups=[sample.is_warmup for sample in record.samples].count(False) - len(timed),
         n_undisturbed=len(quiet) if is_known else None,
         undisturbed_rate_tok_per_s=_other_rate(rate, middle, [sample.duration_ns for sample in quiet]),
     )
+
+
+@functools.cache
+def _few_samples() -> Caution:
+    return Caution(CautionCause.FEW_SAMPLES, n_wanted=samples_needed())
 
 
 def _miss_precision(
@@ -158,7 +163,7 @@ def digest(record: Record) -> Digest:
     ------
     ValueError : the record has no timed sample.
     """
-    return Digest(dataclasses.replace(record, samples=()), summarize(record))
+    return Digest(without_samples(record), summarize(record))
 
 
 def joules_per_token(record: Record, timed: Sequence[Sample] | None = None) -> float | None:

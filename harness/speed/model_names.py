@@ -11,10 +11,11 @@ import functools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from harness.catalog import Catalog, Entry
 from harness.gguf.types import FILE_TYPES
-from harness.records.cells import Record
+from harness.records.cells import Model, Record
 from harness.records.quality import QualityRecord
 from harness.records.text import TextRun
 
@@ -39,10 +40,14 @@ class ModelFile:
 
 def file_of(found: Record | TextRun | QualityRecord) -> ModelFile | None:
     """The file that a record is of; None where a text's model was never loaded."""
-    model = found.model
-    if model is not None:
-        return ModelFile(model.file_name, model.file_sha256, read_quantization(model.description), model.is_synthetic)
-    return None if isinstance(found, TextRun) else ModelFile(found.asked.file_name)
+    return None if isinstance(found, TextRun) and found.model is None else file_of_parts(found.model, found.asked)
+
+
+def file_of_parts(model: Model | None, asked: Any) -> ModelFile:
+    """The same of a record's model and, where that was never loaded, of what was asked for."""
+    if model is None:
+        return ModelFile(asked.file_name)
+    return ModelFile(model.file_name, model.file_sha256, read_quantization(model.description), model.is_synthetic)
 
 
 class ModelNames:

@@ -14,9 +14,10 @@ from harness.codec import decode
 from harness.errors import HarnessError
 from harness.gguf.cost import Cost, cost_of_shape
 from harness.host.rpc import has_loopback
-from harness.records.cells import Machine, Model, Record, has_died, is_measured
+from harness.records.cells import Build, Machine, Model, Record, Resolved, has_died, is_measured
+from harness.records.shared_parts import OncePerParts
 from harness.records.statistics import Digest, Summary, digest
-from harness.spec import defaults
+from harness.spec import RunSpec, defaults
 from harness.speed.model_names import find_file_entry, name_stem, read_quantization
 
 #: What `harness pp-tg` measures unless it is told otherwise.
@@ -86,22 +87,20 @@ def collect_cells(cells: Iterable[Digest], catalog: Catalog) -> list[Measured]:
     A device behind a loopback RPC server is a stand-in for one, on the same machine; its figures speak for no machine.
     """
     found = []
-    entries: dict[tuple[str, int, str | None], Entry | None] = {}
+    about = OncePerParts(functools.partial(_name_model, catalog=catalog))
     for cell in cells:
         record = cell.record
         if record.model is None or has_died(record) or has_loopback(record.asked.rpc):
             continue
-        model = (record.model.file_name, record.model.n_params, record.model.file_sha256)
-        if model not in entries:
-            entries[model] = find_entry(record, catalog)
-        found.append(_measure(cell, record.model, entries[model]))
+        machine, kind = name_machine(record)
+        name, entry, quantization = about(record.model)
+        found.append(Measured(record, cell.summary, machine, kind, name, entry, quantization, is_default(record)))
     return found
 
 
-def _measure(cell: Digest, model: Model, entry: Entry | None) -> Measured:
-    name, quantization = entry.name if entry else name_stem(model.file_name), read_quantization(model.description)
-    machine = name_machine(cell.record)
-    return Measured(cell.record, cell.summary, *machine, name, entry, quantization, is_default(cell.record))
+def _name_model(model: Model, catalog: Catalog) -> tuple[str, Entry | None, str | None]:
+    entry = _find_entry(model, catalog)
+    return entry.name if entry else name_stem(model.file_name), entry, read_quantization(model.description)
 
 
 def speaks_for(measured: Sequence[Measured]) -> Measured | None:
@@ -117,9 +116,14 @@ def _voice(item: Measured) -> tuple[bool, bool, bool, int]:
 
 def is_default(record: Record) -> bool:
     """Whether a record ran as `harness pp-tg` does without options, with an empty cache."""
-    asked = record.asked
-    same = all(getattr(asked, name) == value for name, value in _standard())
-    return same and asked.n_depth == 0 and record.threads_source != "asked" and record.failure is None
+    return _is_usual(record.asked) and record.threads_source != "asked" and record.failure is None
+
+
+def _is_standard(asked: RunSpec) -> bool:
+    return asked.n_depth == 0 and all(getattr(asked, name) == value for name, value in _standard())
+
+
+_is_usual = OncePerParts(_is_standard)
 
 
 @functools.cache
@@ -135,21 +139,33 @@ def find_entry(record: Record, catalog: Catalog) -> Entry | None:
     number of parameters, which says that at least the shape is that one's.
     """
     assert record.model is not None
-    if found := find_file_entry(record.model.file_name, record.model.file_sha256, catalog):
+    return _find_entry(record.model, catalog)
+
+
+def _find_entry(model: Model, catalog: Catalog) -> Entry | None:
+    if found := find_file_entry(model.file_name, model.file_sha256, catalog):
         return found
     for entry in catalog.entries.values():
-        if entry.parameters and 0 <= record.model.n_params - entry.parameters <= ROPE_PARAMS:
+        if entry.parameters and 0 <= model.n_params - entry.parameters <= ROPE_PARAMS:
             return entry
     return None
 
 
 def name_machine(record: Record) -> tuple[str, str]:
     """(label, kind) of what ran: the GPUs that held layers, with the CPU's name where it held some too; else the host."""
-    said = {device.name: device.description for device in record.build.devices} if record.build else {}
-    cards = dict.fromkeys(said.get(name, name) for name in count_layers(record)[1])
+    return _names(record.machine, record.build, record.resolved)
+
+
+def _name(machine: Machine, build: Build | None, resolved: Resolved | None) -> tuple[str, str]:
+    said = {device.name: device.description for device in build.devices} if build else {}
+    on_cpu, names = _count(resolved)
+    cards = dict.fromkeys(said.get(name, name) for name in names)
     if not cards:
-        return name_host(record.machine), "cpu"
-    return " + ".join(cards) + (" + CPU" if is_shared(record) else ""), "gpu"
+        return name_host(machine), "cpu"
+    return " + ".join(cards) + (" + CPU" if on_cpu > 1 else ""), "gpu"
+
+
+_names = OncePerParts(_name)
 
 
 def is_shared(record: Record) -> bool:
@@ -160,7 +176,11 @@ def is_shared(record: Record) -> bool:
 
 def count_layers(record: Record) -> tuple[int, list[str]]:
     """(layers on the CPU, ggml's names of the devices that held others)."""
-    layers = record.resolved.layers_by_device if record.resolved else {}
+    return _count(record.resolved)
+
+
+def _count(resolved: Resolved | None) -> tuple[int, list[str]]:
+    layers = resolved.layers_by_device if resolved else {}
     cards = [name for name, count in layers.items() if count and not name.upper().startswith("CPU")]
     return sum(count for name, count in layers.items() if name.upper().startswith("CPU")), cards
 

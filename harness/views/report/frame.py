@@ -129,9 +129,8 @@ def describe_machines(material: Material) -> Sequence[Document]:
 
 def _machine_pairs(material: Material, machine: Machine) -> list[tuple[str, str]]:
     key = machine_key(machine)
-    seen = [line.machine for line in material.lines if machine_key(line.machine) == key]
-    builds = [record.build for record in material.records if record.build and machine_key(record.machine) == key]
-    builds += [run.build for run in material.texts if run.build and machine_key(run.machine) == key]
+    seen = [one for one in material.every_machine if machine_key(one) == key]
+    builds = [build for one, build in material.engines if machine_key(one) == key]
     engines = (
         f"{build.commit} (ggml {build.ggml_version}, llama-cpp-python {build.llama_cpp_python}), "
         # Servers have addresses of their own, which are among the devices.
@@ -181,7 +180,10 @@ def list_warnings(material: Material) -> Sequence[Document]:
     for record, verdict in material.verdicts:
         reasons = verdict.reasons if verdict else ()
         cautions += dict.fromkeys([*getattr(record, "warnings", ()), *reasons])
-    counts = collections.Counter((caution.text, caution.distrust) for caution in cautions)
+    # Many records share one object: its sentence is made once.
+    same, counts = {id(caution): caution for caution in cautions}, collections.Counter[tuple[str, bool]]()
+    for place, count in collections.Counter(map(id, cautions)).items():
+        counts[same[place].text, same[place].distrust] += count
     rows = [
         [text, "not to be trusted" if distrust else "with care", count]
         for (text, distrust), count in sorted(counts.items(), key=lambda item: (not item[0][1], item[0][0]))

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from harness.catalog import Catalog
-from harness.records.cells import Machine, Record, has_died, is_measured, machine_key
+from harness.records.cells import Build, Machine, Record, has_died, is_measured, machine_key, without_samples
 from harness.records.kinds import Entry, Line
 from harness.records.memory import MemoryRecord
+from harness.records.shared_parts import OncePerParts
 from harness.records.statistics import Digest, digest
 from harness.records.text import JudgedText, TextRun
 from harness.records.token_time import TimeRecord
 from harness.records.verdict import Verdict, judge
-from harness.speed.model_names import ModelFile, ModelNames, file_of
+from harness.speed.model_names import ModelFile, ModelNames, file_of, file_of_parts
 from harness.speed.prediction import Answer
 from harness.speed.rates import Measured, collect_cells
 from harness.speed.standings import MachineRow, measured_rows, published_rows, sort_rows
@@ -32,8 +33,8 @@ def condense(line: Line) -> Line:
     """A line without what no page shows: the single samples of a measured cell, the times of a text's tokens."""
     content = line.content
     if isinstance(content, Record):
-        shown = digest(content) if is_measured(content) else dataclasses.replace(content, samples=())
-        return dataclasses.replace(line, content=shown)
+        shown = digest(content) if is_measured(content) else without_samples(content)
+        return Line(line.kind, line.schema, line.machine, line.harness_version, line.label, shown, line.number)
     if isinstance(content, TextRun):
         return dataclasses.replace(line, content=JudgedText.of(content, judge(content)))
     return line
@@ -104,7 +105,23 @@ class Material:
     @functools.cached_property
     def machines(self) -> list[Machine]:
         """Each machine once, whatever was updated on it meanwhile."""
-        return list({machine_key(line.machine): line.machine for line in reversed(self.lines)}.values())[::-1]
+        first: dict[tuple[str, int, int], Machine] = {}
+        for machine in self.every_machine:
+            first.setdefault(machine_key(machine), machine)
+        latest_first = {id(line.machine): line.machine for line in reversed(self.lines)}.values()
+        return [first[key] for key in dict.fromkeys(map(machine_key, latest_first))][::-1]
+
+    @functools.cached_property
+    def every_machine(self) -> list[Machine]:
+        """Each state of each machine: lines with an equal one hold the same object."""
+        return list({id(line.machine): line.machine for line in self.lines}.values())
+
+    @functools.cached_property
+    def engines(self) -> list[tuple[Machine, Build]]:
+        """Which build ran on which machine, cells first."""
+        runs: list[Record | TextRun] = [*self.records, *self.texts]
+        found = {(id(run.machine), id(run.build)): (run.machine, run.build) for run in runs}
+        return [(machine, build) for machine, build in found.values() if build]
 
     @functools.cached_property
     def _names(self) -> Mapping[tuple[str, int, int], str]:
@@ -115,15 +132,21 @@ class Material:
 
     @functools.cached_property
     def _model_names(self) -> ModelNames:
-        runs: list[Record | TextRun] = [*self.records, *self.failures, *self.texts]
+        cells = {(id(record.model), id(record.asked)): record for record in [*self.records, *self.failures]}
+        runs: list[Record | TextRun] = [*cells.values(), *self.texts]
         ledgers: list[MemoryRecord | TimeRecord] = [*self.contents(MemoryRecord), *self.contents(TimeRecord)]
         found = [file for run in runs if (file := file_of(run))]
         return ModelNames([*found, *map(file_of_line, ledgers)], self.catalog)
 
     def model_name(self, content: Record | TextRun | MemoryRecord | TimeRecord) -> str:
         """What the model of a line is called on this page."""
-        file = file_of(content) if isinstance(content, Record | TextRun) else file_of_line(content)
-        return self._model_names.of(file)
+        if isinstance(content, Record):
+            return self._name_of(content.model, content.asked)
+        return self._model_names.of(file_of(content) if isinstance(content, TextRun) else file_of_line(content))
+
+    @functools.cached_property
+    def _name_of(self) -> OncePerParts[str]:
+        return OncePerParts(lambda model, asked: self._model_names.of(file_of_parts(model, asked)))
 
     def file_label(self, file_name: str) -> str:
         """What a file is called of which only the name is known."""

@@ -71,8 +71,8 @@ _SHOWN = ("n_gpu_layers", "n_prompt", "n_gen", "n_depth")
 
 def _is_sweep(cells: Sequence[Digest]) -> bool:
     by_test: dict[str, set[int]] = {}
-    for cell in cells:
-        by_test.setdefault(cell.record.asked.test, set()).add(cell.record.asked.n_gpu_layers)
+    for asked in {id(cell.record.asked): cell.record.asked for cell in cells}.values():
+        by_test.setdefault(asked.test, set()).add(asked.n_gpu_layers)
     return any(len(counts) > 1 for counts in by_test.values()) or any(cell.record.command == "sweep" for cell in cells)
 
 
