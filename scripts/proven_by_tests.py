@@ -32,6 +32,13 @@ PROOFS: dict[str, tuple[str, ...]] = {
     "text.wrong": ("tests/test_strangers.py", "tests/test_harmless.py", "tests/test_safe_names.py"),
     "storage.wrong": ("tests/test_storage.py", "tests/test_store.py"),
     "release.wrong": ("tests/test_release.py", "tests/test_surface.py", "tests/test_licences.py"),
+    "compatibility.wrong": (
+        "tests/test_versions.py",
+        "tests/test_wheels.py",
+        "tests/test_fallbacks.py",
+        "tests/test_platforms.py",
+        "tests/test_powershell.py",
+    ),
     "privacy.wrong": ("tests/test_privacy.py",),
 }
 
