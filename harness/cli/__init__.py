@@ -229,16 +229,12 @@ def _run() -> int:
             return 0
         if os.environ.get("HARNESS_DEBUG"):
             raise
-<<<<<<< HEAD
         if isinstance(error, OSError) and error.filename is not None:
             echo_error(f"{os.fsdecode(error.filename)} cannot be used ({(error.strerror or str(error)).lower()})")
             return Outcome.OTHER
-        echo_error(f"{type(error).__name__}: {error}. Set HARNESS_DEBUG=1 to see where, and please report it.")
-=======
         echo_error(
             f"{type(error).__name__}: {error}. HARNESS_DEBUG=1 shows where; please report it with what `harness doctor` prints."
         )
->>>>>>> main
         return Outcome.OTHER
 
 
