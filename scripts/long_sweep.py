@@ -3,8 +3,8 @@
     .venv/bin/python scripts/long_sweep.py [--cells 2000] [--no-keep]
 
 `harness pp-tg` measures the embedded model with one or two generated tokens, one repetition each, over settings that cost nothing.
-While it runs, the resident memory of the parent is read five times a second beside the number of lines in its journal; the worker, which
-holds the model, does not count. Takes about four minutes on two cores, and says nothing about speed.
+While it runs, the resident memory of the parent is read five times a second beside the number of lines in its journal; the worker,
+which holds the model, does not count. Takes about four minutes on two cores, and says nothing about speed.
 """
 
 from __future__ import annotations

@@ -14,8 +14,9 @@ from typing import Any, Generic, TypeVar
 
 Value = TypeVar("Value")
 
-#: So many answers are known again; then all are forgotten, so that a sweep of any length holds no more.
-_KNOWN = 1024
+#: So many answers are known again, as many as equal values are one object (`codec`); then all are forgotten, so that a sweep of any
+#: length holds no more.
+_KNOWN = 256
 
 
 class OncePerParts(Generic[Value]):
