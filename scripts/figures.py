@@ -94,6 +94,7 @@ RELIABILITY = {
     "rpc.wrong": Goal("attacks on an RPC server after which it does not serve, or does not say why", "count", at_most=0),
     "text.wrong": Goal("places in which strangers' text is not neutral", "count", at_most=0),
     "privacy.wrong": Goal("outputs that tell a planted mark", "count", at_most=0),
+    "compatibility.wrong": Goal("other versions, builds and systems that get a wrong figure or a traceback", "count", at_most=0),
     "release.wrong": Goal("what a wheel, an sdist or a promise is said to hold, and does not", "count", at_most=0),
     # scripts/rpc_attacks.py
     "rpc.back_s": Goal("time until an attacked RPC server serves again, the longest", "s", at_most=1),

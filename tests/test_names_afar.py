@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from harness.errors import HarnessError
 from harness.sources import downloads, hub_cache
+from harness.sources import hub as hub_listing
 from harness.sources.hub_cache import HubFile, find_cached, make_place
 from harness.sources.ollama_store import find_ollama
 from harness.sources.references import parse_reference
@@ -132,6 +133,25 @@ def test_an_address_is_kept_below_its_folder(tmp_path, name, path):
 def test_addresses_of_two_files_are_two_places(tmp_path):
     urls = [f"https://host/x/{name}.gguf" for name in ("a b", "a_b", "a%20%20b", "a(b", "é", "è")]
     assert len({downloads.place_of(url, tmp_path) for url in urls}) == len(urls)
+
+
+def test_a_listing_of_traps_is_read_in_bounds(monkeypatch):
+    """Names as long as they may be, of as many parts, of as many quantizations: a sentence of some hundred characters."""
+    monkeypatch.setattr(hub_listing, "MAX_LISTED", 200)
+    long = "Q4_K_M-" * 20
+    names = [
+        f"{long}/{long}{index}-Q4_{'A' * 40}{index}-00001-of-01024.gguf"
+        for index in range(hub_listing.MAX_LISTED + 500)
+    ]
+    siblings = [{"rfilename": name, "size": 5, "lfs": {"sha256": "b" * 64}} for name in [*HOSTILE, *names]]
+    body = json.dumps({"sha": "a" * 40, "siblings": siblings}).encode()
+    monkeypatch.setattr(hub_listing, "ask_small", lambda *arguments, **options: (None, body))
+    assert len(hub_listing.list_files(REPO)) == hub_listing.MAX_LISTED
+    assert len(parse_reference(f"hf:{REPO}").list_variants()) <= hub_listing.MAX_LISTED
+    for act in (parse_reference(f"hf:{REPO}:q5_1").pull, lambda: hub_listing.find_other_case(HubFile(REPO, "x.gguf"))):
+        with pytest.raises(HarnessError) as caught:
+            act()
+        assert len(str(caught.value)) < 1000
 
 
 # --- links in the cache -----------------------------------------------------------------------------------------------

@@ -7,8 +7,16 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
+import psutil
 import pytest
+
+from harness.host import scheduling, system
+from harness.records import journal
+from harness.records.failures import Cause
+from harness.runs import worker
+from harness.sources import cache_folder, config_folder
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "harness"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -205,7 +213,7 @@ def answers(request, tmp_path_factory):
     return dict(zip(map(" ".join, COMMANDS), lines, strict=True))
 
 
-@pytest.mark.parametrize("command", map(" ".join, COMMANDS))
+@pytest.mark.parametrize("command", [" ".join(words) for words in COMMANDS])
 def test_commands_run_with_what_another_platform_has(answers, command):
     """On Windows with a console of code page 1252, which has no ·, ± beyond Latin-1, lines or arrows."""
     code, shown, said = answers[command]
@@ -213,3 +221,64 @@ def test_commands_run_with_what_another_platform_has(answers, command):
     assert "please report it" not in said
     assert code == ANSWERS.get(command, 0), said
     assert said if code else shown or command == "list"
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "cache", "config"),
+    [
+        ("linux", {}, "home/.cache/harness/synth", "home/.config/harness"),
+        ("linux", {"XDG_CACHE_HOME": "c", "XDG_CONFIG_HOME": "o"}, "c/harness/synth", "o/harness"),
+        ("darwin", {}, "home/Library/Caches/harness/synth", "home/.config/harness"),
+        ("win32", {}, "home/AppData/Local/harness/synth", "home/AppData/Roaming/harness"),
+        ("win32", {"LOCALAPPDATA": "local", "APPDATA": "roaming"}, "local/harness/synth", "roaming/harness"),
+        ("win32", {"HARNESS_CACHE_DIR": "mine"}, "mine/synth", "home/AppData/Roaming/harness"),
+    ],
+)
+def test_each_system_has_its_folders(monkeypatch, platform, variables, cache, config):
+    for name in ("HARNESS_CACHE_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "LOCALAPPDATA", "APPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {**variables, "HOME": "home", "USERPROFILE": "home"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "platform", platform)
+    assert cache_folder.cache_folder("synth") == pathlib.Path(cache)
+    assert config_folder.config_folder() == pathlib.Path(config)
+
+
+def test_windows_tells_cpu_time_alone(monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)
+    monkeypatch.setattr(sys, "platform", "win32")
+    counts = system.OperatingSystem().own_counts()
+    assert counts.cpu_s > 0
+    assert (counts.n_major_faults, counts.n_switched) == (None, None)
+
+
+@pytest.mark.parametrize("level", [-1, 1, 2, 3])
+def test_windows_has_classes_of_priority(monkeypatch, level):
+    asked = []
+    classes = {name: name for name in scheduling._CLASSES.values()}
+    stand_in = types.SimpleNamespace(
+        **classes, AccessDenied=psutil.AccessDenied, Process=lambda: types.SimpleNamespace(nice=asked.append)
+    )
+    monkeypatch.setattr(scheduling, "psutil", stand_in)
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert scheduling.set_priority(level) is None
+    assert asked == [scheduling._CLASSES[level]]
+    assert asked[0].endswith("_PRIORITY_CLASS")
+
+
+def test_a_journal_is_kept_where_there_are_no_locks(monkeypatch, tmp_path):
+    monkeypatch.setattr(journal, "fcntl", None)
+    with (tmp_path / "a.jsonl").open("ab") as file:
+        assert journal._lock(file)
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        (0xC0000005, Cause.SEGFAULT), (0xC000001D, Cause.ILLEGAL), (0xC0000409, Cause.ABORT), (0xC0000017, Cause.OUT_OF_MEMORY),
+        (3, Cause.ABORT), (1, Cause.EXIT),
+    ],
+)  # fmt: skip
+def test_windows_says_by_the_exit_code_what_a_worker_died_of(code, cause):
+    """Source: ntstatus.h; abort() of Microsoft's C library ends with 3."""
+    assert worker._WINDOWS_CAUSES.get(code, Cause.EXIT) is cause

@@ -244,6 +244,11 @@ def test_what_is_installed_runs_from_another_folder(installed, tmp_path, model):
     assert "pp8" in page
     assert "Alice" not in page
     assert json.loads(run(installed, tmp_path, "table", "-o", "json"))["kind"] == "machines"
+    (package,) = installed.rglob("harness/models.toml")
+    there = {path.relative_to(package.parent.parent).as_posix() for path in package.parent.rglob("*") if path.is_file()}
+    assert {name for name in there if not name.endswith(".pyc")} == shipped() | {"harness/models.toml"}, (
+        "it wrote there"
+    )
 
 
 # The changelog

@@ -213,6 +213,17 @@ def test_a_load_mode_is_three_flags_in_older_versions(mode, flags):
     assert newest.load_mode == ["none", "mmap", "mlock", "mmap+mlock", "dio", "auto"].index(mode) - 6 * (mode == "auto")
 
 
+@pytest.mark.parametrize("version", [*versions.TRIED, "9.9.9"])
+def test_an_older_rpc_is_refused_and_everything_else_left_to_the_greeting(version):
+    if version in (versions.TRIED[-1], "9.9.9"):
+        versions.check_rpc(version)
+        return
+    with pytest.raises(
+        NativeError, match=f"^llama-cpp-python {version} speaks an older RPC than harness; leave out --rpc"
+    ):
+        versions.check_rpc(version)
+
+
 def test_every_name_of_llama_cpp_that_is_used_is_checked():
     """A new call is a new name in the table, so that a version without it is refused before it is called."""
     used = {

@@ -8,7 +8,9 @@ Source: llama.cpp 0c1e570 src/llama-kv-cache*.cpp, src/llama-memory-recurrent.cp
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -38,6 +40,13 @@ class Context:
     n_parallel: int = 1
     kv_unified: bool = False
 
+    @classmethod
+    def of(cls, settings: CacheSettings) -> Context:
+        """What a run's caches depend on, and nothing else of it."""
+        return cls(*_READ_CONTEXT(settings))
+
+
+_READ_CONTEXT = operator.attrgetter(*(field.name for field in dataclasses.fields(Context)))
 
 #: What a cache's size depends on beside the model.
 CacheSettings = Context | RunSpec
@@ -237,9 +246,13 @@ class Attention:
         ------
         HarnessError : as `row_bytes`.
         """
+        found: dict[KvLayer, tuple[int, ...]] = {}  # most layers keep the same as the one before
         for layer in self.layers or ():
-            cells = count_streams(context) * _count_cells(context, layer)
-            yield Kept(layer.keeping, layer.layer, tuple(row * cells for row in self.row_bytes(layer, context)))
+            alike = dataclasses.replace(layer, layer=0)
+            if alike not in found:
+                cells = count_streams(context) * _count_cells(context, layer)
+                found[alike] = tuple(row * cells for row in self.row_bytes(layer, context))
+            yield Kept(layer.keeping, layer.layer, found[alike])
         for state in self.states:
             one = _STATE_BYTES * context.n_parallel
             yield Kept(Keeping.STATE, state.layer, (one * state.n_embd_r, one * state.n_embd_s))

@@ -16,7 +16,7 @@ from harness.codec import Signed
 from harness.errors import HarnessError
 from harness.gguf.attention import describe_attention
 from harness.gguf.blocks import count_layers, loaded_tensors
-from harness.gguf.caches import Attention, round_context
+from harness.gguf.caches import Attention, Kept, round_context
 from harness.gguf.header import Header, Tensor
 from harness.gguf.roles import FFN_DOWN, TOKEN_EMBEDDING, Place, Role, find_role
 from harness.gguf.settings import read_count, read_per_layer
@@ -380,8 +380,13 @@ def price_cache(attention: Attention, spec: RunSpec, placement: Sequence[int | N
 
     Source: llama-kv-cache.cpp, llama-memory-recurrent.cpp (offload, model.dev_layer).
     """
+    return price_kept(attention.list_kept(spec), spec, placement, host)
+
+
+def price_kept(layers: Iterable[Kept], spec: RunSpec, placement: Sequence[int | None], host: Host) -> list[Line]:
+    """As `price_cache`, where it is known already what each layer keeps: that is the same wherever it lies."""
     sizes: Counter[tuple[Cause, str]] = Counter()
-    for kept in attention.list_kept(spec):
+    for kept in layers:
         home = None if spec.no_kv_offload else placement[kept.layer]
         device, alignment = HOST, _CPU_ALIGNMENT
         if home is not None:

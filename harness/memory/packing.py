@@ -20,12 +20,12 @@ from typing import Any
 
 from harness.errors import HarnessError
 from harness.gguf.attention import describe_attention
-from harness.gguf.caches import CONTEXT_PAD
+from harness.gguf.caches import CONTEXT_PAD, Context
 from harness.gguf.header import Header
 from harness.gguf.settings import read_count
 from harness.memory.causes import HOST
 from harness.memory.fit import needed_in_host_memory
-from harness.memory.forecast import DeviceRules, Host, WeightPlan, price_cache
+from harness.memory.forecast import DeviceRules, Host, Line, WeightPlan, price_kept
 from harness.memory.overrides import check_overrides
 from harness.memory.placement import deal_out
 from harness.memory.repack import CpuFeatures
@@ -166,6 +166,9 @@ class Packer:
         self._attention = describe_attention(header)
         if self._attention.layers is None:
             raise HarnessError(f"the cache of {header.architecture} is not known: {self._attention.reason}")
+        attention = self._attention
+        self._list_kept = functools.cache(lambda context: tuple(attention.list_kept(context)))
+        self._weights: dict[Hashable, list[Line]] = {}
         self.n_layers = self._plan.n_layers + 1  #: with the output layer
         self.has_experts = bool(read_count(header, "expert_count"))
 
@@ -181,8 +184,8 @@ class Packer:
         devices = self._space.devices
         if placement is None:
             placement = deal_out(self._plan.n_layers, spec, [device.memory_bytes for device in devices])
-        weights = self._plan.price(spec, placement)
-        cache = price_cache(self._attention, spec, placement, self._host)
+        weights = self._price_weights(spec, placement)
+        cache = price_kept(self._list_kept(Context.of(spec)), spec, placement, self._host)
         beside, layers = self.beside(spec), Counter(placement)
         taken, rooms = [], self._space.rooms_bytes
         for index, device in enumerate(devices):
@@ -198,6 +201,13 @@ class Packer:
         working, fixed = beside.working.get(HOST, 0), beside.fixed.get(HOST, 0)
         taken.append(Taken(HOST, own, kept, working, fixed, self._space.host_bytes))
         return Packing(spec, tuple(taken))
+
+    def _price_weights(self, spec: RunSpec, placement: Sequence[int | None]) -> list[Line]:
+        """The weights' buffers, which many contexts share: they are added up once for a placement."""
+        key = (spec.n_cpu_moe, spec.repack, spec.load_mode, tuple(placement))
+        if key not in self._weights:
+            self._weights[key] = self._plan.price(spec, placement)
+        return self._weights[key]
 
     def split(self, spec: RunSpec, given: frozenset[str] = frozenset()) -> Packing | None:
         """The spec with its layers shared out so that every device holds its part: as llama.cpp by itself would share them, where that

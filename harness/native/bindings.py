@@ -145,10 +145,11 @@ def rpc_functions(lib: Any) -> tuple[Any, Any]:
 
     Raises
     ------
-    NativeError : llama.cpp was built without it.
+    NativeError : llama.cpp was built without it, or with an older one.
 
     Source: ggml-rpc.h; ggml_backend_rpc_get_proc_address in ggml-rpc.cpp.
     """
+    versions.check_rpc(llama_cpp.__version__)
     registry = lib.ggml_backend_reg_by_name(b"RPC")
     add, start = (
         registry and lib.ggml_backend_reg_get_proc_address(registry, b"ggml_backend_rpc_" + name)

@@ -116,6 +116,10 @@ OTHER_NAMES = (
 #: enum llama_load_mode of llama.h; before 0.3.35 there were the flags use_mmap, use_mlock and use_direct_io instead.
 _LOAD_MODES = {"auto": -1, "none": 0, "mmap": 1, "mlock": 2, "mmap+mlock": 3, "dio": 4}
 
+#: Versions whose RPC is another than the one in which `harness.host.rpc` greets. Source: RPC_PROTO_MAJOR_VERSION of ggml-rpc.h, 4 up to
+#: 0.3.34, 5 in 0.3.35 and 7 in 0.3.36.
+_OLDER_RPC = TRIED[:-1]
+
 #: More than any struct that a library may return, so that one with more fields than its binding's writes over nothing.
 _ROOM = 4096
 
@@ -269,6 +273,20 @@ def find_misread(name: str, struct: type[ctypes.Structure], data: bytes, n_writt
     if n_written is not None and not last.offset + last.size <= n_written <= ctypes.sizeof(struct):
         return "a field behind the last"
     return None
+
+
+def check_rpc(version: str) -> None:
+    """Refuse RPC to a version that speaks another one.
+
+    Raises
+    ------
+    NativeError : version found, and what to do.
+    """
+    if version in _OLDER_RPC:
+        raise NativeError(
+            f"llama-cpp-python {version} speaks an older RPC than harness; leave out --rpc, or take the newer one: pip install "
+            f"llama-cpp-python=={TRIED[-1]}."
+        )
 
 
 def set_load_mode(parameters: Any, mode: str) -> None:

@@ -277,6 +277,7 @@ class _Extras:
     def __init__(self, request: FitRequest, space: Space, contexts: Sequence[int], are_cards_here: bool) -> None:
         self._first = space.devices[0].name if space.devices else HOST
         self._projector = request.projector
+        self.at = functools.cache(self._weigh)
         self._packer: Packer | None = None
         self.notes: tuple[Note, ...] = ()
         if (draft := request.draft) is None:
@@ -292,7 +293,7 @@ class _Extras:
         self._packer = Packer(draft.header, space, lambda spec: Beside(plans.find(spec.n_ctx_seq, Setting())))
         self.notes = draft.notes
 
-    def at(self, n_ctx: int) -> dict[str, int]:
+    def _weigh(self, n_ctx: int) -> dict[str, int]:
         """Bytes by device."""
         found: dict[str, int] = {}
         if self._projector is not None:

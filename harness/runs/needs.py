@@ -20,16 +20,16 @@ from harness.spec import RunSpec
 
 
 def estimate_needs(spec: RunSpec) -> Needs | None:
-    """What a cell takes; None where its file cannot be read, which loading it will say.
+    """What a cell takes; None where its file cannot be read or says what llama.cpp refuses, which loading it will say.
 
     Weights count twice where they may be repacked, and computing as `estimate_compute_bytes` has it, for the spec's micro-batch.
     """
     try:
         size_bytes, header = _look_at(spec.model)
+        cache = describe_attention(header).size_bytes(spec)
+        compute = estimate_compute_bytes(cost_of_header(header, "", ""), spec.n_ctx, header)
     except (HarnessError, OSError):
         return None
-    cache = describe_attention(header).size_bytes(spec)
-    compute = estimate_compute_bytes(cost_of_header(header, "", ""), spec.n_ctx, header)
     context = UNKNOWN_CONTEXT_BYTES if cache is None else cache + compute * max(1, -(-spec.n_ubatch // N_UBATCH))
     return Needs(size_bytes, size_bytes * (2 if spec.repack else 1), context)
 

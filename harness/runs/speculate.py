@@ -94,7 +94,7 @@ def plan_speculation(
     files = [path] if other is None else [path, other]
     headers = {file: read_for(file, Question.TEXT) for file in files}
     trained = [count for header in headers.values() if (count := read_count(header, "context_length"))]
-    n_ctx = n_ctx or min(DEFAULT_N_CTX, *trained)
+    n_ctx = n_ctx or min((DEFAULT_N_CTX, *trained))
     for file, header in headers.items():
         refuse_context(header, n_ctx, file.name, "--ctx")
         if header.is_synthetic:

@@ -19,7 +19,7 @@ def compare_vocabularies(target: Model, draft: Model) -> str | None:
     both headers say that it does.
     """
     models = (target, draft)
-    if any(model.header.metadata.get("tokenizer.ggml.tokens") is None for model in models):
+    if not all(_has_texts(model.header) for model in models):
         return None
     is_made_up = any(model.header.is_synthetic or not model.files for model in models)
     found = [_read(model, is_made_up) for model in models]
@@ -27,6 +27,12 @@ def compare_vocabularies(target: Model, draft: Model) -> str | None:
         if None in [getattr(one, name) for one in found]:
             found = [_without(one, name) for one in found]
     return find_vocabulary_difference(*found)
+
+
+def _has_texts(header: Header) -> bool:
+    """Whether a header has a vocabulary, which is an array of texts; what else stands there llama.cpp refuses."""
+    tokens = header.metadata.get("tokenizer.ggml.tokens")
+    return isinstance(tokens, ArrayValue) and tokens.item_type == "str"
 
 
 def _read(model: Model, is_made_up: bool) -> Vocabulary:

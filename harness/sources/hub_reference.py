@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, unquote
 
 from harness.errors import UsageError
 from harness.events import OnEvent, Remark, ignore
+from harness.gguf import split
 from harness.gguf.header import Fetched
 from harness.sources.addresses import is_same_origin, split_url
 from harness.sources.choice import (
@@ -90,10 +91,11 @@ class HubReference(Reference):
         at = "" if self.revision == "main" else f"@{self.revision}"
         found: dict[str, Variant] = {}
         for name in list_models(names):
-            kind = name_quantization(name) or name
-            parts = [sizes.get(part.name) for part in list_parts(HubFile(self.repository, name, self.revision))]
+            if (kind := name_quantization(name) or name) in found:
+                continue
+            parts = [sizes.get(part) for part in split.list_parts(name)]
             size = None if None in parts else sum(size or 0 for size in parts)
-            found.setdefault(kind, Variant(kind, f"{PREFIX}{self.repository}{at}/{name}", size))
+            found[kind] = Variant(kind, f"{PREFIX}{self.repository}{at}/{name}", size)
         return tuple(found.values())
 
     def _open_name(self) -> str | None:

@@ -37,9 +37,9 @@ from harness.units import KIB, MIB
 TIMEOUT_S = 20.0
 #: How long an answer may take to begin, redirections and names included.
 HEAD_LIMIT_S = 60.0
-#: A small answer, whole: a listing of the largest repositories is some MB. What JSON becomes in memory is up to 24 times as much.
+#: A small answer, whole: a listing has some 300 bytes a file. What JSON becomes in memory is up to 24 times as much.
 SMALL_LIMIT_S = 60.0
-SMALL_LIMIT_BYTES = 8 * MIB
+SMALL_LIMIT_BYTES = 4 * MIB
 #: Less than this in that time (1 KiB/s) is nothing: a model would take weeks.
 STALL_BYTES = 64 * KIB
 STALL_S = 60.0
