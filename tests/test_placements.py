@@ -570,7 +570,9 @@ def test_a_server_that_never_opens_is_not_said_to_serve(monkeypatch):
     monkeypatch.setattr("harness.runs.rpc_server.OPEN_TIMEOUT_S", 0.2)
     code = (
         "import json, sys\n"
-        "for event in ({'event': 'hello', 'build': {}}, {'event': 'serving', 'devices': []},"
+        "names = ('llama_cpp_python', 'ggml_version', 'ggml_commit', 'system_info')\n"
+        "build = {**dict.fromkeys(names, ''), 'backends': [], 'devices': []}\n"
+        "for event in ({'event': 'hello', 'build': build}, {'event': 'serving', 'devices': []},"
         " {'event': 'refused', 'message': 'cannot listen'}):\n print(json.dumps(event), flush=True)\n"
         "sys.stdin.read()"
     )
