@@ -572,8 +572,9 @@ def test_a_server_that_never_opens_is_not_said_to_serve(monkeypatch):
         "import json, sys\n"
         "names = ('llama_cpp_python', 'ggml_version', 'ggml_commit', 'system_info')\n"
         "build = {**dict.fromkeys(names, ''), 'backends': [], 'devices': []}\n"
-        "for event in ({'event': 'hello', 'build': build}, {'event': 'serving', 'devices': []},"
-        " {'event': 'refused', 'message': 'cannot listen'}):\n print(json.dumps(event), flush=True)\n"
+        "say = lambda event: print(json.dumps(event), flush=True)\n"
+        "say({'event': 'hello', 'build': build})\nsys.stdin.readline()\n"
+        "say({'event': 'serving', 'devices': []})\nsay({'event': 'refused', 'message': 'cannot listen'})\n"
         "sys.stdin.read()"
     )
     said = []
