@@ -6,6 +6,7 @@ import enum
 import signal as signals
 from dataclasses import dataclass
 
+from harness.errors import one_line
 from harness.records.native_errors import hide_folders
 
 
@@ -61,7 +62,7 @@ class Failure:
         for name in ("message", "reason"):
             text = getattr(self, name)
             # One line, whatever llama.cpp quotes of a file; what else is in it is made harmless where it is shown.
-            object.__setattr__(self, name, None if text is None else " ".join(hide_folders(text).split()))
+            object.__setattr__(self, name, None if text is None else one_line(hide_folders(text)))
         object.__setattr__(self, "log", tuple(map(hide_folders, self.log)))
 
 
