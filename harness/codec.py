@@ -56,7 +56,7 @@ _PLAIN = 2
 LARGEST = 2**63
 
 _QUANTITIES = ("_ns", "_s", "_bytes")
-_UTC = re.compile(r"([12]\d{3})-(0[1-9]|1[0-2])-(\d\d)T([01]\d|2[0-3]):[0-5]\d:[0-5]\dZ")
+_UTC = re.compile(r"((?!0000)\d{4})-(0[1-9]|1[0-2])-(\d\d)T([01]\d|2[0-3]):[0-5]\d:[0-5]\dZ")
 
 
 class Malformed(ValueError):
@@ -82,6 +82,17 @@ def decode(kind: type[Value], values: Any) -> Value:
     """
     found: Value = _object_reader(typing.cast("Any", kind))(values)
     return found
+
+
+def decode_shared(kind: type[Value], values: Any) -> Value:
+    """As `decode`, and one object for all that are equal: for what hundreds of values hold that are kept."""
+    found: Value = _shared_object_reader(typing.cast("Any", kind))(values)
+    return found
+
+
+@functools.cache
+def _shared_object_reader(kind: Any) -> Reader:
+    return _shared_reader(_object_reader(kind))
 
 
 def reader_of(hint: Any, name: str) -> Reader:

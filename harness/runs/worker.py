@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 import psutil
 
 import harness
-from harness.codec import Malformed, decode
+from harness.codec import Malformed, decode, decode_shared
 from harness.errors import NativeError, UsageError
 from harness.host.machine import OomKills, count_oom_kills
 from harness.records.cells import Build
@@ -80,15 +80,15 @@ class Event(dict[str, Any]):
         raise Garbled(f"{self.get('event')} has no {key}")
 
 
-def understand(kind: type[Value], values: Any) -> Value:
-    """As `harness.codec.decode`, of what a worker said.
+def understand(kind: type[Value], values: Any, *, is_shared: bool = False) -> Value:
+    """As `harness.codec.decode`, of what a worker said; is_shared: one object for all that are equal, as of two thousand cells.
 
     Raises
     ------
     Garbled : that is no such thing.
     """
     try:
-        return decode(kind, values)
+        return decode_shared(kind, values) if is_shared else decode(kind, values)
     except (Malformed, UsageError) as error:
         raise Garbled(f"{kind.__name__}: {error}") from None
 
