@@ -26,7 +26,8 @@ from harness.records.ab import Ab
 from harness.records.bench_rows import USUAL_REPETITIONS
 from harness.records.cells import Record
 from harness.records.failures import describe_end
-from harness.records.journal import find_journals, read_lines
+from harness.records.journal import read_lines
+from harness.records.journal_files import find_journals
 from harness.records.kinds import Entry, to_json
 from harness.records.memory import MemoryRecord
 from harness.records.noise import NoiseRecord

@@ -56,7 +56,7 @@ _PLAIN = 2
 LARGEST = 2**63
 
 _QUANTITIES = ("_ns", "_s", "_bytes")
-_UTC = re.compile(r"([12]\d{3})-(0[1-9]|1[0-2])-(\d\d)T([01]\d|2[0-3]):[0-5]\d:[0-5]\dZ")
+_UTC = re.compile(r"((?!0000)\d{4})-(0[1-9]|1[0-2])-(\d\d)T([01]\d|2[0-3]):[0-5]\d:[0-5]\dZ")
 
 
 class Malformed(ValueError):

@@ -24,7 +24,8 @@ from harness.errors import Outcome
 from harness.host.cpu import find_our_cpus
 from harness.host.machine import describe_machine
 from harness.records.cautions import describe_caution
-from harness.records.journal import find_journals, read_lines
+from harness.records.journal import read_lines
+from harness.records.journal_files import find_journals
 from harness.records.statistics import Digest
 from harness.records.verdict import Trust, judge_all
 

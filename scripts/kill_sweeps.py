@@ -78,6 +78,9 @@ HOW = {
 #: A process that ends because its parent went has so long for it.
 GRACE_S = 5.0
 
+#: Another command whose worker was killed may go on for so long.
+GOES_ON_S = 8.0
+
 
 @dataclass
 class Kill:
@@ -136,6 +139,13 @@ class Child:
             self.process.kill()
             self.process.wait()
             return None
+
+    def end_after(self, limit_s: float) -> None:
+        """Press Ctrl-C where it is still going on then."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(limit_s)
+            return
+        os.killpg(self.process.pid, signal.SIGINT)
 
     def orphans(self) -> list[psutil.Process]:
         """What it started and is still there after a moment of grace; they are ended."""
@@ -215,7 +225,7 @@ def wrong_exit(child: Child, how: str, code: int | None, is_complete: bool, is_e
         return "hangs"
     over = {0, 5} if is_complete else set()
     if whom == "worker":
-        allowed = {0, 3, 5}
+        allowed = {0, 3, 5, 130}
     elif signals[0] == signal.SIGKILL:
         allowed = {-9, 3, *over}
     else:
@@ -310,6 +320,8 @@ def kill_other(number: int, name: str, seed: int, folder: pathlib.Path) -> Kill:
     result = Kill(number, name, how, draw.uniform(0.3, 8.0))
     child = Child(OTHERS[name], folder)
     before = observe(child, result, draw, is_aimed=False)
+    if HOW[how][0] == "worker":  # the command goes on, some for minutes: it is ended in order
+        child.end_after(GOES_ON_S)
     result.exit_code = child.wait()
     result.n_orphans = len(child.orphans())
     paths = journals(folder)

@@ -19,8 +19,9 @@ from figures import RELIABILITY_FOLDER, ROOT, Figure, keep
 
 #: Which test files prove which figure. A new one is a line here and a goal in scripts/figures.py.
 PROOFS: dict[str, tuple[str, ...]] = {
+    "storage.wrong": ("tests/test_storage.py", "tests/test_store.py"),
     "workers.wrong": ("tests/test_wrong_workers.py", "tests/test_worker.py"),
-    "rpc.wrong": ("tests/test_rpc.py",),
+    "rpc.wrong": ("tests/test_rpc_attacks.py", "tests/test_rpc.py"),
     "network.wrong": (
         "tests/test_hub_faults.py",
         "tests/test_ollama_faults.py",
@@ -29,7 +30,13 @@ PROOFS: dict[str, tuple[str, ...]] = {
         "tests/test_names_afar.py",
         "tests/test_two_pulls.py",
     ),
-    "text.wrong": ("tests/test_strangers.py", "tests/test_harmless.py", "tests/test_safe_names.py"),
+    "text.wrong": (
+        "tests/test_neutral.py",
+        "tests/test_strangers.py",
+        "tests/test_harmless.py",
+        "tests/test_safe_names.py",
+        "tests/test_safe_json.py",
+    ),
     "release.wrong": ("tests/test_release.py", "tests/test_surface.py", "tests/test_licences.py"),
     "compatibility.wrong": (
         "tests/test_versions.py",

@@ -28,7 +28,8 @@ from figures import Figure, keep, share_of
 from harness.codec import encode
 from harness.evidence.medians import median, median_interval
 from harness.host.machine import describe_machine
-from harness.records.journal import find_journals, read_records
+from harness.records.journal import read_records
+from harness.records.journal_files import find_journals
 from harness.records.statistics import summarize
 from harness.sources.model_file import default_model
 from harness.views import page

@@ -9,7 +9,8 @@ from figures import FOLDER, GOALS, RESULTS, ROOT, read
 from parity import FLOOR
 
 from harness.evidence.medians import median
-from harness.records.journal import find_journals, read_lines
+from harness.records.journal import read_lines
+from harness.records.journal_files import find_journals
 from harness.records.parity import Parity
 from harness.views.parity import describe_equality, name_test
 

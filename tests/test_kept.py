@@ -17,6 +17,7 @@ from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Failure
 from harness.records.failures import Cause
 from harness.records.journal import Journal, edit_lines, read_lines, set_label
+from harness.records.journal_files import journal_order
 from harness.records.kept import Kept, summarize_line
 from harness.records.kinds import Line
 from harness.records.verdict import judge
@@ -49,7 +50,7 @@ def listed(kept, *words):
 
 
 def lines_of(kept):
-    return [list(read_lines([path], pytest.fail)) for path in sorted(kept.rglob("*.jsonl"), key=journals.journal_order)]
+    return [list(read_lines([path], pytest.fail)) for path in sorted(kept.rglob("*.jsonl"), key=journal_order)]
 
 
 def test_every_run_is_listed_the_latest_below(kept):
@@ -150,7 +151,7 @@ def test_a_run_is_deleted_after_asking(kept, command):
 
 
 def test_a_record_is_deleted_and_the_others_stay_to_the_byte(kept):
-    path = sorted(kept.rglob("*.jsonl"), key=journals.journal_order)[-1]
+    path = sorted(kept.rglob("*.jsonl"), key=journal_order)[-1]
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + b"{damaged\n" + lines[1])
     assert run(kept, "delete", "last:1", "--yes").exit_code == 0
@@ -170,7 +171,7 @@ def test_what_is_found_by_its_label_is_deleted_alone(kept):
 def test_a_journal_that_is_being_written_is_refused(kept, recorded):
     if journals.fcntl is None:
         pytest.skip("Windows refuses by itself to replace an open file")
-    path = sorted(kept.rglob("*.jsonl"), key=journals.journal_order)[-1]
+    path = sorted(kept.rglob("*.jsonl"), key=journal_order)[-1]
     with Journal(path.parent, "pp-tg", resume=path):
         for attempt in (
             lambda: edit_lines(path, None, set_label("x")),

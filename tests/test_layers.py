@@ -59,7 +59,7 @@ ALLOWED_SIDEWAYS = {
 #: Floors 0-4, speed and views know no clock, file, process or environment; journals of records are files.
 PURE_FLOOR = 4
 PURE_ROOMS = ("harness.speed", "harness.views")
-IMPURE = ("harness.records.journal",)
+IMPURE = ("harness.records.journal", "harness.records.journal_files")
 IMPURE_MODULES = {
     "os",
     "time",

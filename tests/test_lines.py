@@ -17,7 +17,8 @@ from harness.records.ab import Ab, Arm, Block, Side, Stop
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Conditions, Record
 from harness.records.failures import describe_failure
-from harness.records.journal import Journal, each_record, journal_order, read_lines, read_records
+from harness.records.journal import Journal, each_record, read_lines, read_records
+from harness.records.journal_files import journal_order
 from harness.records.kinds import KINDS, Line, read_line, schema_of, to_json
 from harness.records.noise import NoiseBlock, NoiseRecord, Tuning
 from harness.records.ollama import Answer, Comparison, DirectText, Loaded, Round, Task

@@ -181,11 +181,15 @@ def main() -> None:
         eval("None")
         code = Outcome.INTERRUPTED
     interrupt.end_quietly()
+    terminal.echo_kept()  # of a command that did not come to its end
     if (
         code == Outcome.INTERRUPTED
     ):  # whatever a command shows of what it has done: that this is not all is said by each
         echo_error("interrupted.")
-    sys.exit(terminal.account_for_output(code))
+    code = terminal.account_for_output(code)
+    if code == Outcome.INTERRUPTED:
+        interrupt.leave_interrupted()
+    sys.exit(code)
 
 
 def _run() -> int:
@@ -225,6 +229,9 @@ def _run() -> int:
             return 0
         if os.environ.get("HARNESS_DEBUG"):
             raise
+        if isinstance(error, OSError) and error.filename is not None:
+            echo_error(f"{os.fsdecode(error.filename)} cannot be used ({(error.strerror or str(error)).lower()})")
+            return Outcome.OTHER
         echo_error(
             f"{type(error).__name__}: {error}. HARNESS_DEBUG=1 shows where; please report it with what `harness doctor` prints."
         )

@@ -41,7 +41,8 @@ def _offer(names: Iterable[str], incomplete: str) -> list[CompletionItem[str]]:
 
 
 def _local_names(ctx: click.Context) -> list[str]:
-    from harness.records.journal import find_journals, read_lines
+    from harness.records.journal import read_lines
+    from harness.records.journal_files import find_journals
     from harness.records.kept import summarize_line
     from harness.sources.local import list_local
 

@@ -13,7 +13,8 @@ from harness.catalog import Catalog
 from harness.cli.terminal import echo_error
 from harness.errors import UsageError
 from harness.host.machine import describe_machine, machine_slug
-from harness.records.journal import TOKEN_TIMES, each_record, find_journals, read_lines
+from harness.records.journal import TOKEN_TIMES, each_record, read_lines
+from harness.records.journal_files import find_journals
 from harness.records.kept import Kept, summarize_line
 from harness.records.trust import Trust
 from harness.speed.rates import Measured, collect

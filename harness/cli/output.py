@@ -13,6 +13,7 @@ import click
 from harness.cli import terminal
 from harness.cli.options import Read, stack
 from harness.errors import StoreError, UsageError
+from harness.sources.whole_files import replace_file
 from harness.views.document import Document
 from harness.views.figures.style import FORMATS as PICTURE_FORMATS
 from harness.views.figures.style import THEME_NAMES, to_bytes
@@ -107,7 +108,7 @@ def write_picture(path: pathlib.Path, draw: Callable[[], Any]) -> None:
     """
     data = to_bytes(draw(), path.suffix.lower().lstrip("."))
     try:
-        path.write_bytes(data)
+        replace_file(path, data)
     except OSError as error:
         raise StoreError(f"Cannot write the picture {path} ({error.strerror}); choose another place.") from None
     terminal.echo_note(f"drawn in {path}")

@@ -10,7 +10,8 @@ from harness.cli.journals import files_argument
 from harness.cli.options import published_option, results_option
 from harness.cli.output import PICTURE_FILE, theme_option, write_picture
 from harness.cli.terminal import echo_error
-from harness.records.journal import find_journals, read_lines
+from harness.records.journal import read_lines
+from harness.records.journal_files import find_journals
 from harness.sources.user_catalog import load_catalog
 from harness.views.gallery import KINDS
 from harness.views.report import Material, read_material

@@ -116,15 +116,17 @@ def open_session(
         displayed(describe) as on_event,
         Session(command, results, on_event=on_event, label=given_label(), **more) as session,
     ):
-        yield session
+        try:
+            yield session
+        finally:
+            terminal.note_kept(session.journals)
 
 
 def end(session: Session, *, with_failure: bool = False) -> None:
     """Tell on stderr where the records are (and what llama.cpp failed of), and end the command with what became of it."""
     if with_failure and session.failure and session.failure.cause is not Cause.INTERRUPTED:  # which the outcome says
         terminal.echo_error(describe_end(session.failure))
-    for path in session.journals:
-        terminal.echo_note(f"kept in {path}")
+    terminal.echo_kept()
     end_with(session.outcome)
 
 

@@ -14,8 +14,9 @@ from harness.cli.journals import files_argument
 from harness.cli.options import published_option, results_option
 from harness.errors import StoreError, UsageError
 from harness.host.machine import describe_machine, machine_slug
-from harness.records.journal import find_journals
+from harness.records.journal_files import find_journals
 from harness.records.shared_parts import collector_at_rest
+from harness.sources.whole_files import replace_file
 from harness.units import format_count
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def command(
 
 def _write(path: pathlib.Path, text: str) -> None:
     try:
-        path.write_text(text, encoding="utf-8")
+        replace_file(path, text.encode("utf-8"))
     except OSError as error:
         raise StoreError(f"Cannot write {path} ({error.strerror}); choose another place.") from None
 

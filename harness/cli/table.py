@@ -11,7 +11,7 @@ from harness.cli.journals import files_argument, read_measured
 from harness.cli.options import published_option, results_option
 from harness.cli.output import Output, output_options, show
 from harness.errors import UsageError
-from harness.records.journal import find_journals
+from harness.records.journal_files import find_journals
 from harness.records.shared_parts import collector_at_rest
 from harness.runs.share import read_shares
 from harness.sources.user_catalog import load_catalog

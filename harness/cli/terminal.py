@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
+import pathlib
 import sys
+from collections.abc import Iterable
 from typing import IO, Any
 
 import click
@@ -20,6 +22,9 @@ from harness.views import page
 
 #: Why stdout is lost, while it is.
 _lost: OSError | None = None
+
+#: Journals that nobody was told of yet.
+_untold: list[pathlib.Path] = []
 
 
 def show(text: str = "", *, nl: bool = True) -> None:
@@ -101,6 +106,17 @@ def account_for_output(code: int) -> int:
         return code
     echo_error(f"The output cannot be written ({(_lost.strerror or str(_lost)).lower()}); it was not shown.")
     return code or Outcome.OTHER
+
+
+def note_kept(journals: Iterable[pathlib.Path]) -> None:
+    """Take note of where records are; `echo_kept` says it below the answer, or whatever comes instead of one."""
+    _untold.extend(journals)
+
+
+def echo_kept() -> None:
+    """Say on stderr where the records are, once."""
+    while _untold:
+        echo_note(f"kept in {_untold.pop(0)}")
 
 
 def silence(stream: IO[Any] | None) -> None:

@@ -115,6 +115,26 @@ def end_quietly() -> None:
         _set(_leave_quietly)
 
 
+def leave_interrupted() -> None:
+    """End the process as interrupted, now that everything has been said.
+
+    An interpreter that clears itself away takes its time, and at its end the next signal would decide the exit code. Nothing happens
+    where `leave_at_once` was never called.
+    """
+    if not _is_ours:
+        return
+    import atexit
+
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            pass  # said already
+    atexit._run_exitfuncs()
+    os._exit(EXIT_INTERRUPTED)
+
+
 def _set(handler: object) -> None:
     for number in _NUMBERS:
         # What whoever started the program has switched off (nohup, a shell's background job) stays off.

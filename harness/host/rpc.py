@@ -115,7 +115,7 @@ def _greet(endpoint: str, timeout_s: float) -> str | None:
         if has_greeted:
             return f"{endpoint} greeted and then gave no answer within {timeout_s:g} s; start its RPC server again."
         return _silence(endpoint, timeout_s)
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):  # the latter of a name that can be none
         return f"There is no machine by the name in {endpoint}; check it, or give its address."
     except OSError as error:
         reason = (error.strerror or str(error)).lower()

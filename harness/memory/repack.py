@@ -49,7 +49,7 @@ class CpuFeatures:
         return next((name for name in ("KLEIDIAI", "SPACEMIT") if name in self.names), None)
 
 
-_FEATURE = re.compile(r"(\w+) = (\d+)")
+_FEATURE = re.compile(r"\b(\w+) = (\d{1,9})\b")
 
 
 def read_features(system_info: str) -> CpuFeatures:

@@ -1,7 +1,8 @@
 """Who may keep an RPC server of llama.cpp busy: it serves one client at a time, and waits for ever for one that says nothing.
 
 A thread beside the server looks at its sockets, of which only Linux tells enough, and never at what they carry: a client has to
-greet in `GREETING_S`, and one that stops in the middle of a message is hung up on while another one waits. Between two messages a
+greet in `GREETING_S`, and one that stops in the middle of a message is hung up on while another one waits. A server that still
+computes for a client that is gone, which ggml cannot stop, is of no use to the one that waits, and is given up. Between two messages a
 client may be silent as long as it likes: it may be computing. What is measured is not touched: sockets are looked at a few times a
 second.
 
@@ -21,17 +22,26 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-#: HELLO is 33 bytes, which a client sends as soon as it is connected.
+#: HELLO is 33 bytes, which a client sends as soon as it is connected, and so within moments of its first byte.
 GREETING_S, _HELLO_BYTES = 0.5, 33
+
+#: The same while others wait, of whom there may be many.
+AWAITED_GREETING_S = 0.1
 
 #: A message has to go on within this time, where others wait; whatever comes slower than so many bytes in each look has stopped.
 STALL_S, _PROGRESS_BYTES = 0.5, 1000
 
-#: How often is looked: while nobody is connected or a client greets, and while one is served.
-_IDLE_S, _SERVED_S = 0.05, 0.2
+#: A server computes so long for a client that is gone, where others wait.
+GONE_S = 0.3
 
-#: Connections that wait to be served; ggml lets one wait, and the others' attempts would be lost.
-_BACKLOG = 128
+#: How often is looked: while nobody is connected or a client greets, and while one is served.
+_IDLE_S, _SERVED_S = 0.025, 0.2
+
+#: Connections that wait to be served, or to say anything; ggml lets one wait, and the others' attempts would be lost.
+_BACKLOG = 4096
+
+#: Whoever says nothing for so long, in s, is let in all the same, and found out then.
+_DEFER_S = 120
 
 #: A client whose machine is gone is noticed after two minutes or so.
 _KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
@@ -48,11 +58,14 @@ CAN_GUARD = sys.platform == "linux"
 class Guard:
     """Watches a server of this process on an IPv4 address and port from the moment when it listens.
 
-    on_open is called then, on_cut for each client that was hung up on; thread is the one that serves. Start it before the server.
+    on_open is called then, on_cut for each client that was hung up on, on_useless where the server should be replaced. It is made by
+    the thread that is going to serve.
     """
 
-    def __init__(self, address: str, port: int, on_open: Callable[[], None], on_cut: OnCut) -> None:
-        self._place, self._on_open, self._on_cut = (address, port), on_open, on_cut
+    def __init__(
+        self, address: str, port: int, on_open: Callable[[], None], on_cut: OnCut, on_useless: Callable[[], None]
+    ) -> None:
+        self._place, self._on_open, self._on_cut, self._on_useless = (address, port), on_open, on_cut, on_useless
         self._thread = threading.get_native_id()
         self._client: _Client | None = None
 
@@ -84,7 +97,7 @@ class Guard:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for name, value in _KEEPALIVE.items():
                 listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 60)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _DEFER_S)
             listener.listen(_BACKLOG)
 
     def _look(self, listener: socket.socket) -> None:
@@ -94,16 +107,19 @@ class Guard:
             self._client = self._find_client()
         if self._client is None:
             return
-        why = self._client.judge(self._thread, is_awaited=_tcp_info(listener, "<I", _WAITING) > 0)
-        if why is not None:
+        is_awaited = _tcp_info(listener, "<I", _WAITING) > 0
+        if is_awaited and self._client.is_gone():
+            self._on_useless()
+        elif why := self._client.judge(self._thread, is_awaited=is_awaited):
             self._client.hang_up()
             self._on_cut(why)
 
     def _find_client(self) -> _Client | None:
         for one in _sockets():
             with one, contextlib.suppress(OSError):
-                if one.getsockname()[1] == self._place[1] and (peer := one.getpeername()):
-                    return _Client(one.number, peer)
+                is_listener = one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                if one.family == socket.AF_INET and not is_listener and one.getsockname()[1] == self._place[1]:
+                    return _Client(one.number)
         return None
 
 
@@ -125,9 +141,10 @@ def _sockets() -> Iterator[_Descriptor]:
 class _Client:
     """The one that is served, by its descriptor in the server."""
 
-    def __init__(self, descriptor: int, peer: object) -> None:
-        self._descriptor, self._peer = descriptor, peer
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._inode = descriptor, os.fstat(descriptor).st_ino
         self._since_s, self._n_bytes, self.has_greeted = time.monotonic(), 0, False
+        self._gone_s: float | None = None
 
     @contextlib.contextmanager
     def _socket(self) -> Iterator[socket.socket]:
@@ -136,9 +153,17 @@ class _Client:
 
     def is_there(self) -> bool:
         """Whether its descriptor is still that of the same connection."""
-        with contextlib.suppress(OSError), self._socket() as one:
-            return bool(one.getpeername() == self._peer)
-        return False
+        try:
+            return os.fstat(self._descriptor).st_ino == self._inode
+        except OSError:
+            return False
+
+    def is_gone(self) -> bool:
+        """Whether the other side left some time ago, and the server did not notice: it computes."""
+        with self._socket() as one:
+            is_left = _tcp_info(one, "<B", _STATE) != _ESTABLISHED
+        self._gone_s = (self._gone_s or time.monotonic()) if is_left else None
+        return self._gone_s is not None and time.monotonic() - self._gone_s > GONE_S
 
     def judge(self, thread: int, *, is_awaited: bool) -> str | None:
         """Why it is to be hung up on; None where it is not."""
@@ -149,7 +174,8 @@ class _Client:
         if not self.has_greeted:
             self.has_greeted = n_bytes >= _HELLO_BYTES
             if not self.has_greeted:
-                return "greeting" if now_s - self._since_s > GREETING_S else None
+                limit_s = AWAITED_GREETING_S if is_awaited else GREETING_S
+                return "greeting" if now_s - self._since_s > limit_s else None
             self._since_s = now_s
         if progress >= _PROGRESS_BYTES or not _is_in_message(thread, self._descriptor):
             self._since_s = now_s
@@ -161,8 +187,10 @@ class _Client:
             one.shutdown(socket.SHUT_RDWR)
 
 
-#: Where struct tcp_info has connections that wait (of a listener: tcpi_unacked), and bytes that came (tcpi_bytes_received).
-_WAITING, _RECEIVED = 24, 128
+#: Where struct tcp_info has the connection's state (TCP_ESTABLISHED of linux/tcp_states.h is 1), connections that wait (of a
+#: listener: tcpi_unacked), and bytes that came (tcpi_bytes_received).
+_STATE, _WAITING, _RECEIVED = 0, 24, 128
+_ESTABLISHED = 1
 
 
 def _tcp_info(one: socket.socket, kind: str, offset: int) -> int:

@@ -18,9 +18,9 @@ from typing import IO, Any
 from harness.codec import Malformed
 from harness.errors import HarnessError, StoreError, UsageError
 from harness.records.cells import Record
+from harness.records.journal_files import NAME, STAMP, journal_order
 from harness.records.kinds import Entry, Line, read_line, to_json
 from harness.records.quick_lines import read_quickly
-from harness.units import format_count
 from harness.untrusted import harmless
 from harness.untrusted.json import read_json
 
@@ -31,33 +31,8 @@ except ImportError:  # Windows
 
 LONGEST_LABEL = 200
 
-#: When a journal was begun, by its name: ``20261124T231638Z-pp-tg.jsonl``, or ``…Z-pp-tg-2.jsonl`` for the second of a second.
-_NAME = re.compile(r"(\d{8}T\d{6}Z)-.*?(?:-(\d+))?\.jsonl")
-
-
-_LAST = re.compile(r"last(?:~(\d+))?")
-
-
-def journal_order(path: pathlib.Path) -> tuple[str, int, str]:
-    """The key that puts journals in the order in which they were begun: by the time in the name, then by the number behind it.
-
-    A new journal's name never lies before an old one's in its folder (`Journal`), so the order holds even where the clock was set back.
-    A file of another name, such as journals that somebody put together, counts by the time when it was last written.
-    """
-    match = _NAME.fullmatch(path.name)
-    if match is not None:
-        return (match[1], int(match[2] or 1), str(path))
-    try:
-        written = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.timezone.utc)
-    except (OSError, OverflowError, ValueError):
-        return ("", 0, str(path))
-    return (written.strftime(_STAMP), 0, str(path))
-
-
 #: Much of a file at once: a line has ten thousand bytes.
 _BUFFER_BYTES = 1 << 20
-
-_STAMP = "%Y%m%dT%H%M%SZ"
 
 
 class Journal:
@@ -295,7 +270,7 @@ def set_label(label: str) -> Callable[[bytes], bytes]:
 
 
 def _refuse_foreign(path: pathlib.Path) -> None:
-    if not _NAME.fullmatch(path.name):
+    if not NAME.fullmatch(path.name):
         raise UsageError(f"{path} is not named as harness names its journals; it is not touched.")
     if path.is_symlink() or (hasattr(os, "geteuid") and path.exists() and path.stat().st_uid != os.geteuid()):
         raise UsageError(f"{path} is a link or somebody else's; it is not touched.")
@@ -318,49 +293,10 @@ def _replace(path: pathlib.Path, data: bytes) -> None:
 
 def _next_name(folder: pathlib.Path) -> tuple[str, int]:
     """The time and the number of a new journal: now, or behind the last one of the folder where that is later."""
-    now = datetime.datetime.now(datetime.timezone.utc).strftime(_STAMP)
-    names = [path for path in folder.glob("*.jsonl") if _NAME.fullmatch(path.name)]
+    now = datetime.datetime.now(datetime.timezone.utc).strftime(STAMP)
+    names = [path for path in folder.glob("*.jsonl") if NAME.fullmatch(path.name)]
     last = max(map(journal_order, names), default=("", 0, ""))
     return (now, 1) if now > last[0] else (last[0], last[1] + 1)
-
-
-def find_journals(files: Sequence[pathlib.Path], results: pathlib.Path) -> list[pathlib.Path]:
-    """The journals that are meant: named ones, all in named folders, all in the results folder where none is named; the oldest first.
-
-    ``last`` is the latest of the results folder, and ``last~1`` the one before.
-
-    Raises
-    ------
-    UsageError : a named file or folder does not exist, or a named folder holds no journal.
-    """
-    if not files:
-        return sorted(_begun_in(results), key=journal_order) if results.is_dir() else []
-    found: dict[pathlib.Path, None] = {}
-    for path in files:
-        if (match := _LAST.fullmatch(str(path))) and not path.exists():
-            journals, steps = find_journals((), results), int(match[1] or 0)
-            if steps >= len(journals):
-                raise UsageError(f"{path} is not there: {format_count(len(journals), 'journal')} kept in {results}.")
-            path = journals[-1 - steps]
-        if not path.exists():
-            raise UsageError(f"There is no file or folder {path}; name journals (.jsonl), a folder of them, or last.")
-        inside = list(path.rglob("*.jsonl")) if path.is_dir() else [path]
-        if not inside:
-            raise UsageError(f"There are no journals (.jsonl) in {path}; `harness pp-tg` writes some.")
-        found |= dict.fromkeys(inside)
-    return sorted(found, key=journal_order)
-
-
-def _begun_in(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """The journals of a folder with something in them: one is empty that is just being begun, or that a kill left so."""
-    for path in folder.rglob("*.jsonl"):
-        try:
-            if path.stat().st_size:
-                yield path
-        except FileNotFoundError:  # taken away meanwhile, or a link to nothing
-            continue
-        except OSError:  # whoever reads it says why it cannot be
-            yield path
 
 
 def read_records(paths: Iterable[pathlib.Path], warn: Callable[[str], None]) -> list[Record]:

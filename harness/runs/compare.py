@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from harness.errors import Outcome, UsageError
 from harness.records.bench_rows import USUAL_REPETITIONS
-from harness.records.journal import find_journals
+from harness.records.journal_files import find_journals
 from harness.records.measurements import BUILD, MACHINE, MODEL, Measurement
 from harness.runs.bench_files import read_measurements
 from harness.spec import MANNER, RunSpec, parameters

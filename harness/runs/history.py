@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from harness.errors import UsageError
 from harness.records.history import Series, group_series, is_of_test
-from harness.records.journal import DETAILS, each_record, find_journals
+from harness.records.journal import DETAILS, each_record
+from harness.records.journal_files import find_journals
 from harness.sources.user_catalog import load_catalog
 from harness.speed.model_names import ModelNames, file_of, name_stem, squeeze
 

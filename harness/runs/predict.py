@@ -21,7 +21,8 @@ from harness.gguf.model_kinds import Question as Ability
 from harness.host.machine import describe_machine, machine_slug, predict_features
 from harness.host.memory import available_memory_bytes
 from harness.records.cells import Record
-from harness.records.journal import find_journals, read_lines
+from harness.records.journal import read_lines
+from harness.records.journal_files import find_journals
 from harness.records.roofline import ARITHMETIC, READING, Roof, RoofTest, reading_for
 from harness.records.verdict import judge, speaking_roof
 from harness.sources.catalog_reference import CatalogReference, compute_catalog_header

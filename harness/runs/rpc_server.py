@@ -30,6 +30,7 @@ OPEN_TIMEOUT_S = 10.0
 #: Clients that were hung up on are told of this often, however many they are.
 _TOLD_S = 10.0
 
+_USELESS = "it computed for a client that was gone while another one waited"
 _CUTS = {
     "greeting": "did not greet as a client of llama.cpp does",
     "message": "stopped in the middle of a message while others waited",
@@ -133,8 +134,8 @@ def serve(
                 )
             wait_s = deaths.add(time.monotonic())
             when = f"in {wait_s:g} s" if wait_s else "now"
-            so_far = f" ({deaths.count} deaths so far)" if deaths.count > 1 else ""
-            warn(f"the RPC server died, and is started again {when}{so_far}: {describe_end(failure)}")
+            so_far = f" ({deaths.count} ends so far)" if deaths.count > 1 else ""
+            warn(f"the RPC server ended, and is started again {when}{so_far}: {describe_end(failure)}")
             time.sleep(wait_s)
 
 
@@ -172,6 +173,8 @@ class _Supervisor:
             for event in worker.ask("rpc_server", request, silence_s=math.inf):
                 if isinstance(event, Failure):
                     return event, has_served
+                if event["event"] == "useless":
+                    return Failure("rpc_server", _USELESS, Cause.KILLED), has_served
                 if event["event"] == "cut":
                     self._warn_of_cut(event["why"])
                     continue

@@ -22,6 +22,9 @@ WITHHELD = "NAME"
 #: Stands for one character that was taken out.
 REPLACEMENT = "\ufffd"
 
+#: Characters of a line at the most: twice the longest sentence of ours, and what a terminal shows at once.
+LONGEST_LINE = 4000
+
 _HARMFUL = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 #: Invisible characters of other categories: joiners and fillers of scripts, variation selectors, and what is reserved for more of them.
@@ -42,7 +45,12 @@ _JOINERS = {"\u200c", "\u200d", "\ufe0e", "\ufe0f"}
 
 
 def line(text: str) -> str:
-    """For one line, such as a name or a sentence: line ends and tabs become blanks, and nothing is put upon what stands before it."""
+    """For one line, such as a name or a sentence: line ends and tabs become blanks, and nothing is put upon what stands before it.
+
+    What is longer than `LONGEST_LINE` is no name and no sentence, and is cut off.
+    """
+    if len(text) > LONGEST_LINE:
+        text = text[: LONGEST_LINE - 1] + "…"
     if text.isascii() and text.isprintable():
         return text
     text = _LINE_ENDS.sub(" ", text)
@@ -101,12 +109,12 @@ def fence(text: Iterable[str]) -> list[str]:
 
 
 def csv_cell(text: str) -> str:
-    """For a cell of CSV: one that a spreadsheet would take for a formula gets an apostrophe in front.
+    """For a cell of CSV: what a spreadsheet would take for a formula gets an apostrophe in front.
 
-    Source: OWASP, CSV Injection. Programs that compare runs read numbers and plain names, which stay as they are.
+    So does what begins behind a semicolon, a tab or a line end: where the decimal sign is a comma, a spreadsheet parts cells by others,
+    and quotes do not hold them together. Source: OWASP, CSV Injection. Numbers and plain names stay as they are.
     """
-    text = lines(text)
-    return f"'{text}" if text.lstrip().lstrip("\"'").lstrip().startswith(_FORMULAS) else text
+    return _FORMULA.sub(r"\1'", lines(text))
 
 
 def sql_text(text: str) -> str:
@@ -151,7 +159,7 @@ _BEGINNING = re.compile(r"^([0-9]{0,9})(#|>|=(?==*$)|[-+](?= |$|-)|(?<=[0-9])[.)
 _MENTION = re.compile(r"@(?=\w)")
 
 #: What spreadsheets calculate; those of East Asian input methods count as the narrow ones.
-_FORMULAS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_FORMULA = re.compile("(^|[;\t\n|])(?=[\\s\"']*[=+@\uff1d\uff0b\uff0d\uff20-])")
 
 _BARE_WORD = re.compile(r"[A-Za-z0-9_./:+][A-Za-z0-9_./:=+,@-]*|-{1,2}[A-Za-z0-9][A-Za-z0-9_.,:=/-]*")
 _DOUBLE_UNSAFE = re.compile('[$`"%!\u201c-\u201f]')

@@ -93,7 +93,9 @@ def fill(text: str, *, first: str = "", rest: str = "  ") -> str:
     """A sentence wrapped to the page: `first` stands before its first line, `rest` before the others."""
     # A wide character counts twice while lines are broken, for which something that is nowhere else follows it; a line that is
     # broken between the two is one column too long.
-    counted = "".join(c + "\0" * (_columns_of(c) == 2) for c in harmless.line(text))
+    counted, first, rest = (
+        "".join(c + "\0" * (_columns_of(c) == 2) for c in part) for part in (harmless.line(text), first, rest)
+    )
     longest = min(width(), LONGEST_LINE)
     for columns in (longest, longest - 1):
         broken = textwrap.fill(

@@ -10,9 +10,6 @@ from harness.untrusted import harmless
 from harness.views.document import Document
 from harness.views.render_json import plain_rows
 
-#: What spreadsheets part cells by where the decimal sign is a comma, beside the comma itself.
-_SEPARATORS = frozenset(";\t|")
-
 
 def render(document: Document) -> str:
     """Write a line for each row, below its names."""
@@ -20,12 +17,8 @@ def render(document: Document) -> str:
     stream = io.StringIO()
     names = dict.fromkeys(name for row in rows for name in row)
     writer = csv.writer(stream, lineterminator="\n")
-    quoting = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    for values in (names, *([row.get(name) for name in names] for row in rows)):
-        cells = [_cell(value) for value in values]
-        # A spreadsheet that separates by something else finds no cell of its own in a quoted one.
-        is_parted = any(isinstance(cell, str) and _SEPARATORS & set(cell) for cell in cells)
-        (quoting if is_parted else writer).writerow(cells)
+    writer.writerow(map(_cell, names))
+    writer.writerows([_cell(row.get(name)) for name in names] for row in rows)
     return stream.getvalue()
 
 

@@ -52,8 +52,12 @@ def _figures(block: KeyFigures) -> str:
     if block.in_line:
         lines = [page.heading([text for _, text in found])]
     else:
-        widest = max((page.columns_of(title) for title, _ in found), default=0) + 2
-        lines = [page.fill(text, first=f"{title:<{widest}}", rest=" " * widest) for title, text in found]
+        titles = [page.cut_middle(title, page.width() // 2) for title, _ in found]
+        widest = max(map(page.columns_of, titles), default=0) + 2
+        firsts = [title + " " * (widest - page.columns_of(title)) for title in titles]
+        lines = [
+            page.fill(text, first=first, rest=" " * widest) for first, (_, text) in zip(firsts, found, strict=True)
+        ]
     return "\n".join([*lines, *_footnotes(footnotes)])
 
 

@@ -20,8 +20,9 @@ from harness.records.cells import Device
 def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
     """Serve `request`'s devices (names; all GPUs, else the CPU, where there are none) at its endpoint with its n_threads.
 
-    Emits ``serving`` just before the port is opened, where it can be seen ``open`` once it is, and ``cut`` for each client that was
-    hung up on; returns only where the port could not be opened.
+    Emits ``serving`` just before the port is opened; where that can be seen ``open`` once it is, ``cut`` for each client that was
+    hung up on, and ``useless`` where another process should take this one's place, which cannot be stopped. Returns only where the
+    port could not be opened.
 
     Raises
     ------
@@ -40,7 +41,8 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
     emit("serving", {"devices": [encode(device) for device in lent], "says_open": CAN_GUARD})
     if CAN_GUARD:
         host, _, port = request["endpoint"].rpartition(":")
-        Guard(host, int(port), lambda: emit("open", {}), lambda why: emit("cut", {"why": why})).start()
+        on_open, on_cut = (lambda: emit("open", {})), (lambda why: emit("cut", {"why": why}))
+        Guard(host, int(port), on_open, on_cut, lambda: emit("useless", {})).start()
     listed = (ctypes.c_void_p * len(pointers))(*pointers)
     start_server(request["endpoint"].encode(), None, request["n_threads"], len(pointers), listed)
     raise NativeError(f"llama.cpp cannot listen on {request['endpoint']}; choose another --port or --host.")

@@ -6,6 +6,7 @@ matplotlib's object interface is used without pyplot, so that no display and no 
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,9 @@ THEMES = {
 
 #: The themes of a picture in a file.
 THEME_NAMES = ("light", "dark")
+
+#: Characters of a text in a picture at the most.
+_LONGEST_TEXT = 300
 
 #: What a picture's name may end in.
 FORMATS = ("png", "svg")
@@ -123,7 +127,9 @@ def to_bytes(figure: Figure, form: str) -> bytes:
     stream = io.BytesIO()
     metadata = {"Date": None} if form == "svg" else {}
     settings = {"svg.fonttype": "none", "svg.hashsalt": "harness", "text.parse_math": False}
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        # A letter that no font has is drawn as a box, and a picture with too little room as it can be: nobody can do anything about it.
+        warnings.simplefilter("ignore", UserWarning)
         figure.savefig(stream, format=form, dpi=160, metadata=metadata)
     return stream.getvalue()
 
@@ -134,7 +140,7 @@ def _make_harmless(figure: Figure) -> None:
     from matplotlib.ticker import FuncFormatter
 
     for text in figure.findobj(Text):
-        text.set_text(harmless.lines(text.get_text()))
+        text.set_text(_shown(text.get_text()))
         text.set_parse_math(False)
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         formatter = axis.get_major_formatter()
@@ -143,4 +149,9 @@ def _make_harmless(figure: Figure) -> None:
 
 
 def _write_harmless(write: Callable[[float, int | None], str]) -> Callable[[float, int | None], str]:
-    return lambda value, place: harmless.lines(write(value, place))
+    return lambda value, place: _shown(write(value, place))
+
+
+def _shown(text: str) -> str:
+    """A text that does no harm and is no longer than a picture is wide, which would take all memory to be measured."""
+    return harmless.lines(shorten(text, _LONGEST_TEXT))
