@@ -51,7 +51,7 @@ PROOFS: dict[str, tuple[str, ...]] = {
         "tests/test_platforms.py",
         "tests/test_powershell.py",
     ),
-    "privacy.wrong": ("tests/test_privacy.py",),
+    "privacy.wrong": ("tests/test_privacy.py", "tests/test_share.py"),
 }
 
 
