@@ -7,6 +7,7 @@ import math
 import os
 import pathlib
 import queue
+import re
 import signal
 import sys
 import threading
@@ -313,7 +314,10 @@ def _is_event(line: bytes) -> bool:
 
 
 #: What no measuring needs, and a library that runs in the worker, its log or its core dump could give away.
-_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_ID_TOKEN")
+#: It is known by the name of its variable, whoever's it is.
+_SECRET = re.compile(
+    r"(?:^|_)(?:\w*TOKEN|SECRETS?|CREDENTIALS?|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY)(?:_|$)|PASSWORD|PASSWD", re.IGNORECASE
+)
 
 
 def _environment() -> dict[str, str]:
@@ -322,7 +326,7 @@ def _environment() -> dict[str, str]:
     paths = [package_parent, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     # A process that dies by a thread's end is not to be had where the thread may end before the program.
     ends_with_us = {"HARNESS_PARENT": str(os.getpid())} if threading.current_thread() is threading.main_thread() else {}
-    kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    kept = {name: value for name, value in os.environ.items() if not _SECRET.search(name)}
     return {
         **kept,
         **ends_with_us,
