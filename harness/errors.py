@@ -23,10 +23,18 @@ class Outcome(enum.IntEnum):
         return list(Outcome).index(self)
 
 
+def one_line(text: str) -> str:
+    """A text that may quote a file or a server, without its line breaks."""
+    return " ".join(filter(None, map(str.strip, text.splitlines())))
+
+
 class HarnessError(Exception):
-    """Something that the user can act on: one sentence that says what, where and what to do."""
+    """Something that the user can act on: one sentence that says what, where and what to do, on one line whatever it quotes."""
 
     outcome = Outcome.OTHER
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class UsageError(HarnessError):

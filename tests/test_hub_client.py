@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -154,6 +155,17 @@ def test_a_token_that_cannot_be_read_is_said(bare, monkeypatch, tmp_path, kind):
         hub_client.token_headers()
 
 
+def test_a_token_that_is_not_renewed_is_not_waited_for(bare, monkeypatch):
+    import threading
+
+    never = threading.Event()
+    monkeypatch.setattr(hub_client, "TOKEN_LIMIT_S", 0.1)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: never.wait(10))
+    with pytest.raises(SettingsError, match="did not renew the token"):
+        hub_client.token_headers()
+    never.set()
+
+
 def test_a_login_by_openid_that_fails_is_said(bare, monkeypatch):
     monkeypatch.setenv("HF_OIDC_RESOURCE", "x")
     with pytest.raises(SettingsError, match=r"finds no token.*HF_OIDC_RESOURCE"):
@@ -189,3 +201,59 @@ def test_a_worker_has_no_token(monkeypatch):
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_ID_TOKEN"):
         monkeypatch.setenv(name, "hf_mark")
     assert "hf_mark" not in _environment().values()
+
+
+CLOSED = """
+import os, sys
+from click.testing import CliRunner
+from harness.cli import cli
+from harness.errors import HarnessError
+
+for words in (["models"], ["models", "--local"], ["models", "--prune"], ["inspect", "http://127.0.0.1:8/x.gguf"],
+              ["pull", "http://127.0.0.1:8/x.gguf"], ["pull", "hf:o/r:Q4_0"], ["inspect", "llama3.2:1b:q8_0"], ["inspect", "ollama:x"]):
+    done = CliRunner().invoke(cli, words)
+    if done.exception is not None and not isinstance(done.exception, (HarnessError, SystemExit)):
+        print(words, repr(done.exception))
+print("done")
+"""
+
+
+def give_up_rights():
+    """Of root's capabilities those by which it reads what it may not (Linux: CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH), from the exec on."""
+    if sys.platform == "linux" and os.geteuid() == 0:
+        libc = ctypes.CDLL(None)
+        for capability in (1, 2):
+            libc.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs rights of folders as POSIX has them")
+def test_folders_that_may_not_be_looked_into_are_taken_for_empty(hub, tmp_path):  # noqa: F811
+    """All that harness looks through, closed by its mode, which binds root too once it has given up its right to look anyway."""
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    inside = {
+        name: str(closed / name)
+        for name in ("HOME", "XDG_CONFIG_HOME", "HARNESS_CACHE_DIR", "LLAMA_CACHE", "OLLAMA_MODELS", "HF_HUB_CACHE")
+    }
+    variables = {
+        **environment(hub, tmp_path),
+        **inside,
+        "HF_HOME": str(tmp_path / "hf"),
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+    def child(code):
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            env=variables, cwd="/", capture_output=True, text=True, timeout=60, preexec_fn=give_up_rights,
+        )  # fmt: skip
+
+    closed.chmod(0)
+    try:
+        if child(f"import os; os.listdir({str(closed)!r})").returncode == 0:
+            pytest.skip("needs a user whom rights of folders bind, or to be able to become one")
+        done = child(CLOSED)
+    finally:
+        closed.chmod(0o700)
+    assert done.stdout == "done\n", done.stdout + done.stderr

@@ -144,6 +144,13 @@ def test_a_file_that_llama_cpp_will_refuse_does_not_end_the_cells_of_others(key,
     assert needs.estimate_needs(RunSpec(str(path), n_prompt=4)) is None
 
 
+def test_a_sentence_that_quotes_an_architecture_is_one_line(tmp_path):
+    data = llama(architecture="a\n\r\tb\u2028c").build()
+    write_file(tmp_path / "model.gguf", data, read_header(BytesSource(data)).size_bytes)
+    with Asker("md") as asker:
+        asker.ask(tmp_path / "model.gguf")
+
+
 def test_a_refusal_that_quotes_a_file_is_one_line():
     failure = Failure(
         "load", "llama.cpp cannot load it: unknown tokenizer: '\n\r\t\x0b'.", Cause.REFUSED, reason="a\n b"

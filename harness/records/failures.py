@@ -6,6 +6,7 @@ import enum
 import signal as signals
 from dataclasses import dataclass
 
+from harness.errors import one_line
 from harness.records.native_errors import hide_folders
 
 
@@ -61,7 +62,7 @@ class Failure:
         for name in ("message", "reason"):
             text = getattr(self, name)
             # One line, whatever llama.cpp quotes of a file; what else is in it is made harmless where it is shown.
-            object.__setattr__(self, name, None if text is None else " ".join(hide_folders(text).split()))
+            object.__setattr__(self, name, None if text is None else one_line(hide_folders(text)))
         object.__setattr__(self, "log", tuple(map(hide_folders, self.log)))
 
 
@@ -86,7 +87,8 @@ def describe_failure(failure: Failure) -> str:
 
 def describe_reason(failure: Failure) -> str:
     """Why, without what was tried, for whoever sees that beside it."""
-    return (failure.reason or describe_failure(failure)).rstrip(".")
+    reason = None if failure.cause == Cause.GARBLED else failure.reason  # which is a part of the sentence there
+    return (reason or describe_failure(failure)).rstrip(".")
 
 
 def describe_end(failure: Failure) -> str:

@@ -17,6 +17,7 @@ from harness.sources.addresses import Address, hide_secrets, split_url
 from harness.sources.cache_folder import cache_folder
 from harness.sources.fetching import check_space, fetch_into, held, probe, size_of
 from harness.sources.gguf_file import FileSource
+from harness.sources.looking import find_in, is_file_there, is_there
 from harness.sources.remote_errors import RemoteError
 from harness.sources.remote_source import RemoteSource
 from harness.sources.whole_files import put_file
@@ -59,7 +60,7 @@ def open_url(url: str) -> RemoteSource:
 
 def list_downloads(folder: Path) -> list[Path]:
     """List the files here, with what interrupted downloads left."""
-    return sorted(path for path in folder.glob("*/*") if path.is_file() and path.suffix in (".gguf", ".part"))
+    return [path for path in find_in(folder, "*/*") if is_file_there(path) and path.suffix in (".gguf", ".part")]
 
 
 def fetch(url: str, folder: Path, on_event: OnEvent, task: str) -> Path:
@@ -74,7 +75,7 @@ def fetch(url: str, folder: Path, on_event: OnEvent, task: str) -> Path:
     HarnessError : the server cannot be reached or refuses, sends no model, or the disk is full.
     """
     path = place_of(url, folder)
-    if path.exists():
+    if is_there(path):
         return path
     address, progress = Address(url, hide_secrets(url), {}), count_bytes(on_event, task)
     part = path.with_name(f"{path.name}.part")

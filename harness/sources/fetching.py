@@ -13,6 +13,7 @@ from typing import Any
 from harness.errors import HarnessError
 from harness.events import OnBytes
 from harness.sources.addresses import Address
+from harness.sources.looking import is_there
 from harness.sources.remote import (
     STALL_BYTES,
     Answer,
@@ -64,9 +65,12 @@ def check_space(folder: Path, need_bytes: int, name: str, remedy: str) -> None:
     HarnessError : with what is free and what is needed.
     """
     existing = folder
-    while not existing.exists() and existing != existing.parent:
+    while not is_there(existing) and existing != existing.parent:
         existing = existing.parent
-    free = shutil.disk_usage(existing).free
+    try:
+        free = shutil.disk_usage(existing).free
+    except OSError as error:
+        raise HarnessError(f"{folder} cannot be written ({error.strerror}); {remedy}.") from None
     if need_bytes > free - SPARE_BYTES:
         raise HarnessError(
             f"{folder} has {format_gb(free)} free and {name} needs {format_gb(need_bytes)} more; free space there, or {remedy}."

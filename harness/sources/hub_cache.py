@@ -14,6 +14,7 @@ from harness.errors import HarnessError, UsageError
 from harness.gguf import split
 from harness.sources.choice import find_same_name, is_gguf
 from harness.sources.hub_client import hub_settings
+from harness.sources.looking import is_file_there
 from harness.untrusted.names import below, find_commit, is_relative_name, is_repository
 
 
@@ -61,7 +62,7 @@ def find_cached(files: Sequence[HubFile]) -> list[Path] | None:
     for file in files:
         folder = find_snapshot(file.repository, file.revision)
         path = below(folder, file.name) if folder else None
-        if folder and path and not path.is_file():
+        if folder and path and not is_file_there(path):
             same = find_same_name(file.name, list_names(folder))
             path = below(folder, same) if same else None
         if path is None:
@@ -147,7 +148,7 @@ def make_place(folder: Path, name: str) -> Path:
     at = folder
     for part in place.relative_to(folder).parts:
         at, parent = at / part, at
-        if not parent.resolve().is_relative_to(folder.resolve()):
+        if not Path(os.path.realpath(parent)).is_relative_to(os.path.realpath(folder)):
             raise HarnessError(f"{parent} is a link that leads out of the cache; remove it, and pull again.")
         if os.path.lexists(at) and part not in os.listdir(parent):
             raise HarnessError(

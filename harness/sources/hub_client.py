@@ -13,7 +13,11 @@ from typing import Any
 
 from harness.errors import HarnessError
 from harness.sources.addresses import hide_secrets, split_url
+from harness.sources.patience import within
 from harness.sources.remote_errors import SettingsError, short_reason
+
+#: A login's token is renewed a day before it ends, by huggingface_hub's own request.
+TOKEN_LIMIT_S = 30.0
 
 _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -112,7 +116,11 @@ def token_headers() -> dict[str, str]:
 
     place = "HF_TOKEN" if os.environ.get("HF_TOKEN") else "the token that `hf auth login` kept (HF_TOKEN_PATH)"
     try:
-        token = get_token()
+        token = within(TOKEN_LIMIT_S, get_token)
+    except TimeoutError:
+        raise SettingsError(
+            f"huggingface_hub did not renew the token of `hf auth login` in {TOKEN_LIMIT_S:.0f} s; try again later, or set HF_TOKEN."
+        ) from None
     except (OSError, UnicodeError) as error:
         said = getattr(error, "strerror", None) or "it is no text"
         raise SettingsError(f"The token cannot be read ({said}); correct {place}, or run `hf auth login`.") from None

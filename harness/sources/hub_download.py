@@ -23,6 +23,7 @@ from harness.sources.fetching import check_space, fetch_into, held, probe, size_
 from harness.sources.file_hashes import digest_file
 from harness.sources.hub import HubFacts, describe_file, list_files, locate
 from harness.sources.hub_cache import HubFile, cache_dir, cached_commit, find_cached, make_place, storage_folder
+from harness.sources.looking import is_there
 from harness.sources.remote_errors import NotThereError, RemoteError
 from harness.sources.whole_files import put_file
 from harness.untrusted.names import find_commit
@@ -77,8 +78,8 @@ class _Download:
 
     def need_bytes(self) -> int:
         """What is still to come."""
-        is_there = self.facts.digest is not None and (self.blobs / self.facts.digest).exists()
-        return 0 if is_there else self.facts.size_bytes - self.have_bytes
+        is_whole = self.facts.digest is not None and is_there(self.blobs / self.facts.digest)
+        return 0 if is_whole else self.facts.size_bytes - self.have_bytes
 
     def run(self) -> Path:
         """Fetch the file unless it is there, and say where it is."""
@@ -177,7 +178,7 @@ class _Download:
         if not (pointer.exists() and pointer.samefile(blob)):
             pointer.unlink(missing_ok=True)  # a link to a blob that somebody deleted, or of what a mirror had before
             try:
-                pointer.symlink_to(os.path.relpath(blob.resolve(), pointer.parent.resolve()))
+                pointer.symlink_to(os.path.relpath(os.path.realpath(blob), os.path.realpath(pointer.parent)))
             except OSError:  # Windows permits links only to developers; huggingface_hub moves the blob there too
                 blob.replace(pointer)
         if revision != commit:

@@ -14,6 +14,7 @@ from harness.errors import UsageError
 from harness.sources.cache_folder import user_cache
 from harness.sources.choice import choose, find_same_name, is_gguf, list_models, name_quantization
 from harness.sources.hub_cache import HubFile, cache_dir, find_snapshot, list_names, list_odd, walk_cache
+from harness.sources.looking import find_in
 from harness.sources.model_file import model_files
 from harness.sources.ollama_store import find_ollama, list_ollama, read_small
 from harness.untrusted.names import below, is_relative_name, is_repository
@@ -106,7 +107,7 @@ def _list_llama() -> Iterator[LocalModel]:
     if root != cache_dir():
         yield from _list_cache(root, _LLAMA)
     files = _flat_files()
-    for path in sorted(root.glob("manifest=*.json")):  # manifest=owner=repository=tag.json, which names the file
+    for path in find_in(root, "manifest=*.json"):  # manifest=owner=repository=tag.json, which names the file
         _, *parts, tag = path.stem.split("=")
         owner = "/".join(parts)
         try:

@@ -8,13 +8,11 @@ from __future__ import annotations
 import http.client
 import os
 import platform
-import queue
 import re
-import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 from urllib.parse import urlsplit
@@ -22,6 +20,7 @@ from urllib.parse import urlsplit
 from harness.errors import HarnessError, UsageError
 from harness.host.rpc import is_loopback
 from harness.records.ollama import Answer, Loaded
+from harness.sources.patience import within
 from harness.untrusted.harmless import json_text
 from harness.untrusted.json import read_json
 
@@ -214,7 +213,7 @@ class OllamaServer:
         data = None if body is None else json_text(body, indent=None).encode()
         request = urllib.request.Request(self.address + path, data, {"Content-Type": "application/json"})
         try:
-            values = read_json(_within(timeout_s, lambda: self._send(request, timeout_s)))
+            values = read_json(within(timeout_s, lambda: self._send(request, timeout_s)))
         except _Refusal as refusal:
             said = " ".join(refusal.said.split())[:MAX_SAID_CHARS].rstrip(".")
             kind_of = UsageError if refusal.code in (400, 404) else ServerError
@@ -254,31 +253,6 @@ class _Refusal(Exception):
     def __init__(self, code: int, said: str) -> None:
         super().__init__(said)
         self.code, self.said = code, said
-
-
-def _within(limit_s: float, ask: Callable[[], bytes]) -> bytes:
-    """What a function gives that may take too long: TimeoutError then, while it goes on. A socket's own timeout begins anew with each
-    byte of the answer's head, and a name may take for ever to be looked up."""
-    done: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            done.put(ask())
-        except Exception as error:  # whatever it is, the waiting side raises it
-            done.put(error)
-
-    threading.Thread(target=run, daemon=True, name="ollama").start()
-    end = time.monotonic() + limit_s
-    while True:
-        try:  # a second at most each time, for Ctrl-C on Windows
-            answer = done.get(timeout=max(min(end - time.monotonic(), 1.0), 0.0))
-        except queue.Empty:
-            if time.monotonic() >= end:
-                raise TimeoutError from None
-            continue
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
 
 
 def _objects(said: object) -> list[dict[str, Any]]:

@@ -33,6 +33,7 @@ from harness.gguf.types import FILE_TYPE_NUMBERS, find_quantization, pad, tensor
 from harness.sources.cache_folder import cache_folder
 from harness.sources.fetching import check_space
 from harness.sources.gguf_file import read_file_header
+from harness.sources.looking import find_in
 from harness.units import MIB
 
 if TYPE_CHECKING:  # both take a tenth of a second, and only what is written needs them
@@ -77,7 +78,7 @@ def synthetic_path(cache_dir: Path, name: str, quantization: str) -> Path:
 
 def list_synthetic(cache_dir: Path) -> tuple[SyntheticFile, ...]:
     """List the complete synthetic files of a directory by name; an absent directory holds none."""
-    found = (read_mark(path) for path in sorted(cache_dir.glob("*.gguf")))
+    found = (read_mark(path) for path in find_in(cache_dir, "*.gguf"))
     return tuple(mark for mark in found if mark is not None and mark.path.stat().st_size == mark.size_bytes)
 
 

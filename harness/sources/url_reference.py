@@ -10,6 +10,7 @@ from harness.events import OnEvent, ignore
 from harness.sources.addresses import split_url
 from harness.sources.choice import is_gguf
 from harness.sources.headers import Found, read_remote
+from harness.sources.looking import is_there
 from harness.sources.model_file import open_model
 from harness.sources.reference import Reference, show_reference
 
@@ -34,7 +35,7 @@ class UrlReference(Reference):
         from harness.sources.downloads import downloads_dir, list_part_urls, place_of
 
         paths = [place_of(part, downloads_dir()) for part in list_part_urls(self.url)]
-        return open_model(paths[0]) if all(path.exists() for path in paths) else None
+        return open_model(paths[0]) if all(map(is_there, paths)) else None
 
     def open(self, on_event: OnEvent = ignore) -> Path:
         return self.pull(on_event)[0]

@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.catalog import Catalog, parse_catalog
 from harness.errors import UsageError
 from harness.sources.config_folder import config_folder
+from harness.sources.looking import is_there
 
 
 def load_catalog(extra: Path | None = None) -> Catalog:
@@ -24,7 +25,7 @@ def load_catalog(extra: Path | None = None) -> Catalog:
     configured = os.environ.get("HARNESS_CATALOG")
     named = [Path(configured).expanduser() if configured else None, extra]
     for path in (user_catalog_path(), *named):
-        if path is not None and (path in named or path.exists()):
+        if path is not None and (path in named or is_there(path)):
             try:
                 text = path.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
