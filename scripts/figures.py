@@ -101,6 +101,7 @@ RELIABILITY = {
     # scripts/long_sweep.py
     "scale.cells": Goal("cells of one sweep", "count", at_least=2_000),
     "scale.parent_peak_mib": Goal("the parent's memory in it, at most", "MiB", at_most=100),
+    "scale.parent_growth_mib": Goal("of that, what the second half of the cells adds", "MiB"),
     # scripts/scale.py
     "scale.records": Goal("records read by `table`, `compare`, `history` and `report`", "count", at_least=100_000),
     "scale.table_s": Goal("CPU time of `table` over them", "s", at_most=5),

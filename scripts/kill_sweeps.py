@@ -204,7 +204,7 @@ def good_cells(paths: Sequence[pathlib.Path]) -> Counter[tuple[int, str]]:
 def told_cells(text: str) -> set[tuple[int, str]]:
     """The cells whose result was told: ``ngl 3: pp16 58.11 t/s, tg4 8.598 t/s``."""
     found = re.findall(r"^ngl (\d+): (.*)$", text, re.MULTILINE)
-    return {(int(count), test) for count, line in found for test in re.findall(r"(\w+) [\d.]+ t/s", line)}
+    return {(int(count), test) for count, line in found for test in re.findall(r"(\w+) [\d.,]+ t/s", line)}
 
 
 def damaged_lines(data: bytes) -> int:

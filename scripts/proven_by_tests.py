@@ -19,7 +19,13 @@ from figures import RELIABILITY_FOLDER, ROOT, Figure, keep
 
 #: Which test files prove which figure. A new one is a line here and a goal in scripts/figures.py.
 PROOFS: dict[str, tuple[str, ...]] = {
-    "storage.wrong": ("tests/test_storage.py", "tests/test_store.py"),
+    "storage.wrong": (
+        "tests/test_storage.py",
+        "tests/test_store.py",
+        "tests/test_session.py",
+        "tests/test_interrupt.py",
+    ),
+    "pipes.wrong": ("tests/test_pipes.py",),
     "workers.wrong": ("tests/test_wrong_workers.py", "tests/test_worker.py"),
     "rpc.wrong": ("tests/test_rpc_attacks.py", "tests/test_rpc.py"),
     "network.wrong": (
@@ -45,7 +51,7 @@ PROOFS: dict[str, tuple[str, ...]] = {
         "tests/test_platforms.py",
         "tests/test_powershell.py",
     ),
-    "privacy.wrong": ("tests/test_privacy.py",),
+    "privacy.wrong": ("tests/test_privacy.py", "tests/test_share.py"),
 }
 
 

@@ -1,6 +1,6 @@
 """What reading a hundred thousand records takes: CPU seconds and peak memory of `table`, `compare`, `history` and `report`.
 
-    .venv/bin/python scripts/scale.py [--records 100000] [--out bench_results/scale.json]
+    .venv/bin/python scripts/scale.py [--records 100000] [--only COMMAND] [--no-keep]
 
 A journal is made of cells as `harness pp-tg` keeps them today, pp512 and tg128 by turns on several days and machines, six repetitions
 each with what the operating system counted of it and the time of every token; a line has 5 to 12 kB. Each command runs once, in a
@@ -20,7 +20,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-ROOT = pathlib.Path(__file__).parent.parent
+from figures import RELIABILITY_FOLDER, ROOT, Figure, keep
+
 SECONDS, MIB = 5.0, 500.0  #: what is aimed at
 
 #: The commands, with the journal in the place of {}; report's page goes nowhere.
@@ -77,7 +78,7 @@ def run(words: list[str]) -> dict[str, float | int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=100_000)
-    parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--no-keep", action="store_true", help="show the figures, and keep none")
     parser.add_argument("--only", choices=COMMANDS, action="append")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -93,10 +94,14 @@ def main() -> None:
             print(
                 "{:8} {cpu_s:6.2f} CPU-s {peak_mib:6.0f} MiB  exit {exit_code}".format(name, **found[name]), flush=True
             )
-    if asked.out:
-        asked.out.write_text(
-            json.dumps({"records": asked.records, "file_mib": round(size_mib), **found}, indent=1) + "\n"
-        )
+    if not asked.no_keep and not asked.only:
+        figures = {
+            "scale.records": Figure(asked.records),
+            **{f"scale.{name}_s": Figure(round(one["cpu_s"], 2)) for name, one in found.items()},
+            "scale.peak_mib": Figure(round(max(one["peak_mib"] for one in found.values()))),
+        }
+        details = {"file_mib": round(size_mib), **found}
+        print(keep("scale", figures, details, folder=RELIABILITY_FOLDER))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A worker that runs the real engine and really dies: `python -m tests.dying_worker abort|segfault|oom|hang|kill`.
+"""A worker that runs the real engine and really dies: `python -m tests.dying_worker abort|segfault|oom|hang|kill|limit|lock`.
 
 It dies in the timed region of the second repetition of any prompt of DEADLY_PROMPT tokens, and measures everything else.
 """
@@ -38,11 +38,30 @@ def run_out_of_memory() -> None:
         hoard.append(bytearray(os.urandom(1 << 20)) * 16)
 
 
+def run_into_a_limit() -> None:
+    """Ask for more than the process may have."""
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 30, most))
+    try:
+        bytearray(2 << 30)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def keep_the_lock() -> None:
+    """Hang in native code that was called with Python's lock and does not give it back."""
+    ctypes.PyDLL(None).pause()
+
+
 DEATHS = {
     "abort": abort,
     "segfault": segfault,
     "oom": run_out_of_memory,
     "hang": lambda: time.sleep(600),
+    "limit": run_into_a_limit,
+    "lock": keep_the_lock,
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
 }
 

@@ -37,6 +37,25 @@ from harness.records.native_errors import CARD, MEMORY, SERVER, explain
         ),
         (["Failed to connect to 10.0.0.1:50052"], SERVER, "the RPC server at 10.0.0.1:50052 could not be reached"),
         (["CUDA error: GPU is lost"], CARD, "the card or its driver went away (GPU is lost)"),
+        (
+            ["terminate called after throwing an instance of 'std::bad_alloc'", "  what():  std::bad_alloc"],
+            MEMORY,
+            "out of memory in llama.cpp (std::bad_alloc)",
+        ),
+        (
+            ["libc++abi: terminating due to uncaught exception of type std::bad_alloc: std::bad_alloc"],
+            MEMORY,
+            "out of memory in llama.cpp (std::bad_alloc)",
+        ),
+        (
+            [
+                "terminate called after throwing an instance of 'std::length_error'",
+                "  what():  vector::_M_default_append",
+            ],
+            None,
+            "nobody caught std::length_error: vector::_M_default_append",
+        ),
+        (["terminate called after throwing an instance of 'int'"], None, "nobody caught int"),
         (["llama_kv_cache: size = 5 MiB", "GGML_ASSERT(n > 0) failed"], None, None),
         ([], None, None),
     ],

@@ -570,8 +570,11 @@ def test_a_server_that_never_opens_is_not_said_to_serve(monkeypatch):
     monkeypatch.setattr("harness.runs.rpc_server.OPEN_TIMEOUT_S", 0.2)
     code = (
         "import json, sys\n"
-        "for event in ({'event': 'hello', 'build': {}}, {'event': 'serving', 'devices': []},"
-        " {'event': 'refused', 'message': 'cannot listen'}):\n print(json.dumps(event), flush=True)\n"
+        "names = ('llama_cpp_python', 'ggml_version', 'ggml_commit', 'system_info')\n"
+        "build = {**dict.fromkeys(names, ''), 'backends': [], 'devices': []}\n"
+        "say = lambda event: print(json.dumps(event), flush=True)\n"
+        "say({'event': 'hello', 'build': build})\nsys.stdin.readline()\n"
+        "say({'event': 'serving', 'devices': []})\nsay({'event': 'refused', 'message': 'cannot listen'})\n"
         "sys.stdin.read()"
     )
     said = []

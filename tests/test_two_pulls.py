@@ -59,7 +59,7 @@ def test_one_that_is_killed_lets_the_other_go_on_where_it_was(filled, tmp_path, 
     filled.faults += [Fault(where, times=1)] * (kind == "address")  # its first bytes
     filled.faults.append(Fault(where, cut_at=2_000_000, gate=gate, times=1))
     first = start("pull", text, hub=filled, folder=tmp_path)
-    wait_for(lambda: part_bytes(tmp_path) > 1_900_000, first)
+    wait_for(lambda: part_bytes(tmp_path) == 2_000_000, first)
     kept = part_bytes(tmp_path)
     filled.forget()
     second = start("pull", text, hub=filled, folder=tmp_path)

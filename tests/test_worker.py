@@ -42,7 +42,7 @@ def _find_tests(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(pathlib.Path(__file__).parent.parent))
 
 
-def check_survival(records, cause):
+def check_survival(records, cause, *, has_log=True):
     before, dead, after = records
     assert before.failure is None
     assert len(before.timed) == 3
@@ -51,7 +51,7 @@ def check_survival(records, cause):
     assert dead.failure.cause == cause
     assert dead.failure.phase == "repetition"
     assert len(dead.timed) == 1, "the repetition that was done before the death is kept"
-    assert dead.failure.log, "the engine's last words are kept"
+    assert dead.failure.log or not has_log, "the engine's last words are kept"
     return dead.failure
 
 
@@ -70,20 +70,30 @@ def test_a_hang_is_ended_by_the_cell_timeout(model):
     assert "--cell-timeout" in describe_failure(failure)
 
 
-def test_a_worker_whose_parent_dies_ends_whatever_it_is_doing(model):
-    """It hangs for ten minutes without writing anything, so only the end of its stdin can tell it."""
+@pytest.mark.parametrize("how", ["hang", "lock"])
+def test_a_worker_whose_parent_dies_ends_whatever_it_is_doing(model, how):
+    """It hangs without writing anything: the end of its stdin tells it, or where it keeps Python's lock, the kernel alone can end it."""
+    if how == "lock" and sys.platform != "linux":
+        pytest.skip("needs Linux, whose kernel ends a process with its parent")
     program = (
         "import sys; from tests.test_worker import *\n"
         "tell = lambda step: print(step.index if step.phase == 'repetition' else '', flush=True)\n"
-        "plan = Plan('test', describe_machine(), worker_command=dying('hang'))\n"
+        "plan = Plan('test', describe_machine(), worker_command=dying(sys.argv[2]))\n"
         "list(run_cells([deadly_cells(sys.argv[1])[1]], plan, on_step=tell))"
     )
-    command = [sys.executable, "-c", program, model]
+    command = [sys.executable, "-c", program, model, how]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert any(line.strip() == "1" for line in parent.stdout), "the deadly repetition has begun"
         (worker,) = psutil.Process(parent.pid).children()
         parent.kill()
     worker.wait(timeout=60)
+
+
+def test_memory_that_a_limit_refuses_is_said_as_such(model):
+    """RLIMIT_AS: no kernel kills, the program is told."""
+    failure = check_survival(run(deadly_cells(model), worker_command=dying("limit")), "refused", has_log=False)
+    assert failure.trouble == "memory"
+    assert "not enough memory" in describe_failure(failure)
 
 
 def test_a_kill_from_outside_is_told_from_a_lack_of_memory(model):

@@ -15,7 +15,7 @@ import pytest
 from harness.grid import Grid
 from harness.host.machine import describe_machine
 from harness.native import jobs
-from harness.records.failures import Cause, describe_end
+from harness.records.failures import Cause, describe_end, describe_reason
 from harness.runs import child as children
 from harness.runs import worker as workers
 from harness.runs.cells import Plan, run_in_turns
@@ -174,6 +174,7 @@ def test_nonsense_is_a_failure_of_whoever_hears_it(tmp_path):
             event["cell"]
     assert (session.failure.cause, session.failure.reason) == (Cause.GARBLED, "phase has no cell")
     assert "cannot be read (phase has no cell)" in describe_end(session.failure)
+    assert "cannot be read" in describe_reason(session.failure), "in a table too"
 
 
 def test_what_a_worker_still_says_is_not_taken_for_the_next_answer(tmp_path):

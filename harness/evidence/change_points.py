@@ -9,6 +9,7 @@ al. 2023). The parts are then searched in turn (binary segmentation, Scott and K
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -48,7 +49,7 @@ def find_change_points(values: Sequence[float], alpha: float = 0.05) -> list[int
     import numpy
 
     series = numpy.asarray(values, dtype=float)
-    chance = numpy.random.default_rng(0)
+    chance = _Chance()
     found: set[int] = set()
     waiting = [(0, len(series))]
     while waiting:
@@ -63,25 +64,58 @@ def find_change_points(values: Sequence[float], alpha: float = 0.05) -> list[int
 
 def _find_stretch(values: Any, alpha: float, chance: Any) -> tuple[int, ...]:
     """Where the stretch that stands out most begins and ends, its ends at those of the segment left out; none: chance does as much."""
-    import numpy
-
     n = len(values)
     ranks = _centred_ranks(values)
     if n < 2 * MIN_SEGMENT or not ranks.any():
         return ()
     sums = _sum_up(ranks[None, :])
-    orders = _sum_up(chance.permuted(numpy.tile(ranks, (PERMUTATIONS, 1)), axis=1))
+    of_beginnings, of_within = chance.scores(ranks)
     beginning, within = (
         _score_beginnings(sums)[0].max(),
         [(scores[0].max(), length) for length, scores in _score_within(sums)],
     )
-    by_chance = _score_beginnings(orders).max(axis=1)
     # There are far more stretches within than beginnings: tested as one they would hide a change of the last few values.
-    found = [(beginning, 0)] if _is_rare(beginning, by_chance, alpha * SHARE_OF_BEGINNINGS) else []
-    if within:
-        by_chance = numpy.max([scores.max(axis=1) for _, scores in _score_within(orders)], axis=0)
-        found += [max(within)] if _is_rare(max(within)[0], by_chance, alpha * (1 - SHARE_OF_BEGINNINGS)) else []
+    found = [(beginning, 0)] if _is_rare(beginning, of_beginnings, alpha * SHARE_OF_BEGINNINGS) else []
+    if within and _is_rare(max(within)[0], of_within, alpha * (1 - SHARE_OF_BEGINNINGS)):
+        found.append(max(within))
     return _place_ends(values, sums[0], max(found)[1]) if found else ()
+
+
+class _Chance:
+    """What random orders come to; of long series the same for all of a length, where no two values are equal."""
+
+    def __init__(self) -> None:
+        import numpy
+
+        self._random = numpy.random.default_rng(0)
+
+    def scores(self, ranks: Any) -> tuple[Any, Any]:
+        """Of each random order the best score of a beginning, and of a stretch within (None where there is room for none)."""
+        import numpy
+
+        if len(ranks) > LONG and len(numpy.unique(ranks)) == len(ranks):
+            return _score_orders(len(ranks))
+        return _score_permuted(ranks, self._random)
+
+
+#: Random orders of more values than these take a tenth of a second, and a journal may hold hundreds of such series.
+LONG = 64
+
+
+@functools.lru_cache(64)
+def _score_orders(n: int) -> tuple[Any, Any]:
+    """Of n values no two of which are equal."""
+    import numpy
+
+    return _score_permuted(numpy.arange(n) - (n - 1) / 2, numpy.random.default_rng(0))
+
+
+def _score_permuted(ranks: Any, random: Any) -> tuple[Any, Any]:
+    import numpy
+
+    orders = _sum_up(random.permuted(numpy.tile(ranks, (PERMUTATIONS, 1)), axis=1))
+    within = [scores.max(axis=1) for _, scores in _score_within(orders)]
+    return _score_beginnings(orders).max(axis=1), numpy.max(within, axis=0) if within else None
 
 
 def _is_rare(score: float, by_chance: Any, alpha: float) -> bool:
@@ -160,6 +194,8 @@ def _split(values: Any) -> int:
 
 def _without_weak(series: Any, places: list[int], alpha: float) -> list[int]:
     """Drop, weakest first, the places between whose two sides no difference is left: one end of a stretch may be there for nothing."""
+    if not places:
+        return places
     from scipy.stats import mannwhitneyu
 
     while places:

@@ -87,7 +87,8 @@ def describe_failure(failure: Failure) -> str:
 
 def describe_reason(failure: Failure) -> str:
     """Why, without what was tried, for whoever sees that beside it."""
-    return (failure.reason or describe_failure(failure)).rstrip(".")
+    reason = None if failure.cause == Cause.GARBLED else failure.reason  # which is a part of the sentence there
+    return (reason or describe_failure(failure)).rstrip(".")
 
 
 def describe_end(failure: Failure) -> str:

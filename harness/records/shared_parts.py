@@ -14,8 +14,9 @@ from typing import Any, Generic, TypeVar
 
 Value = TypeVar("Value")
 
-#: So many answers are known again: a journal of all settings of all models on several machines has fewer.
-_KNOWN = 4096
+#: So many answers are known again, as many as equal values are one object (`codec`); then all are forgotten, so that a sweep of any
+#: length holds no more.
+_KNOWN = 256
 
 
 class OncePerParts(Generic[Value]):

@@ -250,7 +250,7 @@ class _Turns:
 def model_of(event: Mapping[str, Any], facts: FileFacts) -> Model:
     """The model that a worker has loaded, with what the parent knows of its file."""
     known = {name: value for name, value in dataclasses.asdict(facts).items() if value is not None}
-    return dataclasses.replace(understand(Model, event["model"]), **known)
+    return understand(Model, {**event["model"], **known}, is_shared=True)
 
 
 class _Cell:
@@ -298,7 +298,8 @@ class _Cell:
             self._learn(samples=(*self._record.samples, sample))
         elif event["event"] == "done":
             self._learn(
-                resolved=understand(Resolved, event["resolved"]), load=self._record.load or understand(Load, event["load"]),
+                resolved=understand(Resolved, event["resolved"], is_shared=True),
+                load=self._record.load or understand(Load, event["load"]),
                 dispatch_ns_per_token=event["dispatch_ns_per_token"],
                 warnings=gravest((*self._record.warnings, *(understand(Caution, caution) for caution in event["cautions"]))),
             )  # fmt: skip

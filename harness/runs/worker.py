@@ -7,6 +7,7 @@ import math
 import os
 import pathlib
 import queue
+import re
 import signal
 import sys
 import threading
@@ -17,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 import psutil
 
 import harness
-from harness.codec import Malformed, decode
+from harness.codec import Malformed, decode, decode_shared
 from harness.errors import NativeError, UsageError
 from harness.host.machine import OomKills, count_oom_kills
 from harness.records.cells import Build
@@ -79,15 +80,15 @@ class Event(dict[str, Any]):
         raise Garbled(f"{self.get('event')} has no {key}")
 
 
-def understand(kind: type[Value], values: Any) -> Value:
-    """As `harness.codec.decode`, of what a worker said.
+def understand(kind: type[Value], values: Any, *, is_shared: bool = False) -> Value:
+    """As `harness.codec.decode`, of what a worker said; is_shared: one object for all that are equal, as of two thousand cells.
 
     Raises
     ------
     Garbled : that is no such thing.
     """
     try:
-        return decode(kind, values)
+        return decode_shared(kind, values) if is_shared else decode(kind, values)
     except (Malformed, UsageError) as error:
         raise Garbled(f"{kind.__name__}: {error}") from None
 
@@ -313,7 +314,10 @@ def _is_event(line: bytes) -> bool:
 
 
 #: What no measuring needs, and a library that runs in the worker, its log or its core dump could give away.
-_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_ID_TOKEN")
+#: It is known by the name of its variable, whoever's it is.
+_SECRET = re.compile(
+    r"(?:^|_)(?:\w*TOKEN|SECRETS?|CREDENTIALS?|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY)(?:_|$)|PASSWORD|PASSWD", re.IGNORECASE
+)
 
 
 def _environment() -> dict[str, str]:
@@ -322,7 +326,7 @@ def _environment() -> dict[str, str]:
     paths = [package_parent, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     # A process that dies by a thread's end is not to be had where the thread may end before the program.
     ends_with_us = {"HARNESS_PARENT": str(os.getpid())} if threading.current_thread() is threading.main_thread() else {}
-    kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    kept = {name: value for name, value in os.environ.items() if not _SECRET.search(name)}
     return {
         **kept,
         **ends_with_us,

@@ -161,9 +161,7 @@ class _Receiver(threading.Thread):
             while not self.is_unwanted.is_set() and self._ask():
                 pass
             self._hand_over(None)
-        except (
-            Exception
-        ) as error:  # whatever it is, the waiting side raises it: of what the client did not foresee, only its words
+        except Exception as error:  # the waiting side raises it: of what the client did not foresee, only its words
             self._hand_over(error if isinstance(error, known) else HopelessError(short_reason(error)))
 
     def _ask(self) -> bool:

@@ -22,6 +22,7 @@ unit, never written text, so that each renderer writes what its readers want, an
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -145,6 +146,19 @@ class Table:
         if any(len(cells) != len(self.columns) for _, cells in lines):
             raise ValueError(f"a row of table {self.name} has not as many cells as there are columns")
         return lines
+
+
+class RowsWhenAsked(Sequence[Row | Line]):
+    """Rows that are made when somebody looks at them: those for programs, of a document that is shown to people."""
+
+    def __init__(self, make: Callable[[], Sequence[Row | Line]]) -> None:
+        self._make = functools.cache(make)
+
+    def __len__(self) -> int:
+        return len(self._make())
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._make()[place]
 
 
 @dataclass(frozen=True, slots=True)

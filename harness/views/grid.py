@@ -41,6 +41,8 @@ def write_table(table: Table, *, share: bool, without: Sequence[Column] = ()) ->
     share   : take columns whose rows all agree out, for the line above, where the column allows it
     without : columns that are left out
     """
+    if not any(column.is_shown for column in table.columns):  # for programs alone, perhaps with a hundred thousand rows
+        return Grid([], [], [], [], [], table.notes, [])
     lines = table.lines()
     columns = [
         (column, [cells[at] for _, cells in lines]) for at, column in enumerate(table.columns) if column.is_shown

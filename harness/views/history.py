@@ -9,7 +9,19 @@ from harness.records.history import Per, Point, Series, Span, Stretch, fold
 from harness.runs.history import Named
 from harness.spec import NAMED_IN_TEST, find_varied
 from harness.units import format_count
-from harness.views.document import Block, Cell, Column, Document, Line, Picture, Prose, Section, Table, for_programs
+from harness.views.document import (
+    Block,
+    Cell,
+    Column,
+    Document,
+    Line,
+    Picture,
+    Prose,
+    RowsWhenAsked,
+    Section,
+    Table,
+    for_programs,
+)
 from harness.views.figures.history import draw_history
 from harness.views.settings import format_settings
 from harness.views.values import CHANGE, COUNT, FINE_RATIO, INTERVAL, MINUTE, RATE, format_interval
@@ -219,7 +231,7 @@ def _list_for_programs(one: Named, title: str, per: Per) -> tuple[Table, Table]:
         told = Cell(rate, RATE, _rates(series, span.interval_ns))
         return [*about, first.time_utc, _builds(span), last.harness_version, *counts, told, _ratio(span.change)]
 
-    rows = [row(span) for span in fold(series, per)]
+    rows = RowsWhenAsked(lambda: [row(span) for span in fold(series, per)])
     names = ("cell", "model", "file", "test", "machine")
     records = Table(
         "records",
@@ -235,13 +247,13 @@ def _list_for_programs(one: Named, title: str, per: Per) -> tuple[Table, Table]:
             *for_programs("cell", "since_utc", "until_utc", "n_trusted"), Column("rate", unit=RATE, is_shown=False),
             Column("ratio", is_shown=False),
         ],
-        [
+        RowsWhenAsked(lambda: [
             [
                 title, _time(series.points[stretch.first]), _time(series.points[stretch.last]), stretch.n_trusted,
                 _stretch_rate(series, stretch), _ratio(stretch.ratio),
             ]
             for stretch in series.stretches
-        ],
+        ]),
     )  # fmt: skip
     return records, stretches
 
