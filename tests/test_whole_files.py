@@ -144,6 +144,11 @@ def test_a_file_that_llama_cpp_will_refuse_does_not_end_the_cells_of_others(key,
     assert needs.estimate_needs(RunSpec(str(path), n_prompt=4)) is None
 
 
+def test_a_cache_larger_than_a_record_may_hold_is_refused(tmp_path):
+    made = settings(HeaderBytes(), "llama", attention__key_length=2**31, attention__head_count_kv=2**31)
+    asked(tmp_path, tensors(tokenizer(made)).build())
+
+
 def test_a_sentence_that_quotes_an_architecture_is_one_line(tmp_path):
     data = llama(architecture="a\n\r\tb\u2028c").build()
     write_file(tmp_path / "model.gguf", data, read_header(BytesSource(data)).size_bytes)

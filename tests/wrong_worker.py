@@ -182,7 +182,9 @@ def commands() -> Iterator[str]:
     try:
         yield from sys.stdin
     except OSError:
-        time.sleep(600)  # it cannot be told anything any more
+        if STAGE == "between":  # what it was told in time is lost, and nobody can know
+            (FOLDER / "hangs").touch()
+        time.sleep(600)
 
 
 def main() -> None:

@@ -44,9 +44,9 @@ SYNTHETIC_KEY = "harness.synthetic"
 #: GGUF's own bound on a key (ggml/docs/gguf.md: at most 2^16 - 1 bytes).
 MAX_KEY_BYTES = 2**16 - 1
 #: Bounds of ours, an order of magnitude above the largest header known to exist (about 25 MB, 2000 tensors).
-MAX_STRING_BYTES = 16 * MIB
+MAX_STRING_BYTES = 4 * MIB
 MAX_KEYS = 2**16
-MAX_TENSORS = 2**17
+MAX_TENSORS = 2**15
 #: The most that `ArrayValue.read` takes into memory unless told otherwise.
 MAX_ARRAY_READ_BYTES = 64 * MIB
 

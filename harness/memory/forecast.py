@@ -392,6 +392,8 @@ def price_kept(layers: Iterable[Kept], spec: RunSpec, placement: Sequence[int | 
         if home is not None:
             device, alignment = host.devices[home].name, host.devices[home].alignment
         sizes[CACHE_CAUSES[kept.keeping], device] += kept.size_bytes(alignment)
+    if max(sizes.values(), default=0) >= 2**63:
+        raise HarnessError("the header's settings make a cache larger than 2^63 bytes; download the model again")
     return [Line(cause, device, device, size) for (cause, device), size in sizes.items()]
 
 

@@ -381,9 +381,15 @@ class _Key(tuple[Any, ...]):
             return self._hash
 
 
+@functools.lru_cache(4096)
+def _pair(pair: tuple[str, Any]) -> tuple[str, Any]:
+    """Most cells have most settings in common: a hundred thousand different keys hold the same pairs."""
+    return pair
+
+
 @functools.cache
 def _keys(but: frozenset[str]) -> OncePerParts[_Key]:
     def make(machine: Machine, model: Model | None, asked: RunSpec) -> _Key:
-        return _Key((machine_key(machine), _model_key(model, asked), cell_key(asked, but={"model", *but})))
+        return _Key((machine_key(machine), _model_key(model, asked), *map(_pair, cell_key(asked, but={"model", *but}))))
 
     return OncePerParts(make)

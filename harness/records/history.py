@@ -7,7 +7,6 @@ its place and decides nothing. A change point is where the medians of the truste
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from harness.evidence.change_points import find_change_points
 from harness.evidence.medians import Interval, median, median_interval
 from harness.evidence.two_samples import Ratio, compare_samples
 from harness.records.cell_verdict import judge_cell, mark
-from harness.records.cells import Record, is_measured, record_key
+from harness.records.cells import Record, is_measured, record_key, without_samples
 from harness.records.spread import bound
 from harness.records.trust import Trust
 from harness.units import NS_PER_S
@@ -144,9 +143,9 @@ def group_series(records: Iterable[Record]) -> list[Series]:
         if (point := condense(record)) is not None:
             key = record_key(record)
             groups.setdefault(key, []).append(point)
-            latest[key] = (place, record)
+            latest[key] = (place, without_samples(record))
     ordered = sorted(groups, key=lambda key: latest[key][0])
-    return [Series(tuple(groups[key]), dataclasses.replace(latest[key][1], samples=())) for key in ordered]
+    return [Series(tuple(groups[key]), latest[key][1]) for key in ordered]
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,8 +153,11 @@ def _stand_in_of(kind: Any) -> Any:
     return msgspec.defstruct(kind.__name__, fields, forbid_unknown_fields=True, gc=False)
 
 
+_load_values = operator.attrgetter(*Load.__slots__)
+
+
 def _make_load(found: Any) -> Load | None:
-    return None if found is None else Load(*(getattr(found, name) for name in Load.__slots__))
+    return None if found is None else Load(*_load_values(found))
 
 
 def _read_once(field: dataclasses.Field[Any], hint: Any) -> Callable[[Any], Any]:

@@ -103,7 +103,9 @@ def summarize(record: Record) -> Summary:
         half_width=width,
         n_seen_warmups=[sample.is_warmup for sample in record.samples].count(False) - len(timed),
         n_undisturbed=len(quiet) if is_known else None,
-        undisturbed_rate_tok_per_s=_other_rate(rate, middle, [sample.duration_ns for sample in quiet]),
+        undisturbed_rate_tok_per_s=None
+        if len(quiet) == len(timed)
+        else _other_rate(rate, middle, [sample.duration_ns for sample in quiet]),
     )
 
 
