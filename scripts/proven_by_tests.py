@@ -25,7 +25,7 @@ PROOFS: dict[str, tuple[str, ...]] = {
         "tests/test_session.py",
         "tests/test_interrupt.py",
     ),
-    "pipes.wrong": ("tests/test_pipes.py",),
+    "pipes.wrong": ("tests/test_pipes.py", "tests/test_pipes_measured.py"),
     "workers.wrong": ("tests/test_wrong_workers.py", "tests/test_worker.py"),
     "rpc.wrong": ("tests/test_rpc_attacks.py", "tests/test_rpc.py"),
     "network.wrong": (

@@ -151,7 +151,7 @@ def run(forker, tmp_path, recorded, model, hub_url):
     return made
 
 
-def start(forker, words, environment, folder, kinds, program, meanwhile=None) -> Run:
+def start(forker, words, environment, folder, kinds, program) -> Run:
     """Run it with streams of some kinds; what was kept beyond what was there is counted."""
     stdin, out, err = kinds
     n_before = count_records(folder)
@@ -172,9 +172,7 @@ def start(forker, words, environment, folder, kinds, program, meanwhile=None) ->
     os.close(writing)
     if out == "gone":
         os.close(reading)
-    pid = forker.start(words, streams, environment, folder, program)
-    if meanwhile is not None:
-        meanwhile(pid)
+    forker.start(words, streams, environment, folder, program)
     for stream in streams:
         if stream is not None:
             os.close(stream)
@@ -213,7 +211,7 @@ def test_a_reader_that_has_gone_is_nobodys_failure(name, form, run):
     check_words(done)
     check_kept(name, done)
     assert done.code in (0, 5), done.err
-    if name not in SILENT:
+    if name not in (*SILENT, "noise"):  # whose main table may be empty
         assert done.err.count("has gone") == 1, done.err
 
 
