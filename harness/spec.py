@@ -478,4 +478,9 @@ def find_varied(specs: Iterable[RunSpec]) -> list[str]:
 
 def defaults() -> dict[str, Any]:
     """Each measured parameter's default, by field name."""
+    return _defaults().copy()
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
     return {item.name: item.default for item in dataclasses.fields(RunSpec) if "parameter" in item.metadata}
