@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Collection, Iterable, Mapping
+import operator
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -439,10 +440,15 @@ NAMED_IN_TEST = ("n_depth", "n_prefix", "n_parallel", "is_prompt_shared")
 
 def parameters(*scopes: Scope) -> dict[str, Parameter]:
     """The measured parameters by field name, in the order in which a change costs most first; all scopes if none is named."""
-    table = {
+    table = _parameters()
+    return {name: parameter for name, parameter in table.items() if not scopes or parameter.scope in scopes}
+
+
+@functools.cache
+def _parameters() -> dict[str, Parameter]:
+    return {
         item.name: item.metadata["parameter"] for item in dataclasses.fields(RunSpec) if "parameter" in item.metadata
     }
-    return {name: parameter for name, parameter in table.items() if not scopes or parameter.scope in scopes}
 
 
 #: Fields that say how often and in what manner a cell is repeated. All others decide what is timed.
@@ -463,6 +469,11 @@ def cell_key(spec: RunSpec, *, but: Collection[str] = ()) -> CellKey:
     kind: Any = type(spec)
     names = _key_names(kind, frozenset(but))
     return tuple([(name, spec.file_name if name == "model" else getattr(spec, name)) for name in names])
+
+
+def cell_values(*but: str) -> Callable[[RunSpec], tuple[Any, ...]]:
+    """What takes of a spec the values that `cell_key` holds, without their names and the model's: equal where the keys are."""
+    return operator.attrgetter(*_key_names(RunSpec, frozenset({"model", *but})))
 
 
 @functools.cache
