@@ -31,8 +31,8 @@ except ImportError:  # Windows
 
 LONGEST_LABEL = 200
 
-#: Much of a file at once: a line has ten thousand bytes.
-_BUFFER_BYTES = 1 << 20
+#: Some lines at once: one has ten thousand bytes.
+_BUFFER_BYTES = 1 << 18
 
 
 class Journal:
