@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 from urllib.parse import urlsplit
 
 from harness.errors import HarnessError, UsageError
@@ -22,7 +22,7 @@ from harness.host.rpc import is_loopback
 from harness.records.ollama import Answer, Loaded
 from harness.sources.patience import within
 from harness.untrusted.harmless import json_text
-from harness.untrusted.json import read_json
+from harness.untrusted.json import is_count, read_json
 
 DEFAULT_PORT = 11434
 
@@ -161,7 +161,7 @@ class OllamaServer:
         return Shown(
             blob=blobs[0] if blobs else None,
             has_adapter=re.search(r"^ADAPTER\s", modelfile, re.MULTILINE) is not None,
-            block_count=blocks if _is_count(blocks) else None,
+            block_count=blocks if is_count(blocks) else None,
         )
 
     def find_loaded(self, name: str) -> Loaded | None:
@@ -173,11 +173,11 @@ class OllamaServer:
         for model in models:
             if any(model.get(key) in (name, f"{name}:latest") for key in ("name", "model")):
                 size, in_vram, n_ctx = model.get("size"), model.get("size_vram") or 0, model.get("context_length")
-                if not (_is_count(size) and _is_count(in_vram)):
+                if not (is_count(size) and is_count(in_vram)):
                     raise ServerError(
                         f"Ollama {self.version} at {self.address} does not say how much memory {name} takes; update it."
                     )
-                return Loaded(size, in_vram, n_ctx if _is_count(n_ctx) else None)
+                return Loaded(size, in_vram, n_ctx if is_count(n_ctx) else None)
         return None
 
     def generate(self, name: str, prompt: str, options: Mapping[str, Any]) -> Answer:
@@ -191,7 +191,7 @@ class OllamaServer:
         start = time.perf_counter_ns()
         values = self._ask("/api/generate", {**request, "options": dict(options)}, GENERATE_TIMEOUT_S)
         wall_ns = time.perf_counter_ns() - start
-        missing = [figure for figure in _FIGURES if not _is_count(values.get(figure))]
+        missing = [figure for figure in _FIGURES if not is_count(values.get(figure))]
         if missing:
             raise ServerError(
                 f"Ollama {self.version} left {', '.join(missing)} out of its answer; it is too old for this, or {name} said nothing."
@@ -258,11 +258,6 @@ class _Refusal(Exception):
 def _objects(said: object) -> list[dict[str, Any]]:
     """The JSON objects of a list; none where it is no list."""
     return [item for item in said if isinstance(item, dict)] if isinstance(said, list) else []
-
-
-def _is_count(value: Any) -> TypeGuard[int]:
-    """Whether a value of JSON is a number of bytes, tokens or nanoseconds."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def _receive(response: Any, end: float) -> bytes:
