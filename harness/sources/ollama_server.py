@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from harness.errors import HarnessError, UsageError
 from harness.host.rpc import is_loopback
 from harness.records.ollama import Answer, Loaded
+from harness.sources.addresses import hide_user
 from harness.sources.patience import within
 from harness.untrusted.harmless import json_text
 from harness.untrusted.json import is_count, read_json
@@ -93,9 +94,7 @@ def parse_host(text: str | None) -> str:
     except ValueError:
         host = ""
     if scheme not in ("http", "https") or not re.fullmatch(r"[\w.:%-]+", host):
-        hidden, _, shown = given.rpartition("@")  # before it stand a user and a password
-        said = f"…@{shown}" if hidden else given
-        raise UsageError(f"OLLAMA_HOST is {said!r}, which is no address; write it as 127.0.0.1:11434.")
+        raise UsageError(f"OLLAMA_HOST is {hide_user(given)!r}, which is no address; write it as 127.0.0.1:11434.")
     # A server that listens everywhere is reached here.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{slash}{path}".rstrip("/")
