@@ -287,6 +287,7 @@ def _replace(path: pathlib.Path, data: bytes) -> None:
             file.close()
             os.replace(file.name, path)
         except BaseException:
+            file.close()  # Windows removes no open file
             pathlib.Path(file.name).unlink(missing_ok=True)
             raise
 
