@@ -32,8 +32,8 @@ except ImportError:  # Windows
 
 LONGEST_LABEL = 200
 
-#: Much of a file at once: a line has ten thousand bytes.
-_BUFFER_BYTES = 1 << 20
+#: Some lines at once: one has ten thousand bytes.
+_BUFFER_BYTES = 1 << 18
 #: No record comes near the first (`runs/child.py` takes no longer line from a worker); what is longer is skipped, up to the second.
 LONGEST_LINE_BYTES = 64 << 20
 _LONGEST_SKIPPED_BYTES = 1 << 30
@@ -291,6 +291,7 @@ def _replace(path: pathlib.Path, data: bytes) -> None:
             file.close()
             os.replace(file.name, path)
         except BaseException:
+            file.close()  # Windows removes no open file
             pathlib.Path(file.name).unlink(missing_ok=True)
             raise
 
