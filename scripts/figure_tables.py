@@ -43,8 +43,9 @@ def write_bound(goal: Goal) -> str:
 
 
 def write_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of Markdown; its cells are Markdown already, and all of them ours."""
-    return "\n".join("| " + " | ".join(row) + " |" for row in (heads, ["---"] * len(heads), *rows))
+    """A table of Markdown; its cells are Markdown already, and all of them ours. A bar ends a cell even where it stands in code."""
+    lines = (heads, ["---"] * len(heads), *rows)
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)
 
 
 def list_figures(kept: Mapping[str, Results], goals: Mapping[str, Goal]) -> str:

@@ -52,9 +52,10 @@ _MARKUP = {
 
 
 def judge_md(text: str) -> list[str]:
-    """Markdown without its blocks of code and its escapes: markup that is left is somebody's, for our own is titles, lists and tables."""
+    """Markdown without its blocks of code and its escapes: markup that is left is somebody's, for our own is titles, lists,
+    tables and commands of harness."""
     bare = "".join(re.split(r"(?ms)^(```+)\n.*?^\1$", text)[::2])
-    bare = _ESCAPED.sub("¤", bare)
+    bare = re.sub(r"(?<![\\`$])`harness(?: [\w.:/=+,-]+)*`(?![`$])", "¤", _ESCAPED.sub("¤", bare))
     bare = "\n".join(line for line in bare.split("\n") if not re.fullmatch(r"[|:\- ]+", line))
     bare = re.sub(r"(?m)^\*\*(.*)\*\*$", r"\1", bare)
     found = judge_characters(text) + [what for what, pattern in _MARKUP.items() if pattern.search(bare)]

@@ -11,8 +11,7 @@ from harness.cli import cli
 from harness.errors import HarnessError
 from harness.gguf.types import foreign_type
 from harness.records.text import Skip
-from harness.runs import reference
-from harness.runs import worker as child
+from harness.runs import child, reference
 from harness.sources.user_catalog import load_catalog
 
 from .kind_files import FILES, learned, llama

@@ -39,7 +39,10 @@ def harm_in(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("text", HARMFUL.values(), ids=HARMFUL.keys())
-@pytest.mark.parametrize("make", [harmless.line, harmless.lines, harmless.prose, harmless.markdown, harmless.csv_cell])
+@pytest.mark.parametrize(
+    "make",
+    [harmless.line, harmless.lines, harmless.prose, harmless.markdown, harmless.markdown_sentence, harmless.csv_cell],
+)
 def test_nothing_that_does_harm_is_left(make, text):
     found = make(text)
     assert harm_in(found) == []
@@ -85,6 +88,25 @@ def test_markdown_shows_a_name_as_text(text):
     bare = found.replace("\\\\", "")
     for mark in "|`":
         assert bare.count(mark) == bare.count("\\" + mark)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("in it; `harness ab` measures both.", "in it; `harness ab` measures both."),
+        ("Every `harness pp-tg -np 1,2,4,8` adds.", "Every `harness pp-tg -np 1,2,4,8` adds."),
+        ("`harness pull a_b:q4_0`, a|b", "`harness pull a_b:q4_0`, a\\|b"),
+        ("`harnessed`, `rm x`", "\\`harnessed\\`, \\`rm x\\`"),
+        ("`harness pull <b>`", "\\`harness pull &lt;b>\\`"),
+        ("$`harness ab`$", "\\$\\`harness ab\\`\\$"),
+        ("``harness ab``", "\\`\\`harness ab\\`\\`"),
+        ("\\`harness ab`", "\\\\\\`harness ab\\`"),
+        ("evil` `harness ab` `", "evil\\` `harness ab` \\`"),
+    ],
+)
+def test_a_command_of_ours_is_code_in_a_sentence_and_nothing_else_is(text, shown):
+    assert harmless.markdown_sentence(text) == shown
+    assert "`" not in harmless.markdown(text).replace("\\`", "")
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", '=HYPERLINK("x")', "\t=1"])

@@ -31,7 +31,7 @@ from harness.views.cells import write_cells
 from harness.views.document import Document, Picture, Section
 from harness.views.figures.bars import pictures_of
 from harness.views.figures.style import to_bytes
-from harness.views.formats import render
+from harness.views.formats import format_names, render
 from harness.views.report import Material, read_material
 from harness.views.report.chapters import CHAPTERS
 
@@ -89,6 +89,10 @@ def test_records_of_strangers(attack, form):
         assert JUDGES[form](harmless.lines(render(document, form))) == [], (
             document.kind
         )  # as cli/terminal.show writes it
+
+
+def test_every_format_has_a_judge():
+    assert set(JUDGES) == set(format_names())
 
 
 def test_lines_of_every_kind_but_one_are_spoilt():

@@ -40,6 +40,16 @@ def test_the_readme_names_files_that_exist():
             assert (ROOT / target).exists(), target
 
 
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda page: page.name)
+def test_tables_and_headings_of_a_page_are_read_as_such(page):
+    text = page.read_text(encoding="utf-8")
+    prose = "".join(re.split(r"(?ms)^ *(```+).*?^ *\1$", text)[::2])
+    for table in re.findall(r"(?m)(?:^\|.*\n?)+", prose):
+        cells = {len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}
+        assert len(cells) == 1, table.splitlines()[0]  # a bar in code ends a cell too
+    assert re.findall(r"(?m)^.*\S.*\n#{1,6} .*$|^#{1,6} .*\n.*\S.*$|^(?!\|).*\S.*\n\|.*$", prose) == []
+
+
 LAYERS = (ROOT / "docs" / "layers.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| `(-c [^`]+)` \| (\d+) \| ([\d.]+) GiB \|", LAYERS, re.MULTILINE)
 

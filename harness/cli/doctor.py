@@ -6,7 +6,6 @@ import click
 
 from harness.cli.output import Output, output_options, show
 from harness.cli.progress import end_with
-from harness.errors import Outcome
 from harness.runs.doctor import examine
 from harness.views.doctor import describe_examination
 
@@ -28,4 +27,4 @@ def command(output: Output) -> None:
     """
     found = examine()
     show(describe_examination(found), output)
-    end_with(Outcome.NATIVE if found.trouble else Outcome.OK)
+    end_with(found.outcome)

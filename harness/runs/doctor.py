@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import harness
-from harness.errors import NativeError
+from harness.errors import NativeError, Outcome
 from harness.host.machine import describe_machine
 from harness.records.cells import Machine
 from harness.runs.devices import Survey, survey_devices
@@ -38,6 +38,11 @@ class Examination:
     variables: tuple[str, ...]
     survey: Survey | None = None
     trouble: str | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of the question."""
+        return Outcome.NATIVE if self.trouble else Outcome.OK
 
 
 def examine(command: Sequence[str] | None = None) -> Examination:

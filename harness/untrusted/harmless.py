@@ -100,6 +100,14 @@ def markdown(text: str) -> str:
     return _MENTION.sub("@<!-- -->", text)  # GitHub looks for them when all escapes are gone
 
 
+def markdown_sentence(text: str) -> str:
+    """The same for a sentence of ours that names a command, as `harness ab`: that is code.
+
+    Strangers' text in it begins none. Were it to imitate such a command, nothing but plain words would stand in another type.
+    """
+    return _OWN_COMMAND.sub(r"`\1`", markdown(text))
+
+
 def fence(text: Iterable[str]) -> list[str]:
     """Lines of code for Markdown, between fences that none of them ends."""
     inside = [line(one) for one in text]
@@ -157,6 +165,8 @@ _MARKUP = re.compile(
 _ENTITY = re.compile(r"&(?=#?\w+;)")
 _BEGINNING = re.compile(r"^([0-9]{0,9})(#|>|=(?==*$)|[-+](?= |$|-)|(?<=[0-9])[.)](?= |$))")
 _MENTION = re.compile(r"@(?=\w)")
+#: As `markdown` has escaped it; alone, since GitHub takes a dollar sign before a backtick for a formula.
+_OWN_COMMAND = re.compile(r"(?<![\\`$])\\`(harness(?: [A-Za-z0-9_.:/=+,-]+)*)\\`(?![\\`$])")
 
 #: What spreadsheets calculate; those of East Asian input methods count as the narrow ones.
 _FORMULA = re.compile("(^|[;\t\n|])(?=[\\s\"']*[=+@\uff1d\uff0b\uff0d\uff20-])")

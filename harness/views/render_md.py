@@ -17,7 +17,7 @@ def render(document: Document) -> str:
     """Title, sections and warnings; nothing in them begins markup of its own."""
     parts = [f"**{harmless.markdown(document.title)}**"] if document.title else []
     parts += [text for section in document.sections if (text := _section(section))]
-    parts += ["\n".join(f"- {harmless.markdown(text)}" for text in document.warnings)]
+    parts += ["\n".join(f"- {harmless.markdown_sentence(text)}" for text in document.warnings)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -39,7 +39,7 @@ def _block(block: Block) -> str:
         return _with_notes(body, (), footnotes)
     if isinstance(block, Prose):
         mark, gap = ("- ", "\n") if block.is_list else ("", "\n\n")
-        return gap.join(f"{mark}{harmless.markdown(text)}" for text in block.paragraphs)
+        return gap.join(f"{mark}{harmless.markdown_sentence(text)}" for text in block.paragraphs)
     if isinstance(block, Code):
         return "\n".join(harmless.fence(block.lines))
     assert isinstance(block, Picture | Bars)
@@ -59,4 +59,4 @@ def _table(table: Table) -> str:
 
 def _with_notes(body: str, notes: Sequence[str], footnotes: Sequence[str]) -> str:
     below = [*notes, *(f"[{number}]  {text}" for number, text in enumerate(footnotes, start=1))]
-    return "\n\n".join(filter(None, [body, "  \n".join(harmless.markdown(text) for text in below)]))
+    return "\n\n".join(filter(None, [body, "  \n".join(harmless.markdown_sentence(text) for text in below)]))
