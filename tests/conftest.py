@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,7 +14,7 @@ from harness.records.cells import Record
 from harness.records.kinds import read_line
 from harness.sources.model_file import default_model
 
-from . import machines
+from . import machines, zygote
 
 HERE = pathlib.Path(__file__).parent
 
@@ -75,3 +76,10 @@ def results(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.
     """An empty folder for records, which is also where the command line writes."""
     monkeypatch.setenv("HARNESS_RESULTS", str(tmp_path / "results"))
     return tmp_path / "results"
+
+
+@pytest.fixture(scope="module")
+def forker() -> Iterator[zygote.Zygote]:
+    """What runs the command line at once and as it is."""
+    with zygote.one() as made:
+        yield made

@@ -17,19 +17,11 @@ from typing import Any
 from harness.gguf.header import ArrayValue, BytesSource, read_header
 from harness.gguf.types import TENSOR_TYPES, tensor_size_bytes
 
-from .gguf_bytes import LETTERS, VALUE_TYPES, HeaderBytes
+from .gguf_bytes import VALUE_TYPES, HeaderBytes
 from .kind_files import SETTINGS
 
-INTEGERS = {
-    "u8": (0, 8),
-    "i8": (1, 8),
-    "u16": (0, 16),
-    "i16": (1, 16),
-    "u32": (0, 32),
-    "i32": (1, 32),
-    "u64": (0, 64),
-    "i64": (1, 64),
-}
+#: What is no array.
+PLAIN_KINDS = tuple(kind for kind in VALUE_TYPES if kind != "arr")
 
 #: Numbers at the edges of what something may be.
 NUMBERS = (
@@ -157,12 +149,12 @@ class Parts:
 
 def _pack(made: HeaderBytes, kind: str, values: list[Any]) -> bytes:
     """Values as what they are said to be, cut down to it where they are something else."""
-    if kind == "str":
-        return b"".join(made.text(value if isinstance(value, bytes) else str(value).encode()) for value in values)
-    return made.pack(f"{len(values)}{LETTERS[kind]}", *(_as(kind, value) for value in values))
+    return made.items(kind, [_as(kind, value) for value in values])
 
 
 def _as(kind: str, value: Any) -> Any:
+    if kind == "str":
+        return value if isinstance(value, bytes) else str(value)
     if isinstance(value, (bytes, list)):
         value = len(value)
     if kind in ("f32", "f64"):
@@ -172,8 +164,8 @@ def _as(kind: str, value: Any) -> Any:
         value = int(value) if abs(value) < 1e18 else 0
     if kind == "bool":
         return value % 256
-    is_signed, bits = INTEGERS[kind]
-    return (value + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1) if is_signed else value % 2**bits
+    sign, bits = kind[0], int(kind[1:])
+    return (value + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1) if sign == "i" else value % 2**bits
 
 
 def _size_of(row: Row) -> int:
@@ -245,14 +237,14 @@ def change_value(parts: Parts, rng: random.Random) -> None:
 
 def change_type(parts: Parts, rng: random.Random) -> None:
     one = parts.find(rng)
-    one.kind = rng.choice([kind for kind in VALUE_TYPES if kind != "arr"])
+    one.kind = rng.choice(PLAIN_KINDS)
     one.value = one.value if rng.random() < 0.5 else _odd(rng, one.kind)
 
 
 def make_array(parts: Parts, rng: random.Random) -> None:
     """One number becomes one for each layer, or for fewer or more than there are."""
     one = parts.find(rng)
-    one.kind, one.item_type = "arr", rng.choice([kind for kind in VALUE_TYPES if kind != "arr"])
+    one.kind, one.item_type = "arr", rng.choice(PLAIN_KINDS)
     length = rng.choice((0, 1, 2, 3, 4, 5, 8, 32, 511, 512, 513, 4000))
     one.value = [
         rng.choice((one.value, 0, 1, 64)) if rng.random() < 0.9 else _odd(rng, one.item_type) for _ in range(length)
@@ -294,7 +286,7 @@ def repeat_setting(parts: Parts, rng: random.Random) -> None:
 
 
 def add_setting(parts: Parts, rng: random.Random) -> None:
-    kind = rng.choice([kind for kind in VALUE_TYPES if kind != "arr"])
+    kind = rng.choice(PLAIN_KINDS)
     key, value = _own(parts, rng), _odd(rng, kind)
     parts.settings = [one for one in parts.settings if one.key != key or rng.random() < 0.1]
     if rng.random() < 0.3:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pathlib
 
 import pytest
 from click.testing import CliRunner
@@ -210,6 +211,26 @@ def test_a_disk_that_is_full_changes_nothing(kept, monkeypatch):
         edit_lines(path, {1}, lambda _: b"")
     assert path.read_bytes() == before
     assert list(path.parent.glob(".*")) == []
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/fd").exists(), reason="needs Linux's list of open files")
+def test_what_is_taken_back_is_closed_before_as_windows_wants_it(kept, monkeypatch):
+    path = sorted(kept.rglob("*.jsonl"))[0]
+    unlink, removed = pathlib.Path.unlink, []
+
+    def fail(_):
+        raise OSError(28, "No space left on device")
+
+    def look(gone, **options):
+        open_now = [os.path.realpath(link) for link in pathlib.Path("/proc/self/fd").iterdir()]
+        removed.append(os.path.realpath(gone) in open_now)
+        unlink(gone, **options)
+
+    monkeypatch.setattr(journals.os, "fsync", fail)
+    monkeypatch.setattr(pathlib.Path, "unlink", look)
+    with pytest.raises(StoreError, match="it is as it was"):
+        edit_lines(path, {1}, lambda _: b"")
+    assert removed == [False]
 
 
 @pytest.mark.parametrize("words", [["table"], ["report", "-o", "page.html"], ["plot", "machines", "-o", "x.png"]])

@@ -105,12 +105,6 @@ def hub_url():
         yield hub.url
 
 
-@pytest.fixture(scope="module")
-def forker():
-    with zygote.one() as made:
-        yield made
-
-
 @dataclasses.dataclass
 class Run:
     """What a command came to: its exit code, what it showed (as far as it was read) and said, and how many records it kept."""

@@ -22,12 +22,6 @@ ASKED = {
 ELSEWHERE = {"tune", "token-time", "roofline", "devices", "doctor", "rpc-server", "ollama", "reference"}
 
 
-@pytest.fixture(scope="module")
-def forker():
-    with zygote.one() as made:
-        yield made
-
-
 def test_every_command_with_the_engine_is_tried():
     assert {*ASKED, *ELSEWHERE} == WITH_ENGINE
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.untrusted.json import MAX_DEPTH, read_json
+from harness.untrusted.json import MAX_DEPTH, is_count, read_json
 
 
 @pytest.mark.parametrize(("begin", "end"), [("[", "]"), ('{"a":', "}")])
@@ -28,3 +28,13 @@ def test_brackets_in_a_text_are_no_depth():
 
 def test_thousands_of_values_side_by_side_are_read():
     assert read_json("[" + ",".join(["[1, {}]"] * 5000) + "]") == [[1, {}]] * 5000
+
+
+def test_a_count_is_a_whole_number_within_its_bound():
+    assert [value for value in (0, 1, 2**63 - 1, 2**63, -1, True, False, 1.0, "1", None, [1]) if is_count(value)] == [
+        0,
+        1,
+        2**63 - 1,
+    ]
+    assert is_count(65535, 2**16)
+    assert not is_count(65536, 2**16)

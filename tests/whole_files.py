@@ -13,7 +13,7 @@ import json
 import pathlib
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 from unittest.mock import patch
 
@@ -281,8 +281,3 @@ def write_file(path: pathlib.Path, data: bytes, size_bytes: int) -> None:
         file.write(data)
         with contextlib.suppress(OSError, OverflowError, ValueError):
             file.truncate(max(size_bytes, len(data)))
-
-
-def name_acts(acts: Collection[Callable[..., Any]] = ACTS) -> list[str]:
-    """What is asked, by name."""
-    return [act.__name__ for act in acts]

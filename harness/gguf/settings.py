@@ -8,6 +8,7 @@ from typing import Any
 from harness.errors import HarnessError
 from harness.gguf.header import ArrayValue, Header
 from harness.spec import MAX_LAYERS
+from harness.untrusted.json import is_count
 
 
 def name_set(text: str) -> frozenset[str]:
@@ -97,7 +98,7 @@ def describe_untrained(n_ctx_train: int | None, contexts: Iterable[int]) -> str 
 
 
 def _as_count(header: Header, key: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
+    if not is_count(value, 2**32):
         shown = f"an array of {value.length}" if isinstance(value, ArrayValue) else repr(value)[:40]
         raise HarnessError(f"{header.architecture}.{key} is {shown}, which is not a count; download the model again")
     return value

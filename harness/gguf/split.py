@@ -7,7 +7,8 @@ import re
 from collections.abc import Sequence
 
 from harness.errors import UsageError
-from harness.gguf.header import Header, Part
+from harness.gguf.header import MAX_TENSORS, Header, Part
+from harness.untrusted.json import is_count
 from harness.untrusted.names import MAX_PARTS
 
 #: Source: src/llama.cpp llama_split_path: "%s-%05d-of-%05d.gguf", counted from 1.
@@ -24,7 +25,7 @@ def split_count(header: Header, name: str = "the file") -> int:
     Source: src/llama-model-loader.cpp llama_model_loader::llama_model_loader.
     """
     count = header.metadata.get("split.count", 1)
-    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count < 2**16:
+    if not is_count(count, 2**16):
         raise UsageError(f"{name} says {count!r} for split.count, which is not a number of files; download it again")
     if count > 1 and header.metadata.get("split.no") != 0:
         first = _PART_NAME.fullmatch(name)
@@ -102,6 +103,8 @@ def join_parts(headers: Sequence[Header], names: Sequence[str]) -> Header:
                 )
             owners[tensor.name] = name
             tensors.append(dataclasses.replace(tensor, part=index))
+        if len(tensors) > MAX_TENSORS:
+            raise UsageError(f"{names[0]} and its other parts have more than {MAX_TENSORS} tensors, as no model has.")
     expected = headers[0].metadata.get("split.tensors.count")
     if expected != len(tensors):
         raise UsageError(

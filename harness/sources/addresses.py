@@ -28,6 +28,12 @@ def hide_secrets(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
+def hide_user(text: str) -> str:
+    """Return what should be an address, and need not be one, without the user and the password before its ``@``."""
+    hidden, _, shown = text.rpartition("@")
+    return f"…@{shown}" if hidden else text
+
+
 def split_url(url: str) -> SplitResult:
     """Take an address apart.
 

@@ -14,7 +14,7 @@ from harness.sources.hub_client import hub_endpoint, token_headers
 from harness.sources.remote import ask_head, ask_small, read_number
 from harness.sources.remote_errors import NoSuchFileError, RemoteError
 from harness.sources.remote_source import RemoteSource
-from harness.untrusted.json import read_json
+from harness.untrusted.json import is_count, read_json
 from harness.untrusted.names import find_commit, find_digest, is_relative_name
 
 #: More GGUF files than any repository has; comparing names takes its time.
@@ -65,7 +65,7 @@ def list_files(repository: str, revision: str = "main") -> list[HubFacts]:
         if len(found) >= MAX_LISTED:
             break
         name, size_bytes = (item.get("rfilename"), item.get("size")) if isinstance(item, dict) else (None, None)
-        if isinstance(size_bytes, bool) or not (isinstance(size_bytes, int) and 0 <= size_bytes < 2**63):
+        if not is_count(size_bytes):
             continue
         # A name that no file can have is nobody's: who names it itself is told so, and the others are still there.
         if isinstance(name, str) and is_relative_name(name) and (is_gguf(name) or is_byte_split(name)):

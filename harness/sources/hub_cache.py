@@ -14,7 +14,7 @@ from harness.errors import HarnessError, UsageError
 from harness.gguf import split
 from harness.sources.choice import find_same_name, is_gguf
 from harness.sources.hub_client import hub_settings
-from harness.sources.looking import is_file_there
+from harness.sources.looking import find_in, is_file_there
 from harness.untrusted.names import below, find_commit, is_relative_name, is_repository
 
 
@@ -84,10 +84,7 @@ def walk_cache(root: Path) -> Iterator[tuple[str, str, Path, list[str]]]:
         if not storage.name.startswith("models--") or not is_repository(repository):
             continue
         refs = storage / "refs"
-        try:
-            revisions = [path.relative_to(refs).as_posix() for path in refs.rglob("*") if path.is_file()]
-        except OSError:
-            revisions = []
+        revisions = [path.relative_to(refs).as_posix() for path in find_in(refs, "**/*") if is_file_there(path)]
         by_commit = {cached_commit(repository, name, root): name for name in sorted(revisions, key="main".__eq__)}
         for folder in _entries(storage / "snapshots"):
             if (commit := find_commit(folder.name)) and (names := list_names(folder)):
@@ -112,11 +109,8 @@ def list_odd(folder: Path) -> list[Path]:
 
 
 def _names_below(folder: Path) -> list[str]:
-    try:
-        found = [path for path in folder.rglob("*") if is_gguf(path.name) and path.is_file()]
-    except OSError:
-        return []
-    return [path.relative_to(folder).as_posix() for path in found]
+    found = find_in(folder, "**/*")
+    return [path.relative_to(folder).as_posix() for path in found if is_gguf(path.name) and is_file_there(path)]
 
 
 def find_snapshot(repository: str, revision: str = "main", root: Path | None = None) -> Path | None:

@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.sources.addresses import hide_secrets, split_url
+from harness.sources.addresses import hide_secrets, hide_user, split_url
 from harness.sources.patience import within
 from harness.sources.remote_errors import SettingsError, short_reason
 
@@ -97,7 +97,7 @@ def _show(endpoint: str) -> str:
     try:
         return repr(hide_secrets(endpoint))
     except HarnessError:
-        return repr(f"…@{endpoint.rpartition('@')[2]}" if "@" in endpoint else endpoint)
+        return repr(hide_user(endpoint))
 
 
 def token_headers() -> dict[str, str]:

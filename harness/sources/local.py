@@ -14,7 +14,7 @@ from harness.errors import UsageError
 from harness.sources.cache_folder import user_cache
 from harness.sources.choice import choose, find_same_name, is_gguf, list_models, name_quantization
 from harness.sources.hub_cache import HubFile, cache_dir, find_snapshot, list_names, list_odd, walk_cache
-from harness.sources.looking import find_in
+from harness.sources.looking import find_in, is_file_there
 from harness.sources.model_file import model_files
 from harness.sources.ollama_store import find_ollama, list_ollama, read_small
 from harness.untrusted.names import below, is_relative_name, is_repository
@@ -123,11 +123,7 @@ def _list_llama() -> Iterator[LocalModel]:
 
 def _flat_files() -> dict[str, Path]:
     """The files that llama.cpp before 2026 kept under owner_repository_file.gguf."""
-    try:
-        found = sorted(path for path in _llama_cache().iterdir() if is_gguf(path.name) and path.is_file())
-    except OSError:
-        return {}
-    return {path.name: path for path in found}
+    return {path.name: path for path in find_in(_llama_cache(), "*") if is_gguf(path.name) and is_file_there(path)}
 
 
 def lm_studio_folders() -> list[Path]:

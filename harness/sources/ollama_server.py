@@ -14,15 +14,16 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 from urllib.parse import urlsplit
 
 from harness.errors import HarnessError, UsageError
 from harness.host.rpc import is_loopback
 from harness.records.ollama import Answer, Loaded
+from harness.sources.addresses import hide_user
 from harness.sources.patience import within
 from harness.untrusted.harmless import json_text
-from harness.untrusted.json import read_json
+from harness.untrusted.json import is_count, read_json
 
 DEFAULT_PORT = 11434
 
@@ -93,9 +94,7 @@ def parse_host(text: str | None) -> str:
     except ValueError:
         host = ""
     if scheme not in ("http", "https") or not re.fullmatch(r"[\w.:%-]+", host):
-        hidden, _, shown = given.rpartition("@")  # before it stand a user and a password
-        said = f"…@{shown}" if hidden else given
-        raise UsageError(f"OLLAMA_HOST is {said!r}, which is no address; write it as 127.0.0.1:11434.")
+        raise UsageError(f"OLLAMA_HOST is {hide_user(given)!r}, which is no address; write it as 127.0.0.1:11434.")
     # A server that listens everywhere is reached here.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{slash}{path}".rstrip("/")
@@ -161,7 +160,7 @@ class OllamaServer:
         return Shown(
             blob=blobs[0] if blobs else None,
             has_adapter=re.search(r"^ADAPTER\s", modelfile, re.MULTILINE) is not None,
-            block_count=blocks if _is_count(blocks) else None,
+            block_count=blocks if is_count(blocks) else None,
         )
 
     def find_loaded(self, name: str) -> Loaded | None:
@@ -173,11 +172,11 @@ class OllamaServer:
         for model in models:
             if any(model.get(key) in (name, f"{name}:latest") for key in ("name", "model")):
                 size, in_vram, n_ctx = model.get("size"), model.get("size_vram") or 0, model.get("context_length")
-                if not (_is_count(size) and _is_count(in_vram)):
+                if not (is_count(size) and is_count(in_vram)):
                     raise ServerError(
                         f"Ollama {self.version} at {self.address} does not say how much memory {name} takes; update it."
                     )
-                return Loaded(size, in_vram, n_ctx if _is_count(n_ctx) else None)
+                return Loaded(size, in_vram, n_ctx if is_count(n_ctx) else None)
         return None
 
     def generate(self, name: str, prompt: str, options: Mapping[str, Any]) -> Answer:
@@ -191,7 +190,7 @@ class OllamaServer:
         start = time.perf_counter_ns()
         values = self._ask("/api/generate", {**request, "options": dict(options)}, GENERATE_TIMEOUT_S)
         wall_ns = time.perf_counter_ns() - start
-        missing = [figure for figure in _FIGURES if not _is_count(values.get(figure))]
+        missing = [figure for figure in _FIGURES if not is_count(values.get(figure))]
         if missing:
             raise ServerError(
                 f"Ollama {self.version} left {', '.join(missing)} out of its answer; it is too old for this, or {name} said nothing."
@@ -258,11 +257,6 @@ class _Refusal(Exception):
 def _objects(said: object) -> list[dict[str, Any]]:
     """The JSON objects of a list; none where it is no list."""
     return [item for item in said if isinstance(item, dict)] if isinstance(said, list) else []
-
-
-def _is_count(value: Any) -> TypeGuard[int]:
-    """Whether a value of JSON is a number of bytes, tokens or nanoseconds."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def _receive(response: Any, end: float) -> bytes:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
+from harness.sources.looking import find_in, is_file_there
 from harness.untrusted import harmless
 from harness.untrusted.json import read_json
 from harness.untrusted.names import find_digest
@@ -82,11 +83,10 @@ def list_ollama() -> list[OllamaName]:
     """List the models in all stores that can be read."""
     found: dict[OllamaName, None] = {}
     for folder in store_folders():
-        with contextlib.suppress(OSError):
-            for path in sorted(path for path in (folder / "manifests").glob("*/*/*/*") if path.is_file()):
-                host, namespace, model, tag = path.parts[-4:]
-                if _HOST.fullmatch(host) and all(map(_PART.fullmatch, (namespace, model, tag))):
-                    found[OllamaName(model, tag, namespace, host)] = None
+        for path in filter(is_file_there, find_in(folder / "manifests", "*/*/*/*")):
+            host, namespace, model, tag = path.parts[-4:]
+            if _HOST.fullmatch(host) and all(map(_PART.fullmatch, (namespace, model, tag))):
+                found[OllamaName(model, tag, namespace, host)] = None
     return list(found)
 
 

@@ -11,6 +11,22 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+def take(items: queue.Queue[T] | queue.SimpleQueue[T], limit_s: float) -> T:
+    """The next item of a queue. Waits a second at most each time, for Ctrl-C on Windows.
+
+    Raises
+    ------
+    TimeoutError : none came in time.
+    """
+    end = time.monotonic() + limit_s
+    while True:
+        try:
+            return items.get(timeout=max(min(end - time.monotonic(), 1.0), 0.0))
+        except queue.Empty:
+            if time.monotonic() >= end:
+                raise TimeoutError from None
+
+
 def within(limit_s: float, ask: Callable[[], T]) -> T:
     """What a function gives, or the exception that it raises.
 
@@ -29,14 +45,7 @@ def within(limit_s: float, ask: Callable[[], T]) -> T:
             done.put((None, error))
 
     threading.Thread(target=run, daemon=True, name="within").start()
-    end = time.monotonic() + limit_s
-    while True:
-        try:  # a second at most each time, for Ctrl-C on Windows
-            answer = done.get(timeout=max(min(end - time.monotonic(), 1.0), 0.0))
-        except queue.Empty:
-            if time.monotonic() >= end:
-                raise TimeoutError from None
-            continue
-        if answer[1] is not None:
-            raise answer[1]
-        return answer[0]
+    answer = take(done, limit_s)
+    if answer[1] is not None:
+        raise answer[1]
+    return answer[0]

@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from harness.errors import HarnessError
+from harness.sources import patience
 from harness.sources.addresses import Address, is_same_server, why_not_to
 from harness.sources.hub_client import hub_client
 from harness.sources.remote_errors import (
@@ -193,15 +194,11 @@ class _Receiver(threading.Thread):
         return False
 
     def take(self, limit_s: float) -> Any:
-        """The next item; SlowError where none comes in time. Waits a second at most each time, for Ctrl-C on Windows."""
-        end = time.monotonic() + limit_s
-        while True:
-            try:
-                item = self._items.get(timeout=max(min(end - time.monotonic(), 1.0), 0.0))
-                break
-            except queue.Empty:
-                if time.monotonic() >= end:
-                    raise SlowError(f"no answer in {limit_s:.0f} s") from None
+        """The next item; SlowError where none comes in time."""
+        try:
+            item = patience.take(self._items, limit_s)
+        except TimeoutError:
+            raise SlowError(f"no answer in {limit_s:.0f} s") from None
         if isinstance(item, Exception):
             raise item
         return item

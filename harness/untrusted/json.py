@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, TypeGuard
 
 #: Nothing that this project reads is nested more than ten deep; Python's own reader gives up somewhere near a thousand.
 MAX_DEPTH = 100
@@ -34,6 +34,11 @@ def read_json(text: str | bytes | bytearray, decoder: json.JSONDecoder | None = 
         if not level:
             return value
     raise ValueError("nested too deep")
+
+
+def is_count(value: Any, below: int = 2**63) -> TypeGuard[int]:
+    """Whether a value of JSON, or of a header, is a whole number of something, such as bytes, from 0 on and below a bound."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < below
 
 
 def count_brackets(text: str | bytes | bytearray) -> int:

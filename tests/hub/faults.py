@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 
 from tests.hub.server import Act
@@ -38,12 +39,20 @@ def _wait() -> None:
     enough.wait(PATIENCE_S)
 
 
-def _drip(to: BaseHTTPRequestHandler, data: bytes) -> None:
+def _until_enough(pause_s: float = 0.0) -> Iterator[None]:
+    """Moments to send in, until a test says `enough`, or the server has no more patience."""
     end = time.monotonic() + PATIENCE_S
-    for index in range(len(data)):
+    while not enough.wait(pause_s) and time.monotonic() < end:
+        yield
+
+
+def _drip(to: BaseHTTPRequestHandler, data: bytes) -> None:
+    for index, _ in zip(range(len(data)), _until_enough(0.05), strict=False):
         write(to, data[index : index + 1])
-        if enough.wait(0.05) or time.monotonic() > end:
-            return
+
+
+def _without(headers: dict[str, str], *names: str) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name not in names}
 
 
 def _part(of: bytes) -> bytes:
@@ -77,8 +86,7 @@ def drips_body(to: BaseHTTPRequestHandler, status: int, headers: dict[str, str],
 
 
 def early_hints_without_end(to: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not enough.wait(0.01) and time.monotonic() < end:
+    for _ in _until_enough(0.01):
         write(to, b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")
 
 
@@ -98,8 +106,8 @@ def tells(**changed: str | None) -> Act:
 
     def act(to: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes) -> None:
         new = {name.replace("_", "-"): value for name, value in changed.items()}
-        kept = {name: value for name, value in headers.items() if name not in new}
-        write(to, head(status, {**kept, **{name: value for name, value in new.items() if value is not None}}) + body)
+        told = {name: value for name, value in new.items() if value is not None}
+        write(to, head(status, {**_without(headers, *new), **told}) + body)
 
     return act
 
@@ -119,23 +127,20 @@ def two_lengths(to: BaseHTTPRequestHandler, status: int, headers: dict[str, str]
 
 
 def without_length(to: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes) -> None:
-    kept = {name: value for name, value in headers.items() if name != "Content-Length"}
-    write(to, head(status, kept) + _part(body))
+    write(to, head(status, _without(headers, "Content-Length")) + _part(body))
 
 
 def chunked(chunks: str) -> Act:
     """The right answer in chunks that are right, garbled, or go on without end."""
 
     def act(to: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes) -> None:
-        kept = {name: value for name, value in headers.items() if name != "Content-Length"}
-        write(to, head(status, {**kept, "Transfer-Encoding": "chunked"}))
+        write(to, head(status, {**_without(headers, "Content-Length"), "Transfer-Encoding": "chunked"}))
         if chunks == "right":
             write(to, b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n")
         elif chunks == "garbled":
             write(to, b"xyz\r\nwhat?\r\n")
         else:
-            end = time.monotonic() + PATIENCE_S
-            while not enough.is_set() and time.monotonic() < end:
+            for _ in _until_enough():
                 write(to, b"10000\r\n" + b" " * 0x10000 + b"\r\n")
 
     return act
@@ -181,9 +186,8 @@ def another_file(to: BaseHTTPRequestHandler, status: int, headers: dict[str, str
 
 def parts_of_ranges(to: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes) -> None:
     data = b"--x\r\nContent-Range: bytes 0-5/6\r\n\r\n" + body + b"\r\n--x--\r\n"
-    kept = {name: value for name, value in headers.items() if name != "Content-Range"}
     told = {"Content-Type": "multipart/byteranges; boundary=x", "Content-Length": str(len(data))}
-    write(to, head(206, {**kept, **told}) + data)
+    write(to, head(206, {**_without(headers, "Content-Range"), **told}) + data)
 
 
 # --- statuses and redirections ----------------------------------------------------------------------------------------
@@ -209,8 +213,8 @@ def redirects(location: str, status: int = 302, endless: bool = False) -> Act:
             write(to, head(status, {"Location": target, "Content-Length": "2"}) + b"{}")
             return
         write(to, head(status, {"Location": target, "Content-Encoding": "gzip", "Transfer-Encoding": "chunked"}))
-        bomb, end = gzip.compress(bytes(1 << 22)), time.monotonic() + PATIENCE_S
-        while not enough.is_set() and time.monotonic() < end:
+        bomb = gzip.compress(bytes(1 << 22))
+        for _ in _until_enough():
             write(to, b"%x\r\n%s\r\n" % (len(bomb), bomb))
 
     return act
@@ -268,7 +272,7 @@ FAULTS: dict[str, Act] = {
     "packs its answer": packed,
     "says that it packed its answer": tells(Content_Encoding="gzip"),
     "ignores ranges": lambda to, status, headers, body: write(
-        to, head(200, {name: value for name, value in headers.items() if name != "Content-Range"}) + body
+        to, head(200, _without(headers, "Content-Range")) + body
     ),
     "sends a later range": other_range(7),
     "sends an overlapping range": other_range(-7),
