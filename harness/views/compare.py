@@ -251,7 +251,7 @@ def describe_unlike(comparison: Comparison) -> list[str]:
     found = sorted(comparison.unlike, key=lambda one: -one.n)
     said = [_describe_cells(one) for one in found[:_MOST_NAMED]]
     if (n_more := sum(one.n for one in found[_MOST_NAMED:])) > 0:
-        said.append(f"{format_count(n_more, 'other cell')} have no like either")
+        said.append(f"nor is there one of {format_count(n_more, 'other cell')}")
     return said
 
 
