@@ -103,7 +103,9 @@ def run(words: list[str]) -> dict[str, float | int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=100_000)
-    parser.add_argument("--shape", choices=SHAPES, default=SHAPES[0], help="what of it is not the default is not kept")
+    parser.add_argument(
+        "--shape", choices=SHAPES, default=SHAPES[0], help="what the journal is like; figures are kept of the default"
+    )
     parser.add_argument("--no-keep", action="store_true", help="show the figures, and keep none")
     parser.add_argument("--only", choices=COMMANDS, action="append")
     asked = parser.parse_args()
@@ -120,7 +122,7 @@ def main() -> None:
             print(
                 "{:8} {cpu_s:6.2f} CPU-s {peak_mib:6.0f} MiB  exit {exit_code}".format(name, **found[name]), flush=True
             )
-    if not asked.no_keep and not asked.only:
+    if not asked.no_keep and not asked.only and asked.shape == SHAPES[0]:
         figures = {
             "scale.records": Figure(asked.records),
             **{f"scale.{name}_s": Figure(round(one["cpu_s"], 2)) for name, one in found.items()},
