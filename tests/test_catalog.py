@@ -154,3 +154,11 @@ def test_a_wrong_catalog_names_file_entry_and_key(text, words):
 def test_a_catalog_nested_without_end_is_refused():
     with pytest.raises(UsageError, match="nested too deep"):
         parse_catalog("x = " + "[" * 100_000, "mine.toml")
+
+
+def test_a_catalog_without_end_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "endless.toml"
+    path.write_bytes(b"#" * (4 * 2**20 + 1))
+    monkeypatch.setenv("HARNESS_CATALOG", str(path))
+    with pytest.raises(UsageError, match="longer than any catalog"):
+        load_catalog()
