@@ -11,6 +11,7 @@ from harness.gguf.anatomy import name_file_type
 from harness.gguf.layout import tensor_table
 from harness.gguf.types import find_quantization
 from harness.sources.references import parse_reference
+from harness.sources.user_catalog import load_catalog
 from tests.shapes import count_parameters
 
 OURS = parse_catalog((pathlib.Path(__file__).parent.parent / "models.toml").read_text(encoding="utf-8"), "models.toml")

@@ -10,7 +10,6 @@ from harness.errors import UsageError
 from harness.sources.config_folder import config_folder
 from harness.sources.looking import is_there
 
-
 #: Characters; harness's own catalog has a hundredth.
 _MAX_LENGTH = 4 << 20
 
