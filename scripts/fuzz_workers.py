@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
-from fuzz_headers import Seed, find_smollm2, read_header_bytes
+from fuzz_headers import Seed, find_smollm2, memory_folder, read_header_bytes
 
 from harness.errors import HarnessError, Outcome
 from harness.gguf.header import BytesSource, read_header
@@ -165,8 +165,7 @@ def judge_command(code: int, out: str, err: str) -> str | None:
 def run_batch(more: Sequence[str], seed: int, first: int, n: int, kept: pathlib.Path) -> Batch:
     """Measure a batch of spoilt files, with as few workers as will do."""
     _bound_memory()
-    place = "/dev/shm" if pathlib.Path("/dev/shm").is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="harness-fuzz-", dir=place) as folder:
+    with tempfile.TemporaryDirectory(prefix="harness-fuzz-", dir=memory_folder()) as folder:
         os.environ["XDG_CACHE_HOME"] = os.environ["XDG_CONFIG_HOME"] = folder  # no hashes of spoilt files stay behind
         files = Files(seed, pathlib.Path(folder), more)
         batch = _Batch(Batch(first), files, kept, seed)

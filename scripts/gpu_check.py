@@ -4,8 +4,8 @@ A step is a command (or a few), a time limit and a judge of what the commands pr
 budget has no time for is not run. Written to the folder: gpu-check.jsonl (a line for each step: command, time, what was found or is
 wrong), records.jsonl (harness's own records), summary.txt (the table), log.txt (the ends of all that was printed), none above 16 MiB.
 
-With CUDA nothing of this was ever run: there was no card where it was written. Its judges were tried with outputs that were made up
-(`tests/test_gpu_check.py`), and the whole up to the first step that needs a card.
+With CUDA nothing of this was ever run: there was no card where it was written. Its judges (`gpu_judges`) were tried with outputs that
+were made up (`tests/test_gpu_check.py`), and the whole up to the first step that needs a card.
 """
 
 from __future__ import annotations
@@ -17,14 +17,26 @@ import os
 import pathlib
 import shlex
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from gpu_judges import (
+    Missing,
+    Wrong,
+    judge_best,
+    judge_devices,
+    judge_energy,
+    judge_footnote,
+    judge_ledger,
+    judge_parity,
+    judge_roofline,
+    judge_tune,
+)
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -34,24 +46,10 @@ MOST_BYTES, MOST_LOG_BYTES = 16 * 2**20, 32 * 2**10
 #: Seconds kept back for writing everything down, and the fewest in which a step is begun.
 RESERVE_S, LEAST_S = 5.0, 15.0
 
-#: llama.cpp's log rounds each buffer to 0.01 MiB, and so does a plan's.
-LOG_STEP_BYTES = 0.022 * 2**20
-
-#: A parity below this, a loss of --best above that, a card that reads slower than any of the last ten years.
-LEAST_RATIO, MOST_LOSS, LEAST_BYTES_PER_S = 0.99, 0.03, 50e9
-
 OK, FAILED, NOT_RUN = "OK", "FAILED", "NOT RUN"
 
 #: What a measuring command may end with: measured, and measured on a busy machine.
 MEASURED = (0, 5)
-
-
-class Wrong(Exception):
-    """A step's answer is not what it must be; one sentence."""
-
-
-class Missing(Exception):
-    """Without this nothing else can be tried; one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,14 +199,6 @@ def get_engine(desk: Desk) -> dict[str, Any]:
     return judge_devices(found)
 
 
-def judge_devices(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The card must be one that layers can go to."""
-    devices = [item for item in found.get("devices", ()) if str(item.get("name", "")).startswith("CUDA")]
-    if not devices:
-        raise Missing("the engine that was built sees no CUDA device; look into log.txt.")
-    return {"devices": [item["name"] for item in devices]}
-
-
 def hold_parity(desk: Desk) -> dict[str, Any]:
     bench = (desk.engine or desk.work) / "bin" / "llama-bench"
     if not bench.exists():
@@ -232,20 +222,6 @@ def read_kept(results: pathlib.Path, kind: str) -> list[dict[str, Any]]:
     return [item for item in map(json.loads, lines) if item.get("kind") == kind]
 
 
-def judge_parity(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The median of llama-bench's time over harness's, of each test."""
-    found = {}
-    for record in records:
-        pairs = zip(record["harness_samples_ns"], record["llama_bench_samples_ns"], strict=True)
-        found[record["test"]] = statistics.median(statistics.median(b) / statistics.median(a) for a, b in pairs)
-    if not found:
-        raise Wrong("parity kept no record")
-    for test, ratio in found.items():
-        if ratio < LEAST_RATIO:
-            raise Wrong(f"{test}: harness has {ratio:.4f} of llama-bench's speed, below {LEAST_RATIO}")
-    return {"ratios": {test: round(ratio, 4) for test, ratio in found.items()}}
-
-
 def hold_ledger(desk: Desk) -> dict[str, Any]:
     """Memory by device over the number of layers, as it was allocated and as it was predicted."""
     asked = ["-m", desk.models[1], "-p", "512", "-n", "0", "-r", "3", "-ngl", "0,1,4,8,12,16,99", "--no-traffic"]
@@ -258,25 +234,6 @@ def hold_ledger(desk: Desk) -> dict[str, Any]:
     return judge_ledger(sweep, predicted)
 
 
-def judge_ledger(sweep: Mapping[str, Any], predicted: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
-    """The bytes on each card for every number of layers: allocated, and predicted from the header."""
-    found = {}
-    for row in sweep["rows"]:
-        count = row["n_gpu_layers"]
-        if row.get("failure") or row.get("skipped"):
-            raise Wrong(f"{count} layers were not measured")
-        lines = [line for line in predicted[count]["ledger"] if line["device"].startswith("CUDA")]
-        expected = sum(line["predicted_bytes"] or 0 for line in lines)
-        on_cards = [sizes for device, sizes in (row["memory_bytes"] or {}).items() if device.startswith("CUDA")]
-        measured = sum(sum(sizes.values()) for sizes in on_cards)
-        found[str(count)] = [measured, expected]
-        if abs(measured - expected) > LOG_STEP_BYTES * max(len(lines), 1):
-            raise Wrong(f"{count} layers take {measured} bytes on the card, and {expected} were predicted")
-    if not any(measured for measured, _ in found.values()):
-        raise Wrong("no number of layers took anything of the card")
-    return {"allocated_and_predicted_bytes": found}
-
-
 def hold_best(desk: Desk) -> dict[str, Any]:
     kept = desk.work / "best.json"
     words = ["--runs", "1", "--sweeps", "1", "--out", str(kept), "--", "-m", desk.models[1], "-n", "32", "-r", "3"]
@@ -286,62 +243,18 @@ def hold_best(desk: Desk) -> dict[str, Any]:
     return judge_best(json.loads(kept.read_text(encoding="utf-8")))
 
 
-def judge_best(found: Mapping[str, Any]) -> dict[str, Any]:
-    """How far the count that --best chose lies behind the best of the full sweep, and what it cost of that."""
-    (run,) = found["runs"]
-    said = {name: run[name] for name in ("best_n_gpu_layers", "fair_loss", "cost_share_timed")}
-    if run["fair_loss"] > MOST_LOSS:
-        raise Wrong(f"--best chose {run['best_n_gpu_layers']} layers, {run['fair_loss']:.1%} behind {found['fastest']}")
-    return {**said, "fastest": found["fastest"]}
-
-
 def read_energy(desk: Desk) -> dict[str, Any]:
     words = ["-m", desk.models[1], "-p", "512", "-n", "256", "-r", "6", "-ngl", "99", "--no-traffic"]
     return judge_energy(desk.measure("sweep", *words))
-
-
-def judge_energy(sweep: Mapping[str, Any]) -> dict[str, Any]:
-    """Joules a token by the card's own counter."""
-    (row,) = sweep["rows"]
-    sources = row.get("power_sources") or []
-    joules = {speed["test"]: speed["joules_per_token"] for speed in row["speeds"]}
-    if not any("nvml" in str(source).lower() for source in sources):
-        raise Wrong(f"no energy came from NVML (sources: {', '.join(map(str, sources)) or 'none'})")
-    if not joules or not all(value and 0 < value < 1000 for value in joules.values()):
-        raise Wrong(f"energies are no energies: {joules}")
-    return {"joules_per_token": joules, "sources": list(sources)}
 
 
 def hold_roofline(desk: Desk) -> dict[str, Any]:
     return judge_roofline(desk.measure("roofline"))
 
 
-def judge_roofline(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What the card reads and multiplies, rightly."""
-    tests = [test for test in found["tests"] if str(test["device"]).startswith("CUDA")]
-    best: dict[str, float] = {}
-    for test in tests:
-        if test["result"] != "right":
-            raise Wrong(f"{test['device']} multiplies {test['type']} wrongly")
-        rate = test["rate_flop_per_s"] if test["work"] == "multiply" else test["rate_bytes_per_s"]
-        best[test["work"]] = max(best.get(test["work"], 0.0), rate)
-    reading = best.get("read", 0.0)
-    if reading < LEAST_BYTES_PER_S:
-        raise Wrong(f"the card reads {reading / 1e9:.1f} GB/s, which no card of these years does")
-    return {"best": best}
-
-
 def hold_tune(desk: Desk) -> dict[str, Any]:
     seconds = str(max(int(desk.limit_s) - 30, 20))
     return judge_tune(desk.measure("tune", "-m", desk.models[1], "--for", "chat", "--max-time", seconds))
-
-
-def judge_tune(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What was found must not be slower than llama.cpp's defaults."""
-    said = {name: found.get(name) for name in ("decision", "gain", "stop", "n_candidates")}
-    if said["decision"] not in ("faster", "no_difference", "undecided"):
-        raise Wrong(f"what was chosen is {said['decision']} beside the defaults")
-    return said
 
 
 def hold_footnote(desk: Desk) -> dict[str, Any]:
@@ -365,15 +278,6 @@ def hold_footnote(desk: Desk) -> dict[str, Any]:
         "on",
     ]
     return judge_footnote(desk.measure("sweep", *words, "--no-traffic"))
-
-
-def judge_footnote(sweep: Mapping[str, Any]) -> dict[str, Any]:
-    """What ran elsewhere than on the card must be said beside the figure."""
-    cautions = [caution for row in sweep["rows"] for speed in row["speeds"] for caution in speed["cautions"]]
-    said = [caution["text"] for caution in cautions if caution["cause"] in ("ran-elsewhere", "no-kernel")]
-    if not said:
-        raise Wrong("attention that the card has no kernel for was measured without a footnote")
-    return {"footnotes": sorted(set(said))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,7 +307,10 @@ STEPS = (
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a step: OK, FAILED or NOT RUN; found are its figures, problem is a sentence."""
+    """What became of a step: OK, FAILED or NOT RUN; found are its figures, problem is a sentence.
+
+    is_missing: what it looked for is not here, and nothing else can be tried without it.
+    """
 
     name: str
     about: str
@@ -411,6 +318,7 @@ class Outcome:
     limit_s: float
     took_s: float = 0.0
     problem: str | None = None
+    is_missing: bool = False
     found: dict[str, Any] = field(default_factory=dict)
     commands: list[str] = field(default_factory=list)
 
@@ -426,27 +334,26 @@ def run_steps(desk: Desk, steps: Sequence[Step] = STEPS) -> Iterator[Outcome]:
         elif left_s < LEAST_S:
             outcome.problem = "no time was left"
         else:
-            missing = run_step(step, desk, outcome)
+            run_step(step, desk, outcome)
+            missing = f"without {step.name}" if outcome.is_missing else None
         append(desk.out / "gpu-check.jsonl", json.dumps(asdict(outcome)) + "\n")
         yield outcome
 
 
-def run_step(step: Step, desk: Desk, outcome: Outcome) -> str | None:
-    """Run one step; why nothing else can be tried, where that is so."""
+def run_step(step: Step, desk: Desk, outcome: Outcome) -> None:
+    """Run one step, and write down what became of it."""
     begun = time.monotonic()
     desk.limit_s, desk.commands = outcome.limit_s, outcome.commands
     try:
         outcome.found, outcome.status = step.act(desk), OK
     except Missing as error:
-        outcome.status, outcome.problem = FAILED, str(error)
-        return f"without {step.name}"
+        outcome.status, outcome.problem, outcome.is_missing = FAILED, str(error), True
     except Wrong as error:
         outcome.status, outcome.problem = FAILED, str(error)
     except (ValueError, KeyError, TypeError, IndexError, OSError) as error:  # an output of another shape
         outcome.status, outcome.problem = FAILED, f"its output cannot be understood: {error!r}"
     finally:
         outcome.took_s = round(time.monotonic() - begun, 1)
-    return None
 
 
 def summarize(outcomes: Sequence[Outcome]) -> str:
@@ -467,7 +374,7 @@ def collect_records(desk: Desk) -> None:
 
 def code_of(outcomes: Sequence[Outcome]) -> int:
     """0: all is well; 1: something failed or was not run; 2: there was nothing to try it with."""
-    if any(one.problem and one.problem.startswith("without ") for one in outcomes):
+    if any(one.is_missing for one in outcomes):
         return 2
     return 0 if all(one.status == OK for one in outcomes) else 1
 
@@ -550,7 +457,7 @@ def main(words: Sequence[str] | None = None) -> int:
     (options.out / "summary.txt").write_text(table, encoding="utf-8")
     print(f"\n{table}\nkept in {options.out}")
     if (code := code_of(outcomes)) == 2:
-        first = next(one for one in outcomes if one.status == FAILED)
+        first = next(one for one in outcomes if one.is_missing)
         print(f"gpu-check: {first.problem}", file=sys.stderr)
     return code
 

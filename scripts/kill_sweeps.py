@@ -259,6 +259,36 @@ def observe(child: Child, result: Kill, draw: random.Random, is_aimed: bool) -> 
     return before
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What a command that was killed left: its journals and all that is in them; is_early: it was killed before it had any."""
+
+    paths: Sequence[pathlib.Path]
+    data: bytes
+    is_early: bool
+
+
+def look(child: Child, result: Kill, before: bytes) -> Left:
+    """Wait for its end, and judge what any command leaves: no process, every line that was there before, none that is damaged."""
+    result.exit_code = child.wait()
+    result.n_orphans = len(child.orphans())
+    paths = journals(child.folder)
+    data = read_bytes(paths)
+    if not data.startswith(before[: before.rfind(b"\n") + 1]):
+        result.wrong.append("lines that were there are gone")
+        result.n_lost += 1
+    if damaged_lines(data):
+        result.wrong.append("a damaged line that is not the last")
+    return Left(paths, data, not paths and result.after_s < 1.0)
+
+
+def judge_end(child: Child, result: Kill, left: Left, is_complete: bool) -> None:
+    """Judge its exit code and its last words."""
+    if said := wrong_exit(child, result.how, result.exit_code, is_complete, left.is_early):
+        result.wrong.append(said)
+    result.wrong += wrong_words(child.told, left.is_early)
+
+
 def kill_sweep(number: int, seed: int, takes_s: float, folder: pathlib.Path) -> Kill:
     """One sweep, killed, looked at, and gone on with."""
     draw = random.Random(f"{seed} {number}")
@@ -266,33 +296,20 @@ def kill_sweep(number: int, seed: int, takes_s: float, folder: pathlib.Path) -> 
     result = Kill(number, "sweep", how, draw.uniform(0, 1.1 * takes_s))
     child = Child(SWEEP, folder)
     before = observe(child, result, draw, is_aimed=draw.random() < 0.4)
-    result.exit_code = child.wait()
-    result.n_orphans = len(child.orphans())
-    paths, text = journals(folder), child.told
-    data, good = read_bytes(paths), good_cells(paths)
+    left = look(child, result, before)
+    good = good_cells(left.paths)
     result.n_kept = len(good)
-    is_early = not paths and result.after_s < 1.0
-    whole_before = before[: before.rfind(b"\n") + 1]
-    if not data.startswith(whole_before):
-        result.wrong.append("lines that were there are gone")
-        result.n_lost += 1
-    if lost := told_cells(text) - set(good):
+    if lost := told_cells(child.told) - set(good):
         result.wrong.append(f"told and not kept: {sorted(lost)}")
         result.n_lost += len(lost)
-    if damaged_lines(data):
-        result.wrong.append("a damaged line that is not the last")
-    if said := wrong_exit(child, how, result.exit_code, len(good) == N_CELLS, is_early):
-        result.wrong.append(said)
-    result.wrong += wrong_words(text, is_early)
-    _resume(result, paths, good, data, folder)
+    judge_end(child, result, left, len(good) == N_CELLS)
+    _resume(result, left, good, folder)
     return result
 
 
-def _resume(
-    result: Kill, paths: Sequence[pathlib.Path], good: Counter[tuple[int, str]], data: bytes, folder: pathlib.Path
-) -> None:
+def _resume(result: Kill, left: Left, good: Counter[tuple[int, str]], folder: pathlib.Path) -> None:
     """Go on with it, and see whether exactly what is missing is measured."""
-    child = Child((*SWEEP, *(("--resume", str(paths[-1])) if paths else ())), folder)
+    child = Child((*SWEEP, *(("--resume", str(left.paths[-1])) if left.paths else ())), folder)
     code = child.wait()
     after = journals(folder)
     found, everything = good_cells(after), read_bytes(after)
@@ -301,9 +318,9 @@ def _resume(
         trouble.append(f"going on ends with {code}")
     if len(found) != N_CELLS or set(found.values()) != {1}:
         trouble.append(f"going on has {len(found)} cells, measured {sorted(set(found.values()))} times")
-    if not everything.startswith(data):
+    if not everything.startswith(left.data):
         trouble.append("going on changed what was there")
-    if data and not data.endswith(b"\n") and "the line is skipped" not in child.told:
+    if left.data and not left.data.endswith(b"\n") and "the line is skipped" not in child.told:
         trouble.append("half a line is not told of")
     if any(good[cell] and found[cell] != good[cell] for cell in good):
         trouble.append("a cell was measured again")
@@ -322,22 +339,11 @@ def kill_other(number: int, name: str, seed: int, folder: pathlib.Path) -> Kill:
     before = observe(child, result, draw, is_aimed=False)
     if HOW[how][0] == "worker":  # the command goes on, some for minutes: it is ended in order
         child.end_after(GOES_ON_S)
-    result.exit_code = child.wait()
-    result.n_orphans = len(child.orphans())
-    paths = journals(folder)
-    data = read_bytes(paths)
-    result.n_kept = data.count(b"\n")
-    is_early = not paths and result.after_s < 1.0
-    if not data.startswith(before[: before.rfind(b"\n") + 1]):
-        result.wrong.append("lines that were there are gone")
-        result.n_lost += 1
-    if damaged_lines(data):
-        result.wrong.append("a damaged line that is not the last")
+    left = look(child, result, before)
+    result.n_kept = left.data.count(b"\n")
     # Whether it was over cannot be seen from its cells here: a death by the signal itself is right after the last word only.
     is_complete = result.exit_code in (0, 5) or "kept in" in child.told
-    if said := wrong_exit(child, how, result.exit_code, is_complete, is_early):
-        result.wrong.append(said)
-    result.wrong += wrong_words(child.told, is_early)
+    judge_end(child, result, left, is_complete)
     return result
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from figure_tables import fill
+from figure_tables import fill, write_table
 from figures import ROOT
 from packaging.requirements import Requirement
 
@@ -135,15 +134,10 @@ def _describe(name: str, needed: dict[str, set[str]]) -> Package:
     return Package(name, importlib.metadata.version(name), read_licence(name), use)
 
 
-def write_table(packages: list[Package]) -> str:
-    """A row a package."""
-    return "\n".join(_write_rows(packages))
-
-
-def _write_rows(packages: list[Package]) -> Iterator[str]:
-    yield "| package | version | licence | for |\n| --- | --- | --- | --- |"
-    for one in packages:
-        yield f"| {one.name} | {one.version} | {one.licence} | {one.use} |"
+def list_rows(packages: list[Package]) -> str:
+    """A table with a row a package."""
+    rows = [(one.name, one.version, one.licence, one.use) for one in packages]
+    return write_table(("package", "version", "licence", "for"), rows)
 
 
 def read_page() -> dict[str, Package]:
@@ -157,7 +151,7 @@ def read_page() -> dict[str, Package]:
 def render(text: str) -> str:
     """The page with its tables."""
     runs, builds = list_packages()
-    return fill(text, {"packages": write_table(runs), "builders": write_table(builds)})
+    return fill(text, {"packages": list_rows(runs), "builders": list_rows(builds)})
 
 
 if __name__ == "__main__":

@@ -41,6 +41,14 @@ def database(path, *texts):
     return path
 
 
+@pytest.mark.parametrize("before", [b"\0" * 4096 + b"\n", b"[" * 5000 + b"\n", b"null\n", b"\xef\xbb\xbf"])
+def test_a_journal_whose_beginning_is_damaged_is_read_on(before, tmp_path, recorded):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(before + "".join(json.dumps(to_json(one)) + "\n" for one in recorded[:2]).encode())
+    said = [r"a\.jsonl:1: not a record"] if before.endswith(b"\n") else []
+    assert [one.subject.spec.test for one in read(path, *said)] == ["pp64", "tg16"]
+
+
 @pytest.mark.parametrize("form", ["json", "jsonl", "csv", "sql", "sqlite"])
 @pytest.mark.parametrize("program", ["llama-bench", "pp-tg"])
 def test_every_format_of_both_programs(program, form, tmp_path):

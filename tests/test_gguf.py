@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.gguf.cursor import KEPT_ARRAY_BYTES, MAX_AHEAD_BYTES, MAX_HEADER_BYTES
-from harness.gguf.header import ArrayValue, BytesSource, check_complete, read_header
+from harness.gguf.header import MAX_STRINGS, MAX_TENSORS, ArrayValue, BytesSource, check_complete, read_header
 from harness.units import MIB
 from tests.examine import examine
 from tests.gguf_bytes import HeaderBytes, llama_like, mutate, shorten_vocabulary
@@ -469,3 +469,35 @@ def test_the_seeds_are_good_and_most_mutations_spoil_them():
     rng = random.Random(1)
     accepted = sum(examine(mutate(rng.choice(seeds()), rng), MIB) for _ in range(1000))
     assert 10 < accepted < 500
+
+
+@pytest.mark.parametrize(
+    ("settings", "n_tensors", "said"),
+    [
+        ([("general.name", "str", "x" * (3 * MIB)), ("general.url", "str", "x" * (3 * MIB))], 1, None),
+        ([(f"text.{index}", "str", "x" * (3 * MIB)) for index in range(3)], 1, "keys and texts take 9437[0-9]+ bytes"),
+        ([(f"{index:05}" + "k" * 60_000, "u32", 1) for index in range(140)], 1, "keys and texts take 84[0-9]+ bytes"),
+        ([], MAX_TENSORS, None),
+        ([], MAX_TENSORS + 1, "the number of tensors is 4097, above the limit"),
+    ],
+)
+def test_a_header_that_is_whole_is_bounded_too(settings, n_tensors, said):
+    """llama.cpp itself takes seconds and a gigabyte for what is good and out of all proportion."""
+    made = HeaderBytes()
+    for key, kind, value in settings:
+        made.add(key, kind, value)
+    for index in range(n_tensors):
+        made.add_tensor(f"t{index}", "F32", 32)
+    source = BytesSource(made.build())
+    if said is None:
+        assert len(read_header(source).tensors) == n_tensors
+        return
+    with pytest.raises(UsageError, match=said):
+        read_header(source)
+
+
+def test_more_texts_than_any_vocabulary_has_are_refused():
+    many = struct.pack("<IIQ", 9, 8, MAX_STRINGS + 1) + bytes(8 * (MAX_STRINGS + 1))
+    data = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + U64(1) + b"a" + many
+    with pytest.raises(UsageError, match="'a' has 1048577 texts, above the limit of 1048576"):
+        read_header(BytesSource(data))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import gpu_check
+import gpu_judges
 import pytest
 
 MIB = 2**20
@@ -64,13 +65,13 @@ def changed(found, *path, to):
 
 
 GOOD = {
-    "devices": (gpu_check.judge_devices, {"devices": [{"name": "CUDA0"}, {"name": "CPU"}]}),
-    "parity": (gpu_check.judge_parity, [PARITY]),
-    "best": (gpu_check.judge_best, BEST),
-    "energy": (gpu_check.judge_energy, {"rows": [row(99, {"model": 1})]}),
-    "roofline": (gpu_check.judge_roofline, ROOF),
-    "tune": (gpu_check.judge_tune, TUNE),
-    "footnote": (gpu_check.judge_footnote, changed(SWEEP, "rows", 0, "speeds", 0, "cautions", to=[FOOTNOTE])),
+    "devices": (gpu_judges.judge_devices, {"devices": [{"name": "CUDA0"}, {"name": "CPU"}]}),
+    "parity": (gpu_judges.judge_parity, [PARITY]),
+    "best": (gpu_judges.judge_best, BEST),
+    "energy": (gpu_judges.judge_energy, {"rows": [row(99, {"model": 1})]}),
+    "roofline": (gpu_judges.judge_roofline, ROOF),
+    "tune": (gpu_judges.judge_tune, TUNE),
+    "footnote": (gpu_judges.judge_footnote, changed(SWEEP, "rows", 0, "speeds", 0, "cautions", to=[FOOTNOTE])),
 }
 
 
@@ -82,7 +83,7 @@ def test_a_right_answer(name):
 
 
 def test_a_right_ledger():
-    found = gpu_check.judge_ledger(SWEEP, PREDICTED)["allocated_and_predicted_bytes"]
+    found = gpu_judges.judge_ledger(SWEEP, PREDICTED)["allocated_and_predicted_bytes"]
     assert found == {"0": [0, 0], "4": [50 * MIB, 50 * MIB + 4000]}
 
 
@@ -115,7 +116,7 @@ def test_a_right_ledger():
 )
 def test_a_wrong_answer(name, path, to, said):
     judge, found = GOOD[name]
-    with pytest.raises(gpu_check.Wrong, match=None) as error:
+    with pytest.raises(gpu_judges.Wrong, match=None) as error:
         judge(changed(found, *path, to=to))
     assert said in str(error.value)
 
@@ -135,16 +136,16 @@ def test_a_wrong_answer(name, path, to, said):
     ],
 )
 def test_a_wrong_ledger(sweep, predicted, said):
-    with pytest.raises(gpu_check.Wrong) as error:
-        gpu_check.judge_ledger(sweep, predicted)
+    with pytest.raises(gpu_judges.Wrong) as error:
+        gpu_judges.judge_ledger(sweep, predicted)
     assert said in str(error.value)
 
 
 def test_no_parity_is_wrong_and_no_device_ends_it_all():
-    with pytest.raises(gpu_check.Wrong, match="kept no record"):
-        gpu_check.judge_parity([])
-    with pytest.raises(gpu_check.Missing, match="no CUDA device"):
-        gpu_check.judge_devices({"devices": [{"name": "CPU"}]})
+    with pytest.raises(gpu_judges.Wrong, match="kept no record"):
+        gpu_judges.judge_parity([])
+    with pytest.raises(gpu_judges.Missing, match="no CUDA device"):
+        gpu_judges.judge_devices({"devices": [{"name": "CPU"}]})
 
 
 # --- the whole, on a machine that is made up --------------------------------------------------------------------------
@@ -272,6 +273,13 @@ def test_without_packages_or_an_engine_that_sees_the_card(machine, capsys):
     code, outcomes, _ = machine(devices={"devices": [{"name": "CPU"}]})
     assert code == 2
     assert outcomes["engine"]["problem"] == "the engine that was built sees no CUDA device; look into log.txt."
+    assert {name for name, one in outcomes.items() if one["is_missing"]} == {"engine"}
+
+
+def test_without_what_the_last_step_looks_for_there_was_nothing_to_try_it_with(machine, capsys):
+    code, outcomes, _ = machine("--only", "engine", devices={"devices": [{"name": "CPU"}]})
+    assert (code, [*outcomes]) == (2, ["python", "card", "engine"])
+    assert "sees no CUDA device" in capsys.readouterr().err
 
 
 def test_a_step_that_takes_too_long_is_ended_and_time_for_the_others_kept(machine, monkeypatch):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +25,7 @@ from harness.sources import fetching, headers, remote
 from harness.sources.catalog_check import check_catalog
 from harness.sources.catalog_reference import CatalogReference
 from harness.sources.references import parse_reference
+from harness.units import MIB
 
 from .gguf_bytes import HeaderBytes
 from .hub import faults
@@ -180,8 +183,16 @@ PARTS: set[str] = set()
 
 
 @pytest.fixture(scope="module")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, str], Case]]:
-    folder = tmp_path_factory.mktemp("faults")
+def folder() -> Iterator[Path]:
+    """In memory where it has room: thousands of files are made and removed, which takes a disk as long as all the rest."""
+    memory = Path("/dev/shm")
+    has_room = memory.is_dir() and shutil.disk_usage(memory).free > 256 * MIB
+    with tempfile.TemporaryDirectory(prefix="harness-faults-", dir=memory if has_room else None) as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def cases(folder: Path) -> Iterator[dict[tuple[str, str], Case]]:
     faults.enough.clear()
     write_split(folder)
     parts = sorted(folder.glob("m-*.gguf"))

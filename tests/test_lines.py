@@ -17,7 +17,7 @@ from harness.records.ab import Ab, Arm, Block, Side, Stop
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Conditions, Record
 from harness.records.failures import describe_failure
-from harness.records.journal import Journal, each_record, read_lines, read_records
+from harness.records.journal import LONGEST_LINE_BYTES, Journal, each_record, read_lines, read_records
 from harness.records.journal_files import journal_order
 from harness.records.kinds import KINDS, Line, read_line, schema_of, to_json
 from harness.records.noise import NoiseBlock, NoiseRecord, Tuning
@@ -217,6 +217,41 @@ def test_lines_that_are_no_json_and_nested_beyond_reason_cost_themselves(tmp_pat
 # One value of another type, everywhere.
 
 WRONG = (None, "x", "\x1b]0;y\x07\u202e\ud800", -1, 0, 2**70, 1.5, True, [], {}, ["x"], {"x": 1})
+
+
+def test_a_line_that_does_not_end_is_gone_past_in_little_memory(tmp_path, recorded):
+    """As a file system leaves them after a crash, and as somebody leaves them who means harm: zero bytes without end."""
+    good = json.dumps(to_json(recorded[0])).encode() + b"\n"
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(good + bytes(LONGEST_LINE_BYTES + 5_000_000) + b"\n" + good)
+    warnings = []
+    tracemalloc.start()
+    try:
+        numbers = [line.number for line in read_lines([path], warnings.append)]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert numbers == [1, 3]
+    assert warnings == [f"{path}:2: not a record (longer than 64 MiB); the line is skipped."]
+    assert peak < 2.5 * LONGEST_LINE_BYTES
+
+
+def test_a_file_that_never_ends_a_line_is_left(tmp_path, recorded):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(json.dumps(to_json(recorded[0])).encode() + b"\n")
+    try:
+        os.truncate(path, 2**40)
+    except OSError:
+        pytest.skip("this file system has no file of a terabyte with nothing in it")
+    warnings = []
+    assert [line.number for line in read_lines([path], warnings.append)] == [1]
+    assert warnings == [f"{path}:2: not a record (longer than 64 MiB); the line is skipped."]
+
+
+def test_a_byte_order_mark_costs_no_line(tmp_path, recorded):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(to_json(recorded[0])).encode() + b"\n")
+    assert len([*read_lines([path], pytest.fail)]) == 1
 
 
 def places(value, path=()):

@@ -10,8 +10,8 @@ from typing import Any, NoReturn, Protocol
 from harness.errors import UsageError
 from harness.units import MIB
 
-#: An order of magnitude above the largest header known to exist (about 25 MB).
-MAX_HEADER_BYTES = 128 * MIB
+#: More than twice the largest header known to exist (about 25 MB).
+MAX_HEADER_BYTES = 64 * MIB
 #: The most that one read asks for beyond what the next item needs: keeps memory flat whatever the header promises.
 MAX_AHEAD_BYTES = 8 * MIB
 #: Arrays up to this size (per-layer settings, languages) keep their bytes, so that they need no source later.

@@ -43,10 +43,13 @@ SYNTHETIC_KEY = "harness.synthetic"
 
 #: GGUF's own bound on a key (ggml/docs/gguf.md: at most 2^16 - 1 bytes).
 MAX_KEY_BYTES = 2**16 - 1
-#: Bounds of ours, an order of magnitude above the largest header known to exist (about 25 MB, 2000 tensors).
+#: Bounds of ours: twice what the largest models have, or more (1800 tensors, 515,000 merges, 300 kB of texts besides), since llama.cpp
+#: itself takes seconds and a gigabyte for what lies far beyond them. MAX_TEXT_BYTES holds of all keys and texts together.
 MAX_STRING_BYTES = 4 * MIB
+MAX_TEXT_BYTES = 8 * MIB
 MAX_KEYS = 2**16
-MAX_TENSORS = 2**15
+MAX_TENSORS = 2**12
+MAX_STRINGS = 2**20
 #: The most that `ArrayValue.read` takes into memory unless told otherwise.
 MAX_ARRAY_READ_BYTES = 64 * MIB
 
@@ -307,6 +310,7 @@ def _read_metadata(cursor: Cursor, count: int, table_bytes: int) -> tuple[dict[s
     """Read the key-value pairs, in the file's order; table_bytes is what the tensor table takes at least."""
     metadata: dict[str, Any] = {}
     types: dict[str, str] = {}
+    text_bytes = 0
     for index in range(count):
         cursor.ahead_bytes = (count - index - 1) * _MIN_KEY_VALUE_BYTES + table_bytes
         start = cursor.at
@@ -325,6 +329,9 @@ def _read_metadata(cursor: Cursor, count: int, table_bytes: int) -> tuple[dict[s
             metadata[key], types[key] = _read_scalar(cursor, type_number, key), SCALARS[type_number][0]
         else:
             cursor.fail(type_at, f"{key!r} has value type {type_number}, which does not exist")
+        text_bytes += (cursor.at if types[key] == "str" else type_at) - start
+        if text_bytes > MAX_TEXT_BYTES:
+            cursor.fail(start, f"keys and texts take {text_bytes} bytes by now, above the limit of {MAX_TEXT_BYTES}")
     return metadata, types
 
 
@@ -349,6 +356,8 @@ def _read_array(cursor: Cursor, key: str) -> ArrayValue:
     if type_number == STRING:
         item_type = "str"
         cursor.skip_strings(length, what)
+        if length > MAX_STRINGS:
+            cursor.fail(start - 8, f"{key!r} has {length} texts, above the limit of {MAX_STRINGS}")
     elif type_number in SCALARS:
         item_type, letter = SCALARS[type_number]
         size = length * struct.calcsize("<" + letter)

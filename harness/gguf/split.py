@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from harness.errors import UsageError
-from harness.gguf.header import Header, Part
+from harness.gguf.header import MAX_TENSORS, Header, Part
 from harness.untrusted.json import is_count
 from harness.untrusted.names import MAX_PARTS
 
@@ -103,6 +103,8 @@ def join_parts(headers: Sequence[Header], names: Sequence[str]) -> Header:
                 )
             owners[tensor.name] = name
             tensors.append(dataclasses.replace(tensor, part=index))
+        if len(tensors) > MAX_TENSORS:
+            raise UsageError(f"{names[0]} and its other parts have more than {MAX_TENSORS} tensors, as no model has.")
     expected = headers[0].metadata.get("split.tensors.count")
     if expected != len(tensors):
         raise UsageError(

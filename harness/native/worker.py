@@ -35,6 +35,7 @@ from harness.native.measure import Block, measure, measure_dispatch
 from harness.native.shelf import Loaded, Needs, Open, Shelf
 from harness.native.slowdown import read_share, slow_down
 from harness.native.threads import choose_cpus
+from harness.native.versions import import_binding
 from harness.native.watching import SETTLE_S
 from harness.records.cautions import Caution, CautionCause
 from harness.records.cells import Load, Resolved, Sample, Stray
@@ -229,8 +230,6 @@ def _end_with_parent() -> None:
 
 
 def _load_llama() -> Any:
-    from harness.native.versions import import_binding
-
     import_binding()
     from harness.native.engine import Runtime
 
@@ -252,7 +251,7 @@ def main(make_runtime: Callable[[], Any] | None = None) -> None:
     threading.Thread(target=_read_commands, args=(sys.stdin, commands), daemon=True).start()
     try:
         if "HARNESS_SPARE" in os.environ:
-            importlib.import_module("llama_cpp")  # ahead, since libraries take longest; devices are not looked at yet
+            import_binding()  # ahead, since libraries take longest; devices are not looked at yet
             if commands.get() is None:
                 return
         bench = Bench((make_runtime or _load_llama)())

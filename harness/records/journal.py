@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import datetime
 import errno
 import io
@@ -33,6 +34,9 @@ LONGEST_LABEL = 200
 
 #: Some lines at once: one has ten thousand bytes.
 _BUFFER_BYTES = 1 << 18
+#: No record comes near the first (`runs/child.py` takes no longer line from a worker); what is longer is skipped, up to the second.
+LONGEST_LINE_BYTES = 64 << 20
+_LONGEST_SKIPPED_BYTES = 1 << 30
 
 
 class Journal:
@@ -324,7 +328,8 @@ def read_lines(
 
     Fields `without` which they are read have their defaults, as in an older line; `TOKEN_TIMES` are one of a cell's samples.
 
-    A line ends at a line feed and nowhere else: JSON lets other separators of Unicode stand in a name. One line is held at a time.
+    A line ends at a line feed and nowhere else: JSON lets other separators of Unicode stand in a name. One line is held at a time, of
+    64 MiB at most.
 
     Raises
     ------
@@ -333,8 +338,10 @@ def read_lines(
     for path in paths:
         try:
             with open(path, "rb", buffering=_BUFFER_BYTES) as file:
-                for number, raw in enumerate(file, start=1):
+                for number, raw in enumerate(each_line(file), start=1):
                     try:
+                        if raw is None:
+                            raise Malformed(f"longer than {LONGEST_LINE_BYTES >> 20} MiB")
                         line = _read_line(raw, kinds, without, number)
                     except (ValueError, HarnessError) as error:
                         warn(f"{path}:{number}: not a record ({_name_trouble(error)}); the line is skipped.")
@@ -343,6 +350,25 @@ def read_lines(
                         yield line
         except OSError as error:
             raise StoreError(f"Cannot read {path} ({error.strerror}).") from None
+
+
+def each_line(file: IO[bytes]) -> Iterator[bytes | None]:
+    """The lines of a file, of which no more than one is held; None for one that is too long, the last one where it does not end soon.
+
+    The first has no byte order mark, which editors and shells of Windows put there.
+    """
+    if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+        file.seek(0)
+    while raw := file.readline(LONGEST_LINE_BYTES):
+        if len(raw) < LONGEST_LINE_BYTES or raw.endswith(b"\n"):
+            yield raw
+            continue
+        yield None
+        skipped_bytes = len(raw)
+        while (raw := file.readline(_BUFFER_BYTES)) and not raw.endswith(b"\n"):
+            skipped_bytes += len(raw)
+            if skipped_bytes > _LONGEST_SKIPPED_BYTES:
+                return
 
 
 def _read_line(

@@ -19,7 +19,7 @@ from harness.errors import HarnessError, StoreError
 from harness.records.bench_rows import MARKS, Row, is_row, read_row
 from harness.records.bench_terms import OWN_TABLE, TABLE
 from harness.records.cells import Record, is_measured
-from harness.records.journal import DETAILS, read_lines
+from harness.records.journal import DETAILS, each_line, read_lines
 from harness.records.measurements import Measurement, Subject, Subjects, measurement_of
 from harness.spec import name_test
 from harness.units import format_count
@@ -33,6 +33,11 @@ _SQLITE = b"SQLite format 3\0"
 _MARKS_OF_CODECS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 #: What stands in each of llama-bench's lines of JSON, as bytes to look for.
 _ROW_MARK = b'"avg_ts"'
+
+#: What lines of JSON are known by, though the first may be damaged; llama-bench's JSON of several lines is indented.
+_OBJECT = re.compile(rb'\A\s*\{|^\{"', re.MULTILINE)
+#: The most that is read of a file that is no lines of JSON: ten thousand tests.
+_LARGEST_BYTES = 256 << 20
 
 _SQL = re.compile(r"create\s+table|insert\s+into", re.IGNORECASE)
 _LONGEST = 120  # characters of what an error says
@@ -57,12 +62,14 @@ def read_measurements(path: pathlib.Path, warn: Warn) -> Iterator[Measurement]:
         if head.startswith(_SQLITE):
             yield from _read_rows(_read_database(path, warn), path, warn)
             return
-        begun = head.lstrip()
-        if begun.startswith(b"{"):
+        if _OBJECT.search(head.removeprefix(codecs.BOM_UTF8)):
             yield from _read_journal(path, warn)
             yield from _read_rows(_read_json_lines(path), path, warn)
             return
         encoding = next((name for mark, name in _MARKS_OF_CODECS if head.startswith(mark)), "utf-8")
+        if path.stat().st_size > _LARGEST_BYTES:
+            warn(f"{path}: above {_LARGEST_BYTES >> 20} MiB and no journal of harness; it is skipped.")
+            return
         text = path.read_bytes().decode(encoding, "replace").strip()
     except OSError as error:
         raise StoreError(f"Cannot read {path} ({error.strerror}).") from None
@@ -79,8 +86,8 @@ def _read_journal(path: pathlib.Path, warn: Warn) -> Iterator[Measurement]:
 def _read_json_lines(path: pathlib.Path) -> Iterator[Row]:
     """Lines of llama-bench's among those of a journal; what is no JSON was told when the journal was read."""
     with open(path, "rb") as file:
-        for raw in file:
-            if _ROW_MARK in raw and (row := _try_json(raw.decode("utf-8", "replace"))) is not None:
+        for raw in each_line(file):
+            if raw and _ROW_MARK in raw and (row := _try_json(raw.decode("utf-8", "replace"))) is not None:
                 yield row
 
 

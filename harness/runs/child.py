@@ -120,10 +120,6 @@ class LastWords:
         return bool(poll.poll(timeout_ms))
 
     def _read(self) -> int:
-        if not self._can_ask:
-            piece = os.read(self._stream.fileno(), _PIECE_BYTES)  # waits, so nobody may wait for it
-            self._words = (self._words + piece)[-_WORDS_BYTES:]
-            return len(piece)
         with self._lock:
             if not self._wait(0):
                 return 1  # somebody else read it
@@ -134,7 +130,7 @@ class LastWords:
     def read_last(self) -> bytes:
         """What was written last, up to now."""
         with contextlib.suppress(OSError, ValueError):
-            if not self._can_ask:
+            if not self._can_ask:  # whoever reads holds the lock while it waits, so nobody else may read
                 self._is_over.wait(0.05)
             for _ in range(256):  # a flood has no end
                 if not self._can_ask or self._is_over.is_set() or not self._wait(0) or not self._read():

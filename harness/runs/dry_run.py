@@ -86,12 +86,8 @@ def run_dry(files: Sequence[HeaderFile], specs: Sequence[RunSpec], command: Sequ
             if not files:
                 return dry
             first = str(write_sparse(files, folder))
-        except HarnessError as error:
-            dry.trouble = str(error).rstrip(".")
-            return dry
-        try:
             _ask(worker, [dataclasses.replace(spec, model=first) for spec in specs], dry)
-        except HarnessError as error:  # it talks nonsense
+        except HarnessError as error:  # nothing is there to ask, or it talks nonsense
             dry.trouble = str(error).rstrip(".")
     return dry
 

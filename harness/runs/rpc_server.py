@@ -119,9 +119,7 @@ def serve(
     NativeError : the server cannot be started.
     """
     deaths, n_stillborn = Deaths(), 0
-    with contextlib.ExitStack() as stack:
-        supervisor = _Supervisor(offer, announce, warn, command)
-        stack.callback(supervisor.close)
+    with contextlib.closing(_Supervisor(offer, announce, warn, command)) as supervisor:
         while True:
             failure, has_served = supervisor.serve_once()
             if failure.cause in (Cause.REFUSED, Cause.QUESTION):

@@ -11,6 +11,7 @@ from typing import Any
 from harness.codec import encode
 from harness.errors import NativeError
 from harness.host.memory import available_memory_bytes
+from harness.host.rpc import split_endpoint
 from harness.native import bindings
 from harness.native.jobs import Emit
 from harness.native.rpc_guard import CAN_GUARD, Guard
@@ -40,9 +41,9 @@ def run(runtime: Any, request: dict[str, Any], emit: Emit) -> None:
     _keep_within_memory(lent)
     emit("serving", {"devices": [encode(device) for device in lent], "says_open": CAN_GUARD})
     if CAN_GUARD:
-        host, _, port = request["endpoint"].rpartition(":")
+        host, port = split_endpoint(request["endpoint"])
         on_open, on_cut = (lambda: emit("open", {})), (lambda why: emit("cut", {"why": why}))
-        Guard(host, int(port), on_open, on_cut, lambda: emit("useless", {})).start()
+        Guard(host, port, on_open, on_cut, lambda: emit("useless", {})).start()
     listed = (ctypes.c_void_p * len(pointers))(*pointers)
     start_server(request["endpoint"].encode(), None, request["n_threads"], len(pointers), listed)
     raise NativeError(f"llama.cpp cannot listen on {request['endpoint']}; choose another --port or --host.")
