@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Collection, Iterable, Mapping
+import operator
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -439,10 +440,15 @@ NAMED_IN_TEST = ("n_depth", "n_prefix", "n_parallel", "is_prompt_shared")
 
 def parameters(*scopes: Scope) -> dict[str, Parameter]:
     """The measured parameters by field name, in the order in which a change costs most first; all scopes if none is named."""
-    table = {
+    table = _parameters()
+    return {name: parameter for name, parameter in table.items() if not scopes or parameter.scope in scopes}
+
+
+@functools.cache
+def _parameters() -> dict[str, Parameter]:
+    return {
         item.name: item.metadata["parameter"] for item in dataclasses.fields(RunSpec) if "parameter" in item.metadata
     }
-    return {name: parameter for name, parameter in table.items() if not scopes or parameter.scope in scopes}
 
 
 #: Fields that say how often and in what manner a cell is repeated. All others decide what is timed.
@@ -465,6 +471,11 @@ def cell_key(spec: RunSpec, *, but: Collection[str] = ()) -> CellKey:
     return tuple([(name, spec.file_name if name == "model" else getattr(spec, name)) for name in names])
 
 
+def cell_values(*but: str) -> Callable[[RunSpec], tuple[Any, ...]]:
+    """What takes of a spec the values that `cell_key` holds, without their names and the model's: equal where the keys are."""
+    return operator.attrgetter(*_key_names(RunSpec, frozenset({"model", *but})))
+
+
 @functools.cache
 def _key_names(kind: type[RunSpec], but: frozenset[str]) -> tuple[str, ...]:
     return tuple(item.name for item in dataclasses.fields(kind) if item.name not in MANNER | but)
@@ -478,4 +489,9 @@ def find_varied(specs: Iterable[RunSpec]) -> list[str]:
 
 def defaults() -> dict[str, Any]:
     """Each measured parameter's default, by field name."""
+    return _defaults().copy()
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
     return {item.name: item.default for item in dataclasses.fields(RunSpec) if "parameter" in item.metadata}

@@ -6,6 +6,7 @@ with it, and on the CPU features that ggml was compiled for.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -52,6 +53,7 @@ class CpuFeatures:
 _FEATURE = re.compile(r"\b(\w+) = (\d{1,9})\b")
 
 
+@functools.lru_cache(64)  # a hundred thousand records are of a few builds
 def read_features(system_info: str) -> CpuFeatures:
     """Read the line that llama_print_system_info gives: ``CPU : SSE3 = 1 | AVX2 = 1 | … | REPACK = 1``.
 

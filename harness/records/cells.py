@@ -16,7 +16,7 @@ from harness.evidence.drift import count_warmups
 from harness.records.cautions import Caution
 from harness.records.failures import Failure as Failure
 from harness.records.shared_parts import OncePerParts
-from harness.spec import RunSpec, cell_key
+from harness.spec import RunSpec, cell_values
 
 #: History of the line format.
 #: 1 (2026-11): first. 2 (2026-11): what a failure's cause says is not a sentence beside it any more.
@@ -381,15 +381,11 @@ class _Key(tuple[Any, ...]):
             return self._hash
 
 
-@functools.lru_cache(4096)
-def _pair(pair: tuple[str, Any]) -> tuple[str, Any]:
-    """Most cells have most settings in common: a hundred thousand different keys hold the same pairs."""
-    return pair
-
-
 @functools.cache
 def _keys(but: frozenset[str]) -> OncePerParts[_Key]:
+    values = cell_values(*but)
+
     def make(machine: Machine, model: Model | None, asked: RunSpec) -> _Key:
-        return _Key((machine_key(machine), _model_key(model, asked), *map(_pair, cell_key(asked, but={"model", *but}))))
+        return _Key((machine_key(machine), _model_key(model, asked), *values(asked)))
 
     return OncePerParts(make)

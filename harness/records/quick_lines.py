@@ -14,15 +14,19 @@ import dataclasses
 import functools
 import math
 import operator
+import sys
 import typing
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from harness.codec import (
+    FORMERLY,
     LARGEST,
     MOST_SHARED,
     MOST_SHARED_BYTES,
+    FilePath,
+    Shared,
     UtcTime,
     find_bounds,
     reader_of,
@@ -33,6 +37,7 @@ from harness.errors import HarnessError
 from harness.records.cells import SCHEMA, Conditions, Load, Record, Sample
 from harness.records.kinds import KINDS, Line
 from harness.records.upgrades import CHANGED_OF_CELLS
+from harness.spec import RunSpec
 from harness.untrusted.json import MAX_DEPTH, count_brackets, read_json
 
 #: Parts that differ from line to line, for which a class of msgspec stands in.
@@ -115,7 +120,7 @@ def _make_reader(without: frozenset[str]) -> _Reader:
 def _member(field: dataclasses.Field[Any], hint: Any) -> tuple[Any, ...] | None:
     """A field as msgspec takes it, so that it holds what `codec` lets it hold; None for one that is not as simple as that."""
     meant, may_be_null = without_null(hint), type(None) in typing.get_args(hint)
-    kind = None if field.metadata else _stand_in(meant, field.name)
+    kind = None if field.metadata.get(FORMERLY) else _stand_in(meant, field.name)
     if kind is None or field.default_factory is not dataclasses.MISSING:
         return None
     # Null means the default; where that is another value, `codec` knows.
@@ -137,11 +142,11 @@ def _stand_in(hint: Any, name: str) -> Any:
         end = float(LARGEST)
         bounds = msgspec.Meta(gt=-end, lt=end) if least < 0 else msgspec.Meta(ge=float(least), lt=end)
         return Annotated[float, bounds] | whole
-    if hint in (str, bool, UtcTime):
+    if hint in (str, bool, UtcTime, FilePath):
         return plain
     if typing.get_origin(hint) is tuple:
         inside = typing.get_args(hint)[0]
-        item = _stand_in(inside, name) if inside in (int, *_OWN) else None
+        item = _stand_in(inside, name) if inside in (int, float, str, *_OWN) else None
         return None if item is None else tuple[item, ...]  # type: ignore[valid-type]
     return _stand_in_of(hint) if hint in _OWN else None
 
@@ -167,13 +172,15 @@ def _make_load(found: Any) -> Load | None:
 
 def _read_once(field: dataclasses.Field[Any], hint: Any) -> Callable[[Any], Any]:
     """What reads the text of a field as `codec` does, and equal ones once."""
-    read = reader_of(without_null(hint), field.name)
+    read, quick = reader_of(without_null(hint), field.name), _make_quick(without_null(hint))
     is_needed = field.default is dataclasses.MISSING and type(None) not in typing.get_args(hint)
     default = None if field.default is dataclasses.MISSING else field.default
 
     def read_text(text: bytes) -> Any:
         if count_brackets(text) >= MAX_DEPTH:  # the line is one deeper
             raise _Unusual
+        if quick is not None and text and (found := quick(text)) is not None:
+            return found
         value = read_json(text.decode("utf-8", "replace")) if text else None
         if value is None and is_needed:
             raise _Unusual
@@ -190,6 +197,53 @@ def _read_once(field: dataclasses.Field[Any], hint: Any) -> Callable[[Any], Any]
         return latest[1]
 
     return convert
+
+
+def _make_quick(hint: Any) -> Callable[[bytes], Any] | None:
+    """What reads a text that many lines have no other like; of one that is unusual it makes None. None: the part has no such reader."""
+    if hint != Shared[RunSpec]:
+        return None
+    import msgspec
+
+    hints = typing.get_type_hints(RunSpec, include_extras=True)
+    fields = dataclasses.fields(RunSpec)
+    former = {item.name: item.metadata[FORMERLY] for item in fields if item.metadata.get(FORMERLY)}
+    members = [_member(item, hints[item.name]) for item in fields if item.name not in former]
+    assert None not in members, "what is asked has a field for which nothing stands in"
+    # None where it is called as it was formerly, which is looked up then.
+    names = dict.fromkeys([*former, *(name for names in former.values() for name in names)])
+    members += [(name, str | None, None) for name in names]
+    kind: Any = msgspec.defstruct("Asked", sorted(filter(None, members), key=len), forbid_unknown_fields=True, gc=False)
+    decode = msgspec.json.Decoder(kind).decode
+    values = operator.attrgetter(*(item.name for item in fields))
+    later = [(place, item) for place, item in enumerate(fields) if item.name in former]
+    words = [place for place, item in enumerate(fields) if without_null(hints[item.name]) in (str, FilePath)]
+
+    def read(text: bytes) -> RunSpec | None:
+        try:
+            found = decode(text)
+        except (msgspec.MsgspecError, RecursionError):
+            return None
+        own = list(values(found))
+        for place, item in later:
+            if own[place] is None:
+                try:
+                    own[place] = _read_former(former[item.name], found, item.default)
+                except KeyError:  # `codec` says what it may be
+                    return None
+        for place in words:
+            own[place] = sys.intern(own[place])
+        return RunSpec(*own)
+
+    return read
+
+
+def _read_former(former: Mapping[str, Mapping[str, Any]], found: Any, default: Any) -> Any:
+    """The value of a field by what it was called formerly, its default where it was not there either."""
+    for name, meanings in former.items():
+        if (value := getattr(found, name)) is not None:
+            return meanings[value]
+    return default
 
 
 def _leave_out(field: dataclasses.Field[Any]) -> Callable[[Any], Any]:

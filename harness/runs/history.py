@@ -62,6 +62,8 @@ def read_history(
 
 def _choose(one: Named, wanted: Wanted) -> Named | None:
     """What of a series is wanted; None where nothing is."""
+    if wanted == Wanted():
+        return one
     record = one.series.latest
     called = (one.name, record.asked.file_name)
     meant = squeeze(name_stem(wanted.model.replace("\\", "/").rpartition("/")[2]))
@@ -73,4 +75,6 @@ def _choose(one: Named, wanted: Wanted) -> Named | None:
         for point in one.series.points
         if point.time_utc >= wanted.since_utc and (about in told or about in point.command.lower())
     ]
+    if len(points) == len(one.series.points):
+        return one
     return Named(one.name, dataclasses.replace(one.series, points=tuple(points))) if points else None

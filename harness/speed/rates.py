@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,16 +121,18 @@ def is_default(record: Record) -> bool:
 
 
 def _is_standard(asked: RunSpec) -> bool:
-    return asked.n_depth == 0 and all(getattr(asked, name) == value for name, value in _standard())
+    values, usual = _standard()
+    return asked.n_depth == 0 and values(asked) == usual
 
 
 _is_usual = OncePerParts(_is_standard)
 
 
 @functools.cache
-def _standard() -> tuple[tuple[str, Any], ...]:
-    """The parameters that have to be as they are by default, and what that is."""
-    return tuple((name, value) for name, value in defaults().items() if name not in _FREE | {"n_depth"})
+def _standard() -> tuple[Callable[[RunSpec], Any], tuple[Any, ...]]:
+    """What takes the parameters that have to be as they are by default, and what that is."""
+    usual = {name: value for name, value in defaults().items() if name not in _FREE | {"n_depth"}}
+    return operator.attrgetter(*usual), tuple(usual.values())
 
 
 def find_entry(record: Record, catalog: Catalog) -> Entry | None:

@@ -43,7 +43,6 @@ def describe_history(found: Sequence[Named], per: Per = "record") -> Document:
     """Series over time: the rate of each row, and each stretch between changes with its ratio to the one before."""
     titled = list(zip(found, _title(found), strict=True))
     repeated = [(one, title) for one, title in titled if len(one.series.points) > 1]
-    told = [_list_for_programs(one, title, per) for one, title in titled]
     sections: list[Section] = []
     if len(repeated) <= MOST_TABLES:
         sections += [Section(title, list(_show_series(one.series, per))) for one, title in repeated]
@@ -59,7 +58,7 @@ def describe_history(found: Sequence[Named], per: Per = "record") -> Document:
         )
         for number, (one, title) in enumerate(repeated[-MOST_PICTURES:])
     ]
-    sections.append(Section("", [*pictures, *(table for tables in told for table in tables)]))
+    sections.append(Section("", [*pictures, *_list_for_programs(titled, per)]))
     return Document("history", 1, "", sections, list(_warn(found)), main="records")
 
 
@@ -219,19 +218,19 @@ def _show_summaries(rows: Sequence[tuple[Named, str]]) -> Table:
     return Table("cells", columns, lines, notes, missing="", is_for_people=True)
 
 
-def _list_for_programs(one: Named, title: str, per: Per) -> tuple[Table, Table]:
-    """What programs get of a series: every row, and every stretch."""
-    series, record = one.series, one.series.latest
-    about = (title, one.name, record.asked.file_name, record.asked.test, record.machine.cpu)
+def _list_for_programs(titled: Sequence[tuple[Named, str]], per: Per) -> tuple[Table, Table]:
+    """What programs get of all series: every row, and every stretch."""
 
-    def row(span: Span) -> Line:
-        rate = None if span.median_ns is None else series.rate(span.median_ns)
-        first, last = span.points[0], span.points[-1]
-        counts = (len(span.points), len(span.trusted))
-        told = Cell(rate, RATE, _rates(series, span.interval_ns))
-        return [*about, first.time_utc, _builds(span), last.harness_version, *counts, told, _ratio(span.change)]
+    def rows(one: Named, title: str) -> Iterator[Line]:
+        series, record = one.series, one.series.latest
+        about = (title, one.name, record.asked.file_name, record.asked.test, record.machine.cpu)
+        for span in fold(series, per):
+            rate = None if span.median_ns is None else series.rate(span.median_ns)
+            first, last = span.points[0], span.points[-1]
+            counts = (len(span.points), len(span.trusted))
+            told = Cell(rate, RATE, _rates(series, span.interval_ns))
+            yield [*about, first.time_utc, _builds(span), last.harness_version, *counts, told, _ratio(span.change)]
 
-    rows = RowsWhenAsked(lambda: [row(span) for span in fold(series, per)])
     names = ("cell", "model", "file", "test", "machine")
     records = Table(
         "records",
@@ -239,7 +238,7 @@ def _list_for_programs(one: Named, title: str, per: Per) -> tuple[Table, Table]:
             *for_programs(*names, "time_utc", "build", "harness_version", "n_records", "n_trusted"),
             Column("rate", unit=RATE, is_shown=False), Column("change_ratio", is_shown=False),
         ],
-        rows,
+        RowsWhenAsked(lambda: [row for one, title in titled for row in rows(one, title)]),
     )  # fmt: skip
     stretches = Table(
         "stretches",
@@ -249,10 +248,11 @@ def _list_for_programs(one: Named, title: str, per: Per) -> tuple[Table, Table]:
         ],
         RowsWhenAsked(lambda: [
             [
-                title, _time(series.points[stretch.first]), _time(series.points[stretch.last]), stretch.n_trusted,
-                _stretch_rate(series, stretch), _ratio(stretch.ratio),
+                title, _time(one.series.points[stretch.first]), _time(one.series.points[stretch.last]), stretch.n_trusted,
+                _stretch_rate(one.series, stretch), _ratio(stretch.ratio),
             ]
-            for stretch in series.stretches
+            for one, title in titled
+            for stretch in one.series.stretches
         ]),
     )  # fmt: skip
     return records, stretches

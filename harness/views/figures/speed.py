@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -223,12 +224,13 @@ def depth_series(measured: Sequence[Measured]) -> dict[tuple[str, str], dict[int
 def _same_cells(measured: Sequence[Measured], but: Sequence[str] = ()) -> dict[tuple[str, str], list[Measured]]:
     """Pure prompts and pure generation by cell and by what ran, as (kind of test, a name that no other series has)."""
     pure = [item for item in measured if item.test_kind != "pp+tg"]
-    named = ("n_threads", "type_k", "type_v", "n_depth")
-    settings = [name for name in find_varied(item.record.asked for item in pure) if name not in named]
+    told_anyway = ("n_threads", "type_k", "type_v", "n_depth")
+    settings = [name for name in find_varied(item.record.asked for item in pure) if name not in told_anyway]
     groups: dict[tuple[Any, ...], list[Measured]] = {}
     for item in pure:
         groups.setdefault((_place(item), *record_key(item.record, but=but)), []).append(item)
     series: dict[tuple[str, str], list[Measured]] = {}
+    named: collections.Counter[str] = collections.Counter()
     for items in groups.values():
         asked = items[0].record.asked
         test = f"pp{asked.n_prompt}" if asked.n_prompt else f"tg{asked.n_gen}"
@@ -237,8 +239,8 @@ def _same_cells(measured: Sequence[Measured], but: Sequence[str] = ()) -> dict[t
         threads = f"{asked.n_threads} threads{'' if cache == 'f16/f16' else f', cache {cache}'}"
         told = [f"{model} {test}", threads, _place(items[0])]
         name = ", ".join(filter(None, [*told, format_settings(asked, settings)]))
-        number = sum(key[1].partition(" #")[0] == name for key in series)
-        series[items[0].test_kind, f"{name} #{number + 1}" if number else name] = items
+        named[name] += 1
+        series[items[0].test_kind, f"{name} #{named[name]}" if named[name] > 1 else name] = items
     return series
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,13 +43,14 @@ def find_series(cells: Sequence[Digest], name_of: Callable[[Record], str]) -> Se
     several_models = len({name_of(record) for record in firsts}) > 1
     several_machines = len({record.machine.cpu for record in firsts}) > 1
     series: dict[tuple[str, str], Sequence[Digest]] = {}
+    named: collections.Counter[str] = collections.Counter()
     for line in lines:
         record = line[-1].record
         parts = [name_of(record)] * several_models + [record.asked.name_test_without("n_parallel")]
         parts += [format_settings(record.asked, varied)] + [record.machine.cpu] * several_machines
         name = ", ".join(filter(None, parts))
-        number = sum(known.partition(" #")[0] == name for _, known in series)
-        series[record.asked.kind, f"{name} #{number + 1}" if number else name] = line
+        named[name] += 1
+        series[record.asked.kind, f"{name} #{named[name]}" if named[name] > 1 else name] = line
     return series
 
 
