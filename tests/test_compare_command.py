@@ -208,7 +208,7 @@ def test_nothing_in_common_says_what_differs(keep):
     keep(AFTER, type_k="q8_0", n_gpu_layers=3)
     code, text, _ = run()
     assert code == 2
-    assert "B has 1 cell (pp64) that A has none like: ngl is 3 and not -1 and type_k is q8_0 and not f16" in text
+    assert "B has 1 cell (pp64) with no like in A: ngl is 3 and not -1 and type_k is q8_0 and not f16" in text
     assert "(--by n_gpu_layers --by type_k compares them)" in text
 
 

@@ -251,14 +251,14 @@ def describe_unlike(comparison: Comparison) -> list[str]:
     found = sorted(comparison.unlike, key=lambda one: -one.n)
     said = [_describe_cells(one) for one in found[:_MOST_NAMED]]
     if (n_more := sum(one.n for one in found[_MOST_NAMED:])) > 0:
-        said.append(f"{format_count(n_more, 'other cell')} have none like either")
+        said.append(f"nor is there one of {format_count(n_more, 'other cell')}")
     return said
 
 
 def _describe_cells(unlike: Unlike) -> str:
     has, lacks = ("A", letter(unlike.side)) if unlike.is_missing else (letter(unlike.side), "A")
     named = format_list(unlike.tests) if len(unlike.tests) <= _MOST_NAMED else f"{unlike.tests[0]} and others"
-    said = f"{has} has {format_count(unlike.n, 'cell')} ({named}) that {lacks} has none like"
+    said = f"{has} has {format_count(unlike.n, 'cell')} ({named}) with no like in {lacks}"
     if not unlike.differences:
         return said
     told = [
