@@ -47,7 +47,7 @@ Shared = Annotated[Value, "shared"]
 FORMERLY = "formerly"
 
 #: How many of the latest values of a shared field are known again, and how long one may be.
-_SHARED, _SHARED_BYTES = 256, 16 * 1024
+MOST_SHARED, MOST_SHARED_BYTES = 256, 16 * 1024
 
 #: The version of marshal's format that writes equal values alike; the later ones mark what is referred to twice.
 _PLAIN = 2
@@ -226,8 +226,7 @@ def _compile(kind: Any, hints: Mapping[str, Any], read: Reader) -> Reader:
 
 def _quick_test(hint: Any, name: str, value: str) -> str | None:
     """What of a plain value has to be true, as Python writes it; None for what is no plain value."""
-    marks = hint.__metadata__ if typing.get_origin(hint) is Annotated else ()
-    plain = typing.get_args(hint)[0] if marks else hint
+    plain, marks = split_marks(hint)
     if plain in (int, float) and type(plain) is type:
         least, _ = find_bounds(plain, name, marks)
         kinds = f"type({value}) is int" if plain is int else f"(type({value}) is float or type({value}) is int)"
@@ -275,6 +274,12 @@ def _reader(hint: Any, name: str, marks: tuple[Any, ...] = ()) -> Reader:
     return simple[hint]
 
 
+def split_marks(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """What an annotation is without its marks, and they."""
+    marks = hint.__metadata__ if typing.get_origin(hint) is Annotated else ()
+    return (typing.get_args(hint)[0] if marks else hint), marks
+
+
 def without_null(hint: Any) -> Any:
     """X of ``X | None``: what a field's value is where there is one."""
     inside = typing.get_args(hint)
@@ -284,7 +289,7 @@ def without_null(hint: Any) -> Any:
 def _shared_reader(reader: Reader) -> Reader:
     """Reads equal values once and gives the same object for them; a value is known by its bytes, which tell 1 from 1.0 and true."""
 
-    @functools.lru_cache(maxsize=_SHARED)
+    @functools.lru_cache(maxsize=MOST_SHARED)
     def read_packed(packed: bytes) -> Any:
         return reader(marshal.loads(packed))
 
@@ -293,7 +298,7 @@ def _shared_reader(reader: Reader) -> Reader:
             packed = marshal.dumps(value, _PLAIN)
         except ValueError:  # no plain JSON
             return reader(value)
-        return read_packed(packed) if len(packed) <= _SHARED_BYTES else reader(value)
+        return read_packed(packed) if len(packed) <= MOST_SHARED_BYTES else reader(value)
 
     return read
 

@@ -11,6 +11,7 @@ from harness.gguf.anatomy import name_file_type
 from harness.gguf.layout import tensor_table
 from harness.gguf.types import find_quantization
 from harness.sources.references import parse_reference
+from harness.sources.user_catalog import load_catalog
 from tests.shapes import count_parameters
 
 OURS = parse_catalog((pathlib.Path(__file__).parent.parent / "models.toml").read_text(encoding="utf-8"), "models.toml")
@@ -154,3 +155,11 @@ def test_a_wrong_catalog_names_file_entry_and_key(text, words):
 def test_a_catalog_nested_without_end_is_refused():
     with pytest.raises(UsageError, match="nested too deep"):
         parse_catalog("x = " + "[" * 100_000, "mine.toml")
+
+
+def test_a_catalog_without_end_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "endless.toml"
+    path.write_bytes(b"#" * (4 * 2**20 + 1))
+    monkeypatch.setenv("HARNESS_CATALOG", str(path))
+    with pytest.raises(UsageError, match="longer than any catalog"):
+        load_catalog()

@@ -20,16 +20,25 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from harness.codec import FORMERLY, LARGEST, FilePath, Shared, UtcTime, find_bounds, reader_of, without_null
+from harness.codec import (
+    FORMERLY,
+    LARGEST,
+    MOST_SHARED,
+    MOST_SHARED_BYTES,
+    FilePath,
+    Shared,
+    UtcTime,
+    find_bounds,
+    reader_of,
+    split_marks,
+    without_null,
+)
 from harness.errors import HarnessError
 from harness.records.cells import SCHEMA, Conditions, Load, Record, Sample
 from harness.records.kinds import KINDS, Line
 from harness.records.upgrades import CHANGED_OF_CELLS
 from harness.spec import RunSpec
 from harness.untrusted.json import MAX_DEPTH, count_brackets, read_json
-
-#: Texts that lines have in common: how many of a field are known again, and how long one may be.
-_KNOWN, _LONGEST = 256, 16 * 1024
 
 #: Parts that differ from line to line, for which a class of msgspec stands in.
 _OWN = (Conditions, Load, Sample)
@@ -97,7 +106,7 @@ def _make_reader(without: frozenset[str]) -> _Reader:
         elif without_null(hint) is Load:
             convert = _make_load
         elif hint == UtcTime:
-            convert = functools.lru_cache(_KNOWN)(reader_of(hint, field.name))
+            convert = functools.lru_cache(MOST_SHARED)(reader_of(hint, field.name))
         members.append(found)
         if convert is not None:
             converts.append((place, convert))
@@ -124,8 +133,7 @@ def _stand_in(hint: Any, name: str) -> Any:
     """What stands in for an annotation that is not None; None where nothing does."""
     import msgspec
 
-    marks = hint.__metadata__ if typing.get_origin(hint) is Annotated else ()
-    plain = typing.get_args(hint)[0] if marks else hint
+    plain, marks = split_marks(hint)
     if plain in (int, float):
         least, _ = find_bounds(plain, name, marks)
         whole = Annotated[int, msgspec.Meta(ge=math.ceil(least), le=LARGEST - 1)]
@@ -178,14 +186,14 @@ def _read_once(field: dataclasses.Field[Any], hint: Any) -> Callable[[Any], Any]
             raise _Unusual
         return default if value is None else read(value)
 
-    known = functools.lru_cache(_KNOWN)(read_text)
+    known = functools.lru_cache(MOST_SHARED)(read_text)
     latest: tuple[bytes, Any] = (b"", None)
 
     def convert(raw: Any) -> Any:
         nonlocal latest
         text = bytes(raw)
         if text != latest[0] or not text:  # to compare takes less than to hash
-            latest = (text, known(text) if len(text) <= _LONGEST else read_text(text))
+            latest = (text, known(text) if len(text) <= MOST_SHARED_BYTES else read_text(text))
         return latest[1]
 
     return convert

@@ -12,11 +12,13 @@ import gc
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
+from harness.codec import MOST_SHARED
+
 Value = TypeVar("Value")
 
-#: So many answers are known again, as many as equal values are one object (`codec`); then all are forgotten, so that a sweep of any
-#: length holds no more.
-_KNOWN = 256
+#: So many answers are known again, as many as equal values are one object; then all are forgotten, so that a sweep of any length holds
+#: no more.
+_KNOWN = MOST_SHARED
 
 
 class OncePerParts(Generic[Value]):

@@ -10,6 +10,9 @@ from harness.errors import UsageError
 from harness.sources.config_folder import config_folder
 from harness.sources.looking import is_there
 
+#: Characters; harness's own catalog has a hundredth.
+_MAX_LENGTH = 4 << 20
+
 
 def load_catalog(extra: Path | None = None) -> Catalog:
     """Read models.toml, with the user's own entries, those of $HARNESS_CATALOG and then those of `extra` laid over it.
@@ -27,9 +30,12 @@ def load_catalog(extra: Path | None = None) -> Catalog:
     for path in (user_catalog_path(), *named):
         if path is not None and (path in named or is_there(path)):
             try:
-                text = path.read_text(encoding="utf-8")
+                with open(path, encoding="utf-8") as file:  # a device has no end
+                    text = file.read(_MAX_LENGTH + 1)
             except (OSError, UnicodeDecodeError) as error:
                 raise UsageError(f"The catalog {path} cannot be read ({error}); check the path.") from None
+            if len(text) > _MAX_LENGTH:
+                raise UsageError(f"The catalog {path} is longer than any catalog; check the path.")
             catalog = catalog.merged(parse_catalog(text, str(path)))
     return catalog
 
