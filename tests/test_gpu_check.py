@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import json
 import pathlib
+import shlex
 import subprocess
 import sys
 
@@ -197,7 +198,9 @@ def machine(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
     script(tmp_path / "engine" / "bin" / "llama-bench", "")
     script(tmp_path / "bin" / "nvidia-smi", f"#!/bin/sh\necho '{CARD}'\n")
-    python = script(tmp_path / "python", f"#!{sys.executable}\n{PYTHON}")
+    # The first line of a script cannot name a program with a blank in its path.
+    (tmp_path / "python.py").write_text(PYTHON, encoding="utf-8")
+    python = script(tmp_path / "python", f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$0.py" "$@"\n')
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     monkeypatch.setenv("MADE_UP", str(tmp_path / "answers.json"))
 

@@ -130,7 +130,7 @@ def run(forker, tmp_path, recorded, model, hub_url):
                 journal.append(recorded[1])
             paths.append(journal.path)
         asked, worker = MEASURED.get(name, (ASKED.get(name, ""), None))
-        words = [name, *asked.format(journal=paths[0], other=paths[1], model=model).split()]
+        words = [name, *(word.format(journal=paths[0], other=paths[1], model=model) for word in asked.split())]
         if form:
             words[1:1] = ["-o", form]
         environment = {

@@ -28,7 +28,7 @@ def test_every_command_with_the_engine_is_tried():
 
 @pytest.mark.parametrize("name", ASKED)
 def test_what_is_measured_is_kept_though_nobody_reads(name, forker, tmp_path, model):
-    words = [name, *ASKED[name].format(model=model).split()]
+    words = [name, *(word.format(model=model) for word in ASKED[name].split())]
     environment = {
         **os.environ, "PYTHONPATH": str(zygote.ROOT), "HARNESS_RESULTS": str(tmp_path / "results"),
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
