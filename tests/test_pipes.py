@@ -28,7 +28,7 @@ pytestmark = [
 #: Every command with what it is asked here; {journal} holds records, {model} is the embedded one. A new command is a line here.
 ASKED = {
     "predict": "-m llama3.1:8b:q4_0 --bandwidth 500GB/s",
-    "fit": "-m llama3.1:8b --vram 8GB",
+    "fit": "-m {model} --vram 8GB",
     "models": "",
     "inspect": "-m {model}",
     "overhead": "-m llama3.1:8b --predict-only",
