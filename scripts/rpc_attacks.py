@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 from figures import RELIABILITY_FOLDER, Figure, keep  # noqa: E402
 
 from harness.host.machine import describe_machine  # noqa: E402
-from harness.host.rpc import find_trouble, split_endpoint  # noqa: E402
+from harness.host.rpc import find_trouble, receive, split_endpoint  # noqa: E402
 from tests.rpc_server import Served, rpc_server  # noqa: E402
 
 #: Somebody who tries waits so long for an answer, and in all.
@@ -65,7 +65,7 @@ class Attacker:
         one.settimeout(5)
         one.sendall(HELLO)
         with contextlib.suppress(OSError):
-            one.recv(36, socket.MSG_WAITALL)
+            receive(one, 36, time.monotonic() + 5)
         return one
 
     def trickle(self, one: socket.socket, data: bytes, pause_s: float = 1.0) -> None:
@@ -107,14 +107,11 @@ def say(data: bytes, *, greeted: bool = False, held: bool = False, reset: bool =
 
 def at_once(n: int, data: bytes, *, held: bool) -> Attack:
     """Many clients that say the same."""
+    each = say(data, held=held)
 
     def attack(attacker: Attacker) -> None:
         for _ in range(n):
-            one = attacker.connect()
-            with contextlib.suppress(OSError):
-                one.sendall(data)
-            if not held:
-                one.close()
+            each(attacker)
 
     return attack
 
@@ -147,14 +144,27 @@ def graph(one: bytes) -> bytes:
     return struct.pack("<IIQI", 0, 1, 1, 1) + one
 
 
+def allocate(attacker: Attacker) -> tuple[socket.socket, int]:
+    """A client that was given a buffer, and the buffer's address. The server of the attack before may end while it answers.
+
+    Raises
+    ------
+    TimeoutError : none was given.
+    """
+    end_s = time.monotonic() + GIVE_UP_S
+    while time.monotonic() < end_s:
+        with contextlib.suppress(OSError):
+            one = attacker.greet()
+            one.sendall(command(ALLOC_BUFFER, struct.pack("<IQ", 0, 4096)))
+            if len(answer := receive(one, 24, time.monotonic() + 5)) == 24:
+                (pointer,) = struct.unpack_from("<Q", answer, 8)
+                return one, pointer
+    raise TimeoutError("nobody gives a buffer")
+
+
 def beyond_its_buffer(attacker: Attacker) -> None:
     """A tensor that ends behind the buffer it says it is in, which is an assertion."""
-    answer = b""
-    while len(answer) < 24:  # the server of the attack before may end while it answers
-        one = attacker.greet()
-        one.sendall(command(ALLOC_BUFFER, struct.pack("<IQ", 0, 4096)))
-        answer = one.recv(24, socket.MSG_WAITALL)
-    (pointer,) = struct.unpack_from("<Q", answer, 8)
+    one, pointer = allocate(attacker)
     one.sendall(command(SET_TENSOR, tensor(buffer=pointer, data=1, ne=1 << 20) + bytes(64)))
 
 

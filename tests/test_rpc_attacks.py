@@ -17,7 +17,7 @@ import pytest
 from harness.cli import rpc_server as command_module
 from harness.errors import NativeError
 from harness.host import rpc
-from harness.host.rpc import PROTOCOL, find_trouble
+from harness.host.rpc import PROTOCOL, find_trouble, receive
 from harness.native import rpc_guard
 from harness.native.rpc_guard import CAN_GUARD, Guard
 from harness.runs import rpc_server as supervising
@@ -170,7 +170,7 @@ def test_who_is_silent_between_messages_is_left_alone(slow):
     assert "busy with another client" in find_trouble(slow.endpoint, 0.5)
     assert slow.cuts == []
     one.sendall(command(15, b""))
-    assert len(one.recv(12, socket.MSG_WAITALL)) == 12, "it is still served"
+    assert len(receive(one, 12, time.monotonic() + 5)) == 12, "it is still served"
     attacker.let_go()
 
 

@@ -99,7 +99,7 @@ def _greet(endpoint: str, timeout_s: float) -> str | None:
     try:
         with socket.create_connection((socket.gethostbyname(host), port), timeout=timeout_s) as connection:
             connection.sendall(_HELLO_REQUEST)
-            answer = _receive(connection, _ANSWER_BYTES, deadline)
+            answer = receive(connection, _ANSWER_BYTES, deadline)
             if len(answer) < _ANSWER_BYTES:
                 return (
                     f"{endpoint} hung up when it was greeted: it is no RPC server of llama.cpp, or one of another version "
@@ -109,7 +109,7 @@ def _greet(endpoint: str, timeout_s: float) -> str | None:
                 return trouble
             has_greeted = True
             connection.sendall(_COUNT_REQUEST)
-            if len(_receive(connection, _COUNT_BYTES, deadline)) < _COUNT_BYTES:
+            if len(receive(connection, _COUNT_BYTES, deadline)) < _COUNT_BYTES:
                 return f"{endpoint} hung up after its greeting; start its RPC server again."
     except TimeoutError:
         if has_greeted:
@@ -123,8 +123,11 @@ def _greet(endpoint: str, timeout_s: float) -> str | None:
     return None
 
 
-def _receive(connection: socket.socket, n_bytes: int, deadline: float) -> bytes:
-    """So many bytes, or fewer where the other side hangs up; TimeoutError where the deadline (of the monotonic clock) comes first."""
+def receive(connection: socket.socket, n_bytes: int, deadline: float) -> bytes:
+    """So many bytes, or fewer where the other side hangs up; TimeoutError where the deadline (of the monotonic clock) comes first.
+
+    MSG_WAITALL would not do: a socket with a timeout does not block, and gives what is there.
+    """
     answer = b""
     while len(answer) < n_bytes:
         connection.settimeout(max(deadline - time.monotonic(), 0.01))
