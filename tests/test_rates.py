@@ -38,13 +38,13 @@ def with_model(record, **changes):
     ],
 )
 def test_a_file_is_known_by_its_name_or_its_parameters(recorded, file_name, n_params, expected):
-    entry = find_entry(with_model(recorded[0], file_name=file_name, n_params=n_params), CATALOG)
+    entry = find_entry(with_model(recorded[0], file_name=file_name, n_params=n_params).model, CATALOG)
     assert (entry.name if entry else None) == expected
 
 
 def test_parameters_must_agree_but_for_rope_freqs(recorded):
     near = with_model(recorded[0], file_name="x.gguf", n_params=8030261312 + ROPE_PARAMS + 1)
-    assert find_entry(near, CATALOG) is None
+    assert find_entry(near.model, CATALOG) is None
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def collect_cells(cells: Iterable[Digest], catalog: Catalog) -> list[Measured]:
 
 
 def _name_model(model: Model, catalog: Catalog) -> tuple[str, Entry | None, str | None]:
-    entry = _find_entry(model, catalog)
+    entry = find_entry(model, catalog)
     return entry.name if entry else name_stem(model.file_name), entry, read_quantization(model.description)
 
 
@@ -135,17 +135,12 @@ def _standard() -> tuple[Callable[[RunSpec], Any], tuple[Any, ...]]:
     return operator.attrgetter(*usual), tuple(usual.values())
 
 
-def find_entry(record: Record, catalog: Catalog) -> Entry | None:
-    """The model of the catalog that a record is about.
+def find_entry(model: Model, catalog: Catalog) -> Entry | None:
+    """The model of the catalog that a loaded one is.
 
     By the file's hash, where the catalog has it; by the name in the file's name, since several models share a shape; then by the
     number of parameters, which says that at least the shape is that one's.
     """
-    assert record.model is not None
-    return _find_entry(record.model, catalog)
-
-
-def _find_entry(model: Model, catalog: Catalog) -> Entry | None:
     if found := find_file_entry(model.file_name, model.file_sha256, catalog):
         return found
     for entry in catalog.entries.values():
