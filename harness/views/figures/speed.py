@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,7 +20,16 @@ from harness.speed.published import (
 )
 from harness.speed.rates import Measured
 from harness.speed.standings import MachineRow, list_models
-from harness.views.figures.style import PALETTE, THEMES, add_legend_below, new_figure, set_log, set_title, shorten
+from harness.views.figures.style import (
+    PALETTE,
+    THEMES,
+    add_legend_below,
+    new_figure,
+    number_alike,
+    set_log,
+    set_title,
+    shorten,
+)
 from harness.views.settings import format_settings
 from harness.views.values import format_layers
 
@@ -224,13 +232,12 @@ def depth_series(measured: Sequence[Measured]) -> dict[tuple[str, str], dict[int
 def _same_cells(measured: Sequence[Measured], but: Sequence[str] = ()) -> dict[tuple[str, str], list[Measured]]:
     """Pure prompts and pure generation by cell and by what ran, as (kind of test, a name that no other series has)."""
     pure = [item for item in measured if item.test_kind != "pp+tg"]
-    told_anyway = ("n_threads", "type_k", "type_v", "n_depth")
-    settings = [name for name in find_varied(item.record.asked for item in pure) if name not in told_anyway]
+    named = ("n_threads", "type_k", "type_v", "n_depth")
+    settings = [name for name in find_varied(item.record.asked for item in pure) if name not in named]
     groups: dict[tuple[Any, ...], list[Measured]] = {}
     for item in pure:
         groups.setdefault((_place(item), *record_key(item.record, but=but)), []).append(item)
-    series: dict[tuple[str, str], list[Measured]] = {}
-    named: collections.Counter[str] = collections.Counter()
+    names = []
     for items in groups.values():
         asked = items[0].record.asked
         test = f"pp{asked.n_prompt}" if asked.n_prompt else f"tg{asked.n_gen}"
@@ -238,10 +245,8 @@ def _same_cells(measured: Sequence[Measured], but: Sequence[str] = ()) -> dict[t
         cache = f"{asked.type_k}/{asked.type_v}"
         threads = f"{asked.n_threads} threads{'' if cache == 'f16/f16' else f', cache {cache}'}"
         told = [f"{model} {test}", threads, _place(items[0])]
-        name = ", ".join(filter(None, [*told, format_settings(asked, settings)]))
-        named[name] += 1
-        series[items[0].test_kind, f"{name} #{named[name]}" if named[name] > 1 else name] = items
-    return series
+        names.append(", ".join(filter(None, [*told, format_settings(asked, settings)])))
+    return {(items[0].test_kind, name): items for items, name in zip(groups.values(), number_alike(names), strict=True)}
 
 
 def _place(item: Measured) -> str:

@@ -5,9 +5,10 @@ matplotlib's object interface is used without pyplot, so that no display and no 
 
 from __future__ import annotations
 
+import collections
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -117,6 +118,16 @@ def ink_on(colour: str) -> str:
 def shorten(text: str, length: int) -> str:
     """A label that leaves the picture room."""
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def number_alike(names: Iterable[str]) -> list[str]:
+    """Names of series, none of which is another's: the second that is called the same is told by its number, as ``name #2``."""
+    seen: collections.Counter[str] = collections.Counter()
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(f"{name} #{seen[name]}" if seen[name] > 1 else name)
+    return found
 
 
 def to_bytes(figure: Figure, form: str) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from harness.records.statistics import Digest, speaking
 from harness.spec import NAMED_IN_TEST, find_varied
 from harness.units import format_count
 from harness.views.document import Picture
-from harness.views.figures.style import PALETTE, add_legend_below, new_figure, set_log, set_title
+from harness.views.figures.style import PALETTE, add_legend_below, new_figure, number_alike, set_log, set_title
 from harness.views.settings import format_settings
 
 #: Marks that tell series apart where colours run out or are not seen.
@@ -42,16 +41,13 @@ def find_series(cells: Sequence[Digest], name_of: Callable[[Record], str]) -> Se
     varied = [name for name in find_varied(record.asked for record in firsts) if name not in NAMED_IN_TEST]
     several_models = len({name_of(record) for record in firsts}) > 1
     several_machines = len({record.machine.cpu for record in firsts}) > 1
-    series: dict[tuple[str, str], Sequence[Digest]] = {}
-    named: collections.Counter[str] = collections.Counter()
+    names = []
     for line in lines:
         record = line[-1].record
         parts = [name_of(record)] * several_models + [record.asked.name_test_without("n_parallel")]
         parts += [format_settings(record.asked, varied)] + [record.machine.cpu] * several_machines
-        name = ", ".join(filter(None, parts))
-        named[name] += 1
-        series[record.asked.kind, f"{name} #{named[name]}" if named[name] > 1 else name] = line
-    return series
+        names.append(", ".join(filter(None, parts)))
+    return {(line[-1].record.asked.kind, name): line for line, name in zip(lines, number_alike(names), strict=True)}
 
 
 def _list_keys(record: Record, *, has_shared: bool) -> Iterator[Any]:
