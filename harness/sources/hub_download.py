@@ -15,7 +15,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import overload
 
 from harness.errors import HarnessError
 from harness.events import OnEvent, Progress, Remark
@@ -120,8 +119,11 @@ class _Download:
         if facts.digest:
             had_bytes = self.have_bytes
             fetch_into(part, address, facts.size_bytes, self._show, is_pinned=True)
-            digest = self._confirm(facts.digest, raises=not had_bytes)
-            if digest is None:
+            try:
+                digest = self._confirm(facts.digest)
+            except RemoteError:
+                if not had_bytes:
+                    raise
                 self._remark(f"what was here of {self.file} was not its beginning; it is fetched anew")
                 fetch_into(part, address, facts.size_bytes, self._show, is_pinned=True)
                 digest = self._confirm(facts.digest)
@@ -132,14 +134,8 @@ class _Download:
                 self._remark(f"{self.file} was not checked, for its server names no SHA-256; it has {digest}")
         return part.replace(self.blobs / digest)
 
-    @overload
-    def _confirm(self, expected: str) -> str: ...
-
-    @overload
-    def _confirm(self, expected: str, raises: bool) -> str | None: ...
-
-    def _confirm(self, expected: str, raises: bool = True) -> str | None:
-        """Return the digest of a file that is what the hub says that it is; remove any other, and raise RemoteError or return None.
+    def _confirm(self, expected: str) -> str:
+        """Return the digest of a file that is what the hub says that it is; remove any other, and raise RemoteError.
 
         A mirror's headers may be wrong where the hub's listing, which it passes on, is right: that is asked before anything is removed.
 
@@ -157,8 +153,6 @@ class _Download:
             if any(item.file == self.file and item.digest == sha256 for item in listed):
                 return sha256
         self.part.unlink(missing_ok=True)
-        if not raises:
-            return None
         raise RemoteError(
             f"{self.file} arrived with the digest {found[:12]}… where the hub has {expected[:12]}…, so it was removed; "
             "pull it again, and if that repeats, look for a proxy that changes downloads."
