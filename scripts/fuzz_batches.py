@@ -22,7 +22,7 @@ import figures
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KEPT = ROOT / ".cache" / "fuzz-header"
 
-#: What is asked for where nothing else is, and in which batches. The seed is the issue's: the same headers for everyone.
+#: What is asked for where nothing else is, and in which batches. The seed makes the same headers for everyone.
 HEADERS, FILES = 100_000, 1_000
 HEADERS_A_BATCH, FILES_A_BATCH = 2_000, 50
 SEED = 20_261_128

@@ -219,27 +219,16 @@ def test_a_reader_of_one_line_gets_it(name, form, run):
 
 
 @pytest.mark.parametrize(("name", "form"), PLAIN)
-def test_a_full_disk_is_a_sentence_and_a_failure(name, form, run):
-    done = run(name, form, "full")
+@pytest.mark.parametrize(("out", "said"), [("full", "no space left on device"), ("closed", "it is closed")])
+def test_a_full_disk_or_a_closed_stdout_is_a_sentence_and_a_failure(name, form, out, said, run):
+    done = run(name, form, out)
     check_words(done)
     check_kept(name, done)
     if name in SILENT:  # they show nothing
         assert done.code == 0, done.err
     else:
         assert done.code in (1, 5), done.err
-        assert done.err.count("no space left on device") == 1, done.err
-
-
-@pytest.mark.parametrize(("name", "form"), PLAIN)
-def test_a_closed_stdout_is_a_sentence_and_a_failure(name, form, run):
-    done = run(name, form, "closed")
-    check_words(done)
-    check_kept(name, done)
-    if name in SILENT:
-        assert done.code == 0, done.err
-    else:
-        assert done.code in (1, 5), done.err
-        assert done.err.count("it is closed") == 1, done.err
+        assert done.err.count(said) == 1, done.err
 
 
 #: What each came to with all its streams.

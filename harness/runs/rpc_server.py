@@ -145,9 +145,8 @@ class _Supervisor:
     ) -> None:
         self._offer, self._announce, self._warn, self._command = offer, announce, warn, command
         self._spare: Worker | None = None
-        self._cuts: dict[
-            str, tuple[int, float]
-        ] = {}  # how many of a kind were not told of, and when one was told of last
+        #: How many of a kind were not told of, and when one was told of last.
+        self._cuts: dict[str, tuple[int, float]] = {}
 
     def close(self) -> None:
         if self._spare is not None:

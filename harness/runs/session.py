@@ -122,9 +122,7 @@ class Session:
                 self._journal.append(record)
                 self._note_place(self._journal.path)
                 return
-        except (
-            KeyboardInterrupt
-        ):  # of whoever minds interrupts otherwise, while it waited for the disk: the line is written
+        except KeyboardInterrupt:  # of whoever minds interrupts otherwise; it waited for the disk: the line is written
             assert self._journal is not None
             self._note_place(self._journal.path)
             raise

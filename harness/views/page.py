@@ -248,9 +248,8 @@ def _widths(heads: Sequence[str], rows: Sequence[Sequence[str]], *, air: int) ->
     return [max(_width_of(head) + air, *(_width_of(row[index]) for row in rows)) for index, head in enumerate(heads)]
 
 
-@functools.lru_cache(
-    4096
-)  # a table of many rows says most of it again and again, and each cell is measured several times
+# A table of many rows says most of it again and again, and each cell is measured several times.
+@functools.lru_cache(4096)
 def _width_of(cell: str) -> int:
     return max(columns_of(harmless.line(line)) for line in cell.split("\n"))
 
